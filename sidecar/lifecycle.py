@@ -1,0 +1,203 @@
+"""The life of a container: which phase it is in, who may change it, and how others hear of it.
+
+One `Lifecycle` owns the state. Everybody else reads its frozen `Snapshot`, or awaits a change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+
+class Phase(enum.StrEnum):
+    """Where in its life the container is. `FAILED` can be reached from any of the others."""
+
+    STARTING = "starting"
+    INITIALISING = "initialising"
+    IMPORTING = "importing"
+    LAUNCHING = "launching"
+    READY = "ready"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+class ImportState(enum.StrEnum):
+    """How far the import of `/devpi-init.d` has come."""
+
+    NONE = "none"
+    PENDING = "pending"
+    EXTRACTING = "extracting"
+    LOADING = "loading"
+    PROMOTING = "promoting"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class RootPassword(enum.StrEnum):
+    """What can be said about root's password without saying it."""
+
+    CLAIMABLE = "claimable"
+    CLAIMED = "claimed"
+    EXPIRED = "expired"
+    GIVEN = "given"
+    FROM_IMPORT = "from_import"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """One archive or directory of `/devpi-init.d`."""
+
+    name: str
+    bytes: int
+    sha256: str | None = None
+    """Digest of the archive; None until it has been read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many of how many."""
+
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ImportFailure:
+    """Why an import failed."""
+
+    reason: str
+    mend: str
+    archive: str | None = None
+    member: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportStatus:
+    """The import in full; kept across restarts."""
+
+    state: ImportState = ImportState.NONE
+    archives: tuple[Archive, ...] = ()
+    ignored: tuple[str, ...] = ()
+    """Names in `/devpi-init.d` that are not exports."""
+    users: Count = Count()
+    indexes: Count = Count()
+    projects: Count = Count()
+    files: Count = Count()
+    bytes: Count = Count()
+    extracted: Count = Count()
+    """Bytes of the archives read so far while extracting."""
+    current: str | None = None
+    """The user, index or project being loaded."""
+    rate: float | None = None
+    """Files per second while loading."""
+    eta_seconds: float | None = None
+    started: datetime | None = None
+    finished: datetime | None = None
+    error: ImportFailure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why the container is in `Phase.FAILED`."""
+
+    reason: str
+    mend: str
+
+
+@dataclass(frozen=True, slots=True)
+class DevpiInfo:
+    """What the child said of the devpi-server that it runs."""
+
+    version: str
+    role: str = "standalone"
+    addresses: tuple[str, ...] = ()
+    """`http://host:port` or `unix:path`, where it really listens."""
+    plugins: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RootPasswordStatus:
+    """The state of the generated root password; never the password."""
+
+    state: RootPassword = RootPassword.UNKNOWN
+    expires: datetime | None = None
+    changed: datetime | None = None
+    """When it was claimed, or when it expired."""
+    claimed_from: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything about the container at one instant."""
+
+    phase: Phase
+    since: datetime
+    history: tuple[tuple[Phase, datetime], ...] = ()
+    """The phases so far, this one included, each with its start."""
+    imported: ImportStatus = ImportStatus()
+    root_password: RootPasswordStatus = RootPasswordStatus()
+    devpi: DevpiInfo | None = None
+    failure: Failure | None = None
+
+
+def now() -> datetime:
+    """The time, UTC, to the millisecond."""
+    at = datetime.now(UTC)
+    return at.replace(microsecond=at.microsecond // 1000 * 1000)
+
+
+_NEXT: dict[Phase, frozenset[Phase]] = {
+    Phase.STARTING: frozenset({Phase.INITIALISING, Phase.IMPORTING, Phase.LAUNCHING, Phase.STOPPING}),
+    Phase.INITIALISING: frozenset({Phase.LAUNCHING, Phase.STOPPING}),
+    Phase.IMPORTING: frozenset({Phase.LAUNCHING, Phase.STOPPING}),
+    Phase.LAUNCHING: frozenset({Phase.READY, Phase.STOPPING}),
+    Phase.READY: frozenset({Phase.LAUNCHING, Phase.STOPPING}),
+    Phase.STOPPING: frozenset(),
+    Phase.FAILED: frozenset({Phase.STOPPING}),
+}
+
+
+@dataclass(slots=True)
+class Lifecycle:
+    """The one object that owns the phase. Not thread-safe: it lives on the event loop."""
+
+    snapshot: Snapshot = field(default_factory=lambda: Snapshot(Phase.STARTING, at := now(), ((Phase.STARTING, at),)))
+    _listeners: list[Callable[[Snapshot, Snapshot], None]] = field(default_factory=list)
+    _waiters: set[asyncio.Event] = field(default_factory=set)
+
+    def enter(self, phase: Phase, failure: Failure | None = None) -> None:
+        """Go to `phase`. Raises ValueError for a step that no container's life has."""
+        before = self.snapshot.phase
+        if phase is not Phase.FAILED and phase not in _NEXT[before]:
+            raise ValueError(f"a container can't go from {before} to {phase}")
+        at = now()
+        history = (*self.snapshot.history, (phase, at))
+        self.update(phase=phase, since=at, history=history, failure=failure or self.snapshot.failure)
+
+    def update(self, **changes: object) -> None:
+        """Replace fields of the snapshot, and tell all who listen or wait."""
+        before, self.snapshot = self.snapshot, replace(self.snapshot, **changes)  # type: ignore[arg-type]
+        for listener in self._listeners:
+            listener(before, self.snapshot)
+        for event in self._waiters:
+            event.set()
+
+    def subscribe(self, listener: Callable[[Snapshot, Snapshot], None]) -> None:
+        """Call `listener(before, after)` at every change, in the event loop; it must not block or raise."""
+        self._listeners.append(listener)
+
+    async def wait_for(self, condition: Callable[[Snapshot], bool]) -> Snapshot:
+        """Return the first snapshot, now or later, that fulfils `condition`."""
+        event = asyncio.Event()
+        self._waiters.add(event)
+        try:
+            while not condition(self.snapshot):
+                event.clear()
+                await event.wait()
+            return self.snapshot
+        finally:
+            self._waiters.discard(event)

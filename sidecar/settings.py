@@ -1,0 +1,397 @@
+"""The environment → one frozen `Settings`; every mistake is reported, all of them together.
+
+Nothing outside this module reads the environment. devpi-server's own flags are not looked at here: devpi's parser
+knows them, and runs in the child (see `sidecar.devpi.launcher`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from sidecar import locate
+
+T = TypeVar("T")
+
+PASSWORD_MAX = 1024
+TOKEN_MIN = 16
+TOKEN_MAX = 1024
+
+SECRET_VARIABLES = frozenset(
+    {
+        "DEVPI_PASSWORD",
+        "DEVPI_PASSWORD_FILE",
+        "SIDECAR_ADMIN_TOKEN",
+        "SIDECAR_ADMIN_TOKEN_FILE",
+        "DEVPISERVER_ROOT_PASSWD",
+        "DEVPISERVER_ROOT_PASSWD_HASH",
+    }
+)
+"""Variables that never reach a child process."""
+
+_SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://\S*", re.ASCII)
+_SERVICE_LINKED = ("DEVPI_PORT", "SIDECAR_PORT", "DEVPISERVER_PORT")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in the settings: where it is, what is wrong, and how to mend it."""
+
+    variable: str
+    reason: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.variable}: {self.reason}; {self.mend}"
+
+
+class SettingsError(Exception):
+    """Some settings are wrong. `problems` has all of them."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where the sidecar listens."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - a container's port is published by choice of its operator
+    """Address (SIDECAR_HOST)."""
+    port: int = 3142
+    """TCP port (SIDECAR_PORT); 0 takes a free one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportSettings:
+    """The import of `DEVPI_INIT_DIR` into an empty serverdir, and what its archives may not exceed."""
+
+    init_dir: Path = Path("/devpi-init.d")
+    """Where the exports are (DEVPI_INIT_DIR)."""
+    exit_on_failure: bool = False
+    """A failed import ends the container with code 3 instead of leaving it alive, not ready
+    (SIDECAR_ON_IMPORT_FAILURE=exit)."""
+    max_members: int = 1_000_000
+    """Members of one archive (SIDECAR_IMPORT_MAX_MEMBERS)."""
+    max_member_bytes: int = 8 * 2**30
+    """Unpacked bytes of one member (SIDECAR_IMPORT_MAX_MEMBER_SIZE)."""
+    max_total_bytes: int | None = None
+    """Unpacked bytes of all archives together; None: free space less 10 % (SIDECAR_IMPORT_MAX_TOTAL_SIZE)."""
+    max_ratio: int = 200
+    """Unpacked bytes per compressed byte, looked at above 64 MiB (SIDECAR_IMPORT_MAX_RATIO)."""
+    max_index_bytes: int = 512 * 2**20
+    """Bytes of a dataindex.json, which is read into memory (SIDECAR_IMPORT_MAX_INDEX_SIZE)."""
+    allow_unverified: bool = False
+    """Take release files of which the export has no digest (SIDECAR_IMPORT_ALLOW_UNVERIFIED)."""
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorSettings:
+    """How readiness is found out."""
+
+    interval: float = 2.0
+    """Seconds between two looks at devpi-server (SIDECAR_MONITOR_INTERVAL)."""
+    request_timeout: float = 5.0
+    """Seconds after which an unanswered look counts as slow (SIDECAR_MONITOR_TIMEOUT)."""
+    dead_after: float = 30.0
+    """Seconds without any answer after which slow has become dead (SIDECAR_MONITOR_DEAD_AFTER)."""
+    disk_warn_bytes: int = 1 * 2**30
+    """Free bytes on the serverdir's volume below which the `disk` check warns (SIDECAR_DISK_WARN)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopSettings:
+    """The way down."""
+
+    delay: float = 0.0
+    """Seconds to stay up, not ready, before the listener closes: load balancers lag (SIDECAR_STOP_DELAY)."""
+    grace: float = 25.0
+    """Seconds that running transfers have to finish (SIDECAR_STOP_GRACE)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialSettings:
+    """Secrets that the operator gave, and how long an unclaimed one lasts."""
+
+    root_password: str | None = field(default=None, repr=False)
+    """root's password at initialisation (DEVPI_PASSWORD, DEVPI_PASSWORD_FILE)."""
+    admin_token: str | None = field(default=None, repr=False)
+    """The bearer token of the admin routes (SIDECAR_ADMIN_TOKEN, SIDECAR_ADMIN_TOKEN_FILE)."""
+    claim_ttl: float | None = None
+    """Seconds after which an unclaimed root password is thrown away; None: never (SIDECAR_CLAIM_TTL)."""
+    allow_empty_root: bool = False
+    """Let an empty root password found in existing data pass (SIDECAR_ALLOW_EMPTY_ROOT)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """The sidecar's own log, on stdout."""
+
+    json: bool = False
+    """One JSON object a line instead of text (SIDECAR_LOG_FORMAT=json)."""
+    level: str = "INFO"
+    """The least level that is shown (SIDECAR_LOG_LEVEL)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that the environment says, checked."""
+
+    runtime_dir: Path
+    """A folder of this user's own, 0700, for what must not outlive the container (SIDECAR_RUNTIME_DIR)."""
+    serverdir: Path | None = None
+    """DEVPI_SERVERDIR; None: devpi's flags, its DEVPISERVER_SERVERDIR or its configuration decide,
+    at last `DEFAULT_SERVERDIR`."""
+    devpi_port: int | None = None
+    """DEVPI_PORT, as the older image had it; None: devpi's flags decide."""
+    restrict_modify: str = "root"
+    """devpi-server's --restrict-modify where its own flags are silent; empty lifts it (DEVPI_RESTRICT_MODIFY)."""
+    listen: Listen = field(default_factory=Listen)
+    imports: ImportSettings = field(default_factory=ImportSettings)
+    monitor: MonitorSettings = field(default_factory=MonitorSettings)
+    stop: StopSettings = field(default_factory=StopSettings)
+    credentials: CredentialSettings = field(default_factory=CredentialSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    ignored_service_links: tuple[str, ...] = ()
+    """Variables of Kubernetes' service links (`tcp://…`) that were passed over."""
+
+
+DEFAULT_SERVERDIR = Path("/var/lib/devpi")
+"""The serverdir where settings, flags, environment and configuration file are all silent."""
+
+
+def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment for devpi-server and other tools: `environ` without secrets and service links."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name not in SECRET_VARIABLES
+        and not (name in _SERVICE_LINKED and _SERVICE_LINK.fullmatch(value))
+        and name not in {"DEVPI_SERVERDIR", "DEVPI_PORT"}  # the launcher gets their values, checked, by another way
+    }
+
+
+def from_environ(environ: Mapping[str, str]) -> Settings:
+    """Read and check all settings.
+
+    Raises `SettingsError` with every mistake. Touches no file but those that `…_FILE` variables name.
+    """
+    read = _Reader(environ)
+    base = Settings(runtime_dir=Path(locate.runtime_dir(environ)))
+    settings = Settings(
+        runtime_dir=read.value("SIDECAR_RUNTIME_DIR", _absolute_path, base.runtime_dir),
+        serverdir=read.value("DEVPI_SERVERDIR", _absolute_path, None),
+        devpi_port=read.value("DEVPI_PORT", _port_in_use, None),
+        restrict_modify=environ.get("DEVPI_RESTRICT_MODIFY", base.restrict_modify).strip(),
+        listen=Listen(
+            host=read.value("SIDECAR_HOST", _host, base.listen.host),
+            port=read.value("SIDECAR_PORT", _port, base.listen.port),
+        ),
+        imports=ImportSettings(
+            init_dir=read.value("DEVPI_INIT_DIR", _absolute_path, base.imports.init_dir),
+            exit_on_failure=read.value("SIDECAR_ON_IMPORT_FAILURE", _choice("stay", "exit"), "stay") == "exit",
+            max_members=read.value("SIDECAR_IMPORT_MAX_MEMBERS", _count, base.imports.max_members),
+            max_member_bytes=read.value("SIDECAR_IMPORT_MAX_MEMBER_SIZE", _size, base.imports.max_member_bytes),
+            max_total_bytes=read.value("SIDECAR_IMPORT_MAX_TOTAL_SIZE", _size, base.imports.max_total_bytes),
+            max_ratio=read.value("SIDECAR_IMPORT_MAX_RATIO", _count, base.imports.max_ratio),
+            max_index_bytes=read.value("SIDECAR_IMPORT_MAX_INDEX_SIZE", _size, base.imports.max_index_bytes),
+            allow_unverified=read.value("SIDECAR_IMPORT_ALLOW_UNVERIFIED", _switch, base.imports.allow_unverified),
+        ),
+        monitor=MonitorSettings(
+            interval=read.value("SIDECAR_MONITOR_INTERVAL", _positive_duration, base.monitor.interval),
+            request_timeout=read.value("SIDECAR_MONITOR_TIMEOUT", _positive_duration, base.monitor.request_timeout),
+            dead_after=read.value("SIDECAR_MONITOR_DEAD_AFTER", _positive_duration, base.monitor.dead_after),
+            disk_warn_bytes=read.value("SIDECAR_DISK_WARN", _size, base.monitor.disk_warn_bytes),
+        ),
+        stop=StopSettings(
+            delay=read.value("SIDECAR_STOP_DELAY", _duration, base.stop.delay),
+            grace=read.value("SIDECAR_STOP_GRACE", _duration, base.stop.grace),
+        ),
+        credentials=CredentialSettings(
+            root_password=read.secret("DEVPI_PASSWORD", _password),
+            admin_token=read.secret("SIDECAR_ADMIN_TOKEN", _token),
+            claim_ttl=read.value("SIDECAR_CLAIM_TTL", _positive_duration, base.credentials.claim_ttl),
+            allow_empty_root=read.value("SIDECAR_ALLOW_EMPTY_ROOT", _switch, base.credentials.allow_empty_root),
+        ),
+        log=LogSettings(
+            json=read.value("SIDECAR_LOG_FORMAT", _choice("text", "json"), "text") == "json",
+            level=read.value("SIDECAR_LOG_LEVEL", _level, base.log.level),
+        ),
+        ignored_service_links=tuple(read.service_links),
+    )
+    for name in ("DEVPISERVER_ROOT_PASSWD", "DEVPISERVER_ROOT_PASSWD_HASH"):
+        if environ.get(name):
+            read.problem(name, "would be handed to devpi's tools in a readable environment", "use DEVPI_PASSWORD_FILE")
+    if read.problems:
+        raise SettingsError(read.problems)
+    return settings
+
+
+class _Reader:
+    """Reads variables one by one and gathers what is wrong with them."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.environ = environ
+        self.problems: list[Problem] = []
+        self.service_links = [n for n in _SERVICE_LINKED if _SERVICE_LINK.fullmatch(environ.get(n, ""))]
+
+    def problem(self, variable: str, reason: str, mend: str) -> None:
+        self.problems.append(Problem(variable, reason, mend))
+
+    def value(self, name: str, parse: Callable[[str], T], default: T) -> T:
+        """The parsed variable; `default` where it is absent, empty, or wrong (which is noted)."""
+        text = self.environ.get(name, "").strip()
+        if not text or name in self.service_links:
+            return default
+        try:
+            return parse(text)
+        except ValueError as error:
+            self.problem(name, f"{text[:100]!r} is {error.args[0]}", f"give {error.args[1]}")
+            return default
+
+    def secret(self, name: str, check: Callable[[str], None]) -> str | None:
+        """The secret in variable `name` or in the file that `name_FILE` names; never shown in a problem."""
+        direct, file = self.environ.get(name), self.environ.get(f"{name}_FILE")
+        where = name
+        if direct is not None and file:
+            self.problem(name, f"and {name}_FILE are both set", "keep one of them")
+            return None
+        if file:
+            where = f"{name}_FILE"
+            direct = self._read_secret_file(where, file)
+        if direct is None:
+            return None
+        try:
+            check(direct)
+        except ValueError as error:
+            self.problem(where, error.args[0], error.args[1])
+            return None
+        return direct
+
+    def _read_secret_file(self, variable: str, name: str) -> str | None:
+        try:
+            path = Path(name)
+            if not stat.S_ISREG(path.stat().st_mode):
+                self.problem(variable, f"{name!r} is not a regular file", "name a file that holds the secret")
+                return None
+            with path.open("rb") as file:
+                content = file.read(64 * 1024)
+            text = content.decode()
+        except UnicodeDecodeError:
+            self.problem(variable, f"the content of {name!r} is not UTF-8", "write the secret as UTF-8 text")
+            return None
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            self.problem(
+                variable,
+                f"can't read {name!r}: {reason}",
+                f"mount the file so that uid {os.getuid()} can read it",
+            )
+            return None
+        return text.removesuffix("\n").removesuffix("\r")  # one newline, as editors and `echo` leave it
+
+
+def _password(text: str) -> None:
+    if not text:
+        raise ValueError("is empty", "give a password, or unset it to have one generated")
+    if len(text) > PASSWORD_MAX:
+        raise ValueError(f"has {len(text)} characters", f"give at most {PASSWORD_MAX}")
+    if not text.isprintable():
+        raise ValueError("has control or unprintable characters", "use printable characters alone")
+
+
+def _token(text: str) -> None:
+    if not text:
+        raise ValueError("is empty", "give a token, or unset it to have one generated")
+    if not TOKEN_MIN <= len(text) <= TOKEN_MAX:
+        raise ValueError(f"has {len(text)} characters", f"give {TOKEN_MIN} to {TOKEN_MAX}")
+    if not re.fullmatch(r"[A-Za-z0-9._~+/=-]+", text):
+        raise ValueError(
+            "has characters that a bearer token can't have",
+            "use letters, digits and -._~+/= (for one: openssl rand -hex 32)",
+        )
+
+
+def _absolute_path(text: str) -> Path:
+    path = Path(text)
+    if "\0" in text or not path.is_absolute():
+        raise ValueError("not an absolute path", "a path that begins with /")
+    return path
+
+
+def _host(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.:%-]+", text):
+        raise ValueError("not an address or host name", "an address such as 0.0.0.0, 127.0.0.1 or ::")
+    return text
+
+
+def _port(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
+        raise ValueError("not a port", "a number from 1 to 65535 (0: a free one)")
+    return int(text)
+
+
+def _port_in_use(text: str) -> int:
+    if (port := _port(text)) == 0:
+        raise ValueError("not a port", "a number from 1 to 65535")
+    return port
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) == 0:
+        raise ValueError("not a positive whole number", "a number such as 1000")
+    return int(text)
+
+
+_SIZE_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_SIZE_UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,18}) ?(|[KMGT]i?)B?", text)
+    if not match:
+        raise ValueError("not a size", "bytes, or a number with K, M, G, T, Ki, Mi, Gi or Ti, such as 8Gi")
+    return int(match[1]) * _SIZE_UNITS[match[2]]
+
+
+_DURATION_UNITS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _duration(text: str) -> float:
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?) ?(ms|[smhd]?)", text)
+    if not match:
+        raise ValueError("not a duration", "seconds, or a number with ms, s, m, h or d, such as 90s or 24h")
+    return float(match[1]) * _DURATION_UNITS[match[2]]
+
+
+def _positive_duration(text: str) -> float:
+    if (seconds := _duration(text)) <= 0:
+        raise ValueError("not a positive duration", "more than 0 seconds")
+    return seconds
+
+
+def _switch(text: str) -> bool:
+    if text.lower() in {"1", "true", "yes", "on"}:
+        return True
+    if text.lower() in {"0", "false", "no", "off"}:
+        return False
+    raise ValueError("neither true nor false", "true or false")
+
+
+def _choice(*allowed: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in allowed:
+            raise ValueError("not a choice", " or ".join(allowed))
+        return text.lower()
+
+    return parse
+
+
+def _level(text: str) -> str:
+    return _choice("debug", "info", "warning", "error")(text).upper()
