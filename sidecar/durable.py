@@ -1,0 +1,142 @@
+"""Files that are whole or absent, also after a crash or a power cut.
+
+The lowest layer: knows nothing of what it stores. All functions block; call them in a thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from pathlib import Path
+
+LEFTOVER = ".tmp-"
+"""How the names of unfinished files begin; nothing else may use it."""
+
+
+def write_file(path: Path, data: bytes, mode: int = 0o600, *, sync: bool = True) -> None:
+    """Put `data` at `path` by one rename: a reader sees the old content or the new one, never a part.
+
+    The new file is this user's own, 0600 from its first instant, at last exactly `mode`, whatever the umask.
+    With `sync` (the default) it is on the disk, name and all, when this returns. Raises OSError; then `path`
+    is untouched, unless it was the directory's fsync that failed.
+    """
+    unfinished = path.with_name(f"{LEFTOVER}{path.name}-{secrets.token_hex(8)}")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            os.fchmod(descriptor, mode)
+            if sync:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        unfinished.rename(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    if sync:
+        fsync_dir(path.parent)
+
+
+def fsync_dir(path: Path) -> None:
+    """Make the names in directory `path` durable. Raises OSError.
+
+    File systems without such a thing (CIFS, some FUSE) say EINVAL or ENOTSUP: there is nothing more to be
+    done there.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def read_file(path: Path, limit: int, *, follow: bool = False) -> bytes | None:
+    """The content of the regular file `path`; None where it is absent.
+
+    Symbolic links are refused, unless `follow`. Raises OSError, with EFBIG for more than `limit` bytes, ELOOP
+    for a link, and EINVAL for what is no regular file (a FIFO doesn't make this wait).
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "it is a symbolic link", str(path)) from None
+        if error.errno == errno.ENXIO:  # a socket
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path)) from None
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(limit + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"it has more than {limit} bytes", str(path))
+    return data
+
+
+def remove(path: Path) -> None:
+    """Unlink `path`, durably; that it is absent is fine. Raises OSError."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return
+    fsync_dir(path.parent)
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove what a killed `write_file` left in `directory`; nobody may be writing there meanwhile. Raises
+    OSError.
+    """
+    try:
+        names = [entry.name for entry in os.scandir(directory) if not entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return
+    for name in names:
+        if name.startswith(LEFTOVER):
+            remove(directory / name)
+
+
+def make_private(path: Path, *, copy_limit: int | None) -> bool:
+    """Bring the regular file `path` to mode 0600 and say whether nobody but its owner can read it now.
+
+    A file of another user, readable by way of its group (Kubernetes' fsGroup after a change of uid), is
+    replaced by a copy of this user's own, if it has at most `copy_limit` bytes (None: never) and the
+    directory lets us. Never raises OSError.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            return False
+        if stat.S_IMODE(mode) != 0o600:
+            os.fchmod(descriptor, 0o600)
+        return stat.S_IMODE(os.fstat(descriptor).st_mode) == 0o600  # CIFS takes a chmod and ignores it
+    except PermissionError:
+        pass
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    try:
+        if copy_limit is None or (data := read_file(path, copy_limit)) is None:
+            return False
+        write_file(path, data)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,135 @@
+"""devpi-server's login secret (`--secretfile`): kept on the volume, copied to where devpi accepts it.
+
+devpi wants the file exactly owner-only in a folder that nobody else can write. Kubernetes' fsGroup undoes
+both on a volume at every start, and mounts secrets as 0440. So what devpi gets is a copy in the runtime
+directory.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, cast
+
+from sidecar import durable, locate
+from sidecar.credentials import LIMIT, LOGIN_SECRET, CredentialsDamaged, CredentialsError, read_secret
+
+Origin = Literal["generated", "adopted"]
+Derivation = Literal["cheap", "devpi"]
+
+
+def generate_login_secret() -> bytes:
+    """A new login secret, as devpi makes it: 256 random bits, 44 characters of base64."""
+    return base64.b64encode(secrets.token_bytes(32))
+
+
+@dataclass(slots=True)
+class LoginSecret:
+    """The secret that devpi signs its login tokens with. `renew` changes it in place."""
+
+    secret: bytes = field(repr=False)
+    origin: Origin
+    derivation: Derivation
+    """Which argon2 parameters may derive devpi's keys from it. `cheap`: it has 256 random bits, nothing is
+    gained by the 512 MiB and 10 CPU-s of devpi's default. `devpi`: not ours, so devpi's own.
+    """
+    path: Path = field(repr=False)
+
+    @classmethod
+    def load_or_generate(cls, sidecar_dir: Path, serverdir: Path) -> LoginSecret:
+        """What `sidecar_dir` holds; else `serverdir`'s `.secret`, adopted; else a new one. All are kept,
+        durably.
+
+        The mode and the owner of the file are brought in order, as far as we may. Raises `CredentialsError`,
+        and OSError where a new or adopted one can't be written.
+        """
+        path = sidecar_dir / LOGIN_SECRET
+        if (data := read_secret(path)) is not None:
+            durable.make_private(path, copy_limit=LIMIT)
+            return cls._parse(data, path)
+        adopted = read_secret(serverdir / ".secret", follow=True)
+        if adopted is None:
+            kept = cls(generate_login_secret(), "generated", "cheap", path)
+        else:
+            _check(adopted, "the serverdir's .secret", "move it away: a new one is generated, and all logins end")
+            kept = cls(adopted, "adopted", "devpi", path)
+        kept._store()
+        return kept
+
+    def place(self, runtime_dir: Path) -> Path:
+        """Copy the secret to where devpi-server may read it, and return that path. Before every launch of
+        devpi.
+
+        Raises OSError.
+        """
+        return _place(self.secret, runtime_dir)
+
+    def renew(self, secret: bytes | None = None) -> bytes:
+        """Replace the secret by `secret`, fresh from `generate_login_secret`, or a new one; durable. Raises
+        OSError.
+
+        Every login token signed with the old one is void once devpi has the new one.
+        """
+        new = LoginSecret(secret or generate_login_secret(), "generated", "cheap", self.path)
+        new._store()
+        self.secret, self.origin, self.derivation = new.secret, new.origin, new.derivation
+        return self.secret
+
+    def _store(self) -> None:
+        content = {
+            "secret": base64.b64encode(self.secret).decode(),
+            "origin": self.origin,
+            "derivation": self.derivation,
+        }
+        durable.write_file(self.path, json.dumps(content).encode() + b"\n")
+
+    @classmethod
+    def _parse(cls, data: bytes, path: Path) -> LoginSecret:
+        mend = "restore it, or move it away: a new one is generated, and all logins end"
+        try:
+            content = json.loads(data)
+            encoded, origin, derivation = (content[name] for name in ("secret", "origin", "derivation"))
+            secret = base64.b64decode(encoded, validate=True)
+        except (ValueError, TypeError, KeyError, RecursionError, binascii.Error):
+            raise CredentialsDamaged(f"the login secret ({path.name}) is damaged", mend) from None
+        if origin not in ("generated", "adopted") or derivation not in ("cheap", "devpi"):
+            raise CredentialsDamaged(f"the login secret ({path.name}) is of an unknown kind", mend)
+        _check(secret, f"the login secret ({path.name})", mend)
+        return cls(secret, cast(Origin, origin), cast(Derivation, derivation), path)
+
+
+def copy_given_secret(source: Path, runtime_dir: Path) -> Path:
+    """Copy the operator's own `--secretfile` to where devpi-server may read it, and return that path.
+
+    Its mode and links don't matter. Raises `CredentialsError`, and OSError where the copy can't be written.
+    """
+    try:
+        secret = durable.read_file(source, LIMIT, follow=True)
+    except OSError as error:
+        raise CredentialsError(
+            f"--secretfile can't be read: {error.strerror}",
+            f"mount the file so that uid {os.geteuid()} can read it",
+        ) from error
+    if secret is None:
+        raise CredentialsError("--secretfile names a file that does not exist", "mount it, or leave the flag away")
+    _check(secret, "the file that --secretfile names", "make a new one with devpi-gen-secret")
+    return _place(secret, runtime_dir)
+
+
+def _check(secret: bytes, name: str, mend: str) -> None:
+    """devpi's own conditions, found before devpi is started (devpi_server.config, get_validated_secret)."""
+    if len(secret) < 32:
+        raise CredentialsDamaged(f"{name} has {len(secret)} bytes, devpi wants at least 32", mend)
+    if len(set(secret)) < 6:
+        raise CredentialsDamaged(f"{name} repeats fewer than 6 different bytes, devpi refuses that", mend)
+
+
+def _place(secret: bytes, runtime_dir: Path) -> Path:
+    path = runtime_dir / locate.LOGIN_SECRET
+    durable.write_file(path, secret, sync=False)
+    return path

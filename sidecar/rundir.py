@@ -1,0 +1,102 @@
+"""The runtime directory, as the entrypoint writes it: what must not outlive it, and where to find it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import stat
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sidecar import durable, locate
+from sidecar.credentials import AdminToken, CredentialsError
+from sidecar.lifecycle import now
+
+_MEND = "set SIDECAR_RUNTIME_DIR to a folder of this user's own, or to a new name in an existing folder"
+
+
+class RuntimeDirRefused(CredentialsError):
+    """The runtime directory can't be used."""
+
+
+@dataclass(slots=True)
+class RuntimeDir:
+    """A folder of this user's own, 0700, locked by this process."""
+
+    path: Path
+    _lock: int = field(repr=False)
+
+    @classmethod
+    def open(cls, path: Path) -> RuntimeDir:
+        """Make the folder where it is absent (its parent must exist), check and lock it, clear what a killed
+        run left.
+
+        Raises `RuntimeDirRefused`: a link, another user's, not writable, or in use by another live sidecar.
+        """
+        try:
+            with suppress(FileExistsError):
+                path.mkdir(0o700)
+            folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                info = os.fstat(folder)
+                if info.st_uid != os.geteuid():
+                    raise RuntimeDirRefused(
+                        f"the runtime directory belongs to uid {info.st_uid}, this is uid {os.geteuid()}",
+                        _MEND,
+                    )
+                if stat.S_IMODE(info.st_mode) != 0o700:
+                    os.fchmod(folder, 0o700)
+                if stat.S_IMODE(os.fstat(folder).st_mode) & 0o077:
+                    raise RuntimeDirRefused("the runtime directory stays open to others, whatever chmod says", _MEND)
+                flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+                lock = os.open("lock", flags, 0o600, dir_fd=folder)
+            finally:
+                os.close(folder)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                opened = cls(path, lock)
+                durable.remove_leftovers(path)
+                opened.clear()
+            except BlockingIOError:
+                os.close(lock)
+                raise RuntimeDirRefused(
+                    "another running sidecar uses the runtime directory",
+                    "set SIDECAR_RUNTIME_DIR to another one",
+                ) from None
+            except BaseException:
+                os.close(lock)
+                raise
+        except OSError as error:
+            raise RuntimeDirRefused(f"the runtime directory can't be used: {error.strerror}", _MEND) from error
+        return opened
+
+    def write_token(self, token: AdminToken) -> None:
+        """Put the admin token where `sidecar token` reads it. Raises OSError."""
+        durable.write_file(self.path / locate.TOKEN, token.value.encode() + b"\n", sync=False)
+
+    def write_state(self, host: str, port: int) -> None:
+        """Say that the sidecar listens on `host` (a wildcard counts as its loopback) and `port`. Raises
+        OSError.
+        """
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - told apart, not bound
+        quoted = f"[{host.replace('%', '%25')}]" if ":" in host else host
+        state = {
+            "pid": os.getpid(),
+            "url": f"http://{quoted}:{port}",
+            "token_file": str(self.path / locate.TOKEN),
+            "started": now().isoformat(),
+        }
+        durable.write_file(self.path / locate.STATE, json.dumps(state).encode() + b"\n", sync=False)
+        durable.write_file(self.path / locate.ADDRESS, f"{host} {port}\n".encode(), sync=False)
+
+    def clear(self) -> None:
+        """Remove all that was written here: nobody finds this sidecar any more. Raises OSError."""
+        for name in (locate.ADDRESS, locate.STATE, locate.TOKEN, locate.LOGIN_SECRET):
+            (self.path / name).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Clear, and let the next sidecar use the folder. Raises OSError."""
+        self.clear()
+        os.close(self._lock)
