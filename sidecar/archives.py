@@ -1,0 +1,186 @@
+"""What there is to import: the archives and directories of /devpi-init.d, and what they may take.
+
+`sidecar.unpacking` turns them into trees, `sidecar.exports` those into one verified export.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+SUFFIXES = (".bz2", ".tbz2", ".tar.gz", ".tgz", ".tar.xz", ".tar.zst", ".tar")
+READABLE = "let uid {uid} read it: chmod -R a+rX, fitting runAsUser or fsGroup, :z on the mount under SELinux"
+"""The mend for what can't be read."""
+
+
+def shown(value: object) -> str:
+    """A value from an archive, quoted, printable, cut to 200 characters: fit for anonymous clients."""
+    text = repr(value)
+    return text if len(text) <= 200 else text[:199] + "…"
+
+
+def _printable(name: str | None) -> str | None:
+    return None if name is None else shown(name)[1:-1] if not name.isprintable() else name[:200]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an import may take."""
+
+    members: int = 1_000_000
+    """Files and folders per archive, the folders that are only implied by a name included."""
+    member_bytes: int = 8 * 2**30
+    """Bytes of one file in an archive."""
+    total_bytes: int | None = None
+    """Unpacked bytes of all archives together, headers included; None: the target's free space less 10 %."""
+    ratio: int = 200
+    """Unpacked bytes per compressed byte, for one archive."""
+    ratio_floor_bytes: int = 64 * 2**20
+    """Unpacked bytes of an archive from which on ``ratio`` is applied."""
+    index_bytes: int = 512 * 2**20
+    """Bytes of a ``dataindex.json``; a larger one is refused unread."""
+
+
+class ImportRefused(Exception):
+    """An export that won't be imported: where, why, and what mends it. Names no path on disk."""
+
+    def __init__(self, reason: str, mend: str, archive: str | None = None, member: str | None = None) -> None:
+        super().__init__(reason, mend, archive, member)  # all of them, so that it can be pickled
+        self.reason = reason
+        self.mend = mend
+        self.archive = _printable(archive)
+        self.member = _printable(member)
+
+    def __str__(self) -> str:
+        where = ": ".join(name for name in (self.archive, self.member) if name)
+        return f"{where}: {self.reason}; {self.mend}" if where else f"{self.reason}; {self.mend}"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A candidate found in the init directory, ``path`` with its links resolved.
+
+    A directory's ``bytes`` are the sum of its files, its ``mtime_ns`` is the newest in it.
+    """
+
+    name: str
+    path: Path
+    is_directory: bool
+    bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the init directory holds, sorted by name: candidates, and the names that mean nothing here."""
+
+    sources: tuple[Source, ...]
+    ignored: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """A source as a tree, with the archive's digest (a directory: its ``dataindex.json``'s, or nothing's)."""
+
+    source: Source
+    root: Path
+    sha256: str
+    members: int
+    bytes: int
+
+
+class Watcher(Protocol):
+    """Hears of progress, several times a megabyte and at every member; throttling is its own business."""
+
+    def unpacking(self, source: str, compressed_bytes: int, members: int, unpacked_bytes: int) -> None:
+        """So much of this source is read, made and unpacked by now."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """Bytes that may still be unpacked, over all archives together."""
+
+    left: int
+
+    @classmethod
+    def of(cls, limits: Limits, target: Path) -> Budget:
+        """The limit itself, else the free space of the file system of ``target`` (which exists) less 10 %."""
+        if limits.total_bytes is not None:
+            return cls(limits.total_bytes)
+        disk = os.statvfs(target)
+        return cls(disk.f_bavail * disk.f_frsize * 9 // 10)
+
+
+def find(init_dir: Path) -> Found:
+    """The archives and directories to import; none if there is no such directory, or nothing in it.
+
+    Hidden names, like the ``..data`` of a ConfigMap, are passed over; links are followed within ``init_dir``.
+    Raises ImportRefused for what can't be read, and for an export that lies in ``init_dir`` itself.
+    """
+    sources: list[Source] = []
+    ignored: list[str] = []
+    name: str | None = None
+    try:
+        home = init_dir.resolve()
+        for name in sorted(entry.name for entry in home.iterdir()):
+            if name == "dataindex.json":
+                raise ImportRefused(
+                    "an export lies in the init directory itself",
+                    "put it into a folder of its own in there",
+                    name,
+                )
+            if name.startswith("."):
+                continue
+            source = _source(home, name)
+            if source is None:
+                ignored.append(name)
+            else:
+                sources.append(source)
+    except FileNotFoundError as error:
+        if name is None:
+            return Found((), ())
+        raise ImportRefused("has vanished, or is a dangling link", "mount the file itself", name) from error
+    except OSError as error:
+        what = "" if name else "the init directory "
+        raise ImportRefused(
+            f"{what}can't be read: {error.strerror}", READABLE.format(uid=os.geteuid()), name
+        ) from error
+    return Found(tuple(sources), tuple(ignored))
+
+
+def _source(home: Path, name: str) -> Source | None:
+    is_archive = name.lower().endswith(SUFFIXES)
+    path = home / name
+    status = path.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        path = path.resolve()
+        if not path.is_relative_to(home):
+            if not is_archive:
+                return None
+            raise ImportRefused("is a link that leads out of the init directory", "mount the file itself", name)
+        status = path.stat()
+    if stat.S_ISREG(status.st_mode) and is_archive:
+        path.open("rb").close()
+        return Source(name, path, False, status.st_size, status.st_mtime_ns)
+    if stat.S_ISDIR(status.st_mode) and name != "lost+found":
+        inside = [status, *statuses(path)]
+        if len(inside) == 1:  # what Docker makes of a bind mount whose source is missing
+            return None
+        size = sum(each.st_size for each in inside if stat.S_ISREG(each.st_mode))
+        return Source(name, path, True, size, max(each.st_mtime_ns for each in inside))
+    return None
+
+
+def statuses(directory: Path) -> Iterator[os.stat_result]:
+    """The lstat of everything in a tree. Raises OSError for what can't be read."""
+
+    def unreadable(error: OSError) -> NoReturn:
+        raise error
+
+    for folder, folders, files in os.walk(directory, onerror=unreadable):
+        for name in (*folders, *files):
+            yield Path(folder, name).lstat()

@@ -1,0 +1,398 @@
+"""An archive of /devpi-init.d → an extracted tree, safely.
+
+An archive is hostile until shown otherwise. ``tarfile`` parses single headers here and no more: its reader
+takes a broken header behind the first member for the end, recurses once per extended header, and before
+3.11.10 and 3.12.6 needs quadratic time for a PAX header of digits (CVE-2024-6232).
+Everything blocks: run it in a process of its own.
+"""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import errno
+import gzip
+import hashlib
+import importlib
+import io
+import lzma
+import os
+import re
+import tarfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+from sidecar.archives import READABLE, Budget, ImportRefused, Limits, Source, Unpacked, Watcher, shown, statuses
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_BLOCK = 512
+_CHUNK = 256 * 1024
+_PACKED_CHUNK = 64 * 1024
+_EXTENDED_BYTES = 2**20  # of PAX and GNU headers before one member
+_DEPTH = 64  # folders; an export needs five and the one it is packed in
+_XZ_MEMORY = 128 * 2**20  # xz -9 needs 65 MiB; a header may ask for 4 GiB
+_BZ2_START = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
+_PACK_AGAIN = "pack the export again: tar -cjf export.tar.bz2 -C EXPORT_DIRECTORY ."
+_COPY_AGAIN = "copy it again and compare its checksum with the original's; else " + _PACK_AGAIN
+_RAISE_LIMIT = "if the archive is to be trusted, raise "
+_DAMAGED: tuple[type[Exception], ...] = (zlib.error, lzma.LZMAError)
+_zstd: ModuleType | None = None
+with contextlib.suppress(ImportError):  # Python 3.14 has it
+    _zstd = importlib.import_module("compression.zstd")
+    _DAMAGED = (*_DAMAGED, _zstd.ZstdError)
+
+
+def unpack(source: Source, into: Path, limits: Limits, budget: Budget, watcher: Watcher) -> Unpacked:
+    """Unpacks an archive into ``into``, an empty or absent folder of its own; a directory stays where it is.
+
+    Makes files (0600) and folders (0700). Zeros behind the archive are padding, anything else is refused.
+    Raises ImportRefused; what was written till then is the caller's to throw away.
+    """
+    try:
+        if source.is_directory:
+            return _as_it_is(source)
+        try:
+            into.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise ImportRefused(*_unwritable(error), source.name) from error
+        with source.path.open("rb", buffering=0) as file:
+            tap = _Tap(file)
+            meter = _Meter(source, tap, limits, budget, watcher)
+            _Unpacking(meter, into, limits).run()
+            return Unpacked(source, into, tap.sha256.hexdigest(), meter.members, meter.unpacked)
+    except OSError as error:
+        mend = READABLE.format(uid=os.geteuid())
+        raise ImportRefused(f"can't be read: {error.strerror}", mend, source.name) from error
+
+
+def _as_it_is(source: Source) -> Unpacked:
+    sha256 = hashlib.sha256()
+    index = source.path / "dataindex.json"
+    if index.is_file() and not index.is_symlink():
+        with index.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                sha256.update(chunk)
+    members = sum(1 for _ in statuses(source.path))
+    return Unpacked(source, source.path, sha256.hexdigest(), members, source.bytes)
+
+
+class _Tap(io.RawIOBase):
+    """The archive as it lies on disk, counted and hashed while it is read."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+        self.count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer)
+        size = self._file.readinto(view) or 0
+        self.sha256.update(view[:size])
+        self.count += size
+        return size
+
+
+class _Codec(Protocol):
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+
+
+class _Readable(Protocol):
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+class _Streams:
+    """Compressed streams, one behind another as pbzip2 writes them.
+
+    BZ2File and LZMAFile take a stream with a damaged start for the end; LZMAFile has no limit of memory.
+    """
+
+    def __init__(self, packed: io.BufferedReader[_Tap], codec: Callable[[], _Codec]) -> None:
+        self._packed = packed
+        self._new = codec
+        self._codec = codec()
+
+    def read(self, size: int = -1, /) -> bytes:
+        while True:
+            data = b""
+            if self._codec.eof:
+                data = self._codec.unused_data.lstrip(b"\0")
+                while not data:
+                    chunk = self._packed.read(_PACKED_CHUNK)
+                    if not chunk:
+                        return b""
+                    data = chunk.lstrip(b"\0")
+                self._codec = self._new()
+            elif self._codec.needs_input:
+                data = self._packed.read(_PACKED_CHUNK)
+                if not data:
+                    raise EOFError
+            if unpacked := self._codec.decompress(data, size):
+                return unpacked
+
+
+class _Meter(io.RawIOBase):
+    """The unpacked stream, within the limits on ratio and total."""
+
+    def __init__(self, source: Source, tap: _Tap, limits: Limits, budget: Budget, watcher: Watcher) -> None:
+        self._source = source
+        self._tap = tap
+        self._limits = limits
+        self._watcher = watcher
+        self.budget = budget
+        self.unpacked = 0
+        self.members = 0
+        packed = io.BufferedReader(tap, _PACKED_CHUNK)
+        self._stream = self._open(packed, packed.peek(10)[:10])
+
+    def _open(self, packed: io.BufferedReader[_Tap], magic: bytes) -> _Readable:
+        if _BZ2_START.match(magic):
+            return _Streams(packed, bz2.BZ2Decompressor)
+        if magic.startswith(b"\x1f\x8b"):
+            return gzip.GzipFile(fileobj=packed)
+        if magic.startswith(b"\xfd7zXZ\0"):
+            return _Streams(packed, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY))
+        if magic.startswith(b"\x28\xb5\x2f\xfd"):
+            if _zstd is None:
+                self.refuse("is compressed with zstd, unknown to this Python", "pack it as .tar.gz or .tar.bz2")
+            return _Streams(packed, _zstd.ZstdDecompressor)
+        return packed
+
+    def refuse(self, reason: str, mend: str = _PACK_AGAIN, member: str | None = None) -> NoReturn:
+        raise ImportRefused(reason, mend, self._source.name, member)
+
+    def progress(self) -> None:
+        self._watcher.unpacking(self._source.name, self._tap.count, self.members, self.unpacked)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer)
+        try:
+            data = self._stream.read(len(view))
+        except EOFError:
+            self.refuse("is truncated: its compressed stream ends too early", _COPY_AGAIN)
+        except _DAMAGED as error:
+            self.refuse(f"is damaged: {error}", _COPY_AGAIN)
+        except OSError as error:  # with an errno it is the disk's, without one the decompressor's
+            self.refuse(f"is damaged: {error.strerror or error}", _COPY_AGAIN)
+        view[: len(data)] = data
+        self.unpacked += len(data)
+        self.budget.left -= len(data)
+        if self.budget.left < 0:
+            self.too_much()
+        ratio = self._limits.ratio
+        if self.unpacked > max(self._limits.ratio_floor_bytes, ratio * self._tap.count):
+            self.refuse(f"unpacks to more than {ratio} times its size", _RAISE_LIMIT + "SIDECAR_IMPORT_MAX_RATIO")
+        self.progress()
+        return len(data)
+
+    def too_much(self, member: str | None = None) -> NoReturn:
+        self.refuse(
+            "unpacks to more than there is room for, all archives together",
+            "enlarge the volume of the serverdir, or raise SIDECAR_IMPORT_MAX_TOTAL_SIZE where it is set",
+            member,
+        )
+
+
+class _Unpacking:
+    """The tar inside, member by member, onto the disk."""
+
+    def __init__(self, meter: _Meter, into: Path, limits: Limits) -> None:
+        self._meter = meter
+        self._tar = io.BufferedReader(meter, _CHUNK)
+        self._root = into
+        self._limits = limits
+        self._is_tar = False
+
+    def run(self) -> None:
+        extended = 0
+        name: bytes | None = None
+        size: int | None = None
+        while any(block := self._exactly(_BLOCK)):
+            header = self._header(block)
+            if header.size < 0:
+                self._meter.refuse("has a negative size", member=header.name)
+            if header.type in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, b"L", b"K"):
+                extended += _BLOCK + header.size
+                if extended > _EXTENDED_BYTES:
+                    self._meter.refuse("has extended headers of more than 1 MiB", member=header.name)
+                payload = self._exactly(header.size)
+                self._exactly(-header.size % _BLOCK)
+                if header.type == tarfile.GNUTYPE_LONGNAME:
+                    name = payload.partition(b"\0")[0]
+                elif header.type != tarfile.GNUTYPE_LONGLINK:
+                    records = self._pax(payload, header)
+                    name = records.get(b"path", name)
+                    size = self._decimal(records[b"size"], header) if b"size" in records else size
+                continue
+            self._member(
+                header,
+                header.name if name is None else name.decode("utf-8", "surrogateescape"),
+                header.size if size is None else size,
+            )
+            extended, name, size = 0, None, None
+        if extended:
+            self._meter.refuse("ends behind an extended header", _COPY_AGAIN)
+        if any(self._exactly(_BLOCK)):
+            self._meter.refuse("is damaged: half an end-of-archive marker", _COPY_AGAIN)
+        while rest := self._tar.read(_CHUNK):
+            if rest.count(0) != len(rest):
+                self._meter.refuse("has data behind its end-of-archive marker")
+        self._meter.progress()
+
+    def _exactly(self, size: int) -> bytes:
+        data = self._tar.read(size)
+        if len(data) != size:
+            if self._is_tar:
+                self._meter.refuse("is truncated: its end-of-archive marker is missing", _COPY_AGAIN)
+            self._meter.refuse("is not a tar archive, compressed or not" if data else "is empty")
+        return data
+
+    def _header(self, block: bytes) -> tarfile.TarInfo:
+        try:
+            header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except (tarfile.TarError, ValueError) as error:
+            if self._is_tar:
+                self._meter.refuse(f"is damaged: {error}", _COPY_AGAIN)
+            self._meter.refuse("is not a tar archive, compressed or not")
+        self._is_tar = True
+        return header
+
+    def _pax(self, payload: bytes, header: tarfile.TarInfo) -> dict[bytes, bytes]:
+        records: dict[bytes, bytes] = {}
+        start = 0
+        while start < len(payload):
+            digits = payload[start : start + 8].partition(b" ")[0]
+            end = start + int(digits) if digits.isdigit() else 0
+            key, is_there, value = payload[start + len(digits) + 1 : max(end - 1, 0)].partition(b"=")
+            if not is_there or payload[end - 1 : end] != b"\n":
+                self._meter.refuse("has a malformed PAX header", member=header.name)
+            if key.startswith(b"GNU.sparse."):
+                self._meter.refuse("is a sparse file", member=header.name)
+            if header.type == tarfile.XGLTYPE and key in (b"path", b"size"):
+                self._meter.refuse(f"has a global PAX header that sets the {key.decode()} of all members")
+            records[key] = value
+            start = end
+        return records
+
+    def _decimal(self, digits: bytes, header: tarfile.TarInfo) -> int:
+        if not digits.isdigit() or len(digits) > 20:
+            self._meter.refuse(f"has the size {shown(digits)} in its PAX header", member=header.name)
+        return int(digits)
+
+    def _member(self, header: tarfile.TarInfo, name: str, size: int) -> None:
+        is_file = header.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
+        if not is_file and not header.isdir():
+            self._meter.refuse(f"is {_kind(header)}; only files and folders are unpacked", member=name)
+        parts = self._parts(name, is_file)
+        self._count(name)
+        if is_file and size > self._limits.member_bytes:
+            limit = self._limits.member_bytes
+            mend = _RAISE_LIMIT + "SIDECAR_IMPORT_MAX_MEMBER_SIZE"
+            self._meter.refuse(f"has {size} bytes, more than {limit}", mend, name)
+        if is_file and size > self._meter.budget.left + _CHUNK:  # up to a chunk is read, and paid for, ahead
+            self._meter.too_much(name)
+        if not is_file and size:
+            self._meter.refuse("is a folder with data", member=name)
+        try:
+            if is_file:
+                self._write(name, parts, size)
+            elif parts:
+                self._make_folder(name, parts)
+        except OSError as error:
+            self._meter.refuse(*_unwritable(error), name)
+        self._meter.progress()
+
+    def _parts(self, name: str, is_file: bool) -> list[str]:
+        parts = [part for part in name.split("/") if part not in ("", ".")]
+        try:
+            length, longest = len(name.encode()), max((len(part.encode()) for part in parts), default=0)
+        except UnicodeEncodeError:
+            self._meter.refuse("has a name that isn't UTF-8", member=name)
+        if not name or (is_file and (not parts or name.endswith("/"))):
+            self._meter.refuse("has an empty name", member=name)
+        if name.startswith("/"):
+            self._meter.refuse("has an absolute path", member=name)
+        if ".." in parts:
+            self._meter.refuse("has a path with '..'", member=name)
+        if "\0" in name:
+            self._meter.refuse("has a NUL in its name", member=name)
+        if length > 4096 or longest > 255 or len(parts) > _DEPTH:
+            self._meter.refuse("has too long a path: over 4096 bytes, 255 a part, or 64 parts", member=name)
+        return parts
+
+    def _count(self, name: str) -> None:
+        self._meter.members += 1
+        if self._meter.members > self._limits.members:
+            reason = f"is one more than the {self._limits.members} files and folders allowed"
+            self._meter.refuse(reason, _RAISE_LIMIT + "SIDECAR_IMPORT_MAX_MEMBERS", name)
+
+    def _write(self, name: str, parts: list[str], size: int) -> None:
+        path = self._root.joinpath(*parts)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            try:
+                descriptor = os.open(path, flags, 0o600)
+            except FileNotFoundError:
+                self._make_folder(name, parts[:-1], implied=True)
+                descriptor = os.open(path, flags, 0o600)
+        except (FileExistsError, NotADirectoryError):
+            self._meter.refuse("is there twice, or is a file and a folder", member=name)
+        with os.fdopen(descriptor, "wb") as file:
+            left = size
+            while left:
+                chunk = self._exactly(min(left, _CHUNK))
+                file.write(chunk)
+                left -= len(chunk)
+        self._exactly(-size % _BLOCK)
+
+    def _make_folder(self, name: str, parts: list[str], implied: bool = False) -> None:
+        path = self._root.joinpath(*parts)
+        try:
+            try:
+                path.mkdir(0o700)
+            except FileNotFoundError:
+                if len(parts) < 2:  # our own root is gone
+                    raise
+                self._make_folder(name, parts[:-1], implied=True)
+                path.mkdir(0o700)
+        except (FileExistsError, NotADirectoryError):
+            if not path.is_dir():
+                self._meter.refuse("is there twice, or is a file and a folder", member=name)
+            return
+        if implied:
+            self._count(name)
+
+
+def _unwritable(error: OSError) -> tuple[str, str]:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full", "enlarge the serverdir's volume, or free bytes and inodes on it"
+    return f"can't be written: {error.strerror}", "see that the serverdir's volume is whole and writable"
+
+
+def _kind(header: tarfile.TarInfo) -> str:
+    kinds = {
+        tarfile.SYMTYPE: "a symbolic link",
+        tarfile.LNKTYPE: "a hard link",
+        tarfile.CHRTYPE: "a device",
+        tarfile.BLKTYPE: "a device",
+        tarfile.FIFOTYPE: "a named pipe",
+        tarfile.GNUTYPE_SPARSE: "a sparse file",
+        tarfile.CONTTYPE: "a contiguous file",
+    }
+    return kinds.get(header.type, f"of an unknown type, {shown(header.type)}")

@@ -1,0 +1,577 @@
+"""Trees → one export: a real one from devpi-export, and everything that a hand-made one may get wrong."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from devpi_server.model import is_valid_name
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.archives import Budget, ImportRefused, Limits, Source, Unpacked, find
+from sidecar.dataindex import Checked, normalized, parse
+from sidecar.exports import Export, Totals, load, set_root_hash
+from sidecar.unpacking import unpack
+
+FILE = "alice/dev/pkg/1.0/pkg-1.0.tar.gz"
+DOC = "alice/dev/pkg-1.0.doc.zip"
+CONTENT = b"no real sdist"
+FILES = {FILE: CONTENT, DOC: b"PK\5\6" + bytes(18)}
+MAPPING = {
+    "hashes": {"sha256": hashlib.sha256(CONTENT).hexdigest()},
+    "last_modified": "Mon, 01 Jan 2024 00:00:00 GMT",
+}
+RELEASE = {
+    "type": "releasefile",
+    "projectname": "pkg",
+    "version": "1.0",
+    "relpath": FILE,
+    "entrymapping": MAPPING,
+}
+DATA: dict[str, Any] = {
+    "dumpversion": "2",
+    "users": {
+        "root": {"username": "root", "pwhash": "hash of root", "created": "2024-01-01T00:00:00Z"},
+        "alice": {"username": "alice", "pwhash": "hash of alice", "email": "a@example.org"},
+    },
+    "indexes": {
+        "root/pypi": {"indexconfig": {"type": "mirror", "mirror_url": "https://pypi.org/simple/", "volatile": False}},
+        "alice/dev": {
+            "indexconfig": {"type": "stage", "bases": ["root/pypi"], "volatile": True},
+            "projects": {"pkg": {"1.0": {"name": "pkg", "version": "1.0", "description": "two\nlines"}}},
+            "files": [RELEASE, {"type": "doczip", "projectname": "pkg", "version": "1.0", "relpath": DOC}],
+        },
+    },
+}
+Change = Callable[[dict[str, Any]], object]
+
+
+class Quiet:
+    """A watcher that doesn't care."""
+
+    def unpacking(self, source: str, compressed_bytes: int, members: int, unpacked_bytes: int) -> None: ...
+
+
+def edited(change: Change) -> dict[str, Any]:
+    """The sound data, with something changed."""
+    data = copy.deepcopy(DATA)
+    change(data)
+    return data
+
+
+def write(root: Path, data: object = None, files: dict[str, bytes] = FILES) -> Path:
+    """An export as a directory; data is JSON, raw bytes, or None for a part without a dataindex.json."""
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    root.mkdir(parents=True, exist_ok=True)
+    if data is not None:
+        raw = data if isinstance(data, bytes) else json.dumps(data).encode()
+        (root / "dataindex.json").write_bytes(raw)
+    return root
+
+
+def tree(root: Path) -> Unpacked:
+    """A directory as a tree."""
+    return Unpacked(Source(root.name, root, True, 0, 0), root, "", 0, 0)
+
+
+def loaded(*roots: Path, limits: Limits | None = None, **options: bool) -> Export:
+    """The export that these directories make up."""
+    return load([tree(root) for root in roots], limits or Limits(), **options)
+
+
+def refused(*roots: Path, limits: Limits | None = None, **options: bool) -> ImportRefused:
+    """Why they don't; with a mend, and no path on disk."""
+    with pytest.raises(ImportRefused) as caught:
+        loaded(*roots, limits=limits, **options)
+    assert caught.value.mend
+    assert str(roots[0].parent) not in str(caught.value)
+    return caught.value
+
+
+# --- a real export
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What devpi-export writes of a server that holds our data: devpi itself imports it first."""
+    home = tmp_path_factory.mktemp("real")
+    write(home / "made", DATA)
+    scripts = Path(sys.executable).parent
+    commands: tuple[list[Path | str], ...] = (
+        [scripts / "devpi-import", "--serverdir", home / "server", "--no-events", home / "made"],
+        [scripts / "devpi-export", "--serverdir", home / "server", home / "export"],
+    )
+    for command in commands:
+        subprocess.run(command, check=True, capture_output=True)
+    return home / "export"
+
+
+@pytest.fixture
+def init(tmp_path: Path) -> Path:
+    """An empty init directory."""
+    (tmp_path / "init").mkdir()
+    return tmp_path / "init"
+
+
+def pack(archive: Path, root: Path, prefix: str, keep: Callable[[str], bool] = lambda name: True) -> None:
+    """Packs those files of a directory whose relative name is to be kept."""
+    with tarfile.open(archive, "w:bz2") as packed:
+        for path in sorted(root.rglob("*")):
+            name = str(path.relative_to(root))
+            if path.is_file() and keep(name):
+                packed.addfile(packed.gettarinfo(path, prefix + name), io.BytesIO(path.read_bytes()))
+
+
+def imported(init: Path) -> Export:
+    """Everything in the init directory, unpacked beside it and loaded."""
+    target = init.parent / "target"
+    target.mkdir()
+    limits = Limits()
+    budget = Budget.of(limits, target)
+    trees = [unpack(each, target / str(n), limits, budget, Quiet()) for n, each in enumerate(find(init).sources)]
+    return load(trees, limits)
+
+
+def check_real(export: Export, archive: str) -> None:
+    """The real export's data and files, all there."""
+    size = sum(map(len, FILES.values()))
+    assert Totals(users=2, indexes=2, projects=1, files=2, bytes=size) == export.totals
+    assert FILES == {relpath: path.read_bytes() for relpath, path in export.files.items()}
+    assert {relpath: len(content) for relpath, content in FILES.items()} == export.sizes
+    assert {"root/pypi": archive, "alice/dev": archive} == export.archive_of
+    assert "hash of alice" == export.data["users"]["alice"]["pwhash"]
+    assert export.has_root_pypi
+
+
+def test_real_directory(real: Path, init: Path) -> None:
+    """A plain directory, as devpi-export leaves it."""
+    (init / "e").mkdir()
+    subprocess.run(["cp", "-r", f"{real}/.", init / "e"], check=True)
+    check_real(imported(init), "e")
+
+
+@pytest.mark.parametrize("prefix", ["", "./", "backup/", "some/where/else/"])
+def test_real_archive(real: Path, init: Path, prefix: str) -> None:
+    """An archive with the export at its root or in a folder."""
+    pack(init / "e.bz2", real, prefix)
+    check_real(imported(init), "e.bz2")
+
+
+@pytest.mark.parametrize("prefixes", [("", ""), ("backup/", "backup/"), ("backup/", "")])
+def test_real_split_in_two(real: Path, init: Path, prefixes: tuple[str, str]) -> None:
+    """Files in another archive, in the same folder or relative to the export's own root."""
+    pack(init / "z.bz2", real, prefixes[0], lambda name: name != FILE)
+    pack(init / "a.bz2", real, prefixes[1], lambda name: name == FILE)
+    check_real(imported(init), "z.bz2")
+
+
+def test_real_half_is_missing(real: Path, init: Path) -> None:
+    """One half of a split export is refused, naming the file."""
+    pack(init / "e.bz2", real, "", lambda name: name != FILE)
+    with pytest.raises(ImportRefused) as caught:
+        imported(init)
+    assert ("e.bz2", FILE) == (caught.value.archive, caught.value.member)
+
+
+# --- where an export lies
+
+
+def test_no_dataindex(tmp_path: Path) -> None:
+    """Without dataindex.json the export isn't complete; the refusal says so."""
+    error = refused(write(tmp_path / "e"))
+    assert "e" == error.archive
+    assert "isn't complete" in error.reason
+    assert "devpi-export" in error.mend
+
+
+def test_unrelated_part(tmp_path: Path) -> None:
+    """A tree that adds nothing, perhaps another export's ruins, is not left out silently."""
+    other = write(tmp_path / "other", files={"bob/dev/x": b"x"})
+    assert "other" == refused(write(tmp_path / "e", DATA), other).archive
+
+
+def test_hidden_and_inner_dataindex(tmp_path: Path) -> None:
+    """A snapshot's copy is no second export, and neither is a file within the export."""
+    root = write(tmp_path / "e", DATA)
+    write(root / ".snapshot" / "daily", DATA)
+    write(root / "alice" / "dev", DATA)
+    assert 2 == loaded(root).totals.files
+
+
+def test_several_exports_in_one_archive(tmp_path: Path) -> None:
+    """Folders with an export each are merged."""
+    write(tmp_path / "e" / "a", DATA)
+    write(tmp_path / "e" / "b", edited(lambda d: d["indexes"].pop("alice/dev")), {})
+    assert 2 == loaded(tmp_path / "e").totals.indexes
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    """A file that isn't there is named."""
+    error = refused(write(tmp_path / "e", DATA, {FILE: CONTENT}))
+    assert ("e", DOC) == (error.archive, error.member)
+
+
+def test_file_is_a_folder(tmp_path: Path) -> None:
+    """Something else than a regular file is refused."""
+    root = write(tmp_path / "e", DATA, {FILE: CONTENT})
+    (root / DOC).mkdir()
+    assert DOC == refused(root).member
+
+
+@pytest.mark.parametrize("linked", [FILE, "alice/dev/pkg/1.0", "alice", "dataindex.json"])
+def test_links_are_not_followed(tmp_path: Path, linked: str) -> None:
+    """No component of a file's path may be a link, even one that stays inside."""
+    root = write(tmp_path / "e", DATA)
+    (root / linked).rename(root / "elsewhere")
+    (root / linked).symlink_to(root / "elsewhere")
+    assert "link" in refused(root).reason
+
+
+# --- several exports
+
+
+def bob(data: dict[str, Any]) -> dict[str, Any]:
+    """Makes the data another user's, without files."""
+    data["users"]["bob"] = data["users"].pop("alice")
+    data["users"]["bob"]["username"] = "bob"
+    data["indexes"]["bob/dev"] = data["indexes"].pop("alice/dev")
+    data["indexes"]["bob/dev"]["files"] = []
+    return data
+
+
+def pair(tmp_path: Path, change: Change) -> tuple[Path, Path]:
+    """Alice's export, and Bob's with a change."""
+    return write(tmp_path / "first", DATA), write(tmp_path / "second", edited(lambda d: change(bob(d))), {})
+
+
+def test_merge(tmp_path: Path) -> None:
+    """Different indexes merge; equal users and an equal root/pypi may be in both, whenever they were made."""
+    export = loaded(*pair(tmp_path, lambda d: d["users"]["root"].update(created="2025-01-01T00:00:00Z")))
+    assert {"root", "alice", "bob"} == set(export.data["users"])
+    assert {"root/pypi": "first", "alice/dev": "first", "bob/dev": "second"} == export.archive_of
+    assert Totals(users=3, indexes=3, projects=2, files=2, bytes=len(CONTENT) + 22) == export.totals
+
+
+def test_same_index_twice(tmp_path: Path) -> None:
+    """An index in two exports is refused, naming both."""
+    error = refused(write(tmp_path / "first", DATA), write(tmp_path / "second", DATA))
+    assert "second" == error.archive
+    assert "'first'" in error.reason
+    assert "'alice/dev'" in error.reason
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda d: d["users"].update(alice={"pwhash": "other"}), "'alice'"),
+        (lambda d: d["users"]["root"].update(email="x"), "'root'"),
+        (lambda d: d["users"]["root"].update(pwhash="other"), "password"),
+        (lambda d: d["indexes"]["root/pypi"]["indexconfig"].update(mirror_url="https://x"), "'root/pypi'"),
+        (lambda d: d["indexes"]["root/pypi"].update(projects={"x": {}}), "'root/pypi'"),
+        (lambda d: d.update(dumpversion=1), "dumpversion"),
+        (lambda d: d["indexes"]["bob/dev"].update(files=[RELEASE]), FILE),
+    ],
+)
+def test_contradictions_name_both(tmp_path: Path, change: Change, word: str) -> None:
+    """What two exports tell differently is refused with both their names."""
+    error = refused(*pair(tmp_path, change))
+    assert "second" == error.archive
+    assert "'first'" in error.reason
+    assert word in error.reason
+
+
+def test_root_passwords_may_differ_when_replaced(tmp_path: Path) -> None:
+    """With a password given, root's hashes don't matter; the first one stands till then."""
+    trees = pair(tmp_path, lambda d: d["users"]["root"].update(pwhash="other"))
+    assert "hash of root" == loaded(*trees, root_password_given=True).data["users"]["root"]["pwhash"]
+
+
+@pytest.mark.parametrize(
+    ("change", "state"),
+    [
+        (lambda d: d["users"].pop("root"), "absent"),
+        (lambda d: None, "set"),
+        (lambda d: d["users"]["root"].update(pwhash="hash of nothing", pwsalt="salt"), "empty"),
+        (lambda d: d["users"]["root"].update(pwhash=None), "empty"),
+        (lambda d: d["users"]["root"].pop("pwhash"), "empty"),
+    ],
+)
+def test_root_password(tmp_path: Path, change: Change, state: str) -> None:
+    """Root is absent, has an empty password, or a set one; another hash replaces any of them."""
+    export = loaded(write(tmp_path / "e", edited(change)))
+    assert state == export.root_user(lambda pwhash, pwsalt: (pwhash, pwsalt) == ("hash of nothing", "salt"))
+    set_root_hash(export, "new")
+    root = export.data["users"].get("root")
+    assert root is None if state == "absent" else root["pwhash"] == "new" and "pwsalt" not in root
+
+
+# --- a hostile dataindex.json
+
+
+@pytest.mark.parametrize(
+    ("raw", "word"),
+    [
+        (b"", "truncated"),
+        (json.dumps(DATA).encode()[:-1], "truncated"),
+        (json.dumps(DATA).encode()[:100], "line 1, column"),
+        (b'{\n  "a": nonsense}', "line 2, column 8"),
+        (b'{"a": "\xff"}', "UTF-8"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "'c' twice"),
+        (b'{"a": NaN}', "NaN"),
+        (b'{"a": -Infinity}', "Infinity"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "too long"),
+        (b"[" * 100_000, "deep"),
+        (b'{"a": "\\ud800"}', "surrogate"),
+        (b"[1]", "not an object"),
+        (b"{}", "lacks 'dumpversion'"),
+    ],
+)
+def test_json(tmp_path: Path, raw: bytes, word: str) -> None:
+    """What isn't the JSON of an export is refused, with the place."""
+    error = refused(write(tmp_path / "e", raw))
+    assert ("e", "dataindex.json") == (error.archive, error.member)
+    assert word in error.reason
+
+
+def test_json_too_large(tmp_path: Path) -> None:
+    """A dataindex.json above the limit is refused unread."""
+    assert "larger" in refused(write(tmp_path / "e", DATA), limits=Limits(index_bytes=100)).reason
+
+
+@given(st.integers(0, len(json.dumps(DATA)) - 1))
+def test_json_truncated_anywhere(length: int) -> None:
+    """No beginning of a dataindex.json passes for the whole."""
+    with pytest.raises(ImportRefused, match=r"truncated|valid JSON"):
+        parse(json.dumps(DATA).encode()[:length], "e", "dataindex.json")
+
+
+def release(**fields: object) -> Change:
+    """Changes the release file's description."""
+    return lambda d: d["indexes"]["alice/dev"]["files"][0].update(fields)
+
+
+def mapping(**fields: object) -> Change:
+    """Changes its entrymapping."""
+    return lambda d: d["indexes"]["alice/dev"]["files"][0]["entrymapping"].update(fields)
+
+
+def index(**fields: object) -> Change:
+    """Changes the index."""
+    return lambda d: d["indexes"]["alice/dev"].update(fields)
+
+
+def deep(levels: int) -> object:
+    """A list in a list in a list."""
+    value: object = "x"
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda d: d.pop("users"), "lacks 'users'"),
+        (lambda d: d.update(users=[]), "'users' is not an object"),
+        (lambda d: d.update(indexes=None), "'indexes' is not an object"),
+        (lambda d: d.update(dumpversion="3"), "'3'"),
+        (lambda d: d.update(dumpversion=True), "True"),
+        (lambda d: d.update(dumpversion=[2]), "[2]"),
+        (lambda d: d["users"].update(alice=1), "user 'alice' is not an object"),
+        (lambda d: d["users"].update({"a/b": {}}), "'a/b'"),
+        (lambda d: d["users"].update({"a:b": {}}), "'a:b'"),
+        (lambda d: d["users"].update({"..": {}}), "'..'"),
+        (lambda d: d["users"].update({"a\nb": {}}), r"'a\nb'"),
+        (lambda d: d["users"]["alice"].update(pwhash=1), "pwhash of user 'alice'"),
+        (lambda d: d["users"]["alice"].update(pwsalt=[]), "pwsalt of user 'alice'"),
+        (lambda d: d["users"]["alice"].update(username="root"), "'root'"),
+        (lambda d: d["users"]["alice"].update(indexes={"x": {}}), "indexes of its own"),
+        (lambda d: d["users"]["alice"].update(custom_data=deep(50)), "nested"),
+        (lambda d: d["indexes"].update({"dev": {}}), "user/index"),
+        (lambda d: d["indexes"].update({"alice/a/b": {}}), "'a/b'"),
+        (lambda d: d["indexes"].update({"alice/a b": {}}), "'a b'"),
+        (lambda d: d["indexes"].update({"bob/dev": {}}), "user that isn't in the export"),
+        (lambda d: d["indexes"].update({"alice/x": {}}), "indexconfig"),
+        (index(indexconfig={}), "type"),
+        (index(indexconfig={"type": 1}), "type"),
+        (index(indexconfig={"type": "stage", "bases": None}), "bases"),
+        (index(indexconfig={"type": "stage", "bases": "root/pypi"}), "bases"),
+        (index(indexconfig={"type": "stage", "bases": [1]}), "a base"),
+        (index(indexconfig={"type": "stage", "x": deep(50)}), "nested"),
+        (index(projects=[]), "projects"),
+        (index(projects={"pkg": []}), "project 'pkg'"),
+        (index(projects={"../pkg": {}}), "'../pkg'"),
+        (index(projects={"pkg": {"1.0": "x"}}), "version '1.0'"),
+        (index(projects={"pkg": {"1.0": {}}}), "name"),
+        (index(projects={"pkg": {"1/0": {}}}), "'1/0'"),
+        (index(projects={"pkg": {"1.0": {"name": "pkg", "version": "../1"}}}), "'../1'"),
+        (index(projects={"pkg": {"1.0": {"name": "pkg", "+elinks": []}}}), "'+elinks'"),
+        (index(projects={"pkg": {"1.0": {"name": "pkg", "x": deep(50)}}}), "nested"),
+        (index(projects={"other": {}}), "'pkg', which the index lacks"),
+        (index(files={}), "files"),
+        (index(files=["x"]), "file 0"),
+        (index(files=[RELEASE, RELEASE]), "again"),
+        (release(type="wheel"), "'wheel'"),
+        (release(type=[]), "the type []"),
+        (release(projectname=None), "projectname"),
+        (release(version=None), "version"),
+        (release(version=""), "version"),
+        (release(relpath=None), "relpath"),
+        (release(relpath=""), "absolute or not normalised"),
+        (release(relpath="/proc/self/environ"), "absolute"),
+        (release(relpath="../secret"), "leads out"),
+        (release(relpath=".."), "leads out"),
+        (release(relpath="alice/../../secret"), "not normalised"),
+        (release(relpath="alice//dev"), "not normalised"),
+        (release(relpath="./alice"), "not normalised"),
+        (release(relpath="alice/"), "not normalised"),
+        (release(relpath="a\0b"), r"a\x00b"),
+        (release(relpath="a/" * 5000 + "b"), "deep"),
+        (release(log="x"), "log"),
+        (release(log=["x"]), "log"),
+        (release(for_entrypath=None), "for_entrypath"),
+        (release(type="toxresult"), "for_entrypath"),
+        (release(entrymapping=None), "entrymapping"),
+        (release(entrymapping={}), "last_modified"),
+        (mapping(last_modified=1), "last_modified"),
+        (mapping(hashes=None), "hashes"),
+        (mapping(hashes={}), "no digest"),
+        (mapping(hashes={"sha256": "ab"}), "digest"),
+        (mapping(hashes={"sha256": "Z" * 64}), "digest"),
+        (mapping(hashes={"sha256": None}), "digest"),
+        (mapping(hashes={"new": "ab"}), "digest"),
+        (mapping(md5=1), "digest"),
+        (mapping(hash_spec=""), "digest"),
+        (mapping(hash_spec="sha256=" + "0" * 64), "two different"),
+    ],
+)
+def test_schema(tmp_path: Path, change: Change, word: str) -> None:
+    """Whatever devpi's importer would trip over, or believe, is refused and named."""
+    error = refused(write(tmp_path / "e", edited(change)))
+    assert ("e", "dataindex.json") == (error.archive, error.member)
+    assert word in error.reason
+    assert len(error.reason) < 1000
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d.update(dumpversion=2),
+        lambda d: d["users"].pop("root"),
+        lambda d: d["users"]["alice"].update(pwsalt=None, custom_data={"x": [1]}),
+        lambda d: d["indexes"]["alice/dev"]["indexconfig"].update(type="plugin", bases=["root/pypi", "gone/away"]),
+        lambda d: d["indexes"]["alice/dev"]["indexconfig"].pop("bases"),
+        lambda d: d["indexes"]["alice/dev"]["projects"]["pkg"]["1.0"].update({"+doczip": "x", "yanked": True}),
+        release(projectname="PKG", log=[{"what": "upload"}]),
+        mapping(hashes={}, md5="0" * 32),
+        mapping(hashes={}, hash_spec="md5=" + "0" * 32),
+        release(type="toxresult", for_entrypath="alice/dev/x", entrymapping={"hashes": {}}),
+    ],
+)
+def test_schema_accepts(tmp_path: Path, change: Change) -> None:
+    """What devpi itself copes with is not refused."""
+    assert 2 == loaded(write(tmp_path / "e", edited(change))).totals.files
+
+
+def test_dumpversion_1(tmp_path: Path) -> None:
+    """Old exports have no version in their files and md5 digests of their own."""
+
+    def old(data: dict[str, Any]) -> None:
+        data["dumpversion"] = "1"
+        for file in data["indexes"]["alice/dev"]["files"]:
+            del file["version"]
+        data["indexes"]["alice/dev"]["files"][0]["entrymapping"] = {"md5": "0" * 32, "last_modified": None}
+
+    assert "1" == loaded(write(tmp_path / "e", edited(old))).data["dumpversion"]
+
+
+def test_unverified_is_a_choice(tmp_path: Path) -> None:
+    """A release file without a digest needs the operator's word; the refusal names the setting."""
+    root = write(tmp_path / "e", edited(mapping(hashes={})))
+    assert "SIDECAR_IMPORT_ALLOW_UNVERIFIED=true" in refused(root).mend
+    assert 2 == loaded(root, allow_unverified=True).totals.files
+
+
+def test_mirrored_files_need_their_url(tmp_path: Path) -> None:
+    """devpi stores a mirror's file under its URL."""
+    is_mirror = index(indexconfig={"type": "mirror"})
+    assert "url" in refused(write(tmp_path / "e", edited(is_mirror))).reason
+    change = mapping(url="https://files.example.org/pkg-1.0.tar.gz")
+    assert loaded(write(tmp_path / "e", edited(lambda d: (is_mirror(d), change(d))))).totals.files
+
+
+def test_bases_in_a_circle(tmp_path: Path) -> None:
+    """A circle of bases, on which devpi's importer would spin for ever, is refused."""
+
+    def circle(data: dict[str, Any]) -> None:
+        for name, bases in {"alice/b": ["alice/c"], "alice/c": ["alice/b"]}.items():
+            data["indexes"][name] = {"indexconfig": {"type": "stage", "bases": bases}}
+
+    error = refused(write(tmp_path / "e", edited(circle)))
+    assert "alice/b" in error.reason
+    assert "alice/c" in error.reason
+
+
+def test_file_in_two_indexes(tmp_path: Path) -> None:
+    """Two indexes can't share a file."""
+
+    def share(data: dict[str, Any]) -> None:
+        data["indexes"]["alice/b"] = copy.deepcopy(data["indexes"]["alice/dev"])
+
+    assert "again" in refused(write(tmp_path / "e", edited(share))).reason
+
+
+@given(st.text(max_size=5))
+def test_names_as_devpi_has_them(name: str) -> None:
+    """No name passes that devpi refuses; none is refused that it allows, but unprintable ones and dots."""
+    data = {"dumpversion": "2", "users": {name: {}}, "indexes": {}}
+    try:
+        Checked(data, "e", "dataindex.json", False)
+    except ImportRefused:
+        assert not is_valid_name(name) or not name.isprintable() or name in ("", ".", "..")
+    else:
+        assert is_valid_name(name)
+
+
+@given(st.text(max_size=10))
+def test_projects_compare_as_in_devpi(name: str) -> None:
+    """Project names are normalised as devpi does it."""
+    from devpi_server.normalized import normalize_name
+
+    assert str.__str__(normalize_name(name)) == normalized(name)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(value=json_values, data=st.data())
+def test_any_value_anywhere(value: object, data: st.DataObject) -> None:
+    """Whatever stands at whatever place, the check ends in a verdict and never in another exception."""
+    document = copy.deepcopy(DATA)
+    place: Any = document
+    key = data.draw(st.sampled_from(sorted(place)))
+    while isinstance(place[key], dict | list) and place[key] and data.draw(st.integers(0, 4)):
+        place = place[key]
+        key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+    place[key] = value
+    try:
+        checked = Checked(document, "e", "dataindex.json", False)
+    except ImportRefused:
+        return
+    assert all(not path.startswith(("/", "..")) for path in checked.relpaths)
