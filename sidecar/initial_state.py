@@ -1,0 +1,187 @@
+"""The first state of an empty serverdir: initialised, or imported, in staging; then promoted.
+
+The child does the work, in a process of its own; here is decided what it shall be, and what becomes of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sidecar import archives, imports
+from sidecar.credentials import generate_password
+from sidecar.devpi.child import Child
+from sidecar.devpi.messages import Import, Initialise, Prepared, PrepareFailed, Progress
+from sidecar.exits import Exit, ExitCode
+from sidecar.lifecycle import Failure, ImportFailure, ImportState, ImportStatus, Lifecycle, Phase, now
+from sidecar.root_password import RootPasswordFile
+from sidecar.serverdir import Serverdir
+from sidecar.settings import ImportSettings
+
+log = logging.getLogger(__name__)
+
+_LOG_EVERY = 10.0
+"""Seconds between two log lines about the progress of an import."""
+
+
+class ImportFailed(Exception):
+    """The import failed; `/status` says why, and nothing is left of it but that record."""
+
+
+class InitialState:
+    """Makes the first state of one serverdir."""
+
+    def __init__(
+        self,
+        serverdir: Serverdir,
+        child: Child,
+        lifecycle: Lifecycle,
+        settings: ImportSettings,
+        given_password: str | None,
+    ) -> None:
+        self._serverdir = serverdir
+        self._child = child
+        self._lifecycle = lifecycle
+        self._settings = settings
+        self._given = given_password
+        self._password = generate_password() if given_password is None else given_password
+        self._record = import_record(serverdir)
+
+    async def make(self) -> Prepared:
+        """Initialise or import, and promote. Raises ImportFailed, or Exit where an initialisation failed."""
+        try:
+            found = await asyncio.to_thread(archives.find, self._settings.init_dir)
+        except archives.ImportRefused as error:
+            raise await self._failed(ImportStatus(started=now()), [], _import_failure(error)) from error
+        if found.ignored:
+            names = ", ".join(found.ignored[:20])
+            log.info("in %s these are no exports, and ignored: %s", self._settings.init_dir, names)
+        if found.sources:
+            return await self._import(found)
+        return await self._initialise()
+
+    async def _initialise(self) -> Prepared:
+        self._lifecycle.enter(Phase.INITIALISING)
+        await asyncio.to_thread(self._serverdir.stage)
+        await self._child.send(Initialise(str(self._serverdir.staged_state), self._password))
+        answer = await self._child.expect(Prepared, PrepareFailed)
+        if isinstance(answer, PrepareFailed):
+            await asyncio.to_thread(self._serverdir.discard)
+            code = ExitCode.NOT_WRITABLE if answer.disk else ExitCode.INTERNAL
+            raise Exit(code, f"the initialisation failed: {answer.reason}", answer.mend)
+        await asyncio.to_thread(self._promote, answer, "initialised")
+        return answer
+
+    async def _import(self, found: archives.Found) -> Prepared:
+        fingerprint = [[each.name, each.bytes, each.mtime_ns] for each in found.sources]
+        self._lifecycle.enter(Phase.IMPORTING)
+        earlier = await asyncio.to_thread(imports.load, self._record)
+        if earlier and earlier[0].state is ImportState.FAILED and earlier[1] == fingerprint:
+            log.warning("the archives are those of the import that failed before: it is not tried again")
+            raise await self._failed(earlier[0], fingerprint, earlier[0].error)
+        tracker = imports.Tracker(ImportStatus(ImportState.PENDING, started=now()))
+        self._lifecycle.update(imported=tracker.status)
+        self._child.on_progress = _Follower(tracker, self._lifecycle).follow
+        await asyncio.to_thread(self._serverdir.stage)
+        await self._child.send(
+            Import(
+                init_dir=str(self._settings.init_dir),
+                target=str(self._serverdir.staged_state),
+                scratch=str(self._serverdir.scratch),
+                password=self._password,
+                password_given=self._given is not None,
+                limits=_limits(self._settings),
+                allow_unverified=self._settings.allow_unverified,
+            )
+        )
+        answer = await self._child.expect(Prepared, PrepareFailed)
+        if isinstance(answer, PrepareFailed):
+            failure = ImportFailure(answer.reason, answer.mend, answer.archive, answer.member)
+            raise await self._failed(tracker.status, fingerprint, failure)
+        self._lifecycle.update(imported=replace(tracker.status, state=ImportState.PROMOTING, current=None))
+        status = tracker.end(ImportState.COMPLETED)
+        await asyncio.to_thread(imports.save, self._record, status, fingerprint)
+        await asyncio.to_thread(self._promote, answer, "imported")
+        self._lifecycle.update(imported=status)
+        log.info("imported %d files of %d projects", status.files.done, status.projects.done)
+        return answer
+
+    def _promote(self, prepared: Prepared, origin: str) -> None:
+        record = RootPasswordFile(self._serverdir.staged_record)
+        if prepared.root_password == "from_import":  # noqa: S105 - not a password
+            record.write_from_import()
+        elif prepared.root_password == "password" and self._given is None:  # noqa: S105
+            record.write_generated(self._password)
+        elif prepared.root_password == "password":  # noqa: S105
+            record.write_given()
+        self._serverdir.promote(origin)
+
+    async def _failed(
+        self, status: ImportStatus, fingerprint: list[list[Any]], failure: ImportFailure | None
+    ) -> ImportFailed | Exit:
+        """Throw away what there is, keep the record of the failure; the exception to raise."""
+        failure = failure or ImportFailure("the import failed", "replace the archive, and start again")
+        await asyncio.to_thread(self._serverdir.discard)
+        status = replace(status, state=ImportState.FAILED, finished=now(), eta_seconds=None, error=failure)
+        await asyncio.to_thread(imports.save, self._record, status, fingerprint)
+        where = " of ".join(filter(None, [failure.member, failure.archive]))
+        reason = f"the import failed{f' at {where}' if where else ''}: {failure.reason}"
+        log.error("%s; %s", reason, failure.mend)
+        self._lifecycle.update(imported=status)
+        if self._settings.exit_on_failure:
+            return Exit(ExitCode.IMPORT_FAILED, reason, failure.mend)
+        self._lifecycle.enter(Phase.FAILED, Failure(reason, failure.mend))
+        return ImportFailed()
+
+
+class _Follower:
+    """Brings the importer's reports to `/status`, and now and then to the log."""
+
+    def __init__(self, tracker: imports.Tracker, lifecycle: Lifecycle) -> None:
+        self._tracker = tracker
+        self._lifecycle = lifecycle
+        self._logged = now()
+
+    def follow(self, report: Progress) -> None:
+        status = self._tracker.advance(
+            ImportState(report.state),
+            archives=report.archives,
+            ignored=report.ignored,
+            counts=report.counts,
+            current=report.current,
+        )
+        before = self._lifecycle.snapshot.imported.state
+        self._lifecycle.update(imported=status)
+        if status.state is not before or (now() - self._logged).total_seconds() >= _LOG_EVERY:
+            self._logged = now()
+            log.info(
+                "import: %s, %d of %d files, %d of %d projects",
+                status.state,
+                status.files.done,
+                status.files.total,
+                status.projects.done,
+                status.projects.total,
+            )
+
+
+def import_record(serverdir: Serverdir) -> Path:
+    """Where the status of the last import is kept."""
+    return serverdir.own / "import.json"
+
+
+def _import_failure(error: archives.ImportRefused) -> ImportFailure:
+    return ImportFailure(error.reason, error.mend, error.archive, error.member)
+
+
+def _limits(settings: ImportSettings) -> dict[str, int | None]:
+    """The settings as `archives.Limits`' fields."""
+    return {
+        "members": settings.max_members,
+        "member_bytes": settings.max_member_bytes,
+        "total_bytes": settings.max_total_bytes,
+        "ratio": settings.max_ratio,
+        "index_bytes": settings.max_index_bytes,
+    }
