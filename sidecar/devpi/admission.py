@@ -1,0 +1,140 @@
+"""Password checks, bounded: each costs 64 MiB and a fifth of a second of a core, and anybody may ask for one.
+
+A pyramid tween outside devpi's transaction. It finds out which requests will have a password checked, checks it here,
+one at a time, and leaves the result where devpi's own check looks first. Too many at once are turned away with 503
+before they hold a transaction. Login tokens, of which a check is cheap, pass by.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import itsdangerous
+from devpi_server.auth import verify_and_update_password_hash
+from pyramid.httpexceptions import HTTPServiceUnavailable
+from pyramid.interfaces import ISecurityPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from devpi_server.main import XOM
+    from pyramid.registry import Registry
+    from pyramid.request import Request
+    from pyramid.response import Response
+
+Handler = Callable[["Request"], "Response"]
+
+log = logging.getLogger("sidecar.admission")
+
+WAITING = 8
+"""Password checks that may wait for the one that runs."""
+RETRY_AFTER = 2
+"""Seconds that a client which was turned away is told to wait: about as long as a full queue takes."""
+_LOGIN_BYTES = 64 * 1024
+_LOG_EVERY = 10.0
+"""Least seconds between two log lines about clients turned away."""
+_RESULT = "__devpiserver_user_validate_result"
+"""The attribute of a request in which devpi keeps the result of its own check (devpi_server.auth, `_validate`)."""
+
+
+class Full(Exception):
+    """As many wait as may."""
+
+
+class Checks:
+    """One password check at a time, and a short queue."""
+
+    def __init__(self, waiting: int = WAITING) -> None:
+        self._places = threading.BoundedSemaphore(waiting + 1)
+        self._turn = threading.Lock()
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Wait for this check's turn. Raises Full at once where too many wait already."""
+        if not self._places.acquire(blocking=False):
+            raise Full
+        try:
+            with self._turn:
+                yield
+        finally:
+            self._places.release()
+
+
+def tween_factory(handler: Handler, registry: Registry) -> Handler:
+    """Pyramid's way to make a tween."""
+    return _Admission(handler, registry)
+
+
+class _Admission:
+    def __init__(self, handler: Handler, registry: Registry) -> None:
+        self._handler = handler
+        self._registry = registry
+        self._xom: XOM = registry["xom"]
+        self._checks = Checks()
+        self._turned_away = 0
+        self._logged = 0.0
+
+    def __call__(self, request: Request) -> Response:
+        credentials = self._login(request) or self._credentials(request)
+        if credentials is None or (hashed := self._hash_of(credentials[0])) is None:
+            return self._handler(request)
+        try:
+            with self._checks.one():
+                valid, new_hash = verify_and_update_password_hash(credentials[1], *hashed)
+        except Full:
+            return self._turn_away()
+        except (ValueError, TypeError):
+            return self._handler(request)  # a hash that devpi can't read either; it says so in its own way
+        if new_hash is None:  # else devpi checks once more, and renews the hash
+            setattr(request, _RESULT, bool(valid))
+        return self._handler(request)
+
+    def _login(self, request: Request) -> tuple[str, str] | None:
+        """User and password of a `POST /+login`; a replica hands that on to its primary."""
+        if request.path != "/+login" or request.method != "POST" or self._xom.is_replica():
+            return None
+        if (request.content_length or 0) > _LOGIN_BYTES:
+            return None
+        try:
+            body: Any = request.json_body
+            user, password = body["user"], body["password"]
+        except (ValueError, KeyError, TypeError):
+            return None
+        return (user, password) if isinstance(user, str) and isinstance(password, str) else None
+
+    def _credentials(self, request: Request) -> tuple[str, str] | None:
+        """User and password of `Authorization: Basic` or `X-Devpi-Auth`; None where it is a login token."""
+        policy = self._registry.getUtility(ISecurityPolicy)
+        (credentials, _) = policy._get_credentials(request)
+        if credentials is None:
+            return None
+        user, password = credentials
+        try:
+            policy.auth.serializer.loads(password, max_age=policy.auth.LOGIN_EXPIRATION)
+        except itsdangerous.SignatureExpired:
+            return None
+        except itsdangerous.BadData:
+            return user, password
+        return None
+
+    def _hash_of(self, name: str) -> tuple[str, str | None] | None:
+        """The user's password hash and salt; None where there is nothing to check."""
+        with self._xom.keyfs.read_transaction():
+            user = self._xom.model.get_user(name)
+            config = user.get(credentials=True) if user is not None else {}
+        return (config["pwhash"], config.get("pwsalt")) if config.get("pwhash") else None
+
+    def _turn_away(self) -> Response:
+        self._turned_away += 1
+        if time.monotonic() - self._logged > _LOG_EVERY:
+            self._logged = time.monotonic()
+            log.warning("password checks: %d requests turned away so far, %d wait", self._turned_away, WAITING)
+        return HTTPServiceUnavailable(
+            "Too many passwords are being checked. Log in once, and use the token.",
+            headers=[("Retry-After", str(RETRY_AFTER))],
+        )

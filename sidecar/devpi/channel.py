@@ -1,0 +1,39 @@
+"""The child's end of the socket pair to the sidecar. Blocking; packets are atomic, so several processes may write."""
+
+from __future__ import annotations
+
+import socket
+
+from sidecar.devpi.messages import PACKET_BYTES, HoldLock, Message, decode, encode
+
+
+class SidecarGone(Exception):
+    """The sidecar has closed its end, or is dead."""
+
+
+class Channel:
+    """Messages to and from the sidecar."""
+
+    def __init__(self, fd: int) -> None:
+        self._socket = socket.socket(fileno=fd)
+        self._lock_fds: list[int] = []
+
+    def send(self, message: Message) -> None:
+        """Send one message; blocks while the sidecar is behind. Raises SidecarGone."""
+        try:
+            self._socket.send(encode(message))
+        except (BrokenPipeError, ConnectionError) as error:
+            raise SidecarGone from error
+
+    def receive(self) -> Message:
+        """The next message; blocks. A lock's descriptor is kept until this process ends. Raises SidecarGone."""
+        try:
+            packet, fds, _, _ = socket.recv_fds(self._socket, PACKET_BYTES, 1)
+        except ConnectionError as error:
+            raise SidecarGone from error
+        if not packet:
+            raise SidecarGone
+        message = decode(packet)
+        if isinstance(message, HoldLock):
+            self._lock_fds += fds
+        return message

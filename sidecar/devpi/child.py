@@ -1,0 +1,166 @@
+"""The sidecar's handle on its child process, which runs devpi-server (see `launcher`)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar, overload
+
+from sidecar.devpi.messages import (
+    PACKET_BYTES,
+    HoldLock,
+    Message,
+    Progress,
+    RootPasswordSet,
+    SetRootPassword,
+    decode,
+    encode,
+)
+
+A = TypeVar("A", bound=Message)
+B = TypeVar("B", bound=Message)
+C = TypeVar("C", bound=Message)
+
+SET_PASSWORD_TIMEOUT = 60.0
+"""Seconds to wait for devpi-server's answer: its write transactions may queue behind an upload."""
+
+
+class SetFailed(Exception):
+    """root's password was not set, or nobody knows whether it was."""
+
+    def __init__(self, reason: str, *, maybe_done: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.maybe_done = maybe_done
+
+
+class ChildEnded(Exception):
+    """The child has ended, where it should have said something."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"exit code {code}")
+        self.code = code
+        """Its exit code, or minus the signal's number."""
+
+
+class Child:
+    """One process in a session of its own, which dies with this one; talked to over a socket pair."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        """Start the process. Cheap and without an event loop, so that it can be done first of all."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket = ours
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "sidecar.devpi.launcher", str(theirs.fileno())],
+                env=_with_our_package(environ),
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a terminal's Ctrl-C is for the sidecar, which drains it
+            )
+        self._socket.setblocking(False)
+        self._exited: asyncio.Future[int] | None = None
+        self._answer: asyncio.Future[RootPasswordSet] | None = None
+        self._heard: asyncio.Queue[Message | None] = asyncio.Queue()
+        self.on_progress: Callable[[Progress], None] = lambda progress: None
+        """Called, in the event loop, with each report of an import."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is its session's and its process group's too."""
+        return self._process.pid
+
+    def reaped(self, status: int) -> None:
+        """Whoever reaps this process's children hands over the child's wait status here."""
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        if self._exited is not None and not self._exited.done():
+            self._exited.set_result(self._process.returncode)
+
+    async def exited(self) -> int:
+        """Wait for the end of the process: its exit code, or minus the signal's number."""
+        if self._process.returncode is not None:
+            return self._process.returncode
+        if self._exited is None:
+            self._exited = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(self._exited)
+
+    async def send(self, message: Message) -> None:
+        """Send one message. A child that is gone hears nothing; `expect` and `exited` tell of it."""
+        with contextlib.suppress(ConnectionError):
+            await asyncio.get_running_loop().sock_sendall(self._socket, encode(message))
+
+    def hand_over_lock(self, fd: int) -> None:
+        """Let the child hold the serverdir's lock too, so that it is held as long as either lives."""
+        with contextlib.suppress(ConnectionError):
+            socket.send_fds(self._socket, [encode(HoldLock())], [fd])
+
+    async def listen(self) -> None:
+        """Hear what the child says, until this is cancelled. Progress goes to `on_progress`, the rest to who waits."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                packet = await loop.sock_recv(self._socket, PACKET_BYTES)
+            except ConnectionError:
+                packet = b""
+            if not packet:
+                break
+            match decode(packet):
+                case Progress() as progress:
+                    self.on_progress(progress)
+                case RootPasswordSet() as answer:
+                    if self._answer is not None and not self._answer.done():
+                        self._answer.set_result(answer)
+                case message:
+                    self._heard.put_nowait(message)
+        self._heard.put_nowait(None)
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(SetFailed("devpi-server has ended", maybe_done=True))
+        await asyncio.Event().wait()
+
+    @overload
+    async def expect(self, one: type[A], other: type[B], /) -> A | B: ...
+    @overload
+    async def expect(self, one: type[A], other: type[B], third: type[C], /) -> A | B | C: ...
+    async def expect(self, *kinds: type[Message]) -> Message:
+        """The child's next message, which is one of `kinds`. Raises ChildEnded."""
+        message = await self._heard.get()
+        if message is None:
+            self._heard.put_nowait(None)
+            raise ChildEnded(await self.exited())
+        if not isinstance(message, kinds):
+            raise AssertionError(f"the child said {type(message).__name__} where {kinds} was due")
+        return message
+
+    async def set_root_password(self, password: str, *, secretfile_changed: bool) -> str | None:
+        """Change root's password in the running devpi-server; the digest of its new hash. Raises SetFailed."""
+        self._answer = asyncio.get_running_loop().create_future()
+        await self.send(SetRootPassword(password, secretfile_changed))
+        try:
+            answer = await asyncio.wait_for(self._answer, SET_PASSWORD_TIMEOUT)
+        except TimeoutError as error:
+            raise SetFailed(f"no answer from devpi-server for {SET_PASSWORD_TIMEOUT:.0f} s", maybe_done=True) from error
+        if answer.error is not None:
+            raise SetFailed(answer.error, maybe_done=answer.maybe_done)
+        return answer.root_hash
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the child and all processes of its group; nothing if it has ended."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
+
+
+def _with_our_package(environ: Mapping[str, str]) -> dict[str, str]:
+    """`environ`, in which the child finds this package also where it is not installed but lies beside entrypoint.py."""
+    root = str(Path(__file__).resolve().parents[2])
+    env = dict(environ) | {"PYTHONUNBUFFERED": "1"}
+    if root == sys.path[0]:
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, env.get("PYTHONPATH")]))
+    return env

@@ -1,0 +1,273 @@
+"""Asks a running devpi-server over HTTP what a new client of it would see.
+
+With `sidecar.web` this is the only module that imports aiohttp. devpi-server speaks plain HTTP, on TCP or
+on a unix socket; whatever terminates TLS stands before it.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import aiohttp
+
+API_LIMIT = 64 * 1024
+"""Bytes of a `+api` answer that are read at most."""
+STATUS_LIMIT = 4 * 2**20
+"""Bytes of a `+status` answer that are read at most."""
+
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - these are dialled, not bound
+_TAKES_NO_MORE = frozenset({errno.ETIMEDOUT, errno.EAGAIN, errno.ENOTCONN})
+"""What a full backlog gives: the first on TCP, the others on a unix socket, where asyncio takes EAGAIN for
+"in progress" and fails at the first send."""
+
+
+class DevpiError(Exception):
+    """devpi-server gave no good answer."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Refused(DevpiError):
+    """No connection, or it was closed without an answer."""
+
+
+class TimedOut(DevpiError):
+    """No answer in time: busy, or hanging."""
+
+
+class BadAnswer(DevpiError):
+    """An answer that a sound devpi-server doesn't give."""
+
+    def __init__(self, reason: str, status: int | None = None, *, busy: bool = False) -> None:
+        super().__init__(reason)
+        self.status = status
+        """HTTP status, where one came."""
+        self.busy = busy
+        """503 with Retry-After: the server sheds load, and says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiAnswer:
+    """devpi-server answered `+api`."""
+
+    seconds: float
+    """From the start of connecting to the end of the answer."""
+    uuid: str | None
+    """Which devpi-server that was (X-Devpi-Uuid)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One of devpi-server's own metrics."""
+
+    name: str
+    kind: str
+    """`counter` or `gauge`."""
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """What `+status` says. None: absent, or of another type than it should be. Times: seconds since the epoch."""
+
+    version: str | None = None
+    role: str | None = None
+    """`MASTER` or `REPLICA`."""
+    serial: int | None = None
+    event_serial: int | None = None
+    event_serial_timestamp: float | None = None
+    event_serial_in_sync_at: float | None = None
+    last_commit_timestamp: float | None = None
+    primary_serial: int | None = None
+    update_from_primary_at: float | None = None
+    replica_in_sync_at: float | None = None
+    replica_init_queue_finished_at: float | None = None
+    replication_errors: int | None = None
+    """How many files could not be fetched from the primary."""
+    polling_replicas: int | None = None
+    """How many replicas have asked this primary."""
+    metrics: tuple[Metric, ...] = ()
+
+    @property
+    def events_behind(self) -> int | None:
+        """Serials of which the events (replaced files, plugins' hooks) are still to be processed."""
+        if self.serial is None or self.event_serial is None:
+            return None
+        return max(0, self.serial - self.event_serial)
+
+    @property
+    def search_index_queue(self) -> int | None:
+        """Projects that devpi-web has still to index; None without devpi-web."""
+        return next((int(m.value) for m in self.metrics if m.name == "devpi_web_whoosh_index_queue_size"), None)
+
+
+class DevpiClient:
+    """Asks one devpi-server; each question over a connection of its own. To be used on one event loop."""
+
+    def __init__(self, address: str, timeout: float) -> None:
+        """`address` is `http://host:port` or `unix:/path`; `timeout` is in seconds, for a whole answer.
+
+        Raises ValueError for any other address.
+        """
+        self._timeout = timeout
+        self._session: aiohttp.ClientSession | None = None
+        self._socket: str | None = None
+        if address.startswith("unix:"):
+            self._socket = address.removeprefix("unix:")
+            self._base = "http://localhost"
+            return
+        parts = urlsplit(address)
+        if parts.scheme != "http" or not parts.hostname:
+            raise ValueError(f"{address!r} is neither http://host:port nor unix:/path")
+        host = _WILDCARDS.get(parts.hostname, parts.hostname)
+        self._base = f"http://{f'[{host}]' if ':' in host else host}:{parts.port or 80}"
+
+    async def api(self) -> ApiAnswer:
+        """GET `/+api`, which opens devpi's database. Raises `DevpiError`."""
+        started = time.monotonic()
+        headers, _ = await self._get("/+api", API_LIMIT)
+        return ApiAnswer(time.monotonic() - started, headers.get("X-Devpi-Uuid"))
+
+    async def status(self) -> ServerStatus:
+        """GET `/+status`. Raises `DevpiError`."""
+        _, result = await self._get("/+status", STATUS_LIMIT)
+        return _server_status(result)
+
+    async def close(self) -> None:
+        """Give the sockets back."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def _get(self, path: str, limit: int) -> tuple[Mapping[str, str], dict[str, object]]:
+        """The headers and the `result` of an answer."""
+        if self._session is None:
+            self._session = self._open_session()
+        try:
+            async with self._session.get(self._base + path, allow_redirects=False) as response:
+                if response.status != 200:
+                    busy = response.status == 503 and "Retry-After" in response.headers
+                    raise BadAnswer(f"answered {response.status}", response.status, busy=busy)
+                body = await _read(response, limit)
+                return response.headers, _result(body)
+        except TimeoutError:
+            raise TimedOut(f"no answer within {self._timeout:g} s") from None
+        except aiohttp.ClientOSError as error:
+            if error.errno in _TAKES_NO_MORE:
+                raise TimedOut("it takes no more connections") from None
+            raise Refused(_no_connection(error)) from None
+        except (aiohttp.ClientConnectionError, OSError):
+            raise Refused("the connection was closed without an answer") from None
+        except aiohttp.ClientPayloadError:
+            raise BadAnswer("the answer was cut short") from None
+        except (aiohttp.ClientError, ValueError):  # what it said isn't HTTP
+            raise BadAnswer("the answer is not HTTP") from None
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        connector: aiohttp.BaseConnector
+        if self._socket is None:
+            connector = aiohttp.TCPConnector(force_close=True, limit=8)
+        else:
+            connector = aiohttp.UnixConnector(self._socket, force_close=True, limit=8)
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={  # without Accept, devpi-web answers +status in HTML
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+                "User-Agent": "devpi-sidecar",
+            },
+            timeout=aiohttp.ClientTimeout(total=self._timeout),
+            trust_env=False,
+        )
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > limit:
+            raise BadAnswer(f"the answer has more than {limit} bytes", response.status)
+    return bytes(body)
+
+
+def _result(body: bytes) -> dict[str, object]:
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        raise BadAnswer("the answer is not JSON", 200) from None
+    result = answer.get("result") if isinstance(answer, dict) else None
+    if not isinstance(result, dict):
+        raise BadAnswer("the answer has no result", 200)
+    return result
+
+
+def _no_connection(error: aiohttp.ClientOSError) -> str:
+    """The errno's own words: asyncio's name the address, which may be a path."""
+    if error.errno is None or error.errno <= 0:  # several at once, or a name that doesn't resolve
+        return "no connection"
+    return os.strerror(error.errno).lower()
+
+
+def _server_status(result: dict[str, object]) -> ServerStatus:
+    versions = result.get("versioninfo")
+    return ServerStatus(
+        version=_text(versions.get("devpi-server")) if isinstance(versions, dict) else None,
+        role=_text(result.get("role")),
+        serial=_integer(result.get("serial")),
+        event_serial=_integer(result.get("event-serial")),
+        event_serial_timestamp=_number(result.get("event-serial-timestamp")),
+        event_serial_in_sync_at=_number(result.get("event-serial-in-sync-at")),
+        last_commit_timestamp=_number(result.get("last-commit-timestamp")),
+        primary_serial=_integer(result.get("primary-serial")),
+        update_from_primary_at=_number(result.get("update-from-primary-at")),
+        replica_in_sync_at=_number(result.get("replica-in-sync-at")),
+        replica_init_queue_finished_at=_number(result.get("replica-init-queue-finished-at")),
+        replication_errors=_size(result.get("replication-errors")),
+        polling_replicas=_size(result.get("polling_replicas")),
+        metrics=_metrics(result.get("metrics")),
+    )
+
+
+def _metrics(value: object) -> tuple[Metric, ...]:
+    """The well-formed ones: a plugin may say anything, and None stands for "not known yet"."""
+    if not isinstance(value, list):
+        return ()
+    metrics = []
+    for entry in value:
+        if isinstance(entry, list) and len(entry) == 3:
+            name, kind, number = _text(entry[0]), _text(entry[1]), _number(entry[2])
+            if name is not None and kind is not None and number is not None:
+                metrics.append(Metric(name, kind, number))
+    return tuple(metrics)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _integer(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _size(value: object) -> int | None:
+    return len(value) if isinstance(value, dict | list) else None

@@ -1,0 +1,87 @@
+"""Waitress, drained: no new connection, running requests finish, idle connections close."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from waitress import wasyncore
+from waitress.server import BaseWSGIServer, MultiSocketServer
+
+from sidecar.devpi.flags import http_address
+
+_LOOK_EVERY = 0.02
+"""Seconds between two looks at the connections while draining."""
+
+_FIRST_REQUEST = 0.25
+"""Seconds that a connection has to send its first request before it counts as idle."""
+
+
+class Drainer:
+    """Knows all listeners of one waitress server. Everything that touches them runs in waitress' own loop."""
+
+    def __init__(self, server: BaseWSGIServer | MultiSocketServer) -> None:
+        sockets = server.map if isinstance(server, MultiSocketServer) else server._map
+        self._listeners = [each for each in sockets.values() if isinstance(each, BaseWSGIServer)]
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """`http://host:port` or `unix:path` of each listener, as bound."""
+        return tuple(
+            f"unix:{os.path.abspath(each.effective_port)}"  # noqa: PTH100 - waitress gives text
+            if each.effective_host == "unix"
+            else http_address(each.effective_host, int(each.effective_port))
+            for each in self._listeners
+        )
+
+    def drain(self, grace: float) -> int:
+        """Close the listeners, and return when nothing is running any more, or after `grace` seconds.
+
+        Returns how many connections were busy to the end.
+        """
+        deadline = time.monotonic() + grace
+        self._in_the_loop(self._close_listeners)
+        while (busy := self._in_the_loop(self._close_idle)) and time.monotonic() < deadline:
+            time.sleep(_LOOK_EVERY)
+        return busy
+
+    def _in_the_loop(self, action: Callable[[], int]) -> int:
+        done = threading.Event()
+        result = [0]
+
+        def run() -> None:
+            result[0] = action()
+            done.set()
+
+        self._listeners[0].trigger.pull_trigger(run)
+        done.wait()
+        return result[0]
+
+    def _close_listeners(self) -> int:
+        for listener in self._listeners:
+            accepted = -1
+            while accepted != len(listener.active_channels):  # who is in the kernel's queue has been promised an answer
+                accepted = len(listener.active_channels)
+                listener.handle_accept()
+            unix = listener.effective_host == "unix"
+            wasyncore.dispatcher.close(listener)  # not its own close(): that ends the trigger we came through
+            if unix:
+                with suppress(OSError):
+                    os.unlink(listener.effective_port)  # noqa: PTH108 - waitress gives text
+        return 0
+
+    def _close_idle(self) -> int:
+        """Close connections that wait for a request, tell the others to close when done; how many those are."""
+        busy = 0
+        now = time.time()  # as waitress stamps its channels
+        for listener in self._listeners:
+            for channel in list(listener.active_channels.values()):
+                new = channel.last_activity == channel.creation_time and now - channel.creation_time < _FIRST_REQUEST
+                if new or channel.requests or channel.request is not None or channel.total_outbufs_len:
+                    busy += 1
+                else:
+                    channel.handle_close()
+        return busy

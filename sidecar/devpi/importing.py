@@ -1,0 +1,296 @@
+"""The import of `/devpi-init.d`: unpack, verify, and load with devpi's own importer, telling how far it is."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from devpi_server import importexport
+from devpi_server.main import Fatal
+from devpi_server.normalized import normalize_name
+
+from sidecar import archives, exports, unpacking
+from sidecar.archives import ImportRefused
+from sidecar.devpi.messages import Import, Prepared, Progress
+from sidecar.devpi.preparation import digest, hash_of, is_hash_of_empty
+from sidecar.devpi.staged_storage import Batches, without_fsync
+from sidecar.lifecycle import ImportState
+
+if TYPE_CHECKING:
+    from devpi_common.terminal import TerminalWriter
+    from devpi_server.main import XOM
+    from devpi_server.model import BaseStage
+    from pluggy import PluginManager
+
+    from sidecar.devpi.channel import Channel
+    from sidecar.devpi.flags import ServerFlags
+
+_REPORT_EVERY = 0.1
+"""Least seconds between two reports of progress."""
+
+
+def import_exports(request: Import, flags: ServerFlags, plugins: PluginManager, channel: Channel) -> Prepared:
+    """Import everything in the init directory into the target. Raises ImportRefused, or what devpi raises."""
+    report = Reporter(channel)
+    limits = archives.Limits(**request.limits)  # type: ignore[arg-type]
+    found = archives.find(Path(request.init_dir))
+    trees = _unpack(found, Path(request.scratch), limits, report)
+    report.state(ImportState.LOADING)
+    export = exports.load(
+        trees, limits, allow_unverified=request.allow_unverified, root_password_given=request.password_given
+    )
+    report.totals(export.totals)
+    root = export.root_user(is_hash_of_empty)
+    chosen_hash = hash_of(request.password) if request.password_given or root != "set" else None
+    if chosen_hash is not None:
+        exports.set_root_hash(export, chosen_hash)
+    _load(export, request, flags, plugins, report, chosen_hash)
+    if chosen_hash is not None:
+        return Prepared("password", digest(chosen_hash))
+    return Prepared("from_import", digest(export.data["users"]["root"]["pwhash"]))
+
+
+def _unpack(found: archives.Found, scratch: Path, limits: archives.Limits, report: Reporter) -> list[archives.Unpacked]:
+    report.begin(found)
+    budget = archives.Budget.of(limits, scratch)
+    trees = []
+    for number, source in enumerate(found.sources):
+        trees.append(unpacking.unpack(source, scratch / str(number), limits, budget, report))
+        report.unpacked(trees[-1])
+    return trees
+
+
+def _load(
+    export: exports.Export,
+    request: Import,
+    flags: ServerFlags,
+    plugins: PluginManager,
+    report: Reporter,
+    root_hash: str | None,
+) -> None:
+    """Run devpi's importer on the verified export."""
+    importer: list[ObservedImporter] = []
+
+    class Importer(ObservedImporter):
+        def __init__(self, tw: TerminalWriter, xom: XOM) -> None:
+            super().__init__(tw, xom)
+            self.export, self.scratch, self.report = export, Path(request.scratch), report
+            importer.append(self)
+
+    argv = ["devpi-import", "--serverdir", request.target, *flags.tool_flags, "--no-events"]
+    if not export.has_root_pypi:
+        argv.append("--no-root-pypi")  # set exactly then: nothing is invented, and nothing dropped
+    if root_hash is not None:
+        argv += ["--root-passwd-hash", root_hash]
+    argv.append(request.scratch)  # must be a folder; the importer is given the verified files instead
+    logging.disable(logging.INFO)  # devpi logs a line a file; this process does nothing else
+    without_fsync()
+    importexport.Importer = Importer  # type: ignore[misc]  # devpi's do_import looks it up there
+    code = importexport.import_(pluginmanager=plugins, argv=argv)
+    if importer and importer[0].refusal is not None:
+        raise importer[0].refusal
+    if code != 0:
+        raise ImportRefused("devpi-import failed, as it says in the log above", "mend the cause")
+    report.loaded()
+
+
+class _Files:
+    """Stands in for the import's root folder: `root / relpath` is the file that was verified, wherever it lies."""
+
+    def __init__(self, export: exports.Export) -> None:
+        self._files = export.files
+
+    def __truediv__(self, relpath: str) -> Path:
+        return self._files[relpath]
+
+
+class ObservedImporter(importexport.Importer):
+    """devpi's importer, which reads the verified export, tells how far it is, and why it failed."""
+
+    export: exports.Export
+    scratch: Path
+    report: Reporter
+    refusal: ImportRefused | None = None
+    _current: str | None = None
+    _batches: Batches | None = None
+
+    def read_json(self, path: Path) -> dict[str, Any]:
+        """The dataindex, read and checked already."""
+        return self.export.data
+
+    @property  # type: ignore[override]
+    def import_rootdir(self) -> _Files:
+        """Where devpi looks up relpaths."""
+        return _Files(self.export)
+
+    @import_rootdir.setter
+    def import_rootdir(self, path: Path) -> None:
+        """devpi sets the folder that it was called with; there is nothing in it."""
+
+    def validate(self, json_path: Path) -> None:
+        """Refuse index types of plugins that are not installed."""
+        known = {*self.index_customizers, *self.types_to_skip}
+        for name, index in self.import_indexes.items():
+            kind = index["indexconfig"]["type"]
+            if kind not in known:
+                raise ImportRefused(
+                    f"index {name!r} is of the unknown type {kind!r}",
+                    "install the devpi-server plugin that has this type, "
+                    f"or leave such indexes out with DEVPISERVER_SKIP_IMPORT_TYPE={kind}",
+                    archive=self.export.archive_of.get(name),
+                    member=name,
+                )
+        super().validate(json_path)
+
+    def import_all(self, path: Path) -> None:
+        """Load everything. An error becomes `refusal`, which says where it was."""
+        try:
+            super().import_all(path)
+            if self._batches is not None:
+                self._batches.end()
+        except ImportRefused as error:
+            self.refusal = error
+        except Fatal as error:
+            self.refusal = self._refused(str(error))
+        except (MemoryError, OSError):
+            raise
+        except (Exception, SystemExit) as error:
+            logging.getLogger("sidecar").exception("devpi's importer failed")
+            self.refusal = self._refused(f"devpi's importer failed with {type(error).__name__}: {error}")
+        if self.refusal is not None:
+            raise Fatal(str(self.refusal)) from None
+
+    def _refused(self, reason: str) -> ImportRefused:
+        for relpath, file in self.export.files.items():
+            if str(file) in reason:  # devpi names the file by its path on disk, which is nobody's business
+                reason = reason.replace(str(file), relpath)
+                break
+        return ImportRefused(
+            reason,
+            "export again from a sound server, and replace the archive",
+            archive=self._archive(),
+            member=self._current,
+        )
+
+    def _archive(self) -> str | None:
+        index = "/".join((self._current or "").split("/")[:2])
+        return self.export.archive_of.get(index)
+
+    def display_import_header(self, path: Path) -> None:
+        """devpi calls it when it knows what there is: the users come first."""
+
+    def iter_projects_normalized(self, projects: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """devpi calls it once an index, and asks for the next project when the one before is committed."""
+        index = next((name for name, each in self.import_indexes.items() if each.get("projects") is projects), None)
+        if self._batches is None:  # users and indexes are in, each in a transaction of devpi's own
+            self._batches = Batches(self.xom.keyfs)
+            self._batches.begin()
+        self.report.users_done()
+        spellings = Counter(map(normalize_name, projects))
+        for project, versions in super().iter_projects_normalized(projects):
+            self._current = f"{index}/{project}"
+            self.report.now_at(self._current)
+            yield project, versions
+            self.report.project_done(spellings[project])
+        self.report.index_done()
+
+    def import_filedesc(self, stage: BaseStage, filedesc: dict[str, Any], versions: dict[str, Any]) -> None:
+        """devpi calls it for each file."""
+        relpath = filedesc["relpath"]
+        self._current = relpath if relpath.startswith(f"{stage.name}/") else f"{stage.name}: {relpath}"
+        # an unpacked file is ours, and on the target's file system; one of a folder in the init directory is not
+        self.xom.config.args.hard_links = self.export.files[relpath].is_relative_to(self.scratch)
+        super().import_filedesc(stage, filedesc, versions)
+        self.report.file_done(self.export.sizes[relpath])
+
+
+class Reporter:
+    """Counts what is done, and tells the sidecar now and then. Also the `archives.Watcher` of unpacking."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._state = ImportState.EXTRACTING
+        self._counts: dict[str, list[int]] = {
+            name: [0, 0] for name in ("users", "indexes", "projects", "files", "bytes", "extracted")
+        }
+        self._current: str | None = None
+        self._archives: list[dict[str, Any]] = []
+        self._read_before = 0
+        self._last = 0.0
+
+    def begin(self, found: archives.Found) -> None:
+        """Unpacking begins."""
+        self._archives = [{"name": each.name, "bytes": each.bytes, "sha256": None} for each in found.sources]
+        self._counts["extracted"][1] = sum(each.bytes for each in found.sources if not each.is_directory)
+        self._send(archives=self._archives, ignored=list(found.ignored[:100]))
+
+    def unpacking(self, source: str, compressed_bytes: int, members: int, unpacked_bytes: int) -> None:
+        """So many bytes of an archive have been read."""
+        self._counts["extracted"][0] = self._read_before + compressed_bytes
+        self._current = source
+        self._now_and_then()
+
+    def unpacked(self, tree: archives.Unpacked) -> None:
+        """One archive is unpacked, and its digest known."""
+        if not tree.source.is_directory:
+            self._read_before += tree.source.bytes
+            self._counts["extracted"][0] = self._read_before
+        for archive in self._archives:
+            if archive["name"] == tree.source.name:
+                archive["sha256"] = tree.sha256
+        self._send(archives=self._archives)
+
+    def state(self, state: ImportState) -> None:
+        """The import goes on to its next part."""
+        self._state, self._current = state, None
+        self._send()
+
+    def totals(self, totals: exports.Totals) -> None:
+        """What there is to load is known."""
+        for name in ("users", "indexes", "projects", "files", "bytes"):
+            self._counts[name][1] = getattr(totals, name)
+        self._send()
+
+    def now_at(self, what: str) -> None:
+        """Loading has come to a project."""
+        self._current = what
+
+    def users_done(self) -> None:
+        """devpi makes all users in one transaction before the first index."""
+        self._counts["users"][0] = self._counts["users"][1]
+        self._now_and_then()
+
+    def index_done(self) -> None:
+        """All projects of an index are committed."""
+        self._counts["indexes"][0] += 1
+        self._now_and_then()
+
+    def project_done(self, names: int) -> None:
+        """A project is committed, which may have had several spellings of its name."""
+        self._counts["projects"][0] += names
+        self._now_and_then()
+
+    def file_done(self, size: int) -> None:
+        """A file is stored, and its digest was right."""
+        self._counts["files"][0] += 1
+        self._counts["bytes"][0] += size
+        self._now_and_then()
+
+    def loaded(self) -> None:
+        """Everything is loaded."""
+        self._current = None
+        self.users_done()
+        self._send()
+
+    def _now_and_then(self) -> None:
+        if time.monotonic() - self._last >= _REPORT_EVERY:
+            self._send()
+
+    def _send(self, **more: list[Any]) -> None:
+        self._last = time.monotonic()
+        counts = {name: list(pair) for name, pair in self._counts.items()}
+        self._channel.send(Progress(state=self._state.value, counts=counts, current=self._current, **more))

@@ -1,0 +1,183 @@
+"""The child: one interpreter that imports devpi once, understands its flags, forks the preparation, and serves.
+
+Run as `python -m sidecar.devpi.launcher FD`, FD being its end of the socket pair to the sidecar.
+The lines at the bottom are the story; the sidecar decides when each of them happens.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import warnings
+from typing import cast
+
+from sidecar.devpi.channel import Channel, SidecarGone
+from sidecar.devpi.messages import (
+    Configure,
+    Configured,
+    Done,
+    HoldLock,
+    Import,
+    Initialise,
+    PrepareFailed,
+    Refused,
+    Serve,
+)
+from sidecar.exits import ExitCode
+
+_PR_SET_PDEATHSIG = 1
+
+SUPPORTED = ((6, 20), (7,))
+"""The devpi-server versions that this launcher knows from the inside: from, and below."""
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies: devpi-server must not outlive its sidecar."""
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the kernel knew our wish
+        os._exit(ExitCode.INTERNAL)
+
+
+def main(fd: int) -> int:
+    """Do what the sidecar says until devpi-server ends. Returns the exit code."""
+    die_with_parent()
+    os.umask(0o077)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # may be ignored, as in a shell's background job
+    channel = Channel(fd)
+    try:
+        return _run(channel)
+    except SidecarGone:
+        return ExitCode.INTERNAL
+
+
+def _run(channel: Channel) -> int:
+    configure = cast(Configure, channel.receive())
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # pyramid's, once at each start
+    import devpi_server
+
+    if refusal := unsupported(devpi_server.__version__):
+        channel.send(refusal)
+        return ExitCode.SETTINGS
+    from devpi_server.config import InvalidConfigError, get_pluginmanager
+    from devpi_server.main import Fatal
+
+    from sidecar.devpi import flags
+
+    sys.argv[:] = ["devpi-server"]  # its name in the help
+    plugins = get_pluginmanager()
+    probe = flags.SilenceProbe()
+    plugins.register(probe, "sidecar-flags")
+    try:
+        understood = flags.understand(configure, plugins, probe)
+    except flags.FlagsRefused as error:
+        channel.send(Refused(error.reason, error.mend))
+        return ExitCode.SETTINGS
+    except (Fatal, InvalidConfigError, OSError, ValueError) as error:
+        channel.send(Refused(f"devpi-server refuses its flags: {error}", "see `devpi-server --help`"))
+        return ExitCode.SETTINGS
+    except SystemExit as error:  # devpi has printed why
+        if error.code in (0, None):
+            channel.send(Done())
+            return ExitCode.STOPPED
+        channel.send(Refused("devpi-server refuses its flags, as it says above", "see `devpi-server --help`"))
+        return ExitCode.SETTINGS
+    if understood.version_asked:
+        print(devpi_server.__version__)  # noqa: T201 - as devpi-server --version does
+        channel.send(Done())
+        return ExitCode.STOPPED
+    channel.send(
+        Configured(
+            version=devpi_server.__version__,
+            serverdir=str(understood.serverdir),
+            addresses=list(understood.addresses),
+            replica=understood.replica,
+            storage=understood.storage,
+            secretfile=understood.secretfile,
+            plugins=[list(plugin) for plugin in plugin_versions(plugins)],
+        )
+    )
+    while True:
+        message = channel.receive()
+        match message:
+            case HoldLock():
+                pass
+            case Initialise() | Import():
+                from sidecar.devpi import preparation
+
+                channel.send(_in_a_fork(preparation.prepare, message, understood, plugins, channel))
+            case Serve():
+                from sidecar.devpi import serving
+
+                return serving.serve(message, understood, plugins, channel)
+            case _:
+                raise AssertionError(f"unexpected {type(message).__name__}")
+
+
+def unsupported(version: str) -> Refused | None:
+    """Why devpi-server `version` can't be launched; None if it can."""
+    numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+    if SUPPORTED[0] <= numbers < SUPPORTED[1]:
+        return None
+    low, high = (".".join(map(str, bound)) for bound in SUPPORTED)
+    return Refused(
+        f"devpi-server {version} is installed, and this devpi-sidecar knows {low} "
+        f"up to below {high}",
+        "install a devpi-server in that range, or a devpi-sidecar that knows this one",
+    )
+
+
+def plugin_versions(plugins: object) -> list[tuple[str, str]]:
+    """The installed distributions that extend devpi-server, with their versions."""
+    found = {(dist.project_name, dist.version) for _, dist in plugins.list_plugin_distinfo()}  # type: ignore[attr-defined]
+    return sorted(pair for pair in found if pair[0] != "devpi-server")
+
+
+def _in_a_fork(prepare, *arguments):  # type: ignore[no-untyped-def]
+    """Run `prepare` in a fork, so that its memory goes with it; the answer that the sidecar gets.
+
+    Only this thread exists yet, so forking is safe. The fork sends its own `Prepared` or `PrepareFailed` through a pipe
+    of its own; where it dies instead, the answer says of what.
+    """
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            die_with_parent()
+            os.close(reader)
+            answer = prepare(*arguments)
+            with os.fdopen(writer, "wb") as pipe:
+                from sidecar.devpi.messages import encode
+
+                pipe.write(encode(answer))
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        packet = pipe.read()
+    _, status = os.waitpid(pid, 0)
+    if packet:
+        from sidecar.devpi.messages import decode
+
+        return decode(packet)
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        name = signal.Signals(number).name
+        if number == signal.SIGKILL:
+            return PrepareFailed(
+                f"the preparing process was killed ({name}), most likely for want of memory",
+                "raise the memory limit, and start again",
+            )
+        return PrepareFailed(f"the preparing process was ended by {name}", "start again; tell us if it stays")
+    return PrepareFailed("the preparing process ended without an answer", "see the log above, and tell us")
+
+
+if __name__ == "__main__":
+    exit_code = main(int(sys.argv[1]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)  # everything is committed; taking the interpreter apart would cost a stop half a second

@@ -1,0 +1,216 @@
+"""What the sidecar and its child say to each other, over a SOCK_SEQPACKET pair: one JSON object a packet.
+
+The child speaks of devpi-server, the sidecar tells it what to do next. A password goes this way because
+argv and the environment can be read by others.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+PACKET_BYTES = 128 * 1024
+"""No message is larger; Linux takes 208 KiB packets by default."""
+
+
+class Message:
+    """The base of all messages; its subclasses are found by name."""
+
+
+# --- the sidecar says ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Configure(Message):
+    """Parse devpi-server's flags. Answered with `Configured` or `Refused`."""
+
+    flags: list[str]
+    serverdir: str | None
+    """DEVPI_SERVERDIR."""
+    default_serverdir: str
+    port: int | None
+    """DEVPI_PORT."""
+    restrict_modify: str
+    """What --restrict-modify is where devpi's flags, environment and configuration are silent; "" leaves it off."""
+
+
+@dataclass(frozen=True)
+class HoldLock(Message):
+    """Keep the descriptor of the serverdir's lock that comes with this packet, as long as you live."""
+
+
+@dataclass(frozen=True)
+class Initialise(Message):
+    """Make a new state in `target`, in a process of its own. Answered with `Prepared` or `PrepareFailed`."""
+
+    target: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Import(Message):
+    """Import the exports of `init_dir` into `target`; answered with `Progress`…, then as `Initialise`."""
+
+    init_dir: str
+    target: str
+    scratch: str
+    """Where archives are unpacked; on the volume of `target`."""
+    password: str = field(repr=False)
+    password_given: bool
+    """True: `password` is root's whatever the export says. False: only where the export has none or an empty one."""
+    limits: dict[str, int | None]
+    allow_unverified: bool
+
+
+@dataclass(frozen=True)
+class Serve(Message):
+    """Run devpi-server in this process. Answered with `Listening`, `CannotListen`, or an end of the process."""
+
+    secretfile: str
+    cheap_derivation: bool
+    """The secret is random, so stretching it wins nothing."""
+    tmpdir: str
+    known_root_hash: str | None
+    """SHA-256 of a password hash of root's that is known not to be of the empty password."""
+    new_root_password: str | None = field(default=None, repr=False)
+    """Set this before the first request is taken: a rotation that was cut short."""
+
+
+@dataclass(frozen=True)
+class SetRootPassword(Message):
+    """Change root's password in the running devpi-server. Answered with `RootPasswordSet`."""
+
+    password: str = field(repr=False)
+    secretfile_changed: bool
+    """Read the login secret again, which ends all logins."""
+
+
+@dataclass(frozen=True)
+class Drain(Message):
+    """Take no new connection, let running requests finish, then end with code 0."""
+
+    grace: float
+    """Seconds."""
+
+
+# --- the child says -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Configured(Message):
+    """devpi's own parser has understood the flags; this is what they mean."""
+
+    version: str
+    serverdir: str
+    addresses: list[str]
+    """`http://host:port` or `unix:path`."""
+    replica: bool
+    storage: str
+    secretfile: str | None
+    """The operator's own --secretfile."""
+    plugins: list[list[str]]
+    """Name and version of each."""
+
+
+@dataclass(frozen=True)
+class Refused(Message):
+    """The flags can't be used."""
+
+    reason: str
+    mend: str
+
+
+@dataclass(frozen=True)
+class Done(Message):
+    """The flags asked for a text (--help, --version), which has been printed."""
+
+
+@dataclass(frozen=True)
+class Progress(Message):
+    """How far an import has come; fields that are None have not changed."""
+
+    state: str
+    archives: list[dict[str, Any]] | None = None
+    ignored: list[str] | None = None
+    counts: dict[str, list[int]] | None = None
+    """`users`, `indexes`, `projects`, `files`, `bytes`, `extracted` → [done, total]."""
+    current: str | None = None
+
+
+@dataclass(frozen=True)
+class Prepared(Message):
+    """A whole state is in the target, and on disk."""
+
+    root_password: str
+    """`password`: the one of the request; `from_import`: the export's own; `none`: a replica has its primary's."""
+    root_hash: str | None = None
+    """SHA-256 of root's password hash, known not to be of the empty password."""
+
+
+@dataclass(frozen=True)
+class PrepareFailed(Message):
+    """The state could not be made; what is in the target is worthless."""
+
+    reason: str
+    mend: str
+    archive: str | None = None
+    member: str | None = None
+    disk: bool = False
+    """The disk refused."""
+
+
+@dataclass(frozen=True)
+class Listening(Message):
+    """devpi-server takes requests."""
+
+    addresses: list[str]
+    role: str
+    uuid: str
+    root_password: str
+    """`set`, `empty`, or `absent` where there is no root user; `unknown` on a replica."""
+    root_hash: str | None
+
+
+@dataclass(frozen=True)
+class CannotListen(Message):
+    """devpi-server's address can't be had."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class RootPasswordSet(Message):
+    """The answer to `SetRootPassword`."""
+
+    error: str | None = None
+    maybe_done: bool = False
+    """There was an error after the change may have been committed."""
+    root_hash: str | None = None
+
+
+@dataclass(frozen=True)
+class Drained(Message):
+    """The listener is closed, and no request is running any more (or the grace is over)."""
+
+    cut: int
+    """Connections that were still busy at the end of the grace."""
+
+
+def encode(message: Message) -> bytes:
+    """One packet. Raises ValueError for a message that is too large."""
+    fields = {name: getattr(message, name) for name in message.__dataclass_fields__}  # type: ignore[attr-defined]
+    packet = json.dumps({"message": type(message).__name__, **fields}).encode()
+    if len(packet) > PACKET_BYTES:
+        raise ValueError(f"a {type(message).__name__} of {len(packet)} bytes is too large")
+    return packet
+
+
+def decode(packet: bytes) -> Message:
+    """The message of one packet, as `encode` made it."""
+    fields = json.loads(packet)
+    kind = _KINDS[fields.pop("message")]
+    return kind(**fields)
+
+
+_KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in Message.__subclasses__()}

@@ -1,0 +1,123 @@
+"""The making of a state directory, in a process of its own: `devpi-init`, or the import of exports.
+
+Runs in a fork of the launcher, with everything devpi imported already. Whatever happens, only the target and the
+scratch folder are written to; both are thrown away unless the answer is `Prepared`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sidecar.archives import ImportRefused
+from sidecar.devpi.messages import Import, Initialise, Prepared, PrepareFailed
+
+if TYPE_CHECKING:
+    from pluggy import PluginManager
+
+    from sidecar.devpi.channel import Channel
+    from sidecar.devpi.flags import ServerFlags
+
+_HASH_MEMORY_KIB = 1024 * 1024
+RESTART = "mend the cause, and start again"
+
+
+def prepare(
+    request: Initialise | Import, flags: ServerFlags, plugins: PluginManager, channel: Channel
+) -> Prepared | PrepareFailed:
+    """Make the state that `request` asks for, and bring it to disk."""
+    target = Path(request.target)
+    os.environ.pop("DEVPISERVER_NO_ROOT_PYPI", None)  # it has been read; at an import it would drop the export's index
+    try:
+        if isinstance(request, Initialise):
+            answer = _initialise(request, flags, plugins)
+        else:
+            from sidecar.devpi import importing
+
+            answer = importing.import_exports(request, flags, plugins, channel)
+        sync_file_system(target)
+    except ImportRefused as error:
+        return PrepareFailed(error.reason, error.mend, error.archive, error.member)
+    except MemoryError:
+        return PrepareFailed("there is not enough memory", "raise the memory limit, and start again")
+    except OSError as error:
+        what = error.strerror or type(error).__name__
+        return PrepareFailed(f"{what} while writing the new state", RESTART, disk=True)
+    except SystemExit:
+        return PrepareFailed("devpi-server refused, as it says in the log above", RESTART)
+    except Exception as error:
+        logging.getLogger("sidecar").exception("the preparation failed")
+        return PrepareFailed(f"devpi-server failed with {type(error).__name__}", "see the traceback in the log")
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return answer
+
+
+def _initialise(request: Initialise, flags: ServerFlags, plugins: PluginManager) -> Prepared | PrepareFailed:
+    from devpi_server.init import init
+
+    argv = ["devpi-init", "--serverdir", request.target, *flags.tool_flags]
+    if flags.replica:
+        argv += ["--role", "replica", "--primary-url", flags.primary_url or ""]
+        root_hash = None
+    else:
+        root_hash = hash_of(request.password)
+        argv += ["--root-passwd-hash", root_hash]
+    if flags.no_root_pypi:
+        argv.append("--no-root-pypi")
+    if init(pluginmanager=plugins, argv=argv) != 0:
+        return PrepareFailed("devpi-init failed, as it says in the log above", RESTART)
+    return Prepared("none" if root_hash is None else "password", None if root_hash is None else digest(root_hash))
+
+
+def hash_of(password: str) -> str:
+    """devpi's hash of a password (argon2id, 64 MiB)."""
+    from devpi_server.auth import hash_password
+
+    return str(hash_password(password))
+
+
+def is_hash_of_empty(pwhash: str, pwsalt: str | None) -> bool:
+    """Whether the empty password matches the hash; a hash that devpi can't read matches none.
+
+    An imported hash may ask for any amount of memory; one that wants more than `_HASH_MEMORY_KIB` is not tried.
+    """
+    from argon2 import extract_parameters
+    from argon2.exceptions import InvalidHashError
+    from devpi_server.auth import verify_and_update_password_hash
+
+    try:
+        if extract_parameters(pwhash).memory_cost > _HASH_MEMORY_KIB:
+            return False
+    except InvalidHashError:
+        return False
+    try:
+        return bool(verify_and_update_password_hash("", pwhash, pwsalt)[0])
+    except (ValueError, TypeError):
+        return False
+
+
+def digest(pwhash: str) -> str:
+    """Names a password hash without being one."""
+    return hashlib.sha256(pwhash.encode()).hexdigest()
+
+
+def sync_file_system(path: Path) -> None:
+    """Bring everything that was written on the file system of `path` to disk: one pass instead of one fsync a file.
+
+    Raises OSError where the kernel reports a lost write (since Linux 5.8).
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        if libc.syncfs(fd) != 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+    finally:
+        os.close(fd)

@@ -1,0 +1,196 @@
+"""devpi-server itself, run by its own `main`, with what a container needs added through its plugin hooks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from devpi_server.config import hookimpl
+from devpi_server.main import Fatal, _main
+from pyramid.interfaces import ISecurityPolicy, ITweens
+from pyramid.tweens import EXCVIEW
+
+from sidecar.devpi.channel import SidecarGone
+from sidecar.devpi.drain import Drainer
+from sidecar.devpi.flags import CHEAP_DERIVATION
+from sidecar.devpi.messages import (
+    CannotListen,
+    Drain,
+    Drained,
+    Listening,
+    RootPasswordSet,
+    Serve,
+    SetRootPassword,
+)
+from sidecar.devpi.preparation import digest, is_hash_of_empty
+from sidecar.exits import ExitCode
+
+if TYPE_CHECKING:
+    from devpi_server.main import XOM
+    from pluggy import PluginManager
+    from pyramid.config import Configurator
+
+    from sidecar.devpi.channel import Channel
+    from sidecar.devpi.flags import ServerFlags
+
+REQUEST_LOG = "devpi_server.views.tween_request_logging"
+TRANSACTION = "devpi_server.views.tween_keyfs_transaction"
+ADMISSION = "sidecar.devpi.admission.tween_factory"
+
+
+def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: Channel) -> int:
+    """Run devpi-server until it ends. Returns the exit code: 0 after a drain."""
+    import waitress
+
+    os.environ["TMPDIR"] = request.tmpdir  # uploads are spooled there: on a tmpfs they would count as memory
+    tempfile.tempdir = None
+    argv = [*flags.argv, "--secretfile", request.secretfile]
+    if request.cheap_derivation and not flags.own_derivation:
+        argv += CHEAP_DERIVATION
+    plugin = SidecarPlugin(request, channel)
+    plugins.register(plugin, "sidecar")
+    waitress.serve = plugin.serve
+    try:
+        result = _main(plugins, argv=argv)
+    except Fatal as error:
+        print(f"fatal: {error}", file=sys.stderr)  # noqa: T201 - as devpi-server's own main does
+        return 1
+    if plugin.bind_error is not None:
+        channel.send(CannotListen(plugin.bind_error.strerror or str(plugin.bind_error)))
+        return ExitCode.PORT_IN_USE
+    return result if isinstance(result, int) else ExitCode.STOPPED
+
+
+class SidecarPlugin:
+    """A devpi plugin, and the stand-in for `waitress.serve` that keeps hold of the server."""
+
+    def __init__(self, request: Serve, channel: Channel) -> None:
+        self._request = request
+        self._channel = channel
+        self._xom: XOM
+        self._registry: Any = None
+        self.bind_error: OSError | None = None
+
+    @hookimpl
+    def devpiserver_pyramid_configure(self, pyramid_config: Configurator) -> None:
+        """devpi's hook. The registry leads to the security policy, which keeps a key of its own."""
+        self._registry = pyramid_config.registry
+        pyramid_config.add_tween(ADMISSION, under=REQUEST_LOG, over=TRANSACTION)
+
+    @hookimpl
+    def devpiserver_cmdline_run(self, xom: XOM) -> None:
+        """devpi's hook: called once the state is open."""
+        self._xom = xom
+
+    def serve(self, app: object, **kwargs: object) -> None:
+        """What devpi calls instead of `waitress.serve`: look at root, listen, tell the sidecar, take requests."""
+        from waitress.server import create_server
+
+        self._check_tweens()
+        if self._request.new_root_password is not None:
+            self._set_root_password(self._request.new_root_password)
+        root, root_hash = self._look_at_root()
+        try:
+            server = create_server(app, **kwargs)
+        except OSError as error:
+            self.bind_error = error
+            end_cleanly()
+            return
+        drainer = Drainer(server)
+        self._channel.send(
+            Listening(
+                addresses=list(drainer.addresses),
+                role=self._xom.config.role,
+                uuid=self._xom.config.nodeinfo["uuid"],
+                root_password=root,
+                root_hash=root_hash,
+            )
+        )
+        threading.Thread(target=self._obey, args=(drainer,), name="sidecar", daemon=True).start()
+        server.run()
+
+    def _check_tweens(self) -> None:
+        """Raises Fatal where admission is not outside the transaction, or errors of views don't roll it back."""
+        order = [name for name, _ in self._registry.getUtility(ITweens).implicit()]
+        wanted = [REQUEST_LOG, ADMISSION, TRANSACTION, EXCVIEW]
+        if [name for name in order if name in wanted] != wanted:
+            raise Fatal(f"this devpi-server's tweens are in an unknown order: {', '.join(order)}")
+
+    def _look_at_root(self) -> tuple[str, str | None]:
+        """The state of root's password, and the digest of its hash where it is known not to be the empty one's."""
+        if self._xom.is_replica():
+            return "unknown", None
+        with self._xom.keyfs.read_transaction():
+            root = self._xom.model.get_user("root")
+            config = root.get(credentials=True) if root is not None else {}
+        pwhash = config.get("pwhash")
+        if not pwhash:
+            return "absent", None
+        name = digest(pwhash)
+        if name != self._request.known_root_hash and is_hash_of_empty(pwhash, config.get("pwsalt")):
+            return "empty", None
+        return "set", name
+
+    def _set_root_password(self, password: str) -> str:
+        """Set it in one transaction, and return the digest of its hash. Makes root where there is none."""
+        with self._xom.keyfs.write_transaction():
+            root = self._xom.model.get_user("root")
+            if root is None:
+                root = self._xom.model.create_user("root", password=password)
+            else:
+                root.modify(password=password)
+            return digest(root.get(credentials=True)["pwhash"])
+
+    def _obey(self, drainer: Drainer) -> None:
+        """The thread that does what the sidecar says while devpi-server serves."""
+        try:
+            while True:
+                match self._channel.receive():
+                    case SetRootPassword() as request:
+                        self._channel.send(self._change_root_password(request))
+                    case Drain(grace):
+                        self._channel.send(Drained(drainer.drain(grace)))
+                        end_cleanly()
+                        return
+                    case message:
+                        raise AssertionError(f"unexpected {type(message).__name__}")
+        except SidecarGone:
+            os._exit(ExitCode.INTERNAL)
+
+    def _change_root_password(self, request: SetRootPassword) -> RootPasswordSet:
+        try:
+            root_hash = self._set_root_password(request.password)
+        except Exception as error:
+            # a failed transaction is rolled back; whether this one failed before its commit, nobody can tell here
+            return RootPasswordSet(error=f"devpi-server failed with {type(error).__name__}", maybe_done=True)
+        if request.secretfile_changed:
+            try:
+                self._renew_login_secret()
+            except Exception as error:
+                return RootPasswordSet(f"the login secret was not renewed: {type(error).__name__}", maybe_done=True)
+        return RootPasswordSet(root_hash=root_hash)
+
+    def _renew_login_secret(self) -> None:
+        """Read the secret file again and sign with it from now on, so that every login made before has ended."""
+        import itsdangerous
+
+        config = self._xom.config
+        config.args.secretfile = self._request.secretfile
+        for flag, value in zip(CHEAP_DERIVATION[::2], CHEAP_DERIVATION[1::2], strict=True):
+            setattr(config.args, flag.lstrip("-").replace("-", "_"), int(value))
+        for name in ("secret_path", "basesecret"):  # cached by devpi for the process's life
+            with suppress(AttributeError):
+                delattr(config, name)
+        config._key_cache.clear()
+        policy = self._registry.getUtility(ISecurityPolicy)
+        policy.auth.serializer = itsdangerous.TimedSerializer(config.get_auth_secret())
+
+
+def end_cleanly() -> None:
+    """Have devpi-server's main thread shut its thread pool down, as Ctrl-C does."""
+    os.kill(os.getpid(), signal.SIGINT)
