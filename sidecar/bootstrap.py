@@ -1,0 +1,244 @@
+"""Claiming and rotating root's password, one at a time, whatever the callers do.
+
+What is told to a caller was durable before. A caller that goes away changes nothing: what has begun ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from sidecar.credentials import AdminToken
+from sidecar.devpi.child import SetFailed
+from sidecar.lifecycle import Lifecycle, RootPassword, now
+from sidecar.login_secret import LoginSecret
+from sidecar.root_password import RootPasswordFile
+from sidecar.rotation import CannotRotate, NotYet, PasswordSetter, Rotation, not_recorded
+
+__all__ = [
+    "AlreadyClaimed",
+    "Bootstrap",
+    "BootstrapStatus",
+    "CannotRotate",
+    "Expired",
+    "NotYet",
+    "NothingToClaim",
+    "PasswordSetter",
+    "SetFailed",
+]
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+_NOTHING = {
+    RootPassword.GIVEN: "root's password was given by the operator (DEVPI_PASSWORD), none was generated",
+    RootPassword.FROM_IMPORT: "root's password is the one of the imported export, none was generated",
+    RootPassword.UNKNOWN: "the serverdir held data before this sidecar: root's password is not known here",
+}
+
+
+@dataclass(eq=False)
+class NothingToClaim(Exception):
+    """No password was generated; `reason` says whose it is."""
+
+    reason: str
+
+
+@dataclass(eq=False)
+class AlreadyClaimed(Exception):
+    """Somebody was there before, `at` that time, from `address`."""
+
+    at: datetime
+    address: str | None
+
+
+@dataclass(eq=False)
+class Expired(Exception):
+    """Nobody claimed the password until `at`, and it is gone: only rotating helps."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapStatus:
+    """What `GET /bootstrap` tells; never the password."""
+
+    state: RootPassword
+    generated: datetime | None = None
+    expires: datetime | None = None
+    claimed_at: datetime | None = None
+    claimed_from: str | None = None
+
+
+class Bootstrap:
+    """The one that may claim, rotate and expire root's password. Lives on the event loop."""
+
+    def __init__(self, lifecycle: Lifecycle, claim_ttl: float | None) -> None:
+        """`claim_ttl`: seconds that an unclaimed password lasts; None: for ever."""
+        self._lifecycle = lifecycle
+        self._token: AdminToken | None = None
+        self._ttl = claim_ttl
+        self._record: RootPasswordFile | None = None
+        self._secret: LoginSecret | None = None
+        self._setter: PasswordSetter | None = None
+        self._role = "standalone"
+        self._lock = asyncio.Lock()
+        self._rotation_runs = False
+        self._rotations = 0
+        self._expiry_failed = False
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    def set_token(self, token: AdminToken) -> None:
+        """The admin token is known, from the settings or the serverdir."""
+        self._token = token
+
+    def attach(self, record: RootPasswordFile, secret: LoginSecret | None) -> None:
+        """The serverdir is there. `record` is loaded; `secret` None: the operator's own --secretfile."""
+        self._record, self._secret = record, secret
+        self._publish()
+
+    def devpi_runs(self, setter: PasswordSetter | None, role: str) -> None:
+        """devpi-server runs, as `role` (`standalone`, `primary`, `replica`); `setter` None: not any more."""
+        self._setter, self._role = setter, role
+
+    def token_ok(self, token: bytes) -> bool:
+        """Whether `token` is the admin token, in constant time. Raises `NotYet` before `set_token`."""
+        if self._token is None:
+            raise NotYet("the serverdir, and with it the admin token, is not open yet", 2)
+        return self._token.matches(token)
+
+    def status(self) -> BootstrapStatus:
+        """What there is to claim, from memory."""
+        if self._record is None:
+            return BootstrapStatus(RootPassword.UNKNOWN)
+        told = self._record.status(self._ttl, now())
+        return BootstrapStatus(
+            told.state,
+            self._record.generated,
+            told.expires,
+            told.changed if told.state is RootPassword.CLAIMED else None,
+            told.claimed_from,
+        )
+
+    async def claim(self, address: str) -> str:
+        """The generated password, once; the caller is at `address`.
+
+        Raises `NotYet`, `NothingToClaim`, `AlreadyClaimed`, `Expired`.
+        """
+        if self._rotation_runs:
+            raise NotYet("root's password is being changed", 2)
+        return await self._to_the_end(self._claim(address))
+
+    async def rotate(self, address: str, *, keep_logins: bool = False) -> str:
+        """Set a new password in the running devpi and return it; unless `keep_logins`, every login ends.
+
+        Raises `NotYet`, also where nobody can say which password devpi has now, and `CannotRotate`.
+        """
+        if self._rotation_runs:
+            raise NotYet("root's password is being changed by somebody else", 2)
+        return await self._to_the_end(self._rotate(address, keep_logins, self._rotations))
+
+    async def expire_if_due(self) -> None:
+        """Throw an unclaimed password away when its time has come. Call it at every tick: it never queues."""
+        record = self._record
+        if record is None or (expires := record.expires(self._ttl)) is None or now() < expires:
+            return
+        if self._lock.locked():
+            return  # for a rotation that waits for devpi; a tick that comes late would look like a dead sidecar
+        await self._to_the_end(self._expire(record))
+
+    async def settle(self) -> None:
+        """Wait until what has begun is done; for the way down, once no request comes any more."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    async def _to_the_end(self, work: Coroutine[None, None, T]) -> T:
+        """Run `work` alone, and on to its end even where the caller is cancelled after its begin."""
+        try:
+            await self._lock.acquire()
+        except BaseException:
+            work.close()  # a caller that left while it queued: not begun at all
+            raise
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        await asyncio.wait({task})  # unlike awaiting the task, this does not cancel it
+        return task.result()
+
+    def _ended(self, task: asyncio.Task[T]) -> None:
+        self._tasks.discard(task)
+        self._lock.release()
+        if not task.cancelled():
+            task.exception()  # looked at, so that asyncio doesn't complain where the caller is gone
+        self._publish()
+
+    def _publish(self) -> None:
+        """Tell the rest of the sidecar, if anything changed."""
+        if self._record is None:
+            return
+        told = self._record.status(self._ttl, now())
+        if told != self._lifecycle.snapshot.root_password:
+            self._lifecycle.update(root_password=told)
+
+    async def _claim(self, address: str) -> str:
+        record = self._record
+        if record is None:
+            raise NotYet("not initialised yet", 2)
+        if record.rotating:
+            raise NotYet("a change of root's password did not come to its end: rotate again", 10)
+        at = now()
+        told = record.status(self._ttl, at)
+        if told.state is RootPassword.CLAIMED and told.changed:
+            raise AlreadyClaimed(told.changed, told.claimed_from)
+        if told.state is RootPassword.EXPIRED and told.changed:
+            await self._expire(record)
+            raise Expired(told.changed)
+        if told.state is not RootPassword.CLAIMABLE:
+            raise NothingToClaim(_NOTHING[told.state])
+        try:
+            password = await asyncio.to_thread(record.claim, address, at, self._ttl)
+        except OSError as error:
+            raise not_recorded("the claim", error) from error
+        log.info("root's password was claimed from %s", address)
+        return password
+
+    async def _expire(self, record: RootPasswordFile) -> None:
+        at = now()
+        if record.expires(self._ttl) is None:
+            return  # another one was here while this waited
+        try:
+            await asyncio.to_thread(record.expire, at)
+        except OSError as error:  # it counts as expired all the same; the next tick tries again
+            if not self._expiry_failed:
+                log.warning("the unclaimed root password expired, but can't be removed: %s", error.strerror)
+            self._expiry_failed = True
+        else:
+            log.warning("the unclaimed root password expired; `sidecar rotate` sets a new one")
+
+    async def _rotate(self, address: str, keep_logins: bool, seen: int) -> str:
+        if seen != self._rotations:  # the other one's answer must not be void before it is read
+            raise NotYet("root's password was changed by somebody else just now", 2)
+        rotation = self._rotation()
+        self._rotation_runs = True
+        try:
+            password = await rotation.run(address, keep_logins)
+        finally:
+            self._rotation_runs = False
+        self._rotations += 1
+        log.info("root's password was rotated from %s, logins %s", address, "kept" if keep_logins else "ended")
+        return password
+
+    def _rotation(self) -> Rotation:
+        """Raises `NotYet`, `CannotRotate`."""
+        if self._record is None:
+            raise NotYet("not initialised yet", 2)
+        if self._role == "replica":
+            raise CannotRotate("this is a replica, the primary owns the users", "rotate at the primary")
+        if self._setter is None:
+            raise NotYet("devpi-server does not run yet", 2)
+        return Rotation(self._record, self._secret, self._setter)

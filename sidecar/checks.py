@@ -1,0 +1,227 @@
+"""What a check is, and the rules that make a verdict of what was seen. No disk, no network here."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime
+
+from sidecar.devpi.client import ServerStatus
+from sidecar.lifecycle import ImportStatus, Phase, Snapshot
+
+
+class CheckStatus(enum.StrEnum):
+    """The verdict of a check."""
+
+    PASS = "pass"  # noqa: S105 - not a password
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The last verdict of one named check."""
+
+    name: str
+    status: CheckStatus
+    since: datetime
+    """Since when the check has this status."""
+    gates: bool
+    """Whether a failure of it makes `/readyz` fail."""
+    reason: str | None = None
+    value: float | None = None
+    unit: str | None = None
+    """`seconds`, `bytes`, … where there is a value."""
+    mend: str | None = None
+    """What an operator can do about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one look came to; its fields are those of `Check`."""
+
+    status: CheckStatus
+    reason: str | None = None
+    value: float | None = None
+    unit: str | None = None
+    mend: str | None = None
+
+
+PASS, WARN, FAIL = CheckStatus.PASS, CheckStatus.WARN, CheckStatus.FAIL
+
+SLOW_SECONDS = 1.0
+"""An answer of devpi-server that takes longer is called slow."""
+FAILURES = 2
+"""So many failures in a row, and a server that has answered before is called dead."""
+
+
+def judge_process(snapshot: Snapshot, *, started: bool, ended: str | None) -> Verdict:
+    """`process`: devpi-server was started, has not ended, and the phase is one in which it serves."""
+    phase = snapshot.phase
+    if phase is Phase.FAILED:
+        if snapshot.failure is None:
+            return Verdict(FAIL, "failed")
+        return Verdict(FAIL, f"failed: {snapshot.failure.reason}", mend=snapshot.failure.mend)
+    if phase is Phase.IMPORTING:
+        return Verdict(FAIL, f"importing: {_import_progress(snapshot.imported)}")
+    if phase not in {Phase.LAUNCHING, Phase.READY}:
+        return Verdict(FAIL, phase.value)
+    if ended is not None:
+        return Verdict(FAIL, ended)
+    if not started:
+        return Verdict(FAIL, f"{phase}: devpi-server is not started yet")
+    return Verdict(PASS)
+
+
+def _import_progress(imported: ImportStatus) -> str:
+    files = imported.files
+    return f"{files.done} of {files.total} files" if files.total else imported.state.value
+
+
+def judge_root_password(empty: bool, allowed: bool) -> Verdict:
+    """`root-password`: an empty one lets anybody in as root."""
+    if not empty:
+        return Verdict(PASS)
+    if allowed:
+        return Verdict(WARN, "root's password is empty, which SIDECAR_ALLOW_EMPTY_ROOT allows")
+    return Verdict(
+        FAIL,
+        "root's password is empty",
+        mend="`sidecar rotate`, or SIDECAR_ALLOW_EMPTY_ROOT=true to allow it",
+    )
+
+
+class HttpJudge:
+    """`http`: tells busy from broken, by failures in a row and by how long no answer came.
+
+    devpi-server answers late while its threads are busy, and a restart would only make that worse. So a
+    server that has answered before may be silent for `dead_after` seconds; one that refuses, or answers
+    nonsense, may do that once. Only an answer brings a failed one back. Times are seconds of a monotonic
+    clock.
+    """
+
+    def __init__(self, dead_after: float, at: float) -> None:
+        self.dead_after = dead_after
+        self.answered_at: float | None = None
+        self.failures = 0
+        """Failures since the last answer."""
+        self._heard_at = at
+        self._dead = False
+
+    @property
+    def sound(self) -> bool:
+        """Whether it has answered, and has not failed since."""
+        return self.answered_at is not None and self.failures == 0 and not self._dead
+
+    def answered(self, seconds: float, at: float) -> Verdict:
+        """A good answer came, after `seconds`."""
+        self.answered_at = self._heard_at = at
+        self.failures, self._dead = 0, False
+        if seconds > SLOW_SECONDS:
+            return Verdict(WARN, f"slow: answered after {seconds:.1f} s", round(seconds, 3), "seconds")
+        return Verdict(PASS, value=round(seconds, 4), unit="seconds")
+
+    def silent(self, what: str, at: float) -> Verdict:
+        """Busy: `what` came instead of a good answer."""
+        silence = at - self._heard_at
+        if self.answered_at is None:
+            return Verdict(FAIL, f"launching: {what} for {silence:.0f} s", round(silence, 1), "seconds")
+        if self._dead or silence >= self.dead_after:
+            self._dead = True
+            return Verdict(FAIL, f"dead: {what} for {silence:.0f} s", round(silence, 1), "seconds")
+        return Verdict(WARN, f"slow: {what} for {silence:.0f} s", round(silence, 1), "seconds")
+
+    def failed(self, reason: str) -> Verdict:
+        """No connection, or a wrong answer: broken, if it happens again."""
+        self.failures += 1
+        if self.answered_at is None:
+            return Verdict(FAIL, f"launching: {reason}")
+        if self._dead or self.failures >= FAILURES:
+            self._dead = True
+            return Verdict(FAIL, reason)
+        return Verdict(WARN, f"{reason}, once so far")
+
+
+def judge_events(status: ServerStatus, now: float) -> Verdict:
+    """`events`: how far devpi's event processing is behind its commits; `now` in seconds since the epoch.
+
+    The rules are those of devpi's own status page (`devpi_server.views.devpiweb_get_status_info`), which
+    `+status` doesn't tell.
+    """
+    if status.serial is None or status.event_serial is None:
+        return Verdict(WARN, "devpi-server does not tell how far its event processing is")
+    lag = status.serial - status.event_serial
+    reason = _events_reason(status, now) if lag > 0 else None
+    return Verdict(WARN if reason else PASS, reason, lag, "serials")
+
+
+def _events_reason(status: ServerStatus, now: float) -> str | None:
+    in_sync = _age(status.event_serial_in_sync_at, now)
+    processed = _age(status.event_serial_timestamp, now)
+    if _catches_up(status, now):
+        return None  # a replica that fetches serials has other work than their events
+    if in_sync is None:
+        if processed is not None:
+            return None
+        waiting = (_age(status.last_commit_timestamp, now) or 0) > 300
+        return "event processing does not seem to start" if waiting else None
+    if in_sync > 6 * 3600:
+        return "event processing has not been in sync for more than 6 hours"
+    if processed is None or processed > 1800:
+        return "no changes were processed for more than 30 minutes"
+    if in_sync > 3600:
+        return "event processing has not been in sync for more than 1 hour"
+    return "no changes were processed for more than 5 minutes" if processed > 300 else None
+
+
+def _catches_up(status: ServerStatus, now: float) -> bool:
+    if status.primary_serial is None or status.serial is None or status.primary_serial <= status.serial:
+        return False
+    in_sync = _age(status.replica_in_sync_at, now)
+    return in_sync is not None and in_sync <= 300
+
+
+class ReplicationJudge:
+    """`replication`: whether this replica has what its primary has.
+
+    `replica-in-sync-at` alone won't do: it stays fresh while the primary is away. And a replica of a busy
+    primary is a serial behind at most instants, so once it was in sync it may be behind for `TOLERANCE`
+    seconds.
+    """
+
+    FRESH = 60.0
+    """Seconds that the last update from the primary may be old."""
+    TOLERANCE = 60.0
+
+    def __init__(self) -> None:
+        self._in_sync_at: float | None = None
+
+    def judge(self, status: ServerStatus, now: float) -> Verdict:
+        """The verdict at `now`, in seconds since the epoch, on a `+status` that may be older."""
+        updated = _age(status.update_from_primary_at, now)
+        if updated is None:
+            return Verdict(FAIL, "no update from the primary yet", mend="see that the primary can be reached")
+        if updated >= self.FRESH:
+            return Verdict(
+                FAIL,
+                f"no update from the primary for {updated:.0f} s",
+                updated,
+                "seconds",
+                "see that the primary can be reached",
+            )
+        if status.replication_errors:
+            return Verdict(FAIL, f"{status.replication_errors} files could not be replicated")
+        if status.replica_init_queue_finished_at is None:
+            return Verdict(FAIL, "the first replication of files has not finished")
+        if status.serial is None or status.primary_serial is None:
+            return Verdict(FAIL, "devpi-server does not tell its serial and its primary's")
+        behind = status.primary_serial - status.serial
+        if behind <= 0:
+            self._in_sync_at = now
+            return Verdict(PASS, value=0, unit="serials")
+        tolerated = self._in_sync_at is not None and now - self._in_sync_at < self.TOLERANCE
+        return Verdict(WARN if tolerated else FAIL, f"{behind} serials behind the primary", behind, "serials")
+
+
+def _age(at: float | None, now: float) -> float | None:
+    return None if at is None else now - at

@@ -1,0 +1,253 @@
+"""The monitor that keeps the named checks fresh, so that probes are answered from memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+from sidecar.board import Board
+from sidecar.checks import FAIL, WARN, Check, CheckStatus, Verdict, judge_process, judge_root_password
+from sidecar.devpi.client import ServerStatus
+from sidecar.lifecycle import Lifecycle, Phase, Snapshot, now
+from sidecar.settings import MonitorSettings
+from sidecar.watch import Serving, Watch
+
+__all__ = ["GATING", "WARNING", "Check", "CheckStatus", "Health", "Serving"]
+
+log = logging.getLogger(__name__)
+
+GATING = ("process", "http", "write", "root-password", "replication")
+"""The checks that gate `/readyz`."""
+WARNING = ("disk", "events")
+"""The checks that only warn."""
+
+_HEARTBEAT = 1.0
+"""Seconds between two ticks at most, however rarely devpi-server is looked at."""
+_LAUNCH_INTERVAL = 0.025
+"""Seconds between two looks at a devpi-server that doesn't listen yet, …"""
+_LAUNCH_PATIENCE = 60.0
+"""… for so many seconds."""
+_WAIT_INTERVAL = 0.25
+"""Seconds between two looks after that, and at a replica that isn't in sync for the first time."""
+_RARELY = 5
+"""Intervals between two looks at the volume and at `+status`."""
+
+
+class Health:
+    """All checks, and the eternal task that keeps them fresh. Lives on the event loop; not thread-safe."""
+
+    def __init__(
+        self,
+        lifecycle: Lifecycle,
+        settings: MonitorSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock` gives seconds that never go back."""
+        self._lifecycle = lifecycle
+        self._settings = settings
+        self._clock = clock
+        self._ticked = clock()
+        self._over = False
+        self._wake = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._board = Board(GATING, WARNING)
+        self._looks: dict[str, tuple[asyncio.Task[None], float]] = {}
+        """Looks under way, each with its start."""
+        self._due: dict[str, float] = {}
+        """When to look next; absent: at once."""
+        self._watch: Watch | None = None
+        self._ended: str | None = None
+        self._judge_process()
+        lifecycle.subscribe(self._lived)
+
+    def checks(self) -> tuple[Check, ...]:
+        """All checks, from memory; the gating ones fail as stale once the monitor is three intervals late."""
+        late = self._clock() - self._ticked
+        allowed = 3 * self._settings.interval
+        if late <= allowed or not self._serves():
+            return self._board.checks
+        since = now() - timedelta(seconds=late - allowed)
+        reason = f"stale: the monitor has not looked for {late:.0f} s"
+        return tuple(
+            Check(check.name, FAIL, since if check.status is not FAIL else check.since, True, reason)
+            if check.gates
+            else check
+            for check in self._board.checks
+        )
+
+    def verdict(self, exclude: frozenset[str] = frozenset()) -> tuple[Check, ...]:
+        """The gating checks that fail, without those named in `exclude`; empty: ready."""
+        return tuple(c for c in self.checks() if c.gates and c.status is FAIL and c.name not in exclude)
+
+    def server_status(self) -> ServerStatus | None:
+        """What devpi-server said of itself last, from memory; None: nothing yet."""
+        return None if self._watch is None else self._watch.status
+
+    def age(self) -> float:
+        """Seconds since the monitor's last tick; infinite once it has ended."""
+        return math.inf if self._over else self._clock() - self._ticked
+
+    def watch(self, serving: Serving | None) -> None:
+        """Look at `serving` from now on; None: devpi-server isn't running."""
+        self._cancel_looks()
+        self._watch = None if serving is None else Watch(serving, self._settings, self._clock)
+        self._ended = None
+        self._ready.clear()
+        reason = "devpi-server is not running" if serving is None else "not looked at yet"
+        for name in ("http", "write", "replication", *WARNING):
+            self._board.forget(name, reason)
+        if self._watch is not None and not self._watch.replica:
+            self._see("replication", self._watch.replication())
+        self._judge_process()
+        self.look_now()
+
+    def process_ended(self, reason: str) -> None:
+        """devpi-server has ended: `process` fails at once, until the next `watch()`."""
+        self._ended = reason
+        self._judge_process()
+
+    def set_root_password(self, empty: bool | None, allowed: bool) -> None:
+        """Whether root's password is empty (None: not known yet), and whether the settings allow that."""
+        if empty is None:
+            self._board.forget("root-password", "not looked at yet")
+        else:
+            self._see("root-password", judge_root_password(empty, allowed))
+
+    def look_now(self) -> None:
+        """Look at everything at once instead of at the next interval."""
+        self._due.clear()
+        self._wake.set()
+
+    async def wait_until_ready(self) -> None:
+        """Return once no gating check fails and the phase is one that serves; anew after each `watch()`."""
+        await self._ready.wait()
+
+    async def run(self) -> None:
+        """The eternal task: look, every interval, until cancelled."""
+        try:
+            while True:
+                late = self._clock() - self._ticked
+                if late > 3 * max(self._settings.interval, _HEARTBEAT):
+                    log.warning("the monitor is late: its last look was %.1f s ago", late)
+                self._ticked = self._clock()
+                self._wake.clear()
+                try:
+                    self._tick()
+                except Exception:
+                    log.exception("internal error of the monitor")
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._pause()):
+                        await self._wake.wait()
+        finally:
+            self._over = True
+            await asyncio.gather(*self._cancel_looks(), return_exceptions=True)
+
+    # --- what to look at, and when --------------------------------------------------------------------------
+
+    def _serves(self) -> bool:
+        """Whether there is something to look at."""
+        return self._watch is not None and self._lifecycle.snapshot.phase in {Phase.LAUNCHING, Phase.READY}
+
+    def _tick(self) -> None:
+        """Start the looks that are due; judge what time alone changes."""
+        watch = self._watch
+        if watch is None or not self._serves():
+            return
+        at = self._clock()
+        if self._ended is None and not watch.alive():
+            self.process_ended("devpi-server is gone")
+        if watch.replica:
+            self._see("replication", watch.replication(), expected=self._launching(watch))
+        if "volume" in self._looks and (waited := at - self._looks["volume"][1]) > self._settings.dead_after:
+            self._see("write", Verdict(FAIL, f"the volume has not answered for {waited:.0f} s"))
+        for kind in self._wanted(watch):
+            if self._due.get(kind, at) <= at:
+                look = asyncio.create_task(self._look(kind, watch), name=f"look at {kind}")
+                self._looks[kind] = look, at
+
+    def _wanted(self, watch: Watch) -> Iterator[str]:
+        """The kinds of look that may start as soon as they are due."""
+        for kind in ("http", "volume"):
+            if kind not in self._looks:
+                yield kind
+        # +status costs devpi more, so it isn't asked while answering +api gives trouble already
+        if "status" not in self._looks and watch.answers.sound:
+            yield "status"
+
+    def _pause(self) -> float:
+        """Seconds until the next tick."""
+        pause = min(self._settings.interval, _HEARTBEAT)
+        if self._watch is not None and self._serves():
+            at = self._clock()
+            pause = min([pause, *(self._due.get(kind, at) - at for kind in self._wanted(self._watch))])
+        return max(pause, 0.001)
+
+    def _period(self, kind: str, watch: Watch) -> float:
+        """Seconds from the start of one look to the start of the next."""
+        interval = self._settings.interval
+        launching = self._launching(watch)
+        if kind == "http":
+            if watch.answers.answered_at is None:
+                return min(interval, _LAUNCH_INTERVAL if launching else _WAIT_INTERVAL)
+            return interval / 4 if watch.answers.failures == 1 else interval  # a second failure is soon known
+        if kind == "volume":
+            return interval if self._board.status("write") is FAIL else _RARELY * interval
+        if watch.replica:
+            return min(interval, _WAIT_INTERVAL) if launching else interval
+        return _RARELY * interval
+
+    def _launching(self, watch: Watch) -> bool:
+        return not self._ready.is_set() and self._clock() - watch.began < _LAUNCH_PATIENCE
+
+    def _cancel_looks(self) -> list[asyncio.Task[None]]:
+        tasks = [task for task, _ in self._looks.values()]
+        self._looks.clear()
+        for task in tasks:
+            task.cancel()
+        return tasks
+
+    async def _look(self, kind: str, watch: Watch) -> None:
+        """One look. A cancelled one leaves no trace: `watch()` has gone on to another devpi-server."""
+        started = self._clock()
+        expected = kind != "volume" and self._launching(watch)
+        looks = {
+            "http": watch.look_at_http,
+            "volume": watch.look_at_volume,
+            "status": watch.look_at_status,
+        }
+        try:
+            for name, verdict in (await looks[kind]()).items():
+                self._see(name, verdict, expected=expected)
+        except Exception:
+            log.exception("internal error while looking at %s", kind)
+            failed = {"http": "http", "volume": "write", "status": "events"}[kind]
+            self._see(failed, Verdict(WARN if failed in WARNING else FAIL, "internal error"))
+        self._looks.pop(kind, None)
+        self._due[kind] = started + self._period(kind, watch)
+        self._wake.set()
+
+    # --- seeing ---------------------------------------------------------------------------------------------
+
+    def _see(self, name: str, verdict: Verdict, *, expected: bool = False) -> None:
+        self._board.see(name, verdict, expected=expected)
+        if not self._ready.is_set() and self._serves() and not self._board.failing():
+            self._ready.set()
+
+    def _lived(self, before: Snapshot, after: Snapshot) -> None:
+        self._judge_process()
+        if before.phase is not after.phase:
+            if not self._serves():
+                self._cancel_looks()
+            self._wake.set()
+
+    def _judge_process(self) -> None:
+        snapshot = self._lifecycle.snapshot
+        verdict = judge_process(snapshot, started=self._watch is not None, ended=self._ended)
+        expected = self._ended is None and snapshot.phase is not Phase.FAILED
+        self._see("process", verdict, expected=expected)

@@ -1,0 +1,116 @@
+"""Changing root's password in the running devpi-server, so that a crash at any step can be mended.
+
+The record says that a change begins, and to which password, before devpi hears of it; it says that it ended
+before anybody is told the password. What a crash leaves between the two, the next start ends (`supervisor`):
+it renews the login secret unless `pending_keeps_logins`, sets `pending_rotation()`, and then calls
+`recover_rotation`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sidecar.credentials import generate_password
+from sidecar.devpi.child import SetFailed
+from sidecar.lifecycle import now
+from sidecar.login_secret import LoginSecret, generate_login_secret
+from sidecar.root_password import RootPasswordFile
+
+
+@dataclass(eq=False)
+class NotYet(Exception):
+    """Not possible at this moment; worth another try after `retry_after` seconds."""
+
+    reason: str
+    retry_after: float
+
+
+@dataclass(eq=False)
+class CannotRotate(Exception):
+    """The password could not be changed, and is what it was before."""
+
+    reason: str
+    mend: str
+
+
+class PasswordSetter(Protocol):
+    """The running devpi-server."""
+
+    async def set_root_password(self, password: str, login_secret: bytes | None) -> None:
+        """Set root's password, and put `login_secret`, unless None, in the place of the one in use.
+
+        Answers within a finite time. Raises `SetFailed`.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """One change of root's password; nobody else may change the record meanwhile."""
+
+    record: RootPasswordFile
+    secret: LoginSecret | None
+    """None: the operator's own --secretfile, which is not renewed here."""
+    setter: PasswordSetter = field(repr=False)
+
+    async def run(self, address: str, keep_logins: bool) -> str:
+        """Set a new password and return it, to be told to `address`. Raises `NotYet`, `CannotRotate`."""
+        if self.secret is None and not keep_logins:
+            raise CannotRotate(
+                "the login secret is the operator's own (--secretfile), and is not renewed here",
+                "rotate with keep_logins; where old logins must end, replace that file and restart",
+            )
+        undecided = self.record.rotating  # an earlier one that devpi may have carried out
+        password = generate_password()
+        try:
+            await asyncio.to_thread(self.record.begin_rotation, password, keep_logins, now())
+        except OSError as error:
+            mend = "make room on the serverdir's volume"
+            raise CannotRotate(f"the change can't be recorded: {error.strerror}", mend) from error
+        try:
+            await self._hand_over(password, keep_logins)
+        except SetFailed as error:
+            if error.maybe_done or undecided:
+                raise NotYet(
+                    f"which password devpi-server has is not known ({error.reason}): rotate again", 10
+                ) from error
+            await self._abandon()
+            mend = "see devpi-server's log, and try again"
+            raise CannotRotate(f"devpi-server did not take the password: {error.reason}", mend) from error
+        try:
+            await asyncio.to_thread(self.record.finish_rotation, address, now())
+        except OSError as error:
+            raise not_recorded("the new password", error) from error
+        return password
+
+    async def _hand_over(self, password: str, keep_logins: bool) -> None:
+        """Have devpi take the password and a new login secret. Raises `SetFailed`.
+
+        The secret reaches the disk after devpi has it: the other way round, a change that failed would end
+        every login at the next restart. A crash in between is mended by the next start, which renews the
+        secret again.
+        """
+        secret = None if keep_logins else self.secret
+        renewed = None if secret is None else generate_login_secret()
+        try:
+            await self.setter.set_root_password(password, renewed)
+        except OSError as error:
+            raise SetFailed(f"no word from it: {error.strerror or 'timed out'}", maybe_done=True) from error
+        if secret is not None:
+            try:
+                await asyncio.to_thread(secret.renew, renewed)
+            except OSError as error:
+                reason = f"the new login secret can't be kept: {error.strerror}"
+                raise SetFailed(reason, maybe_done=True) from error
+
+    async def _abandon(self) -> None:
+        try:
+            await asyncio.to_thread(self.record.abandon_rotation)
+        except OSError as error:
+            raise not_recorded("that nothing changed", error) from error
+
+
+def not_recorded(what: str, error: OSError) -> NotYet:
+    """The disk did not take a change of the record, which therefore did not happen."""
+    return NotYet(f"{what} can't be recorded: {error.strerror}; make room on the serverdir's volume", 30)

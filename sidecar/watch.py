@@ -1,0 +1,100 @@
+"""What is known of one devpi-server from looking at it; a new child is looked at with a new `Watch`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sidecar.checks import FAIL, PASS, WARN, HttpJudge, ReplicationJudge, Verdict, judge_events
+from sidecar.devpi.client import BadAnswer, DevpiClient, DevpiError, Refused, ServerStatus, TimedOut
+from sidecar.settings import MonitorSettings
+from sidecar.volume import Volume
+
+Verdicts = Mapping[str, Verdict]
+"""Verdicts by the name of the check."""
+
+
+@dataclass(frozen=True, eq=False)
+class Serving:
+    """The devpi-server to look at."""
+
+    pid: int
+    client: DevpiClient
+    serverdir: Path
+    uuid: str | None
+    """Its X-Devpi-Uuid; None: not known, any will do."""
+    role: str
+    """`standalone`, `primary` or `replica`."""
+
+
+class Watch:
+    """Looks at one devpi-server, and remembers what the next look is compared with."""
+
+    def __init__(self, serving: Serving, settings: MonitorSettings, clock: Callable[[], float]) -> None:
+        self.serving = serving
+        self.replica = serving.role.lower() == "replica"
+        self.began = clock()
+        self.answers = HttpJudge(settings.dead_after, self.began)
+        self._settings = settings
+        self._clock = clock
+        self._replication = ReplicationJudge()
+        self.status: ServerStatus | None = None
+        """What it said of itself last."""
+        self._volume: Volume | None = None
+
+    def alive(self) -> bool:
+        """Whether there is a process of that id."""
+        with contextlib.suppress(PermissionError):
+            try:
+                os.kill(self.serving.pid, 0)
+            except ProcessLookupError:
+                return False
+        return True
+
+    async def look_at_http(self) -> Verdicts:
+        """`http`: ask what any client may ask."""
+        try:
+            answer = await self.serving.client.api()
+        except DevpiError as error:
+            return {"http": self._judge_error(error)}
+        if self.serving.uuid is not None and answer.uuid != self.serving.uuid:
+            return {"http": self.answers.failed("another devpi-server answers on its port")}
+        return {"http": self.answers.answered(answer.seconds, self._clock())}
+
+    def _judge_error(self, error: DevpiError) -> Verdict:
+        if isinstance(error, TimedOut):
+            return self.answers.silent("no answer", self._clock())
+        if isinstance(error, BadAnswer) and error.busy:
+            return self.answers.silent("nothing but 503 with Retry-After", self._clock())
+        if isinstance(error, Refused) and self.answers.answered_at is None:
+            return self.answers.failed("devpi-server is not listening yet")
+        return self.answers.failed(error.reason)
+
+    async def look_at_volume(self) -> Verdicts:
+        """`write` and `disk`."""
+        if self._volume is None:
+            self._volume = await asyncio.to_thread(Volume.of, self.serving.serverdir)
+        seen = await asyncio.to_thread(self._volume.look, self._settings.disk_warn_bytes)
+        return {"write": seen.write, "disk": seen.disk}
+
+    async def look_at_status(self) -> Verdicts:
+        """`events` and `replication`; without an answer the latter is what the last one and time make it."""
+        try:
+            self.status = await self.serving.client.status()
+        except DevpiError as error:
+            return {"events": Verdict(WARN, f"devpi-server does not tell its status: {error.reason}")}
+        return {"events": judge_events(self.status, time.time()), "replication": self.replication()}
+
+    def replication(self) -> Verdict:
+        """`replication`, by the last `+status` and the time that has gone by since."""
+        if not self.replica:
+            replicas = self.status.polling_replicas if self.status else None
+            return Verdict(PASS, value=replicas, unit=None if replicas is None else "replicas")
+        if self.status is None:
+            return Verdict(FAIL, "the replica's status is not known yet")
+        return self._replication.judge(self.status, time.time())

@@ -1,0 +1,46 @@
+"""The HTTP app that tells probes, compose and operators what is going on."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from sidecar.web import bootstrap, probes, status
+from sidecar.web.guard import Guard
+from sidecar.web.keys import CONTEXT, GUARD, Context
+from sidecar.web.middleware import common_headers, problems
+
+__all__ = ["ROUTES", "Context", "make_app"]
+
+
+async def index(_request: web.Request) -> web.Response:
+    """This list.
+
+    200: always.
+    """
+    lines = [f"{r.method:<5} {r.path:<25} {(r.handler.__doc__ or '').splitlines()[0]}" for r in ROUTES]
+    return web.Response(text="\n".join(["devpi-sidecar", "", *lines, ""]))
+
+
+ROUTES = (
+    web.get("/", index),
+    web.get("/livez", probes.livez),
+    web.get("/startupz", probes.startupz),
+    web.get("/readyz", probes.readyz),
+    web.get("/readyz/{check}", probes.readyz_check),
+    web.get("/health", probes.health),
+    web.get("/status", status.status),
+    web.get("/bootstrap", bootstrap.bootstrap),
+    web.post("/bootstrap/root-password", bootstrap.claim),
+    web.post("/bootstrap/rotate", bootstrap.rotate),
+)
+"""Every path there is; each handler's docstring tells its status codes. HEAD works where GET does."""
+
+
+def make_app(context: Context) -> web.Application:
+    """The app on `context`."""
+    app = web.Application(middlewares=[problems], client_max_size=bootstrap.BODY_LIMIT)
+    app[CONTEXT] = context
+    app[GUARD] = Guard(context.bootstrap.token_ok)
+    app.on_response_prepare.append(common_headers)
+    app.add_routes(ROUTES)
+    return app

@@ -1,0 +1,31 @@
+"""What handlers get from their application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from sidecar.bootstrap import Bootstrap
+from sidecar.health import Health
+from sidecar.lifecycle import Lifecycle
+from sidecar.web.guard import Guard
+
+
+@dataclass(frozen=True)
+class Context:
+    """All that the HTTP app speaks of or acts on."""
+
+    lifecycle: Lifecycle
+    health: Health
+    bootstrap: Bootstrap
+    tick_age: Callable[[], float]
+    """Seconds since the supervisor's last tick; infinite once one of its eternal tasks has ended."""
+    sidecar_version: str
+    patience: float = 10.0
+    """Seconds without a tick after which `/livez` gives the process up."""
+
+
+CONTEXT = web.AppKey("context", Context)
+GUARD = web.AppKey("guard", Guard)

@@ -1,0 +1,40 @@
+"""What every request and every answer goes through."""
+
+from __future__ import annotations
+
+import logging
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from sidecar.web.problems import HEADERS, Problem
+
+log = logging.getLogger("sidecar.web")
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Word every error as a problem, and answer OPTIONS.
+
+    204: OPTIONS of a known path, with Allow; 404: unknown path; 405: unknown method, with Allow;
+    413: body too large; 500: an error of the sidecar's own, which is in its log.
+    """
+    try:
+        return await handler(request)
+    except Problem as problem:
+        return problem.response()
+    except web.HTTPMethodNotAllowed as error:
+        allow = ", ".join(sorted({*error.allowed_methods, "OPTIONS"}))
+        if request.method == "OPTIONS":
+            return web.Response(status=204, headers={"Allow": allow})
+        return Problem(405, detail=f"this path takes {allow}", headers={"Allow": allow}).response()
+    except web.HTTPException as error:
+        return Problem(error.status).response()
+    except Exception:
+        log.exception("internal error while answering %s", request.match_info.route.name or request.method)
+        return Problem(500, detail="an error of the sidecar's own, see its log").response()
+
+
+async def common_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    """Set the headers of every answer."""
+    response.headers.update(HEADERS)

@@ -1,0 +1,144 @@
+"""The sidecar's objects as JSON; nothing of it names a path on disk."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+from sidecar.bootstrap import BootstrapStatus
+from sidecar.devpi.client import ServerStatus
+from sidecar.health import Check
+from sidecar.lifecycle import (
+    Count,
+    DevpiInfo,
+    Failure,
+    ImportFailure,
+    ImportStatus,
+    RootPassword,
+    RootPasswordStatus,
+    Snapshot,
+)
+
+Json = dict[str, object]
+
+_ROUTES = r"/(?!(?:bootstrap|status|readyz|health)\b)"
+_QUOTED_PATH = re.compile(rf"(['\"`]){_ROUTES}[^'\"`]*\1")
+_PATH = re.compile(rf"(?<![^\s(\[=:,])(?<!:(?=//)){_ROUTES}[^\s'\"`()\[\],;]+")
+
+
+def public(text: str | None) -> str | None:
+    """`text` for anybody to read: absolute paths are left to the log."""
+    return None if text is None else _PATH.sub("<path>", _QUOTED_PATH.sub("<path>", text))
+
+
+def rfc3339(at: datetime | None) -> str | None:
+    """A time in UTC, to the millisecond, as `2026-11-22T10:20:30.456Z`."""
+    return None if at is None else at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def check(of: Check) -> Json:
+    """One check."""
+    return {
+        "name": of.name,
+        "status": of.status.value,
+        "reason": public(of.reason),
+        "mend": public(of.mend),
+        "since": rfc3339(of.since),
+        "gates": of.gates,
+        "value": of.value,
+        "unit": of.unit,
+    }
+
+
+def status(of: Snapshot, said: ServerStatus | None, sidecar_version: str) -> Json:
+    """`GET /status`."""
+    return {
+        "phase": of.phase.value,
+        "since": rfc3339(of.since),
+        "phases": [{"phase": phase.value, "since": rfc3339(since)} for phase, since in of.history],
+        "failure": failure(of.failure),
+        "import": imported(of.imported),
+        "root_password": root_password(of.root_password),
+        "devpi": devpi(of.devpi, said),
+        "sidecar": {"version": sidecar_version},
+    }
+
+
+def failure(of: Failure | None) -> Json | None:
+    """Why the container failed."""
+    return None if of is None else {"reason": public(of.reason), "mend": public(of.mend)}
+
+
+def imported(of: ImportStatus) -> Json:
+    """The import in full."""
+    return {
+        "state": of.state.value,
+        "archives": [{"name": a.name, "bytes": a.bytes, "sha256": a.sha256} for a in of.archives],
+        "ignored": list(of.ignored),
+        "users": count(of.users),
+        "indexes": count(of.indexes),
+        "projects": count(of.projects),
+        "files": count(of.files),
+        "bytes": count(of.bytes),
+        "extracted": count(of.extracted),
+        "current": of.current,
+        "rate": None if of.rate is None else round(of.rate, 1),
+        "eta_seconds": None if of.eta_seconds is None else round(of.eta_seconds, 1),
+        "started": rfc3339(of.started),
+        "finished": rfc3339(of.finished),
+        "error": import_failure(of.error),
+    }
+
+
+def import_failure(of: ImportFailure | None) -> Json | None:
+    """Why the import failed."""
+    if of is None:
+        return None
+    return {
+        "archive": public(of.archive),
+        "member": of.member,
+        "reason": public(of.reason),
+        "mend": public(of.mend),
+    }
+
+
+def count(of: Count) -> Json:
+    """How many of how many."""
+    return {"done": of.done, "total": of.total}
+
+
+def root_password(of: RootPasswordStatus) -> Json:
+    """What anybody may know of root's password; from where it was claimed isn't part of that."""
+    return {
+        "state": of.state.value,
+        "expires": rfc3339(of.expires),
+        "claimed_at": rfc3339(of.changed) if of.state is RootPassword.CLAIMED else None,
+        "expired_at": rfc3339(of.changed) if of.state is RootPassword.EXPIRED else None,
+    }
+
+
+def devpi(of: DevpiInfo | None, said: ServerStatus | None) -> Json | None:
+    """The devpi-server that runs, and what it puts off until after it serves; None: it has not said yet."""
+    if of is None:
+        return None
+    return {
+        "version": of.version,
+        "role": of.role,
+        "addresses": ["unix" if a.startswith("unix:") else a for a in of.addresses],
+        "plugins": [{"name": name, "version": version} for name, version in of.plugins],
+        "serial": None if said is None else said.serial,
+        "backlog": None if said is None else {"events": said.events_behind, "search_index": said.search_index_queue},
+    }
+
+
+def bootstrap(of: BootstrapStatus) -> Json:
+    """`GET /bootstrap`, for the admin."""
+    return {
+        "root_password": {
+            "state": of.state.value,
+            "generated": rfc3339(of.generated),
+            "expires": rfc3339(of.expires),
+            "claimed_at": rfc3339(of.claimed_at),
+            "claimed_from": of.claimed_from,
+        }
+    }

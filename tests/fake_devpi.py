@@ -1,0 +1,97 @@
+"""A devpi-server that misbehaves on command, on a real socket: faults that a sound one doesn't show."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+UUID = "0123456789abcdef0123456789abcdef"
+API = {"result": {"login": "http://localhost/+login", "authstatus": ["noauth", "", []]}, "type": "apiconfig"}
+
+
+def status_of(**changes: Any) -> dict[str, Any]:
+    """The `result` of `+status` of a sound primary; `changes` with `_` for `-`."""
+    at = time.time()
+    result: dict[str, Any] = {
+        "serverdir": "/srv/devpi",
+        "uuid": UUID,
+        "versioninfo": {"devpi-server": "6.20.3"},
+        "serial": 7,
+        "last-commit-timestamp": at,
+        "event-serial": 7,
+        "event-serial-timestamp": at,
+        "event-serial-in-sync-at": at,
+        "metrics": [["devpi_server_storage_cache_hits", "counter", 1]],
+        "role": "MASTER",
+        "polling_replicas": {},
+    }
+    return result | {name.replace("_", "-"): value for name, value in changes.items()}
+
+
+class FakeDevpi:
+    """Answers `+api` and `+status` as told by its attributes; `calls` counts by path."""
+
+    def __init__(self) -> None:
+        self.api: Callable[[], web.StreamResponse] | None = None
+        self.uuid = UUID
+        self.delay = 0.0
+        self.cut = False
+        self.status = status_of()
+        self.status_delay = 0.0
+        self.calls: dict[str, int] = {}
+        self.headers: list[dict[str, str]] = []
+        self.port = 0
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, socket: Path | None = None) -> str:
+        """Listen, on the port of last time if there was one, and return the address."""
+        app = web.Application()
+        app.router.add_get("/+api", self._api)
+        app.router.add_get("/+status", self._status)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.05)
+        await self._runner.setup()
+        if socket is not None:
+            await web.UnixSite(self._runner, socket).start()
+            return f"unix:{socket}"
+        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+        self.port = self._runner.addresses[0][1]
+        return f"http://127.0.0.1:{self.port}"
+
+    async def stop(self) -> None:
+        """Be refused from now on."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    def _heard(self, request: web.Request) -> None:
+        self.calls[request.path] = self.calls.get(request.path, 0) + 1
+        self.headers.append(dict(request.headers))
+
+    async def _api(self, request: web.Request) -> web.StreamResponse:
+        self._heard(request)
+        await asyncio.sleep(self.delay)
+        if self.cut:
+            assert request.transport is not None
+            request.transport.close()
+        if self.api is not None:
+            return self.api()
+        return web.json_response(API, headers={"X-Devpi-Uuid": self.uuid})
+
+    async def _status(self, request: web.Request) -> web.StreamResponse:
+        self._heard(request)
+        await asyncio.sleep(self.status_delay)
+        return web.json_response({"result": self.status, "type": "status"})
+
+
+async def eventually(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
+    """What `condition` gives once that is true; AssertionError after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it did not come to that in time"
+        await asyncio.sleep(0.005)
+    return value

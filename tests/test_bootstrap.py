@@ -1,0 +1,464 @@
+"""`sidecar.bootstrap`: claiming and rotating, with real files, and a devpi that can be told to fail."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from sidecar import durable
+from sidecar.bootstrap import (
+    AlreadyClaimed,
+    Bootstrap,
+    BootstrapStatus,
+    CannotRotate,
+    Expired,
+    NothingToClaim,
+    NotYet,
+    SetFailed,
+)
+from sidecar.credentials import AdminToken
+from sidecar.lifecycle import Lifecycle, RootPassword, now
+from sidecar.login_secret import LoginSecret
+from sidecar.root_password import RootPasswordFile
+
+SECRET = "oldPassword0123456789012345678901"
+
+
+class Devpi:
+    """A running devpi-server: has a password and a login secret, and fails when told to."""
+
+    def __init__(self) -> None:
+        self.password = SECRET
+        self.login_secret: bytes | None = None
+        self.fails: Exception | None = None
+        self.on_disk_when_asked = b""
+        self.path: Path | None = None
+        self.asked = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+
+    async def set_root_password(self, password: str, login_secret: bytes | None) -> None:
+        if self.path is not None:
+            self.on_disk_when_asked = self.path.read_bytes()
+        self.asked.set()
+        await self.go_on.wait()
+        if self.fails is not None:
+            raise self.fails
+        self.password, self.login_secret = password, login_secret
+
+
+class World:
+    """A container whose serverdir is promoted and whose devpi-server runs."""
+
+    def __init__(self, directory: Path, ttl: float | None = None, generated: datetime | None = None) -> None:
+        self.directory = directory
+        self.record = RootPasswordFile(directory / "root-password.json")
+        self.record.write_generated(SECRET, generated)
+        self.secret = LoginSecret.load_or_generate(directory, directory)
+        self.lifecycle = Lifecycle()
+        self.bootstrap = Bootstrap(self.lifecycle, ttl)
+        self.bootstrap.set_token(AdminToken("given-token-0123456789"))
+        self.bootstrap.attach(self.record, self.secret)
+        self.devpi = Devpi()
+        self.devpi.path = self.record.path
+        self.bootstrap.devpi_runs(self.devpi, "standalone")
+
+    @property
+    def told(self) -> RootPassword:
+        """What everybody else is told."""
+        return self.lifecycle.snapshot.root_password.state
+
+    def on_disk(self) -> RootPasswordFile:
+        return RootPasswordFile(self.record.path).load()
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+async def test_a_claim(world: World) -> None:
+    """The password, once; everybody hears of it; the second caller hears of the first."""
+    assert world.told is RootPassword.CLAIMABLE
+    assert world.bootstrap.status() == BootstrapStatus(RootPassword.CLAIMABLE, world.record.generated)
+    assert await world.bootstrap.claim("10.0.3.7") == SECRET
+    assert world.told is RootPassword.CLAIMED
+    with pytest.raises(AlreadyClaimed) as caught:
+        await world.bootstrap.claim("10.0.3.8")
+    assert caught.value.address == "10.0.3.7"
+    assert world.bootstrap.status() == BootstrapStatus(
+        RootPassword.CLAIMED, world.record.generated, None, caught.value.at, "10.0.3.7"
+    )
+    assert SECRET not in world.record.path.read_text()
+
+
+async def test_fifty_claims_at_the_same_instant(world: World) -> None:
+    """Exactly one password; all others learn who has it."""
+    answers = await asyncio.gather(*(world.bootstrap.claim(f"10.0.0.{n}") for n in range(50)), return_exceptions=True)
+    assert [answer for answer in answers if isinstance(answer, str)] == [SECRET]
+    losers = [answer for answer in answers if isinstance(answer, AlreadyClaimed)]
+    assert len(losers) == 49
+    assert {loser.address for loser in losers} == {f"10.0.0.{answers.index(SECRET)}"}
+
+
+async def test_claimed_is_durable_before_the_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the caller gets the password, the last fsync of the disk is done, and the world is told."""
+    done = []
+    real = durable.fsync_dir
+
+    def fsync_dir(path: Path) -> None:
+        real(path)
+        done.append(world.record.path.read_text())
+
+    monkeypatch.setattr(durable, "fsync_dir", fsync_dir)
+    await world.bootstrap.claim("10.0.0.1")
+    assert len(done) == 1
+    assert '"claimed"' in done[0]
+
+
+async def test_before_the_promotion(tmp_path: Path) -> None:
+    """Nothing is known, every call is to be tried again, and the disk isn't asked."""
+    bootstrap = Bootstrap(Lifecycle(), None)
+    assert bootstrap.status() == BootstrapStatus(RootPassword.UNKNOWN)
+    for call in (bootstrap.claim("::1"), bootstrap.rotate("::1")):
+        with pytest.raises(NotYet, match="not initialised") as caught:
+            await call
+        assert caught.value.retry_after == 2
+    with pytest.raises(NotYet, match="admin token"):
+        bootstrap.token_ok(b"given-token-0123456789")
+    bootstrap.set_token(AdminToken("given-token-0123456789"))
+    assert bootstrap.token_ok(b"given-token-0123456789")
+    assert not bootstrap.token_ok(b"given-token-0123456788")
+    await bootstrap.expire_if_due()
+
+
+@pytest.mark.parametrize(
+    ("write", "state", "word"),
+    [
+        (RootPasswordFile.write_given, RootPassword.GIVEN, "given by the operator"),
+        (RootPasswordFile.write_from_import, RootPassword.FROM_IMPORT, "imported export"),
+        (None, RootPassword.UNKNOWN, "before this sidecar"),
+    ],
+)
+async def test_nothing_to_claim(
+    tmp_path: Path, write: Callable[[RootPasswordFile], None] | None, state: RootPassword, word: str
+) -> None:
+    """The reason says whose the password is."""
+    record = RootPasswordFile(tmp_path / "root-password.json")
+    if write is not None:
+        write(record)
+    bootstrap = Bootstrap(Lifecycle(), 60)
+    bootstrap.attach(record.load(), None)
+    assert bootstrap.status().state is state
+    with pytest.raises(NothingToClaim, match=word):
+        await bootstrap.claim("::1")
+
+
+async def test_a_status_reads_no_disk(world: World) -> None:
+    """It answers though the record's folder is gone."""
+    world.record.path.unlink()
+    assert world.bootstrap.status().state is RootPassword.CLAIMABLE
+
+
+# --- expiry ---------------------------------------------------------------------------------------------------
+
+
+async def test_an_expired_password_is_gone(tmp_path: Path) -> None:
+    """A claim after the TTL is told so, and removes the secret; a rotation helps."""
+    world = World(tmp_path, ttl=60, generated=now() - timedelta(seconds=61))
+    assert world.told is RootPassword.EXPIRED
+    for _ in range(2):
+        with pytest.raises(Expired) as caught:
+            await world.bootstrap.claim("::1")
+        assert abs(now() - caught.value.at) < timedelta(seconds=30)
+    assert SECRET not in world.record.path.read_text()
+    assert await world.bootstrap.rotate("::1") == world.devpi.password
+
+
+async def test_an_unclaimed_password_expires_by_the_tick(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The secret leaves the disk without any claim, once, and the log says so once."""
+    world = World(tmp_path, ttl=60, generated=now() - timedelta(seconds=61))
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            await world.bootstrap.expire_if_due()
+    assert world.on_disk().status(None, now()).state is RootPassword.EXPIRED
+    assert world.told is RootPassword.EXPIRED
+    assert len(caplog.records) == 1
+
+
+async def test_a_tick_before_the_time_does_nothing(tmp_path: Path) -> None:
+    """With a minute to go it can be claimed, and the expiry is on show."""
+    world = World(tmp_path, ttl=60)
+    await world.bootstrap.expire_if_due()
+    assert world.bootstrap.status().expires == (world.record.generated or now()) + timedelta(seconds=60)
+    assert await world.bootstrap.claim("::1") == SECRET
+    await world.bootstrap.expire_if_due()
+    assert world.told is RootPassword.CLAIMED
+
+
+async def test_a_disk_that_cant_expire_complains_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It counts as expired all the same, and goes when the disk is well again."""
+    world = World(tmp_path, ttl=60, generated=now() - timedelta(seconds=61))
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "write_file", full_disk)
+        for _ in range(3):
+            await world.bootstrap.expire_if_due()
+        with pytest.raises(Expired):
+            await world.bootstrap.claim("::1")
+    assert len(caplog.records) == 1
+    assert SECRET in world.record.path.read_text()
+    await world.bootstrap.expire_if_due()
+    assert SECRET not in world.record.path.read_text()
+
+
+def full_disk(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+# --- callers that go away -------------------------------------------------------------------------------------
+
+
+class Slow:
+    """Makes the disk wait in the middle of a write, until told to go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reached, self.go_on = threading.Event(), threading.Event()
+        real = os.fsync
+
+        def fsync(descriptor: int) -> None:
+            self.reached.set()
+            assert self.go_on.wait(10)
+            real(descriptor)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+
+
+async def test_a_claimer_that_hangs_up_in_the_middle(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has begun ends: claimed, with the answer lost; the next caller reads from where."""
+    slow = Slow(monkeypatch)
+    caller = asyncio.create_task(world.bootstrap.claim("10.0.0.1"))
+    await asyncio.to_thread(slow.reached.wait, 10)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    slow.go_on.set()
+    await world.bootstrap.settle()
+    assert world.on_disk().status(None, now()).claimed_from == "10.0.0.1"
+    assert world.told is RootPassword.CLAIMED
+    with pytest.raises(AlreadyClaimed):
+        await world.bootstrap.claim("10.0.0.2")
+
+
+async def test_a_claimer_that_hangs_up_in_the_queue(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not begun is not claimed: the one behind it gets the password."""
+    slow = Slow(monkeypatch)
+    rotation = asyncio.create_task(world.bootstrap.claim("10.0.0.1"))
+    await asyncio.to_thread(slow.reached.wait, 10)
+    queued = asyncio.create_task(world.bootstrap.claim("10.0.0.2"))
+    await asyncio.sleep(0)
+    queued.cancel()
+    slow.go_on.set()
+    assert await rotation == SECRET
+    with pytest.raises(asyncio.CancelledError):
+        await queued
+    with pytest.raises(AlreadyClaimed) as caught:
+        await world.bootstrap.claim("10.0.0.3")
+    assert caught.value.address == "10.0.0.1"
+
+
+async def test_a_rotator_that_hangs_up(world: World) -> None:
+    """The rotation ends without it: devpi and the record agree."""
+    world.devpi.go_on.clear()
+    caller = asyncio.create_task(world.bootstrap.rotate("10.0.0.1"))
+    await world.devpi.asked.wait()
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    world.devpi.go_on.set()
+    await world.bootstrap.settle()
+    assert world.devpi.password != SECRET
+    assert world.on_disk().status(None, now()).claimed_from == "10.0.0.1"
+    assert world.devpi.login_secret == world.secret.secret
+
+
+async def test_a_failure_that_nobody_hears_of(world: World) -> None:
+    """The caller is gone when devpi refuses: no complaint of asyncio's, and the record is as it was."""
+    complaints: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    world.devpi.fails = SetFailed("no", maybe_done=False)
+    world.devpi.go_on.clear()
+    caller = asyncio.create_task(world.bootstrap.rotate("10.0.0.1"))
+    await world.devpi.asked.wait()
+    caller.cancel()
+    await asyncio.wait([caller])
+    world.devpi.go_on.set()
+    await world.bootstrap.settle()
+    assert complaints == []
+    assert await world.bootstrap.claim("10.0.0.2") == SECRET
+
+
+async def test_a_full_disk_is_no_claim(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller is asked to come back, and gets the password when there is room."""
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "write_file", full_disk)
+        with pytest.raises(NotYet, match="No space left"):
+            await world.bootstrap.claim("10.0.0.1")
+    assert world.told is RootPassword.CLAIMABLE
+    assert await world.bootstrap.claim("10.0.0.2") == SECRET
+
+
+# --- rotating -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keep_logins", [False, True])
+async def test_a_rotation(world: World, keep_logins: bool) -> None:
+    """devpi has the new password, recorded before it was asked; logins end, unless they are to be kept."""
+    before = world.secret.secret
+    password = await world.bootstrap.rotate("10.0.0.1", keep_logins=keep_logins)
+    assert len(password) == 32
+    assert password == world.devpi.password != SECRET
+    assert password.encode() in world.devpi.on_disk_when_asked
+    assert password not in world.record.path.read_text()
+    assert world.told is RootPassword.CLAIMED
+    assert world.bootstrap.status().claimed_from == "10.0.0.1"
+    kept = LoginSecret.load_or_generate(world.directory, world.directory).secret
+    if keep_logins:
+        assert (world.devpi.login_secret, kept) == (None, before)
+    else:
+        assert world.devpi.login_secret == kept == world.secret.secret != before
+    with pytest.raises(AlreadyClaimed):
+        await world.bootstrap.claim("10.0.0.2")
+
+
+async def test_nothing_else_while_it_rotates(world: World) -> None:
+    """Claims and rotations meanwhile are to come back, and a tick does not wait."""
+    world.devpi.go_on.clear()
+    rotation = asyncio.create_task(world.bootstrap.rotate("10.0.0.1"))
+    await world.devpi.asked.wait()
+    with pytest.raises(NotYet, match="being changed"):
+        await world.bootstrap.claim("10.0.0.2")
+    with pytest.raises(NotYet, match="being changed"):
+        await world.bootstrap.rotate("10.0.0.2")
+    await asyncio.wait_for(world.bootstrap.expire_if_due(), 1)
+    world.devpi.go_on.set()
+    assert await rotation == world.devpi.password
+
+
+async def test_rotations_at_the_same_instant(world: World) -> None:
+    """One password, and it is the one that devpi has: no answer is void before it is read."""
+    answers = await asyncio.gather(*(world.bootstrap.rotate(f"10.0.0.{n}") for n in range(9)), return_exceptions=True)
+    assert [answer for answer in answers if isinstance(answer, str)] == [world.devpi.password]
+    assert sum(isinstance(answer, NotYet) for answer in answers) == 8
+    assert await world.bootstrap.rotate("10.0.0.9") == world.devpi.password
+
+
+async def test_devpi_refuses_the_password(world: World) -> None:
+    """Certainly not done: everything is as before, also the login secret, and the old one can be claimed."""
+    before = world.secret.secret
+    world.devpi.fails = SetFailed("read-only", maybe_done=False)
+    with pytest.raises(CannotRotate, match="read-only"):
+        await world.bootstrap.rotate("10.0.0.1")
+    assert world.told is RootPassword.CLAIMABLE
+    assert LoginSecret.load_or_generate(world.directory, world.directory).secret == before
+    assert await world.bootstrap.claim("10.0.0.2") == SECRET
+
+
+@pytest.mark.parametrize(
+    "failure", [SetFailed("it ended", maybe_done=True), ConnectionResetError(errno.ECONNRESET, "reset"), TimeoutError()]
+)
+async def test_nobody_knows_whether_devpi_did_it(world: World, failure: Exception) -> None:
+    """Unknown is told as such; a restart has the password that is to be set, and another rotation mends it."""
+    world.devpi.fails = failure
+    with pytest.raises(NotYet, match="rotate again"):
+        await world.bootstrap.rotate("10.0.0.1")
+    assert world.told is RootPassword.UNKNOWN
+    pending = world.on_disk().pending_rotation()
+    assert pending
+    assert pending.encode() in world.devpi.on_disk_when_asked
+    with pytest.raises(NotYet, match="rotate again"):
+        await world.bootstrap.claim("10.0.0.1")
+    world.devpi.fails = SetFailed("no", maybe_done=False)  # the first one may still have been carried out
+    with pytest.raises(NotYet, match="rotate again"):
+        await world.bootstrap.rotate("10.0.0.1")
+    world.devpi.fails = None
+    assert await world.bootstrap.rotate("10.0.0.1") == world.devpi.password
+    assert world.told is RootPassword.CLAIMED
+    assert world.on_disk().pending_rotation() is None
+
+
+@pytest.mark.parametrize(("nth", "error"), [(1, CannotRotate), (2, NotYet), (3, NotYet)])
+async def test_a_disk_that_fills_up_while_it_rotates(
+    world: World, monkeypatch: pytest.MonkeyPatch, nth: int, error: type[Exception]
+) -> None:
+    """At the begin nothing happened; later the record still says what is to be set, and a rotation mends it."""
+    calls = iter(range(1, 100))
+    real = durable.write_file
+
+    def write_file(path: Path, data: bytes) -> None:
+        if next(calls) >= nth:
+            full_disk()
+        real(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "write_file", write_file)
+        with pytest.raises(error, match="No space left"):
+            await world.bootstrap.rotate("10.0.0.1")
+    assert world.told is (RootPassword.CLAIMABLE if nth == 1 else RootPassword.UNKNOWN)
+    assert world.on_disk().pending_rotation() == (None if nth == 1 else world.devpi.password)
+    assert await world.bootstrap.rotate("10.0.0.1") == world.devpi.password
+
+
+@pytest.mark.parametrize(
+    ("running", "role", "error", "word"),
+    [
+        (False, "standalone", NotYet, "does not run"),
+        (True, "replica", CannotRotate, "primary owns the users"),
+        (False, "replica", CannotRotate, "primary owns the users"),
+    ],
+)
+async def test_where_rotating_is_not_possible(
+    world: World, running: bool, role: str, error: type[Exception], word: str
+) -> None:
+    """Nothing is written then."""
+    before = world.record.path.read_bytes()
+    world.bootstrap.devpi_runs(world.devpi if running else None, role)
+    with pytest.raises(error, match=word):
+        await world.bootstrap.rotate("10.0.0.1")
+    assert world.record.path.read_bytes() == before
+
+
+async def test_the_operators_own_login_secret_is_not_renewed(world: World) -> None:
+    """Without keep_logins it is refused, with it the password alone changes."""
+    world.bootstrap.attach(world.record, None)
+    with pytest.raises(CannotRotate, match="--secretfile") as caught:
+        await world.bootstrap.rotate("10.0.0.1")
+    assert "keep_logins" in caught.value.mend
+    assert await world.bootstrap.rotate("10.0.0.1", keep_logins=True) == world.devpi.password
+    assert world.devpi.login_secret is None
+
+
+async def test_no_password_in_the_log(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """Claims and rotations are logged with their address, and without what they told."""
+    with caplog.at_level(logging.DEBUG):
+        told = [await world.bootstrap.claim("10.0.0.1"), await world.bootstrap.rotate("10.0.0.2")]
+    assert "10.0.0.1" in caplog.text
+    assert "10.0.0.2" in caplog.text
+    assert not any(password in caplog.text for password in told)
+
+
+async def test_times_are_utc(world: World) -> None:
+    """What the API tells has a zone."""
+    await world.bootstrap.claim("10.0.0.1")
+    at = world.bootstrap.status().claimed_at
+    assert at is not None
+    assert at.tzinfo is UTC

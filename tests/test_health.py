@@ -1,0 +1,566 @@
+"""`sidecar.health`: what a probe is told, with a devpi-server that is slow, broken or gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import sqlite3
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from sidecar.checks import HttpJudge, ReplicationJudge, judge_events
+from sidecar.devpi.client import DevpiClient, ServerStatus
+from sidecar.health import GATING, Check, CheckStatus, Health, Serving
+from sidecar.lifecycle import Count, Failure, ImportState, ImportStatus, Lifecycle, Phase
+from sidecar.settings import MonitorSettings
+from sidecar.volume import Volume
+from tests.fake_devpi import UUID, FakeDevpi, eventually, status_of
+
+PASS, WARN, FAIL = CheckStatus.PASS, CheckStatus.WARN, CheckStatus.FAIL
+INTERVAL = 0.1
+
+
+@pytest.fixture
+def serverdir(tmp_path: Path) -> Path:
+    """A serverdir with a real SQLite database."""
+    serverdir = tmp_path / "serverdir"
+    (serverdir / ".sidecar").mkdir(parents=True)
+    make_database(serverdir)
+    return serverdir
+
+
+def make_database(serverdir: Path) -> None:
+    with contextlib.closing(sqlite3.connect(serverdir / ".sqlite")) as database:
+        database.execute("create table changelog (serial integer)")
+        database.commit()
+
+
+class World:
+    """A monitor that runs, and the devpi-server that it looks at."""
+
+    def __init__(self, serverdir: Path, settings: MonitorSettings) -> None:
+        self.devpi = FakeDevpi()
+        self.lifecycle = Lifecycle()
+        self.offset = 0.0
+        self.health = Health(self.lifecycle, settings, clock=lambda: time.monotonic() + self.offset)
+        self.serverdir = serverdir
+        self.client: DevpiClient | None = None
+        self.timeout = settings.request_timeout
+        self.task = asyncio.create_task(self.health.run())
+
+    async def serve(self, role: str = "standalone", uuid: str | None = UUID, *, listening: bool = True) -> None:
+        """Go to LAUNCHING and watch a devpi-server."""
+        address = await self.devpi.start()
+        if not listening:
+            await self.devpi.stop()
+        self.client = DevpiClient(address, self.timeout)
+        if self.lifecycle.snapshot.phase is Phase.STARTING:
+            self.lifecycle.enter(Phase.LAUNCHING)
+        self.health.set_root_password(empty=False, allowed=False)
+        self.health.watch(Serving(os.getpid(), self.client, self.serverdir, uuid, role))
+
+    async def ready(self) -> None:
+        """Be ready, as the supervisor makes it."""
+        await asyncio.wait_for(self.health.wait_until_ready(), 5)
+        if self.lifecycle.snapshot.phase is Phase.LAUNCHING:
+            self.lifecycle.enter(Phase.READY)
+
+    def check(self, name: str) -> Check:
+        return next(check for check in self.health.checks() if check.name == name)
+
+    async def sees(self, name: str, status: CheckStatus, seconds: float = 5) -> Check:
+        """The check once it has that status."""
+        await eventually(lambda: self.check(name).status is status, seconds)
+        return self.check(name)
+
+    async def close(self) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+        if self.client is not None:
+            await self.client.close()
+        await self.devpi.stop()
+
+
+SETTINGS = MonitorSettings(interval=INTERVAL, request_timeout=0.15, dead_after=0.6, disk_warn_bytes=1)
+
+
+@pytest.fixture
+async def world(serverdir: Path) -> AsyncIterator[World]:
+    world = World(serverdir, SETTINGS)
+    yield world
+    await world.close()
+
+
+# --- before devpi-server runs ------------------------------------------------------------------------------------
+
+
+async def test_at_first_every_gate_is_closed(world: World) -> None:
+    """Nothing was looked at, so nothing that gates passes."""
+    assert set(GATING) == {check.name for check in world.health.verdict()}
+    assert ["process", "http", "write", "root-password", "replication", "disk", "events"] == [
+        check.name for check in world.health.checks()
+    ]
+
+
+async def test_process_names_the_phase(world: World) -> None:
+    """The reason is what the container is at, with progress."""
+    assert world.check("process").reason == "starting"
+    world.lifecycle.enter(Phase.IMPORTING)
+    assert world.check("process").reason == "importing: none"
+    world.lifecycle.update(imported=ImportStatus(ImportState.LOADING, files=Count(512, 2000)))
+    assert world.check("process").reason == "importing: 512 of 2000 files"
+    world.lifecycle.enter(Phase.LAUNCHING)
+    assert world.check("process").reason == "launching: devpi-server is not started yet"
+    world.lifecycle.enter(Phase.FAILED, Failure("no", "do this"))
+    assert (world.check("process").reason, world.check("process").mend) == ("failed: no", "do this")
+
+
+async def test_readiness_is_seen_at_once(world: World) -> None:
+    """While devpi-server starts it is asked every few milliseconds, whatever the interval is."""
+    await world.serve(listening=False)
+    http = await world.sees("http", FAIL)
+    await eventually(lambda: world.check("http").reason != http.reason)
+    assert world.check("http").reason == "launching: devpi-server is not listening yet"
+    started = time.monotonic()
+    await world.devpi.start()
+    await world.ready()
+    assert time.monotonic() - started < INTERVAL
+    assert world.health.verdict() == ()
+
+
+async def test_not_ready_in_a_phase_that_does_not_serve(world: World) -> None:
+    """Stopping closes the gate at once, though devpi-server still answers."""
+    await world.serve()
+    await world.ready()
+    world.lifecycle.enter(Phase.STOPPING)
+    assert ["process"] == [check.name for check in world.health.verdict()]
+    assert world.check("process").reason == "stopping"
+
+
+async def test_watching_nothing_again(world: World) -> None:
+    """Without a devpi-server nothing is left of what was known of it."""
+    await world.serve()
+    await world.ready()
+    world.health.watch(None)
+    assert {"process", "http", "write", "replication"} == {check.name for check in world.health.verdict()}
+    assert world.check("http").reason == "devpi-server is not running"
+
+
+# --- http: busy is not broken ------------------------------------------------------------------------------------
+
+
+async def test_slow_is_a_warning_until_it_is_dead(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """No answer warns; none for `dead_after` seconds fails; an answer heals; the log hears of each once."""
+    await world.serve()
+    await world.ready()
+    with caplog.at_level(logging.INFO, "sidecar.health"):
+        world.devpi.delay = 60
+        slow = await world.sees("http", WARN)
+        assert slow.reason is not None
+        assert slow.reason.startswith("slow: no answer for")
+        assert world.health.verdict() == ()
+        dead = await world.sees("http", FAIL)
+        assert dead.reason is not None
+        assert dead.reason.startswith("dead: no answer for")
+        assert dead.value is not None
+        assert dead.value >= 0.6
+        world.devpi.delay = 0
+        await world.sees("http", PASS)
+    told = [(r.levelname, r.getMessage().split(": ")[1]) for r in caplog.records if "check http" in r.getMessage()]
+    assert told == [("WARNING", "warn"), ("WARNING", "fail"), ("INFO", "pass again")]
+
+
+async def test_a_slow_answer_passes_as_slow(world: World) -> None:
+    """An answer after more than a second warns, and has the seconds as its value."""
+    judge = HttpJudge(30, 0)
+    verdict = judge.answered(1.5, 1.5)
+    assert (verdict.status, verdict.value, verdict.unit) == (WARN, 1.5, "seconds")
+    assert judge.answered(0.2, 2).status is PASS
+
+
+async def test_slow_looks_do_not_make_the_monitor_stale(world: World) -> None:
+    """The monitor ticks on while an answer is awaited for longer than three intervals."""
+    await world.serve()
+    await world.ready()
+    world.devpi.delay = 60
+    deadline = time.monotonic() + 4 * INTERVAL
+    while time.monotonic() < deadline:
+        assert "stale" not in (world.check("http").reason or "")
+        assert world.health.age() < 2 * INTERVAL
+        await asyncio.sleep(0.01)
+
+
+async def test_polite_503_is_slow(world: World) -> None:
+    """503 with Retry-After is load being shed."""
+    await world.serve()
+    await world.ready()
+    world.devpi.api = lambda: web.Response(status=503, headers={"Retry-After": "1"})
+    assert "503" in ((await world.sees("http", WARN)).reason or "")
+    await world.sees("http", FAIL)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (lambda: web.Response(status=500), "answered 500"),
+        (lambda: web.Response(text="<html>"), "the answer is not JSON"),
+        (lambda: web.json_response({"result": {}}, headers={"X-Devpi-Uuid": "other"}), "another devpi-server"),
+    ],
+)
+async def test_wrong_answers_fail_at_the_second(
+    world: World, answer: Callable[[], web.StreamResponse], reason: str
+) -> None:
+    """One wrong answer warns, a second fails, and says why."""
+    await world.serve()
+    await world.ready()
+    failures = 0
+
+    def wrong() -> web.StreamResponse:
+        nonlocal failures
+        failures += 1
+        return answer()
+
+    world.devpi.api = wrong
+    await world.sees("http", WARN)
+    http = await world.sees("http", FAIL)
+    assert failures == 2
+    assert reason in (http.reason or "")
+
+
+async def test_refused_fails_at_the_second(world: World) -> None:
+    """A server that was there and refuses is dead soon."""
+    await world.serve()
+    await world.ready()
+    await world.devpi.stop()
+    http = await world.sees("http", FAIL)
+    assert http.reason == "connection refused"
+    await world.devpi.start()
+    await world.sees("http", PASS)
+
+
+async def test_since_changes_with_the_status_alone(world: World) -> None:
+    """Since when a check fails doesn't move while the reason's seconds count up."""
+    await world.serve()
+    await world.ready()
+    await world.devpi.stop()
+    first = await world.sees("http", FAIL)
+    calls = world.health._looks
+    await eventually(lambda: not calls)
+    await eventually(lambda: calls)
+    await eventually(lambda: not calls)
+    assert world.check("http").since == first.since
+    assert first.since <= datetime.now(UTC)
+
+
+async def test_process_ended_fails_at_once(world: World) -> None:
+    """The supervisor's word counts before any look; a new child clears it."""
+    await world.serve()
+    await world.ready()
+    world.health.process_ended("devpi-server ended with code 1")
+    assert world.check("process").reason == "devpi-server ended with code 1"
+    assert world.client is not None
+    world.health.watch(Serving(os.getpid(), world.client, world.serverdir, UUID, "standalone"))
+    await world.ready()
+
+
+async def test_a_vanished_process_is_noticed(world: World) -> None:
+    """Where nobody said that the process ended, the monitor sees it."""
+    gone = await asyncio.create_subprocess_exec("true")
+    await gone.wait()
+    await world.serve()
+    await world.ready()
+    assert world.client is not None
+    world.health.watch(Serving(gone.pid, world.client, world.serverdir, UUID, "standalone"))
+    await eventually(lambda: world.check("process").reason == "devpi-server is gone")
+
+
+# --- the monitor itself ------------------------------------------------------------------------------------------
+
+
+async def test_a_monitor_that_stopped_makes_it_stale(world: World) -> None:
+    """Readiness can't outlive its monitor: after three intervals every gate is closed, as stale."""
+    await world.serve()
+    await world.ready()
+    world.task.cancel()
+    await asyncio.wait([world.task])
+    assert world.health.verdict() == ()
+    world.offset = 3 * INTERVAL + 1
+    checks = world.health.checks()
+    assert {FAIL} == {check.status for check in checks if check.gates}
+    assert all((check.reason or "").startswith("stale: ") for check in checks if check.gates)
+    assert world.health.age() == float("inf")
+
+
+async def test_an_unexpected_error_fails_the_check_and_is_logged(
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The monitor survives its own bugs, and never turns one into a pass."""
+    await world.serve()
+    await world.ready()
+
+    async def broken(_self: DevpiClient) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DevpiClient, "api", broken)
+        await eventually(lambda: world.check("http").reason == "internal error")
+        assert "ZeroDivisionError" in caplog.text
+    await world.sees("http", PASS)
+
+
+async def test_look_now(serverdir: Path) -> None:
+    """Asking for a look doesn't wait for the interval."""
+    world = World(serverdir, replace(SETTINGS, interval=60))
+    await world.serve()
+    await world.ready()
+    await world.devpi.stop()
+    world.health.look_now()
+    await world.sees("http", WARN)
+    world.health.look_now()
+    await world.sees("http", FAIL)
+    await world.close()
+
+
+# --- write, disk -------------------------------------------------------------------------------------------------
+
+
+async def test_write_check_leaves_nothing_behind(world: World) -> None:
+    """The file that is written is removed again, also one that a killed look left."""
+    left = world.serverdir / ".sidecar" / "write-check"
+    left.write_text("left")
+    await world.serve()
+    await world.ready()
+    await eventually(lambda: not left.exists())
+    assert list((world.serverdir / ".sidecar").iterdir()) == []
+
+
+async def test_write_check_follows_no_link(serverdir: Path, tmp_path: Path) -> None:
+    """A link in the file's place is removed, and what it points at stays as it is."""
+    target = tmp_path / "target"
+    target.write_text("precious")
+    (serverdir / ".sidecar" / "write-check").symlink_to(target)
+    assert Volume.of(serverdir).look(1).write.status is PASS
+    assert target.read_text() == "precious"
+
+
+async def test_a_removed_serverdir_fails_write(world: World) -> None:
+    """The volume went away: said in the errno's words, with a mend, without a path."""
+    await world.serve()
+    await world.ready()
+    shutil.rmtree(world.serverdir)
+    write = await world.sees("write", FAIL)
+    assert write.reason == "can't write to the serverdir: no such file or directory"
+    assert write.mend is not None
+    assert str(world.serverdir) not in write.reason + write.mend
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced", "overwritten"])
+async def test_a_database_that_is_not_the_same_fails_write(world: World, how: str) -> None:
+    """devpi-server would create an empty database, and serve that: without users, to anybody."""
+    await world.serve()
+    await world.ready()
+    database = world.serverdir / ".sqlite"
+    if how == "overwritten":
+        database.write_bytes(b"\0" * 4096)
+    else:
+        database.rename(database.with_suffix(".away"))
+    if how == "replaced":
+        make_database(world.serverdir)
+    write = await world.sees("write", FAIL)
+    assert "database" in (write.reason or "")
+    assert "/" not in (write.reason or "")
+
+
+async def test_without_a_database_file_there_is_none_to_watch(world: World) -> None:
+    """Another storage than SQLite has no such file."""
+    (world.serverdir / ".sqlite").unlink()
+    await world.serve()
+    await world.ready()
+    assert world.check("write").status is PASS
+
+
+@pytest.fixture
+def tmpfs(tmp_path: Path) -> Iterator[Path]:
+    """A volume of 1 MiB of its own."""
+    mountpoint = tmp_path / "volume"
+    mountpoint.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mountpoint)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip(f"can't mount a tmpfs here: {done.stderr.decode().strip()}")
+    (mountpoint / ".sidecar").mkdir()
+    yield mountpoint
+    subprocess.run(["umount", "-l", str(mountpoint)], check=True)
+
+
+def test_a_full_volume_fails_write(tmpfs: Path) -> None:
+    """No space left: the check fails, with how to mend that, and passes once there is space."""
+    volume = Volume.of(tmpfs)
+    (tmpfs / "ballast").write_bytes(b"")
+    with contextlib.suppress(OSError), (tmpfs / "ballast").open("wb") as ballast:
+        while True:
+            ballast.write(bytes(65536))
+            ballast.flush()
+    seen = volume.look(1)
+    assert seen.write.reason == "can't write to the serverdir: no space left on device"
+    assert "free space" in (seen.write.mend or "")
+    assert (seen.disk.status, seen.disk.value) == (WARN, 0)
+    (tmpfs / "ballast").unlink()
+    assert volume.look(1).write.status is PASS
+
+
+def test_a_read_only_volume_fails_write(tmpfs: Path) -> None:
+    """A volume that was remounted read-only is told as such."""
+    subprocess.run(["mount", "-o", "remount,ro", str(tmpfs)], check=True)
+    assert Volume.of(tmpfs).look(1).write.reason == "can't write to the serverdir: read-only file system"
+
+
+async def test_disk_warns_below_its_limit_and_never_gates(serverdir: Path) -> None:
+    """Little free space is a warning with the free bytes as its value."""
+    world = World(serverdir, replace(SETTINGS, disk_warn_bytes=2**62))
+    await world.serve()
+    await world.ready()
+    disk = await eventually(lambda: world.check("disk").value and world.check("disk"))
+    assert (disk.status, disk.unit, disk.gates) == (WARN, "bytes", False)
+    await world.close()
+
+
+# --- root-password -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("empty", "allowed", "status"), [(None, False, FAIL), (True, False, FAIL), (True, True, WARN), (False, False, PASS)]
+)
+async def test_root_password(world: World, empty: bool | None, allowed: bool, status: CheckStatus) -> None:
+    """An empty root password closes the gate unless that was allowed."""
+    world.health.set_root_password(empty, allowed)
+    assert world.check("root-password").status is status
+    if empty and not allowed:
+        assert "sidecar rotate" in (world.check("root-password").mend or "")
+
+
+async def test_an_empty_root_password_is_logged_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """It fails from the start, and yet is news."""
+    world.health.set_root_password(empty=True, allowed=False)
+    world.health.set_root_password(empty=True, allowed=False)
+    assert [r.levelname for r in caplog.records] == ["WARNING"]
+
+
+# --- replication, events -----------------------------------------------------------------------------------------
+
+
+def replica(**changes: Any) -> ServerStatus:
+    """A replica in sync at the time 1000."""
+    sound = ServerStatus(
+        role="REPLICA",
+        serial=7,
+        event_serial=7,
+        primary_serial=7,
+        update_from_primary_at=990.0,
+        replica_in_sync_at=990.0,
+        replica_init_queue_finished_at=900.0,
+        replication_errors=0,
+    )
+    return replace(sound, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({}, PASS),
+        ({"update_from_primary_at": None}, FAIL),
+        ({"update_from_primary_at": 930.0, "replica_in_sync_at": 999.0}, FAIL),
+        ({"primary_serial": 8}, FAIL),
+        ({"primary_serial": None}, FAIL),
+        ({"replica_init_queue_finished_at": None}, FAIL),
+        ({"replication_errors": 1}, FAIL),
+    ],
+)
+def test_replication_rules(changes: dict[str, Any], status: CheckStatus) -> None:
+    """A replica is ready only when it is in sync, and its primary was heard of within a minute."""
+    assert ReplicationJudge().judge(replica(**changes), 1000).status is status
+
+
+def test_a_replica_that_was_in_sync_may_be_behind_for_a_minute() -> None:
+    """A busy primary is always a serial ahead: that is no reason to take its replica out."""
+    judge = ReplicationJudge()
+    assert judge.judge(replica(), 1000).status is PASS
+    behind = replica(serial=7, primary_serial=9, update_from_primary_at=1059.0)
+    assert judge.judge(behind, 1059).status is WARN
+    assert judge.judge(behind, 1060).status is FAIL
+
+
+async def test_a_replica_becomes_ready_when_it_is_in_sync(world: World) -> None:
+    """Readiness waits for replication."""
+    at = time.time()
+    world.devpi.status = status_of(role="REPLICA", primary_serial=9, update_from_primary_at=at, replication_errors={})
+    await world.serve(role="replica")
+    await eventually(lambda: world.devpi.calls.get("/+status"))
+    assert ["replication"] == [check.name for check in world.health.verdict() if check.name != "write"]
+    world.devpi.status |= {"serial": 9, "replica-init-queue-finished-at": at}
+    await world.ready()
+    world.devpi.status |= {"update-from-primary-at": at - 61}
+    await world.sees("replication", FAIL)
+
+
+async def test_a_primary_tells_its_replicas(world: World) -> None:
+    """On a primary the check passes, with how many replicas ask it."""
+    world.devpi.status |= {"polling_replicas": {"u": {}}}
+    await world.serve(role="primary")
+    await world.ready()
+    await eventually(lambda: world.check("replication").value == 1)
+    assert world.check("replication").status is PASS
+
+
+async def test_a_slow_status_delays_nothing(world: World) -> None:
+    """Readiness doesn't wait for +status, which only warns."""
+    world.devpi.status_delay = 60
+    await world.serve()
+    await world.ready()
+    await world.sees("events", WARN)
+    assert world.health.verdict() == ()
+
+
+EVENTS = ServerStatus(serial=9, event_serial=2, last_commit_timestamp=9_000.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"event_serial": 9}, PASS),
+        ({"event_serial": None}, WARN),
+        ({"last_commit_timestamp": 9_800.0}, PASS),
+        ({}, WARN),
+        ({"event_serial_in_sync_at": 9_900.0, "event_serial_timestamp": 9_990.0}, PASS),
+        ({"event_serial_in_sync_at": 9_900.0, "event_serial_timestamp": 9_690.0}, WARN),
+        ({"event_serial_in_sync_at": 9_900.0}, WARN),
+        ({"event_serial_in_sync_at": 6_000.0, "event_serial_timestamp": 9_990.0}, WARN),
+        ({"primary_serial": 20, "replica_in_sync_at": 9_900.0}, PASS),
+    ],
+)
+def test_event_rules(changes: dict[str, Any], status: CheckStatus) -> None:
+    """devpi's own rules for its event processing, at the time 10000."""
+    verdict = judge_events(replace(EVENTS, **changes), 10_000)
+    assert verdict.status is status
+    assert verdict.reason is None or verdict.status is WARN
+
+
+async def test_events_warn_and_never_gate(world: World) -> None:
+    """Events that lie behind for long are shown, with the lag."""
+    world.devpi.status = status_of(serial=9, event_serial=2, event_serial_timestamp=1.0, event_serial_in_sync_at=1.0)
+    await world.serve()
+    await world.ready()
+    await eventually(lambda: world.check("events").value == 7)
+    assert (world.check("events").status, world.check("events").gates) == (WARN, False)
+    assert world.health.verdict() == ()

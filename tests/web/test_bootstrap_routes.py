@@ -1,0 +1,302 @@
+"""`/bootstrap`: the claim, rotating, and who may do it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from sidecar.bootstrap import AlreadyClaimed, CannotRotate, NotYet
+from sidecar.root_password import RootPasswordFile
+from sidecar.web import guard
+from sidecar.web.keys import GUARD
+from tests.web.conftest import ADMIN, PASSWORD, TOKEN, Site
+
+CLAIM = "/bootstrap/root-password"
+ROTATE = "/bootstrap/rotate"
+ROUTES = [("GET", "/bootstrap"), ("POST", CLAIM), ("POST", ROTATE)]
+
+
+async def test_claim_once(site: Site) -> None:
+    """The password, once; then 410 with when and from where."""
+    site.generate_password()
+    first = await site.ask("POST", CLAIM, headers=ADMIN)
+    assert (first.status, first.json) == (200, {"user": "root", "password": PASSWORD})
+    assert first.headers["Cache-Control"] == "no-store"
+    again = await site.ask("POST", CLAIM, headers=ADMIN)
+    assert again.status == 410
+    assert again.headers["Content-Type"].startswith("application/problem+json")
+    assert (again.json["title"], again.json["status"]) == ("already claimed", 410)
+    assert again.json["claimed_from"] == "127.0.0.1"
+    assert again.json["claimed_at"].endswith("Z")
+    assert PASSWORD not in again.body.decode()
+
+
+async def test_claims_at_the_same_instant(site: Site) -> None:
+    """Exactly one of many gets it."""
+    site.generate_password()
+    answers = await asyncio.gather(*(site.ask("POST", CLAIM, headers=ADMIN) for _ in range(10)))
+    assert [200] + [410] * 9 == sorted(answer.status for answer in answers)
+
+
+async def test_x_forwarded_for_is_not_believed(site: Site) -> None:
+    """Who claimed is told from the connection: anybody can write a header."""
+    site.generate_password()
+    await site.ask("POST", CLAIM, headers=ADMIN | {"X-Forwarded-For": "10.9.8.7", "Forwarded": "for=10.9.8.7"})
+    status = await site.ask("GET", "/bootstrap", headers=ADMIN)
+    assert status.json["root_password"]["claimed_from"] == "127.0.0.1"
+
+
+async def test_get_never_reveals(site: Site) -> None:
+    """What there is to claim, not the thing itself."""
+    site.generate_password()
+    answer = await site.ask("GET", "/bootstrap", headers=ADMIN)
+    assert answer.json["root_password"]["state"] == "claimable"
+    assert answer.json["root_password"]["generated"].endswith("Z")
+    assert PASSWORD not in answer.body.decode()
+    answer = await site.ask("GET", CLAIM, headers=ADMIN)
+    assert (answer.status, answer.headers["Allow"]) == (405, "OPTIONS, POST")
+    assert (await site.ask("POST", CLAIM, headers=ADMIN)).status == 200
+
+
+async def test_claim_before_promotion(site: Site) -> None:
+    """503, with Retry-After."""
+    answer = await site.ask("POST", CLAIM, headers=ADMIN)
+    assert (answer.status, answer.json["title"]) == (503, "not yet")
+    assert int(answer.headers["Retry-After"]) >= 1
+
+
+async def test_nothing_to_claim(site: Site) -> None:
+    """404 where the operator gave the password."""
+    record = RootPasswordFile(site.folder / "root-password")
+    record.write_given()
+    site.bootstrap.attach(record, None)
+    answer = await site.ask("POST", CLAIM, headers=ADMIN)
+    assert (answer.status, answer.json["title"]) == (404, "nothing to claim")
+
+
+@pytest.mark.parametrize("claim_ttl", [60.0])
+async def test_expired(site: Site) -> None:
+    """410 with that reason; only rotating helps."""
+    record = RootPasswordFile(site.folder / "root-password")
+    record.write_generated(PASSWORD, datetime.now(UTC) - timedelta(seconds=61))
+    site.bootstrap.attach(record, None)
+    answer = await site.ask("POST", CLAIM, headers=ADMIN)
+    assert (answer.status, answer.json["title"]) == (410, "expired")
+    assert "rotat" in answer.json["detail"]
+
+
+async def test_a_client_that_hangs_up_changes_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has begun ends, though nobody reads the answer."""
+    began, done = asyncio.Event(), asyncio.Event()
+
+    async def claim(address: str) -> str:
+        began.set()
+        await asyncio.sleep(0.05)
+        done.set()
+        return PASSWORD
+
+    monkeypatch.setattr(site.bootstrap, "claim", claim)
+    _, writer = await asyncio.open_connection("127.0.0.1", site.web.port)
+    writer.write(f"POST {CLAIM} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
+    await asyncio.wait_for(began.wait(), 5)
+    writer.transport.abort()
+    await asyncio.wait_for(done.wait(), 5)
+    assert (await site.get("/livez")).status == 200
+
+
+# --- rotating ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "kept"),
+    [
+        ("", b"", False),
+        ("", b"{}", False),
+        ("", b'{"keep_logins": true}', True),
+        ("", b'{"keep_logins": false}', False),
+        ("?keep_logins=true", b"", True),
+        ("?keep_logins=0", b"", False),
+    ],
+)
+async def test_rotate(site: Site, monkeypatch: pytest.MonkeyPatch, query: str, body: bytes, kept: bool) -> None:
+    """A new password, once; logins end unless told otherwise."""
+    calls: list[Any] = []
+
+    async def rotate(address: str, *, keep_logins: bool = False) -> str:
+        calls.append((address, keep_logins))
+        return "new"
+
+    monkeypatch.setattr(site.bootstrap, "rotate", rotate)
+    answer = await site.ask("POST", ROTATE + query, headers=ADMIN, data=body)
+    assert (answer.status, answer.json) == (200, {"user": "root", "password": "new"})
+    assert calls == [("127.0.0.1", kept)]
+
+
+@pytest.mark.parametrize(
+    ("query", "body"),
+    [
+        ("?keep_logins=maybe", b""),
+        ("", b"{"),
+        ("", b"[]"),
+        ("", b'{"keep_logins": 1}'),
+        ("", b'{"keep_login": true}'),
+        ("", b"\xff"),
+        ("", b"[" * 4000),
+    ],
+)
+async def test_rotate_with_an_unreadable_wish(site: Site, query: str, body: bytes) -> None:
+    """400, and nothing is rotated: guessing would end all logins or leave them."""
+    answer = await site.ask("POST", ROTATE + query, headers=ADMIN, data=body)
+    assert (answer.status, answer.json["status"]) == (400, 400)
+
+
+async def test_rotate_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """409 with the mend where it can't be; 503 while devpi-server doesn't run."""
+
+    async def rotate(address: str, *, keep_logins: bool = False) -> str:
+        raise CannotRotate("this is a replica", "rotate at the primary")
+
+    assert (await site.ask("POST", ROTATE, headers=ADMIN)).status == 503
+    monkeypatch.setattr(site.bootstrap, "rotate", rotate)
+    answer = await site.ask("POST", ROTATE, headers=ADMIN)
+    assert (answer.status, answer.json["mend"]) == (409, "rotate at the primary")
+
+
+async def test_an_unknown_claimer(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim whose address isn't known is told all the same; Retry-After is a whole second at least."""
+
+    async def claim(address: str) -> str:
+        raise AlreadyClaimed(datetime(2026, 1, 2, tzinfo=UTC), None)
+
+    async def rotate(address: str, *, keep_logins: bool = False) -> str:
+        raise NotYet("soon", 0.2)
+
+    monkeypatch.setattr(site.bootstrap, "claim", claim)
+    monkeypatch.setattr(site.bootstrap, "rotate", rotate)
+    assert (await site.ask("POST", CLAIM, headers=ADMIN)).json["claimed_from"] is None
+    assert (await site.ask("POST", ROTATE, headers=ADMIN)).headers["Retry-After"] == "1"
+
+
+# --- who may -----------------------------------------------------------------------------------------------------
+
+WRONG = [
+    {},
+    {"Authorization": ""},
+    {"Authorization": "Bearer"},
+    {"Authorization": "Bearer wrong-token-wrong"},
+    {"Authorization": f"Basic {TOKEN}"},
+    {"Authorization": TOKEN},
+    {"Authorization": f"Bearer {TOKEN[:-1]}"},
+    {"Authorization": f"Bearer {TOKEN}x"},
+    {"Authorization": "Bearer " + "x" * 5000},
+    {"Authorization": "Bearer tökén-of-the-admin"},
+]
+
+
+@pytest.mark.parametrize("headers", WRONG)
+async def test_wrong_tokens(site: Site, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]) -> None:
+    """401 with WWW-Authenticate on every admin route, and the password stays claimable."""
+    monkeypatch.setattr(guard, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(guard, "LONGEST_DELAY", 0.002)
+    site.generate_password()
+    for method, path in ROUTES:
+        answer = await site.ask(method, path, headers=headers)
+        assert answer.status == 401
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+        assert answer.json["status"] == 401
+    assert (await site.ask("POST", CLAIM, headers=ADMIN)).status == 200
+
+
+async def test_a_token_in_latin1_bytes(site: Site) -> None:
+    """Bytes that aren't UTF-8 are a wrong token, no error."""
+    sent = f"POST {CLAIM} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAuthorization: Bearer ".encode()
+    answer = await site.raw(sent + b"t\xf6k\xe9n\xff\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 401 ")
+
+
+async def test_before_the_token_is_known(site: Site) -> None:
+    """The sidecar listens before the serverdir with its token is open: 503 then, and nobody is slowed down."""
+    site.bootstrap._token = None
+    answer = await site.ask("GET", "/bootstrap", headers=ADMIN)
+    assert (answer.status, answer.json["title"]) == (503, "not yet")
+    assert "Retry-After" in answer.headers
+    assert site.web.runner.app[GUARD].rejected == 0
+
+
+async def test_two_tokens_are_none(site: Site) -> None:
+    """A proxy may look at one, and this at the other."""
+    sent = f"GET /bootstrap HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n".encode()
+    assert (await site.raw(sent + b"\r\n")).startswith(b"HTTP/1.1 200 ")
+    answer = await site.raw(sent + b"Authorization: Bearer other\r\n\r\n")
+    assert answer.split(b" ")[1] in {b"400", b"401"}
+
+
+async def test_the_scheme_is_case_insensitive(site: Site) -> None:
+    """As RFC 9110 has it."""
+    assert (await site.ask("GET", "/bootstrap", headers={"Authorization": f"bearer {TOKEN}"})).status == 200
+
+
+async def test_wrong_tokens_are_slowed_down_and_counted(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """The second wrong one waits longer than the first; the right one never waits."""
+    wrong = {"Authorization": "Bearer guess"}
+    seconds = []
+    for _ in range(2):
+        started = time.monotonic()
+        assert (await site.ask("GET", "/bootstrap", headers=wrong)).status == 401
+        seconds.append(time.monotonic() - started)
+    assert seconds[0] >= 0.1
+    assert seconds[1] >= 0.19
+    started = time.monotonic()
+    assert (await site.ask("GET", "/bootstrap", headers=ADMIN)).status == 200
+    assert time.monotonic() - started < 0.1
+    assert site.web.runner.app[GUARD].rejected == 2
+    assert ["wrong admin token from 127.0.0.1 (1 wrong ones so far)"] == [r.getMessage() for r in caplog.records]
+    assert "guess" not in caplog.text
+
+
+async def test_a_flood_of_wrong_tokens(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond a number of waiting ones there is 429 at once, and admins still get through."""
+    monkeypatch.setattr(guard, "HELD_BACK", 2)
+    monkeypatch.setattr(guard, "FIRST_DELAY", 0.3)
+    wrong = {"Authorization": "Bearer guess"}
+    flood = [asyncio.create_task(site.ask("GET", "/bootstrap", headers=wrong)) for _ in range(5)]
+    done, _ = await asyncio.wait(flood, return_when=asyncio.FIRST_COMPLETED)
+    early = done.pop().result()
+    assert (early.status, early.headers["Retry-After"]) == (429, "2")
+    assert (await site.ask("GET", "/bootstrap", headers=ADMIN)).status == 200
+    statuses = sorted([answer.status for answer in await asyncio.gather(*flood)])
+    assert statuses == [401, 401, 429, 429, 429]
+
+
+def test_delays_grow_decay_and_are_bounded() -> None:
+    """Doubled up to a longest one, halved with time, for a bounded number of sources."""
+    at = 1000.0
+    the_guard = guard.Guard(lambda _: False, lambda: at)
+    delays = [the_guard._next_delay("a") for _ in range(7)]
+    assert delays == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0])
+    at += 3 * guard.HALF_LIFE
+    assert the_guard._next_delay("a") == pytest.approx(0.5)
+    for number in range(2 * guard.SOURCES):
+        the_guard._next_delay(str(number))
+    assert len(the_guard._delays) == guard.SOURCES
+
+
+def test_an_ipv6_network_is_one_source() -> None:
+    """One host has a whole /64 to guess from."""
+    assert guard._network("2001:db8::1") == guard._network("2001:db8::ffff:2")
+    assert guard._network("2001:db8:0:1::1") != guard._network("2001:db8::1")
+    assert guard._network("10.0.0.1") != guard._network("10.0.0.2")
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"), [("http://evil.example", 403), ("null", 403), ("http://127.0.0.1:{port}", 200)]
+)
+async def test_pages_of_other_origins(site: Site, origin: str, status: int) -> None:
+    """A browser that another site's page made to post is refused."""
+    site.generate_password()
+    headers = ADMIN | {"Origin": origin.format(port=site.web.port)}
+    assert (await site.ask("POST", CLAIM, headers=headers)).status == status

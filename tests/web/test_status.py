@@ -1,0 +1,135 @@
+"""`/status`."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+import pytest
+
+from sidecar.lifecycle import (
+    Archive,
+    Count,
+    DevpiInfo,
+    Failure,
+    ImportFailure,
+    ImportState,
+    ImportStatus,
+    Phase,
+    RootPassword,
+    RootPasswordStatus,
+)
+from sidecar.web.shapes import public
+from tests.web.conftest import PASSWORD, TOKEN, Site
+
+AT = datetime(2026, 11, 22, 10, 20, 30, 456000, tzinfo=UTC)
+
+
+async def test_status_at_first(site: Site) -> None:
+    """Every field is there from the start."""
+    answer = await site.get("/status")
+    assert answer.status == 200
+    assert answer.json["phase"] == "starting"
+    assert answer.json["import"]["state"] == "none"
+    assert answer.json["root_password"]["state"] == "unknown"
+    assert answer.json["devpi"] is None
+    assert answer.json["sidecar"] == {"version": "1.2.3"}
+
+
+async def test_status_of_an_import(site: Site) -> None:
+    """The shape that clients rely on."""
+    site.lifecycle.enter(Phase.IMPORTING)
+    site.lifecycle.update(
+        imported=ImportStatus(
+            state=ImportState.LOADING,
+            archives=(Archive("backup.bz2", 1, "ab"),),
+            files=Count(512, 2000),
+            projects=Count(1, 2),
+            rate=180.512,
+            eta_seconds=8.24,
+            started=AT,
+        )
+    )
+    answer = await site.get("/status")
+    assert answer.json["phase"] == "importing"
+    assert [p["phase"] for p in answer.json["phases"]] == ["starting", "importing"]
+    imported = answer.json["import"]
+    assert imported["state"] == "loading"
+    assert imported["archives"] == [{"name": "backup.bz2", "bytes": 1, "sha256": "ab"}]
+    assert imported["files"] == {"done": 512, "total": 2000}
+    assert (imported["rate"], imported["eta_seconds"], imported["error"]) == (180.5, 8.2, None)
+    assert imported["started"] == "2026-11-22T10:20:30.456Z"
+    assert {"users", "indexes", "projects", "files", "bytes"} <= imported.keys()
+
+
+async def test_status_of_a_failed_import(site: Site) -> None:
+    """Which archive, which member, why, and the mend; no path of the disk."""
+    site.lifecycle.enter(Phase.IMPORTING)
+    error = ImportFailure(
+        "can't read '/srv/secret place/x'", "look at /srv/secret", "backup.bz2", "alice/dev/x-1.tar.gz"
+    )
+    site.lifecycle.update(imported=ImportStatus(ImportState.FAILED, error=error))
+    site.lifecycle.enter(
+        Phase.FAILED, Failure("the import failed: /srv/secret/y", "chown /srv/secret; see GET /status")
+    )
+    answer = await site.get("/status")
+    assert answer.json["import"]["error"] == {
+        "archive": "backup.bz2",
+        "member": "alice/dev/x-1.tar.gz",
+        "reason": "can't read <path>",
+        "mend": "look at <path>",
+    }
+    assert answer.json["failure"] == {"reason": "the import failed: <path>", "mend": "chown <path>; see GET /status"}
+    for path in ("/readyz", "/readyz/process", "/health"):
+        assert b"secret" not in (await site.get(path)).body
+
+
+async def test_status_of_devpi(site: Site) -> None:
+    """Version, role, plugins; a unix socket's path is nobody's business."""
+    site.lifecycle.update(
+        devpi=DevpiInfo("6.20.3", "primary", ("http://0.0.0.0:3141", "unix:/run/devpi.sock"), (("devpi-web", "5.0"),))
+    )
+    assert (await site.get("/status")).json["devpi"] == {
+        "version": "6.20.3",
+        "role": "primary",
+        "addresses": ["http://0.0.0.0:3141", "unix"],
+        "plugins": [{"name": "devpi-web", "version": "5.0"}],
+        "serial": None,
+        "backlog": None,
+    }
+
+
+@pytest.mark.parametrize("state", list(RootPassword))
+async def test_root_password_state(site: Site, state: RootPassword) -> None:
+    """Every state by its name, with when; never from where, never the value."""
+    site.lifecycle.update(root_password=RootPasswordStatus(state, changed=AT, claimed_from="10.0.3.7"))
+    answer = await site.get("/status")
+    assert answer.json["root_password"]["state"] == state.value
+    assert b"10.0.3.7" not in answer.body
+    assert (answer.json["root_password"]["claimed_at"] is not None) is (state is RootPassword.CLAIMED)
+
+
+async def test_no_secret_in_any_anonymous_answer(site: Site) -> None:
+    """Neither the password nor the token."""
+    site.generate_password()
+    for path in ("/", "/livez?verbose", "/readyz?verbose", "/health", "/status", "/bootstrap"):
+        answer = await site.get(path)
+        assert PASSWORD.encode() not in answer.body
+        assert TOKEN.encode() not in answer.body
+        assert not re.search(rb"/tmp|/srv|/var", answer.body)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("the file /var/lib/devpi/.sqlite is gone", "the file <path> is gone"),
+        ("can't read '/a b/c': no", "can't read <path>: no"),
+        ("path=/etc/passwd, and (/tmp/x)", "path=<path>, and (<path>)"),
+        ("alice/dev/x and/or http://h:1/p", "alice/dev/x and/or http://h:1/p"),
+        ("POST /bootstrap/rotate", "POST /bootstrap/rotate"),
+        (None, None),
+    ],
+)
+def test_public(text: str | None, told: str | None) -> None:
+    """Absolute paths are masked, members, URLs and our own routes are not."""
+    assert public(text) == told
