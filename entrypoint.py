@@ -1,0 +1,52 @@
+"""The container's command: `python entrypoint.py [devpi-server flags]`, or a tool of devpi's in their place.
+
+Prepares a devpi-server state directory, runs devpi-server on it, and beside it the sidecar that tells how it is.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+from sidecar import settings
+from sidecar.exits import ExitCode
+
+
+def main(arguments: list[str]) -> int:
+    """Run. Returns the exit code, see `sidecar.exits`."""
+    try:
+        given = settings.from_environ(os.environ)
+    except settings.SettingsError as error:
+        for problem in error.problems:
+            sys.stderr.write(f"error: {problem}\n")
+        return ExitCode.SETTINGS
+    environ = settings.child_environment(os.environ)
+    if arguments and not arguments[0].startswith("-"):
+        if arguments[0] != "devpi-server":
+            from sidecar import tools
+
+            return tools.run(arguments, given, environ)
+        arguments = arguments[1:]
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop_early)  # until the event loop takes them; as PID 1 they would be lost
+
+    # devpi takes longest to import, so its process is started before anything else is
+    from sidecar.devpi.child import Child
+
+    child = Child(environ)
+    from sidecar import container
+
+    return container.run(given, arguments, child)
+
+
+def _stop_early(_number: int, _frame: FrameType | None) -> NoReturn:
+    """Nothing has been touched yet; the child dies with this process."""
+    sys.exit(ExitCode.STOPPED)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

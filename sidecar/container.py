@@ -1,0 +1,132 @@
+"""Everything put together: the objects of one container's life, its signals, its port, and its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from importlib.metadata import PackageNotFoundError, version
+
+from sidecar import logs
+from sidecar.bootstrap import Bootstrap
+from sidecar.credentials import CredentialsError
+from sidecar.devpi.child import Child
+from sidecar.exits import Exit, ExitCode
+from sidecar.health import Health
+from sidecar.lifecycle import Failure, Lifecycle, Phase
+from sidecar.rundir import RuntimeDir
+from sidecar.settings import Settings
+from sidecar.supervisor import Supervisor
+from sidecar.web.app import Context, make_app
+from sidecar.web.server import serve
+
+log = logging.getLogger(__name__)
+
+
+def run(settings: Settings, flags: list[str], child: Child) -> int:
+    """Live one container's life. Returns its exit code."""
+    os.umask(0o077)
+    logs.configure(settings.log)
+    try:
+        return asyncio.run(_live(settings, flags, child))
+    except Exit as error:
+        log.error("%s; %s", error.reason, error.mend)
+        return error.code
+    except Exception:
+        log.critical("the sidecar has failed", exc_info=True)
+        return ExitCode.INTERNAL
+    finally:
+        sys.stdout.flush()
+
+
+async def _live(settings: Settings, flags: list[str], child: Child) -> int:
+    for name in settings.ignored_service_links:
+        log.warning("%s is of a Kubernetes service link, and ignored; set enableServiceLinks: false", name)
+    async with _reaped(child), _runtime_dir(settings) as runtime:
+        lifecycle = Lifecycle()
+        health = Health(lifecycle, settings.monitor)
+        bootstrap = Bootstrap(lifecycle, settings.credentials.claim_ttl)
+        supervisor = Supervisor(settings, flags, child, lifecycle, health, bootstrap, runtime)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
+        context = Context(lifecycle, health, bootstrap, supervisor.tick_age, _version())
+        async with _listening(settings, context, runtime):
+            try:
+                await supervisor.run()
+            except Exit as error:
+                lifecycle.enter(Phase.FAILED, Failure(error.reason, error.mend))
+                raise
+            return ExitCode.STOPPED
+
+
+@contextlib.asynccontextmanager
+async def _reaped(child: Child) -> AsyncIterator[None]:
+    """Reap every child of this process, and leave none behind."""
+    reap = _Reaper(child)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, reap)
+    reap()  # what ended before the handler was there
+    try:
+        yield
+    finally:
+        child.signal(signal.SIGKILL)
+        await child.exited()
+
+
+@contextlib.asynccontextmanager
+async def _runtime_dir(settings: Settings) -> AsyncIterator[RuntimeDir]:
+    try:
+        runtime = RuntimeDir.open(settings.runtime_dir)
+    except CredentialsError as error:
+        raise Exit(ExitCode.NOT_WRITABLE, error.reason, error.mend) from error
+    try:
+        yield runtime
+    finally:
+        runtime.close()
+
+
+@contextlib.asynccontextmanager
+async def _listening(settings: Settings, context: Context, runtime: RuntimeDir) -> AsyncIterator[None]:
+    host, port = settings.listen.host, settings.listen.port
+    try:
+        server = await serve(make_app(context), host, port)
+    except OSError as error:
+        raise Exit(
+            ExitCode.PORT_IN_USE,
+            f"the sidecar can't listen on {host}:{port}: {error.strerror or error}",
+            "free the port, or set SIDECAR_HOST and SIDECAR_PORT",
+        ) from error
+    try:
+        runtime.write_state(host, server.port)
+        log.info("the sidecar listens on %s:%d", host, server.port)
+        yield
+    finally:
+        await server.stop()
+
+
+class _Reaper:
+    """Reaps every child of this process: its own, and as PID 1 whoever is left behind by others."""
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+
+    def __call__(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self._child.pid:
+                self._child.reaped(status)
+
+
+def _version() -> str:
+    try:
+        return version("devpi-sidecar")
+    except PackageNotFoundError:
+        return "unknown"

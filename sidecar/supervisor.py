@@ -1,0 +1,326 @@
+"""The life of the container, from top to bottom: understand, open, prepare, launch, serve; and the way down.
+
+Everything here happens on the event loop; what touches the disk for long happens in a thread or in the child.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NoReturn
+
+from sidecar import durable, imports
+from sidecar.bootstrap import Bootstrap
+from sidecar.credentials import AdminToken, CredentialsError, secure_directory
+from sidecar.devpi.child import Child, ChildEnded
+from sidecar.devpi.client import DevpiClient
+from sidecar.devpi.messages import (
+    CannotListen,
+    Configure,
+    Configured,
+    Done,
+    Drain,
+    Listening,
+    Refused,
+    Serve,
+)
+from sidecar.exits import Exit, ExitCode
+from sidecar.health import Health, Serving
+from sidecar.initial_state import ImportFailed, InitialState, import_record
+from sidecar.lifecycle import DevpiInfo, Lifecycle, Phase
+from sidecar.login_secret import LoginSecret, copy_given_secret
+from sidecar.root_password import RootPasswordFile
+from sidecar.rundir import RuntimeDir
+from sidecar.serverdir import Content, Serverdir, Storage
+from sidecar.settings import DEFAULT_SERVERDIR, Settings
+
+log = logging.getLogger(__name__)
+
+_TICK = 1.0
+"""Seconds between two ticks, by which `/livez` knows that this is alive."""
+_PATIENCE = 2.0
+"""Seconds that devpi-server has to end after its drain, and again after SIGTERM, before it is killed."""
+
+
+class Supervisor:
+    """Owns the child and the serverdir, and moves the lifecycle on."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        flags: list[str],
+        child: Child,
+        lifecycle: Lifecycle,
+        health: Health,
+        bootstrap: Bootstrap,
+        runtime: RuntimeDir,
+    ) -> None:
+        self._settings = settings
+        self._flags = flags
+        self._child = child
+        self._lifecycle = lifecycle
+        self._health = health
+        self._bootstrap = bootstrap
+        self._runtime = runtime
+        self._stop_asked = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._client: DevpiClient | None = None
+        self._serves = False
+        self._serverdir: Serverdir | None = None
+        self._ticked = time.monotonic()
+
+    def stop(self) -> None:
+        """Ask for a clean stop; asking again cuts it short."""
+        if self._stop_asked.is_set():
+            self._hurry.set()
+        self._stop_asked.set()
+
+    def tick_age(self) -> float:
+        """Seconds since the last tick."""
+        return time.monotonic() - self._ticked
+
+    async def run(self) -> None:
+        """Live until a stop is asked for. Raises Exit for every other end."""
+        story = asyncio.create_task(self._story(), name="story")
+        stop = asyncio.create_task(self._stop_asked.wait(), name="stop")
+        eternal = [
+            asyncio.create_task(self._child.listen(), name="listener to the child"),
+            asyncio.create_task(self._health.run(), name="monitor"),
+            asyncio.create_task(self._tick(), name="tick"),
+        ]
+        tasks: list[asyncio.Task[object]] = [story, stop, *eternal]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if story.done():
+                story.result()
+            elif stop.done():
+                story.cancel()
+                await asyncio.wait([story])
+                await self._stop()
+            else:
+                ended = next(task for task in eternal if task.done())
+                log.critical("the %s has ended, which it never should", ended.get_name(), exc_info=ended.exception())
+                raise Exit(ExitCode.INTERNAL, f"the sidecar's {ended.get_name()} has ended", "tell us, with the log")
+        finally:
+            self._child.signal(signal.SIGKILL)
+            await self._child.exited()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if self._client is not None:
+                await self._client.close()
+
+    # --- the story ----------------------------------------------------------------------------------------------
+
+    async def _story(self) -> None:
+        try:
+            configured = await self._understand()
+            if configured is None:
+                return
+            serverdir = await self._open(configured)
+            root_hash = await self._prepare(serverdir)
+            await self._launch(serverdir, configured, root_hash)
+            self._devpi_ended(await self._child.exited())
+        except ImportFailed:
+            self._child.signal(signal.SIGKILL)  # its memory is of no use to anybody
+            await asyncio.Event().wait()  # alive and not ready, the reason on show, until a stop is asked for
+        except ChildEnded as error:
+            self._devpi_ended(error.code)
+        except CredentialsError as error:
+            raise Exit(ExitCode.DAMAGED, error.reason, error.mend) from error
+
+    async def _understand(self) -> Configured | None:
+        """Have devpi's parser, in the child, understand the flags; None: they asked for a text, which is printed."""
+        serverdir = self._settings.serverdir
+        await self._child.send(
+            Configure(
+                flags=self._flags,
+                serverdir=None if serverdir is None else str(serverdir),
+                default_serverdir=str(DEFAULT_SERVERDIR),
+                port=self._settings.devpi_port,
+                restrict_modify=self._settings.restrict_modify,
+            )
+        )
+        answer = await self._child.expect(Configured, Refused, Done)
+        if isinstance(answer, Refused):
+            raise Exit(ExitCode.SETTINGS, answer.reason, answer.mend)
+        if isinstance(answer, Done):
+            return None
+        self._lifecycle.update(devpi=DevpiInfo(answer.version, addresses=tuple(answer.addresses)))
+        return answer
+
+    async def _open(self, configured: Configured) -> Serverdir:
+        """Lock the serverdir, and clear up what an earlier run left in it."""
+        serverdir = self._serverdir = Serverdir(Path(configured.serverdir), Storage(configured.storage))
+        self._child.hand_over_lock(await asyncio.to_thread(serverdir.open))
+        await asyncio.to_thread(secure_directory, serverdir.own)
+        if done := await asyncio.to_thread(serverdir.recover):
+            log.warning("%s", done)
+        token = await asyncio.to_thread(
+            AdminToken.load_or_generate, serverdir.own / "admin-token", self._settings.credentials.admin_token
+        )
+        self._bootstrap.set_token(token)
+        self._runtime.write_token(token)
+        return serverdir
+
+    async def _prepare(self, serverdir: Serverdir) -> str | None:
+        """Make the first state where there is none. Returns the digest of root's hash, where it is known."""
+        content = await asyncio.to_thread(serverdir.examine)
+        given = self._settings.credentials.root_password
+        if content is Content.EMPTY:
+            if serverdir.storage.database is None:
+                raise Exit(
+                    ExitCode.SETTINGS,
+                    f"the storage {serverdir.storage.name!r} is not in the serverdir, so it can't be made in staging",
+                    "initialise it by hand (devpi-init or devpi-import), then start this",
+                )
+            first = InitialState(serverdir, self._child, self._lifecycle, self._settings.imports, given)
+            return (await first.make()).root_hash
+        if content is Content.FOREIGN:
+            log.warning("the serverdir holds a devpi state that was not made here; it is taken over as it is")
+            await asyncio.to_thread(serverdir.adopt)
+        if given is not None:
+            log.info("the serverdir holds data: root's password stays what it is, the given one is not used")
+        if kept := await asyncio.to_thread(imports.load, import_record(serverdir)):
+            self._lifecycle.update(imported=kept[0])
+        return await asyncio.to_thread(_read_text, serverdir.own / "root-hash")
+
+    async def _launch(self, serverdir: Serverdir, configured: Configured, root_hash: str | None) -> None:
+        """Have the child become devpi-server, and wait until it truly answers."""
+        self._lifecycle.enter(Phase.LAUNCHING)
+        record = await asyncio.to_thread(RootPasswordFile(serverdir.own / "root-password.json").load)
+        own_secret = None
+        if configured.secretfile is None:
+            own_secret = await asyncio.to_thread(LoginSecret.load_or_generate, serverdir.own, serverdir.path)
+            if record.rotating and not record.pending_keeps_logins:
+                await asyncio.to_thread(own_secret.renew)
+            secretfile = await asyncio.to_thread(own_secret.place, self._runtime.path)
+        else:
+            secretfile = await asyncio.to_thread(copy_given_secret, Path(configured.secretfile), self._runtime.path)
+        await self._child.send(
+            Serve(
+                secretfile=str(secretfile),
+                cheap_derivation=own_secret is not None and own_secret.derivation == "cheap",
+                tmpdir=str(serverdir.tmp),
+                known_root_hash=root_hash,
+                new_root_password=record.pending_rotation(),
+            )
+        )
+        self._serves = True
+        said = await self._child.expect(Listening, CannotListen)
+        if isinstance(said, CannotListen):
+            addresses = ", ".join(configured.addresses)
+            raise Exit(
+                ExitCode.PORT_IN_USE,
+                f"devpi-server can't listen on {addresses}: {said.reason}",
+                "free the port, or choose another one with --port",
+            )
+        if record.rotating:
+            await asyncio.to_thread(record.recover_rotation)
+            log.warning("finished a change of root's password that an earlier run had begun: it can be claimed")
+        self._bootstrap.attach(record, own_secret)
+        plugins = tuple((name, version) for name, version in configured.plugins)
+        await self._watch(serverdir, DevpiInfo(configured.version, plugins=plugins), said)
+
+    async def _watch(self, serverdir: Serverdir, devpi: DevpiInfo, said: Listening) -> None:
+        """Tell everybody that devpi-server listens, and be ready when it truly answers."""
+        devpi = replace(devpi, role=said.role, addresses=tuple(said.addresses))
+        self._lifecycle.update(devpi=devpi)
+        empty = said.root_password in ("empty", "absent")
+        self._health.set_root_password(empty, self._settings.credentials.allow_empty_root)
+        setter = _Setter(self._child, serverdir, self._runtime, self._health, self._settings)
+        if said.root_hash is not None:
+            await setter.keep_root_hash(said.root_hash)
+        self._client = DevpiClient(said.addresses[0], self._settings.monitor.request_timeout)
+        self._health.watch(Serving(self._child.pid, self._client, serverdir.path, said.uuid, said.role))
+        self._bootstrap.devpi_runs(setter, said.role)
+        await self._health.wait_until_ready()
+        self._lifecycle.enter(Phase.READY)
+        log.info("ready: devpi-server %s serves on %s", devpi.version, ", ".join(said.addresses))
+
+    def _devpi_ended(self, code: int) -> NoReturn:
+        """devpi-server ended by itself: its code becomes the container's."""
+        if code < 0:
+            name = signal.Signals(-code).name
+            hint = ", most likely for want of memory" if code == -signal.SIGKILL else ""
+            reason, code = f"devpi-server was ended by {name}{hint}", 128 - code
+        else:
+            reason, code = f"devpi-server ended by itself with code {code}", code or 1
+        self._health.process_ended(reason)
+        raise Exit(code, reason, "its own log above says why")
+
+    # --- the way down -------------------------------------------------------------------------------------------
+
+    async def _stop(self) -> None:
+        """Not ready at once; then let what runs finish, and end."""
+        was = self._lifecycle.snapshot.phase
+        self._lifecycle.enter(Phase.STOPPING)
+        self._bootstrap.devpi_runs(None, "standalone")
+        if self._serves and was is not Phase.FAILED:
+            log.info("stopping: %.0f s for load balancers, then up to %.0f s for running transfers", *self._patience())
+            await self._within(self._settings.stop.delay, asyncio.Event().wait())
+            await self._child.send(Drain(self._settings.stop.grace))
+            await self._within(self._settings.stop.grace + _PATIENCE, self._child.exited())
+            self._child.signal(signal.SIGTERM)
+            await self._within(_PATIENCE, self._child.exited())
+        self._child.signal(signal.SIGKILL)
+        await self._child.exited()
+        self._health.watch(None)
+        if self._serverdir is not None:
+            await asyncio.to_thread(self._serverdir.clear_up)
+        log.info("stopped")
+
+    def _patience(self) -> tuple[float, float]:
+        return self._settings.stop.delay, self._settings.stop.grace
+
+    async def _within(self, seconds: float, what: Awaitable[object]) -> None:
+        """Wait for `what`, at most `seconds`, and no longer than until a second stop is asked for."""
+        waits = {asyncio.ensure_future(what), asyncio.ensure_future(self._hurry.wait())}
+        _, pending = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+
+    async def _tick(self) -> None:
+        while True:
+            self._ticked = time.monotonic()
+            await self._bootstrap.expire_if_due()
+            await asyncio.sleep(_TICK)
+
+
+@dataclass(frozen=True)
+class _Setter:
+    """Sets root's password in the running devpi-server, for `Bootstrap`."""
+
+    child: Child
+    serverdir: Serverdir
+    runtime: RuntimeDir
+    health: Health
+    settings: Settings
+
+    async def set_root_password(self, password: str, login_secret: bytes | None) -> None:
+        """See `bootstrap.PasswordSetter`."""
+        if login_secret is not None:
+            await asyncio.to_thread(durable.write_file, self.runtime.path / "login-secret", login_secret, sync=False)
+        root_hash = await self.child.set_root_password(password, secretfile_changed=login_secret is not None)
+        self.health.set_root_password(False, self.settings.credentials.allow_empty_root)
+        if root_hash is not None:
+            await self.keep_root_hash(root_hash)
+
+    async def keep_root_hash(self, root_hash: str) -> None:
+        """Remember that this hash is not the empty password's, so that the next start need not find out."""
+        with contextlib.suppress(OSError):  # it costs that start a quarter of a second, no more
+            await asyncio.to_thread(durable.write_file, self.serverdir.own / "root-hash", root_hash.encode())
+
+
+def _read_text(path: Path) -> str | None:
+    try:
+        content = durable.read_file(path, 1024)
+    except OSError:
+        return None
+    return None if content is None else content.decode(errors="replace")

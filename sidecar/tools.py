@@ -1,0 +1,117 @@
+"""`entrypoint.py TOOL …`: devpi's own tools, and anything else, run in the sidecar's place; never past the lock."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sidecar.exits import Exit, ExitCode
+from sidecar.settings import DEFAULT_SERVERDIR, Settings
+
+if TYPE_CHECKING:
+    from devpi_server.config import Config, MyArgumentParser
+
+LOCKED = {
+    "devpi-init": "devpi_server.init:init",
+    "devpi-import": "devpi_server.importexport:import_",
+    "devpi-passwd": "devpi_server.passwd:passwd",
+    "devpi-fsck": "devpi_server.fsck:fsck",
+}
+"""Tools that must have the serverdir to themselves."""
+BESIDE = {"devpi-export": "devpi_server.importexport:export"}
+"""Tools that may run beside a server, as its own user: they rewrite `.nodeinfo`."""
+_MAKES_STATE = ("devpi-init", "devpi-import")
+
+
+def run(arguments: list[str], settings: Settings, environ: Mapping[str, str]) -> int:
+    """Become the command, or run devpi's tool in this process. Returns the exit code, if it returns."""
+    name = arguments[0]
+    env = dict(environ)
+    if not env.get("DEVPISERVER_SERVERDIR"):
+        env["DEVPISERVER_SERVERDIR"] = str(settings.serverdir or DEFAULT_SERVERDIR)
+    if name in LOCKED or name in BESIDE:
+        return _devpi_tool(arguments, env)
+    try:
+        os.execvpe(name, arguments, env)  # noqa: S606 - what the operator asked for
+    except OSError as error:
+        sys.stderr.write(f"error: can't run {name!r}: {error.strerror}\n")
+        return 127 if isinstance(error, FileNotFoundError) else 126
+
+
+def _devpi_tool(arguments: list[str], env: Mapping[str, str]) -> int:
+    """Run one of devpi's tools, with the serverdir that its own parser finds locked or its owner checked."""
+    os.environ.clear()
+    os.environ.update(env)
+    os.umask(0o077)
+    from importlib import import_module
+
+    from devpi_server.main import CommandRunner
+
+    name = arguments[0]
+    guard = _lock if name in LOCKED else _check_owner
+    state = _Unfinished(name)
+    parse: Any = CommandRunner.get_config
+
+    def get_config(runner: CommandRunner, argv: list[str], parser: MyArgumentParser) -> Config:
+        config: Config = parse(runner, argv, parser)
+        guard(config.server_path)
+        if name in _MAKES_STATE and not config.nodeinfo_path.exists():
+            state.begin(config.server_path)
+        return config
+
+    CommandRunner.get_config = get_config  # type: ignore[method-assign]
+    module, function = (LOCKED | BESIDE)[name].split(":")
+    sys.argv = arguments
+    try:
+        code = getattr(import_module(module), function)()
+    except Exit as error:
+        sys.stderr.write(f"error: {error.reason}; {error.mend}\n")
+        return error.code
+    if not code:
+        state.end()
+    return int(code or 0)
+
+
+def _lock(serverdir: Path) -> None:
+    """Hold the serverdir's lock until this process ends. Raises Exit."""
+    from sidecar.serverdir import Serverdir, Storage
+
+    Serverdir(serverdir, Storage("sqlite")).open()
+
+
+def _check_owner(serverdir: Path) -> None:
+    try:
+        owner = serverdir.stat()
+    except OSError:
+        return  # devpi says what is wrong with it
+    if owner.st_uid != os.geteuid():
+        raise Exit(
+            ExitCode.NOT_WRITABLE,
+            f"the serverdir belongs to uid {owner.st_uid}, and this runs as uid {os.geteuid()}: devpi-export would "
+            "rewrite .nodeinfo so that the server can't read it any more",
+            f"run it as that user (docker exec --user {owner.st_uid} …)",
+        )
+
+
+class _Unfinished:
+    """Marks a serverdir while a tool makes a state in it: devpi would serve what a killed one leaves behind."""
+
+    def __init__(self, tool: str) -> None:
+        self._tool = tool
+        self._mark: Path | None = None
+
+    def begin(self, serverdir: Path) -> None:
+        from sidecar import durable
+
+        self._mark = serverdir.absolute() / ".sidecar" / "tool.json"
+        durable.write_file(self._mark, json.dumps({"tool": self._tool}).encode())
+
+    def end(self) -> None:
+        from sidecar import durable
+
+        if self._mark is not None:
+            durable.remove(self._mark)
