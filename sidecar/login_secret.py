@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import logging
 import os
 import secrets
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from typing import Literal, cast
 
 from sidecar import durable, locate
 from sidecar.credentials import LIMIT, LOGIN_SECRET, CredentialsDamaged, CredentialsError, read_secret
+
+log = logging.getLogger(__name__)
 
 Origin = Literal["generated", "adopted"]
 Derivation = Literal["cheap", "devpi"]
@@ -101,6 +104,53 @@ class LoginSecret:
             raise CredentialsDamaged(f"the login secret ({path.name}) is of an unknown kind", mend)
         _check(secret, f"the login secret ({path.name})", mend)
         return cls(secret, cast(Origin, origin), cast(Derivation, derivation), path)
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedSecret:
+    """The login secret where devpi-server reads it."""
+
+    path: Path
+    derivation: Derivation
+    own: LoginSecret | None
+    """None: it is the operator's own (--secretfile), and can't be renewed here."""
+
+
+def place_secret(
+    sidecar_dir: Path, serverdir: Path, runtime_dir: Path, *, given: Path | None, is_random: bool, renew: bool
+) -> PlacedSecret:
+    """Put the login secret where devpi-server may read it, `given` or the one kept in `sidecar_dir`.
+
+    `is_random`: the operator says so of a secret that was not generated here. `renew`: end all logins, where the
+    secret is ours. The choice of the derivation is written beside the secret, and a change of it is logged: it ends
+    all logins, and parts a replica from its primary. Raises `CredentialsError` and OSError.
+    """
+    own = None
+    if given is None:
+        own = LoginSecret.load_or_generate(sidecar_dir, serverdir)
+        if renew:
+            own.renew()
+        path = own.place(runtime_dir)
+    else:
+        path = copy_given_secret(given, runtime_dir)
+    cheap = is_random or (own is not None and own.derivation == "cheap")
+    placed = PlacedSecret(path, "cheap" if cheap else "devpi", own)
+    _note_derivation(sidecar_dir / "derivation", placed.derivation)
+    return placed
+
+
+def _note_derivation(path: Path, derivation: Derivation) -> None:
+    before = durable.read_file(path, LIMIT)
+    if before == derivation.encode():
+        return
+    if before is not None:
+        log.warning(
+            "devpi-server's keys are derived from the login secret in another way than before (%s, it was %s): "
+            "all logins have ended, and a primary and its replicas must be set alike",
+            derivation,
+            before.decode(errors="replace"),
+        )
+    durable.write_file(path, derivation.encode())
 
 
 def copy_given_secret(source: Path, runtime_dir: Path) -> Path:

@@ -125,6 +125,10 @@ class CredentialSettings:
     """The bearer token of the admin routes (SIDECAR_ADMIN_TOKEN, SIDECAR_ADMIN_TOKEN_FILE)."""
     claim_ttl: float | None = None
     """Seconds after which an unclaimed root password is thrown away; None: never (SIDECAR_CLAIM_TTL)."""
+    secret_is_random: bool = False
+    """The login secret that you bring (--secretfile, or the serverdir's .secret) has 256 random bits, as
+    devpi-gen-secret makes them: devpi need not stretch it for 10 CPU-seconds and 512 MiB. The same on a primary and
+    its replicas (SIDECAR_SECRET_IS_RANDOM)."""
     allow_empty_root: bool = False
     """Let an empty root password found in existing data pass (SIDECAR_ALLOW_EMPTY_ROOT)."""
 
@@ -217,6 +221,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
             root_password=read.secret("DEVPI_PASSWORD", _password),
             admin_token=read.secret("SIDECAR_ADMIN_TOKEN", _token),
             claim_ttl=read.value("SIDECAR_CLAIM_TTL", _positive_duration, base.credentials.claim_ttl),
+            secret_is_random=read.value("SIDECAR_SECRET_IS_RANDOM", _switch, base.credentials.secret_is_random),
             allow_empty_root=read.value("SIDECAR_ALLOW_EMPTY_ROOT", _switch, base.credentials.allow_empty_root),
         ),
         log=LogSettings(

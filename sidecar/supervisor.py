@@ -34,7 +34,7 @@ from sidecar.exits import Exit, ExitCode
 from sidecar.health import Health, Serving
 from sidecar.initial_state import ImportFailed, InitialState, import_record
 from sidecar.lifecycle import DevpiInfo, Lifecycle, Phase
-from sidecar.login_secret import LoginSecret, copy_given_secret
+from sidecar.login_secret import place_secret
 from sidecar.root_password import RootPasswordFile
 from sidecar.rundir import RuntimeDir
 from sidecar.serverdir import Content, Serverdir, Storage
@@ -195,18 +195,19 @@ class Supervisor:
         """Have the child become devpi-server, and wait until it truly answers."""
         self._lifecycle.enter(Phase.LAUNCHING)
         record = await asyncio.to_thread(RootPasswordFile(serverdir.own / "root-password.json").load)
-        own_secret = None
-        if configured.secretfile is None:
-            own_secret = await asyncio.to_thread(LoginSecret.load_or_generate, serverdir.own, serverdir.path)
-            if record.rotating and not record.pending_keeps_logins:
-                await asyncio.to_thread(own_secret.renew)
-            secretfile = await asyncio.to_thread(own_secret.place, self._runtime.path)
-        else:
-            secretfile = await asyncio.to_thread(copy_given_secret, Path(configured.secretfile), self._runtime.path)
+        secret = await asyncio.to_thread(
+            place_secret,
+            serverdir.own,
+            serverdir.path,
+            self._runtime.path,
+            given=None if configured.secretfile is None else Path(configured.secretfile),
+            is_random=self._settings.credentials.secret_is_random,
+            renew=record.rotating and not record.pending_keeps_logins,
+        )
         await self._child.send(
             Serve(
-                secretfile=str(secretfile),
-                cheap_derivation=own_secret is not None and own_secret.derivation == "cheap",
+                secretfile=str(secret.path),
+                cheap_derivation=secret.derivation == "cheap",
                 tmpdir=str(serverdir.tmp),
                 known_root_hash=root_hash,
                 new_root_password=record.pending_rotation(),
@@ -224,7 +225,7 @@ class Supervisor:
         if record.rotating:
             await asyncio.to_thread(record.recover_rotation)
             log.warning("finished a change of root's password that an earlier run had begun: it can be claimed")
-        self._bootstrap.attach(record, own_secret)
+        self._bootstrap.attach(record, secret.own)
         plugins = tuple((name, version) for name, version in configured.plugins)
         await self._watch(serverdir, DevpiInfo(configured.version, plugins=plugins), said)
 

@@ -68,6 +68,7 @@ class Child:
         self._socket.setblocking(False)
         self._exited: asyncio.Future[int] | None = None
         self._answer: asyncio.Future[RootPasswordSet] | None = None
+        self._fell_silent = False
         self._heard: asyncio.Queue[Message | None] = asyncio.Queue()
         self.on_progress: Callable[[Progress], None] = lambda progress: None
         """Called, in the event loop, with each report of an import."""
@@ -119,6 +120,7 @@ class Child:
                         self._answer.set_result(answer)
                 case message:
                     self._heard.put_nowait(message)
+        self._fell_silent = True
         self._heard.put_nowait(None)
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(SetFailed("devpi-server has ended", maybe_done=True))
@@ -140,6 +142,8 @@ class Child:
 
     async def set_root_password(self, password: str, *, secretfile_changed: bool) -> str | None:
         """Change root's password in the running devpi-server; the digest of its new hash. Raises SetFailed."""
+        if self._fell_silent:
+            raise SetFailed("devpi-server has ended", maybe_done=False)
         self._answer = asyncio.get_running_loop().create_future()
         await self.send(SetRootPassword(password, secretfile_changed))
         try:

@@ -123,8 +123,7 @@ def unsupported(version: str) -> Refused | None:
         return None
     low, high = (".".join(map(str, bound)) for bound in SUPPORTED)
     return Refused(
-        f"devpi-server {version} is installed, and this devpi-sidecar knows {low} "
-        f"up to below {high}",
+        f"devpi-server {version} is installed, and this devpi-sidecar knows {low} up to below {high}",
         "install a devpi-server in that range, or a devpi-sidecar that knows this one",
     )
 
