@@ -1,0 +1,110 @@
+"""It starts, serves and survives a crowd of logins under the memory limit of a small pod."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.integration.container import ROOT, Container, request, wait_for
+from tests.integration.test_admission import ask
+
+LIMIT = 192 * 2**20
+LOGINS = 50
+
+
+class Cgroup:
+    """A memory cgroup of this test's own, version 1 or 2."""
+
+    def __init__(self, name: str) -> None:
+        v1 = Path("/sys/fs/cgroup/memory")
+        self.v1 = v1.is_dir()
+        self.path = (v1 if self.v1 else Path("/sys/fs/cgroup")) / name
+        self.path.mkdir()
+        (self.path / ("memory.limit_in_bytes" if self.v1 else "memory.max")).write_text(str(LIMIT))
+
+    @property
+    def peak(self) -> int:
+        """Bytes at the most so far, page cache included."""
+        return int((self.path / ("memory.max_usage_in_bytes" if self.v1 else "memory.peak")).read_text())
+
+    @property
+    def oom_kills(self) -> int:
+        """Processes that the kernel killed for want of memory."""
+        text = (self.path / ("memory.oom_control" if self.v1 else "memory.events")).read_text()
+        return int(next(line.split()[1] for line in text.splitlines() if line.startswith("oom_kill ")))
+
+    def remove(self) -> None:
+        """Its processes have ended."""
+        wait_for(lambda: not (self.path / "cgroup.procs").read_text(), "an empty cgroup")
+        self.path.rmdir()
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Cgroup]:
+    """A cgroup of 192 MiB; skips where none can be made."""
+    try:
+        made = Cgroup(f"devpi-sidecar-test-{os.getpid()}")
+    except OSError as error:
+        pytest.skip(f"no memory cgroup can be made here: {error}")
+    yield made
+    with suppress(OSError):
+        made.remove()
+
+
+def test_192_mib(container: Callable[..., Container], cgroup: Cgroup) -> None:
+    """First start, an upload's worth of work, and 50 logins at once: nothing is killed, and everybody gets an answer."""
+    enter = f'echo $$ > "{cgroup.path}/cgroup.procs" && exec "$@"'
+    small = container(command=("/bin/sh", "-c", enter, "sh", sys.executable, str(ROOT / "entrypoint.py")))
+    small.start().wait_ready()
+    password = small.claim()
+    port = int(small.devpi.rpartition(":")[2])
+    body = json.dumps({"user": "root", "password": password})
+    with ThreadPoolExecutor(LOGINS) as pool:
+        answers = list(pool.map(lambda _: ask(port, "POST", "/+login", {}, body)[0], range(LOGINS)))
+    assert Counter(answers)[200] >= 1
+    assert set(answers) <= {200, 503}
+    assert small.login("root", password) == 200
+    assert small.get("/readyz").status == 200
+    assert cgroup.oom_kills == 0
+    assert cgroup.peak <= LIMIT
+    assert request(f"{small.devpi}/+api").status == 200
+    assert small.stop() == 0
+
+
+def test_an_importer_that_is_killed_for_memory_says_so(container: Callable[..., Container], cgroup: Cgroup) -> None:
+    """An export too large for the limit fails, with that reason on `/status`; the sidecar lives on."""
+    export = cgroup_filling_export(container().home)
+    enter = f'echo $$ > "{cgroup.path}/cgroup.procs" && exec "$@"'
+    small = container("small", command=("/bin/sh", "-c", enter, "sh", sys.executable, str(ROOT / "entrypoint.py")))
+    small.init_dir.mkdir()
+    subprocess.run(["tar", "-cf", small.init_dir / "export.tar", "-C", export, "."], check=True)
+    status = small.start().wait_phase("failed", "ready")
+    assert status["phase"] == "failed"
+    assert "memory" in status["import"]["error"]["reason"]
+    assert small.get("/livez").status == 200
+    assert small.get("/readyz").status == 503
+    assert small.stop() == 0
+
+
+def cgroup_filling_export(home: Path) -> Path:
+    """An export whose dataindex.json takes more memory, once parsed, than the limit."""
+    export = home / "export"
+    export.mkdir()
+    metadata = {f"key{number}": [str(number), str(-number)] for number in range(900_000)}
+    index = {
+        "indexconfig": {"type": "stage", "bases": []},
+        "projects": {"big": {"1.0": {"name": "big", "version": "1.0", **metadata}}},
+        "files": [],
+    }
+    data = {"dumpversion": "2", "users": {"alice": {"pwhash": None}}, "indexes": {"alice/dev": index}}
+    (export / "dataindex.json").write_text(json.dumps(data))
+    return export

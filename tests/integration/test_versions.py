@@ -1,0 +1,53 @@
+"""The oldest and the newest devpi-server that the launcher knows from the inside; and one that it does not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sidecar.devpi.launcher import SUPPORTED
+from tests.integration.container import Container
+
+OLDEST = "6.20.0"
+TOO_OLD = "6.19.3"
+
+
+@pytest.fixture(scope="module")
+def devpi_server(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Installs a version of devpi-server into a folder of its own; its dependencies are the environment's."""
+
+    def install(version: str) -> Path:
+        target = tmp_path_factory.mktemp(f"devpi-server-{version}")
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target)]
+        subprocess.run([*command, f"devpi-server=={version}"], check=True)
+        return target
+
+    return install
+
+
+def test_oldest_supported(container: Callable[..., Container], devpi_server: Callable[[str], Path]) -> None:
+    """It initialises, serves, logs in, rotates and stops with the oldest release of the range."""
+    assert tuple(map(int, OLDEST.split(".")))[:2] == SUPPORTED[0]
+    old = container(env={"PYTHONPATH": str(devpi_server(OLDEST))}).start().wait_ready()
+    assert old.status()["devpi"]["version"] == OLDEST
+    password = old.claim()
+    assert old.login("root", password) == 200
+    answer = old.post("/bootstrap/rotate")
+    assert answer.status == 200
+    assert old.login("root", password) == 401
+    assert old.login("root", answer.json["password"]) == 200
+    assert old.stop() == 0
+    assert old.start().wait_ready().login("root", answer.json["password"]) == 200
+
+
+def test_unsupported_is_refused(container: Callable[..., Container], devpi_server: Callable[[str], Path]) -> None:
+    """An older one is named, with what is known, before anything on disk is touched."""
+    refused = container(env={"PYTHONPATH": str(devpi_server(TOO_OLD))}).start()
+    assert refused.wait_end() == 2
+    assert f"devpi-server {TOO_OLD} is installed" in refused.log
+    assert "6.20 up to below 7" in refused.log
+    assert not refused.serverdir.exists()
