@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 import signal
 import time
 from collections.abc import Awaitable
@@ -18,6 +19,7 @@ from typing import NoReturn
 from sidecar import durable, imports
 from sidecar.bootstrap import Bootstrap
 from sidecar.credentials import AdminToken, CredentialsError, secure_directory
+from sidecar.devpi import quiet
 from sidecar.devpi.child import Child, ChildEnded
 from sidecar.devpi.client import DevpiClient
 from sidecar.devpi.messages import (
@@ -71,6 +73,7 @@ class Supervisor:
         self._stop_asked = asyncio.Event()
         self._hurry = asyncio.Event()
         self._client: DevpiClient | None = None
+        self._look_secret = secrets.token_hex(16)
         self._serves = False
         self._serverdir: Serverdir | None = None
         self._ticked = time.monotonic()
@@ -210,6 +213,7 @@ class Supervisor:
                 cheap_derivation=secret.derivation == "cheap",
                 tmpdir=str(serverdir.tmp),
                 known_root_hash=root_hash,
+                look_secret=self._look_secret,
                 new_root_password=record.pending_rotation(),
             )
         )
@@ -238,7 +242,8 @@ class Supervisor:
         setter = _Setter(self._child, serverdir, self._runtime, self._health, self._settings)
         if said.root_hash is not None:
             await setter.keep_root_hash(said.root_hash)
-        self._client = DevpiClient(said.addresses[0], self._settings.monitor.request_timeout)
+        headers = {quiet.HEADER: self._look_secret}
+        self._client = DevpiClient(said.addresses[0], self._settings.monitor.request_timeout, headers)
         self._health.watch(Serving(self._child.pid, self._client, serverdir.path, said.uuid, said.role))
         self._bootstrap.devpi_runs(setter, said.role)
         await self._health.wait_until_ready()

@@ -113,12 +113,15 @@ class ServerStatus:
 class DevpiClient:
     """Asks one devpi-server; each question over a connection of its own. To be used on one event loop."""
 
-    def __init__(self, address: str, timeout: float) -> None:
+    def __init__(self, address: str, timeout: float, headers: Mapping[str, str] | None = None) -> None:
         """`address` is `http://host:port` or `unix:/path`; `timeout` is in seconds, for a whole answer.
+
+        Each request carries `headers`.
 
         Raises ValueError for any other address.
         """
         self._timeout = timeout
+        self._headers = dict(headers or {})
         self._session: aiohttp.ClientSession | None = None
         self._socket: str | None = None
         if address.startswith("unix:"):
@@ -185,6 +188,7 @@ class DevpiClient:
                 "Accept": "application/json",
                 "Accept-Encoding": "identity",
                 "User-Agent": "devpi-sidecar",
+                **self._headers,
             },
             timeout=aiohttp.ClientTimeout(total=self._timeout),
             trust_env=False,

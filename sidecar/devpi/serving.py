@@ -28,6 +28,7 @@ from sidecar.devpi.messages import (
     SetRootPassword,
 )
 from sidecar.devpi.preparation import digest, is_hash_of_empty
+from sidecar.devpi.quiet import QuietLooks, WsgiApp
 from sidecar.exits import ExitCode
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class SidecarPlugin:
         """devpi's hook: called once the state is open."""
         self._xom = xom
 
-    def serve(self, app: object, **kwargs: object) -> None:
+    def serve(self, app: WsgiApp, **kwargs: object) -> None:
         """What devpi calls instead of `waitress.serve`: look at root, listen, tell the sidecar, take requests."""
         from waitress.server import create_server
 
@@ -96,7 +97,7 @@ class SidecarPlugin:
             self._set_root_password(self._request.new_root_password)
         root, root_hash = self._look_at_root()
         try:
-            server = create_server(app, **kwargs)
+            server = create_server(QuietLooks(app, self._request.look_secret), **kwargs)
         except OSError as error:
             self.bind_error = error
             end_cleanly()

@@ -1,0 +1,34 @@
+"""Keeps the sidecar's own looks at devpi-server out of devpi's log, which has a line for every request."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+HEADER = "X-Devpi-Sidecar-Look"
+"""Carries a secret of this run, so that nobody else can stay out of the log."""
+
+WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+class QuietLooks:
+    """A WSGI app around devpi's, and the filter of its log."""
+
+    def __init__(self, app: WsgiApp, secret: str) -> None:
+        self._app = app
+        self._secret = secret.encode()
+        self._thread = threading.local()
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(self._shows)
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Hand the request on; devpi handles it in this thread."""
+        said = environ.pop("HTTP_" + HEADER.upper().replace("-", "_"), "")
+        self._thread.look = hmac.compare_digest(said.encode("latin-1"), self._secret)
+        return self._app(environ, start_response)
+
+    def _shows(self, record: logging.LogRecord) -> bool:
+        return record.levelno > logging.INFO or not getattr(self._thread, "look", False)
