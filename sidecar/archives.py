@@ -48,8 +48,18 @@ class Limits:
 class ImportRefused(Exception):
     """An export that won't be imported: where, why, and what mends it. Names no path on disk."""
 
-    def __init__(self, reason: str, mend: str, archive: str | None = None, member: str | None = None) -> None:
-        super().__init__(reason, mend, archive, member)  # all of them, so that it can be pickled
+    def __init__(
+        self,
+        reason: str,
+        mend: str,
+        archive: str | None = None,
+        member: str | None = None,
+        *,
+        circumstances: bool = False,
+    ) -> None:
+        super().__init__(reason, mend, archive, member)
+        self.circumstances = circumstances
+        """It was for want of disk, not for what is in the archive: another try may succeed."""
         self.reason = reason
         self.mend = mend
         self.archive = _printable(archive)

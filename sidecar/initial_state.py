@@ -70,17 +70,17 @@ class InitialState:
         answer = await self._child.expect(Prepared, PrepareFailed)
         if isinstance(answer, PrepareFailed):
             await asyncio.to_thread(self._serverdir.discard)
-            code = ExitCode.NOT_WRITABLE if answer.disk else ExitCode.INTERNAL
+            code = ExitCode.NOT_WRITABLE if answer.circumstances else ExitCode.INTERNAL
             raise Exit(code, f"the initialisation failed: {answer.reason}", answer.mend)
         await asyncio.to_thread(self._promote, answer, "initialised")
         return answer
 
     async def _import(self, found: archives.Found) -> Prepared:
-        fingerprint = [[each.name, each.bytes, each.mtime_ns] for each in found.sources]
+        fingerprint = self._fingerprint(found)
         self._lifecycle.enter(Phase.IMPORTING)
         earlier = await asyncio.to_thread(imports.load, self._record)
         if earlier and earlier[0].state is ImportState.FAILED and earlier[1] == fingerprint:
-            log.warning("the archives are those of the import that failed before: it is not tried again")
+            log.warning("archives and settings are those of the import that failed before: it is not tried again")
             raise await self._failed(earlier[0], fingerprint, earlier[0].error)
         tracker = imports.Tracker(ImportStatus(ImportState.PENDING, started=now()))
         self._lifecycle.update(imported=tracker.status)
@@ -100,7 +100,7 @@ class InitialState:
         answer = await self._child.expect(Prepared, PrepareFailed)
         if isinstance(answer, PrepareFailed):
             failure = ImportFailure(answer.reason, answer.mend, answer.archive, answer.member)
-            raise await self._failed(tracker.status, fingerprint, failure)
+            raise await self._failed(tracker.status, [] if answer.circumstances else fingerprint, failure)
         self._lifecycle.update(imported=replace(tracker.status, state=ImportState.PROMOTING, current=None))
         status = tracker.end(ImportState.COMPLETED)
         await asyncio.to_thread(imports.save, self._record, status, fingerprint)
@@ -108,6 +108,12 @@ class InitialState:
         self._lifecycle.update(imported=status)
         log.info("imported %d files of %d projects", status.files.done, status.projects.done)
         return answer
+
+    def _fingerprint(self, found: archives.Found) -> list[list[Any]]:
+        """All that decides whether an import can succeed: where it is that of a failed one, another try is in vain."""
+        given = [self._given is not None, self._settings.allow_unverified, *_limits(self._settings).values()]
+        devpi = self._lifecycle.snapshot.devpi
+        return [given, [devpi and devpi.version], *([e.name, e.bytes, e.mtime_ns] for e in found.sources)]
 
     def _promote(self, prepared: Prepared, origin: str) -> None:
         record = RootPasswordFile(self._serverdir.staged_record)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import logging
 import os
@@ -117,13 +118,21 @@ class PlacedSecret:
 
 
 def place_secret(
-    sidecar_dir: Path, serverdir: Path, runtime_dir: Path, *, given: Path | None, is_random: bool, renew: bool
+    sidecar_dir: Path,
+    serverdir: Path,
+    runtime_dir: Path,
+    *,
+    given: Path | None,
+    is_random: bool,
+    renew: bool,
+    own_derivation: bool,
 ) -> PlacedSecret:
     """Put the login secret where devpi-server may read it, `given` or the one kept in `sidecar_dir`.
 
     `is_random`: the operator says so of a secret that was not generated here. `renew`: end all logins, where the
-    secret is ours. The choice of the derivation is written beside the secret, and a change of it is logged: it ends
-    all logins, and parts a replica from its primary. Raises `CredentialsError` and OSError.
+    secret is ours. `own_derivation`: the operator chose devpi's --argon2-* himself. The choice of the derivation is
+    written beside the secret, and a change of it is logged: it ends all logins, and parts a replica from its primary.
+    Raises `CredentialsError` and OSError.
     """
     own = None
     if given is None:
@@ -135,22 +144,24 @@ def place_secret(
         path = copy_given_secret(given, runtime_dir)
     cheap = is_random or (own is not None and own.derivation == "cheap")
     placed = PlacedSecret(path, "cheap" if cheap else "devpi", own)
-    _note_derivation(sidecar_dir / "derivation", placed.derivation)
+    _note_derivation(sidecar_dir / "derivation", path.read_bytes(), "flags" if own_derivation else placed.derivation)
     return placed
 
 
-def _note_derivation(path: Path, derivation: Derivation) -> None:
-    before = durable.read_file(path, LIMIT)
-    if before == derivation.encode():
+def _note_derivation(path: Path, secret: bytes, derivation: str) -> None:
+    noted = f"{hashlib.sha256(secret).hexdigest()[:16]} {derivation}"
+    before = (durable.read_file(path, LIMIT) or b"").decode(errors="replace")
+    if before == noted:
         return
-    if before is not None:
+    of, _, earlier = before.partition(" ")
+    if of == noted.partition(" ")[0]:  # the same secret; with a new one, logins end anyhow
         log.warning(
             "devpi-server's keys are derived from the login secret in another way than before (%s, it was %s): "
             "all logins have ended, and a primary and its replicas must be set alike",
             derivation,
-            before.decode(errors="replace"),
+            earlier,
         )
-    durable.write_file(path, derivation.encode())
+    durable.write_file(path, noted.encode())
 
 
 def copy_given_secret(source: Path, runtime_dir: Path) -> Path:

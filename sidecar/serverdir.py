@@ -18,6 +18,7 @@ import fcntl
 import json
 import os
 import shutil
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,7 @@ class Serverdir:
         self._intent = self.own / "promotion.json"
         self._marker = self.own / "marker.json"
         self._lock_fd = -1
+        self._promoting = threading.Lock()  # a stop may clear up while another thread still promotes
 
     # --- open ---------------------------------------------------------------------------------------------------
 
@@ -92,6 +94,8 @@ class Serverdir:
         self._lock(fd)
         try:
             self._probe_write()
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, _signature(), 0)
         except OSError as error:
             os.close(fd)
             raise self._not_writable(error) from error
@@ -134,8 +138,6 @@ class Serverdir:
                     f"the file system of {self.path} can't lock files: {error.strerror}",
                     "use a volume whose file system can (NFS: mount it with its lock daemon, or as NFSv4)",
                 ) from error
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"host {os.uname().nodename}, pid {os.getpid()}, since {now():%Y-%m-%dT%H:%M:%SZ}\n".encode(), 0)
 
     def _not_writable(self, error: OSError) -> Exit:
         uid, gid = os.geteuid(), os.getegid()
@@ -146,7 +148,8 @@ class Serverdir:
             reason = f"the serverdir {self.path} is on a read-only file system"
             return Exit(ExitCode.NOT_WRITABLE, reason, "mount it writable")
         if error.errno in {errno.EACCES, errno.EPERM}:
-            where = next(p for p in (self.own, self.path, *self.path.parents) if os.path.lexists(p))
+            at_fault = [Path(error.filename)] if error.filename else []
+            where = next(p for p in (*at_fault, self.own, self.path, *self.path.parents) if os.path.lexists(p))
             owner = where.lstat()
             return Exit(
                 ExitCode.NOT_WRITABLE,
@@ -181,6 +184,12 @@ class Serverdir:
 
     def examine(self) -> Content:
         """What the serverdir holds. Raises Exit for anything that is neither empty nor a whole devpi state."""
+        try:
+            return self._examine()
+        except PermissionError as error:
+            raise self._not_writable(error) from error
+
+    def _examine(self) -> Content:
         entries = {entry.name for entry in os.scandir(self.path)} - _NOT_CONTENT
         marked = self._marker.exists()
         if not entries and not marked:
@@ -246,7 +255,7 @@ class Serverdir:
         return Exit(
             ExitCode.DAMAGED,
             f"the serverdir {self.path} is damaged or not devpi's: {what}",
-            "restore a backup of it, or empty it to begin anew; nothing in it has been changed",
+            "restore a backup of it, or empty it (.sidecar too) to begin anew; what it holds has not been changed",
         )
 
     # --- stage, promote, adopt ----------------------------------------------------------------------------------
@@ -264,8 +273,9 @@ class Serverdir:
 
     def clear_up(self) -> None:
         """Leave nothing half-made behind, at a stop. What is being promoted stays for `recover`."""
-        if not self._intent.exists():
-            self.discard()
+        with self._promoting:
+            if not self._intent.exists():
+                self.discard()
         shutil.rmtree(self.tmp, ignore_errors=True)
 
     def promote(self, origin: str) -> None:
@@ -273,6 +283,10 @@ class Serverdir:
 
         Once the intent is on disk, `recover` finishes what is left of this.
         """
+        with self._promoting:
+            self._promote(origin)
+
+    def _promote(self, origin: str) -> None:
         entries = sorted(entry.name for entry in os.scandir(self.staged_state))
         if _LAST not in entries:
             raise Exit(ExitCode.INTERNAL, "the staged state has no .nodeinfo", "tell us, with the log")
@@ -309,11 +323,17 @@ class Serverdir:
         try:
             content = durable.read_file(path, 64 * 1024)
             value = None if content is None else json.loads(content)
+        except PermissionError:
+            raise
         except (OSError, ValueError, RecursionError) as error:
             raise self._damaged(f"{path.name} can't be read ({type(error).__name__})") from error
         if value is not None and not isinstance(value, dict):
             raise self._damaged(f"{path.name} does not hold an object")
         return value
+
+
+def _signature() -> bytes:
+    return f"host {os.uname().nodename}, pid {os.getpid()}, since {now():%Y-%m-%dT%H:%M:%SZ}\n".encode()
 
 
 def _move(source: Path, target: Path) -> None:

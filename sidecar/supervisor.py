@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from sidecar import durable, imports
 from sidecar.bootstrap import Bootstrap
-from sidecar.credentials import AdminToken, CredentialsError, secure_directory
+from sidecar.credentials import AdminToken, CredentialsDamaged, CredentialsError, secure_directory
 from sidecar.devpi import quiet
 from sidecar.devpi.child import Child, ChildEnded
 from sidecar.devpi.client import DevpiClient
@@ -28,6 +28,7 @@ from sidecar.devpi.messages import (
     Configured,
     Done,
     Drain,
+    Drained,
     Listening,
     Refused,
     Serve,
@@ -136,7 +137,11 @@ class Supervisor:
         except ChildEnded as error:
             self._devpi_ended(error.code)
         except CredentialsError as error:
-            raise Exit(ExitCode.DAMAGED, error.reason, error.mend) from error
+            code = ExitCode.DAMAGED if isinstance(error, CredentialsDamaged) else ExitCode.NOT_WRITABLE
+            raise Exit(code, error.reason, error.mend) from error
+        except OSError as error:
+            reason = f"the serverdir's volume or the runtime directory refuses: {error.strerror}"
+            raise Exit(ExitCode.NOT_WRITABLE, reason, "make room, or mend the volume") from error
 
     async def _understand(self) -> Configured | None:
         """Have devpi's parser, in the child, understand the flags; None: they asked for a text, which is printed."""
@@ -206,7 +211,9 @@ class Supervisor:
             given=None if configured.secretfile is None else Path(configured.secretfile),
             is_random=self._settings.credentials.secret_is_random,
             renew=record.rotating and not record.pending_keeps_logins,
+            own_derivation=configured.own_derivation,
         )
+        self._bootstrap.attach(record, secret.own)
         await self._child.send(
             Serve(
                 secretfile=str(secret.path),
@@ -229,7 +236,7 @@ class Supervisor:
         if record.rotating:
             await asyncio.to_thread(record.recover_rotation)
             log.warning("finished a change of root's password that an earlier run had begun: it can be claimed")
-        self._bootstrap.attach(record, secret.own)
+            self._bootstrap.attach(record, secret.own)
         plugins = tuple((name, version) for name, version in configured.plugins)
         await self._watch(serverdir, DevpiInfo(configured.version, plugins=plugins), said)
 
@@ -272,7 +279,7 @@ class Supervisor:
             log.info("stopping: %.0f s for load balancers, then up to %.0f s for running transfers", *self._patience())
             await self._within(self._settings.stop.delay, asyncio.Event().wait())
             await self._child.send(Drain(self._settings.stop.grace))
-            await self._within(self._settings.stop.grace + _PATIENCE, self._child.exited())
+            await self._within(self._settings.stop.grace + _PATIENCE, self._drained())
             self._child.signal(signal.SIGTERM)
             await self._within(_PATIENCE, self._child.exited())
         self._child.signal(signal.SIGKILL)
@@ -281,6 +288,13 @@ class Supervisor:
         if self._serverdir is not None:
             await asyncio.to_thread(self._serverdir.clear_up)
         log.info("stopped")
+
+    async def _drained(self) -> None:
+        """Wait until devpi-server has drained and ended."""
+        with contextlib.suppress(ChildEnded):
+            if cut := (await self._child.expect(Drained)).cut:
+                log.warning("%d transfers did not finish within the grace, and were cut", cut)
+        await self._child.exited()
 
     def _patience(self) -> tuple[float, float]:
         return self._settings.stop.delay, self._settings.stop.grace

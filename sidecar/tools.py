@@ -49,7 +49,7 @@ def _devpi_tool(arguments: list[str], env: Mapping[str, str]) -> int:
     os.umask(0o077)
     from importlib import import_module
 
-    from devpi_server.main import CommandRunner
+    from devpi_server.main import CommandRunner, set_state_version
 
     name = arguments[0]
     guard = _lock if name in LOCKED else _check_owner
@@ -61,6 +61,7 @@ def _devpi_tool(arguments: list[str], env: Mapping[str, str]) -> int:
         guard(config.server_path)
         if name in _MAKES_STATE and not config.nodeinfo_path.exists():
             state.begin(config.server_path)
+            set_state_version(config)  # devpi leaves it out where lost+found and our .sidecar are two entries
         return config
 
     CommandRunner.get_config = get_config  # type: ignore[method-assign]

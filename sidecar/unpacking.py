@@ -59,7 +59,7 @@ def unpack(source: Source, into: Path, limits: Limits, budget: Budget, watcher: 
         try:
             into.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise ImportRefused(*_unwritable(error), source.name) from error
+            raise ImportRefused(*_unwritable(error), source.name, circumstances=True) from error
         with source.path.open("rb", buffering=0) as file:
             tap = _Tap(file)
             meter = _Meter(source, tap, limits, budget, watcher)
@@ -67,7 +67,7 @@ def unpack(source: Source, into: Path, limits: Limits, budget: Budget, watcher: 
             return Unpacked(source, into, tap.sha256.hexdigest(), meter.members, meter.unpacked)
     except OSError as error:
         mend = READABLE.format(uid=os.geteuid())
-        raise ImportRefused(f"can't be read: {error.strerror}", mend, source.name) from error
+        raise ImportRefused(f"can't be read: {error.strerror}", mend, source.name, circumstances=True) from error
 
 
 def _as_it_is(source: Source) -> Unpacked:
@@ -171,8 +171,10 @@ class _Meter(io.RawIOBase):
             return _Streams(packed, _zstd.ZstdDecompressor)
         return packed
 
-    def refuse(self, reason: str, mend: str = _PACK_AGAIN, member: str | None = None) -> NoReturn:
-        raise ImportRefused(reason, mend, self._source.name, member)
+    def refuse(
+        self, reason: str, mend: str = _PACK_AGAIN, member: str | None = None, *, circumstances: bool = False
+    ) -> NoReturn:
+        raise ImportRefused(reason, mend, self._source.name, member, circumstances=circumstances)
 
     def progress(self) -> None:
         self._watcher.unpacking(self._source.name, self._tap.count, self.members, self.unpacked)
@@ -206,6 +208,7 @@ class _Meter(io.RawIOBase):
             "unpacks to more than there is room for, all archives together",
             "enlarge the volume of the serverdir, or raise SIDECAR_IMPORT_MAX_TOTAL_SIZE where it is set",
             member,
+            circumstances=True,
         )
 
 
@@ -315,7 +318,7 @@ class _Unpacking:
             elif parts:
                 self._make_folder(name, parts)
         except OSError as error:
-            self._meter.refuse(*_unwritable(error), name)
+            self._meter.refuse(*_unwritable(error), name, circumstances=True)
         self._meter.progress()
 
     def _parts(self, name: str, is_file: bool) -> list[str]:

@@ -96,6 +96,7 @@ def _run(channel: Channel) -> int:
             replica=understood.replica,
             storage=understood.storage,
             secretfile=understood.secretfile,
+            own_derivation=understood.own_derivation,
             plugins=[list(plugin) for plugin in plugin_versions(plugins)],
         )
     )
@@ -170,6 +171,7 @@ def _in_a_fork(prepare, *arguments):  # type: ignore[no-untyped-def]
             return PrepareFailed(
                 f"the preparing process was killed ({name}), most likely for want of memory",
                 "raise the memory limit, and start again",
+                circumstances=True,
             )
         return PrepareFailed(f"the preparing process was ended by {name}", "start again; tell us if it stays")
     return PrepareFailed("the preparing process ended without an answer", "see the log above, and tell us")

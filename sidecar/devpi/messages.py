@@ -111,6 +111,8 @@ class Configured(Message):
     storage: str
     secretfile: str | None
     """The operator's own --secretfile."""
+    own_derivation: bool
+    """The operator chose --argon2-* himself."""
     plugins: list[list[str]]
     """Name and version of each."""
 
@@ -158,8 +160,8 @@ class PrepareFailed(Message):
     mend: str
     archive: str | None = None
     member: str | None = None
-    disk: bool = False
-    """The disk refused."""
+    circumstances: bool = False
+    """It was for want of memory or disk, not for what was asked: another try may succeed."""
 
 
 @dataclass(frozen=True)

@@ -42,12 +42,13 @@ def prepare(
             answer = importing.import_exports(request, flags, plugins, channel)
         sync_file_system(target)
     except ImportRefused as error:
-        return PrepareFailed(error.reason, error.mend, error.archive, error.member)
+        return PrepareFailed(error.reason, error.mend, error.archive, error.member, error.circumstances)
     except MemoryError:
-        return PrepareFailed("there is not enough memory", "raise the memory limit, and start again")
+        mend = "raise the memory limit, and start again"
+        return PrepareFailed("there is not enough memory", mend, circumstances=True)
     except OSError as error:
         what = error.strerror or type(error).__name__
-        return PrepareFailed(f"{what} while writing the new state", RESTART, disk=True)
+        return PrepareFailed(f"{what} while writing the new state", RESTART, circumstances=True)
     except SystemExit:
         return PrepareFailed("devpi-server refused, as it says in the log above", RESTART)
     except Exception as error:

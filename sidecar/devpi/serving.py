@@ -53,7 +53,7 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
     argv = [*flags.argv, "--secretfile", request.secretfile]
     if request.cheap_derivation and not flags.own_derivation:
         argv += CHEAP_DERIVATION
-    plugin = SidecarPlugin(request, channel)
+    plugin = SidecarPlugin(request, channel, own_derivation=flags.own_derivation)
     plugins.register(plugin, "sidecar")
     waitress.serve = plugin.serve
     try:
@@ -70,8 +70,9 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
 class SidecarPlugin:
     """A devpi plugin, and the stand-in for `waitress.serve` that keeps hold of the server."""
 
-    def __init__(self, request: Serve, channel: Channel) -> None:
+    def __init__(self, request: Serve, channel: Channel, *, own_derivation: bool) -> None:
         self._request = request
+        self._own_derivation = own_derivation
         self._channel = channel
         self._xom: XOM
         self._registry: Any = None
@@ -182,8 +183,9 @@ class SidecarPlugin:
 
         config = self._xom.config
         config.args.secretfile = self._request.secretfile
-        for flag, value in zip(CHEAP_DERIVATION[::2], CHEAP_DERIVATION[1::2], strict=True):
-            setattr(config.args, flag.lstrip("-").replace("-", "_"), int(value))
+        if not self._own_derivation:
+            for flag, value in zip(CHEAP_DERIVATION[::2], CHEAP_DERIVATION[1::2], strict=True):
+                setattr(config.args, flag.lstrip("-").replace("-", "_"), int(value))
         for name in ("secret_path", "basesecret"):  # cached by devpi for the process's life
             with suppress(AttributeError):
                 delattr(config, name)
