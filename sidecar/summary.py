@@ -20,6 +20,9 @@ _PASSWORD = {
     "unknown": "not known here; `sidecar rotate` sets a new one",
 }
 
+NOT_YET = "not looked at yet"
+"""The reason of a check before its first look; see `board`."""
+
 _MANY = 20
 """Archives, or checks, that are listed; the rest is counted."""
 
@@ -64,11 +67,12 @@ def summary(status: Fields, checks: list[Fields], *, ready: bool) -> Iterator[st
         yield f"  versions: {', '.join(versions)}"
     yield from _trouble("failed", status.inner("failure"))
     for check in checks[:_MANY]:
-        if (verdict := check.text("status", 20)) in ("fail", "warn"):
-            reason = check.text("reason", 500) or "no reason given"
+        reason = check.text("reason", 500) or "no reason given"
+        if (verdict := check.text("status", 20)) in ("fail", "warn") and reason != NOT_YET:
             yield f"  check {check.text('name', 50)}: {verdict}{_since(check)}: {reason}"
     yield from _import(status.inner("import"))
-    yield from _root_password(status.inner("root_password"))
+    if status.text("phase") != "failed":  # then nothing can be done about it
+        yield from _root_password(status.inner("root_password"))
 
 
 def _import(status: Fields) -> Iterator[str]:

@@ -35,6 +35,10 @@ def run(arguments: list[str], settings: Settings, environ: Mapping[str, str]) ->
         env["DEVPISERVER_SERVERDIR"] = str(settings.serverdir or DEFAULT_SERVERDIR)
     if name in LOCKED or name in BESIDE:
         return _devpi_tool(arguments, env)
+    if name == "sidecar":  # our own, also where it is not on the PATH
+        from sidecar import cli
+
+        return cli.main(arguments[1:])
     try:
         os.execvpe(name, arguments, env)  # noqa: S606 - what the operator asked for
     except OSError as error:
@@ -43,7 +47,7 @@ def run(arguments: list[str], settings: Settings, environ: Mapping[str, str]) ->
 
 
 def _devpi_tool(arguments: list[str], env: Mapping[str, str]) -> int:
-    """Run one of devpi's tools, with the serverdir that its own parser finds locked or its owner checked."""
+    """Run one of devpi's tools; first the serverdir that its own parser finds has its owner checked, and is locked."""
     os.environ.clear()
     os.environ.update(env)
     os.umask(0o077)
@@ -52,13 +56,14 @@ def _devpi_tool(arguments: list[str], env: Mapping[str, str]) -> int:
     from devpi_server.main import CommandRunner, set_state_version
 
     name = arguments[0]
-    guard = _lock if name in LOCKED else _check_owner
     state = _Unfinished(name)
     parse: Any = CommandRunner.get_config
 
     def get_config(runner: CommandRunner, argv: list[str], parser: MyArgumentParser) -> Config:
         config: Config = parse(runner, argv, parser)
-        guard(config.server_path)
+        _check_owner(name, config.nodeinfo_path)
+        if name in LOCKED:
+            _lock(config.server_path)
         if name in _MAKES_STATE and not config.nodeinfo_path.exists():
             state.begin(config.server_path)
             set_state_version(config)  # devpi leaves it out where lost+found and our .sidecar are two entries
@@ -84,16 +89,20 @@ def _lock(serverdir: Path) -> None:
     Serverdir(serverdir, Storage("sqlite")).open()
 
 
-def _check_owner(serverdir: Path) -> None:
+def _check_owner(tool: str, nodeinfo: Path) -> None:
+    """Raise Exit where another user's server would be locked out: every tool of devpi's makes `.nodeinfo` its own.
+
+    The folder's owner says nothing: Kubernetes' fsGroup leaves it to root.
+    """
     try:
-        owner = serverdir.stat()
+        owner = nodeinfo.stat()
     except OSError:
-        return  # devpi says what is wrong with it
+        return  # there is none yet, or devpi says what is wrong with it
     if owner.st_uid != os.geteuid():
         raise Exit(
             ExitCode.NOT_WRITABLE,
-            f"the serverdir belongs to uid {owner.st_uid}, and this runs as uid {os.geteuid()}: devpi-export would "
-            "rewrite .nodeinfo so that the server can't read it any more",
+            f"the serverdir's .nodeinfo belongs to uid {owner.st_uid}, and this runs as uid {os.geteuid()}: {tool} "
+            "would rewrite it so that the server can't read it any more",
             f"run it as that user (docker exec --user {owner.st_uid} …)",
         )
 
