@@ -131,7 +131,9 @@ class InitialState:
         """Throw away what there is, keep the record of the failure; the exception to raise."""
         failure = failure or ImportFailure("the import failed", "replace the archive, and start again")
         await asyncio.to_thread(self._serverdir.discard)
-        status = replace(status, state=ImportState.FAILED, finished=now(), eta_seconds=None, error=failure)
+        status = replace(
+            status, state=ImportState.FAILED, finished=status.finished or now(), eta_seconds=None, error=failure
+        )
         await asyncio.to_thread(imports.save, self._record, status, fingerprint)
         where = " of ".join(filter(None, [failure.member, failure.archive]))
         reason = f"the import failed{f' at {where}' if where else ''}: {failure.reason}"

@@ -14,13 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from sidecar import locate
+from sidecar import locate, values
 
 T = TypeVar("T")
-
-PASSWORD_MAX = 1024
-TOKEN_MIN = 16
-TOKEN_MAX = 1024
 
 SECRET_VARIABLES = frozenset(
     {
@@ -189,44 +185,48 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
     read = _Reader(environ)
     base = Settings(runtime_dir=Path(locate.runtime_dir(environ)))
     settings = Settings(
-        runtime_dir=read.value("SIDECAR_RUNTIME_DIR", _absolute_path, base.runtime_dir),
-        serverdir=read.value("DEVPI_SERVERDIR", _absolute_path, None),
-        devpi_port=read.value("DEVPI_PORT", _port_in_use, None),
+        runtime_dir=read.value("SIDECAR_RUNTIME_DIR", values.absolute_path, base.runtime_dir),
+        serverdir=read.value("DEVPI_SERVERDIR", values.absolute_path, None),
+        devpi_port=read.value("DEVPI_PORT", values.fixed_port, None),
         restrict_modify=environ.get("DEVPI_RESTRICT_MODIFY", base.restrict_modify).strip(),
         listen=Listen(
-            host=read.value("SIDECAR_HOST", _host, base.listen.host),
-            port=read.value("SIDECAR_PORT", _port, base.listen.port),
+            host=read.value("SIDECAR_HOST", values.host, base.listen.host),
+            port=read.value("SIDECAR_PORT", values.port, base.listen.port),
         ),
         imports=ImportSettings(
-            init_dir=read.value("DEVPI_INIT_DIR", _absolute_path, base.imports.init_dir),
-            exit_on_failure=read.value("SIDECAR_ON_IMPORT_FAILURE", _choice("stay", "exit"), "stay") == "exit",
-            max_members=read.value("SIDECAR_IMPORT_MAX_MEMBERS", _count, base.imports.max_members),
-            max_member_bytes=read.value("SIDECAR_IMPORT_MAX_MEMBER_SIZE", _size, base.imports.max_member_bytes),
-            max_total_bytes=read.value("SIDECAR_IMPORT_MAX_TOTAL_SIZE", _size, base.imports.max_total_bytes),
-            max_ratio=read.value("SIDECAR_IMPORT_MAX_RATIO", _count, base.imports.max_ratio),
-            max_index_bytes=read.value("SIDECAR_IMPORT_MAX_INDEX_SIZE", _size, base.imports.max_index_bytes),
-            allow_unverified=read.value("SIDECAR_IMPORT_ALLOW_UNVERIFIED", _switch, base.imports.allow_unverified),
+            init_dir=read.value("DEVPI_INIT_DIR", values.absolute_path, base.imports.init_dir),
+            exit_on_failure=read.value("SIDECAR_ON_IMPORT_FAILURE", values.choice("stay", "exit"), "stay") == "exit",
+            max_members=read.value("SIDECAR_IMPORT_MAX_MEMBERS", values.count, base.imports.max_members),
+            max_member_bytes=read.value("SIDECAR_IMPORT_MAX_MEMBER_SIZE", values.size, base.imports.max_member_bytes),
+            max_total_bytes=read.value("SIDECAR_IMPORT_MAX_TOTAL_SIZE", values.size, base.imports.max_total_bytes),
+            max_ratio=read.value("SIDECAR_IMPORT_MAX_RATIO", values.count, base.imports.max_ratio),
+            max_index_bytes=read.value("SIDECAR_IMPORT_MAX_INDEX_SIZE", values.size, base.imports.max_index_bytes),
+            allow_unverified=read.value(
+                "SIDECAR_IMPORT_ALLOW_UNVERIFIED", values.switch, base.imports.allow_unverified
+            ),
         ),
         monitor=MonitorSettings(
-            interval=read.value("SIDECAR_MONITOR_INTERVAL", _positive_duration, base.monitor.interval),
-            request_timeout=read.value("SIDECAR_MONITOR_TIMEOUT", _positive_duration, base.monitor.request_timeout),
-            dead_after=read.value("SIDECAR_MONITOR_DEAD_AFTER", _positive_duration, base.monitor.dead_after),
-            disk_warn_bytes=read.value("SIDECAR_DISK_WARN", _size, base.monitor.disk_warn_bytes),
+            interval=read.value("SIDECAR_MONITOR_INTERVAL", values.positive_duration, base.monitor.interval),
+            request_timeout=read.value(
+                "SIDECAR_MONITOR_TIMEOUT", values.positive_duration, base.monitor.request_timeout
+            ),
+            dead_after=read.value("SIDECAR_MONITOR_DEAD_AFTER", values.positive_duration, base.monitor.dead_after),
+            disk_warn_bytes=read.value("SIDECAR_DISK_WARN", values.size, base.monitor.disk_warn_bytes),
         ),
         stop=StopSettings(
-            delay=read.value("SIDECAR_STOP_DELAY", _duration, base.stop.delay),
-            grace=read.value("SIDECAR_STOP_GRACE", _duration, base.stop.grace),
+            delay=read.value("SIDECAR_STOP_DELAY", values.duration, base.stop.delay),
+            grace=read.value("SIDECAR_STOP_GRACE", values.duration, base.stop.grace),
         ),
         credentials=CredentialSettings(
-            root_password=read.secret("DEVPI_PASSWORD", _password),
-            admin_token=read.secret("SIDECAR_ADMIN_TOKEN", _token),
-            claim_ttl=read.value("SIDECAR_CLAIM_TTL", _positive_duration, base.credentials.claim_ttl),
-            secret_is_random=read.value("SIDECAR_SECRET_IS_RANDOM", _switch, base.credentials.secret_is_random),
-            allow_empty_root=read.value("SIDECAR_ALLOW_EMPTY_ROOT", _switch, base.credentials.allow_empty_root),
+            root_password=read.secret("DEVPI_PASSWORD", values.password),
+            admin_token=read.secret("SIDECAR_ADMIN_TOKEN", values.token),
+            claim_ttl=read.value("SIDECAR_CLAIM_TTL", values.positive_duration, base.credentials.claim_ttl),
+            secret_is_random=read.value("SIDECAR_SECRET_IS_RANDOM", values.switch, base.credentials.secret_is_random),
+            allow_empty_root=read.value("SIDECAR_ALLOW_EMPTY_ROOT", values.switch, base.credentials.allow_empty_root),
         ),
         log=LogSettings(
-            json=read.value("SIDECAR_LOG_FORMAT", _choice("text", "json"), "text") == "json",
-            level=read.value("SIDECAR_LOG_LEVEL", _level, base.log.level),
+            json=read.value("SIDECAR_LOG_FORMAT", values.choice("text", "json"), "text") == "json",
+            level=read.value("SIDECAR_LOG_LEVEL", values.level, base.log.level),
         ),
         ignored_service_links=tuple(read.service_links),
     )
@@ -300,103 +300,3 @@ class _Reader:
             )
             return None
         return text.removesuffix("\n").removesuffix("\r")  # one newline, as editors and `echo` leave it
-
-
-def _password(text: str) -> None:
-    if not text:
-        raise ValueError("is empty", "give a password, or unset it to have one generated")
-    if len(text) > PASSWORD_MAX:
-        raise ValueError(f"has {len(text)} characters", f"give at most {PASSWORD_MAX}")
-    if not text.isprintable():
-        raise ValueError("has control or unprintable characters", "use printable characters alone")
-
-
-def _token(text: str) -> None:
-    if not text:
-        raise ValueError("is empty", "give a token, or unset it to have one generated")
-    if not TOKEN_MIN <= len(text) <= TOKEN_MAX:
-        raise ValueError(f"has {len(text)} characters", f"give {TOKEN_MIN} to {TOKEN_MAX}")
-    if not re.fullmatch(r"[A-Za-z0-9._~+/=-]+", text):
-        raise ValueError(
-            "has characters that a bearer token can't have",
-            "use letters, digits and -._~+/= (for one: openssl rand -hex 32)",
-        )
-
-
-def _absolute_path(text: str) -> Path:
-    path = Path(text)
-    if "\0" in text or not path.is_absolute():
-        raise ValueError("not an absolute path", "a path that begins with /")
-    return path
-
-
-def _host(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_.:%-]+", text):
-        raise ValueError("not an address or host name", "an address such as 0.0.0.0, 127.0.0.1 or ::")
-    return text
-
-
-def _port(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
-        raise ValueError("not a port", "a number from 1 to 65535 (0: a free one)")
-    return int(text)
-
-
-def _port_in_use(text: str) -> int:
-    if (port := _port(text)) == 0:
-        raise ValueError("not a port", "a number from 1 to 65535")
-    return port
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) == 0:
-        raise ValueError("not a positive whole number", "a number such as 1000")
-    return int(text)
-
-
-_SIZE_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_SIZE_UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
-
-
-def _size(text: str) -> int:
-    match = re.fullmatch(r"([0-9]{1,18}) ?(|[KMGT]i?)B?", text)
-    if not match:
-        raise ValueError("not a size", "bytes, or a number with K, M, G, T, Ki, Mi, Gi or Ti, such as 8Gi")
-    return int(match[1]) * _SIZE_UNITS[match[2]]
-
-
-_DURATION_UNITS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def _duration(text: str) -> float:
-    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?) ?(ms|[smhd]?)", text)
-    if not match:
-        raise ValueError("not a duration", "seconds, or a number with ms, s, m, h or d, such as 90s or 24h")
-    return float(match[1]) * _DURATION_UNITS[match[2]]
-
-
-def _positive_duration(text: str) -> float:
-    if (seconds := _duration(text)) <= 0:
-        raise ValueError("not a positive duration", "more than 0 seconds")
-    return seconds
-
-
-def _switch(text: str) -> bool:
-    if text.lower() in {"1", "true", "yes", "on"}:
-        return True
-    if text.lower() in {"0", "false", "no", "off"}:
-        return False
-    raise ValueError("neither true nor false", "true or false")
-
-
-def _choice(*allowed: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text.lower() not in allowed:
-            raise ValueError("not a choice", " or ".join(allowed))
-        return text.lower()
-
-    return parse
-
-
-def _level(text: str) -> str:
-    return _choice("debug", "info", "warning", "error")(text).upper()

@@ -224,7 +224,6 @@ class Supervisor:
                 new_root_password=record.pending_rotation(),
             )
         )
-        self._serves = True
         said = await self._child.expect(Listening, CannotListen)
         if isinstance(said, CannotListen):
             addresses = ", ".join(configured.addresses)
@@ -233,6 +232,7 @@ class Supervisor:
                 f"devpi-server can't listen on {addresses}: {said.reason}",
                 "free the port, or choose another one with --port",
             )
+        self._serves = True
         if record.rotating:
             await asyncio.to_thread(record.recover_rotation)
             log.warning("finished a change of root's password that an earlier run had begun: it can be claimed")
@@ -241,7 +241,7 @@ class Supervisor:
         await self._watch(serverdir, DevpiInfo(configured.version, plugins=plugins), said)
 
     async def _watch(self, serverdir: Serverdir, devpi: DevpiInfo, said: Listening) -> None:
-        """Tell everybody that devpi-server listens, and be ready when it truly answers."""
+        """Tell everybody that devpi-server listens, and be ready when it truly answers; or return when it has ended."""
         devpi = replace(devpi, role=said.role, addresses=tuple(said.addresses))
         self._lifecycle.update(devpi=devpi)
         empty = said.root_password in ("empty", "absent")
@@ -253,7 +253,13 @@ class Supervisor:
         self._client = DevpiClient(said.addresses[0], self._settings.monitor.request_timeout, headers)
         self._health.watch(Serving(self._child.pid, self._client, serverdir.path, said.uuid, said.role))
         self._bootstrap.devpi_runs(setter, said.role)
-        await self._health.wait_until_ready()
+        ready = asyncio.ensure_future(self._health.wait_until_ready())
+        ended = asyncio.ensure_future(self._child.exited())
+        await asyncio.wait({ready, ended}, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        if ended.done():
+            return
+        ended.cancel()
         self._lifecycle.enter(Phase.READY)
         log.info("ready: devpi-server %s serves on %s", devpi.version, ", ".join(said.addresses))
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 
 from waitress import wasyncore
+from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer, MultiSocketServer
 
 from sidecar.devpi.flags import http_address
@@ -80,8 +82,17 @@ class Drainer:
         for listener in self._listeners:
             for channel in list(listener.active_channels.values()):
                 new = channel.last_activity == channel.creation_time and now - channel.creation_time < _FIRST_REQUEST
-                if new or channel.requests or channel.request is not None or channel.total_outbufs_len:
+                running = channel.requests or channel.request is not None or channel.total_outbufs_len
+                if new or running or _has_unread(channel):
                     busy += 1
                 else:
                     channel.handle_close()
         return busy
+
+
+def _has_unread(channel: HTTPChannel) -> bool:
+    """Whether a request has arrived that waitress has not come to read yet: a close would cut it."""
+    try:
+        return bool(channel.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except OSError:
+        return False

@@ -16,7 +16,7 @@ from devpi_server.normalized import normalize_name
 from sidecar import archives, exports, unpacking
 from sidecar.archives import ImportRefused
 from sidecar.devpi.messages import Import, Prepared, Progress
-from sidecar.devpi.preparation import digest, hash_of, is_hash_of_empty
+from sidecar.devpi.preparation import digest, hash_of, is_hash_of_empty, is_of_the_disk
 from sidecar.devpi.staged_storage import Batches, without_fsync
 from sidecar.lifecycle import ImportState
 
@@ -143,6 +143,7 @@ class ObservedImporter(importexport.Importer):
                     f"or leave such indexes out with DEVPISERVER_SKIP_IMPORT_TYPE={kind}",
                     archive=self.export.archive_of.get(name),
                     member=name,
+                    circumstances=True,
                 )
         super().validate(json_path)
 
@@ -159,6 +160,8 @@ class ObservedImporter(importexport.Importer):
         except (MemoryError, OSError):
             raise
         except (Exception, SystemExit) as error:
+            if is_of_the_disk(error):
+                raise
             logging.getLogger("sidecar").exception("devpi's importer failed")
             self.refusal = self._refused(f"devpi's importer failed with {type(error).__name__}: {error}")
         if self.refusal is not None:

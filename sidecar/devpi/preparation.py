@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import logging
 import os
+import sqlite3
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +53,8 @@ def prepare(
     except SystemExit:
         return PrepareFailed("devpi-server refused, as it says in the log above", RESTART)
     except Exception as error:
+        if is_of_the_disk(error):
+            return PrepareFailed(f"{error} while writing the new state", RESTART, circumstances=True)
         logging.getLogger("sidecar").exception("the preparation failed")
         return PrepareFailed(f"devpi-server failed with {type(error).__name__}", "see the traceback in the log")
     finally:
@@ -75,6 +78,12 @@ def _initialise(request: Initialise, flags: ServerFlags, plugins: PluginManager)
     if init(pluginmanager=plugins, argv=argv) != 0:
         return PrepareFailed("devpi-init failed, as it says in the log above", RESTART)
     return Prepared("none" if root_hash is None else "password", None if root_hash is None else digest(root_hash))
+
+
+def is_of_the_disk(error: BaseException) -> bool:
+    """Whether it is SQLite's for a disk that is full or fails."""
+    code = error.sqlite_errorcode & 0xFF if isinstance(error, sqlite3.OperationalError) else sqlite3.SQLITE_OK
+    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 
 
 def hash_of(password: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from sidecar.settings import TOKEN_MAX
+from sidecar.values import TOKEN_MAX
 from sidecar.web.problems import Problem
 
 log = logging.getLogger("sidecar.web")

@@ -1,0 +1,130 @@
+"""Text → value, for settings.
+
+Each function returns the value, or raises ValueError with two arguments: what the text is instead, and what to give.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+PASSWORD_MAX = 1024
+"""Characters of a password, which devpi hashes at every check."""
+TOKEN_MIN = 16
+TOKEN_MAX = 1024
+"""Characters of an admin token."""
+
+
+def password(text: str) -> None:
+    """A password: not empty, printable, of a length that devpi can hash."""
+    if not text:
+        raise ValueError("is empty", "give a password, or unset it to have one generated")
+    if len(text) > PASSWORD_MAX:
+        raise ValueError(f"has {len(text)} characters", f"give at most {PASSWORD_MAX}")
+    if not text.isprintable():
+        raise ValueError("has control or unprintable characters", "use printable characters alone")
+
+
+def token(text: str) -> None:
+    """A bearer token (RFC 6750's characters), too long to be guessed."""
+    if not text:
+        raise ValueError("is empty", "give a token, or unset it to have one generated")
+    if not TOKEN_MIN <= len(text) <= TOKEN_MAX:
+        raise ValueError(f"has {len(text)} characters", f"give {TOKEN_MIN} to {TOKEN_MAX}")
+    if not re.fullmatch(r"[A-Za-z0-9._~+/=-]+", text):
+        raise ValueError(
+            "has characters that a bearer token can't have",
+            "use letters, digits and -._~+/= (for one: openssl rand -hex 32)",
+        )
+
+
+def absolute_path(text: str) -> Path:
+    """A path that begins with `/`."""
+    path = Path(text)
+    if "\0" in text or not path.is_absolute():
+        raise ValueError("not an absolute path", "a path that begins with /")
+    return path
+
+
+def host(text: str) -> str:
+    """An address or a host name to listen on."""
+    if not re.fullmatch(r"[A-Za-z0-9_.:%-]+", text):
+        raise ValueError("not an address or host name", "an address such as 0.0.0.0, 127.0.0.1 or ::")
+    return text
+
+
+def port(text: str) -> int:
+    """A TCP port; 0 is any free one."""
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
+        raise ValueError("not a port", "a number from 1 to 65535 (0: a free one)")
+    return int(text)
+
+
+def fixed_port(text: str) -> int:
+    """A TCP port that is known beforehand."""
+    if (number := port(text)) == 0:
+        raise ValueError("not a port", "a number from 1 to 65535")
+    return number
+
+
+def count(text: str) -> int:
+    """A positive whole number."""
+    if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) == 0:
+        raise ValueError("not a positive whole number", "a number such as 1000")
+    return int(text)
+
+
+_SIZE_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_SIZE_UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+def size(text: str) -> int:
+    """Bytes, also as `8Gi` or `500M`."""
+    match = re.fullmatch(r"([0-9]{1,18}) ?(|[KMGT]i?)B?", text)
+    if not match:
+        raise ValueError("not a size", "bytes, or a number with K, M, G, T, Ki, Mi, Gi or Ti, such as 8Gi")
+    return int(match[1]) * _SIZE_UNITS[match[2]]
+
+
+_DURATION_UNITS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def duration(text: str) -> float:
+    """Seconds, also as `90s`, `5m`, `24h` or `2d`."""
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?) ?(ms|[smhd]?)", text)
+    if not match:
+        raise ValueError("not a duration", "seconds, or a number with ms, s, m, h or d, such as 90s or 24h")
+    return float(match[1]) * _DURATION_UNITS[match[2]]
+
+
+def positive_duration(text: str) -> float:
+    """A duration of more than nothing."""
+    if (seconds := duration(text)) <= 0:
+        raise ValueError("not a positive duration", "more than 0 seconds")
+    return seconds
+
+
+def switch(text: str) -> bool:
+    """True or false."""
+    if text.lower() in {"1", "true", "yes", "on"}:
+        return True
+    if text.lower() in {"0", "false", "no", "off"}:
+        return False
+    raise ValueError("neither true nor false", "true or false")
+
+
+def choice(*allowed: str) -> Callable[[str], str]:
+    """One of a few words."""
+
+    def parse(text: str) -> str:
+        if text.lower() not in allowed:
+            raise ValueError("not a choice", " or ".join(allowed))
+        return text.lower()
+
+    return parse
+
+
+def level(text: str) -> str:
+    """A level of `logging`, in its own spelling."""
+    return choice("debug", "info", "warning", "error")(text).upper()

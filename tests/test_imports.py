@@ -1,0 +1,239 @@
+"""`sidecar.imports`: how far an import has come, how fast, and what is kept of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar import imports
+from sidecar.imports import Tracker
+from sidecar.lifecycle import Archive, Count, ImportFailure, ImportState, ImportStatus
+
+START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+class Clock:
+    """Stands in for `now` in `sidecar.imports`."""
+
+    def __init__(self) -> None:
+        self.at = START
+
+    def __call__(self) -> datetime:
+        return self.at
+
+    def advance(self, seconds: float) -> None:
+        self.at += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time, which stands still until told otherwise."""
+    clock = Clock()
+    monkeypatch.setattr(imports, "now", clock)
+    return clock
+
+
+def report(tracker: Tracker, state: ImportState, current: str | None = None, **fields: Any) -> ImportStatus:
+    return tracker.advance(
+        state,
+        archives=fields.pop("archives", None),
+        ignored=fields.pop("ignored", None),
+        counts=fields or None,
+        current=current,
+    )
+
+
+def test_reports_are_taken_in(clock: Clock) -> None:
+    """What a report mentions replaces what was known, the rest stays."""
+    tracker = Tracker(ImportStatus(ImportState.PENDING, started=START))
+    report(
+        tracker,
+        ImportState.EXTRACTING,
+        archives=[{"name": "a.bz2", "bytes": 3, "sha256": None}],
+        ignored=["README"],
+        extracted=(1, 3),
+    )
+    status = report(tracker, ImportState.LOADING, "alice/dev", users=(1, 2), files=(0, 10))
+    assert status == ImportStatus(
+        ImportState.LOADING,
+        archives=(Archive("a.bz2", 3),),
+        ignored=("README",),
+        users=Count(1, 2),
+        files=Count(0, 10),
+        extracted=Count(1, 3),
+        current="alice/dev",
+        started=START,
+    )
+    assert status is tracker.status
+
+
+def test_rate_and_time_left_are_those_of_loading(clock: Clock) -> None:
+    """The hour of extracting before it doesn't count."""
+    tracker = Tracker(ImportStatus())
+    report(tracker, ImportState.EXTRACTING, extracted=(1, 2))
+    clock.advance(3600)
+    status = report(tracker, ImportState.LOADING, files=(0, 100))
+    assert (status.rate, status.eta_seconds) == (None, None)
+    clock.advance(2)
+    status = report(tracker, ImportState.LOADING, files=(25, 100))
+    assert (status.rate, status.eta_seconds) == (12.5, 6.0)
+    clock.advance(6)
+    status = report(tracker, ImportState.LOADING, files=(100, 100))
+    assert (status.rate, status.eta_seconds) == (12.5, 0.0)
+
+
+def test_no_time_at_all_is_no_division_by_zero(clock: Clock) -> None:
+    """Two reports within a clock's tick."""
+    tracker = Tracker(ImportStatus())
+    status = report(tracker, ImportState.LOADING, files=(5, 10))
+    assert status.rate == 5000
+    assert status.eta_seconds == 0.0
+
+
+def test_a_clock_that_is_set_back_makes_no_negative_rate(clock: Clock) -> None:
+    """NTP may do that to a container at any time."""
+    tracker = Tracker(ImportStatus())
+    report(tracker, ImportState.LOADING, files=(1, 10))
+    clock.advance(-100)
+    status = report(tracker, ImportState.LOADING, files=(5, 10))
+    assert status.rate is not None
+    assert status.rate > 0
+    assert status.eta_seconds is not None
+    assert status.eta_seconds >= 0
+
+
+@pytest.mark.parametrize("error", [None, ImportFailure("truncated", "copy it again", "a.bz2", "alice/dev")])
+def test_the_end_keeps_what_was_reached(clock: Clock, error: ImportFailure | None) -> None:
+    """When, why, and with the last counts and rate; nothing is left to wait for."""
+    tracker = Tracker(ImportStatus(started=START))
+    report(tracker, ImportState.LOADING, files=(0, 4))
+    clock.advance(2)
+    report(tracker, ImportState.LOADING, files=(4, 8))
+    state = ImportState.FAILED if error else ImportState.COMPLETED
+    status = tracker.end(state, error)
+    assert (status.state, status.error, status.finished) == (state, error, clock.at)
+    assert (status.files, status.rate, status.eta_seconds) == (Count(4, 8), 2.0, None)
+
+
+# --- save and load --------------------------------------------------------------------------------------------------
+
+text = st.text(max_size=20)
+number = st.integers(min_value=0, max_value=2**60)
+counts = st.builds(Count, number, number)
+times = st.none() | st.datetimes(timezones=st.just(UTC), allow_imaginary=False)
+statuses = st.builds(
+    ImportStatus,
+    state=st.sampled_from(ImportState),
+    archives=st.lists(st.builds(Archive, text, number, st.none() | text), max_size=3).map(tuple),
+    ignored=st.lists(text, max_size=3).map(tuple),
+    users=counts,
+    indexes=counts,
+    projects=counts,
+    files=counts,
+    bytes=counts,
+    extracted=counts,
+    current=st.none() | text,
+    rate=st.none() | st.floats(0, 1e9),
+    eta_seconds=st.none() | st.floats(0, 1e9),
+    started=times,
+    finished=times,
+    error=st.none() | st.builds(ImportFailure, text, text, st.none() | text, st.none() | text),
+)
+fingerprints = st.lists(st.tuples(text, number, number).map(list), max_size=3)
+
+
+@given(statuses, fingerprints)
+def test_what_is_saved_is_loaded(status: ImportStatus, fingerprint: list[list[Any]]) -> None:
+    """Every field, to the last digit, and the archives' fingerprint."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "import.json"
+        imports.save(path, status, fingerprint)
+        assert imports.load(path) == (status, fingerprint)
+
+
+def test_the_record_is_private(tmp_path: Path) -> None:
+    """It has names of users and projects."""
+    imports.save(tmp_path / "import.json", ImportStatus(), [])
+    assert (tmp_path / "import.json").stat().st_mode & 0o777 == 0o600
+
+
+WHOLE = {"status": json.loads(json.dumps(imports.to_json(ImportStatus(started=START)))), "fingerprint": []}
+
+
+def without(name: str) -> dict[str, Any]:
+    return {"status": {k: v for k, v in WHOLE["status"].items() if k != name}, "fingerprint": []}
+
+
+def with_(**changes: Any) -> dict[str, Any]:
+    return {"status": {**WHOLE["status"], **changes}, "fingerprint": []}
+
+
+def test_the_whole_record_is_understood(tmp_path: Path) -> None:
+    """So that what follows is refused for the change that was made to it."""
+    (tmp_path / "import.json").write_text(json.dumps(WHOLE))
+    loaded = imports.load(tmp_path / "import.json")
+    assert loaded == (replace(ImportStatus(), started=START), [])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff\xfe",
+        b"{",
+        b"[]",
+        b"null",
+        b"7",
+        b"[" * 100_000,
+        b"{}",
+        json.dumps({"status": {}}).encode(),
+        json.dumps({"status": [], "fingerprint": []}).encode(),
+        json.dumps({"status": WHOLE["status"]}).encode(),
+        *(json.dumps(without(name)).encode() for name in ("state", "archives", "ignored", "files", "started", "error")),
+        json.dumps(with_(state="dreaming")).encode(),
+        json.dumps(with_(unknown=1)).encode(),
+        json.dumps(with_(started="yesterday")).encode(),
+        json.dumps(with_(started=5)).encode(),
+        json.dumps(with_(files=[1, 2])).encode(),
+        json.dumps(with_(files={"done": 1, "total": 2, "more": 3})).encode(),
+        json.dumps(with_(archives=[{"title": "a"}])).encode(),
+        json.dumps(with_(archives=5)).encode(),
+        json.dumps(with_(error="broken")).encode(),
+    ],
+)
+def test_a_record_that_cant_be_understood_is_none(tmp_path: Path, content: bytes) -> None:
+    """It is not worth a stop."""
+    (tmp_path / "import.json").write_bytes(content)
+    assert imports.load(tmp_path / "import.json") is None
+
+
+@given(
+    st.binary(max_size=200)
+    | st.recursive(st.none() | st.text(), st.lists, max_leaves=5).map(json.dumps).map(str.encode)
+)
+def test_no_content_raises(content: bytes) -> None:
+    """Whatever lies there."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "import.json"
+        path.write_bytes(content)
+        assert imports.load(path) is None
+
+
+@pytest.mark.parametrize("kind", ["absent", "directory", "link"])
+def test_what_is_no_file_is_none(tmp_path: Path, kind: str) -> None:
+    """Absent, a folder, a link to a good record."""
+    path = tmp_path / "import.json"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "link":
+        imports.save(tmp_path / "elsewhere", ImportStatus(), [])
+        path.symlink_to("elsewhere")
+    assert imports.load(path) is None

@@ -1,0 +1,172 @@
+"""`sidecar.lifecycle`: which steps a container's life has, and who hears of them."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from datetime import UTC
+
+import pytest
+
+from sidecar.lifecycle import Failure, ImportState, ImportStatus, Lifecycle, Phase, Snapshot, now
+
+S, I, M, L, R, T, F = (  # noqa: E741 - a table is read better with short names
+    Phase.STARTING,
+    Phase.INITIALISING,
+    Phase.IMPORTING,
+    Phase.LAUNCHING,
+    Phase.READY,
+    Phase.STOPPING,
+    Phase.FAILED,
+)
+ALLOWED = {
+    S: {I, M, L, T, F},
+    I: {L, T, F},
+    M: {L, T, F},
+    L: {R, T, F},
+    R: {L, T, F},
+    T: {F},
+    F: {T, F},
+}
+WAY_TO = {S: [], I: [I], M: [M], L: [L], R: [L, R], T: [T], F: [F]}
+"""One way to reach each phase."""
+
+
+def lifecycle_in(phase: Phase) -> Lifecycle:
+    lifecycle = Lifecycle()
+    for step in WAY_TO[phase]:
+        lifecycle.enter(step)
+    return lifecycle
+
+
+@pytest.mark.parametrize(("before", "after"), [(b, a) for b in Phase for a in Phase if a in ALLOWED[b]])
+def test_steps_that_a_life_has(before: Phase, after: Phase) -> None:
+    """Each allowed step is taken."""
+    lifecycle = lifecycle_in(before)
+    lifecycle.enter(after)
+    assert lifecycle.snapshot.phase is after
+
+
+@pytest.mark.parametrize(("before", "after"), [(b, a) for b in Phase for a in Phase if a not in ALLOWED[b]])
+def test_steps_that_no_life_has(before: Phase, after: Phase) -> None:
+    """Each other step is refused, naming both phases, and changes nothing."""
+    lifecycle = lifecycle_in(before)
+    snapshot = lifecycle.snapshot
+    with pytest.raises(ValueError, match=f"from {before} to {after}"):
+        lifecycle.enter(after)
+    assert lifecycle.snapshot is snapshot
+
+
+def test_the_history_has_every_phase_with_its_start() -> None:
+    """In order, with times that never go back; the last one is the present phase's."""
+    before = now()
+    lifecycle = Lifecycle()
+    for phase in (I, L, R, L, R, T):
+        lifecycle.enter(phase)
+    snapshot = lifecycle.snapshot
+    times = [at for _, at in snapshot.history]
+    assert [S, I, L, R, L, R, T] == [phase for phase, _ in snapshot.history]
+    assert times == sorted(times)
+    assert before <= times[0] <= times[-1] <= now()
+    assert snapshot.history[-1] == (T, snapshot.since)
+
+
+def test_an_update_is_no_step() -> None:
+    """Fields change, phase, since and history don't."""
+    lifecycle = lifecycle_in(M)
+    before = lifecycle.snapshot
+    lifecycle.update(imported=ImportStatus(ImportState.LOADING))
+    assert lifecycle.snapshot.imported.state is ImportState.LOADING
+    assert dataclasses.replace(lifecycle.snapshot, imported=before.imported) == before
+
+
+def test_the_first_failure_is_not_forgotten() -> None:
+    """It stays while the container stops; a later failure replaces it."""
+    lifecycle = Lifecycle()
+    lifecycle.enter(F, Failure("no disk", "buy one"))
+    lifecycle.enter(T)
+    assert lifecycle.snapshot.failure == Failure("no disk", "buy one")
+    lifecycle.enter(F, Failure("worse", "mend it"))
+    assert lifecycle.snapshot.failure == Failure("worse", "mend it")
+
+
+def test_a_snapshot_stays_as_it_was() -> None:
+    """Who holds one sees no later change in it, and can't change it."""
+    lifecycle = Lifecycle()
+    held = lifecycle.snapshot
+    lifecycle.enter(L)
+    assert held.phase is S
+    assert len(held.history) == 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        held.phase = R  # type: ignore[misc]
+
+
+def test_listeners_hear_every_change() -> None:
+    """Each with the snapshot before and the one after, in order, and all listeners."""
+    lifecycle = Lifecycle()
+    first: list[tuple[Phase, Phase]] = []
+    second: list[Snapshot] = []
+    lifecycle.subscribe(lambda before, after: first.append((before.phase, after.phase)))
+    lifecycle.subscribe(lambda _, after: second.append(after))
+    lifecycle.enter(L)
+    lifecycle.update(imported=ImportStatus())
+    lifecycle.enter(R)
+    assert first == [(S, L), (L, L), (L, R)]
+    assert second[-1] is lifecycle.snapshot
+    assert len(second) == 3
+
+
+def test_a_refused_step_is_not_told() -> None:
+    """Listeners hear of what has happened alone."""
+    lifecycle = Lifecycle()
+    heard: list[Snapshot] = []
+    lifecycle.subscribe(lambda _, after: heard.append(after))
+    with pytest.raises(ValueError, match="can't go"):
+        lifecycle.enter(R)
+    assert heard == []
+
+
+async def test_waiting_for_what_is_already_so() -> None:
+    """Returns at once."""
+    lifecycle = Lifecycle()
+    async with asyncio.timeout(1):
+        assert await lifecycle.wait_for(lambda snapshot: snapshot.phase is S) is lifecycle.snapshot
+
+
+async def test_waiting_for_what_will_be() -> None:
+    """Every waiter gets the snapshot that it waits for, and not an earlier one."""
+    lifecycle = Lifecycle()
+    ready = asyncio.create_task(lifecycle.wait_for(lambda snapshot: snapshot.phase is R))
+    stopping = asyncio.create_task(lifecycle.wait_for(lambda snapshot: snapshot.phase is T))
+    await asyncio.sleep(0)
+    lifecycle.enter(L)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not ready.done()
+    lifecycle.enter(R)
+    async with asyncio.timeout(1):
+        assert (await ready).phase is R
+    assert not stopping.done()
+    lifecycle.enter(T)
+    async with asyncio.timeout(1):
+        assert (await stopping).phase is T
+
+
+async def test_who_stops_waiting_is_forgotten() -> None:
+    """A cancelled waiter leaves nothing behind, and hinders nobody."""
+    lifecycle = Lifecycle()
+    waiter = asyncio.create_task(lifecycle.wait_for(lambda snapshot: snapshot.phase is R))
+    await asyncio.sleep(0)
+    waiter.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
+    assert not lifecycle._waiters
+    lifecycle.enter(L)
+    assert lifecycle.snapshot.phase is L
+
+
+def test_now_is_utc_and_whole_milliseconds() -> None:
+    """What JSON shows is what is compared."""
+    at = now()
+    assert at.tzinfo is UTC
+    assert at.microsecond % 1000 == 0

@@ -1,0 +1,762 @@
+"""`sidecar.serverdir`: what a serverdir is taken for, who holds it, and promotions that are killed at every step."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from sidecar import serverdir as module
+from sidecar.exits import Exit, ExitCode
+from sidecar.serverdir import Content, Serverdir, Storage
+
+ROOT = Path(__file__).resolve().parents[1]
+SQLITE = Storage("sqlite")
+PATIENCE = 30.0
+"""Seconds after which what a test waits for counts as failed."""
+NODEINFO = json.dumps({"uuid": "0123456789abcdef", "role": "standalone"})
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="takes the place of another user")
+
+
+def make_state(folder: Path, *, serials: int = 3, role: str = "standalone") -> None:
+    """A devpi state as far as the sidecar looks into it: `tests/devpi/test_child.py` has real ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ".serverversion").write_text("4")
+    (folder / ".nodeinfo").write_text(json.dumps({"uuid": "0123456789abcdef", "role": role}))
+    with closing(sqlite3.connect(folder / ".sqlite")) as connection:
+        connection.execute("CREATE TABLE changelog (serial INTEGER PRIMARY KEY, data BLOB NOT NULL, timestamp INTEGER)")
+        connection.executemany("INSERT INTO changelog VALUES (?, 'x', 0)", [(serial,) for serial in range(serials)])
+        connection.commit()
+    (folder / "+files" / "root" / "dev").mkdir(parents=True)
+    (folder / "+files" / "root" / "dev" / "pkg-1.tar.gz").write_bytes(b"package")
+    (folder / ".event_serial").write_text("2")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """Every entry below `folder`, but what is the sidecar's own; folders have None."""
+    found = {str(path.relative_to(folder)): path for path in folder.rglob("*")}
+    return {
+        name: None if path.is_dir() else path.read_bytes()
+        for name, path in found.items()
+        if name.partition("/")[0] != ".sidecar"
+    }
+
+
+@contextmanager
+def opened(path: Path, storage: Storage = SQLITE) -> Iterator[Serverdir]:
+    """A serverdir, locked for as long as the context lasts."""
+    serverdir = Serverdir(path, storage)
+    fd = serverdir.open()
+    try:
+        yield serverdir
+    finally:
+        os.close(fd)
+
+
+def examined(path: Path, storage: Storage = SQLITE) -> Content:
+    with opened(path, storage) as serverdir:
+        serverdir.recover()
+        return serverdir.examine()
+
+
+def refused(path: Path, storage: Storage = SQLITE) -> Exit:
+    """The refusal of a serverdir, which was left as it is."""
+    before = tree(path)
+    with pytest.raises(Exit) as caught:
+        examined(path, storage)
+    assert tree(path) == before
+    return caught.value
+
+
+# --- open -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_folder_is_made_private(tmp_path: Path) -> None:
+    """With its parents; nobody else looks into it."""
+    path = tmp_path / "a" / "serverdir"
+    before = os.umask(0)
+    try:
+        with opened(path) as serverdir:
+            assert path.stat().st_mode & 0o777 == 0o700
+            assert serverdir.own.stat().st_mode & 0o777 == 0o700
+            assert (serverdir.own / "lock").stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
+
+
+def test_opening_leaves_only_the_lock(tmp_path: Path) -> None:
+    """The probe that was written is gone; one that an earlier run left is no hindrance."""
+    (tmp_path / ".sidecar").mkdir()
+    (tmp_path / ".sidecar" / ".tmp-probe").write_bytes(b"old")
+    with opened(tmp_path) as serverdir:
+        assert names(serverdir.own) == ["lock"]
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "pwrite", "ftruncate"])
+@pytest.mark.parametrize(
+    ("code", "reason", "mend"),
+    [
+        (errno.ENOSPC, "no space is left", "free some"),
+        (errno.EDQUOT, "no space is left", "free some"),
+        (errno.EROFS, "read-only file system", "mount it writable"),
+        (errno.EIO, "Input/output error", "working, writable volume"),
+    ],
+)
+def test_a_volume_that_takes_no_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int, reason: str, mend: str
+) -> None:
+    """Full, over quota, read-only, broken: a reason and a mend, and the lock is not kept."""
+
+    def fail(*_: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(Exit) as caught:
+            Serverdir(tmp_path, SQLITE).open()
+    assert caught.value.code == ExitCode.NOT_WRITABLE
+    assert str(tmp_path) in caught.value.reason
+    assert reason in caught.value.reason
+    assert mend in caught.value.mend
+    with opened(tmp_path) as serverdir:
+        assert names(serverdir.own) == ["lock"]
+
+
+def test_a_file_in_the_serverdirs_place(tmp_path: Path) -> None:
+    """It is no folder, and stays what it is."""
+    (tmp_path / "serverdir").write_text("mine")
+    with pytest.raises(Exit) as caught:
+        Serverdir(tmp_path / "serverdir", SQLITE).open()
+    assert caught.value.code == ExitCode.NOT_WRITABLE
+    assert (tmp_path / "serverdir").read_text() == "mine"
+
+
+AS_ANOTHER = """
+import os, sys
+from pathlib import Path
+from sidecar.exits import Exit
+from sidecar.serverdir import Serverdir, Storage
+os.setgroups([])
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65534, 65534)
+serverdir = Serverdir(Path(sys.argv[1]), Storage("sqlite"))
+try:
+    serverdir.open()
+    serverdir.recover()
+    print(serverdir.examine().name)
+except Exit as error:
+    print(int(error.code), error.reason, error.mend, sep="\\n")
+"""
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can get into, unlike pytest's own."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def as_another_user(path: Path) -> list[str]:
+    command = [sys.executable, "-c", AS_ANOTHER, str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@needs_root
+def test_a_serverdir_of_another_user(open_folder: Path) -> None:
+    """Names whose it is, who we are, and the chown that mends it."""
+    path = open_folder / "serverdir"
+    make_state(path)
+    path.chmod(0o755)
+    code, reason, mend = as_another_user(path)
+    assert int(code) == ExitCode.NOT_WRITABLE
+    assert "not writable for uid 65534, gid 65534" in reason
+    assert f"{path} belongs to uid 0, gid 0, mode 0755" in reason
+    assert f"chown -R 65534:65534 {path}" in mend
+    assert "run the container as uid 0" in mend
+
+
+@needs_root
+def test_a_missing_serverdir_in_a_folder_of_another_user(open_folder: Path) -> None:
+    """The folder that is in the way is named, not the missing one."""
+    code, reason, _ = as_another_user(open_folder / "a" / "serverdir")
+    assert int(code) == ExitCode.NOT_WRITABLE
+    assert f"{open_folder} belongs to uid 0" in reason
+
+
+@needs_root
+@pytest.mark.parametrize("name", [".serverversion", ".nodeinfo", ".sqlite", ".event_serial"])
+def test_a_file_of_another_user(open_folder: Path, name: str) -> None:
+    """The folder may be written to, one file in it may not: which, whose, and the chown."""
+    path = open_folder / "serverdir"
+    make_state(path)
+    for each in (path, *path.rglob("*")):
+        each.chmod(0o777)
+    (path / name).chmod(0o600)
+    code, reason, mend = as_another_user(path)
+    assert int(code) == ExitCode.NOT_WRITABLE
+    assert reason.startswith(f"{name} in the serverdir {path} belongs to uid 0")
+    assert "not writable for uid 65534" in reason
+    assert f"chown -R 65534:65534 {path}" in mend
+
+
+# --- lock -----------------------------------------------------------------------------------------------------------
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from sidecar.serverdir import Serverdir, Storage
+Serverdir(Path(sys.argv[1]), Storage("sqlite")).open()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def held_by_another_process(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """The serverdir, locked by a process, which is dead at the end."""
+    command = [sys.executable, "-c", HOLDER, str(path)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "held\n"
+            yield holder
+        finally:
+            holder.kill()
+
+
+def test_a_second_server_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within the patience, naming who holds it, and without a finger on what is the holder's."""
+    monkeypatch.setattr(module, "_LOCK_PATIENCE", 0.2)
+    with held_by_another_process(tmp_path) as holder:
+        (tmp_path / ".sidecar" / ".tmp-probe").write_bytes(b"the holder's")
+        before = time.monotonic()
+        with pytest.raises(Exit) as caught:
+            Serverdir(tmp_path, SQLITE).open()
+        assert 0.2 <= time.monotonic() - before < 5
+    assert caught.value.code == ExitCode.LOCKED
+    assert f"the serverdir {tmp_path} is in use by another server" in caught.value.reason
+    assert f"pid {holder.pid}" in caught.value.reason
+    assert os.uname().nodename in caught.value.reason
+    assert "stop that one first" in caught.value.mend
+    assert (tmp_path / ".sidecar" / ".tmp-probe").read_bytes() == b"the holder's"
+
+
+def test_a_lock_dies_with_its_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill leaves no lock behind, and who waits gets it; the text in the file is the new holder's."""
+    monkeypatch.setattr(module, "_LOCK_PATIENCE", PATIENCE)
+    tries: list[int] = []
+    real = fcntl.flock
+
+    def flock(fd: int, operation: int) -> None:
+        tries.append(operation)
+        if len(tries) == 3:
+            holder.kill()
+        real(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with held_by_another_process(tmp_path) as holder, opened(tmp_path) as serverdir:
+        assert len(tries) >= 3
+        assert f"pid {os.getpid()}," in (serverdir.own / "lock").read_text()
+        assert str(holder.pid) not in (serverdir.own / "lock").read_text()
+
+
+def test_a_lock_lives_as_long_as_any_that_holds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """devpi-server inherits the descriptor: the serverdir is taken until both have ended."""
+    monkeypatch.setattr(module, "_LOCK_PATIENCE", 0.0)
+    fd = Serverdir(tmp_path, SQLITE).open()
+    inherited = os.dup(fd)
+    os.close(fd)
+    with pytest.raises(Exit) as caught:
+        Serverdir(tmp_path, SQLITE).open()
+    assert caught.value.code == ExitCode.LOCKED
+    os.close(inherited)
+    with opened(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_that_cant_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """Some NFS: a named error, and no descriptor is left open."""
+
+    def flock(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    descriptors = len(names(Path("/proc/self/fd")))
+    with pytest.raises(Exit) as caught:
+        Serverdir(tmp_path, SQLITE).open()
+    assert caught.value.code == ExitCode.LOCKED
+    assert "can't lock files" in caught.value.reason
+    assert "NFS" in caught.value.mend
+    assert len(names(Path("/proc/self/fd"))) == descriptors
+
+
+# --- examine --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("others", [(), ("lost+found",), ("lost+found", ".snapshot", ".sidecar")])
+def test_empty(tmp_path: Path, others: tuple[str, ...]) -> None:
+    """What volumes bring along doesn't count."""
+    for name in others:
+        (tmp_path / name).mkdir()
+    assert examined(tmp_path) is Content.EMPTY
+
+
+@pytest.mark.parametrize("serials", [1, 3])
+def test_a_state_of_somebody_elses_making(tmp_path: Path, serials: int) -> None:
+    """Whole, without our marker; and once adopted, ours."""
+    make_state(tmp_path, serials=serials)
+    before = tree(tmp_path)
+    with opened(tmp_path) as serverdir:
+        assert serverdir.recover() is None
+        assert serverdir.examine() is Content.FOREIGN
+        serverdir.adopt()
+        assert serverdir.examine() is Content.OURS
+    assert examined(tmp_path) is Content.OURS
+    assert tree(tmp_path) == before
+
+
+def test_a_new_replica_has_nothing_yet(tmp_path: Path) -> None:
+    """Serial -1 is where each of them begins."""
+    make_state(tmp_path, serials=0, role="replica")
+    assert examined(tmp_path) is Content.FOREIGN
+
+
+def test_other_storages(tmp_path: Path) -> None:
+    """sqlite_db_files has its database elsewhere in the serverdir, PostgreSQL outside of it."""
+    make_state(tmp_path)
+    (tmp_path / ".sqlite").rename(tmp_path / ".sqlite_db")
+    assert examined(tmp_path, Storage("sqlite_db_files")) is Content.FOREIGN
+    assert examined(tmp_path, Storage("pg8000")) is Content.FOREIGN
+    assert "database .sqlite is missing" in refused(tmp_path).reason
+
+
+KILLED_COMMIT = """
+import os, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA cache_size=2")
+connection.execute("BEGIN")
+for serial in range(100, 400):
+    connection.execute("INSERT INTO changelog VALUES (?, ?, 0)", (serial, os.urandom(4000)))
+os._exit(9)
+"""
+
+
+def test_a_commit_that_was_cut_short_is_no_damage(tmp_path: Path) -> None:
+    """A devpi-server that was killed leaves a journal, which SQLite rolls back: the state is as before."""
+    make_state(tmp_path, serials=3)
+    command = [sys.executable, "-c", KILLED_COMMIT, str(tmp_path / ".sqlite")]
+    assert subprocess.run(command, timeout=PATIENCE, check=False).returncode == 9
+    assert (tmp_path / ".sqlite-journal").stat().st_size > 0
+    assert examined(tmp_path) is Content.FOREIGN
+    with closing(sqlite3.connect(tmp_path / ".sqlite")) as connection:
+        assert connection.execute("SELECT max(serial) FROM changelog").fetchone() == (2,)
+
+
+def spoil(path: Path, what: str) -> None:
+    """Make of the whole state in `path` one of the table below."""
+    if what == "no version":
+        (path / ".serverversion").unlink()
+    elif what == "version is a folder":
+        (path / ".serverversion").unlink()
+        (path / ".serverversion").mkdir()
+    elif what == "no nodeinfo":
+        (path / ".nodeinfo").unlink()
+    elif what == "nodeinfo truncated":
+        (path / ".nodeinfo").write_text(NODEINFO[:10])
+    elif what == "nodeinfo deep":
+        (path / ".nodeinfo").write_text("[" * 50_000)
+    elif what == "nodeinfo a list":
+        (path / ".nodeinfo").write_text("[]")
+    elif what == "no database":
+        (path / ".sqlite").unlink()
+    elif what == "empty database":
+        (path / ".sqlite").write_bytes(b"")
+    elif what == "no database file":
+        (path / ".sqlite").write_bytes(b"hello" * 1000)
+    elif what == "truncated database":
+        os.truncate(path / ".sqlite", 4096)
+    elif what == "serial -1":
+        with closing(sqlite3.connect(path / ".sqlite")) as connection:
+            connection.execute("DELETE FROM changelog")
+            connection.commit()
+    elif what == "tool":
+        (path / ".sidecar").mkdir(exist_ok=True)
+        (path / ".sidecar" / "tool.json").write_text('{"tool": "devpi-import"}')
+
+
+DAMAGES = {
+    "no version": "it is not devpi-server's: it holds +files, .event_serial, .nodeinfo, .sqlite, but no .serverversion",
+    "version is a folder": ".serverversion can't be read",
+    "no nodeinfo": "there is no .nodeinfo of a devpi-server",
+    "nodeinfo truncated": ".nodeinfo can't be read",
+    "nodeinfo deep": ".nodeinfo can't be read",
+    "nodeinfo a list": ".nodeinfo does not hold an object",
+    "no database": "its database .sqlite is missing",
+    "empty database": "its database .sqlite can't be read",
+    "no database file": "its database .sqlite can't be read",
+    "truncated database": "its database .sqlite can't be read",
+    "serial -1": "its database holds nothing (serial -1): its initialisation or import was cut short",
+    "tool": "a devpi-import that was run on it has not finished",
+}
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+@pytest.mark.parametrize("marked", [False, True])
+def test_damaged(tmp_path: Path, what: str, marked: bool) -> None:
+    """Ours or not: refused with the reason and the mend, and nothing in it is touched."""
+    make_state(tmp_path)
+    if marked:
+        with opened(tmp_path) as serverdir:
+            serverdir.adopt()
+    spoil(tmp_path, what)
+    error = refused(tmp_path)
+    assert error.code == ExitCode.DAMAGED
+    reason = DAMAGES[what].replace(" of a devpi-server", ", which was there" if marked else " of a devpi-server")
+    assert error.reason.startswith(f"the serverdir {tmp_path} is damaged or not devpi's: {reason}")
+    assert error.mend.startswith("restore a backup of it, or empty it")
+
+
+def test_something_else(tmp_path: Path) -> None:
+    """Somebody's photographs are not initialised over; some of them are named."""
+    for number in range(9):
+        (tmp_path / f"{number}.jpg").write_bytes(b"x")
+    error = refused(tmp_path)
+    assert error.code == ExitCode.DAMAGED
+    assert "it holds 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg, but no .serverversion" in error.reason
+
+
+def test_a_state_that_was_ours_and_is_gone(tmp_path: Path) -> None:
+    """A marker with nothing beside it is a loss, not an empty serverdir."""
+    make_state(tmp_path)
+    with opened(tmp_path) as serverdir:
+        serverdir.adopt()
+    for name in names(tmp_path):
+        if name != ".sidecar":
+            shutil.rmtree(tmp_path / name) if (tmp_path / name).is_dir() else (tmp_path / name).unlink()
+    error = refused(tmp_path)
+    assert error.code == ExitCode.DAMAGED
+    assert "it holds nothing, but no .serverversion" in error.reason
+
+
+@pytest.mark.parametrize("version", ["3", "5", "40", "", "four", "4x"])
+def test_another_state_version(tmp_path: Path, version: str) -> None:
+    """Both versions, and the way over: export, import."""
+    make_state(tmp_path)
+    (tmp_path / ".serverversion").write_text(version)
+    error = refused(tmp_path)
+    assert error.code == ExitCode.DAMAGED
+    assert f"has devpi's state version {version!r}" in error.reason
+    assert error.reason.endswith("this devpi-server needs '4'")
+    assert "devpi-export" in error.mend
+
+
+@pytest.mark.parametrize("version", ["4", "4\n", "4.0.0", "4.8.1\n"])
+def test_the_right_state_version(tmp_path: Path, version: str) -> None:
+    """As devpi-server writes it, and as it wrote it before."""
+    make_state(tmp_path)
+    (tmp_path / ".serverversion").write_text(version)
+    assert examined(tmp_path) is Content.FOREIGN
+
+
+# --- recover --------------------------------------------------------------------------------------------------------
+
+
+def test_recovering_nothing(tmp_path: Path) -> None:
+    """Says nothing; there is a private, empty folder for uploads."""
+    with opened(tmp_path) as serverdir:
+        assert serverdir.recover() is None
+        (serverdir.tmp / "upload").write_bytes(b"half")
+        assert serverdir.recover() is None
+        assert names(serverdir.tmp) == []
+        assert serverdir.tmp.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_half_made_state_is_thrown_away(tmp_path: Path) -> None:
+    """However whole it looks: without the intent nobody said that it is."""
+    with opened(tmp_path) as serverdir:
+        serverdir.stage()
+        make_state(serverdir.staged_state)
+    with opened(tmp_path) as serverdir:
+        done = serverdir.recover()
+        assert done is not None
+        assert "threw away" in done
+        assert serverdir.examine() is Content.EMPTY
+        assert names(serverdir.own) == ["lock", "tmp"]
+        assert serverdir.recover() is None
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"entries": []}', '{"origin": "x"}', "[" * 50_000])
+def test_an_intent_that_cant_be_understood(tmp_path: Path, content: str) -> None:
+    """Nothing is moved and nothing thrown away; a reason and a mend."""
+    with opened(tmp_path) as serverdir:
+        serverdir.stage()
+        make_state(serverdir.staged_state)
+        (serverdir.own / "promotion.json").write_text(content)
+        before = tree(serverdir.staged_state)
+        with pytest.raises(Exit) as caught:
+            serverdir.recover()
+        assert tree(serverdir.staged_state) == before
+    assert caught.value.code == ExitCode.DAMAGED
+    assert "promotion.json" in caught.value.reason
+    assert "restore a backup" in caught.value.mend
+
+
+def test_clearing_up_at_a_stop(tmp_path: Path) -> None:
+    """What is half-made goes; what is being promoted stays for the next start."""
+    with opened(tmp_path) as serverdir:
+        serverdir.recover()
+        serverdir.stage()
+        serverdir.clear_up()
+        assert names(serverdir.own) == ["lock"]
+        serverdir.stage()
+        (serverdir.own / "promotion.json").write_text("{}")
+        serverdir.clear_up()
+        assert names(serverdir.own) == ["lock", "promotion.json", "staging"]
+
+
+# --- promote --------------------------------------------------------------------------------------------------------
+
+RECORD = b'{"state": "given"}'
+
+
+def stage(serverdir: Serverdir) -> None:
+    """A whole state, with a record of the root password, in staging."""
+    serverdir.recover()
+    serverdir.stage()
+    (serverdir.scratch / "unpacked").write_bytes(b"x")
+    make_state(serverdir.staged_state)
+    serverdir.staged_record.write_bytes(RECORD)
+
+
+def test_a_promotion(tmp_path: Path) -> None:
+    """The serverdir has what was staged, the record is in place, and nothing else is left."""
+    with opened(tmp_path) as serverdir:
+        stage(serverdir)
+        staged = tree(serverdir.staged_state)
+        serverdir.promote("initialised")
+        assert tree(tmp_path) == staged
+        assert (serverdir.own / "root-password.json").read_bytes() == RECORD
+        assert names(serverdir.own) == ["lock", "marker.json", "root-password.json", "tmp"]
+        assert json.loads((serverdir.own / "marker.json").read_bytes())["origin"] == "initialised"
+        assert serverdir.examine() is Content.OURS
+
+
+def test_nodeinfo_is_moved_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """devpi-server doesn't start without it; all else is on the disk by then."""
+    steps: list[str] = []
+    real_rename, real_fsync = os.rename, os.fsync
+
+    def rename(source: str | Path, target: str | Path) -> None:
+        steps.append(Path(target).name)
+        real_rename(source, target)
+
+    def fsync(fd: int) -> None:
+        steps.append(f"fsync {Path(f'/proc/self/fd/{fd}').readlink().name}")
+        real_fsync(fd)
+
+    with opened(tmp_path / "serverdir") as serverdir:
+        stage(serverdir)
+        monkeypatch.setattr(os, "rename", rename)
+        monkeypatch.setattr(os, "fsync", fsync)
+        serverdir.promote("initialised")
+    before, after = steps[: steps.index(".nodeinfo")], steps[steps.index(".nodeinfo") + 1 :]
+    assert before[before.index("promotion.json") + 1] == "fsync .sidecar"
+    assert {".sqlite", "+files", ".serverversion", "root-password.json"} <= set(before)
+    assert before[-1] == "fsync serverdir"
+    assert after[0] == "fsync serverdir"
+    assert "marker.json" in after
+
+
+def test_no_half_state_is_promoted(tmp_path: Path) -> None:
+    """Without .nodeinfo devpi did not finish: an error of ours, before anything is moved."""
+    with opened(tmp_path) as serverdir:
+        stage(serverdir)
+        (serverdir.staged_state / ".nodeinfo").unlink()
+        with pytest.raises(Exit) as caught:
+            serverdir.promote("initialised")
+        assert caught.value.code == ExitCode.INTERNAL
+        assert serverdir.examine() is Content.EMPTY
+
+
+def test_a_tool_that_was_killed_before_it_made_anything(tmp_path: Path) -> None:
+    """Its mark stands for a state that never was: the one that is promoted is not called unfinished."""
+    with opened(tmp_path) as serverdir:
+        (serverdir.own / "tool.json").write_text('{"tool": "devpi-init"}')
+        assert serverdir.examine() is Content.EMPTY
+        stage(serverdir)
+        serverdir.promote("initialised")
+        assert serverdir.examine() is Content.OURS
+
+
+KILL_EVERYWHERE = """
+# Does `action` to copies of each serverdir, in forks that die at their first, second, … call, until one doesn't.
+import os, shutil, sys
+from pathlib import Path
+from sidecar.serverdir import Serverdir, Storage
+
+CALLS = ["open", "write", "fchmod", "fsync", "rename", "unlink", "rmdir", "mkdir", "close"]
+action, copies = sys.argv[1], Path(sys.argv[2])
+os.fsync = lambda fd: None  # no power is cut here: the order of steps counts, not the disk's pace
+
+
+def die_at(last):
+    left = [last]
+
+    def counted(real):
+        def call(*arguments, **options):
+            left[0] -= 1
+            if left[0] == 0:
+                os._exit(9)
+            return real(*arguments, **options)
+        return call
+
+    for name in CALLS:
+        setattr(os, name, counted(getattr(os, name)))
+
+
+for template in map(Path, sys.argv[3:]):
+    number, code = 0, 9
+    while code == 9:
+        number += 1
+        copy = copies / template.name / f"{number:03d}"
+        shutil.copytree(template, copy)
+        pid = os.fork()
+        if pid == 0:
+            serverdir = Serverdir(copy, Storage("sqlite"))
+            if action == "recover":
+                serverdir.open()
+            die_at(number)
+            serverdir.promote("initialised") if action == "promote" else serverdir.recover()
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code == 0, code
+"""
+
+
+def killed_everywhere(action: str, copies: Path, *templates: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """For each template its copies, one for each call at which `action` was killed, and at last one where it wasn't."""
+    command = [sys.executable, "-c", KILL_EVERYWHERE, action, str(copies), *map(str, templates)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stderr
+    for template in templates:
+        yield template, sorted((copies / template.name).iterdir())
+
+
+@pytest.fixture
+def fast_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder in memory where there is one: what is killed here is a process, not the power."""
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else tmp_path) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def staged(fast_folder: Path) -> Path:
+    """A serverdir with a state in staging that is about to be promoted."""
+    with opened(fast_folder / "staged") as serverdir:
+        stage(serverdir)
+    return fast_folder / "staged"
+
+
+def judged(path: Path, whole: dict[str, bytes | None]) -> Content:
+    """What is left after a kill, opened anew: nothing at all, or ours and whole; it stays what it is."""
+    with opened(path) as serverdir:
+        serverdir.recover()
+        content = serverdir.examine()
+        own = names(serverdir.own)
+        if content is Content.EMPTY:
+            assert tree(path) == {}
+            assert own == ["lock", "tmp"]
+        else:
+            assert content is Content.OURS
+            assert tree(path) == whole
+            assert own == ["lock", "marker.json", "root-password.json", "tmp"]
+            assert (serverdir.own / "root-password.json").read_bytes() == RECORD
+            assert json.loads((serverdir.own / "marker.json").read_bytes())["origin"] == "initialised"
+        again = Serverdir(path, SQLITE)
+        assert again.recover() is None
+        assert again.examine() is content
+        assert names(serverdir.own) == own
+    return content
+
+
+def test_a_promotion_that_is_killed_at_every_step(staged: Path, fast_folder: Path) -> None:
+    """Nothing, or ours and whole with the record in place; once it is ours, at every later step too."""
+    whole = tree(staged / ".sidecar" / "staging" / "state")
+    ((_, copies),) = killed_everywhere("promote", fast_folder / "copies", staged)
+    found = [judged(path, whole) for path in copies]
+    first = found.index(Content.OURS)
+    assert found[:first] == [Content.EMPTY] * first
+    assert found[first:] == [Content.OURS] * (len(found) - first)
+    assert first >= 5
+    assert len(found) - first >= 25
+
+
+def test_a_recovery_that_is_killed_at_every_step(staged: Path, fast_folder: Path) -> None:
+    """From every state that a killed promotion leaves: the verdict after it is that of a recovery that was not killed."""
+    whole = tree(staged / ".sidecar" / "staging" / "state")
+    ((_, left),) = killed_everywhere("promote", fast_folder / "copies", staged)
+    different = {
+        " ".join(sorted(str(path.relative_to(each)) for path in each.rglob("*") if ".tmp-" not in path.name)): each
+        for each in left
+    }
+    verdicts = []
+    for template, copies in killed_everywhere("recover", fast_folder / "again", *different.values()):
+        content = judged(template, whole)
+        assert [judged(path, whole) for path in copies] == [content] * len(copies)
+        verdicts += [content] * len(copies)
+    assert len(different) >= 10
+    assert min(verdicts.count(Content.EMPTY), verdicts.count(Content.OURS)) >= 10
+
+
+def test_a_promotion_that_is_killed_by_a_signal(tmp_path: Path) -> None:
+    """The same with real fsyncs and a real SIGKILL, sent while the entries are being moved."""
+    path = tmp_path / "serverdir"
+    with opened(path) as serverdir:
+        stage(serverdir)
+    whole = tree(path / ".sidecar" / "staging" / "state")
+    script = """
+import os, signal, sys
+from pathlib import Path
+from sidecar.serverdir import Serverdir, Storage
+real = os.rename
+def rename(source, target):
+    real(source, target)
+    if Path(target).name == ".sqlite":
+        os.kill(os.getpid(), signal.SIGKILL)
+os.rename = rename
+serverdir = Serverdir(Path(sys.argv[1]), Storage("sqlite"))
+serverdir.open()
+serverdir.promote("initialised")
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(path)], cwd=ROOT, timeout=PATIENCE, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert (path / ".sqlite").exists()
+    assert not (path / ".nodeinfo").exists()
+    with opened(path) as serverdir:
+        done_text = serverdir.recover()
+        assert done_text is not None
+        assert "finished the promotion" in done_text
+    assert judged(path, whole) is Content.OURS
