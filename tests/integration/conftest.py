@@ -39,7 +39,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
 
 
 @pytest.fixture
-def other_user(request: pytest.FixtureRequest) -> Iterator[Callable[..., Container]]:
+def other_user() -> Iterator[Callable[..., Container]]:
     """Makes containers that run as another user than root, and clears them away."""
     if os.geteuid() != 0:
         pytest.skip("only root can start a process as another user")
@@ -48,8 +48,8 @@ def other_user(request: pytest.FixtureRequest) -> Iterator[Callable[..., Contain
     python, env = found
     home = Path(tempfile.mkdtemp(prefix="devpi-sidecar-tests-"))
     home.chmod(0o755)
-    request.addfinalizer(lambda: shutil.rmtree(home, ignore_errors=True))
     with ExitStack() as stack:
+        stack.callback(shutil.rmtree, home, ignore_errors=True)
 
         def make(user: int = OTHER_USER, name: str = "c", **options: Any) -> Container:
             options["env"] = env | options.get("env", {})

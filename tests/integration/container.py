@@ -261,7 +261,7 @@ class Container:
         """SIGKILL, and wait until the whole session is gone, as a container's is."""
         assert self.process is not None
         if self.running:
-            self.process.kill()
+            os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
 
     def claim(self) -> str:
