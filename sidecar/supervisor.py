@@ -37,7 +37,7 @@ from sidecar.exits import Exit, ExitCode
 from sidecar.health import Health, Serving
 from sidecar.initial_state import ImportFailed, InitialState, import_record
 from sidecar.lifecycle import DevpiInfo, Lifecycle, Phase
-from sidecar.login_secret import place_secret
+from sidecar.login_secret import copy_given_secret, place_secret
 from sidecar.root_password import RootPasswordFile
 from sidecar.rundir import RuntimeDir
 from sidecar.serverdir import Content, Serverdir, Storage
@@ -160,6 +160,11 @@ class Supervisor:
             raise Exit(ExitCode.SETTINGS, answer.reason, answer.mend)
         if isinstance(answer, Done):
             return None
+        if answer.secretfile is not None:  # a mistake in the flags, too, is found before the serverdir is touched
+            try:
+                await asyncio.to_thread(copy_given_secret, Path(answer.secretfile), self._runtime.path)
+            except CredentialsError as error:
+                raise Exit(ExitCode.SETTINGS, error.reason, error.mend) from error
         self._lifecycle.update(devpi=DevpiInfo(answer.version, addresses=tuple(answer.addresses)))
         return answer
 
@@ -280,6 +285,7 @@ class Supervisor:
         """Not ready at once; then let what runs finish, and end."""
         was = self._lifecycle.snapshot.phase
         self._lifecycle.enter(Phase.STOPPING)
+        await self._within(_PATIENCE, self._bootstrap.settle())
         self._bootstrap.devpi_runs(None, "standalone")
         if self._serves and was is not Phase.FAILED:
             log.info("stopping: %.0f s for load balancers, then up to %.0f s for running transfers", *self._patience())

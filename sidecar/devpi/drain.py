@@ -65,7 +65,8 @@ class Drainer:
     def _close_listeners(self) -> int:
         for listener in self._listeners:
             accepted = -1
-            while accepted != len(listener.active_channels):  # who is in the kernel's queue has been promised an answer
+            # who is in the kernel's queue has been promised an answer; but waitress' select() dies of too many
+            while accepted != len(listener.active_channels) and len(listener._map) < listener.adj.connection_limit:
                 accepted = len(listener.active_channels)
                 listener.handle_accept()
             unix = listener.effective_host == "unix"

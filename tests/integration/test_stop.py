@@ -1,0 +1,313 @@
+"""The way down: signals, drain, exit codes; as a plain process, as PID 1, and under an init."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from sidecar import durable
+from sidecar.serverdir import Content, Serverdir, Storage
+from tests.integration.container import (
+    ROOT,
+    TOKEN,
+    Container,
+    alive,
+    call_devpi,
+    children,
+    login_token,
+    make_index,
+    request,
+    upload,
+    upload_form,
+    wait_for,
+)
+
+BIG = 24 * 2**20
+"""Bytes of a file that fits in no socket's buffers."""
+
+
+@contextmanager
+def connected(url: str, receive_buffer: int | None = None) -> Iterator[socket.socket]:
+    """A connection to the server of `url`."""
+    parts = urlsplit(url)
+    with socket.socket() as client:
+        if receive_buffer is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        client.settimeout(30)
+        client.connect((parts.hostname, parts.port))
+        yield client
+
+
+def refuses(url: str) -> bool:
+    """Whether nobody listens there any more."""
+    try:
+        with connected(url):
+            return False
+    except ConnectionRefusedError:
+        return True
+
+
+@contextmanager
+def downloading(link: str) -> Iterator[Callable[[], bytes]]:
+    """A slow download, begun and then left alone; calling it reads the rest, and gives all of the body."""
+    with connected(link, receive_buffer=32 * 1024) as client:
+        client.sendall(f"GET {urlsplit(link).path} HTTP/1.0\r\nHost: {urlsplit(link).netloc}\r\n\r\n".encode())
+        begin = client.recv(4096)
+        assert b" 200 " in begin.splitlines()[0], begin
+
+        def rest() -> bytes:
+            parts = [begin]
+            try:
+                while part := client.recv(1 << 20):
+                    parts.append(part)
+            except ConnectionResetError:
+                pass
+            return b"".join(parts).partition(b"\r\n\r\n")[2]
+
+        yield rest
+
+
+def with_big_file(c: Container) -> tuple[str, str]:
+    """An index, and the link to a big file in it."""
+    password = c.env["DEVPI_PASSWORD"] = "the root password of these tests"
+    c.start().wait_ready()
+    token = login_token(c.devpi, password)
+    link = upload(make_index(c.devpi, token), token, "big", os.urandom(BIG))
+    return token, link.partition("#")[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_clean_stop(container: Callable[..., Container], number: int) -> None:
+    """SIGTERM and SIGINT end it with code 0, devpi-server with it, and soon where nothing runs."""
+    c = container().start().wait_ready()
+    devpi, began = c.devpi_pid, time.monotonic()
+
+    assert 0 == c.stop(number)
+    assert time.monotonic() - began < 10
+    assert not alive(devpi)
+    assert "stopped" in c.log.splitlines()[-1]
+
+
+def test_a_stop_at_any_instant_of_a_first_start(container: Callable[..., Container]) -> None:
+    """Stopped while it starts, initialises or launches: code 0, and the next start has a sound state to go on from."""
+    for number, delay in enumerate((0.0, 0.3, 0.5)):
+        c = container(f"c{number}").start().wait_listening()
+        deadline = time.monotonic() + delay
+        wait_for(lambda: time.monotonic() >= deadline or c.get("/readyz").status == 200, "its instant")  # noqa: B023
+        assert 0 == c.stop(), c.log
+        assert not (c.serverdir / ".sidecar/staging").exists()
+
+        assert 0 == c.start().wait_ready().stop(), c.log
+
+
+def test_a_stop_while_promoting(
+    tmp_path: Path, made_by_devpi: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a stop clears up is never a state that is just being promoted, which would leave a marker and no state."""
+    serverdir = Serverdir(tmp_path / "s", Storage("sqlite"))
+    os.close(serverdir.open())
+    serverdir.stage()
+    shutil.copytree(made_by_devpi("promoted"), serverdir.staged_state)
+    stop = threading.Thread(target=serverdir.clear_up)
+    write_file = durable.write_file
+
+    def slow_write_file(path: Path, data: bytes) -> None:
+        if path.name == "promotion.json":
+            stop.start()
+            stop.join(0.5)  # it may have to wait for this promotion to end
+        write_file(path, data)
+
+    monkeypatch.setattr("sidecar.durable.write_file", slow_write_file)
+    serverdir.promote("initialised")
+    stop.join()
+
+    assert Content.OURS is serverdir.examine()
+    assert not serverdir.staging.exists()
+
+
+def test_not_ready_at_once_then_served_for_the_delay(container: Callable[..., Container]) -> None:
+    """SIDECAR_STOP_DELAY: not ready from the signal on, while devpi-server takes new connections to its end."""
+    c = container(env={"SIDECAR_STOP_DELAY": "2.5"}).start().wait_ready()
+    devpi, began = c.devpi, time.monotonic()
+    os.kill(c.pid, signal.SIGTERM)
+    wait_for(lambda: c.get("/readyz").status == 503, "not ready", 2.0)
+
+    assert "stopping" == c.status()["phase"]
+    assert 200 == c.get("/livez").status
+    assert 200 == request(f"{devpi}/+api").status
+    assert time.monotonic() - began < 2.5, "this test was too slow to look"
+    assert 503 == c.post("/bootstrap/rotate").status
+    assert 0 == c.wait_end()
+    assert time.monotonic() - began >= 2.5
+
+
+def test_transfers_finish(container: Callable[..., Container]) -> None:
+    """A download and an upload that run at the stop come to their end, while new connections are refused; code 0."""
+    c = container()
+    token, link = with_big_file(c)
+    devpi = c.devpi
+    content = os.urandom(4 * 2**20)
+    body, kind = upload_form("late", content)
+    with downloading(link) as rest, connected(devpi) as uploading:
+        auth = request_headers(token)
+        uploading.sendall(
+            f"POST /root/dev/ HTTP/1.0\r\nHost: x\r\nAccept: application/json\r\nContent-Type: {kind}\r\n"
+            f"Content-Length: {len(body)}\r\n{auth}\r\n".encode()
+            + body[:1_000_000]
+        )
+        os.kill(c.pid, signal.SIGTERM)
+        wait_for(lambda: refuses(devpi), "the listener's end")
+        assert c.running
+        assert 503 == c.get("/readyz").status
+
+        uploading.sendall(body[1_000_000:])
+        answer = uploading.recv(4096)
+        assert b" 200 " in answer.splitlines()[0], answer
+        assert c.running, "the download still runs"
+        assert BIG == len(rest())
+    assert 0 == c.wait_end()
+
+    c.start().wait_ready()
+    (uploaded,) = call_devpi(f"{c.devpi}/root/dev/late", token=token).json["result"]["1.0"]["+links"]
+    path = urlsplit(uploaded["href"]).path
+    assert content == request(c.devpi + path).body
+
+
+def request_headers(token: str) -> str:
+    """The line that tells devpi-server who uploads."""
+    return f"X-Devpi-Auth: {base64.b64encode(f'root:{token}'.encode()).decode()}\r\n"
+
+
+def test_the_grace_ends(container: Callable[..., Container]) -> None:
+    """A client that does not read is cut off when SIDECAR_STOP_GRACE is over; the code is 0 all the same."""
+    c = container(env={"SIDECAR_STOP_GRACE": "1"})
+    _, link = with_big_file(c)
+    with downloading(link) as rest:
+        began = time.monotonic()
+        os.kill(c.pid, signal.SIGTERM)
+        assert 0 == c.wait_end()
+        assert 1 <= time.monotonic() - began < 10
+        assert len(rest()) < BIG
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_second_signal(container: Callable[..., Container], second: int) -> None:
+    """It cuts short the delay, and the drain of a download that would last for ever; code 0."""
+    c = container(env={"SIDECAR_STOP_DELAY": "0" if second == signal.SIGINT else "300", "SIDECAR_STOP_GRACE": "300"})
+    _, link = with_big_file(c)
+    with downloading(link) as rest:
+        devpi, began = c.devpi, time.monotonic()
+        os.kill(c.pid, signal.SIGTERM)
+        wait_for(lambda: c.get("/readyz").status == 503, "the first signal's effect")
+        if second == signal.SIGINT:
+            wait_for(lambda: refuses(devpi), "the drain")
+        assert c.running
+        os.kill(c.pid, second)
+        assert 0 == c.wait_end()
+        assert time.monotonic() - began < 20
+        assert len(rest()) < BIG
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGKILL, 137, "devpi-server was ended by SIGKILL, most likely for want of memory"),
+        (signal.SIGTERM, 143, "devpi-server was ended by SIGTERM"),
+        (signal.SIGINT, 1, "devpi-server ended by itself with code 0"),
+    ],
+    ids=["SIGKILL", "SIGTERM", "code 0"],
+)
+def test_devpi_ends_by_itself(container: Callable[..., Container], number: int, code: int, said: str) -> None:
+    """Its code, or 128 and its signal, becomes the container's; 0 becomes 1; and the log says that it was devpi."""
+    c = container().start().wait_ready()
+    os.kill(c.devpi_pid, number)
+
+    assert code == c.wait_end()
+    assert said in c.log
+    assert not (c.runtime / "state.json").exists()
+
+
+def test_devpi_dies_with_the_sidecar(container: Callable[..., Container]) -> None:
+    """SIGKILL to the sidecar alone: no devpi-server lives on, and the next start takes over at once."""
+    c = container().start().wait_ready()
+    devpi, address = c.devpi_pid, c.devpi
+    os.kill(c.pid, signal.SIGKILL)
+
+    assert -signal.SIGKILL == c.wait_end()
+    wait_for(lambda: not alive(devpi) and refuses(address), "devpi-server's end", 5)
+    assert 0 == c.start().wait_ready().stop()
+
+
+def test_a_devpi_that_hangs(container: Callable[..., Container]) -> None:
+    """A devpi-server that obeys nothing is killed when the patience after the grace is over; code 0."""
+    c = container(env={"SIDECAR_STOP_GRACE": "0"}).start().wait_ready()
+    devpi = c.devpi_pid
+    os.kill(devpi, signal.SIGSTOP)
+    try:
+        assert 0 == c.stop()
+    finally:
+        if alive(devpi):
+            os.kill(devpi, signal.SIGKILL)
+    assert not alive(devpi)
+
+
+# --- as PID 1, and under an init --------------------------------------------------------------------------------------
+
+UNSHARE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+
+
+def require_pid_namespace() -> None:
+    """Skip the test, saying why, where this may not make one."""
+    done = subprocess.run([*UNSHARE, "true"], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"unshare --pid is not permitted here: {done.stderr.strip()}")
+
+
+def test_as_pid_1(container: Callable[..., Container]) -> None:
+    """PID 1 hears SIGTERM and ends with 0; before, it has reaped an orphan that was left to it."""
+    require_pid_namespace()
+    c = container(command=(*UNSHARE, sys.executable, str(ROOT / "entrypoint.py"))).start().wait_ready()
+    (sidecar,) = children(c.pid)
+    assert "NSpid:\t%d\t1\n" % sidecar in Path(f"/proc/{sidecar}/status").read_text()  # noqa: UP031
+    (devpi,) = children(sidecar)
+
+    subprocess.run(["nsenter", "-t", str(sidecar), "-p", "-m", "sh", "-c", "sleep 0.5 & sleep 0.5 &"], check=True)
+    orphans = wait_for(lambda: [pid for pid in children(sidecar) if pid != devpi], "orphans", 5)
+    wait_for(lambda: children(sidecar) == [devpi], "their reaping", 10)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in orphans)
+    assert 200 == c.get("/readyz").status
+
+    os.kill(sidecar, signal.SIGTERM)
+    assert 0 == c.wait_end()
+    assert "stopped" in c.log.splitlines()[-1]
+
+
+def test_under_an_init(container: Callable[..., Container]) -> None:
+    """Under tini as PID 1, as the image has it, SIGTERM to tini ends all with 0."""
+    require_pid_namespace()
+    if (tini := shutil.which("tini")) is None:
+        pytest.skip("tini is not installed")
+    c = container(command=(*UNSHARE, tini, "--", sys.executable, str(ROOT / "entrypoint.py"))).start().wait_ready()
+    (init,) = children(c.pid)
+    (sidecar,) = children(init)
+    (devpi,) = children(sidecar)
+    password = c.post("/bootstrap/root-password", token=TOKEN).json["password"]
+    assert 200 == c.login("root", password)
+
+    os.kill(init, signal.SIGTERM)
+    assert 0 == c.wait_end()
+    assert "stopped" in c.log.splitlines()[-1]
+    assert not alive(devpi)
