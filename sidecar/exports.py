@@ -297,4 +297,4 @@ class _Tree:
 
     def _unreadable(self, error: OSError, path: str | None = None) -> NoReturn:
         mend = f"let uid {os.geteuid()} read it: chmod -R a+rX"
-        raise ImportRefused(f"can't be read: {error.strerror}", mend, self.archive, path) from error
+        raise ImportRefused(f"can't be read: {error.strerror}", mend, self.archive, path, circumstances=True) from error

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from hypothesis import settings
 
-settings.register_profile("busy", deadline=None)  # milliseconds say nothing on a busy machine; hangs are pytest's matter
+# milliseconds say nothing on a busy machine, and hangs are pytest's matter
+settings.register_profile("busy", deadline=None)
 settings.load_profile("busy")

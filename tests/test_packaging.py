@@ -88,9 +88,7 @@ def test_the_lock_file_names_no_host(name: str) -> None:
 def test_all_lock_files_agree_on_versions(name: str) -> None:
     """What is tested is what is shipped."""
     other = versions(name)
-    different = {
-        package: pins for package, pins in versions("requirements.lock").items() if other.get(package) != pins
-    }
+    different = {package: pins for package, pins in versions("requirements.lock").items() if other.get(package) != pins}
     assert {} == different
 
 
@@ -170,9 +168,7 @@ def test_the_image_has_the_version_of_the_project() -> None:
 
 def test_the_build_context_admits_what_the_dockerfile_copies() -> None:
     """.dockerignore lets in a list of names: all that are copied, for both lock files, and no more."""
-    admitted = {
-        line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")
-    }
+    admitted = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = {
         source
         for name, value in dockerfile()
@@ -370,9 +366,7 @@ def test_dev_names_the_package_that_debian_lacks(
     dev: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Debian ships Python without ensurepip."""
-    monkeypatch.setattr(
-        dev.importlib.util, "find_spec", lambda name: None if name == "ensurepip" else object()
-    )
+    monkeypatch.setattr(dev.importlib.util, "find_spec", lambda name: None if name == "ensurepip" else object())
     with pytest.raises(dev.SetupError, match=r"apt-get install python3\.\d+-venv"):
         dev.make_venv(tmp_path / ".venv", tmp_path / "requirements.lock")
 
@@ -380,9 +374,7 @@ def test_dev_names_the_package_that_debian_lacks(
 @pytest.mark.parametrize(("arguments", "code"), [([], 2), (["--help"], 0), (["serve"], 2)])
 def test_dev_tells_its_commands(arguments: list[str], code: int) -> None:
     """A wrong call is an error that shows all commands; asking for help is none."""
-    done = subprocess.run(
-        [sys.executable, "dev.py", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "dev.py", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     shown = done.stdout if code == 0 else done.stderr
     assert code == done.returncode
     assert [] == [name for name in ("run", "test", "lint", "bench", "lock") if f"dev.py {name}" not in shown]

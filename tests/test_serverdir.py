@@ -715,7 +715,7 @@ def test_a_promotion_that_is_killed_at_every_step(staged: Path, fast_folder: Pat
 
 
 def test_a_recovery_that_is_killed_at_every_step(staged: Path, fast_folder: Path) -> None:
-    """From every state that a killed promotion leaves: the verdict after it is that of a recovery that was not killed."""
+    """From every state that a killed promotion leaves, the verdict is that of a recovery that was not killed."""
     whole = tree(staged / ".sidecar" / "staging" / "state")
     ((_, left),) = killed_everywhere("promote", fast_folder / "copies", staged)
     different = {

@@ -77,7 +77,7 @@ class Drainer:
         return 0
 
     def _close_idle(self) -> int:
-        """Close connections that wait for a request, tell the others to close when done; how many those are."""
+        """Close connections that wait for a request. Returns how many are busy."""
         busy = 0
         now = time.time()  # as waitress stamps its channels
         for listener in self._listeners:

@@ -29,8 +29,8 @@ def test_only_our_own_requests_are_quiet(said: str | None, lines: list[str]) -> 
 
     def devpi(environ: dict[str, Any], _start: Callable[..., Any]) -> Iterable[bytes]:
         assert ENVIRON_KEY not in environ  # devpi never sees it
-        logging.info("GET")
-        logging.warning("worse")
+        logging.getLogger("devpi").info("GET")
+        logging.getLogger("devpi").warning("worse")
         return []
 
     try:

@@ -104,7 +104,7 @@ def test_a_crowd_of_passwords(container: Callable[..., Container], shape: str) -
     assert memory.peak < 160 * 2**20  # one check is 64 MiB, devpi-server 60
     assert set(statuses) <= {200, 401, 503}
     assert statuses[503] > statuses[200] + statuses[401] > 0
-    assert sorted(times)[int(len(times) * 0.9)] < 1.5  # the figure, 0.5 s at p99, is measured by bench/ on a quiet machine
+    assert sorted(times)[int(len(times) * 0.9)] < 1.5  # the figure, 0.5 s at p99, needs a quiet machine
     assert devpi.get("/readyz").status == 200
 
 

@@ -61,7 +61,7 @@ def cgroup() -> Iterator[Cgroup]:
 
 
 def test_192_mib(container: Callable[..., Container], cgroup: Cgroup) -> None:
-    """First start, an upload's worth of work, and 50 logins at once: nothing is killed, and everybody gets an answer."""
+    """First start, and 50 logins at once: nothing is killed, and everybody gets an answer."""
     enter = f'echo $$ > "{cgroup.path}/cgroup.procs" && exec "$@"'
     small = container(command=("/bin/sh", "-c", enter, "sh", sys.executable, str(ROOT / "entrypoint.py")))
     small.start().wait_ready()

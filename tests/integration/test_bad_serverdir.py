@@ -1,0 +1,381 @@
+"""Serverdirs, ports and settings that can't be used: an exit code, a message that mends, nothing on disk is changed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration import exported, private_mounts
+from tests.integration.container import Container, wait_for
+
+Make = Callable[..., Container]
+SETTINGS, DAMAGED, PORT_IN_USE, NOT_WRITABLE, LOCKED = 2, 65, 69, 73, 75
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole state, made by the entrypoint."""
+    origin = Container(tmp_path_factory.mktemp("made"))
+    origin.start().wait_ready()
+    assert origin.stop() == 0
+    return origin.serverdir
+
+
+def entries(directory: Path) -> set[str]:
+    """Names in a directory, but our own folder's."""
+    return exported.names(directory) - {".sidecar"}
+
+
+# --- damaged --------------------------------------------------------------------------------------------------------
+
+
+def no_database(serverdir: Path) -> str:
+    """As an initialisation leaves it that is killed early."""
+    (serverdir / ".sqlite").unlink()
+    shutil.rmtree(serverdir / ".sidecar")
+    return "its database .sqlite is missing"
+
+
+def no_serial(serverdir: Path) -> str:
+    """As an initialisation leaves it that is killed before its first commit: the schema and nothing in it."""
+    shutil.rmtree(serverdir / ".sidecar")
+    with sqlite3.connect(serverdir / ".sqlite") as database:
+        database.execute("DELETE FROM changelog")
+    database.close()
+    return "serial -1"
+
+
+def other_version(serverdir: Path) -> str:
+    """As an older devpi-server leaves it."""
+    (serverdir / ".serverversion").write_text("3\n")
+    return "state version '3'"
+
+
+def foreign_files(serverdir: Path) -> str:
+    """Somebody else's folder."""
+    shutil.rmtree(serverdir)
+    (serverdir / "photos").mkdir(parents=True)
+    (serverdir / "photos" / "cat.jpg").write_bytes(b"meow")
+    return "it is not devpi-server's: it holds photos"
+
+
+def one_foreign_file(serverdir: Path) -> str:
+    """devpi-init itself would shrug at one foreign entry."""
+    shutil.rmtree(serverdir)
+    serverdir.mkdir()
+    (serverdir / "notes.txt").write_text("keep")
+    return "it holds notes.txt"
+
+
+def marked_database_gone(serverdir: Path) -> str:
+    """A whole state whose database was deleted: devpi-server would begin with no users, and let anybody in."""
+    (serverdir / ".sqlite").unlink()
+    return "its database .sqlite is missing"
+
+
+def marked_nodeinfo_gone(serverdir: Path) -> str:
+    """A whole state whose `.nodeinfo` was deleted: an initialisation would write over it."""
+    (serverdir / ".nodeinfo").unlink()
+    return "no .nodeinfo, which was there"
+
+
+def marked_all_gone(serverdir: Path) -> str:
+    """Only our own folder is left, and says that there was a state."""
+    for entry in entries(serverdir):
+        path = serverdir / entry
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return "damaged"
+
+
+def database_of_garbage(serverdir: Path) -> str:
+    """Not SQLite's."""
+    (serverdir / ".sqlite").write_bytes(b"garbage" * 1000)
+    return "can't be read"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        no_database,
+        no_serial,
+        other_version,
+        foreign_files,
+        one_foreign_file,
+        marked_database_gone,
+        marked_nodeinfo_gone,
+        marked_all_gone,
+        database_of_garbage,
+    ],
+    ids=lambda spoil: spoil.__name__,
+)
+def test_what_is_not_whole_is_never_served_nor_written_over(
+    container: Make, made: Path, spoil: Callable[[Path], str]
+) -> None:
+    """Exit code 65, what is wrong, and not a byte of it changed; an export in the init directory changes nothing."""
+    bad = container()
+    shutil.copytree(made, bad.serverdir)
+    words = spoil(bad.serverdir)
+    exported.pack(exported.write(bad.home / "export"), bad.init_dir / "backup.bz2")
+    kept = {".sidecar/lock", ".sidecar/admin-token"}  # ours
+    before = {path: digest for path, digest in exported.digests(bad.serverdir).items() if path not in kept}
+    assert DAMAGED == bad.start().wait_end()
+    after = {path: digest for path, digest in exported.digests(bad.serverdir).items() if path not in kept}
+    assert before == after
+    assert words in bad.log
+    assert "Traceback" not in bad.log
+
+
+def test_a_killed_devpi_init_is_not_served(container: Make, tmp_path: Path) -> None:
+    """Really killed, at the instant when there is a `.nodeinfo`: what it leaves is not whole, whatever it is."""
+    import subprocess
+
+    bad = container()
+    init = subprocess.Popen(
+        [exported.BIN / "devpi-init", "--serverdir", bad.serverdir, "--no-root-pypi"],
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while not (bad.serverdir / ".nodeinfo").exists() and init.poll() is None:
+            pass
+    finally:
+        init.kill()
+        init.wait()
+    before = exported.digests(bad.serverdir)
+    assert ".nodeinfo" in before
+    assert DAMAGED == bad.start().wait_end()
+    after = exported.digests(bad.serverdir)
+    assert before.items() <= after.items()
+    assert "damaged" in bad.log
+
+
+# --- not writable ---------------------------------------------------------------------------------------------------
+
+
+def test_root_s_serverdir_for_another_user(other_user: Make) -> None:
+    """A volume that belongs to root: code 73, and the message names uid, owner and the `chown` that mends it."""
+    bad = other_user()
+    bad.serverdir.mkdir(mode=0o755)
+    assert NOT_WRITABLE == bad.start().wait_end()
+    assert f"not writable for uid {bad.user}" in bad.log
+    assert "belongs to uid 0" in bad.log
+    assert f"chown -R {bad.user}:{bad.user} {bad.serverdir}" in bad.log
+    assert set() == exported.names(bad.serverdir)
+
+
+def test_a_state_of_another_user(other_user: Make, made: Path) -> None:
+    """A whole state that another uid made, in a folder that anybody may write to: code 73, not a byte changed."""
+    bad = other_user()
+    shutil.copytree(made, bad.serverdir)
+    bad.serverdir.chmod(0o777)
+    before = exported.digests(bad.serverdir)
+    assert NOT_WRITABLE == bad.start().wait_end()
+    assert "chown" in bad.log
+    assert before == exported.digests(bad.serverdir)
+
+
+def test_a_folder_of_our_group(other_user: Make) -> None:
+    """OpenShift: any uid, the volume is another's, but its group is ours and may write. It works, twice."""
+    new = other_user()
+    assert new.user is not None
+    new.serverdir.mkdir()
+    os.chown(new.serverdir, 54321, new.user)
+    new.serverdir.chmod(0o2770)
+    new.start().wait_ready()
+    password = new.claim()
+    assert 0 == new.stop()
+    new.start().wait_ready()
+    assert 200 == new.login("root", password)
+
+
+def test_read_only_file_system(container: Make) -> None:
+    """Code 73, and what to do."""
+    bad = container()
+    bad.serverdir.mkdir()
+    bad.command = private_mounts.command(f"mount -t tmpfs -o ro none {bad.serverdir}")
+    assert NOT_WRITABLE == bad.start().wait_end()
+    assert "read-only file system" in bad.log
+    assert "mount it writable" in bad.log
+
+
+@pytest.mark.parametrize("size", ["4k", "20k", "28k", "36k", "44k"])
+def test_full_disk(container: Make, size: str) -> None:
+    """A volume without room for a first state: code 73, said so, and nothing half-made is left on it."""
+    bad = container()
+    bad.serverdir.mkdir()
+    left = bad.home / "left"
+    bad.command = private_mounts.command(
+        f"mount -t tmpfs -o size={size} none {bad.serverdir}",
+        "set +e",
+        f"head -c 4096 /dev/zero > {bad.serverdir}/lost+found" if size == "4k" else ":",
+        f'"$@"; code=$?; ls -A {bad.serverdir} {bad.serverdir}/.sidecar > {left}; exit $code',
+    )
+    assert NOT_WRITABLE == bad.start().wait_end()
+    assert re.search("no space is left|No space left on device|disk is full", bad.log)
+    listed = left.read_text()
+    assert ".nodeinfo" not in listed
+    assert ".sqlite" not in listed
+    assert "staging" not in listed
+    assert "promotion" not in listed
+
+
+# --- in use ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_container_on_the_same_serverdir(container: Make) -> None:
+    """Code 75, naming the first one, which notices nothing; when that one has been killed, the next may have it."""
+    first = container("first").start().wait_ready()
+    password = first.claim()
+    before = exported.digests(first.serverdir)
+    second = container("second", env={"DEVPI_SERVERDIR": str(first.serverdir)}).start()
+    assert LOCKED == second.wait_end()
+    assert "in use by another server" in second.log
+    assert f"pid {first.pid}" in second.log
+    assert before == exported.digests(first.serverdir)
+    assert (200, 200) == (first.get("/readyz").status, first.login("root", password))
+    first.kill()
+    second.start().wait_ready()
+    assert 200 == second.login("root", password)
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port on which somebody else listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_devpi_s_port_is_in_use(container: Make, taken: int) -> None:
+    """Code 69, naming the port and --port; the state that was made by then is whole, and served with another port."""
+    bad = container(flags=("--host", "127.0.0.1", "--port", str(taken), "--no-root-pypi", "--offline-mode"))
+    assert PORT_IN_USE == bad.start().wait_end()
+    assert f"can't listen on http://127.0.0.1:{taken}" in bad.log
+    assert "--port" in bad.log
+    bad.flags = ()
+    bad.start().wait_ready()
+    assert 200 == bad.login("root", bad.claim())
+
+
+def test_the_sidecar_s_port_is_in_use(container: Make, taken: int) -> None:
+    """Code 69, naming port and setting, before anything is on disk."""
+    bad = container(env={"SIDECAR_PORT": str(taken)})
+    assert PORT_IN_USE == bad.start().wait_end()
+    assert f"127.0.0.1:{taken}" in bad.log
+    assert "SIDECAR_PORT" in bad.log
+    assert not bad.serverdir.exists()
+
+
+# --- settings -------------------------------------------------------------------------------------------------------
+
+
+def secret_file(content: bytes) -> Callable[[Path], Path]:
+    """Writes a secret."""
+
+    def write(path: Path) -> Path:
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+def both(path: Path) -> dict[str, str]:
+    """A password and a file with one."""
+    return {"DEVPI_PASSWORD": "one", "DEVPI_PASSWORD_FILE": str(secret_file(b"two")(path))}
+
+
+BAD_SETTINGS: dict[str, tuple[Callable[[Path], dict[str, str]], str]] = {
+    "both": (both, "DEVPI_PASSWORD: and DEVPI_PASSWORD_FILE are both set"),
+    "missing file": (lambda path: {"DEVPI_PASSWORD_FILE": str(path)}, "DEVPI_PASSWORD_FILE: can't read"),
+    "folder": (lambda path: {"DEVPI_PASSWORD_FILE": str(path.parent)}, "not a regular file"),
+    "empty file": (lambda path: {"DEVPI_PASSWORD_FILE": str(secret_file(b"")(path))}, "DEVPI_PASSWORD_FILE: is empty"),
+    "newline alone": (
+        lambda path: {"DEVPI_PASSWORD_FILE": str(secret_file(b"\n")(path))},
+        "DEVPI_PASSWORD_FILE: is empty",
+    ),
+    "two newlines": (lambda path: {"DEVPI_PASSWORD_FILE": str(secret_file(b"geheim\n\n")(path))}, "control"),
+    "not UTF-8": (lambda path: {"DEVPI_PASSWORD_FILE": str(secret_file(b"geheim\xff")(path))}, "not UTF-8"),
+    "empty": (lambda path: {"DEVPI_PASSWORD": ""}, "DEVPI_PASSWORD: is empty"),
+    "control characters": (lambda path: {"DEVPI_PASSWORD": "geheim\x07"}, "DEVPI_PASSWORD: has control"),
+    "serverdirs": (lambda path: {"DEVPISERVER_SERVERDIR": "/elsewhere"}, "keep one of them"),
+}
+
+
+@pytest.mark.parametrize(("env", "words"), BAD_SETTINGS.values(), ids=BAD_SETTINGS)
+def test_bad_settings(container: Make, tmp_path: Path, env: Callable[[Path], dict[str, str]], words: str) -> None:
+    """Code 2, naming the variable, never the secret; nothing is on disk."""
+    bad = container(env=env(tmp_path / "secret"))
+    assert SETTINGS == bad.start().wait_end()
+    assert words in bad.log
+    assert "geheim" not in bad.log
+    assert "Traceback" not in bad.log
+    assert not bad.serverdir.exists()
+
+
+def test_unreadable_secret_file(other_user: Make) -> None:
+    """Code 2, and who must be able to read it."""
+    bad = other_user(env={})
+    path = secret_file(b"geheim")(bad.home / "secret")
+    path.chmod(0o600)
+    bad.env["DEVPI_PASSWORD_FILE"] = str(path)
+    assert SETTINGS == bad.start().wait_end()
+    assert "Permission denied" in bad.log
+    assert f"uid {bad.user} can read it" in bad.log
+    assert not bad.serverdir.exists()
+
+
+def test_one_trailing_newline_is_stripped(container: Make, tmp_path: Path) -> None:
+    """As editors and `echo` leave it: the password is what is before it."""
+    path = secret_file(b"with a space \n")(tmp_path / "secret")
+    new = container(env={"DEVPI_PASSWORD_FILE": str(path)}).start().wait_ready()
+    assert (200, 401) == (new.login("root", "with a space "), new.login("root", "with a space"))
+    assert "with a space" not in new.log
+
+
+def test_all_problems_are_reported_together(container: Make, tmp_path: Path) -> None:
+    """Every mistake in one go, each naming its variable."""
+    wrong = {
+        "DEVPI_PASSWORD": "a\nb",
+        "DEVPI_PASSWORD_FILE": "",
+        "SIDECAR_ADMIN_TOKEN": "short",
+        "SIDECAR_PORT": "99999",
+        "SIDECAR_STOP_GRACE": "soon",
+        "SIDECAR_ON_IMPORT_FAILURE": "perhaps",
+        "SIDECAR_IMPORT_MAX_MEMBERS": "0",
+        "DEVPI_INIT_DIR": "relative/path",
+        "SIDECAR_LOG_LEVEL": "loud",
+    }
+    bad = container(env=wrong)
+    assert SETTINGS == bad.start().wait_end()
+    named = {
+        line.removeprefix("error: ").partition(":")[0] for line in bad.log.splitlines() if line.startswith("error: ")
+    }
+    assert set(wrong) - {"DEVPI_PASSWORD_FILE"} == named
+    assert not bad.serverdir.exists()
+    assert not bad.runtime.exists()
+
+
+def test_bad_flags(container: Make) -> None:
+    """A flag that devpi-server doesn't know: code 2 in its parser's words, nothing on disk."""
+    bad = container(flags=("--no-such-flag", "--port", "0"))
+    assert SETTINGS == bad.start().wait_end()
+    assert "--no-such-flag" in bad.log
+    assert not bad.serverdir.exists()
+
+
+def test_stopped_before_it_is_ready(container: Make) -> None:
+    """SIGTERM as soon as it listens: code 0, and what is left is either nothing or a whole state."""
+    new = container().start().wait_listening()
+    assert 0 == new.stop(signal.SIGTERM)
+    left = entries(new.serverdir) if new.serverdir.exists() else set()
+    assert not left or {".nodeinfo", ".sqlite", ".serverversion"} <= left
+    new.start().wait_ready()
+    wait_for(lambda: new.status()["phase"] == "ready", "the phase")

@@ -1,0 +1,392 @@
+"""Exports in the init directory become precisely what devpi-server serves."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration import exported, private_mounts
+from tests.integration.container import Container, request, wait_for
+from tests.integration.exported import MASS_PASSWORD, PASSWORDS, Described
+
+Make = Callable[..., Container]
+COUNTED = ("users", "indexes", "projects", "files", "bytes", "extracted")
+
+
+@pytest.fixture(scope="session")
+def mass(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export of 300 projects with a file each: its import takes some seconds."""
+    return exported.write(tmp_path_factory.mktemp("mass") / "export", projects=300)
+
+
+def in_folder(export: Path, init_dir: Path) -> None:
+    """The export in a folder of the archive, as `tar -C /backup -cjf … export` packs it."""
+    exported.pack(export, init_dir / "backup.bz2", folder="var/backup/export")
+
+
+def in_two(export: Path, init_dir: Path) -> None:
+    """One export, its files over two archives."""
+    init_dir.mkdir()
+    exported.pack_split(export, init_dir / "part1.tar.gz", init_dir / "part2.tar.gz")
+
+
+def as_directory(export: Path, init_dir: Path) -> None:
+    """The directory that devpi-export made, as it is."""
+    shutil.copytree(export, init_dir / "export")
+
+
+def archive(name: str) -> Callable[[Path, Path], None]:
+    """One archive, compressed as its name says."""
+
+    def pack(export: Path, init_dir: Path) -> None:
+        exported.pack(export, init_dir / name)
+
+    pack.__name__ = name
+    return pack
+
+
+FORMATS = [*map(archive, ("e.tar.bz2", "e.tar.gz", "e.tar.xz", "e.tar")), in_folder, in_two, as_directory]
+
+
+def totals(export: Path) -> dict[str, int]:
+    """What an import of the export has to count."""
+    data = exported.load(export)
+    files = [export / file["relpath"] for index in data["indexes"].values() for file in index.get("files", [])]
+    return {
+        "users": len(data["users"]),
+        "indexes": len(data["indexes"]),
+        "projects": sum(len(index.get("projects", {})) for index in data["indexes"].values()),
+        "files": len(files),
+        "bytes": sum(file.stat().st_size for file in files),
+    }
+
+
+def done_and_total(imported: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """The counts of an import's status."""
+    return {name: (imported[name]["done"], imported[name]["total"]) for name in COUNTED}
+
+
+def assert_completed(container: Container, *exports: Path) -> None:
+    """`/status` tells of a completed import of all that these exports hold, to the byte."""
+    imported = container.status()["import"]
+    assert imported["state"] == "completed"
+    assert imported["error"] is None
+    assert imported["started"] < imported["finished"]
+    expected = {name: sum(totals(each)[name] for each in exports) for name in COUNTED[:-1]}
+    counts = done_and_total(imported)
+    del counts["extracted"]
+    assert {name: (count, count) for name, count in expected.items()} == counts
+
+
+def get(container: Container, path: str) -> Any:
+    """JSON from devpi-server."""
+    answer = request(container.devpi + path, accept="application/json")
+    assert answer.status == 200, (path, answer)
+    return answer.json["result"]
+
+
+# --- what was exported is served ------------------------------------------------------------------------------------
+
+
+def test_the_rich_export_is_rich(rich: Path) -> None:
+    """Else the comparisons below would compare little: it holds every kind of thing that an export can hold."""
+    data = exported.load(rich)
+    assert {"root", "alice", "bob"} == set(data["users"])
+    assert {"root/pypi", "alice/base", "alice/dev", "bob/mirror", "bob/prod", "bob/empty"} == set(data["indexes"])
+    kinds = [file["type"] for index in data["indexes"].values() for file in index.get("files", [])]
+    assert {"releasefile", "doczip", "toxresult"} == set(kinds)
+    versions = data["indexes"]["alice/dev"]["projects"]["hello-world"]
+    assert {"1.0", "1.1", "2.0rc1"} == set(versions)
+    assert exported.CLASSIFIERS == versions["1.0"]["classifiers"]
+    assert "☃" in versions["1.0"]["description"]
+
+
+@pytest.mark.parametrize("put", FORMATS, ids=lambda put: put.__name__)
+def test_devpi_serves_what_was_exported(
+    container: Make, rich: Path, tmp_path: Path, put: Callable[[Path, Path], None]
+) -> None:
+    """Exported again, the result is field by field, file by file, what was in the init directory; fsck is content."""
+    new = container()
+    put(rich, new.init_dir)
+    before = exported.digests(new.init_dir)
+    new.start().wait_ready()
+    assert_completed(new, rich)
+    assert "from_import" == new.status()["root_password"]["state"]
+    assert 0 == new.stop()
+    assert before == exported.digests(new.init_dir)
+    again = Described.of(exported.export(new.serverdir, tmp_path / "again"))
+    expected = Described.of(rich)
+    assert expected.files == again.files
+    assert expected.data == again.data
+    fsck = subprocess.run(
+        [exported.BIN / "devpi-fsck", "--serverdir", new.serverdir],
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == fsck.returncode, fsck.stdout + fsck.stderr
+
+
+def test_everybody_finds_their_own_again(container: Make, rich: Path) -> None:
+    """Logins, documentation, tox results and files are there over HTTP, and stay over a restart; so does the status."""
+    new = container()
+    exported.pack(rich, new.init_dir / "backup.bz2")
+    new.start().wait_ready()
+    assert dict.fromkeys(PASSWORDS, 200) == {user: new.login(user, password) for user, password in PASSWORDS.items()}
+    assert 401 == new.login("root", "")
+    assert 404 == new.post("/bootstrap/root-password").status  # nothing was generated: the export's password stands
+    for page, text in (("index.html", "<h1>Grüße</h1>"), ("deep/er/page.html", "<p>deep</p>")):
+        names = _doc_members(new)
+        assert text == names[page]
+    versions = get(new, "/alice/dev/hello-world")
+    links = {(link["rel"], link["href"].rpartition("/")[2]): link for link in versions["1.1"]["+links"]}
+    (tox,) = [link for (rel, _), link in links.items() if rel == "toxresult"]
+    assert exported.TOX_RESULT == request(tox["href"]).json
+    name, content = exported.wheel("hello-world", "1.1")
+    assert content == request(links["releasefile", name]["href"]).body
+    before = new.status()["import"]
+    assert 0 == new.stop()
+    shutil.rmtree(new.init_dir)
+    new.start().wait_ready()
+    assert before == new.status()["import"]
+    assert 200 == new.login("alice", PASSWORDS["alice"])
+
+
+def _doc_members(container: Container) -> dict[str, str]:
+    import io
+    import zipfile
+
+    versions = get(container, "/alice/dev/hello-world")
+    (doc,) = [link["href"] for link in versions["1.0"]["+links"] if link["rel"] == "doczip"]
+    with zipfile.ZipFile(io.BytesIO(request(doc).body)) as docs:
+        return {name: docs.read(name).decode() for name in docs.namelist()}
+
+
+def test_two_exports_become_one(container: Make, rich: Path, tmp_path: Path) -> None:
+    """Exports that share no index are merged: an archive and a directory, each with users of its own."""
+    small = exported.write(tmp_path / "small", projects=3)
+    new = container()
+    exported.pack(rich, new.init_dir / "big.tar.gz")
+    shutil.copytree(small, new.init_dir / "small")
+    new.start().wait_ready()
+    assert_completed(new, rich, small)
+    assert ["big.tar.gz", "small"] == [each["name"] for each in new.status()["import"]["archives"]]
+    assert 200 == new.login("mass", MASS_PASSWORD)
+    assert 200 == new.login("bob", PASSWORDS["bob"])
+    assert {*exported.load(rich)["users"], "mass"} == set(get(new, "/"))
+
+
+def test_root_pypi_is_not_invented(container: Make, tmp_path: Path) -> None:
+    """An export without root and its mirror gets a root whose password can be claimed, and no root/pypi."""
+    new = container(flags=("--host", "127.0.0.1", "--port", "0", "--offline-mode"))
+    exported.pack(exported.write(tmp_path / "export"), new.init_dir / "backup.bz2")
+    new.start().wait_ready()
+    assert {"indexes"}.isdisjoint(get(new, "/")["root"]) or not get(new, "/")["root"]["indexes"]
+    password = new.claim()
+    assert 200 == new.login("root", password)
+    assert 410 == new.post("/bootstrap/root-password").status
+
+
+# --- what is imported, and what is not ------------------------------------------------------------------------------
+
+
+def test_the_init_directory_may_be_read_only(container: Make, tmp_path: Path) -> None:
+    """As a `:ro` mount is: nothing is written there."""
+    new = container()
+    exported.pack(exported.write(tmp_path / "export"), new.init_dir / "backup.bz2")
+    new.command = private_mounts.command(
+        f"mount --bind {new.init_dir} {new.init_dir}", f"mount -o remount,bind,ro {new.init_dir}"
+    )
+    new.start().wait_ready()
+    with pytest.raises(OSError, match="Read-only"):
+        (private_mounts.inside(new.pid, new.init_dir) / "probe").touch()
+    assert "completed" == new.status()["import"]["state"]
+
+
+def test_other_files_are_named_and_ignored(container: Make, tmp_path: Path) -> None:
+    """No archives: named in the log and on `/status`, the empty folder that Docker makes of a missing mount, too."""
+    new = container()
+    export = exported.write(tmp_path / "export")
+    exported.pack(export, new.init_dir / "good.tar")
+    (new.init_dir / "README.txt").write_text("not an export")
+    (new.init_dir / "backup.bz2").mkdir()
+    (new.init_dir / ".hidden.tar").write_text("nor this")
+    new.start().wait_ready()
+    assert_completed(new, export)
+    assert ["README.txt", "backup.bz2"] == new.status()["import"]["ignored"]
+    assert "README.txt" in new.log
+    assert "backup.bz2" in new.log
+
+
+@pytest.mark.parametrize("has", ["absent", "empty", "only an empty backup.bz2/"])
+def test_nothing_to_import_is_an_initialisation(container: Make, has: str) -> None:
+    """An absent or empty init directory is fine."""
+    new = container()
+    if has != "absent":
+        new.init_dir.mkdir()
+    if has.startswith("only"):
+        (new.init_dir / "backup.bz2").mkdir()
+    new.start().wait_ready()
+    status = new.status()
+    assert ("none", "claimable") == (status["import"]["state"], status["root_password"]["state"])
+    assert "importing" not in [each["phase"] for each in status["phases"]]
+
+
+def test_a_serverdir_with_data_imports_nothing(container: Make, tmp_path: Path) -> None:
+    """What is in the init directory does not touch a state that is there already, even if it is no archive at all."""
+    new = container(env={"DEVPI_PASSWORD": "the first one"})
+    new.start().wait_ready()
+    assert 0 == new.stop()
+    exported.pack(exported.write(tmp_path / "export"), new.init_dir / "backup.bz2")
+    (new.init_dir / "garbage.tar").write_text("garbage")
+    new.start().wait_ready()
+    assert ["root"] == list(get(new, "/"))
+    assert 200 == new.login("root", "the first one")
+    assert "none" == new.status()["import"]["state"]
+
+
+# --- while it runs --------------------------------------------------------------------------------------------------
+
+
+def test_progress_is_on_show(container: Make, mass: Path) -> None:
+    """While it runs: counts that only grow, a rate, the time left; alive and started, but not ready, and why."""
+    new = container()
+    exported.pack(mass, new.init_dir / "backup.tar.gz")
+    new.start().wait_listening()
+    seen: list[dict[str, Any]] = []
+    probes: list[tuple[int, int, int]] = []
+    reasons: set[str] = set()
+    while (status := new.status())["phase"] in ("starting", "importing"):
+        seen.append(status["import"])
+        if status["phase"] == "importing" and len(probes) < 10:
+            ready = new.get("/readyz", accept="application/json")
+            probes.append((new.get("/livez").status, new.get("/startupz").status, ready.status))
+            reasons |= {check["reason"] for check in ready.json["checks"]}
+        time.sleep(0.02)
+    new.wait_ready()
+    assert_completed(new, mass)
+    seen.append(new.status()["import"])
+
+    assert {(200, 200, 503)} == set(probes)
+    assert any(reason.startswith("importing") for reason in reasons), reasons
+    order = ["none", "pending", "extracting", "loading", "promoting", "completed"]
+    states = [order.index(each["state"]) for each in seen]
+    assert sorted(states) == states
+    for name in COUNTED:
+        counts = [each[name]["done"] for each in seen]
+        assert sorted(counts) == counts
+        assert all(each[name]["done"] <= each[name]["total"] for each in seen)
+    midway = [each for each in seen if 0 < each["files"]["done"] < 300]
+    assert len({each["files"]["done"] for each in midway}) > 2
+    assert all(each["rate"] > 0 and each["eta_seconds"] is not None for each in midway)
+    assert any(each["eta_seconds"] > 0 for each in midway)
+    assert {300} == {each["files"]["total"] for each in midway}
+    assert any(each["projects"]["done"] not in (0, 300) and each["current"].startswith("mass/dev/") for each in midway)
+
+
+# --- killed while it runs -------------------------------------------------------------------------------------------
+
+
+def _pids(pid: int) -> list[int]:
+    """The process and all below it."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(each for child in children for each in _pids(int(child)))]
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.parametrize("files", [0, 1, 150], ids=lambda files: f"after {files} files")
+def test_killed_while_importing(container: Make, mass: Path, files: int) -> None:
+    """SIGKILL: nobody lives on, nothing half-made can be served, and the next start imports from scratch, wholly."""
+    new = container()
+    exported.pack(mass, new.init_dir / "backup.tar.gz")
+    new.start().wait_phase("importing")
+    wait_for(lambda: new.status()["import"]["files"]["done"] >= files, f"{files} files")
+    pids = _pids(new.pid)
+    assert len(pids) >= 2, pids
+    new.kill()
+    wait_for(lambda: all(map(_is_gone, pids)), "the end of all processes")
+    assert {".sidecar"} == exported.names(new.serverdir)
+
+    new.start().wait_ready()
+    assert "threw away a half-made state" in new.log
+    assert_completed(new, mass)
+    assert 300 == len(get(new, "/mass/dev")["projects"])
+    assert 200 == new.login("mass", MASS_PASSWORD)
+    assert not (new.serverdir / ".sidecar" / "staging").exists()
+
+
+def test_killed_while_promoting(container: Make, tmp_path: Path) -> None:
+    """SIGKILL at the instant when the state moves into place: the next start finishes that, without importing again."""
+    export = exported.write(tmp_path / "export", projects=2)
+    for attempt in range(10):
+        new = container(f"attempt {attempt}")
+        exported.pack(export, new.init_dir / "backup.tar.gz")
+        intent = new.serverdir / ".sidecar" / "promotion.json"
+        new.start()
+        deadline = time.monotonic() + 30
+        while not intent.exists() and new.running and time.monotonic() < deadline:
+            pass  # it lasts for milliseconds
+        new.kill()
+        if intent.exists():
+            break
+    else:
+        pytest.fail("the promotion was over each time before it could be killed")
+    new.init_dir.rename(tmp_path / "taken away")  # it is not needed any more
+    new.start().wait_ready()
+    assert "finished the promotion" in new.log
+    assert_completed(new, export)
+    assert 2 == len(get(new, "/mass/dev")["projects"])
+    assert 200 == new.login("root", new.claim())
+    assert not intent.exists()
+
+
+def test_killed_importer(container: Make, mass: Path) -> None:
+    """An importer that the kernel kills for want of memory is a failed import with that reason; the container lives."""
+    new = container()
+    exported.pack(mass, new.init_dir / "backup.tar.gz")
+    new.start().wait_phase("importing")
+    wait_for(lambda: new.status()["import"]["files"]["done"] > 0, "files")
+    (importer,) = _pids(new.devpi_pid)[1:]
+    os.kill(importer, signal.SIGKILL)
+    error = new.wait_phase("failed")["import"]["error"]
+    assert "killed" in error["reason"]
+    assert "memory" in error["reason"]
+    assert "memory limit" in error["mend"]
+    assert 503 == new.get("/readyz").status
+    assert 200 == new.get("/livez").status
+    assert {".sidecar"} == exported.names(new.serverdir)
+    assert not (new.serverdir / ".sidecar" / "staging").exists()
+    assert 0 == new.stop()
+
+    new.start().wait_ready()  # the mend is to start again, with more memory: the archives are not at fault
+    assert_completed(new, mass)
+
+
+def test_stopped_while_importing(container: Make, mass: Path) -> None:
+    """SIGTERM ends an import at once, with code 0 and nothing left; the next start begins anew."""
+    new = container()
+    exported.pack(mass, new.init_dir / "backup.tar.gz")
+    new.start().wait_phase("importing")
+    wait_for(lambda: new.status()["import"]["files"]["done"] > 0, "files")
+    began = time.monotonic()
+    assert 0 == new.stop()
+    assert time.monotonic() - began < 5
+    assert {".sidecar"} == exported.names(new.serverdir)
+    assert not (new.serverdir / ".sidecar" / "staging").exists()
+    new.start().wait_ready()
+    assert_completed(new, mass)

@@ -1,0 +1,346 @@
+"""Bad exports: the container stays alive and says what is wrong with them; nothing of them is served or left behind."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration import exported, private_mounts
+from tests.integration.container import Container
+
+Make = Callable[..., Container]
+HIDDEN = "what-no-index-may-publish"
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A way to be a bad export: how it is put into the init directory, and what is said of it."""
+
+    put: Callable[[Path, Path], object]
+    """Called with a sound export, which it may change, and the init directory."""
+    reason: str
+    """A part of the reason."""
+    member: str | None = None
+    """The member, or its end; None: there is none to name."""
+    archive: str | None = "bad.tar.gz"
+    env: dict[str, str] = field(default_factory=dict)
+
+
+def put(name: str = "bad.tar.gz") -> Callable[[Path, Path], object]:
+    """The export as it is, packed."""
+    return lambda export, init_dir: exported.pack(export, init_dir / name)
+
+
+def content(raw: bytes, name: str = "bad.tar.gz") -> Callable[[Path, Path], object]:
+    """An archive of these bytes."""
+    return lambda export, init_dir: (init_dir / name).write_bytes(raw)
+
+
+def truncated(name: str, keep: float) -> Callable[[Path, Path], object]:
+    """A part of a sound archive."""
+
+    def make(export: Path, init_dir: Path) -> None:
+        archive = exported.pack(export, init_dir / name)
+        archive.write_bytes(archive.read_bytes()[: int(archive.stat().st_size * keep)])
+
+    return make
+
+
+def with_member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> Callable[[Path, Path], object]:
+    """A sound archive with one more member, which is none that an export has."""
+
+    def make(export: Path, init_dir: Path) -> None:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, link
+        with tarfile.open(exported.pack(export, init_dir / "bad.tar"), "a") as tar:
+            tar.addfile(member)
+
+    return make
+
+
+def many_empty(export: Path, init_dir: Path) -> None:
+    """Thousands of empty members: a few kB, compressed."""
+    with tarfile.open(init_dir / "bad.tar.gz", "w:gz") as tar:
+        for number in range(3000):
+            tar.addfile(tarfile.TarInfo(f"empty/{number}"))
+
+
+def bomb(export: Path, init_dir: Path) -> None:
+    """Some kB that unpack to 80 MiB."""
+    member = tarfile.TarInfo("zeros")
+    member.size = 80 * 2**20
+    with tarfile.open(init_dir / "bad.tar.gz", "w:gz") as tar:
+        tar.addfile(member, Zeros())
+
+
+class Zeros(io.RawIOBase):
+    """As many zeros as one likes to read."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        return bytes(size)
+
+
+def index(change: Callable[[dict[str, Any]], object]) -> Callable[[Path, Path], object]:
+    """A sound export but for its `dataindex.json`."""
+
+    def make(export: Path, init_dir: Path) -> None:
+        data = exported.load(export)
+        change(data)
+        exported.save(export, data)
+        exported.pack(export, init_dir / "bad.tar.gz")
+
+    return make
+
+
+def first_file(**changes: Any) -> Callable[[Path, Path], object]:
+    """An export whose first file is described otherwise."""
+    return index(lambda data: data["indexes"]["mass/dev"]["files"][0].update(changes))
+
+
+def unverified(relpath: str) -> Callable[[Path, Path], object]:
+    """A file that devpi would read from anywhere, and publish, as no digest says what it should be."""
+    return first_file(relpath=relpath, entrymapping={"last_modified": "Sun, 22 Nov 2026 10:20:30 GMT"})
+
+
+def wrong_digest(export: Path, init_dir: Path) -> None:
+    """One byte of a file is another one."""
+    path = export / exported.load(export)["indexes"]["mass/dev"]["files"][1]["relpath"]
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    exported.pack(export, init_dir / "bad.tar.gz")
+
+
+def missing_file(export: Path, init_dir: Path) -> None:
+    """A file that is named but not packed."""
+    (export / exported.load(export)["indexes"]["mass/dev"]["files"][1]["relpath"]).unlink()
+    exported.pack(export, init_dir / "bad.tar.gz")
+
+
+def link_in_directory(export: Path, init_dir: Path) -> None:
+    """A directory with a link to a file of the container in place of a wheel."""
+    path = export / exported.load(export)["indexes"]["mass/dev"]["files"][0]["relpath"]
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+    export.rename(init_dir / "bad")
+
+
+def no_index(export: Path, init_dir: Path) -> None:
+    """The export of a devpi-export that did not end well."""
+    (export / "dataindex.json").unlink()
+    exported.pack(export, init_dir / "bad.tar.gz")
+
+
+def cut_index(export: Path, init_dir: Path) -> None:
+    """A `dataindex.json` that is half there."""
+    path = export / "dataindex.json"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    exported.pack(export, init_dir / "bad.tar.gz")
+
+
+def same_index(export: Path, init_dir: Path) -> None:
+    """Two exports of one index."""
+    exported.pack(export, init_dir / "bad.tar.gz")
+    exported.pack(export, init_dir / "another.tar.gz")
+
+
+FIRST = "mass/dev/mass-0000/1.0/mass_0000-1.0-py3-none-any.whl"
+SECOND = "mass/dev/mass-0001/1.0/mass_0001-1.0-py3-none-any.whl"
+BAD = {
+    "truncated gz": Bad(truncated("bad.tar.gz", 0.6), "is truncated"),
+    "truncated bz2": Bad(truncated("bad.tar.bz2", 0.6), "is truncated", archive="bad.tar.bz2"),
+    "truncated tar": Bad(truncated("bad.tar", 0.4), "is truncated", archive="bad.tar"),
+    "empty file": Bad(content(b"", "bad.tar.bz2"), "is empty", archive="bad.tar.bz2"),
+    "not an archive": Bad(content(b"<html>404 Not Found</html>" * 99), "is not a tar archive"),
+    "dot dot": Bad(with_member("a/../../../escaped"), "'..'", "a/../../../escaped", "bad.tar"),
+    "absolute": Bad(with_member("/tmp/escaped"), "absolute path", "/tmp/escaped", "bad.tar"),
+    "symbolic link": Bad(with_member("link", tarfile.SYMTYPE, "/etc"), "symbolic link", "link", "bad.tar"),
+    "hard link": Bad(with_member("link", tarfile.LNKTYPE, "/etc/passwd"), "hard link", "link", "bad.tar"),
+    "device": Bad(with_member("device", tarfile.CHRTYPE), "device", "device", "bad.tar"),
+    "pipe": Bad(with_member("pipe", tarfile.FIFOTYPE), "pipe", "pipe", "bad.tar"),
+    "bomb": Bad(bomb, "more than 200 times"),
+    "too large": Bad(
+        put(),
+        "unpacks to more than there is room for",
+        archive="bad.tar.gz",
+        env={"SIDECAR_IMPORT_MAX_TOTAL_SIZE": "2K"},
+    ),
+    "large member": Bad(put(), "more than 100", "dataindex.json", env={"SIDECAR_IMPORT_MAX_MEMBER_SIZE": "100"}),
+    "empty members": Bad(
+        many_empty, "more than the 1000 files", "empty/999", env={"SIDECAR_IMPORT_MAX_MEMBERS": "1000"}
+    ),
+    "no dataindex.json": Bad(no_index, "no dataindex.json"),
+    "truncated JSON": Bad(cut_index, "truncated", "dataindex.json"),
+    "not an object": Bad(lambda e, i: (exported.save(e, []), put()(e, i)), "not an object", "dataindex.json"),  # type: ignore[arg-type]
+    "dumpversion": Bad(index(lambda data: data.update(dumpversion="3")), "dumpversion '3'", "dataindex.json"),
+    "wrong digest": Bad(wrong_digest, "sha256 mismatch", SECOND),
+    "missing file": Bad(missing_file, "isn't there", SECOND),
+    "index type": Bad(
+        index(lambda data: data["indexes"]["mass/dev"]["indexconfig"].update(type="constrained")),
+        "'constrained'",
+        "mass/dev",
+    ),
+    "relpath absolute": Bad(unverified("/proc/self/environ"), "absolute", "dataindex.json"),
+    "relpath dot dot": Bad(
+        unverified("../../../../../../../proc/self/environ"), "leads out of the export", "dataindex.json"
+    ),
+    "relpath hidden dot dot": Bad(unverified("mass/../../x"), "not normalised", "dataindex.json"),
+    "no digest": Bad(unverified(FIRST), "no digest", "dataindex.json"),
+    "link in a directory": Bad(link_in_directory, "is a link", FIRST, "bad"),
+    "same index twice": Bad(same_index, "'mass/dev' is also in 'another.tar.gz'", "dataindex.json"),
+}
+
+
+def assert_refused(container: Container) -> dict[str, Any]:
+    """Alive, not ready, honest, and nothing left but our own folder. Returns the import's error."""
+    status = container.wait_phase("failed")
+    assert "failed" == status["import"]["state"]
+    error: dict[str, Any] = status["import"]["error"]
+    assert {"archive", "member", "reason", "mend"} == set(error)
+    assert error["mend"]
+    assert error["reason"] in status["failure"]["reason"]
+    assert str(container.home) not in json.dumps(status)
+    assert HIDDEN not in json.dumps(status)
+    ready = container.get("/readyz", accept="application/json")
+    assert 503 == ready.status
+    assert any(error["reason"] in check["reason"] for check in ready.json["checks"]), ready.json
+    assert (200, 200) == (container.get("/livez").status, container.get("/startupz").status)
+    assert {".sidecar"} == exported.names(container.serverdir)
+    assert {"lock", "import.json"} <= exported.names(container.serverdir / ".sidecar") <= {"lock", "import.json", "tmp"}
+    assert HIDDEN not in container.log
+    return error
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    """A sound export, to be spoilt."""
+    return exported.write(tmp_path / "export", projects=2)
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+def test_bad_exports_are_refused(container: Make, export: Path, bad: Bad) -> None:
+    """Archive, member, reason and mend are on `/status`, the container lives and is not ready, nothing is left."""
+    new = container(env={"SECRET_OF_THIS_TEST": HIDDEN} | bad.env)
+    new.init_dir.mkdir()
+    bad.put(export, new.init_dir)
+    before = exported.digests(new.init_dir)
+    error = assert_refused(new.start())
+    assert bad.archive == error["archive"]
+    assert bad.reason in error["reason"]
+    assert (error["member"] or "").endswith(bad.member or "")
+    assert (bad.member is None) == (error["member"] is None)
+    assert before == exported.digests(new.init_dir)
+    assert not Path("/tmp/escaped").exists()
+    assert bad.reason in new.log
+    assert 0 == new.stop()
+
+
+def test_unreadable_init_directory(other_user: Make) -> None:
+    """As another user can't read what root alone may: a failed import that tells how to mend it, not an empty devpi."""
+    new = other_user()
+    new.init_dir.mkdir(mode=0o700)
+    exported.pack(exported.write(new.home / "export"), new.init_dir / "backup.bz2")
+    error = assert_refused(new.start())
+    assert "init directory can't be read: Permission denied" in error["reason"]
+    assert f"uid {new.user}" in error["mend"]
+    assert 0 == new.stop()
+    new.init_dir.chmod(0o755)
+    (new.init_dir / "backup.bz2").chmod(0o600)
+    error = assert_refused(new.start())
+    assert "backup.bz2" == error["archive"]
+    assert 0 == new.stop()
+    (new.init_dir / "backup.bz2").chmod(0o644)
+    new.start().wait_ready()
+    assert "completed" == new.status()["import"]["state"]
+
+
+def test_failing_may_end_the_container(container: Make, export: Path) -> None:
+    """With SIDECAR_ON_IMPORT_FAILURE=exit the container ends with code 3, and says why; the next one does, too."""
+    new = container(env={"SIDECAR_ON_IMPORT_FAILURE": "exit"})
+    new.init_dir.mkdir()
+    no_index(export, new.init_dir)
+    assert 3 == new.start().wait_end()
+    assert "no dataindex.json" in new.log
+    assert {".sidecar"} == exported.names(new.serverdir)
+    assert 3 == new.start().wait_end()
+    assert "not tried again" in new.log
+
+
+def test_the_same_archive_is_not_tried_again_another_is(container: Make, export: Path) -> None:
+    """The next start with what failed is failed at once, with the same words; with a sound archive it imports that."""
+    new = container()
+    new.init_dir.mkdir()
+    wrong_digest(export, new.init_dir)
+    first = assert_refused(new.start())
+    finished = new.status()["import"]["finished"]
+    assert 0 == new.stop()
+    assert first == assert_refused(new.start())
+    status = new.status()["import"]
+    assert finished == status["finished"]
+    assert ["bad.tar.gz"] == [each["name"] for each in status["archives"]]
+    assert "not tried again" in new.log
+    assert 1 == new.log.count("import: loading")
+    assert 0 == new.stop()
+    exported.pack(exported.write(new.home / "sound", projects=2), new.init_dir / "bad.tar.gz")
+    new.start().wait_ready()
+    status = new.status()["import"]
+    assert ("completed", None, 2) == (status["state"], status["error"], status["files"]["done"])
+
+
+def test_a_raised_limit_is_tried(container: Make, export: Path) -> None:
+    """The mend of a limit is to raise it: the next start with a higher one imports the same archive."""
+    new = container(env={"SIDECAR_IMPORT_MAX_MEMBERS": "3"})
+    exported.pack(export, new.init_dir / "backup.tar.gz")
+    assert "SIDECAR_IMPORT_MAX_MEMBERS" in assert_refused(new.start())["mend"]
+    assert 0 == new.stop()
+    new.env = {}
+    new.start().wait_ready()
+    assert "completed" == new.status()["import"]["state"]
+
+
+def test_disk_full_while_importing(container: Make, tmp_path: Path) -> None:
+    """A volume that is too small: failed, with a mend, and nothing is left that fills it."""
+    new = container()
+    new.serverdir.mkdir()
+    mount = f"mount -t tmpfs -o size=1m none {new.serverdir}"
+    new.command = private_mounts.command(mount)
+    export = exported.write(tmp_path / "export", projects=30)
+    (export / "mass/dev/filler").write_bytes(os.urandom(2**20))
+    exported.pack(export, new.init_dir / "backup.tar.gz")
+    new.env = {"SIDECAR_IMPORT_MAX_TOTAL_SIZE": "1Gi"}
+    new.start()
+    error = new.wait_phase("failed")["import"]["error"]
+    assert "disk is full" in error["reason"]
+    assert "enlarge" in error["mend"]
+    inside = private_mounts.inside(new.pid, new.serverdir)
+    assert {".sidecar"} == exported.names(inside)
+    assert not (inside / ".sidecar" / "staging").exists()
+    assert (503, 200) == (new.get("/readyz").status, new.get("/livez").status)
+
+
+@pytest.mark.parametrize("large", ["files", "database"])
+def test_disk_full_while_devpi_loads(container: Make, tmp_path: Path, large: str) -> None:
+    """Nothing is unpacked of a directory, but there is no room for the state made of it: failed, with a mend."""
+    new = container()
+    new.serverdir.mkdir()
+    new.command = private_mounts.command(f"mount -t tmpfs -o size=300k none {new.serverdir}")
+    export = exported.write(new.init_dir / "export", projects=100 if large == "files" else 1)
+    if large == "database":
+        data = exported.load(export)
+        data["indexes"]["mass/dev"]["projects"]["mass-0000"]["1.0"]["description"] = os.urandom(2**19).hex()
+        exported.save(export, data)
+    new.start()
+    error = new.wait_phase("failed")["import"]["error"]
+    assert "while writing the new state" in error["reason"]
+    assert "full" in error["reason"] or "No space left" in error["reason"]
+    assert "start again" in error["mend"]
+    inside = private_mounts.inside(new.pid, new.serverdir)
+    assert {".sidecar"} == exported.names(inside)
+    assert not (inside / ".sidecar" / "staging").exists()
+    assert 503 == new.get("/readyz").status
