@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _socket  # the C part alone: what `socket` adds in Python is a fifth of this command's time
 import os
-import socket
 import sys
 import time
 
@@ -52,8 +52,11 @@ def _get(host: str, port: int) -> tuple[str, str]:
     """Status code and body of `/readyz`. Raises OSError, TimeoutError."""
     deadline = time.monotonic() + TIMEOUT
     # As bytes: for text, getaddrinfo first imports the idna codec, 8 ms.
-    target = (host.encode(), port)
-    with socket.create_connection(target, TIMEOUT) as connection:  # type: ignore[arg-type]
+    family, kind, protocol, _, address = _socket.getaddrinfo(host.encode(), port, type=_socket.SOCK_STREAM)[0]
+    connection = _socket.socket(family, kind, protocol)
+    try:
+        connection.settimeout(TIMEOUT)
+        connection.connect(address)
         connection.sendall(_REQUEST)
         answer = b""
         while len(answer) < _LIMIT:
@@ -63,6 +66,8 @@ def _get(host: str, port: int) -> tuple[str, str]:
             if not (more := connection.recv(_LIMIT)):
                 break
             answer += more
+    finally:
+        connection.close()
     head, _, body = answer.partition(b"\r\n\r\n")
     words = head.partition(b"\r\n")[0].decode("ascii", "replace").split()
     status = words[1] if len(words) > 1 and words[0].startswith("HTTP/") else ""

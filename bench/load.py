@@ -1,0 +1,208 @@
+"""The load generator, a process of its own, on loopback alone. Prints one JSON object.
+
+  python -m bench.load open   --rate 500 --seconds 20 [--keep-alive] PORT PATH
+  python -m bench.load closed --clients 8 --seconds 20 PORT PATH…
+
+`open` sends at fixed times, whatever the answers do, and measures from the time at which a request was due: a
+stall of the server counts for every request that it holds up. `closed` has so many clients that each send, wait for
+the answer, and send again, over a kept connection.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import itertools
+import json
+import selectors
+import socket
+import time
+from collections import Counter
+from typing import Any
+
+from bench.report import percentile
+
+MAX_WAITING = 800
+"""Open requests above which no more are sent, but counted as `not sent`."""
+TIMEOUT = 30.0
+
+
+class Client:
+    """One HTTP/1.1 connection, opened anew where it was closed."""
+
+    def __init__(self, port: int, keep_alive: bool) -> None:
+        self._port = port
+        self._keep_alive = keep_alive
+        self._socket: socket.socket | None = None
+
+    async def get(self, path: str) -> tuple[int, int]:
+        """One GET: status, and bytes of the body. Raises OSError, ValueError, TimeoutError."""
+        async with asyncio.timeout(TIMEOUT):
+            try:
+                status, body, closes = await self._get(path)
+            except BaseException:
+                self.close()
+                raise
+        if closes or not self._keep_alive:
+            self.close()
+        return status, body
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = None
+
+    async def _get(self, path: str) -> tuple[int, int, bool]:
+        loop = asyncio.get_running_loop()
+        if self._socket is None:
+            self._socket = socket.socket()
+            self._socket.setblocking(False)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await loop.sock_connect(self._socket, ("127.0.0.1", self._port))
+        kept = "keep-alive" if self._keep_alive else "close"
+        asked = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nAccept: */*\r\nConnection: {kept}\r\n\r\n"
+        await loop.sock_sendall(self._socket, asked.encode())
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += await self._more(loop)
+        head, _, body = data.partition(b"\r\n\r\n")
+        lines = head.lower().split(b"\r\n")
+        headers = dict(line.split(b":", 1) for line in lines[1:])
+        status = int(lines[0].split()[1])
+        closes = headers.get(b"connection", b"").strip() == b"close"
+        if headers.get(b"transfer-encoding", b"").strip() == b"chunked":
+            return status, await self._chunks(loop, body), closes
+        length = int(headers[b"content-length"])
+        received = len(body)
+        while received < length:
+            received += len(await self._more(loop))
+        return status, received, closes
+
+    async def _chunks(self, loop: asyncio.AbstractEventLoop, data: bytes) -> int:
+        """Read a chunked body, as devpi's simple pages are; its bytes."""
+        received = 0
+        while True:
+            while b"\r\n" not in data:
+                data += await self._more(loop)
+            size, _, data = data.partition(b"\r\n")
+            length = int(size, 16)
+            while len(data) < length + 2:
+                data += await self._more(loop)
+            data = data[length + 2 :]
+            received += length
+            if length == 0:
+                return received
+
+    async def _more(self, loop: asyncio.AbstractEventLoop) -> bytes:
+        assert self._socket is not None
+        if data := await loop.sock_recv(self._socket, 256 * 1024):
+            return data
+        raise ConnectionResetError("closed in the middle of an answer")
+
+
+class Tally:
+    """Counts answers and keeps their times."""
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.times: list[float] = []
+        self.late: list[float] = []
+        self.bytes = 0
+
+    async def ask(self, client: Client, path: str, due: float) -> None:
+        """One request, which was due at a moment of the monotonic clock."""
+        self.late.append(time.monotonic() - due)
+        try:
+            status, received = await client.get(path)
+        except (OSError, ValueError, KeyError) as error:
+            self.outcomes[type(error).__name__] += 1
+        else:
+            self.outcomes[str(status)] += 1
+            self.bytes += received
+        self.times.append(time.monotonic() - due)
+
+    def summary(self, seconds: float) -> dict[str, Any]:
+        times, late = sorted(self.times), sorted(self.late)
+        return {
+            "seconds": seconds,
+            "outcomes": dict(self.outcomes),
+            "bytes": self.bytes,
+            **{name: percentile(times, share) for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))},
+            "late_p99": percentile(late, 0.99),
+        }
+
+
+async def open_loop(port: int, path: str, rate: float, seconds: float, keep_alive: bool) -> dict[str, Any]:
+    """Requests at fixed times. With `keep_alive`, over as many connections as are needed at once."""
+    tally = Tally()
+    idle: list[Client] = []
+    waiting: set[asyncio.Task[None]] = set()
+
+    async def ask(due: float) -> None:
+        client = idle.pop() if idle else Client(port, keep_alive)
+        await tally.ask(client, path, due)
+        idle.append(client)
+
+    began = time.monotonic() + 0.1
+    for number in range(int(rate * seconds)):
+        due = began + number / rate
+        if (left := due - time.monotonic()) > 0:
+            await asyncio.sleep(left)
+        if len(waiting) >= MAX_WAITING:
+            tally.outcomes["not sent"] += 1
+            continue
+        task = asyncio.create_task(ask(due))
+        waiting.add(task)
+        task.add_done_callback(waiting.discard)
+    if waiting:
+        await asyncio.wait(waiting)
+    for client in idle:
+        client.close()
+    return tally.summary(time.monotonic() - began)
+
+
+async def closed_loop(port: int, paths: list[str], clients: int, seconds: float) -> dict[str, Any]:
+    """`clients` at once, each asking for all paths again and again."""
+    tally = Tally()
+    end = time.monotonic() + seconds
+
+    async def run(start: int) -> None:
+        client = Client(port, keep_alive=True)
+        for path in itertools.islice(itertools.cycle(paths), start, None):
+            now = time.monotonic()
+            if now >= end:
+                break
+            await tally.ask(client, path, now)
+        client.close()
+
+    await asyncio.gather(*(run(number * len(paths) // clients) for number in range(clients)))
+    return tally.summary(time.monotonic() - end + seconds)
+
+
+def main() -> None:
+    """See the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m bench.load")
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    fixed = kinds.add_parser("open")
+    fixed.add_argument("--rate", type=float, required=True)
+    fixed.add_argument("--keep-alive", action="store_true")
+    closed = kinds.add_parser("closed")
+    closed.add_argument("--clients", type=int, required=True)
+    for kind in (fixed, closed):
+        kind.add_argument("--seconds", type=float, required=True)
+        kind.add_argument("port", type=int)
+        kind.add_argument("paths", nargs="+")
+    given = parser.parse_args()
+    gc.disable()  # a pause of ours is not the server's
+    # epoll's timeouts are whole milliseconds, select's are microseconds
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
+        if given.kind == "open":
+            work = open_loop(given.port, given.paths[0], given.rate, given.seconds, given.keep_alive)
+        else:
+            work = closed_loop(given.port, given.paths, given.clients, given.seconds)
+        print(json.dumps(runner.run(work)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""What it costs to be asked: `probe-latency`, `healthcheck`, `idle`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import inputs, sampling
+from bench.processes import BIN, Ours, Running, polled
+from bench.report import Reach, Result, Row, Series
+from bench.rounds import ROOT, Bench, Comparison, Failed, Values, Way
+
+RATE = 500
+_OURS, _BY_HAND = "ours", "by hand"
+_URLLIB = (
+    "import sys, urllib.request; "
+    "sys.exit(urllib.request.urlopen('http://127.0.0.1:{port}/readyz', timeout=3).status != 200)"
+)
+
+
+class Load:
+    """One run of the load generator, in a process of its own."""
+
+    def __init__(self, *arguments: str | int | float) -> None:
+        command = [sys.executable, "-m", "bench.load", *map(str, arguments)]
+        self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+    def result(self) -> dict[str, Any]:
+        """Wait for its end; what it measured. Raises `Failed`."""
+        out, _ = self._process.communicate()
+        if self._process.returncode:
+            raise Failed(f"the load generator ended with {self._process.returncode}")
+        said: dict[str, Any] = json.loads(out)
+        return said
+
+    def stop(self) -> None:
+        """End it, where nobody has waited for its result."""
+        if self._process.returncode is None:
+            self._process.kill()
+            self._process.communicate()
+
+
+def probe_latency(bench: Bench) -> Result:
+    """/readyz at 500 requests a second."""
+    export = inputs.export(bench.inputs, inputs.SMALL)
+    idle, busy = (5.0, 10.0) if bench.quick else (20.0, 60.0)
+    outcome = bench.in_turn({_OURS: _probed(export, idle, busy)})
+
+    def rows(kind: str, name: str, limit: float) -> list[Row]:
+        def of(quantity: str) -> Series:
+            return outcome.series(_OURS, f"{name} {quantity}")
+
+        return [
+            Row(f"{kind}: p50", "ms", None, of("p50")),
+            Row(f"{kind}: p99", "ms", None, of("p99"), Reach("median", "≤", limit)),
+            Row(f"{kind}: greatest", "ms", None, of("max")),
+            Row(f"{kind}: answers other than 200, or none", "", None, of("bad"), Reach("worst", "≤", 0)),
+            Row(f"{kind}: the generator's own delay, p99", "ms", None, of("late")),
+        ]
+
+    return Result(
+        [
+            *rows("devpi idle", "idle", 5),
+            *rows("devpi idle, kept connections", "kept", 5),
+            *rows("60 clients at devpi", "busy", 10),
+            Row("60 clients at devpi: its answers", "1/s", None, outcome.series(_OURS, "clients rate")),
+            Row("60 clients at devpi: its p99", "ms", None, outcome.series(_OURS, "clients p99")),
+        ],
+        [
+            f"{RATE} requests a second at fixed times, {idle:.0f} s idle and {busy:.0f} s busy, over loopback, from a "
+            "process of its own; each with a new connection, as kubelet does it, except where kept ones are named.",
+            "Measured from the moment at which a request was due, so the generator's own delay (time until it was "
+            "sent) and every stall count.",
+            "The clients, in a third process, ask for simple pages over kept connections, one after the other, "
+            "without a pause. All of them share this machine's CPUs with devpi-server and the sidecar.",
+        ],
+    )
+
+
+def _probed(export: inputs.Export, idle: float, busy: float) -> Way:
+    def run(folder: Path) -> Values:
+        with Ours(folder, init_dir=export.as_directory) as ours:
+            ours.ready()
+            time.sleep(3)
+            values = _latency("idle", _probe(ours, idle))
+            values |= _latency("kept", _probe(ours, idle, "--keep-alive"))
+            clients = Load("closed", "--clients", 60, "--seconds", busy + 3, ours.devpi_port, *simple_pages(export))
+            try:
+                time.sleep(1.5)
+                values |= _latency("busy", _probe(ours, busy))
+                said = clients.result()
+            finally:
+                clients.stop()
+            return values | {"clients rate": rate(said), "clients p99": said["p99"] * 1000}
+
+    return run
+
+
+def _probe(ours: Ours, seconds: float, *options: str) -> dict[str, Any]:
+    return Load("open", "--rate", RATE, "--seconds", seconds, *options, ours.port, "/readyz").result()
+
+
+def _latency(name: str, said: dict[str, Any]) -> dict[str, float]:
+    bad = sum(count for outcome, count in said["outcomes"].items() if outcome != "200")
+    times = {quantity: said[quantity] * 1000 for quantity in ("p50", "p99", "max")} | {"late": said["late_p99"] * 1000}
+    return {f"{name} {quantity}": value for quantity, value in {**times, "bad": bad}.items()}
+
+
+def rate(said: dict[str, Any]) -> float:
+    """Answers 200 a second. Raises `Failed` if there were others."""
+    if others := {outcome: count for outcome, count in said["outcomes"].items() if outcome != "200"}:
+        raise Failed(f"answers other than 200: {others}")
+    return float(said["outcomes"]["200"] / said["seconds"])
+
+
+def simple_pages(export: inputs.Export) -> list[str]:
+    """The paths of all projects' simple pages."""
+    spec = export.spec
+    return [f"/{spec.index_of(number)}/+simple/{spec.project_name(number)}/" for number in range(spec.projects)]
+
+
+def healthcheck(bench: Bench) -> Result:
+    """`sidecar healthcheck`, against Python with urllib."""
+    runs = 5 if bench.quick else 20
+    with bench.folder() as folder, Ours(folder) as ours:
+        ours.ready()
+        ways: dict[str, Way] = {
+            _BY_HAND: _commands(runs, [sys.executable, "-c", _URLLIB.format(port=ours.port)], {}),
+            _OURS: _commands(runs, [BIN / "sidecar", "healthcheck"], {"SIDECAR_RUNTIME_DIR": str(ours.runtime)}),
+        }
+        outcome = bench.in_turn(ways)
+    return Result(
+        [
+            Row("from its start to its end", "ms", outcome.series(_BY_HAND, "wall"), outcome.series(_OURS, "wall"),
+                Reach("ratio", "≤", 0.5)),
+            Row("CPU", "ms", outcome.series(_BY_HAND, "cpu"), outcome.series(_OURS, "cpu"), Reach("median", "≤", 40)),
+            Row("CPU, as a ratio", "ms", outcome.series(_BY_HAND, "cpu"), outcome.series(_OURS, "cpu"),
+                Reach("ratio", "≤", 0.5)),
+        ],
+        [
+            f"Each value is the median of {runs} calls. By hand: `python -c` with `urllib.request.urlopen(…/readyz)`. "
+            "Ours: the command `sidecar healthcheck` of the virtual environment.",
+        ],
+    )  # fmt: skip
+
+
+def _commands(runs: int, command: Sequence[str | Path], environ: dict[str, str]) -> Way:
+    def run(folder: Path) -> Values:
+        walls: list[float] = []
+        cpus: list[float] = []
+        for _ in range(runs):
+            with Running(command, folder, environ) as process:
+                walls.append(_wait(process))
+            cpus.append(process.cpu_in_all())
+        return {"wall": Series(tuple(walls)).median * 1000, "cpu": Series(tuple(cpus)).median * 1000}
+
+    return run
+
+
+def _wait(process: Running) -> float:
+    """As `Running.wait`, without its polling's 5 ms."""
+    pid, status, usage = os.wait4(process.pid, 0)
+    assert pid == process.pid
+    process.ended(status, usage)
+    seconds = time.monotonic() - process.started
+    if status:
+        raise Failed(f"it ended with {os.waitstatus_to_exitcode(status)}: {process.last_words()}")
+    return seconds
+
+
+def idle(bench: Bench) -> Result:
+    """The sidecar with nothing to do but one probe a second."""
+    seconds = 5.0 if bench.quick else 30.0
+
+    def run(folder: Path) -> Values:
+        with Ours(folder) as ours:
+            ours.ready()
+            with polled(ours.port, "/readyz", 1.0) as statuses:
+                time.sleep(5)
+                began, cpu, woken = time.monotonic(), sampling.own_cpu(ours.pid), sampling.wakes(ours.pid)
+                time.sleep(seconds)
+                took = time.monotonic() - began
+                used = sampling.own_cpu(ours.pid) - cpu
+                wakes = sampling.wakes(ours.pid) - woken
+            if set(statuses) != {200}:
+                raise Failed(f"the probe's answers were {sorted(set(statuses))}")
+            return {"cpu": used / took * 100, "wakes": wakes / took}
+
+    outcome = bench.in_turn({_OURS: run})
+    return Result(
+        [
+            Row("CPU of one core", "%", None, outcome.series(_OURS, "cpu"), Reach("median", "≤", 0.5)),
+            Row("wakes", "1/s", None, outcome.series(_OURS, "wakes")),
+        ],
+        [
+            f"The sidecar's process alone, over {seconds:.0f} s that begin 5 s after it was ready; `/readyz` asked for "
+            "once a second over a new connection, which is part of what is measured.",
+        ],
+    )
+
+
+COMPARISONS = (
+    Comparison("probe-latency", f"`/readyz` at {RATE} requests a second", probe_latency),
+    Comparison("healthcheck", "`sidecar healthcheck`", healthcheck),
+    Comparison("idle", "The idle sidecar", idle),
+)

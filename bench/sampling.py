@@ -1,0 +1,157 @@
+"""What /proc tells of a process and its descendants: memory and CPU time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+MIB = 2**20
+
+
+def tree(root: int, *, all_threads: bool = True) -> list[int]:
+    """`root` and its living descendants; without `all_threads`, only what main threads have started."""
+    found: list[int] = []
+    todo = [root]
+    while todo:
+        pid = todo.pop()
+        found.append(pid)
+        with contextlib.suppress(OSError):
+            for thread in _threads(pid) if all_threads else [pid]:
+                with contextlib.suppress(OSError):
+                    todo += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text().split())
+    return found
+
+
+def is_there(pid: int) -> bool:
+    """Whether the process lives, and is no zombie."""
+    try:
+        return _stat(pid)[0] != "Z"
+    except OSError:
+        return False
+
+
+def pss(pids: list[int]) -> int:
+    """Sum of the proportional set sizes, bytes: pages that processes share count once."""
+    return sum(_field(pid, "smaps_rollup", "Pss:") for pid in pids)
+
+
+def rss(pid: int) -> int:
+    """Resident bytes. Raises OSError where the process has gone."""
+    return _needed(pid, "VmRSS:")
+
+
+def peak_rss(pid: int) -> int:
+    """The most resident bytes so far. Raises OSError where the process has gone."""
+    return _needed(pid, "VmHWM:")
+
+
+def cpu(root: int) -> float:
+    """CPU seconds of the process, its descendants, and all that these have waited for; a tick is 10 ms."""
+    total = 0
+    for pid in tree(root):
+        with contextlib.suppress(OSError):
+            total += sum(map(int, _stat(pid)[11:15]))  # utime, stime, cutime, cstime
+    return total / _TICKS
+
+
+def own_cpu(pid: int) -> float:
+    """CPU seconds of one process, all its threads, in nanosecond steps where the kernel keeps them."""
+    try:
+        total = sum(
+            int(Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()[0]) for thread in _threads(pid)
+        )
+    except (OSError, ValueError):
+        total = 0
+    return total / 1e9 if total else sum(map(int, _stat(pid)[11:13])) / _TICKS
+
+
+def wakes(pid: int) -> int:
+    """How often the process' threads have gone to sleep by themselves, and so been woken."""
+    return sum(_field(thread, "status", "voluntary_ctxt_switches:", 1) for thread in _threads(pid))
+
+
+def _threads(pid: int) -> list[int]:
+    return [int(path.name) for path in Path(f"/proc/{pid}/task").iterdir()]
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the state on."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def _needed(pid: int, name: str) -> int:
+    if value := _field(pid, "status", name):
+        return value
+    raise OSError(f"process {pid} has gone")
+
+
+def _field(pid: int, file: str, name: str, factor: int = 1024) -> int:
+    try:
+        with Path(f"/proc/{pid}/{file}").open() as lines:
+            for line in lines:
+                if line.startswith(name):
+                    return int(line.split()[1]) * factor
+    except OSError:
+        pass
+    return 0
+
+
+class Sampler:
+    """Looks at the memory of a process tree every few milliseconds, in a thread, between `with` and its end."""
+
+    def __init__(self, root: int, interval: float = 0.01) -> None:
+        self.root = root
+        self.peak = 0
+        """The greatest sum of PSS, bytes."""
+        self.samples = 0
+        self._interval = interval
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Sampler:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        others: set[int] = set()
+        while not self._end.is_set():
+            if self.samples % 20 == 0:  # reading 50 threads' children each time would be most of the work
+                others = set(tree(self.root))
+            self.peak = max(self.peak, pss(sorted(others | set(tree(self.root, all_threads=False)))))
+            self.samples += 1
+            due = max(due + self._interval, time.monotonic())
+            self._end.wait(due - time.monotonic())
+
+
+class RssWatch:
+    """Follows the resident bytes of one process, in a thread."""
+
+    def __init__(self, pid: int, interval: float = 0.25) -> None:
+        self.values: list[int] = []
+        self._pid = pid
+        self._interval = interval
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> RssWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._end.is_set():
+            with contextlib.suppress(OSError):
+                self.values.append(rss(self._pid))
+            self._end.wait(self._interval)
