@@ -1,11 +1,10 @@
 """The life of a container: which phase it is in, who may change it, and how others hear of it.
 
-One `Lifecycle` owns the state. Everybody else reads its frozen `Snapshot`, or awaits a change.
+One `Lifecycle` owns the state. Everybody else reads its frozen `Snapshot`, or subscribes to changes.
 """
 
 from __future__ import annotations
 
-import asyncio
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -167,7 +166,6 @@ class Lifecycle:
 
     snapshot: Snapshot = field(default_factory=lambda: Snapshot(Phase.STARTING, at := now(), ((Phase.STARTING, at),)))
     _listeners: list[Callable[[Snapshot, Snapshot], None]] = field(default_factory=list)
-    _waiters: set[asyncio.Event] = field(default_factory=set)
 
     def enter(self, phase: Phase, failure: Failure | None = None) -> None:
         """Go to `phase`. Raises ValueError for a step that no container's life has."""
@@ -179,25 +177,11 @@ class Lifecycle:
         self.update(phase=phase, since=at, history=history, failure=failure or self.snapshot.failure)
 
     def update(self, **changes: object) -> None:
-        """Replace fields of the snapshot, and tell all who listen or wait."""
+        """Replace fields of the snapshot, and tell all who listen."""
         before, self.snapshot = self.snapshot, replace(self.snapshot, **changes)  # type: ignore[arg-type]
         for listener in self._listeners:
             listener(before, self.snapshot)
-        for event in self._waiters:
-            event.set()
 
     def subscribe(self, listener: Callable[[Snapshot, Snapshot], None]) -> None:
         """Call `listener(before, after)` at every change, in the event loop; it must not block or raise."""
         self._listeners.append(listener)
-
-    async def wait_for(self, condition: Callable[[Snapshot], bool]) -> Snapshot:
-        """Return the first snapshot, now or later, that fulfils `condition`."""
-        event = asyncio.Event()
-        self._waiters.add(event)
-        try:
-            while not condition(self.snapshot):
-                event.clear()
-                await event.wait()
-            return self.snapshot
-        finally:
-            self._waiters.discard(event)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from datetime import UTC
 
@@ -124,45 +123,6 @@ def test_a_refused_step_is_not_told() -> None:
     with pytest.raises(ValueError, match="can't go"):
         lifecycle.enter(R)
     assert heard == []
-
-
-async def test_waiting_for_what_is_already_so() -> None:
-    """Returns at once."""
-    lifecycle = Lifecycle()
-    async with asyncio.timeout(1):
-        assert await lifecycle.wait_for(lambda snapshot: snapshot.phase is S) is lifecycle.snapshot
-
-
-async def test_waiting_for_what_will_be() -> None:
-    """Every waiter gets the snapshot that it waits for, and not an earlier one."""
-    lifecycle = Lifecycle()
-    ready = asyncio.create_task(lifecycle.wait_for(lambda snapshot: snapshot.phase is R))
-    stopping = asyncio.create_task(lifecycle.wait_for(lambda snapshot: snapshot.phase is T))
-    await asyncio.sleep(0)
-    lifecycle.enter(L)
-    for _ in range(3):
-        await asyncio.sleep(0)
-    assert not ready.done()
-    lifecycle.enter(R)
-    async with asyncio.timeout(1):
-        assert (await ready).phase is R
-    assert not stopping.done()
-    lifecycle.enter(T)
-    async with asyncio.timeout(1):
-        assert (await stopping).phase is T
-
-
-async def test_who_stops_waiting_is_forgotten() -> None:
-    """A cancelled waiter leaves nothing behind, and hinders nobody."""
-    lifecycle = Lifecycle()
-    waiter = asyncio.create_task(lifecycle.wait_for(lambda snapshot: snapshot.phase is R))
-    await asyncio.sleep(0)
-    waiter.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiter
-    assert not lifecycle._waiters
-    lifecycle.enter(L)
-    assert lifecycle.snapshot.phase is L
 
 
 def test_now_is_utc_and_whole_milliseconds() -> None:

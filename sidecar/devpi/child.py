@@ -68,6 +68,7 @@ class Child:
         self._socket.setblocking(False)
         self._exited: asyncio.Future[int] | None = None
         self._answer: asyncio.Future[RootPasswordSet] | None = None
+        self._asked = 0
         self._fell_silent = False
         self._heard: asyncio.Queue[Message | None] = asyncio.Queue()
         self.on_progress: Callable[[Progress], None] = lambda progress: None
@@ -116,7 +117,7 @@ class Child:
                 case Progress() as progress:
                     self.on_progress(progress)
                 case RootPasswordSet() as answer:
-                    if self._answer is not None and not self._answer.done():
+                    if answer.number == self._asked and self._answer is not None and not self._answer.done():
                         self._answer.set_result(answer)
                 case message:
                     self._heard.put_nowait(message)
@@ -147,7 +148,8 @@ class Child:
         if self._fell_silent:
             raise SetFailed("devpi-server has ended", maybe_done=False)
         self._answer = asyncio.get_running_loop().create_future()
-        await self.send(SetRootPassword(password, secretfile_changed))
+        self._asked += 1
+        await self.send(SetRootPassword(self._asked, password, secretfile_changed))
         try:
             answer = await asyncio.wait_for(self._answer, SET_PASSWORD_TIMEOUT)
         except TimeoutError as error:

@@ -83,6 +83,8 @@ class Serve(Message):
 class SetRootPassword(Message):
     """Change root's password in the running devpi-server. Answered with `RootPasswordSet`."""
 
+    number: int
+    """Of this request, so that a late answer is not taken for the next one's."""
     password: str = field(repr=False)
     secretfile_changed: bool
     """Read the login secret again, which ends all logins."""
@@ -187,6 +189,7 @@ class CannotListen(Message):
 class RootPasswordSet(Message):
     """The answer to `SetRootPassword`."""
 
+    number: int
     error: str | None = None
     maybe_done: bool = False
     """There was an error after the change may have been committed."""

@@ -169,13 +169,15 @@ class SidecarPlugin:
             root_hash = self._set_root_password(request.password)
         except Exception as error:
             # a failed transaction is rolled back; whether this one failed before its commit, nobody can tell here
-            return RootPasswordSet(error=f"devpi-server failed with {type(error).__name__}", maybe_done=True)
+            reason = f"devpi-server failed with {type(error).__name__}"
+            return RootPasswordSet(request.number, reason, maybe_done=True)
         if request.secretfile_changed:
             try:
                 self._renew_login_secret()
             except Exception as error:
-                return RootPasswordSet(f"the login secret was not renewed: {type(error).__name__}", maybe_done=True)
-        return RootPasswordSet(root_hash=root_hash)
+                reason = f"the login secret was not renewed: {type(error).__name__}"
+                return RootPasswordSet(request.number, reason, maybe_done=True)
+        return RootPasswordSet(request.number, root_hash=root_hash)
 
     def _renew_login_secret(self) -> None:
         """Read the secret file again and sign with it from now on, so that every login made before has ended."""

@@ -1,0 +1,447 @@
+"""`sidecar.devpi.child` and `launcher`: a real child, what it says, and how each of its ends is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sidecar.devpi import child as child_module
+from sidecar.devpi import launcher
+from sidecar.devpi.child import Child, ChildEnded, SetFailed
+from sidecar.devpi.messages import (
+    CannotListen,
+    Configure,
+    Configured,
+    Done,
+    Drain,
+    Drained,
+    Initialise,
+    Listening,
+    Prepared,
+    PrepareFailed,
+    Refused,
+    Serve,
+)
+from sidecar.exits import ExitCode
+from sidecar.serverdir import Content, Serverdir, Storage
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 40.0
+"""Seconds after which what a test waits for counts as failed."""
+FLAGS = ["--host", "127.0.0.1", "--port", "0", "--no-root-pypi", "--offline-mode", "--threads", "4"]
+PASSWORD = "correct horse battery"
+
+
+class Running:
+    """A child, the task that listens to it, and the folders that it works in."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.serverdir = home / "serverdir"
+        kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+        self.child = Child(kept | {"HOME": str(home)})
+        self._listener = asyncio.create_task(self.child.listen())
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
+
+    def _reap(self) -> None:
+        if self.child._process.returncode is None:
+            pid, status = os.waitpid(self.child.pid, os.WNOHANG)
+            if pid:
+                self.child.reaped(status)
+
+    async def configure(self, *flags: str) -> Configured | Refused | Done:
+        """Have it understand flags; a wrong setting for nothing."""
+        await self.child.send(Configure(list(flags or FLAGS), str(self.serverdir), "/default", None, "root"))
+        return await self.child.expect(Configured, Refused, Done)
+
+    async def initialise(self, password: str = PASSWORD) -> Prepared | PrepareFailed:
+        """Have it make a state."""
+        await self.child.send(Initialise(str(self.serverdir), password))
+        return await self.child.expect(Prepared, PrepareFailed)
+
+    async def serve(self, **changes: object) -> Listening | CannotListen:
+        """Have it serve the state, with a login secret of its own."""
+        secretfile = self.home / "login-secret"
+        if not secretfile.exists():
+            secretfile.write_text(secrets.token_hex(32))
+            secretfile.chmod(0o600)
+        (self.home / "tmp").mkdir(exist_ok=True)
+        request = Serve(
+            secretfile=str(secretfile),
+            cheap_derivation=True,
+            tmpdir=str(self.home / "tmp"),
+            known_root_hash=None,
+            look_secret=secrets.token_hex(16),
+        )
+        await self.child.send(replace(request, **changes))  # type: ignore[arg-type]
+        return await self.child.expect(Listening, CannotListen)
+
+    async def clear_away(self) -> None:
+        """No process, no task, no socket stays behind."""
+        self.child.signal(signal.SIGKILL)
+        await self.child.exited()
+        self._listener.cancel()
+        await asyncio.gather(self._listener, return_exceptions=True)
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
+        self.child._socket.close()
+
+
+@asynccontextmanager
+async def started(home: Path) -> AsyncIterator[Running]:
+    """A child that has been started and told nothing yet; gone at the end, whatever happened."""
+    running = Running(home)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            yield running
+    finally:
+        await running.clear_away()
+
+
+@pytest.fixture
+async def running(tmp_path: Path) -> AsyncIterator[Running]:
+    """See `started`."""
+    async with started(tmp_path) as running:
+        yield running
+
+
+def login(address: str, password: str) -> int:
+    """The HTTP status of a login as root."""
+    call = urllib.request.Request(
+        f"{address}/+login",
+        data=json.dumps({"user": "root", "password": password}).encode(),
+        headers={"Content-Type": "application/json", "Accept": "application/json"},
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(call, timeout=PATIENCE) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def state_of(pid: int) -> str | None:
+    """The kernel's letter for the state of a process; None where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def wait_until_dead(pid: int) -> None:
+    """Until a process that isn't ours to reap has ended."""
+    deadline = time.monotonic() + PATIENCE
+    while state_of(pid) not in (None, "Z", "X"):
+        assert time.monotonic() < deadline, f"process {pid} lives on, state {state_of(pid)}"
+        time.sleep(0.01)
+
+
+def child_of(pid: int) -> int:
+    """The child of a process, as soon as it has one."""
+    deadline = time.monotonic() + PATIENCE
+    while not (children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+        assert time.monotonic() < deadline, f"process {pid} has no child"
+    return int(children[0])
+
+
+# --- flags ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
+        (["--storage", "no-such-storage"], "no-such-storage"),
+    ],
+)
+async def test_flags_that_are_refused(running: Running, flags: list[str], reason: str) -> None:
+    """With reason and mend; the child ends with code 2, and nothing was made."""
+    answer = await running.configure(*flags)
+    assert isinstance(answer, Refused)
+    assert reason in answer.reason
+    assert answer.mend
+    assert await running.child.exited() == ExitCode.SETTINGS
+    assert list(running.home.iterdir()) == []
+
+
+@pytest.mark.parametrize(("flag", "text"), [("--help", "--no-root-pypi"), ("--version", "6.")])
+async def test_a_text_is_asked_for(capfd: pytest.CaptureFixture[str], tmp_path: Path, flag: str, text: str) -> None:
+    """It is printed, and the child ends with code 0."""
+    async with started(tmp_path) as running:  # here, for it writes to what is stdout when it is started
+        assert isinstance(await running.configure(flag), Done)
+        assert await running.child.exited() == ExitCode.STOPPED
+    assert text in capfd.readouterr().out
+
+
+async def test_what_the_flags_mean(running: Running) -> None:
+    """Version, serverdir and addresses come back before anything is made."""
+    answer = await running.configure()
+    assert isinstance(answer, Configured)
+    assert (answer.serverdir, answer.addresses) == (str(running.serverdir), ["http://127.0.0.1:0"])
+    assert (answer.storage, answer.replica, answer.secretfile) == ("sqlite", False, None)
+    assert answer.version.startswith("6.")
+    assert list(running.home.iterdir()) == []
+
+
+# --- the whole way --------------------------------------------------------------------------------------------------
+
+
+async def test_initialise_serve_set_the_password_and_drain(running: Running) -> None:
+    """A child's life: a state that is whole, a server that answers, a new root password, an end with code 0."""
+    assert isinstance(await running.configure(), Configured)
+    prepared = await running.initialise()
+    assert isinstance(prepared, Prepared)
+    assert prepared.root_password == "password"
+    serverdir = Serverdir(running.serverdir, Storage("sqlite"))
+    running.child.hand_over_lock(serverdir.open())
+    assert serverdir.examine() is Content.FOREIGN
+
+    listening = await running.serve(known_root_hash=prepared.root_hash)
+    assert isinstance(listening, Listening)
+    assert (listening.role, listening.root_password) == ("standalone", "set")
+    assert listening.root_hash == prepared.root_hash
+    (address,) = listening.addresses
+    assert await asyncio.to_thread(login, address, PASSWORD) == 200
+
+    root_hash = await running.child.set_root_password("another one", secretfile_changed=False)
+    assert root_hash is not None
+    assert root_hash != prepared.root_hash
+    assert await asyncio.to_thread(login, address, PASSWORD) == 401
+    assert await asyncio.to_thread(login, address, "another one") == 200
+
+    os.close(serverdir._lock_fd)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sidecar.serverdir._LOCK_PATIENCE", 0.0)
+        with pytest.raises(Exception, match="in use by another server"):
+            Serverdir(running.serverdir, Storage("sqlite")).open()
+
+    await running.child.send(Drain(5))
+    assert (await running.child.expect(Drained)).cut == 0
+    assert await running.child.exited() == ExitCode.STOPPED
+
+
+async def test_a_server_that_is_killed(running: Running) -> None:
+    """`ChildEnded` with minus the signal, for who waits and who asks later; no password is set any more."""
+    assert isinstance(await running.configure(), Configured)
+    assert isinstance(await running.initialise(), Prepared)
+    listening = await running.serve(new_root_password="set before listening")
+    assert isinstance(listening, Listening)
+    assert await asyncio.to_thread(login, listening.addresses[0], "set before listening") == 200
+    os.kill(running.child.pid, signal.SIGSTOP)  # so that the request below is not answered
+    setting = asyncio.create_task(running.child.set_root_password("never", secretfile_changed=False))
+    waiting = asyncio.create_task(running.child.expect(Drained))
+    await asyncio.sleep(0)
+    running.child.signal(signal.SIGKILL)
+    with pytest.raises(SetFailed) as failed:
+        await setting
+    assert failed.value.maybe_done
+    for waits in (waiting, running.child.expect(Drained)):
+        with pytest.raises(ChildEnded) as ended:
+            await waits
+        assert ended.value.code == -signal.SIGKILL
+    assert await running.child.exited() == -signal.SIGKILL
+    with pytest.raises(SetFailed, match="has ended") as failed:
+        await running.child.set_root_password("never", secretfile_changed=False)
+    assert not failed.value.maybe_done
+    await running.child.send(Drain(1))  # nobody hears it, and nothing is raised
+    running.child.signal(signal.SIGTERM)
+
+
+async def test_a_port_that_is_taken(running: Running) -> None:
+    """Told as such, with the system's reason, and with an exit code of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        flags = [str(port) if flag == "0" else flag for flag in FLAGS]
+        assert isinstance(await running.configure(*flags), Configured)
+        assert isinstance(await running.initialise(), Prepared)
+        answer = await running.serve()
+    assert isinstance(answer, CannotListen)
+    assert answer.reason == "Address already in use"
+    assert await running.child.exited() == ExitCode.PORT_IN_USE
+
+
+async def test_no_answer_to_a_new_password(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a while nobody knows whether it was set, and that is what is said."""
+    monkeypatch.setattr(child_module, "SET_PASSWORD_TIMEOUT", 0.1)
+    with pytest.raises(SetFailed, match="no answer from devpi-server") as failed:
+        await running.child.set_root_password("x", secretfile_changed=False)  # it is still importing devpi
+    assert failed.value.maybe_done
+
+
+# --- the end of the sidecar -----------------------------------------------------------------------------------------
+
+PARENT = """
+import asyncio, os, sys, time
+from sidecar.devpi.child import Child
+from sidecar.devpi.messages import Configure, Configured
+
+async def main():
+    child = Child(os.environ)
+    listener = asyncio.create_task(child.listen())
+    await child.send(Configure(["--port", "0"], sys.argv[1], "/default", None, "root"))
+    await child.expect(Configured)
+    print(child.pid, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_child_dies_with_its_parent(tmp_path: Path, stopped: bool) -> None:
+    """SIGKILL leaves no devpi-server behind, not even one that can't notice that nobody talks to it any more."""
+    command = [sys.executable, "-c", PARENT, str(tmp_path / "serverdir")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        try:
+            assert state_of(pid) not in (None, "Z")
+            if stopped:
+                os.kill(pid, signal.SIGSTOP)
+            parent.kill()
+            parent.wait(PATIENCE)
+            wait_until_dead(pid)
+        finally:
+            parent.kill()
+            if state_of(pid) not in (None, "Z"):
+                os.kill(pid, signal.SIGKILL)
+
+
+async def test_a_sidecar_that_hangs_up(running: Running) -> None:
+    """A child whose parent lives, but says nothing more, ends by itself."""
+    assert isinstance(await running.configure(), Configured)
+    running.child._socket.shutdown(2)
+    assert await running.child.exited() == ExitCode.INTERNAL
+
+
+# --- the fork that prepares -----------------------------------------------------------------------------------------
+
+
+async def test_a_preparation_that_is_killed(running: Running) -> None:
+    """As the kernel does it where memory is short: the answer says so, and the child lives on and can do it again."""
+    assert isinstance(await running.configure(), Configured)
+    await running.child.send(Initialise(str(running.serverdir), PASSWORD))
+    os.kill(await asyncio.to_thread(child_of, running.child.pid), signal.SIGKILL)
+    answer = await running.child.expect(Prepared, PrepareFailed)
+    assert isinstance(answer, PrepareFailed)
+    assert answer.reason == "the preparing process was killed (SIGKILL), most likely for want of memory"
+    assert "raise the memory limit" in answer.mend
+    running.serverdir = running.home / "again"
+    assert isinstance(await running.initialise(), Prepared)
+
+
+async def test_a_preparation_that_devpi_refuses(running: Running) -> None:
+    """A target that holds a state already: no second one is made over it."""
+    assert isinstance(await running.configure(), Configured)
+    assert isinstance(await running.initialise(), Prepared)
+    before = (running.serverdir / ".nodeinfo").read_bytes()
+    answer = await running.initialise()
+    assert isinstance(answer, PrepareFailed)
+    assert answer.mend
+    assert (running.serverdir / ".nodeinfo").read_bytes() == before
+
+
+FORK = """
+import os, resource, signal, sys, time
+from sidecar.devpi.launcher import _in_a_fork
+from sidecar.devpi.messages import Prepared
+
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+def prepare(how):
+    if how.startswith("SIG"):
+        os.kill(os.getpid(), getattr(signal, how))
+        time.sleep(60)
+    if how == "exit":
+        os._exit(0)
+    if how == "error":
+        raise RuntimeError("broken")
+    return Prepared("password", "a" * 100_000)
+
+print(repr(_in_a_fork(prepare, sys.argv[1]))[:1000])
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("answer", "Prepared(root_password='password', root_hash='aaaa"),
+        ("SIGKILL", "killed (SIGKILL), most likely for want of memory"),
+        ("SIGSEGV", "the preparing process was ended by SIGSEGV"),
+        ("SIGTERM", "the preparing process was ended by SIGTERM"),
+        ("exit", "the preparing process ended without an answer"),
+        ("error", "the preparing process ended without an answer"),
+    ],
+)
+def test_every_end_of_a_preparation_is_told(how: str, said: str) -> None:
+    """An answer, a signal, an exit, an error that nobody foresaw: the sidecar hears of each."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORK, how], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout
+    assert done.stdout.startswith("Prepared(" if how == "answer" else "PrepareFailed(")
+
+
+FORK_OUTLIVED = """
+import sys, time
+from sidecar.devpi.launcher import _in_a_fork
+
+def prepare():
+    import os
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+
+_in_a_fork(prepare)
+"""
+
+
+def test_a_preparation_dies_with_its_parent() -> None:
+    """An import of an hour doesn't go on for nobody."""
+    command = [sys.executable, "-c", FORK_OUTLIVED]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        parent.kill()
+        wait_until_dead(pid)
+
+
+# --- versions -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["6.20.0", "6.20.3", "6.20.3.post1", "6.21.0", "6.99", "6.20.0.dev1"])
+def test_versions_that_are_known(version: str) -> None:
+    """From 6.20 to below 7."""
+    assert launcher.unsupported(version) is None
+
+
+@pytest.mark.parametrize("version", ["7.0.0", "7.0.0rc1", "10.0", "6.19.9", "6.2.0", "5.5.1", "6", "unknown", ""])
+def test_versions_that_are_not_known(version: str) -> None:
+    """Refused with the version, the range, and both ways out of it."""
+    refused = launcher.unsupported(version)
+    assert refused is not None
+    assert f"devpi-server {version} is installed" in refused.reason
+    assert "6.20 up to below 7" in refused.reason
+    assert "install a devpi-server in that range" in refused.mend
+
+
+def test_the_installed_version_is_known() -> None:
+    """The one that these tests run with."""
+    import devpi_server
+
+    assert launcher.unsupported(devpi_server.__version__) is None

@@ -1,0 +1,481 @@
+"""`sidecar.devpi.flags`: devpi-server's flags, understood by its own parser before anything on disk is touched."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from devpi_server.config import get_pluginmanager
+from devpi_server.main import Fatal
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pluggy import PluginManager
+
+from sidecar.devpi import flags
+from sidecar.devpi.flags import CHEAP_DERIVATION, FlagsRefused, ServerFlags, SilenceProbe
+from sidecar.devpi.messages import Configure
+
+DEFAULT = "/default/serverdir"
+ALL_DEFAULTS = ("--serverdir", DEFAULT, "--host", "0.0.0.0", "--restrict-modify", "root")
+
+Understand = Callable[..., ServerFlags]
+
+
+@pytest.fixture(scope="module")
+def plugins() -> PluginManager:
+    """devpi's own plugin manager, with what is installed."""
+    return get_pluginmanager(load_entrypoints=True)
+
+
+@pytest.fixture(autouse=True)
+def _quiet_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No DEVPISERVER_*, no configuration file of this machine's, and no name service."""
+    for name in [name for name in os.environ if name.startswith(("DEVPI", "XDG_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "etc"))
+    resolve = socket.getaddrinfo
+
+    def numeric(host: Any, port: Any, family: int = 0, kind: int = 0, proto: int = 0, options: int = 0) -> Any:
+        if host not in (None, "localhost"):
+            options |= socket.AI_NUMERICHOST
+        return resolve(host, port, family, kind, proto, options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", numeric)
+
+
+@pytest.fixture
+def understand(plugins: PluginManager) -> Iterator[Understand]:
+    """`flags.understand` with a probe of its own, as the launcher calls it."""
+
+    def call(
+        *argv: str, serverdir: str | None = None, port: int | None = None, restrict_modify: str = "root"
+    ) -> ServerFlags:
+        probe = SilenceProbe()
+        plugins.register(probe)
+        try:
+            request = Configure(list(argv), serverdir, DEFAULT, port, restrict_modify)
+            return flags.understand(request, plugins, probe)
+        finally:
+            plugins.unregister(probe)
+
+    yield call
+    assert not any(isinstance(plugin, SilenceProbe) for plugin in plugins.get_plugins())
+
+
+@pytest.fixture
+def configuration(tmp_path: Path) -> Callable[..., str]:
+    """Writes a configuration file of devpi's; its name."""
+
+    def write(*lines: str, raw: bytes | None = None) -> str:
+        path = tmp_path / "devpi.yml"
+        path.write_bytes(
+            raw if raw is not None else "\n".join(["devpi-server:", *(f"  {each}" for each in lines)]).encode()
+        )
+        return str(path)
+
+    return write
+
+
+def added(found: ServerFlags, *argv: str) -> tuple[str, ...]:
+    """The defaults that were put behind the operator's flags, which stand there untouched."""
+    assert found.argv[: len(argv) + 1] == ("devpi-server", *argv)
+    return found.argv[len(argv) + 1 :]
+
+
+# --- defaults, each where all else is silent --------------------------------------------------------------------------
+
+
+def test_all_silent(understand: Understand) -> None:
+    """The default command, on devpi's own port."""
+    found = understand()
+    assert added(found) == ALL_DEFAULTS
+    assert found.serverdir == Path(DEFAULT)
+    assert found.addresses == ("http://0.0.0.0:3141",)
+    assert found.storage == "sqlite"
+    assert (found.replica, found.primary_url, found.secretfile) == (False, None, None)
+    assert (found.no_root_pypi, found.own_derivation, found.version_asked) == (False, False, False)
+
+
+def test_settings_take_the_place_of_defaults(understand: Understand) -> None:
+    """DEVPI_SERVERDIR, DEVPI_PORT, DEVPI_RESTRICT_MODIFY; an empty one of the last lifts the restriction."""
+    found = understand(serverdir="/srv", port=8000, restrict_modify=":devs,root")
+    assert found.serverdir == Path("/srv")
+    assert found.addresses == ("http://0.0.0.0:8000",)
+    assert added(found)[-2:] == ("--restrict-modify", ":devs,root")
+    assert "--restrict-modify" not in understand(restrict_modify="").argv
+
+
+@pytest.mark.parametrize(
+    ("argv", "addresses"),
+    [
+        (["--port", "8000"], ["http://0.0.0.0:8000"]),
+        (["--port=8000"], ["http://0.0.0.0:8000"]),
+        (["--port", "0"], ["http://0.0.0.0:0"]),
+        (["--host", "127.0.0.1"], ["http://127.0.0.1:3141"]),
+        (["--host", "::1", "--port", "8000"], ["http://[::1]:8000"]),
+        (["--listen", "127.0.0.1:8000"], ["http://127.0.0.1:8000"]),
+        (["--listen", "127.0.0.1:1", "--listen", "[::1]:2"], ["http://127.0.0.1:1", "http://[::1]:2"]),
+        (["--unix-socket", "/run/devpi.sock"], ["unix:/run/devpi.sock"]),
+        (["--port", "1", "--port", "2"], ["http://0.0.0.0:2"]),
+    ],
+)
+def test_where_it_listens(understand: Understand, argv: list[str], addresses: list[str]) -> None:
+    """As waitress reads it; the default host only where neither --listen nor --unix-socket is."""
+    found = understand(*argv)
+    assert list(found.addresses) == addresses
+    assert ("--host" in added(found, *argv)) == (not {"--host", "--listen", "--unix-socket"} & set(argv))
+
+
+@pytest.mark.parametrize(
+    ("argv", "silent"),
+    [
+        (["--serverdir", "/srv"], "--serverdir"),
+        (["--serverd=/srv"], "--serverdir"),
+        (["--hos", "127.0.0.1"], "--host"),
+        (["--restrict", "alice"], "--restrict-modify"),
+        (["--restrict-modify", ""], "--restrict-modify"),
+    ],
+)
+def test_a_flag_keeps_its_default_away(understand: Understand, argv: list[str], silent: str) -> None:
+    """Abbreviated or not, empty or not: that default is not added, the others are."""
+    found = understand(*argv)
+    kept = tuple(zip(ALL_DEFAULTS[::2], ALL_DEFAULTS[1::2], strict=True))
+    assert added(found, *argv) == tuple(word for pair in kept if pair[0] != silent for word in pair)
+
+
+@pytest.mark.parametrize("abbreviated", [["--por", "8000"], ["--por=8000"]])
+def test_abbreviations_are_understood(understand: Understand, abbreviated: list[str]) -> None:
+    """And stay as the operator wrote them."""
+    found = understand(*abbreviated)
+    assert found.addresses == ("http://0.0.0.0:8000",)
+    assert added(found, *abbreviated) == ALL_DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "silent", "expected"),
+    [
+        ("SERVERDIR", "/srv", "--serverdir", "/srv http://0.0.0.0:3141"),
+        ("PORT", "8000", None, f"{DEFAULT} http://0.0.0.0:8000"),
+        ("HOST", "127.0.0.1", "--host", f"{DEFAULT} http://127.0.0.1:3141"),
+        ("LISTEN", "127.0.0.1:8000", "--host", f"{DEFAULT} http://127.0.0.1:8000"),
+        ("UNIX_SOCKET", "/run/x", "--host", f"{DEFAULT} unix:/run/x"),
+        ("RESTRICT_MODIFY", "alice", "--restrict-modify", f"{DEFAULT} http://0.0.0.0:3141"),
+        ("THREADS", "8", None, f"{DEFAULT} http://0.0.0.0:3141"),
+    ],
+)
+def test_devpis_environment(
+    understand: Understand,
+    monkeypatch: pytest.MonkeyPatch,
+    configuration: Callable[..., str],
+    name: str,
+    value: str,
+    silent: str | None,
+    expected: str,
+) -> None:
+    """DEVPISERVER_*, and the same said by a configuration file: no default against it; empty is silent."""
+    argv = ("--configfile", configuration(f"{name.lower().replace('_', '-')}: {value}"))
+    monkeypatch.setenv(f"DEVPISERVER_{name}", "")
+    assert added(understand()) == ALL_DEFAULTS
+    by_file = understand(*argv)
+    monkeypatch.setenv(f"DEVPISERVER_{name}", value)
+    by_environment = understand()
+    for found, rest in ((by_environment, added(by_environment)), (by_file, added(by_file, *argv))):
+        assert f"{found.serverdir} {' '.join(found.addresses)}" == expected
+        assert rest[::2] == tuple(flag for flag in ALL_DEFAULTS[::2] if flag != silent)
+
+
+def test_flag_over_environment_over_file(
+    understand: Understand, monkeypatch: pytest.MonkeyPatch, configuration: Callable[..., str]
+) -> None:
+    """devpi's own order."""
+    argv = ("-c", configuration("port: 1", "host: 127.0.0.1"))
+    assert understand(*argv).addresses == ("http://127.0.0.1:1",)
+    monkeypatch.setenv("DEVPISERVER_PORT", "2")
+    assert understand(*argv).addresses == ("http://127.0.0.1:2",)
+    assert understand(*argv, "--port", "3").addresses == ("http://127.0.0.1:3",)
+
+
+def test_a_configuration_file_that_devpi_finds_by_itself(understand: Understand, tmp_path: Path) -> None:
+    """In the folder of the user's configuration: it counts too."""
+    folder = tmp_path / "home" / ".config" / "devpi-server"
+    folder.mkdir(parents=True)
+    (folder / "devpi-server.yml").write_text("devpi-server:\n  port: 8000\n  serverdir: /from/file\n")
+    found = understand()
+    assert found.addresses == ("http://0.0.0.0:8000",)
+    assert found.serverdir == Path("/from/file")
+
+
+# --- what else the sidecar learns -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "field", "value"),
+    [
+        (["--no-root-pypi"], "no_root_pypi", True),
+        (["--no-root"], "no_root_pypi", True),
+        (["--secretfile", "/s"], "secretfile", "/s"),
+        (["--storage", "sqlite:fsbackend=hash_hl"], "storage", "sqlite"),
+        (["--primary-url", "http://p"], "replica", True),
+        (["--primary-url", "http://p"], "primary_url", "http://p"),
+        (["--master-url", "http://p"], "primary_url", "http://p"),
+        (["--master-url", "http://p"], "replica", True),
+        (["--role", "replica"], "replica", True),
+        (["--role", "primary"], "replica", False),
+        (["--argon2-time-cost", "2"], "own_derivation", True),
+        (["--argon2-memory-cost=524288"], "own_derivation", True),
+        (["--argon2-para", "8"], "own_derivation", True),
+        (["--version"], "version_asked", True),
+        (["--serverdir", "relative"], "serverdir", Path.cwd() / "relative"),
+        (
+            ["--storage", "sqlite:fsbackend=hash_hl", "--keyfs-cache-size", "5"],
+            "tool_flags",
+            ("--storage", "sqlite:fsbackend=hash_hl", "--keyfs-cache-size", "5"),
+        ),
+    ],
+)
+def test_what_the_sidecar_learns(understand: Understand, argv: list[str], field: str, value: object) -> None:
+    """And the flags stay in devpi-server's command line, untouched."""
+    found = understand(*argv)
+    assert getattr(found, field) == value
+    assert added(found, *argv)[-4:] == ALL_DEFAULTS[-4:]
+
+
+def test_tools_get_the_configuration_file(understand: Understand, configuration: Callable[..., str]) -> None:
+    """It may have options of theirs."""
+    name = configuration("threads: 8")
+    assert understand("-c", name).tool_flags[-2:] == ("--configfile", name)
+
+
+def test_the_home_directory_is_expanded(understand: Understand, tmp_path: Path) -> None:
+    """As devpi does it."""
+    assert understand("--serverdir", "~/state").serverdir == tmp_path / "home" / "state"
+
+
+def test_the_cheap_derivation_is_understood(understand: Understand) -> None:
+    """devpi's parser knows each of its hidden flags."""
+    assert understand(*CHEAP_DERIVATION).own_derivation
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "options", "reason"),
+    [
+        (["--no-such-flag"], {}, "unrecognized arguments: --no-such-flag"),
+        (["--port"], {}, "argument --port: expected one argument"),
+        (["--port", "http"], {}, "argument --port: invalid int value: 'http'"),
+        (["--port", "70000"], {}, "can't listen on port 70000"),
+        (["--port", "-1"], {}, "port"),
+        (["--p", "1"], {}, "ambiguous option: --p could match"),
+        (["--role", "boss"], {}, "invalid choice: 'boss'"),
+        (["stray"], {}, "unrecognized arguments: stray"),
+        (["--", "--port", "1"], {}, "unrecognized arguments: -- --port 1"),
+        (["--listen", "nonsense"], {}, "can't listen so: Invalid host/port specified"),
+        (["--listen", ""], {}, "would listen nowhere"),
+        (["--host", "not-an-address"], {}, "can't listen so: Invalid host/port specified"),
+        (["--unix-socket", "/s", "--listen", "127.0.0.1:1"], {}, "unix_socket may not be set if listen is set"),
+        (["--unix-socket", "/s", "--host", "127.0.0.1"], {}, "unix_socket may not be set if host or port is set"),
+        (["--unix-socket", "/s", "--port", "1"], {}, "unix_socket may not be set if host or port is set"),
+        (["--unix-socket", "/s", "--unix-socket-perms", "rw"], {}, "invalid literal"),
+        (["--trusted-proxy-count", "1"], {}, "trusted_proxy_count has no meaning"),
+        (["--serverdir", "~nobody-of-this-name/x"], {}, "home directory"),
+        (["--configfile", "/absent.yml"], {}, "No such file or directory: '/absent.yml'"),
+        (["--configfile", "/"], {}, "Is a directory"),
+        (["--storage", "sqlite:nonsense"], {}, "can't use its flags"),
+        (
+            ["--serverdir", "/a"],
+            {"serverdir": "/b"},
+            "the serverdir is '/a' by devpi-server's flags and '/b' by DEVPI_SERVERDIR",
+        ),
+        (["--port", "1"], {"port": 2}, "devpi-server's port is '1' by devpi-server's flags and '2' by DEVPI_PORT"),
+        (["--listen", "127.0.0.1:1"], {"port": 1}, "DEVPI_PORT is set beside --listen or --unix-socket"),
+        (["--unix-socket", "/s"], {"port": 1}, "DEVPI_PORT is set beside --listen or --unix-socket"),
+    ],
+)
+def test_refused(understand: Understand, argv: list[str], options: dict[str, Any], reason: str) -> None:
+    """The reason says what, and there is a mend."""
+    with pytest.raises(FlagsRefused) as caught:
+        understand(*argv, **options)
+    assert reason in caught.value.reason
+    assert caught.value.mend
+
+
+@pytest.mark.parametrize(
+    ("argv", "reason"),
+    [
+        (["--listen", "127.0.0.1:1", "--port", "2"], "not both together"),
+        (["--storage", "no-such-storage"], "'no-such-storage' can't be found"),
+    ],
+)
+def test_refused_by_devpi(understand: Understand, argv: list[str], reason: str) -> None:
+    """Its own words for what it knows to be wrong."""
+    with pytest.raises(Fatal, match=reason):
+        understand(*argv)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"devpi-server: [", "can't use its flags or its configuration file"),
+        (b"devpi-server:\n  a: 1\n a: 2", "can't use its flags or its configuration file"),
+        (b"devpi-server:\n  debug: maybe", "invalid truth value 'maybe'"),
+        (b"devpi-server:\n  port: http", "invalid int value: 'http'"),
+        (b"devpi-server:\n  port:\n    a: 1", "can't use its flags or its configuration file"),
+        (b"devpi-server:\n  port:\n  - 1\n  - 2", "can't use its flags or its configuration file"),
+        (b"\xff\xfe", "can't decode byte"),
+        (b"devpi-server:\n  storage:\n    name: sqlite", "NAME:KEY=VALUE"),
+    ],
+)
+def test_a_configuration_file_that_is_wrong(
+    understand: Understand, configuration: Callable[..., str], content: bytes, reason: str
+) -> None:
+    """Whatever devpi's readers make of it: refused in one line with a reason."""
+    with pytest.raises((FlagsRefused, Fatal)) as caught:
+        understand("--configfile", configuration(raw=content))
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_configuration_file_that_devpi_ends_with(understand: Understand, configuration: Callable[..., str]) -> None:
+    """A list where a mapping is due: it says so, and exits with a code that is not 0."""
+    with pytest.raises(SystemExit) as caught:
+        understand("--configfile", configuration(raw=b"- a\n- b\n"))
+    assert caught.value.code == 4
+
+
+def test_devpis_environment_is_held_against_the_settings(
+    understand: Understand, monkeypatch: pytest.MonkeyPatch, configuration: Callable[..., str]
+) -> None:
+    """A contradiction is one wherever devpi has it from."""
+    monkeypatch.setenv("DEVPISERVER_SERVERDIR", "/a")
+    with pytest.raises(FlagsRefused, match="'/a' by devpi-server's flags and '/b' by DEVPI_SERVERDIR"):
+        understand(serverdir="/b")
+    with pytest.raises(FlagsRefused, match="'8000' by devpi-server's flags and '1' by DEVPI_PORT"):
+        understand("-c", configuration("port: 8000"), port=1)
+
+
+@pytest.mark.parametrize("given_twice", ["/srv", "/srv/"])
+def test_the_same_said_twice_is_no_contradiction(understand: Understand, given_twice: str) -> None:
+    """Port and serverdir, by flag and by setting; a slash at the end makes no difference."""
+    found = understand("--serverdir", given_twice, "--port", "8000", serverdir="/srv", port=8000)
+    assert found.serverdir == Path("/srv")
+    assert found.addresses == ("http://0.0.0.0:8000",)
+    assert added(found, "--serverdir", given_twice, "--port", "8000") == ALL_DEFAULTS[2:]
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["-h"], ["--hel"], ["--port", "1", "--help"]])
+def test_help(understand: Understand, capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
+    """devpi prints it, with our own flag in it, and there is nothing more to be done."""
+    with pytest.raises(SystemExit) as caught:
+        understand(*argv)
+    assert caught.value.code in (0, None)
+    assert "--no-root-pypi" in capsys.readouterr().out
+
+
+# --- no disk is touched ---------------------------------------------------------------------------------------------
+
+_touched: list[tuple[str, object]] | None = None
+
+
+_CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.chown", "os.truncate", "sqlite3.connect"}
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+
+def _hook(event: str, arguments: tuple[Any, ...]) -> None:
+    if _touched is not None and (event in _CHANGES or (event == "open" and arguments[2] & _WRITING)):
+        _touched.append((event, arguments[0]))
+
+
+@pytest.fixture
+def touched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, object]]]:
+    """What Python's audit hook sees of writing to any disk."""
+    global _touched  # noqa: PLW0603 - an audit hook stays for the process's life
+    if not hasattr(sys, "_sidecar_audit"):
+        sys.addaudithook(_hook)
+        sys._sidecar_audit = True  # type: ignore[attr-defined]
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    _touched = []
+    yield _touched
+    _touched = None
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["--port", "1", "--no-root-pypi"],
+        ["--unix-socket", "SOCKET"],
+        ["--no-such-flag"],
+        ["--primary-url", "http://p"],
+    ],
+)
+def test_no_disk_is_touched(
+    understand: Understand, tmp_path: Path, touched: list[tuple[str, object]], argv: list[str]
+) -> None:
+    """Nothing is opened for writing, made, renamed or removed; the serverdir is not made."""
+    (tmp_path / "probe").write_bytes(b"the hook sees this")
+    assert [Path(str(name)).name for _, name in touched] == ["probe"]
+    touched.clear()
+    socket_path = str(tmp_path / "run" / "socket")
+    try:
+        understand(*(socket_path if each == "SOCKET" else each for each in argv), serverdir=str(tmp_path / "serverdir"))
+    except FlagsRefused:
+        assert argv == ["--no-such-flag"]
+    assert touched == []
+    assert [entry.name for entry in tmp_path.iterdir()] == ["probe"]
+
+
+# --- anything -------------------------------------------------------------------------------------------------------
+
+OPTIONS = """
+--port --host --listen --unix-socket --unix-socket-perms --serverdir --storage --threads --role --primary-url
+--master-url --secretfile --restrict-modify --configfile -c --no-root-pypi --offline-mode --trusted-proxy
+--trusted-proxy-count --trusted-proxy-headers --max-request-body-size --connection-limit --argon2-time-cost
+--debug --version --help -h --por --l --passwd --keyfs-cache-size --no-replica-streaming -- -
+"""
+REAL = st.sampled_from(OPTIONS.split())
+VALUES = st.sampled_from(
+    [
+        "",
+        "0",
+        "-1",
+        "65535",
+        "99999999999999999999",
+        "127.0.0.1:1",
+        "*:0",
+        "::1",
+        "/nonexistent",
+        "~",
+        "~x/y",
+        "sqlite:",
+        "a=b",
+    ]
+)
+# What argv can hold: no NUL, and no surrogates but those that stand for bytes.
+JUNK = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@given(argv=st.lists(REAL | VALUES | JUNK | st.builds("{}={}".format, REAL, VALUES | JUNK), max_size=6))
+def test_any_command_line_is_understood_or_refused(understand: Understand, argv: list[str]) -> None:
+    """By `FlagsRefused` or `Fatal`, or a text was asked for; and what is understood has the flags untouched."""
+    found, refusal = None, ""
+    try:
+        found = understand(*argv)
+    except (FlagsRefused, Fatal) as error:
+        refusal = str(error)
+    except SystemExit as error:
+        refusal = "help" if error.code in (0, None) else ""
+    if found is None:
+        assert refusal
+    else:
+        assert found.addresses
+        assert found.serverdir.is_absolute()
+        assert set(added(found, *argv)[::2]) <= {*ALL_DEFAULTS, "--port"}

@@ -1,0 +1,117 @@
+"""`sidecar.devpi.messages`: what the sidecar and its child say arrives as it was said, and no secret is shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import socket
+from typing import Any, get_type_hints
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.devpi import messages
+from sidecar.devpi.channel import Channel, SidecarGone
+from sidecar.devpi.messages import PACKET_BYTES, Drain, Initialise, Message, PrepareFailed, decode, encode
+
+KINDS = [kind for kind in Message.__subclasses__() if dataclasses.is_dataclass(kind)]
+SECRETS = {"password", "new_root_password", "look_secret"}
+"""Fields whose value nobody may see."""
+NO_SECRETS = {"secretfile", "secretfile_changed", "password_given", "root_password"}
+"""Fields that only sound like it: a path, switches, and the name of a state."""
+
+ANY_TEXT = st.text(st.characters(), max_size=100)  # surrogates too: so Python reads what isn't UTF-8
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | ANY_TEXT, lambda inner: st.lists(inner, max_size=3))
+
+
+def messages_of(kind: type[Message]) -> st.SearchStrategy[Message]:
+    """Any message of a kind, by the types of its fields."""
+    strategies: dict[str, st.SearchStrategy[Any]] = {}
+    for name, hint in get_type_hints(kind).items():
+        if hint is float:
+            strategies[name] = st.floats(allow_nan=False)
+        elif "Any" in str(hint):
+            strategies[name] = st.none() | st.lists(st.dictionaries(ANY_TEXT, JSON, max_size=3), max_size=3)
+        else:
+            strategies[name] = st.from_type(hint)
+    return st.builds(kind, **strategies)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@given(data=st.data())
+def test_every_message_arrives_as_it_was_sent(kind: type[Message], data: st.DataObject) -> None:
+    """Its kind and each of its fields, whatever text is in them."""
+    message = data.draw(messages_of(kind))
+    packet = encode(message)
+    assert packet.isascii()
+    assert decode(packet) == message
+    assert type(decode(packet)) is kind
+
+
+def test_every_kind_is_known() -> None:
+    """No two have the same name, and none is left out."""
+    assert len(KINDS) >= 16
+    assert {kind.__name__: kind for kind in KINDS} == messages._KINDS
+
+
+def test_a_packet_says_what_it_is() -> None:
+    """One JSON object, so that a trace of it can be read."""
+    assert json.loads(encode(Drain(2.5))) == {"message": "Drain", "grace": 2.5}
+    assert json.loads(encode(Initialise("/x", "secret"))) == {
+        "message": "Initialise",
+        "target": "/x",
+        "password": "secret",
+    }
+
+
+def test_a_message_that_is_too_large_is_refused() -> None:
+    """The largest goes through; one more byte doesn't, and what is told of it is its kind and size."""
+    overhead = len(encode(Initialise("", "")))
+    largest = Initialise("", "x" * (PACKET_BYTES - overhead))
+    assert decode(encode(largest)) == largest
+    with pytest.raises(ValueError, match=f"Initialise of {PACKET_BYTES + 1} bytes is too large") as caught:
+        encode(Initialise("", "x" * (PACKET_BYTES - overhead + 1)))
+    assert "xxx" not in str(caught.value)
+
+
+def test_the_largest_packet_is_one_that_the_kernel_takes() -> None:
+    """With Linux' default buffers, in one piece."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        ours.setblocking(False)
+        assert ours.send(b"x" * PACKET_BYTES) == PACKET_BYTES
+        assert len(theirs.recv(2 * PACKET_BYTES)) == PACKET_BYTES
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@given(data=st.data())
+def test_no_secret_is_in_a_repr(kind: type[Message], data: st.DataObject) -> None:
+    """A message may come to a log or a traceback; its secrets don't."""
+    message = data.draw(messages_of(kind))
+    secrets = {name: f"Zq9~{name}" for name in SECRETS & {each.name for each in dataclasses.fields(message)}}
+    message = dataclasses.replace(message, **secrets)
+    assert "Zq9~" not in repr(message)
+    assert decode(encode(message)) == message
+
+
+def test_every_field_that_sounds_like_a_secret_is_judged() -> None:
+    """A new one must be put into one of the two lists above."""
+    names = {each.name for kind in KINDS for each in dataclasses.fields(kind)}
+    assert {name for name in names if "password" in name or "secret" in name} == SECRETS | NO_SECRETS
+
+
+def test_the_childs_end_tells_that_the_sidecar_is_gone() -> None:
+    """Reading and writing alike: the child must not go on unwatched."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    channel = Channel(theirs.detach())
+    with ours, channel._socket:
+        ours.send(encode(Initialise("/x", "secret")))
+        assert channel.receive() == Initialise("/x", "secret")
+        channel.send(PrepareFailed("r", "m"))
+        assert decode(ours.recv(PACKET_BYTES)) == PrepareFailed("r", "m")
+        ours.close()
+        with pytest.raises(SidecarGone):
+            channel.receive()
+        with pytest.raises(SidecarGone):
+            channel.send(PrepareFailed("r", "m"))
