@@ -82,7 +82,29 @@ FROM settings AS plain
 COPY --from=rootfs /rootfs /
 VOLUME /var/lib/devpi
 
+FROM build AS shell
+RUN mkdir /debug && cp /bin/busybox /debug/ && /debug/busybox --install -s /debug
+
 FROM plain AS debug
-COPY --from=build /bin/busybox /bin/sh /debug/
+COPY --from=shell /debug /debug
+ENV PATH=/opt/devpi/bin:/usr/local/bin:/usr/bin:/bin:/debug
+
+FROM build AS test-packages
+COPY requirements-dev.lock /build/
+RUN python3 -m pip install --no-cache-dir --no-compile --require-hashes --only-binary :all: --target /packages \
+        --requirement /build/requirements-dev.lock
+# The tests look for the package beside them.
+RUN mkdir /links && ln -s "lib/python$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')/site-packages/sidecar" /links/sidecar
+
+# The same files, and the tests of them: what was left out is proven to be needless.
+FROM debug AS test
+COPY --from=test-packages /packages /opt/devpi/plugins
+COPY pyproject.toml /opt/devpi/
+COPY tests /opt/devpi/tests
+COPY --from=test-packages /links /opt/devpi
+WORKDIR /opt/devpi
+ENV HYPOTHESIS_STORAGE_DIRECTORY=/tmp/hypothesis
+HEALTHCHECK NONE
+ENTRYPOINT ["tini", "--", "python3", "-m", "pytest", "-p", "no:cacheprovider"]
 
 FROM plain AS devpi

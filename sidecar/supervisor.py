@@ -42,6 +42,7 @@ from sidecar.root_password import RootPasswordFile
 from sidecar.rundir import RuntimeDir
 from sidecar.serverdir import Content, Serverdir, Storage
 from sidecar.settings import DEFAULT_SERVERDIR, Settings
+from sidecar.volume import in_memory
 
 log = logging.getLogger(__name__)
 
@@ -173,6 +174,8 @@ class Supervisor:
         serverdir = self._serverdir = Serverdir(Path(configured.serverdir), Storage(configured.storage))
         self._child.hand_over_lock(await asyncio.to_thread(serverdir.open))
         await asyncio.to_thread(secure_directory, serverdir.own)
+        if await asyncio.to_thread(in_memory, serverdir.path):
+            log.warning("the serverdir is on a tmpfs: all of it is lost with the container; mount a volume to keep it")
         if done := await asyncio.to_thread(serverdir.recover):
             log.warning("%s", done)
         token = await asyncio.to_thread(

@@ -1,0 +1,131 @@
+"""docker-compose.yml, from a clean copy of the checkout, as the README has it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.container import engine
+from tests.container.engine import ROOT, docker
+from tests.container.test_life import KILL
+from tests.integration import exported
+from tests.integration.container import free_port, login, request, wait_for
+
+pytestmark = pytest.mark.container
+
+NOT_OURS = """
+services:
+  devpi:
+    image: {tag}
+    ports: !override ["127.0.0.1:{port}:8000", "127.0.0.1:{sidecar}:3142"]
+volumes:
+  devpi_data:
+    name: {project}
+"""
+"""What keeps this test off the ports, the image and the *data* of somebody who uses the sample on this machine."""
+
+
+@dataclass
+class Composition:
+    """One clean checkout, and what `docker compose` makes of it."""
+
+    folder: Path
+    project: str
+    devpi: str
+    sidecar: str
+    files: str
+
+    def compose(self, *arguments: str, check: bool = True, patience: float = 300) -> subprocess.CompletedProcess[str]:
+        """`docker compose ARGUMENTS`, in that folder."""
+        environ = {**os.environ, "COMPOSE_PROJECT_NAME": self.project, "COMPOSE_FILE": self.files}
+        return docker("compose", *arguments, check=check, patience=patience, cwd=self.folder, env=environ)
+
+    def container(self) -> dict[str, Any]:
+        """What the engine knows of the one container."""
+        name = self.compose("ps", "--all", "--quiet").stdout.strip()
+        return dict(json.loads(docker("inspect", name).stdout)[0])
+
+
+def clean_checkout(folder: Path) -> None:
+    """What a clone of this state would hold: all files that git doesn't ignore."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    ).stdout.decode()
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+
+
+@pytest.fixture(params=["docker-compose.yml", "deploy/compose/secrets.yml"])
+def composition(request: pytest.FixtureRequest, image: str) -> Iterator[Composition]:
+    """The sample, and its variant with secrets by file; with ports, image and volume of the test's own."""
+    folder = Path(tempfile.mkdtemp(prefix="devpi-sidecar-tests-"))
+    folder.chmod(0o755)
+    clean_checkout(folder)
+    project = engine.unique("compose")
+    port, sidecar = free_port(), free_port()
+    override = NOT_OURS.format(tag=f"{project}:latest", port=port, sidecar=sidecar, project=project)
+    (folder / "override.yml").write_text(override)
+    files = [*dict.fromkeys(["docker-compose.yml", request.param]), "override.yml"]
+    made = Composition(folder, project, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{sidecar}", ":".join(files))
+    if "secrets" in request.param:
+        (folder / "secrets").mkdir()
+        (folder / "secrets" / "devpi_password").write_text("a given password\n")
+        (folder / "secrets" / "sidecar_admin_token").write_text("a-given-token-of-the-test\n")
+    try:
+        yield made
+    finally:
+        made.compose("down", "--volumes", "--timeout", "5", check=False)
+        docker("rmi", f"{project}:latest", check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_up_and_down(composition: Composition) -> None:
+    """`up --wait` from a clean checkout without a backup; claim or the given password; `down` with code 0 in time."""
+    composition.compose("up", "--detach", "--wait", patience=engine.BUILD_PATIENCE)
+    assert 200 == request(f"{composition.sidecar}/readyz").status
+    if "secrets.yml" in composition.files:
+        password = "a given password"
+        answer = request(f"{composition.sidecar}/bootstrap", token="a-given-token-of-the-test")
+        assert 200 == answer.status
+    else:
+        password = composition.compose("exec", "-T", "devpi", "sidecar", "claim").stdout.strip()
+    assert 200 == login(composition.devpi, "root", password)[0]
+
+    before = composition.container()
+    assert "healthy" == before["State"]["Health"]["Status"]
+    assert before["HostConfig"]["ReadonlyRootfs"]
+    composition.compose("stop")
+    assert 0 == composition.container()["State"]["ExitCode"]
+    composition.compose("down")
+    composition.compose("up", "--detach", "--wait")  # on the volume that stayed
+    assert 200 == login(composition.devpi, "root", password)[0]
+
+
+@pytest.mark.parametrize("composition", ["docker-compose.yml"], indirect=True)
+def test_up_with_a_backup(composition: Composition, tmp_path: Path) -> None:
+    """`./backup.bz2` is imported; `up --wait` returns when that is done; a killed devpi-server comes back."""
+    exported.pack(exported.write(tmp_path / "export", projects=3), composition.folder / "backup.bz2").chmod(0o644)
+    composition.compose("up", "--detach", "--wait", patience=engine.BUILD_PATIENCE)
+    status = request(f"{composition.sidecar}/status").json
+    assert "completed" == status["import"]["state"]
+    assert 200 == login(composition.devpi, "mass", exported.MASS_PASSWORD)[0]
+
+    kill = f"WANTED = 'sidecar.devpi.launcher'\n{KILL}"
+    composition.compose("exec", "-T", "devpi", "python3", "-c", kill, check=False)
+    wait_for(lambda: composition.container()["RestartCount"] == 1, "a restart", 60)
+    wait_for(lambda: request(f"{composition.sidecar}/readyz").status == 200, "ready again", 60)
+    assert 200 == login(composition.devpi, "mass", exported.MASS_PASSWORD)[0]

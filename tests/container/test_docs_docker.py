@@ -1,0 +1,65 @@
+"""The commands of docs/docker.md, run as they are written, in a clean checkout."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.container import engine
+from tests.container.engine import ROOT, docker
+from tests.container.test_compose import clean_checkout
+from tests.integration.container import request
+
+pytestmark = pytest.mark.container
+
+TEXT = (ROOT / "docs" / "docker.md").read_text()
+MARKED = re.compile(r"^<!-- (run|file: (?P<name>\S+)) -->\n```\w+\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+VOLUMES = ("devpi_docs", "devpi_docs_restored")
+
+
+@pytest.fixture
+def checkout() -> Iterator[Path]:
+    """A clean one. The commands' names and ports must be nobody's: this test removes what bears them."""
+    if docker("container", "inspect", "devpi", check=False).returncode == 0:
+        engine.not_here("a container named devpi is somebody's")
+    if any(docker("volume", "inspect", name, check=False).returncode == 0 for name in VOLUMES):
+        engine.not_here(f"a volume of {VOLUMES} is somebody's")
+    folder = Path(tempfile.mkdtemp(prefix="devpi-sidecar-tests-"))
+    folder.chmod(0o755)
+    clean_checkout(folder)
+    yield folder
+    docker("rm", "--force", "--volumes", "devpi", check=False)
+    docker("volume", "rm", "--force", *VOLUMES, check=False)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_the_commands_work_as_written(image: str, checkout: Path) -> None:
+    """Build, run, claim, export, import, derive: each block ends with code 0, and what it promises is there."""
+    ran = 0
+    for block in MARKED.finditer(TEXT):
+        if block["name"]:
+            (checkout / block["name"]).write_text(block["text"])
+            continue
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", block["text"]],
+            cwd=checkout, capture_output=True, text=True, timeout=engine.BUILD_PATIENCE, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{block['text']}\n{done.stdout}{done.stderr}"
+        ran += 1
+    assert 5 == ran
+    status = request("http://127.0.0.1:3142/status").json
+    assert ("ready", "completed") == (status["phase"], status["import"]["state"])
+
+
+def test_every_target_and_argument_is_told() -> None:
+    """The tables name what the Dockerfile has."""
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    arguments = set(re.findall(r"^ARG (\w+)", dockerfile, re.MULTILINE))
+    assert set() == {name for name in arguments if f"`{name}`" not in TEXT}
+    assert set() == {name for name in ("devpi", "devpi-web", "debug", "test") if f"AS {name}\n" not in dockerfile}

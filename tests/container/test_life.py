@@ -1,0 +1,160 @@
+"""Start, health, stop, and what happens when something is killed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.container import engine
+from tests.container.engine import NO_MIRROR, Box, docker
+from tests.integration.container import wait_for
+
+pytestmark = pytest.mark.container
+
+Make = Callable[..., Box]
+READY_WITHIN = 2.5
+"""Seconds from `docker run` to ready, on two cores that have nothing else to do."""
+STOPPED_WITHIN = 1.0
+HEALTHCHECK_CPU = 0.040
+"""Seconds of CPU for one HEALTHCHECK."""
+
+
+def patience(seconds: float) -> float:
+    """The limit, stretched by as much as other programs keep this machine's cores busy."""
+    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def test_it_is_ready_soon_and_stops_at_once(box: Make) -> None:
+    """The best of three: what else the machine does is no fault of the image's."""
+    starts, stops = [], []
+    for number in range(3):
+        run = box("--tmpfs", "/tmp", name=f"start{number}").create()
+        begin = time.monotonic()
+        run.start().wait_ready()
+        starts.append(time.monotonic() - begin)
+        begin = time.monotonic()
+        assert 0 == run.stop()
+        stops.append(time.monotonic() - begin)
+    print(f"ready after {sorted(starts)} s, stopped after {sorted(stops)} s, load {os.getloadavg()[0]:.1f}")
+    assert patience(READY_WITHIN) >= min(starts)
+    assert patience(STOPPED_WITHIN) >= min(stops)
+
+
+def test_the_engine_finds_it_healthy(ready: Box) -> None:
+    """HEALTHCHECK is readiness, looked at every second while it starts."""
+    wait_for(lambda: ready.state["Health"]["Status"] == "healthy", "healthy", 30)
+    assert "ready" == ready.state["Health"]["Log"][-1]["Output"].strip()
+
+
+def test_the_health_check_is_cheap(ready: Box) -> None:
+    """The CPU time of the check's processes, on average over many."""
+    code = """
+import resource, subprocess
+for _ in range(25):
+    assert subprocess.run(["sidecar", "healthcheck"], stdout=subprocess.DEVNULL).returncode == 0
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print((used.ru_utime + used.ru_stime) / 25)
+"""
+    cost = min(float(ready.exec("python3", "-c", code).stdout) for _ in range(3))
+    print(f"HEALTHCHECK: {cost * 1000:.1f} ms CPU")
+    assert HEALTHCHECK_CPU >= cost
+
+
+def test_an_import_that_never_ends_stays_starting(box: Make, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A container that isn't ready yet is `starting`, never `unhealthy`: nobody restarts it."""
+    waiting = box(flags=("--primary-url", "http://192.0.2.1", *NO_MIRROR), name="replica").start()
+    wait_for(lambda: len(waiting.state["Health"]["Log"]) >= 5, "five checks", 60)  # more than retries
+    health = waiting.state["Health"]
+    assert all(each["ExitCode"] == 1 for each in health["Log"])
+    assert "starting" == health["Status"]
+
+
+def test_tini_is_the_first_process_and_leaves_no_zombies(ready: Box) -> None:
+    """PID 1 reaps what nobody waits for."""
+    code = """
+import os, time
+assert open("/proc/1/comm").read() == "tini\\n"
+if os.fork() == 0:  # a child whose child outlives it
+    if os.fork() == 0:
+        os._exit(0)
+    os._exit(0)
+os.wait()
+deadline = time.monotonic() + 10
+def zombies():
+    for each in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            yield open(f"/proc/{each}/stat").read().rpartition(")")[2].split()[0] == "Z"
+        except OSError:
+            pass
+while any(zombies()) and time.monotonic() < deadline:
+    time.sleep(0.05)
+print(any(zombies()))
+"""
+    assert "False\n" == ready.exec("python3", "-c", code).stdout
+
+
+def test_the_second_container_on_a_volume_ends_and_says_why(box: Make, volume: str) -> None:
+    """Exit code 75; the first one is unharmed."""
+    mount = ("--volume", f"{volume}:/var/lib/devpi")
+    first = box(*mount, name="first").start().wait_ready()
+    password = first.claim()
+    second = box(*mount, name="second").start()
+    assert 75 == second.wait_end()
+    assert "is in use by another server" in second.log
+    assert 200 == first.get("/readyz").status
+    assert 200 == first.login(password)
+
+
+KILL = """
+import os, signal
+for each in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        words = open(f"/proc/{each}/cmdline").read().split("\\0")
+    except OSError:
+        continue
+    if int(each) not in (1, os.getpid()) and any(word == WANTED for word in words[:4]):
+        os.kill(int(each), signal.SIGKILL)
+        break
+else:
+    raise SystemExit("no such process")
+"""
+
+
+@pytest.mark.parametrize("wanted", ["sidecar.devpi.launcher", "/opt/devpi/entrypoint.py"])
+def test_the_death_of_a_process_ends_the_container_with_its_code(box: Make, volume: str, wanted: str) -> None:
+    """SIGKILL for devpi-server or for the sidecar: 137, nothing half is left, and the next start serves."""
+    run = box("--volume", f"{volume}:/var/lib/devpi").start().wait_ready()
+    password = run.claim()
+    run.exec("python3", "-c", f"WANTED = {wanted!r}\n{KILL}", check=False)
+    assert 137 == run.wait_end()
+    if wanted == "sidecar.devpi.launcher":
+        assert "devpi-server" in run.log.splitlines()[-1]
+    run.start().wait_ready()
+    assert 200 == run.login(password)
+
+
+def test_a_killed_container_starts_again(box: Make, volume: str) -> None:
+    """SIGKILL for all of it, as at a power cut of the machine."""
+    run = box("--volume", f"{volume}:/var/lib/devpi").start().wait_ready()
+    password = run.claim()
+    docker("kill", run.name)
+    assert 137 == run.wait_end()
+    run.start().wait_ready()
+    assert 200 == run.login(password)
+
+
+def test_it_is_restarted_after_its_devpi_server_was_killed(box: Make, volume: str) -> None:
+    """With `--restart unless-stopped` the same container is ready again by itself."""
+    run = box("--restart", "unless-stopped", "--volume", f"{volume}:/var/lib/devpi").start().wait_ready()
+    run.exec("python3", "-c", f"WANTED = 'sidecar.devpi.launcher'\n{KILL}", check=False)
+    wait_for(lambda: run.inspect()["RestartCount"] == 1, "a restart", 60)
+    run.wait_ready()
+    assert 0 == run.stop()
+
+
+def test_a_restart_of_the_engine() -> None:
+    """Would stop the containers of everybody who uses this engine."""
+    engine.not_here("an engine that others use can't be restarted; the kill of a whole container is tested")

@@ -1,0 +1,53 @@
+"""The project's own tests, run inside the image's root file system: what was trimmed away is not missed."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.container import engine
+from tests.container.engine import ROOT, docker
+
+pytestmark = pytest.mark.container
+
+PATIENCE = 900.0
+"""Seconds for all of it."""
+NOT_OF_THE_IMAGE = (
+    # of documents, the set-up, the cluster, the bench
+    *("--ignore=tests/container", "--ignore=tests/kubernetes", "--ignore=tests/test_docs.py"),
+    *("--ignore=tests/test_layers.py", "--ignore=tests/test_packaging.py", "--ignore=tests/test_bench.py"),
+    # they call pip, which isn't there; test_story.py tells the same story with the machine's own
+    *("--ignore=tests/integration/test_versions.py", "--ignore=tests/integration/test_end_to_end.py"),
+    # it kills a devpi-init that passes by our lock; in the image none does
+    "--deselect=tests/integration/test_bad_serverdir.py::test_a_killed_devpi_init_is_not_served",
+)
+
+
+def run(image: str, *arguments: str) -> int:
+    """pytest in a container, as the image's user and without a network; how many tests have passed, all being well."""
+    name = engine.unique("suite")
+    command = ("run", "--name", name, "--label", engine.LABEL, "--network", "none", "--tmpfs", "/tmp:exec,mode=1777")
+    try:
+        done = docker(
+            *command, image, "-q", "--tb=short", *NOT_OF_THE_IMAGE, *arguments, patience=PATIENCE, check=False
+        )
+    finally:
+        docker("rm", "--force", "--volumes", name, check=False)
+    print(done.stdout[-2000:])
+    assert 0 == done.returncode, done.stdout[-8000:] + done.stderr[-2000:]
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed is not None
+    return int(passed[1])
+
+
+def test_the_suite_passes_inside(test_image: str) -> None:
+    """In three containers at once: most of the time a test waits for a process."""
+    files = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests" / "integration").glob("test_*.py"))
+    files = [name for name in files if f"--ignore={name}" not in NOT_OF_THE_IMAGE]
+    parts = [("tests", "--ignore=tests/integration"), tuple(files[::2]), tuple(files[1::2])]
+    with ThreadPoolExecutor(len(parts)) as pool:
+        passed = list(pool.map(lambda part: run(test_image, *part), parts))
+    assert 1000 < passed[0]
+    assert 100 < sum(passed[1:])
