@@ -1,0 +1,101 @@
+"""Imports on a real node: a long one that gets no requests and no restarts, and failed ones that say why."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration import exported
+from tests.integration.container import wait_for
+from tests.kubernetes.cluster import Site
+
+pytestmark = pytest.mark.kubernetes
+
+STRICTER = {
+    "startupProbe": {"failureThreshold": 5},
+    "livenessProbe": {"periodSeconds": 1, "failureThreshold": 2},
+}
+"""Than the manifest's: so that an import of ten seconds is as long as one of minutes is with those."""
+PROJECTS, FILES = 150, 20
+
+
+def test_a_long_import_gets_no_requests_and_is_not_restarted(make_site: Callable[..., Site]) -> None:
+    """Out of the endpoints as long as it takes, progress on /status; then ready, in the same container."""
+    site = make_site("import", components=("import",), container=STRICTER)
+    exported.write(site.volume("devpi-exports") / "export", PROJECTS, FILES)
+    site.apply()
+    seen: list[int] = []
+
+    def over() -> bool:
+        status = site.sidecar("/status").json
+        if status["phase"] == "importing" and site.addresses == (0, 1) and not site.ready:
+            done = status["import"]["files"]["done"]
+            if done not in seen and site.sidecar("/livez").status == site.sidecar("/startupz").status == 200:
+                seen.append(done)
+        assert status["phase"] != "failed", status
+        return bool(status["phase"] == "ready")
+
+    wait_for(lambda: site.container.get("started"), "a started container")
+    wait_for(over, "the end of the import", 150)
+    print(f"import of {PROJECTS * FILES} files seen at {seen}")
+    assert len(seen) >= 3, "it was too short to tell anything"
+    assert seen == sorted(seen)
+    site.wait_ready()
+    site.wait_reachable()
+    assert 0 == site.container["restartCount"]
+    status = site.sidecar("/status").json["import"]
+    assert ("completed", PROJECTS * FILES) == (status["state"], status["files"]["done"])
+    assert 200 == site.login(exported.MASS_PASSWORD, "mass")
+
+
+def bad_export(site: Site) -> None:
+    """Something with the name of an archive, and a mend that can be asserted."""
+    (site.volume("devpi-exports") / "backup.bz2").write_text("no tar archive")
+
+
+def test_a_failed_import_says_why(make_site: Callable[..., Site]) -> None:
+    """As an event of the pod, which stays alive and has it on /status too; or, if it is told to exit, as the
+    message with which it ended with code 3. Both at once, for they wait for the same kubelet."""
+    stays = make_site("fails", components=("import",))
+    exits = make_site(
+        "exits", components=("import",), container={"env": [{"name": "SIDECAR_ON_IMPORT_FAILURE", "value": "exit"}]}
+    )
+    for site in (stays, exits):
+        bad_export(site)
+        site.apply()
+    reason = "the import failed at backup.bz2: is not a tar archive"
+    mend = "pack the export again"
+
+    described = wait_for(lambda: reason in stays.described and stays.described, "the event")
+    assert mend in described
+    assert "Warning  Unhealthy" in described
+    status = stays.sidecar("/status").json
+    assert "failed" == status["phase"] == status["import"]["state"]
+    assert reason in status["failure"]["reason"]
+    assert mend in status["import"]["error"]["mend"]
+    assert (0, 1) == stays.addresses
+    assert 0 == stays.container["restartCount"]
+
+    ended = wait_for(lambda: exits.container["lastState"].get("terminated"), "the end")
+    assert 3 == ended["exitCode"]
+    assert reason in ended["message"]
+    assert mend in ended["message"].splitlines()[-1]
+    assert reason in exits.described
+
+
+def test_a_mended_export_is_imported_by_a_restarted_pod(make_site: Callable[..., Site], home: Path) -> None:
+    """What /status says to do after a failure."""
+    site = make_site(
+        "mended", components=("import",), container={"env": [{"name": "SIDECAR_STOP_DELAY", "value": "0s"}]}
+    )
+    bad_export(site)
+    site.apply()
+    wait_for(lambda: site.sidecar("/status").json["phase"] == "failed", "the failure")
+    archive = exported.pack(exported.write(home / "export"), home / "backup.bz2")
+    shutil.copy(archive, site.home / "devpi-exports")
+    site.kubectl("delete", "pod", "devpi-0", "--force", "--grace-period=0")
+    site.wait_reachable()
+    assert 200 == site.login(exported.MASS_PASSWORD, "mass")
