@@ -206,7 +206,8 @@ def test_the_readmes_pod_is_the_manifests(rendered: dict[str, list[dict[str, Any
     assert {name: spec[name] for name in same} == {name: shown[name] for name in same}
     base = one(rendered["."], "StatefulSet")["spec"]["template"]["spec"]["containers"][0]
     (container,) = shown["containers"]
-    for name in ("ports", "livenessProbe", "readinessProbe", "securityContext"):
+    probes = ("startupProbe", "livenessProbe", "readinessProbe")
+    for name in ("ports", *probes, "terminationMessagePolicy", "resources", "securityContext"):
         assert base[name] == container[name], name
     everything = spec["containers"][0]
     assert {(e["name"], e["value"]) for e in container["env"]} == {(e["name"], e["value"]) for e in everything["env"]}
