@@ -110,8 +110,11 @@ class Box:
         return self
 
     def address(self, port: int) -> str:
-        """The URL at which a port of the container is published."""
-        return f"http://{docker('port', self.name, str(port)).stdout.splitlines()[0]}"
+        """The URL at which a port of the container is published. Raises ConnectionError: it has ended."""
+        told = docker("port", self.name, str(port), check=False)
+        if told.returncode:
+            raise ConnectionRefusedError(told.stderr.strip())
+        return f"http://{told.stdout.splitlines()[0]}"
 
     @property
     def url(self) -> str:
@@ -202,4 +205,7 @@ def volume(*options: str) -> Iterator[str]:
     try:
         yield name
     finally:
-        docker("volume", "rm", "--force", name, check=False)
+        users = docker("ps", "--all", "--quiet", "--filter", f"volume={name}").stdout.split()
+        if users:
+            docker("rm", "--force", *users, check=False)
+        docker("volume", "rm", name)
