@@ -378,10 +378,10 @@ def test_a_unix_socket_is_removed(server: Servers, connect: Clients, tmp_path: P
     assert it.waiting.acquire(timeout=PATIENCE)
     drained = it.drain()
     wait_until_closed(it)
-    assert not path.exists()
     it.go_on.set()
     assert client.hear() == b"hello"
     assert drained.result(PATIENCE) == 0
+    assert not path.exists()
 
 
 def test_several_listeners(server: Servers, connect: Clients) -> None:

@@ -286,7 +286,7 @@ def test_progress_is_on_show(container: Make, mass: Path) -> None:
         assert sorted(counts) == counts
         assert all(each[name]["done"] <= each[name]["total"] for each in seen)
     midway = [each for each in seen if 0 < each["files"]["done"] < 300]
-    assert len({each["files"]["done"] for each in midway}) > 2
+    assert len({each["files"]["done"] for each in midway}) >= 2
     assert all(each["rate"] > 0 and each["eta_seconds"] is not None for each in midway)
     assert any(each["eta_seconds"] > 0 for each in midway)
     assert {300} == {each["files"]["total"] for each in midway}
