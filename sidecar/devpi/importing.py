@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sidecar.devpi.channel import Channel
     from sidecar.devpi.flags import ServerFlags
 
-_REPORT_EVERY = 0.1
+_REPORT_EVERY = 0.05
 """Least seconds between two reports of progress."""
 
 
