@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from sidecar import logs
 from sidecar.bootstrap import Bootstrap
@@ -25,6 +26,9 @@ from sidecar.web.app import Context, make_app
 from sidecar.web.server import serve
 
 log = logging.getLogger(__name__)
+
+_NEEDED_MEMORY = 160 * 2**20
+"""Bytes, measured: 60 MiB devpi-server, 40 the sidecar, 64 for one password check (argon2id, at most one at a time)."""
 
 
 def run(settings: Settings, flags: list[str], child: Child) -> int:
@@ -46,6 +50,12 @@ def run(settings: Settings, flags: list[str], child: Child) -> int:
 async def _live(settings: Settings, flags: list[str], child: Child) -> int:
     for name in settings.ignored_service_links:
         log.warning("%s is of a Kubernetes service link, and ignored; set enableServiceLinks: false", name)
+    if (limit := _memory_limit()) is not None and limit < _NEEDED_MEMORY:
+        log.warning(
+            "the memory limit is %d MiB: devpi-server, the sidecar and a password check take %d; expect kills",
+            limit >> 20,
+            _NEEDED_MEMORY >> 20,
+        )
     async with _reaped(child), _runtime_dir(settings) as runtime:
         lifecycle = Lifecycle()
         health = Health(lifecycle, settings.monitor)
@@ -123,6 +133,14 @@ class _Reaper:
                 return
             if pid == self._child.pid:
                 self._child.reaped(status)
+
+
+def _memory_limit() -> int | None:
+    """The memory limit of this process's cgroup in bytes, as a container sees it; None: there is none, or no cgroup."""
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            return int(Path(path).read_text())
+    return None
 
 
 def _version() -> str:

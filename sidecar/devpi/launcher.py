@@ -135,6 +135,14 @@ def plugin_versions(plugins: object) -> list[tuple[str, str]]:
     return sorted(pair for pair in found if pair[0] != "devpi-server")
 
 
+def import_what_serving_needs() -> None:
+    """While the fork prepares, on another core: devpi-server would import it afterwards."""
+    from devpi_server import middleware, view_auth, views  # noqa: F401
+    from waitress import server  # noqa: F401
+
+    from sidecar.devpi import admission, serving  # noqa: F401
+
+
 def _in_a_fork(prepare, *arguments):  # type: ignore[no-untyped-def]
     """Run `prepare` in a fork, so that its memory goes with it; the answer that the sidecar gets.
 
@@ -157,6 +165,7 @@ def _in_a_fork(prepare, *arguments):  # type: ignore[no-untyped-def]
         finally:
             os._exit(code)
     os.close(writer)
+    import_what_serving_needs()
     with os.fdopen(reader, "rb") as pipe:
         packet = pipe.read()
     _, status = os.waitpid(pid, 0)

@@ -17,20 +17,9 @@ Make = Callable[..., Box]
 
 
 def test_too_little_memory_is_said(box: Make) -> None:
-    """With 64 MiB the kernel kills devpi-server, or all: the log or the engine says so. Or it fits after all."""
+    """With 64 MiB the kernel may kill devpi-server, or all, or let it crawl: the log says so from the start."""
     small = box("--memory", "64m", "--memory-swap", "64m", "--tmpfs", "/tmp").start()
-
-    def settled() -> bool:
-        return not small.state["Running"] or small.get("/readyz").status == 200 or "memory" in small.log
-
-    wait_for(settled, "an end, a reason, or readiness", 90)
-    if "memory" in small.log:
-        return
-    if small.state["Running"]:
-        assert 0 == small.stop()
-        return
-    assert 137 == small.state["ExitCode"]
-    assert small.state["OOMKilled"], small.log
+    wait_for(lambda: "the memory limit is 64 MiB" in small.log, "the warning", 30)
 
 
 def test_no_network_at_all(box: Make) -> None:
