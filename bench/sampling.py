@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Self
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 MIB = 2**20
@@ -100,25 +101,35 @@ def _field(pid: int, file: str, name: str, factor: int = 1024) -> int:
     return 0
 
 
-class Sampler:
-    """Looks at the memory of a process tree every few milliseconds, in a thread, between `with` and its end."""
+class _Background:
+    """Runs `_run` in a thread, from the entry of the context to its exit."""
 
-    def __init__(self, root: int, interval: float = 0.01) -> None:
-        self.root = root
-        self.peak = 0
-        """The greatest sum of PSS, bytes."""
-        self.samples = 0
-        self._interval = interval
+    def __init__(self) -> None:
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> Sampler:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._end.set()
         self._thread.join()
+
+    def _run(self) -> None:
+        raise AssertionError("a subclass says what to run")
+
+
+class Sampler(_Background):
+    """Looks at the memory of a process tree every few milliseconds, in a thread, between `with` and its end."""
+
+    def __init__(self, root: int, interval: float = 0.01) -> None:
+        super().__init__()
+        self.root = root
+        self.peak = 0
+        """The greatest sum of PSS, bytes."""
+        self.samples = 0
+        self._interval = interval
 
     def _run(self) -> None:
         due = time.monotonic()
@@ -132,23 +143,14 @@ class Sampler:
             self._end.wait(due - time.monotonic())
 
 
-class RssWatch:
+class RssWatch(_Background):
     """Follows the resident bytes of one process, in a thread."""
 
     def __init__(self, pid: int, interval: float = 0.25) -> None:
+        super().__init__()
         self.values: list[int] = []
         self._pid = pid
         self._interval = interval
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> RssWatch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
 
     def _run(self) -> None:
         while not self._end.is_set():

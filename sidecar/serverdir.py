@@ -75,7 +75,6 @@ class Serverdir:
         self.tmp = self.own / "tmp"
         self._intent = self.own / "promotion.json"
         self._marker = self.own / "marker.json"
-        self._lock_fd = -1
         self._promoting = threading.Lock()  # a stop may clear up while another thread still promotes
 
     # --- open ---------------------------------------------------------------------------------------------------
@@ -99,7 +98,6 @@ class Serverdir:
         except OSError as error:
             os.close(fd)
             raise self._not_writable(error) from error
-        self._lock_fd = fd
         return fd
 
     def _probe_write(self) -> None:

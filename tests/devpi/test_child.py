@@ -208,7 +208,8 @@ async def test_initialise_serve_set_the_password_and_drain(running: Running) -> 
     assert isinstance(prepared, Prepared)
     assert prepared.root_password == "password"
     serverdir = Serverdir(running.serverdir, Storage("sqlite"))
-    running.child.hand_over_lock(serverdir.open())
+    lock = serverdir.open()
+    running.child.hand_over_lock(lock)
     assert serverdir.examine() is Content.FOREIGN
 
     listening = await running.serve(known_root_hash=prepared.root_hash)
@@ -224,7 +225,7 @@ async def test_initialise_serve_set_the_password_and_drain(running: Running) -> 
     assert await asyncio.to_thread(login, address, PASSWORD) == 401
     assert await asyncio.to_thread(login, address, "another one") == 200
 
-    os.close(serverdir._lock_fd)
+    os.close(lock)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sidecar.serverdir._LOCK_PATIENCE", 0.0)
         with pytest.raises(Exception, match="in use by another server"):
