@@ -34,13 +34,12 @@ def main(arguments: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop_early)  # until the event loop takes them; as PID 1 they would be lost
 
-    # devpi takes longest to import, so its process is started before anything else is
-    from sidecar.devpi.child import Child
+    from sidecar.devpi.spawn import spawn
 
-    child = Child(environ)
+    spawned = spawn(environ)  # before all other imports, which take as long as the child's own
     from sidecar import container
 
-    return container.run(given, arguments, child)
+    return container.run(given, arguments, spawned)
 
 
 def _stop_early(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -16,6 +16,7 @@ from sidecar import logs
 from sidecar.bootstrap import Bootstrap
 from sidecar.credentials import CredentialsError
 from sidecar.devpi.child import Child
+from sidecar.devpi.spawn import Spawned
 from sidecar.exits import Exit, ExitCode
 from sidecar.health import Health
 from sidecar.lifecycle import Failure, Lifecycle, Phase
@@ -31,12 +32,12 @@ _NEEDED_MEMORY = 160 * 2**20
 """Bytes, measured: 60 MiB devpi-server, 40 the sidecar, 64 for one password check (argon2id, at most one at a time)."""
 
 
-def run(settings: Settings, flags: list[str], child: Child) -> int:
+def run(settings: Settings, flags: list[str], spawned: Spawned) -> int:
     """Live one container's life. Returns its exit code."""
     os.umask(0o077)
     logs.configure(settings.log)
     try:
-        return asyncio.run(_live(settings, flags, child))
+        return asyncio.run(_live(settings, flags, Child(spawned)))
     except Exit as error:
         log.error("%s; %s", error.reason, error.mend)
         return error.code

@@ -127,11 +127,12 @@ def place_secret(
     renew: bool,
     own_derivation: bool,
 ) -> PlacedSecret:
-    """Put the login secret where devpi-server may read it, `given` or the one kept in `sidecar_dir`.
+    """Have the login secret where devpi-server may read it: the one kept in `sidecar_dir`, unless one is `given`.
 
-    `is_random`: the operator says so of a secret that was not generated here. `renew`: end all logins, where the
-    secret is ours. `own_derivation`: the operator chose devpi's --argon2-* himself. The choice of the derivation is
-    written beside the secret, and a change of it is logged: it ends all logins, and parts a replica from its primary.
+    `given`: the copy that `copy_given_secret` made. `is_random`: the operator says so of a secret that was not
+    generated here. `renew`: end all logins, where the secret is ours. `own_derivation`: the operator chose devpi's
+    --argon2-* himself. The choice of the derivation is written beside the secret, and a change of it is logged: it
+    ends all logins, and parts a replica from its primary.
     Raises `CredentialsError` and OSError.
     """
     own = None
@@ -141,7 +142,7 @@ def place_secret(
             own.renew()
         path = own.place(runtime_dir)
     else:
-        path = copy_given_secret(given, runtime_dir)
+        path = given
     cheap = is_random or (own is not None and own.derivation == "cheap")
     placed = PlacedSecret(path, "cheap" if cheap else "devpi", own)
     _note_derivation(sidecar_dir / "derivation", path.read_bytes(), "flags" if own_derivation else placed.derivation)

@@ -163,9 +163,10 @@ class Supervisor:
             return None
         if answer.secretfile is not None:  # a mistake in the flags, too, is found before the serverdir is touched
             try:
-                await asyncio.to_thread(copy_given_secret, Path(answer.secretfile), self._runtime.path)
+                copy = await asyncio.to_thread(copy_given_secret, Path(answer.secretfile), self._runtime.path)
             except CredentialsError as error:
                 raise Exit(ExitCode.SETTINGS, error.reason, error.mend) from error
+            answer = replace(answer, secretfile=str(copy))
         self._lifecycle.update(devpi=DevpiInfo(answer.version, addresses=tuple(answer.addresses)))
         return answer
 

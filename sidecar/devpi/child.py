@@ -1,4 +1,4 @@
-"""The sidecar's handle on its child process, which runs devpi-server (see `launcher`)."""
+"""What the sidecar says to its child process, which runs devpi-server (see `launcher`), and hears of it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import TypeVar, overload
 
 from sidecar.devpi.messages import (
@@ -23,6 +20,7 @@ from sidecar.devpi.messages import (
     decode,
     encode,
 )
+from sidecar.devpi.spawn import Spawned
 
 A = TypeVar("A", bound=Message)
 B = TypeVar("B", bound=Message)
@@ -51,20 +49,11 @@ class ChildEnded(Exception):
 
 
 class Child:
-    """One process in a session of its own, which dies with this one; talked to over a socket pair."""
+    """The process that `spawn` started, heard and talked to on an event loop."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        """Start the process. Cheap and without an event loop, so that it can be done first of all."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket = ours
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "sidecar.devpi.launcher", str(theirs.fileno())],
-                env=_with_our_package(environ),
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # a terminal's Ctrl-C is for the sidecar, which drains it
-            )
+    def __init__(self, spawned: Spawned) -> None:
+        self._process = spawned.process
+        self._socket = spawned.socket
         self._socket.setblocking(False)
         self._exited: asyncio.Future[int] | None = None
         self._answer: asyncio.Future[RootPasswordSet] | None = None
@@ -163,12 +152,3 @@ class Child:
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
-
-
-def _with_our_package(environ: Mapping[str, str]) -> dict[str, str]:
-    """`environ`, in which the child finds this package also where it is not installed but lies beside entrypoint.py."""
-    root = str(Path(__file__).resolve().parents[2])
-    env = dict(environ) | {"PYTHONUNBUFFERED": "1"}
-    if root == sys.path[0]:
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, env.get("PYTHONPATH")]))
-    return env

@@ -54,9 +54,8 @@ def main(fd: int) -> int:
 
 
 def _run(channel: Channel) -> int:
-    configure = cast(Configure, channel.receive())
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # pyramid's, once at each start
-    import devpi_server
+    import devpi_server  # and all below, before a word is said: the sidecar is busy with its own imports meanwhile
 
     if refusal := unsupported(devpi_server.__version__):
         channel.send(refusal)
@@ -70,6 +69,7 @@ def _run(channel: Channel) -> int:
     plugins = get_pluginmanager()
     probe = flags.SilenceProbe()
     plugins.register(probe, "sidecar-flags")
+    configure = cast(Configure, channel.receive())
     try:
         understood = flags.understand(configure, plugins, probe)
     except flags.FlagsRefused as error:

@@ -37,6 +37,7 @@ from sidecar.devpi.messages import (
     Refused,
     Serve,
 )
+from sidecar.devpi.spawn import spawn
 from sidecar.exits import ExitCode
 from sidecar.serverdir import Content, Serverdir, Storage
 
@@ -54,7 +55,7 @@ class Running:
         self.home = home
         self.serverdir = home / "serverdir"
         kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-        self.child = Child(kept | {"HOME": str(home)})
+        self.child = Child(spawn(kept | {"HOME": str(home)}))
         self._listener = asyncio.create_task(self.child.listen())
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
 
@@ -290,9 +291,10 @@ PARENT = """
 import asyncio, os, sys, time
 from sidecar.devpi.child import Child
 from sidecar.devpi.messages import Configure, Configured
+from sidecar.devpi.spawn import spawn
 
 async def main():
-    child = Child(os.environ)
+    child = Child(spawn(os.environ))
     listener = asyncio.create_task(child.listen())
     await child.send(Configure(["--port", "0"], sys.argv[1], "/default", None, "root"))
     await child.expect(Configured)

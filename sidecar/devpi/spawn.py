@@ -1,0 +1,45 @@
+"""Starts the child. Apart from `child` because asyncio takes as long to import as all else before this.
+
+devpi takes longest to import, so its process is started before anything else is.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Spawned(NamedTuple):
+    """A process of `launcher`, in a session of its own; it dies with this one."""
+
+    process: subprocess.Popen[bytes]
+    socket: socket.socket
+    """Our end of the pair over which it is talked to, see `messages`."""
+
+
+def spawn(environ: Mapping[str, str]) -> Spawned:
+    """Start `launcher` with the environment `environ`. Raises OSError."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sidecar.devpi.launcher", str(theirs.fileno())],
+            env=_with_our_package(environ),
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # a terminal's Ctrl-C is for the sidecar, which drains it
+        )
+    return Spawned(process, ours)
+
+
+def _with_our_package(environ: Mapping[str, str]) -> dict[str, str]:
+    """`environ`, in which the child finds this package also where it is not installed but lies beside entrypoint.py."""
+    root = str(Path(__file__).resolve().parents[2])
+    env = dict(environ) | {"PYTHONUNBUFFERED": "1"}
+    if root == sys.path[0]:
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, env.get("PYTHONPATH")]))
+    return env
