@@ -23,15 +23,17 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol, Self
 
 from sidecar.archives import READABLE, Budget, ImportRefused, Limits, Source, Unpacked, Watcher, shown, statuses
+from sidecar.readahead import Readable, ReadAhead
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _BLOCK = 512
 _CHUNK = 256 * 1024
+_CHUNKS_AHEAD = 8
 _PACKED_CHUNK = 64 * 1024
 _EXTENDED_BYTES = 2**20  # of PAX and GNU headers before one member
 _DEPTH = 64  # folders; an export needs five and the one it is packed in
@@ -62,8 +64,8 @@ def unpack(source: Source, into: Path, limits: Limits, budget: Budget, watcher: 
             raise ImportRefused(*_unwritable(error), source.name, circumstances=True) from error
         with source.path.open("rb", buffering=0) as file:
             tap = _Tap(file)
-            meter = _Meter(source, tap, limits, budget, watcher)
-            _Unpacking(meter, into, limits).run()
+            with _Meter(source, tap, limits, budget, watcher) as meter:
+                _Unpacking(meter, into, limits).run()
             return Unpacked(source, into, tap.sha256.hexdigest(), meter.members, meter.unpacked)
     except OSError as error:
         mend = READABLE.format(uid=os.geteuid())
@@ -110,10 +112,6 @@ class _Codec(Protocol):
     def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
 
 
-class _Readable(Protocol):
-    def read(self, size: int = -1, /) -> bytes: ...
-
-
 class _Streams:
     """Compressed streams, one behind another as pbzip2 writes them.
 
@@ -156,9 +154,16 @@ class _Meter(io.RawIOBase):
         self.unpacked = 0
         self.members = 0
         packed = io.BufferedReader(tap, _PACKED_CHUNK)
-        self._stream = self._open(packed, packed.peek(10)[:10])
+        self._stream = ReadAhead(self._open(packed, packed.peek(10)[:10]), _CHUNK, _CHUNKS_AHEAD)
 
-    def _open(self, packed: io.BufferedReader[_Tap], magic: bytes) -> _Readable:
+    def __enter__(self) -> Self:
+        self._stream.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.__exit__()
+
+    def _open(self, packed: io.BufferedReader[_Tap], magic: bytes) -> Readable:
         if _BZ2_START.match(magic):
             return _Streams(packed, bz2.BZ2Decompressor)
         if magic.startswith(b"\x1f\x8b"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections import Counter
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from devpi_server import importexport
+from devpi_server import auth, importexport, model
 from devpi_server.main import Fatal
 from devpi_server.normalized import normalize_name
 
@@ -89,6 +90,8 @@ def _load(
     argv.append(request.scratch)  # must be a folder; the importer is given the verified files instead
     logging.disable(logging.INFO)  # devpi logs a line a file; this process does nothing else
     without_fsync()
+    # of "", for each user, until the export's own hash takes its place
+    model.hash_password = functools.cache(auth.hash_password)  # type: ignore[attr-defined]
     importexport.Importer = Importer  # type: ignore[misc]  # devpi's do_import looks it up there
     code = importexport.import_(pluginmanager=plugins, argv=argv)
     if importer and importer[0].refusal is not None:
