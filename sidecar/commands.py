@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -174,14 +175,18 @@ def _token(directory: str) -> str:
 
 def _ask(directory: str, method: str, path: str, timeout: float, headers: Mapping[str, str] | None = None) -> Answer:
     """Raises `NoSidecar` where nobody listens, `AnswerLost`."""
-    host, port = locate.address(directory)
+    host, port = locate.address(directory) or ("localhost", 0)
     connection = http.client.HTTPConnection(host, port, timeout=timeout)  # heeds no proxy
     try:
         try:
-            connection.connect()
+            if port:
+                connection.connect()
+            else:
+                connection.sock = _local_socket(directory, timeout)
         except OSError as error:
             reason = error.strerror or str(error)
-            raise locate.NoSidecar(f"none answers at {printable(host)} port {port}: {reason}") from None
+            where = f"{printable(host)} port {port}" if port else "its socket"
+            raise locate.NoSidecar(f"none answers at {where}: {reason}") from None
         try:
             connection.request(method, path, headers={"Accept": "application/json", **(headers or {})})
             response = connection.getresponse()
@@ -198,6 +203,20 @@ def _ask(directory: str, method: str, path: str, timeout: float, headers: Mappin
     except (ValueError, RecursionError):
         content = None
     return Answer(response.status, content, response.getheader("Retry-After"))
+
+
+def _local_socket(directory: str, timeout: float) -> socket.socket:
+    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    connected = socket.socket(socket.AF_UNIX)
+    try:
+        connected.settimeout(timeout)
+        connected.connect(locate.socket_path(folder))
+    except BaseException:
+        connected.close()
+        raise
+    finally:
+        os.close(folder)
+    return connected
 
 
 def _version() -> str:

@@ -11,8 +11,9 @@ import sys
 from collections.abc import AsyncIterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sidecar import logs
+from sidecar import locate, logs
 from sidecar.bootstrap import Bootstrap
 from sidecar.credentials import CredentialsError
 from sidecar.devpi.child import Child
@@ -21,10 +22,13 @@ from sidecar.exits import Exit, ExitCode
 from sidecar.health import Health
 from sidecar.lifecycle import Failure, Lifecycle, Phase
 from sidecar.rundir import RuntimeDir
-from sidecar.settings import Settings
+from sidecar.settings import Settings, TlsSettings
 from sidecar.supervisor import Supervisor
 from sidecar.web.app import Context, make_app
 from sidecar.web.server import serve
+
+if TYPE_CHECKING:
+    import ssl
 
 log = logging.getLogger(__name__)
 
@@ -57,15 +61,16 @@ async def _live(settings: Settings, flags: list[str], child: Child) -> int:
             limit >> 20,
             _NEEDED_MEMORY >> 20,
         )
-    async with _reaped(child), _runtime_dir(settings) as runtime:
+    async with _reaped(child), _certificate(settings) as tls, _runtime_dir(settings) as runtime:
         lifecycle = Lifecycle()
         health = Health(lifecycle, settings.monitor)
         bootstrap = Bootstrap(lifecycle, settings.credentials.claim_ttl)
         supervisor = Supervisor(settings, flags, child, lifecycle, health, bootstrap, runtime)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
-        context = Context(lifecycle, health, bootstrap, supervisor.tick_age, _version())
-        async with _listening(settings, context, runtime):
+        certified = settings.tls.client_ca is not None
+        context = Context(lifecycle, health, bootstrap, supervisor.tick_age, _version(), certified)
+        async with _listening(settings, context, runtime, tls):
             try:
                 await supervisor.run()
             except Exit as error:
@@ -88,6 +93,26 @@ async def _reaped(child: Child) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
+async def _certificate(settings: Settings) -> AsyncIterator[ssl.SSLContext | None]:
+    """TLS for the sidecar's port, which follows the files that hold the certificate; None: no TLS."""
+    if settings.tls == TlsSettings():
+        yield None
+        return
+    from sidecar.web.tls import Tls, TlsRefused
+
+    try:
+        tls = Tls(settings.tls)
+    except TlsRefused as error:
+        raise Exit(ExitCode.SETTINGS, f"{error.variable}: {error.reason}", error.mend) from error
+    follower = asyncio.create_task(tls.keep_fresh(), name="follower of the TLS files")
+    try:
+        yield tls.context
+    finally:
+        follower.cancel()
+        await asyncio.wait({follower})
+
+
+@contextlib.asynccontextmanager
 async def _runtime_dir(settings: Settings) -> AsyncIterator[RuntimeDir]:
     try:
         runtime = RuntimeDir.open(settings.runtime_dir)
@@ -100,10 +125,13 @@ async def _runtime_dir(settings: Settings) -> AsyncIterator[RuntimeDir]:
 
 
 @contextlib.asynccontextmanager
-async def _listening(settings: Settings, context: Context, runtime: RuntimeDir) -> AsyncIterator[None]:
+async def _listening(
+    settings: Settings, context: Context, runtime: RuntimeDir, tls: ssl.SSLContext | None
+) -> AsyncIterator[None]:
     host, port = settings.listen.host, settings.listen.port
+    local = None if tls is None else runtime.path / locate.SOCKET
     try:
-        server = await serve(make_app(context), host, port)
+        server = await serve(make_app(context), host, port, tls=tls, local=local)
     except OSError as error:
         raise Exit(
             ExitCode.PORT_IN_USE,
@@ -111,8 +139,8 @@ async def _listening(settings: Settings, context: Context, runtime: RuntimeDir) 
             "free the port, or set SIDECAR_HOST and SIDECAR_PORT",
         ) from error
     try:
-        runtime.write_state(host, server.port)
-        log.info("the sidecar listens on %s:%d", host, server.port)
+        runtime.write_state(host, server.port, tls=tls is not None)
+        log.info("the sidecar listens on %s:%d%s", host, server.port, "" if tls is None else ", with TLS")
         yield
     finally:
         await server.stop()

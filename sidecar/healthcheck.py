@@ -20,15 +20,17 @@ _LIMIT = 64 * 1024
 def main() -> int:
     """Write a line that says how devpi is, and return 0 if it is ready, else 1."""
     try:
-        host, port = locate.address(locate.runtime_dir(os.environ))
+        directory = locate.runtime_dir(os.environ)
+        address = locate.address(directory)
     except locate.NoSidecar as error:
         return _say(f"no sidecar here: {error}", 1)
     try:
-        status, body = _get(host, port)
+        status, body = _get(directory, address)
     except TimeoutError:
         return _say(f"the sidecar does not answer within {TIMEOUT:g} s", 1)
     except OSError as error:
-        return _say(f"no sidecar answers at {host} port {port}: {error.strerror or error}", 1)
+        where = "its socket" if address is None else f"{address[0]} port {address[1]}"
+        return _say(f"no sidecar answers at {where}: {error.strerror or error}", 1)
     if status == "200":
         return _say("ready", 0)
     lines = [line.strip() for line in body.splitlines() if line.strip()]
@@ -48,15 +50,35 @@ def _say(text: str, code: int) -> int:
     return code
 
 
-def _get(host: str, port: int) -> tuple[str, str]:
-    """Status code and body of `/readyz`. Raises OSError, TimeoutError."""
-    deadline = time.monotonic() + TIMEOUT
+def _connect(directory: str, address: tuple[str, int] | None) -> _socket.socket:
+    """Raises OSError, TimeoutError."""
+    if address is None:
+        folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return _connected(_socket.AF_UNIX, locate.socket_path(folder))
+        finally:
+            os.close(folder)
     # As bytes: for text, getaddrinfo first imports the idna codec, 8 ms.
-    family, kind, protocol, _, address = _socket.getaddrinfo(host.encode(), port, type=_socket.SOCK_STREAM)[0]
-    connection = _socket.socket(family, kind, protocol)
+    family, _, _, _, target = _socket.getaddrinfo(address[0].encode(), address[1], type=_socket.SOCK_STREAM)[0]
+    return _connected(family, target)
+
+
+def _connected(family: int, target: str | tuple[str | int | bytes, ...]) -> _socket.socket:
+    connection = _socket.socket(family, _socket.SOCK_STREAM)
     try:
         connection.settimeout(TIMEOUT)
-        connection.connect(address)
+        connection.connect(target)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _get(directory: str, address: tuple[str, int] | None) -> tuple[str, str]:
+    """Status code and body of `/readyz`. Raises OSError, TimeoutError."""
+    deadline = time.monotonic() + TIMEOUT
+    connection = _connect(directory, address)
+    try:
         connection.sendall(_REQUEST)
         answer = b""
         while len(answer) < _LIMIT:

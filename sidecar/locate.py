@@ -17,7 +17,9 @@ if TYPE_CHECKING:  # typing costs 4 ms
 STATE = "state.json"
 """JSON: `pid`, `url`, `token_file`, `started`."""
 ADDRESS = "address"
-"""`host port`, the address in `STATE`'s url, for a reader without JSON."""
+"""For a reader without JSON: `host port`, the address in `STATE`'s url; or, where that has TLS, `local`."""
+SOCKET = "http"
+"""A Unix socket in this folder on which the sidecar answers in clear, where its port has TLS."""
 TOKEN = "token"  # noqa: S105 - a file's name
 """The admin token."""
 LOGIN_SECRET = "login-secret"  # noqa: S105 - a file's name
@@ -71,12 +73,22 @@ def read(directory: str, name: str) -> str:
     return data.decode("utf-8", "replace")
 
 
-def address(directory: str) -> tuple[str, int]:
-    """Host and port to reach the sidecar at. Raises `NoSidecar`."""
-    host, _, port = read(directory, ADDRESS).strip().rpartition(" ")
+def address(directory: str) -> tuple[str, int] | None:
+    """Host and port to reach the sidecar at; None: the socket `SOCKET` in the directory. Raises `NoSidecar`."""
+    text = read(directory, ADDRESS).strip()
+    if text == "local":
+        return None
+    host, _, port = text.rpartition(" ")
     if not (host and port.isascii() and port.isdigit()):
         raise NoSidecar(f"{directory}/{ADDRESS} is damaged")
     return host, int(port)
+
+
+def socket_path(folder: int) -> str:
+    """The path of `SOCKET` in the directory that is open as `folder`: a Unix socket's address takes 107 bytes, which
+    the directory's own path may well exceed.
+    """
+    return f"/proc/self/fd/{folder}/{SOCKET}"
 
 
 def _check_owner(descriptor: int, name: str) -> None:

@@ -65,6 +65,18 @@ class Listen:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """TLS on the sidecar's port, where a certificate is given."""
+
+    cert: Path | None = None
+    """A PEM file: the certificate, then its intermediates (SIDECAR_TLS_CERT)."""
+    key: Path | None = None
+    """Its private key, as PEM without a passphrase (SIDECAR_TLS_KEY); None: in the certificate's file."""
+    client_ca: Path | None = None
+    """CAs as PEM; who uses the admin routes over the port needs a certificate of theirs (SIDECAR_TLS_CLIENT_CA)."""
+
+
+@dataclass(frozen=True, slots=True)
 class ImportSettings:
     """The import of `DEVPI_INIT_DIR` into an empty serverdir, and what its archives may not exceed."""
 
@@ -153,6 +165,7 @@ class Settings:
     restrict_modify: str = "root"
     """devpi-server's --restrict-modify where its own flags are silent; empty lifts it (DEVPI_RESTRICT_MODIFY)."""
     listen: Listen = field(default_factory=Listen)
+    tls: TlsSettings = field(default_factory=TlsSettings)
     imports: ImportSettings = field(default_factory=ImportSettings)
     monitor: MonitorSettings = field(default_factory=MonitorSettings)
     stop: StopSettings = field(default_factory=StopSettings)
@@ -192,6 +205,11 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         listen=Listen(
             host=read.value("SIDECAR_HOST", values.host, base.listen.host),
             port=read.value("SIDECAR_PORT", values.port, base.listen.port),
+        ),
+        tls=TlsSettings(
+            cert=read.value("SIDECAR_TLS_CERT", values.absolute_path, base.tls.cert),
+            key=read.value("SIDECAR_TLS_KEY", values.absolute_path, base.tls.key),
+            client_ca=read.value("SIDECAR_TLS_CLIENT_CA", values.absolute_path, base.tls.client_ca),
         ),
         imports=ImportSettings(
             init_dir=read.value("DEVPI_INIT_DIR", values.absolute_path, base.imports.init_dir),

@@ -109,6 +109,11 @@ VARIABLES = [
         "not a port",
         "from 1 to 65535",
     ),
+    Variable("SIDECAR_TLS_CERT", "tls.cert", None, ABSOLUTE, RELATIVE, "not an absolute path", "begins with /"),
+    Variable("SIDECAR_TLS_KEY", "tls.key", None, ABSOLUTE, RELATIVE, "not an absolute path", "begins with /"),
+    Variable(
+        "SIDECAR_TLS_CLIENT_CA", "tls.client_ca", None, ABSOLUTE, RELATIVE, "not an absolute path", "begins with /"
+    ),
     Variable(
         "SIDECAR_RUNTIME_DIR",
         "runtime_dir",

@@ -40,7 +40,7 @@ def make_app(context: Context) -> web.Application:
     """The app on `context`."""
     app = web.Application(middlewares=[problems], client_max_size=bootstrap.BODY_LIMIT)
     app[CONTEXT] = context
-    app[GUARD] = Guard(context.bootstrap.token_ok)
+    app[GUARD] = Guard(context.bootstrap.token_ok, client_certificates=context.client_certificates)
     app.on_response_prepare.append(common_headers)
     app.add_routes(ROUTES)
     return app

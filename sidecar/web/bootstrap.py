@@ -25,8 +25,8 @@ BODY_PATIENCE = 10.0
 async def bootstrap(request: web.Request) -> web.Response:
     """What there is to claim, until when; when it was claimed, and from where.
 
-    200: always. 401: no token, or a wrong one. 429: too many wrong ones at once. 503: the admin token is not
-    known yet.
+    200: always. 401: no token, or a wrong one. 403: the client certificate is missing. 429: too many wrong
+    tokens at once. 503: the admin token is not known yet.
     """
     await _admit(request)
     return web.json_response(shapes.bootstrap(request.app[CONTEXT].bootstrap.status()))
@@ -35,7 +35,7 @@ async def bootstrap(request: web.Request) -> web.Response:
 async def claim(request: web.Request) -> web.Response:
     """Take the generated root password, once.
 
-    200: with the password. 401, 429: as above. 403: sent by a page of another origin. 404: none was
+    200: with the password. 401, 429: as above. 403: as above, or sent by a page of another origin. 404: none was
     generated. 408, 413: the body is too slow, too large. 410: it was claimed, with when and from where, or
     it has expired. 503: nothing is initialised yet, with Retry-After.
     """

@@ -1,4 +1,4 @@
-"""Who may use the admin routes: the bearer of the admin token. Guessing it is slow, and seen in the log."""
+"""Who may use the admin routes: the bearer of the admin token. Guessing it is slow, counted, and seen in the log."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import ipaddress
 import logging
 import math
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
 
 from aiohttp import web
 
+from sidecar.lifecycle import now
 from sidecar.values import TOKEN_MAX
 from sidecar.web.problems import Problem
 
@@ -26,48 +29,81 @@ HALF_LIFE = 10.0
 SOURCES = 1024
 """Sources that are remembered; the longest unheard one is forgotten first."""
 HELD_BACK = 64
-"""Answers that are held back at the same time; beyond that a wrong token gets 429 at once."""
+"""Answers that are held back at the same time, …"""
+HELD_BACK_OF_ONE = 8
+"""… of them for one source; beyond either a wrong token gets 429 at once, and its connection is closed."""
+SILENCE = 10.0
+"""Seconds between two log lines about wrong tokens, however many come, from however many sources."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejections:
+    """What has come of wrong tokens so far."""
+
+    wrong: int = 0
+    """All of them."""
+    turned_away: int = 0
+    """Of them, those that got 429: too many at once."""
+    last: datetime | None = None
 
 
 class Guard:
-    """Lets admins through. A right token is never delayed, whatever others do."""
+    """Lets admins through. A right token is never delayed, whatever others do, and wherever it comes from: it is looked
+    at before anything else is, so nobody can lock an admin out.
+    """
 
-    def __init__(self, token_ok: Callable[[bytes], bool], clock: Callable[[], float] = time.monotonic) -> None:
-        self.rejected = 0
-        """Wrong tokens so far."""
+    def __init__(
+        self,
+        token_ok: Callable[[bytes], bool],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        client_certificates: bool = False,
+    ) -> None:
+        """`client_certificates`: an admin has one, unless it is in this container."""
+        self.rejections = Rejections()
         self._token_ok = token_ok
         self._clock = clock
+        self._client_certificates = client_certificates
         self._delays: OrderedDict[str, tuple[float, float]] = OrderedDict()
         """Source → last delay, and when that was."""
-        self._held_back = 0
+        self._held_back: Counter[str] = Counter()
+        """Source → answers that are held back for it now."""
+        self._told = -SILENCE
 
     async def admit(self, request: web.Request) -> None:
         """Return for an admin, before a byte of the body is read; else raise a `Problem`.
 
         401: no token, or a wrong one. 429: too many wrong ones at the same time. 403: a page of another
-        origin made a browser send this.
+        origin made a browser send this, or the client certificate is missing.
         """
+        if self._client_certificates and not _certified(request):
+            raise Problem(403, detail="this takes a client certificate by a CA in SIDECAR_TLS_CLIENT_CA")
         given = request.headers.getall("Authorization", [])
         if not given:
             raise _unauthorized("an admin token is needed")
         token = _bearer_token(given)
         if token is None or not self._token_ok(token):
-            await self._reject(peer(request))
+            await self._reject(_network(peer(request)))
         if request.method == "POST" and _cross_origin(request):
             raise Problem(403, detail="Origin and Host differ: no page of another site may do this")
 
     async def _reject(self, source: str) -> None:
-        self.rejected += 1
-        delay = self._next_delay(_network(source))
-        if delay == FIRST_DELAY:
-            log.warning("wrong admin token from %s (%d wrong ones so far)", source, self.rejected)
-        if self._held_back >= HELD_BACK:
-            raise Problem(429, detail="too many wrong admin tokens", headers={"Retry-After": "2"})
-        self._held_back += 1
+        delay = self._next_delay(source)
+        too_many = self._held_back[source] >= HELD_BACK_OF_ONE or self._held_back.total() >= HELD_BACK
+        before = self.rejections
+        self.rejections = Rejections(before.wrong + 1, before.turned_away + too_many, now())
+        if self._clock() - self._told >= SILENCE:
+            self._told = self._clock()
+            log.warning("wrong admin token from %s (%d wrong ones so far)", source, self.rejections.wrong)
+        if too_many:
+            detail = "too many wrong admin tokens at once"
+            raise Problem(429, detail=detail, headers={"Retry-After": str(math.ceil(delay))}, close=True)
+        self._held_back[source] += 1
         try:
             await asyncio.sleep(delay)
         finally:
-            self._held_back -= 1
+            self._held_back[source] -= 1
+            self._held_back += Counter()  # forgets who has none
         raise _unauthorized("the admin token is wrong")
 
     def _next_delay(self, source: str) -> float:
@@ -84,9 +120,23 @@ class Guard:
 def peer(request: web.Request) -> str:
     """The address at the other end of the connection; what X-Forwarded-For says anybody can write."""
     name = request.transport.get_extra_info("peername") if request.transport else None
+    if _is_local(name):
+        return "localhost"
     if not isinstance(name, tuple):
         return "unknown"
     return str(name[0]).removeprefix("::ffff:")
+
+
+def _is_local(name: object) -> bool:
+    """Whether this is the other end of the Unix socket in the runtime directory, which is closed to other users."""
+    return isinstance(name, (str, bytes))
+
+
+def _certified(request: web.Request) -> bool:
+    """Whether the client has shown a certificate, which the handshake has verified; in here nobody needs one."""
+    if (transport := request.transport) is None:
+        return False
+    return bool(transport.get_extra_info("peercert")) or _is_local(transport.get_extra_info("peername"))
 
 
 def _network(address: str) -> str:

@@ -23,6 +23,8 @@ class Context:
     tick_age: Callable[[], float]
     """Seconds since the supervisor's last tick; infinite once one of its eternal tasks has ended."""
     sidecar_version: str
+    client_certificates: bool = False
+    """Whether the admin routes take those alone who came with a certificate that a trusted CA signed."""
     patience: float = 10.0
     """Seconds without a tick after which `/livez` gives the process up."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from aiohttp import web
+from aiohttp import HttpVersion10, web
 from aiohttp.typedefs import Handler
 
 from sidecar.web.problems import HEADERS, Problem
@@ -16,9 +16,12 @@ log = logging.getLogger("sidecar.web")
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Word every error as a problem, and answer OPTIONS.
 
-    204: OPTIONS of a known path, with Allow; 404: unknown path; 405: unknown method, with Allow;
-    413: body too large; 500: an error of the sidecar's own, which is in its log.
+    204: OPTIONS of a known path, with Allow; 400: a request without an HTTP version; 404: unknown path; 405: unknown
+    method, with Allow; 413: body too large; 417: an unknown expectation; 500: an error of the sidecar's own, which is
+    in its log.
     """
+    if request.version < HttpVersion10:  # "GET /", which aiohttp takes for HTTP/0.9
+        return Problem(400, close=True).response()
     try:
         return await handler(request)
     except Problem as problem:

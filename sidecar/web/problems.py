@@ -28,8 +28,11 @@ class Problem(Exception):
         name: str | None = None,
         headers: Mapping[str, str] | None = None,
         more: Mapping[str, object] | None = None,
+        close: bool = False,
     ) -> None:
-        """`title` None: HTTP's own words; `name`: which kind of error, for programs; `more`: fields."""
+        """`title` None: HTTP's own words; `name`: which kind of error, for programs; `more`: fields; `close`: the
+        connection, too.
+        """
         super().__init__(title)
         self.status = status
         self.title = title or phrase(status)
@@ -37,6 +40,7 @@ class Problem(Exception):
         self.name = name
         self.headers = headers or {}
         self.more = more or {}
+        self.close = close
 
     def response(self) -> web.Response:
         """The answer."""
@@ -47,12 +51,15 @@ class Problem(Exception):
         }
         if self.detail is not None:
             body["detail"] = self.detail
-        return web.Response(
+        response = web.Response(
             status=self.status,
             body=json.dumps(body | dict(self.more)).encode(),
             content_type="application/problem+json",
             headers=HEADERS | dict(self.headers),
         )
+        if self.close:
+            response.force_close()
+        return response
 
 
 def phrase(status: int) -> str:

@@ -1,26 +1,28 @@
-"""Listens for the app, with limits that fit small requests."""
+"""Listens for the app, with limits that fit small requests and few clients."""
 
 from __future__ import annotations
 
-import errno
-import logging
 import os
+import socket
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
-from aiohttp.http_exceptions import LineTooLong
 
-from sidecar.web.problems import Problem
+from sidecar.web.connection import Connection
+from sidecar.web.crowd import Crowd
+from sidecar.web.listener import Listener, bind, room
 
-log = logging.getLogger("sidecar.web")
+if TYPE_CHECKING:
+    import ssl
 
 _STOP_PATIENCE = 0.5
 """Seconds that answers under way get when the server stops."""
-_BACKLOG = 512
-_LINE_BYTES = 4096
-_HEADER_BYTES = 8190  # a browser's cookies for `localhost` can be many
-_IDLE_SECONDS = 75.0
-_LINGER_SECONDS = 1.0  # to read on after an early answer, such as 401 to a POST
+MOST = 256
+"""Connections that may be open; each that pipelines requests and reads no answer takes some 80 KiB."""
+MOST_TLS = 128
+"""The same with TLS, of which each takes much more memory."""
 
 
 @dataclass(frozen=True)
@@ -30,64 +32,68 @@ class WebServer:
     runner: web.AppRunner
     port: int
     """The port it really listens on."""
+    crowd: Crowd
+    _listener: Listener
 
     async def stop(self) -> None:
         """Close the listener and all connections; what is being answered gets half a second."""
+        self._listener.close()
         await self.runner.cleanup()
+        self.crowd.cut_all()
 
 
-async def serve(app: web.Application, host: str, port: int) -> WebServer:
-    """Listen on `host` and `port` (0: a free one).
+async def serve(
+    app: web.Application,
+    host: str,
+    port: int,
+    *,
+    tls: ssl.SSLContext | None = None,
+    local: Path | None = None,
+) -> WebServer:
+    """Listen on `host` and `port` (0: a free one), with TLS if there is a context for it; and in clear on the Unix
+    socket `local`, which only this user can reach, for its folder is closed to others.
 
     Raises OSError: EADDRINUSE, EADDRNOTAVAIL, EACCES, or a host name that doesn't resolve (socket.gaierror).
     """
     runner = _Runner(app, access_log=None, shutdown_timeout=_STOP_PATIENCE)
+    await runner.setup()
+    crowd = Crowd(room(MOST_TLS if tls else MOST))
     try:
-        await runner.setup()
-        await web.TCPSite(runner, host, port, backlog=_BACKLOG).start()
-    except OSError as error:
+        listening = await bind(host, port)
+        beside = None if local is None else _bind_local(local)
+    except OSError:
         await runner.cleanup()
-        if error.errno is None:  # asyncio's "could not bind on any address"
-            raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL)) from error
         raise
-    return WebServer(runner, int(runner.addresses[0][1]))
+    server = runner.server
+    assert isinstance(server, _Server)  # noqa: S101 - as _Runner makes it
+    listener = Listener(lambda: server.connection(crowd), crowd)
+    for each in listening:
+        listener.listen(each, tls)
+    if beside is not None:
+        listener.listen(beside, None)
+    return WebServer(runner, int(listening[0].getsockname()[1]), crowd, listener)
 
 
-class _Connection(web.RequestHandler):
-    """One connection; answers what isn't HTTP in the words of all other errors."""
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """400: not HTTP. 431: a line or a header is too long. 500: the sidecar's own error, logged."""
-        if status >= 500:
-            log.error("internal error while answering", exc_info=exc)
-        if request.writer.output_size > 0:
-            raise ConnectionError("the answer had begun")
-        response = Problem(431 if isinstance(exc, LineTooLong) else status).response()
-        response.force_close()
-        return response
+def _bind_local(path: Path) -> socket.socket:
+    """Through its folder's descriptor: a Unix socket's address takes 107 bytes, which a path may well exceed."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listening.bind(f"/proc/self/fd/{folder}/{path.name}")
+        listening.listen()
+    except OSError:
+        listening.close()
+        raise
+    finally:
+        os.close(folder)
+    return listening
 
 
 class _Server(web.Server):
-    """Makes a `_Connection` of each connection."""
+    """Makes a `Connection` of each connection."""
 
-    def __call__(self) -> web.RequestHandler:
-        return _Connection(
-            self,
-            loop=self._loop,
-            access_log=None,  # type: ignore[arg-type] # aiohttp's way to say: none
-            logger=log,
-            keepalive_timeout=_IDLE_SECONDS,
-            lingering_time=_LINGER_SECONDS,
-            max_line_size=_LINE_BYTES,
-            max_field_size=_HEADER_BYTES,
-            auto_decompress=False,  # a compressed body is not for us, let alone a bomb
-        )
+    def connection(self, crowd: Crowd) -> Connection:
+        return Connection(self, self._loop, crowd)
 
 
 class _Runner(web.AppRunner):
@@ -95,4 +101,11 @@ class _Runner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
-        return _Server(made.request_handler, request_factory=made.request_factory)
+        handler = made.request_handler
+
+        async def answer(request: web.BaseRequest) -> web.StreamResponse:
+            connection = request.protocol
+            assert isinstance(connection, Connection)  # noqa: S101 - as _Server makes it
+            return await connection.answer(request, handler)
+
+        return _Server(answer, request_factory=made.request_factory)

@@ -18,6 +18,7 @@ from sidecar.lifecycle import (
     RootPasswordStatus,
     Snapshot,
 )
+from sidecar.web.guard import Rejections
 
 Json = dict[str, object]
 
@@ -50,7 +51,7 @@ def check(of: Check) -> Json:
     }
 
 
-def status(of: Snapshot, said: ServerStatus | None, sidecar_version: str) -> Json:
+def status(of: Snapshot, said: ServerStatus | None, sidecar_version: str, rejections: Rejections) -> Json:
     """`GET /status`."""
     return {
         "phase": of.phase.value,
@@ -61,6 +62,11 @@ def status(of: Snapshot, said: ServerStatus | None, sidecar_version: str) -> Jso
         "root_password": root_password(of.root_password),
         "devpi": devpi(of.devpi, said),
         "sidecar": {"version": sidecar_version},
+        "wrong_admin_tokens": {
+            "total": rejections.wrong,
+            "turned_away": rejections.turned_away,
+            "last": rfc3339(rejections.last),
+        },
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from sidecar.web import shapes
-from sidecar.web.keys import CONTEXT
+from sidecar.web.keys import CONTEXT, GUARD
 
 
 async def status(request: web.Request) -> web.Response:
@@ -15,4 +15,5 @@ async def status(request: web.Request) -> web.Response:
     """
     context = request.app[CONTEXT]
     said = context.health.server_status()
-    return web.json_response(shapes.status(context.lifecycle.snapshot, said, context.sidecar_version))
+    rejections = request.app[GUARD].rejections
+    return web.json_response(shapes.status(context.lifecycle.snapshot, said, context.sidecar_version, rejections))

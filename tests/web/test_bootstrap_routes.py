@@ -13,6 +13,7 @@ from sidecar.bootstrap import AlreadyClaimed, CannotRotate, NotYet
 from sidecar.root_password import RootPasswordFile
 from sidecar.web import guard
 from sidecar.web.keys import GUARD
+from sidecar.web.problems import Problem
 from tests.web.conftest import ADMIN, PASSWORD, TOKEN, Site
 
 CLAIM = "/bootstrap/root-password"
@@ -224,7 +225,7 @@ async def test_before_the_token_is_known(site: Site) -> None:
     answer = await site.ask("GET", "/bootstrap", headers=ADMIN)
     assert (answer.status, answer.json["title"]) == (503, "not yet")
     assert "Retry-After" in answer.headers
-    assert site.web.runner.app[GUARD].rejected == 0
+    assert site.web.runner.app[GUARD].rejections.wrong == 0
 
 
 async def test_two_tokens_are_none(site: Site) -> None:
@@ -253,7 +254,7 @@ async def test_wrong_tokens_are_slowed_down_and_counted(site: Site, caplog: pyte
     started = time.monotonic()
     assert (await site.ask("GET", "/bootstrap", headers=ADMIN)).status == 200
     assert time.monotonic() - started < 0.1
-    assert site.web.runner.app[GUARD].rejected == 2
+    assert site.web.runner.app[GUARD].rejections.wrong == 2
     assert ["wrong admin token from 127.0.0.1 (1 wrong ones so far)"] == [r.getMessage() for r in caplog.records]
     assert "guess" not in caplog.text
 
@@ -270,6 +271,42 @@ async def test_a_flood_of_wrong_tokens(site: Site, monkeypatch: pytest.MonkeyPat
     assert (await site.ask("GET", "/bootstrap", headers=ADMIN)).status == 200
     statuses = sorted([answer.status for answer in await asyncio.gather(*flood)])
     assert statuses == [401, 401, 429, 429, 429]
+
+
+async def test_one_source_gets_a_share_of_the_patience(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who guesses on many connections gets 429 and its connection closed; all of it is counted, the log is not
+    flooded, and the right token passes at once from the same address.
+    """
+    monkeypatch.setattr(guard, "HELD_BACK_OF_ONE", 3)
+    monkeypatch.setattr(guard, "FIRST_DELAY", 0.2)
+    wrong = {"Authorization": "Bearer guess"}
+    flood = [asyncio.create_task(site.ask("GET", "/bootstrap", headers=wrong)) for _ in range(20)]
+    done, _ = await asyncio.wait(flood, return_when=asyncio.FIRST_COMPLETED)
+    assert {task.result().status for task in done} == {429}
+    begun = time.monotonic()
+    assert (await site.ask("GET", "/bootstrap", headers=ADMIN)).status == 200
+    assert time.monotonic() - begun < 0.2
+    answers = await asyncio.gather(*flood)
+    assert [401] * 3 + [429] * 17 == sorted(answer.status for answer in answers)
+    assert {answer.headers["Connection"] for answer in answers if answer.status == 429} == {"close"}
+    told = (await site.get("/status")).json["wrong_admin_tokens"]
+    assert (told["total"], told["turned_away"]) == (20, 17)
+    assert told["last"].endswith("Z")
+    assert site.web.runner.app[GUARD]._held_back == {}
+
+
+async def test_the_log_is_not_flooded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """One line in ten seconds, however many sources there are."""
+    monkeypatch.setattr(guard, "FIRST_DELAY", 0.0)
+    monkeypatch.setattr(guard, "LONGEST_DELAY", 0.0)
+    at = 1000.0
+    the_guard = guard.Guard(lambda _: False, lambda: at)
+    for number in range(3000):
+        at += 0.01
+        with pytest.raises(Problem):
+            await the_guard._reject(f"10.0.{number % 250}.{number // 250}")
+    assert len(caplog.records) == 3
+    assert the_guard.rejections.wrong == 3000
 
 
 def test_delays_grow_decay_and_are_bounded() -> None:

@@ -179,7 +179,7 @@ async def test_index_lists_the_paths(site: Site) -> None:
 async def test_a_port_in_use_is_an_oserror(site: Site) -> None:
     """The caller words it; nothing stays open."""
     app = make_app(site.web.runner.app[CONTEXT])
-    with pytest.raises(OSError, match="address already in use") as caught:
+    with pytest.raises(OSError, match="Address already in use") as caught:
         await serve(app, "127.0.0.1", site.web.port)
     assert caught.value.errno == errno.EADDRINUSE
 

@@ -34,6 +34,7 @@ async def test_status_at_first(site: Site) -> None:
     assert answer.json["root_password"]["state"] == "unknown"
     assert answer.json["devpi"] is None
     assert answer.json["sidecar"] == {"version": "1.2.3"}
+    assert answer.json["wrong_admin_tokens"] == {"total": 0, "turned_away": 0, "last": None}
 
 
 async def test_status_of_an_import(site: Site) -> None:

@@ -1,0 +1,287 @@
+"""Clients that come in crowds, are slow, or never say a word: the probes answer on, and what they hold is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from sidecar.web import connection, listener
+from sidecar.web.crowd import Crowd
+from tests.web.conftest import ADMIN, Site
+
+GET = b"GET /livez HTTP/1.1\r\nHost: h\r\n"
+POST = b"POST /bootstrap/rotate HTTP/1.1\r\nHost: h\r\nAuthorization: " + ADMIN["Authorization"].encode() + b"\r\n"
+Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@pytest.fixture(autouse=True)
+def _descriptors() -> Iterator[None]:
+    """Enough for both ends of 2,000 connections, and the limit of before afterwards."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(before[1], 6000), before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.fixture
+async def clients(site: Site) -> AsyncIterator[list[Client]]:
+    """What a test has opened, which is closed with it."""
+    opened: list[Client] = []
+    yield opened
+    for _, writer in opened:
+        writer.transport.abort()
+
+
+async def connect(site: Site, clients: list[Client], number: int = 1) -> Client:
+    """Open so many; the last one."""
+    for _ in range(number):
+        clients.append(await asyncio.open_connection("127.0.0.1", site.web.port))
+    return clients[-1]
+
+
+async def until_cut(client: Client) -> float:
+    """Seconds until the server ends the connection."""
+    begun = time.monotonic()
+    try:
+        async with asyncio.timeout(10):
+            while await client[0].read(2**16):
+                pass
+    except ConnectionError:
+        pass
+    return time.monotonic() - begun
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients have less time."""
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.3)
+
+
+# --- crowds --------------------------------------------------------------------------------------------------------
+
+
+async def test_two_thousand_idle_connections(site: Site, clients: list[Client]) -> None:
+    """Probes get through while they come and when they are there, 99 of 100 within 50 ms; few of them are kept."""
+    times: list[float] = []
+
+    async def probe(number: int) -> None:
+        for _ in range(number):
+            begun = time.monotonic()
+            answer = await site.raw(GET + b"Connection: close\r\n\r\n")
+            times.append(time.monotonic() - begun)
+            assert answer.startswith(b"HTTP/1.1 200 OK")
+
+    opening = asyncio.create_task(connect(site, clients, 2000))
+    while not opening.done():
+        await probe(1)
+    await opening
+    await probe(200)
+    assert len(site.web.crowd) <= 256
+    assert len(times) >= 200
+    assert sorted(times)[len(times) * 99 // 100] <= 0.05
+
+
+async def test_who_rests_longest_goes_first(site: Site, clients: list[Client], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that has asked something lately outlives those that never did."""
+    monkeypatch.setattr(site.web.crowd, "_most", 10)
+    asking = await connect(site, clients)
+    await connect(site, clients, 9)
+    asking[1].write(GET + b"\r\n")
+    await asking[0].readuntil(b"ok")
+    await connect(site, clients, 5)
+    assert (await site.get("/livez")).body == b"ok"
+    asking[1].write(GET + b"\r\n")
+    assert await asyncio.wait_for(asking[0].readuntil(b"ok"), 5)
+    assert await until_cut(clients[1]) < 5
+
+
+async def test_who_is_answered_is_not_cut(site: Site, clients: list[Client], monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many come meanwhile: a claim under way gets to its end."""
+    monkeypatch.setattr(site.web.crowd, "_most", 4)
+    claiming, go = asyncio.Event(), asyncio.Event()
+
+    async def claim(_address: str) -> str:
+        claiming.set()
+        await go.wait()
+        return "the password"
+
+    monkeypatch.setattr(site.bootstrap, "claim", claim)
+    answer = asyncio.create_task(site.ask("POST", "/bootstrap/root-password", headers=ADMIN))
+    await claiming.wait()
+    await connect(site, clients, 20)
+    go.set()
+    assert (await answer).json["password"] == "the password"
+
+
+async def test_descriptors_run_out(site: Site, clients: list[Client], caplog: pytest.LogCaptureFixture) -> None:
+    """Where the process can't open another, the oldest connection makes room, and the log says so once."""
+    taken: list[int] = []
+    await connect(site, clients, 20)
+    waiting = [socket.socket() for _ in range(5)]
+    assert (await site.get("/livez")).status == 200
+    await site.session.close()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 1, hard))  # noqa: PTH208
+        while True:
+            try:
+                taken.append(os.dup(0))
+            except OSError:
+                break
+        for each in waiting:
+            each.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(each, ("127.0.0.1", site.web.port))
+            await asyncio.get_running_loop().sock_sendall(each, GET + b"\r\n")
+        for each in waiting:
+            answer = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(each, 1000), 5)
+            assert answer.startswith(b"HTTP/1.1 200 OK")
+    finally:
+        for each in waiting:
+            each.close()
+        for descriptor in taken:
+            os.close(descriptor)
+    assert 1 == sum("no more can be" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    ("limits", "room", "after"),
+    [((1024, 4096), 256, 1024), ((256, 4096), 256, 1024), ((256, 256), 128, 256), ((100, 100), 16, 100)],
+)
+def test_room_by_the_limit_of_descriptors(
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], room: int, after: int
+) -> None:
+    """A soft limit is raised as far as is needed; under a low hard one fewer connections have room."""
+    current = [limits]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: current[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, new: current.append(new))
+    assert listener.room(256) == room
+    assert current[-1][0] == after
+
+
+# --- slow ones -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize("head", [b"", b"G", GET, GET + b"X: "])
+async def test_a_head_that_does_not_come(site: Site, clients: list[Client], head: bytes) -> None:
+    """The connection is cut, at whatever byte its client stops."""
+    client = await connect(site, clients)
+    client[1].write(head)
+    assert 0.1 < await until_cut(client) < 5
+    assert len(site.web.crowd) == 0
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize("first", [b"", GET + b"\r\n"])
+async def test_slowloris(site: Site, clients: list[Client], first: bytes) -> None:
+    """A byte now and then doesn't prolong it, neither at first nor after an answer."""
+    client = await connect(site, clients)
+    if first:
+        client[1].write(first)
+        await client[0].readuntil(b"ok")
+
+    async def drip() -> None:
+        for byte in GET + b"X: " + b"x" * 1000:
+            client[1].write(bytes([byte]))
+            await asyncio.sleep(0.02)
+
+    dripping = asyncio.create_task(drip())
+    assert 0.1 < await until_cut(client) < 5
+    dripping.cancel()
+
+
+async def test_a_kept_connection_may_rest(site: Site, clients: list[Client], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two requests there is time, more than within one."""
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.2)
+    client = await connect(site, clients)
+    for _ in range(2):
+        client[1].write(GET + b"\r\n")
+        await asyncio.wait_for(client[0].readuntil(b"ok"), 5)
+        await asyncio.sleep(0.5)
+    assert not client[0].at_eof()
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_a_body_that_does_not_come(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """408, as a problem; nothing is rotated."""
+    monkeypatch.setattr("sidecar.web.bootstrap.BODY_PATIENCE", 0.2)
+    answer = await site.raw(POST + b"Content-Length: 20\r\n\r\n{")
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"application/problem+json" in answer
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_answers_that_nobody_reads(site: Site, clients: list[Client]) -> None:
+    """A client that asks and asks, and reads nothing: no more is asked of the app, and the connection is cut."""
+    client = await connect(site, clients)
+    client[1].transport.pause_reading()
+    client[1].write((GET + b"\r\n") * 20_000)
+    async with asyncio.timeout(10):
+        while len(site.web.crowd) != 0:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.02)
+    assert site.web.runner.server is not None
+    assert 0 < site.web.runner.server.requests_count < 20_000
+
+
+async def test_many_requests_in_one_packet_delay_no_probe(site: Site, clients: list[Client]) -> None:
+    """A crowd of clients that send their requests by the thousand: a new connection's first one goes before them, and
+    there is room for it.
+    """
+    await connect(site, clients, 300)
+    for _, writer in clients:
+        writer.write((GET + b"\r\n") * 2000)
+    times = []
+    for _ in range(50):
+        begun = time.monotonic()
+        assert (await site.raw(GET + b"Connection: close\r\n\r\n")).endswith(b"ok")
+        times.append(time.monotonic() - begun)
+    assert sorted(times)[-2] < 0.1
+
+
+# --- the crowd itself ----------------------------------------------------------------------------------------------
+
+
+class Guest:
+    cuts = 0
+
+    def cut(self) -> None:
+        self.cuts += 1
+
+
+async def test_a_guest_that_was_cut_before_its_turn_stays_away() -> None:
+    """Its request is answered to nobody."""
+    crowd, guest = Crowd(1), Guest()
+    crowd.come(guest)
+    crowd.come(Guest())
+    crowd.works(guest)
+    crowd.rests(guest)
+    assert (guest.cuts, len(crowd)) == (1, 1)
+
+
+async def test_a_guest_that_left_while_it_was_answered_stays_away() -> None:
+    """Else it would count for ever."""
+    crowd, guest = Crowd(2), Guest()
+    crowd.come(guest)
+    crowd.works(guest)
+    crowd.leave(guest)
+    crowd.rests(guest)
+    assert len(crowd) == 0
+
+
+async def test_where_all_are_busy_the_newcomer_goes() -> None:
+    """There is no room, and what is under way is worth more."""
+    crowd, busy, late = Crowd(1), Guest(), Guest()
+    crowd.come(busy)
+    crowd.works(busy)
+    crowd.come(late)
+    assert (busy.cuts, late.cuts) == (0, 1)
+    crowd.cut_one()
+    assert busy.cuts == 0
+    crowd.cut_all()
+    assert (busy.cuts, len(crowd)) == (1, 0)

@@ -1,0 +1,366 @@
+"""TLS on the port: real handshakes, certificates that change, and clients that show one of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import aiohttp
+import pytest
+from cryptography.hazmat.primitives import serialization
+
+from sidecar.settings import TlsSettings
+from sidecar.web import connection, tls
+from sidecar.web.app import make_app
+from sidecar.web.keys import CONTEXT
+from sidecar.web.server import WebServer, serve
+from sidecar.web.tls import Tls, TlsRefused, load
+from tests.certificates import EXPIRED, Authority, Pair
+from tests.web.conftest import ADMIN, Site
+
+
+@pytest.fixture(scope="module")
+def issued(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A CA, which takes its time to make."""
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture
+def authority(issued: Authority, tmp_path: Path) -> Authority:
+    """The same, with a folder of the test's own."""
+    return replace(issued, folder=tmp_path)
+
+
+@dataclass
+class Secured:
+    """The site's app, on a port with TLS."""
+
+    web: WebServer
+    socket: Path
+
+    async def ask(self, client: ssl.SSLContext, method: str, path: str, headers: dict[str, str] | None = None) -> int:
+        """Over a connection of its own; the status."""
+        async with aiohttp.ClientSession() as session:
+            url = f"https://localhost:{self.web.port}{path}"
+            async with session.request(method, url, ssl=client, headers=headers) as answer:
+                await answer.read()
+                return answer.status
+
+    def certificate(self, client: ssl.SSLContext) -> bytes | None:
+        """What the server shows, as DER."""
+        with (
+            socket.create_connection(("127.0.0.1", self.web.port), 5) as plain,
+            client.wrap_socket(plain, server_hostname="localhost") as secured,
+        ):
+            return secured.getpeercert(binary_form=True)
+
+
+Start = Callable[[TlsSettings], Awaitable[Secured]]
+
+
+@pytest.fixture
+async def start(site: Site, tmp_path: Path) -> AsyncIterator[Start]:
+    """Serves the site's app by these settings."""
+    running: list[WebServer] = []
+    followers: list[asyncio.Task[None]] = []
+
+    async def serve_by(settings: TlsSettings) -> Secured:
+        made = Tls(settings)
+        context = replace(site.web.runner.app[CONTEXT], client_certificates=settings.client_ca is not None)
+        web = await serve(make_app(context), "127.0.0.1", 0, tls=made.context, local=tmp_path / "http")
+        running.append(web)
+        followers.append(asyncio.create_task(made.keep_fresh()))
+        return Secured(web, tmp_path / "http")
+
+    yield serve_by
+    for follower in followers:
+        follower.cancel()
+    await asyncio.gather(*followers, return_exceptions=True)
+    for web in running:
+        await web.stop()
+
+
+def settings_of(pair: Pair, client_ca: Path | None = None) -> TlsSettings:
+    return TlsSettings(pair.cert, pair.key, client_ca)
+
+
+# --- serving -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_handshake(start: Start, authority: Authority) -> None:
+    """By the CA's word, to a client of today; in clear nothing but an end."""
+    secured = await start(settings_of(authority.issue("server")))
+    assert 200 == await secured.ask(authority.client(), "GET", "/livez")
+    with pytest.raises(aiohttp.ClientConnectorCertificateError):
+        await secured.ask(ssl.create_default_context(), "GET", "/livez")
+    reader, writer = await asyncio.open_connection("127.0.0.1", secured.web.port)
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert b"200" not in await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+
+
+@pytest.mark.parametrize(("version", "taken"), [("TLSv1_1", False), ("TLSv1_2", True), ("TLSv1_3", True)])
+async def test_versions(start: Start, authority: Authority, version: str, taken: bool) -> None:
+    """1.2 is the least."""
+    secured = await start(settings_of(authority.issue("server")))
+    client = authority.client()
+    client.set_ciphers("DEFAULT:@SECLEVEL=0")  # or OpenSSL doesn't even try the old one
+    with contextlib.nullcontext() if taken else pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        client.minimum_version = client.maximum_version = ssl.TLSVersion[version]
+    if taken:
+        assert 200 == await secured.ask(client, "GET", "/livez")
+    else:
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await secured.ask(client, "GET", "/livez")
+
+
+async def test_certificate_and_key_in_one_file(start: Start, authority: Authority) -> None:
+    """As some tools write them."""
+    pair = authority.issue("server")
+    pair.cert.write_bytes(pair.key.read_bytes() + pair.cert.read_bytes())
+    secured = await start(TlsSettings(pair.cert))
+    assert 200 == await secured.ask(authority.client(), "GET", "/livez")
+
+
+async def test_handshakes_that_do_not_come(start: Start, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are bounded in number and in time, and others get through meanwhile."""
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 1.0)
+    secured = await start(settings_of(authority.issue("server")))
+    silent = [await asyncio.open_connection("127.0.0.1", secured.web.port) for _ in range(300)]
+    silent[-1][1].write(b"\x16\x03\x01")
+    assert len(secured.web.crowd) <= 128
+    begun = time.monotonic()
+    assert 200 == await secured.ask(authority.client(), "GET", "/livez")
+    assert time.monotonic() - begun < 1
+    for reader, writer in silent:
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await asyncio.wait_for(reader.readexactly(1), 5)
+        writer.transport.abort()
+    assert len(secured.web.crowd) == 0
+
+
+# --- renewal -------------------------------------------------------------------------------------------------------
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not await asyncio.to_thread(condition):  # noqa: ASYNC110 - it is a question to another
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks at the files more often."""
+    monkeypatch.setattr(tls, "LOOK_SECONDS", 0.05)
+
+
+@pytest.mark.usefixtures("watchful")
+async def test_a_link_that_is_swapped(start: Start, authority: Authority, tmp_path: Path) -> None:
+    """As Kubernetes renews a mounted secret; a connection that is open goes on."""
+    for version in ("1", "2"):
+        pair = authority.issue(f"server{version}")
+        (tmp_path / version).mkdir()
+        shutil.move(pair.cert, tmp_path / version / "tls.crt")
+        shutil.move(pair.key, tmp_path / version / "tls.key")
+    (tmp_path / "..data").symlink_to("1")
+    for name in ("tls.crt", "tls.key"):
+        (tmp_path / name).symlink_to(f"..data/{name}")
+    secured = await start(TlsSettings(tmp_path / "tls.crt", tmp_path / "tls.key"))
+    client = authority.client()
+    first = await asyncio.to_thread(secured.certificate, client)
+    url = f"https://localhost:{secured.web.port}/livez"
+    async with aiohttp.ClientSession() as session:
+        async with session.get(url, ssl=client) as answer:
+            assert answer.status == 200
+        (tmp_path / "..new").symlink_to("2")
+        (tmp_path / "..new").rename(tmp_path / "..data")
+        await until(lambda: secured.certificate(client) != first)
+        async with session.get(url, ssl=client) as answer:
+            assert answer.status == 200
+
+
+@pytest.mark.usefixtures("watchful")
+async def test_a_bad_renewal_is_refused(start: Start, authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
+    """Said once, with variable and mend; the old one stays in use, until a good one comes."""
+    caplog.set_level(logging.INFO)
+    pair = authority.issue("server")
+    secured = await start(settings_of(pair))
+    client = authority.client()
+    first = await asyncio.to_thread(secured.certificate, client)
+    other = authority.issue("other")
+    other.cert.replace(pair.cert)  # its key is late
+    await until(lambda: "are refused" in caplog.text)
+    assert "SIDECAR_TLS_KEY: the key in" in caplog.text
+    assert first == await asyncio.to_thread(secured.certificate, client)
+    other.key.replace(pair.key)
+    await until(lambda: "have changed" in caplog.text)
+    assert first != await asyncio.to_thread(secured.certificate, client)
+    assert 1 == caplog.text.count("are refused")
+
+
+@pytest.mark.usefixtures("watchful")
+async def test_files_that_go_and_come_back(
+    start: Start, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The old one stays, whatever happens to its files."""
+    caplog.set_level(logging.INFO)
+    pair = authority.issue("server")
+    secured = await start(settings_of(pair))
+    aside = pair.cert.rename(pair.cert.with_suffix(".aside"))
+    await until(lambda: "SIDECAR_TLS_CERT: can't read" in caplog.text)
+    assert 200 == await secured.ask(authority.client(), "GET", "/livez")
+    aside.rename(pair.cert)
+    await until(lambda: "have changed" in caplog.text)
+
+
+@pytest.mark.usefixtures("watchful")
+async def test_the_clients_ca_is_renewed_too(start: Start, authority: Authority, tmp_path: Path) -> None:
+    """A client of the new one is let in."""
+    trusted = tmp_path / "clients.pem"
+    trusted.write_bytes(authority.file.read_bytes())
+    secured = await start(settings_of(authority.issue("server"), trusted))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    other = Authority(elsewhere)
+    client = authority.client(other.issue("admin"))
+    with pytest.raises(aiohttp.ClientError):
+        await secured.ask(client, "GET", "/bootstrap", ADMIN)
+    trusted.write_bytes(other.file.read_bytes())
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                assert 200 == await secured.ask(client, "GET", "/bootstrap", ADMIN)
+                return
+            except aiohttp.ClientError:
+                await asyncio.sleep(0.02)
+
+
+# --- client certificates -------------------------------------------------------------------------------------------
+
+
+async def test_client_certificates(start: Start, authority: Authority, site: Site) -> None:
+    """Admin routes want one beside the token; probes want none; one of another CA opens nothing."""
+    site.generate_password()
+    secured = await start(settings_of(authority.issue("server"), authority.file))
+    without, with_one = authority.client(), authority.client(authority.issue("admin"))
+    assert 503 == await secured.ask(without, "GET", "/readyz")
+    assert 200 == await secured.ask(without, "GET", "/livez")
+    for method, path in (("GET", "/bootstrap"), ("POST", "/bootstrap/root-password"), ("POST", "/bootstrap/rotate")):
+        assert 403 == await secured.ask(without, method, path, ADMIN)
+        assert 401 == await secured.ask(with_one, method, path)
+    assert site.bootstrap.status().state == "claimable"
+    assert 200 == await secured.ask(with_one, "POST", "/bootstrap/root-password", ADMIN)
+
+
+async def test_a_certificate_of_a_strange_ca(start: Start, authority: Authority, tmp_path: Path) -> None:
+    """The handshake fails."""
+    secured = await start(settings_of(authority.issue("server"), authority.file))
+    (tmp_path / "strange").mkdir()
+    stranger = authority.client(Authority(tmp_path / "strange").issue("admin"))
+    with pytest.raises(aiohttp.ClientError):
+        await secured.ask(stranger, "GET", "/bootstrap", ADMIN)
+
+
+async def test_the_socket_inside(start: Start, authority: Authority, site: Site) -> None:
+    """Who reaches the socket in the closed folder needs neither TLS nor a certificate, but the token; and it is told
+    from elsewhere in the claim's record.
+    """
+    site.generate_password()
+    secured = await start(settings_of(authority.issue("server"), authority.file))
+    folder = os.open(secured.socket.parent, os.O_RDONLY)
+    connector = aiohttp.UnixConnector(f"/proc/self/fd/{folder}/{secured.socket.name}")
+    async with aiohttp.ClientSession(connector=connector) as session:
+        async with session.post("http://localhost/bootstrap/root-password") as answer:
+            assert answer.status == 401
+        async with session.post("http://localhost/bootstrap/root-password", headers=ADMIN) as answer:
+            assert answer.status == 200
+    os.close(folder)
+    assert site.bootstrap.status().claimed_from == "localhost"
+
+
+# --- what is refused -----------------------------------------------------------------------------------------------
+
+CERT, KEY, CA = "SIDECAR_TLS_CERT", "SIDECAR_TLS_KEY", "SIDECAR_TLS_CLIENT_CA"
+
+
+def encrypted(pair: Pair) -> None:
+    """With a passphrase, which nobody is there to type."""
+    key = serialization.load_pem_private_key(pair.key.read_bytes(), None)
+    how = serialization.BestAvailableEncryption(b"secret")
+    pair.key.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, how),
+    )
+
+
+def of_another(pair: Pair) -> None:
+    """As where one of two files was copied."""
+    other = Authority(pair.key.parent).issue("other")
+    pair.key.write_bytes(other.key.read_bytes())
+
+
+BAD: dict[str, tuple[Callable[[Pair], object], str, str]] = {
+    "no certificate": (lambda pair: pair.cert.unlink(), CERT, "can't read"),
+    "no key": (lambda pair: pair.key.unlink(), KEY, "can't read"),
+    "a folder": (lambda pair: (pair.key.unlink(), pair.key.mkdir()), KEY, "is not a regular file"),
+    "a pipe": (lambda pair: (pair.cert.unlink(), os.mkfifo(pair.cert)), CERT, "is not a regular file"),
+    "an empty certificate": (lambda pair: pair.cert.write_bytes(b""), CERT, "holds no certificate in PEM form"),
+    "exchanged": (lambda pair: pair.key.write_bytes(pair.cert.read_bytes()), KEY, "holds no private key in PEM form"),
+    "another key": (of_another, KEY, "is of another certificate"),
+    "an encrypted key": (encrypted, KEY, "is encrypted"),
+    "a torn certificate": (lambda pair: pair.cert.write_bytes(pair.cert.read_bytes()[:200]), CERT, "can't be used"),
+    "a torn key": (lambda pair: pair.key.write_bytes(pair.key.read_bytes()[:100]), CERT, "can't be used"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_files(authority: Authority, what: str) -> None:
+    """What, where, and the mend; never the content of the key."""
+    spoil, variable, reason = BAD[what]
+    pair = authority.issue("server")
+    spoil(pair)
+    with pytest.raises(TlsRefused) as caught:
+        load(settings_of(pair))
+    assert caught.value.variable == variable
+    assert reason in caught.value.reason
+    assert caught.value.mend
+    assert str(pair.key.parent) in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("given", "variable"), [(TlsSettings(key=Path("/k")), KEY), (TlsSettings(client_ca=Path("/c")), CA)]
+)
+def test_settings_without_a_certificate(given: TlsSettings, variable: str) -> None:
+    """Nobody shall think that TLS is on."""
+    with pytest.raises(TlsRefused, match=f"{variable}: there is no certificate to it; set SIDECAR_TLS_CERT"):
+        load(given)
+
+
+@pytest.mark.parametrize("content", ["", "-----BEGIN CERTIFICATE-----\nxx\n-----END CERTIFICATE-----\n"])
+def test_a_bad_client_ca(authority: Authority, tmp_path: Path, content: str) -> None:
+    """Else no admin could come in, or everybody."""
+    (tmp_path / "bad.pem").write_text(content)
+    with pytest.raises(TlsRefused) as caught:
+        load(settings_of(authority.issue("server"), tmp_path / "bad.pem"))
+    assert caught.value.variable == CA
+
+
+def test_warnings(authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
+    """An expired certificate and a key for all to read are used, and said."""
+    load(settings_of(authority.issue("good")))
+    assert [] == caplog.records
+    pair = authority.issue("server", ends=EXPIRED)
+    pair.key.chmod(0o644)
+    load(settings_of(pair))
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert "SIDECAR_TLS_KEY: every user can read" in said[0]
+    assert "certificate has expired" in said[1]
