@@ -1,0 +1,136 @@
+"""The steps that a container takes on disk: each write, fsync and rename of its processes, seen by a preloaded library.
+
+`steps.c` is compiled once and preloaded into the sidecar, devpi-server and the preparation, which know nothing of it.
+What it sees are calls of libc's functions, so SQLite's too; what it can't see (a write through a memory map) is found
+by `replay.Disk`: all steps replayed must give the real directory.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+import pytest
+
+from tests.integration.container import Container
+
+SOURCE = Path(__file__).with_name("steps.c")
+_RECORD = struct.Struct("<IIIIIIQ16s")
+
+
+class Op(IntEnum):
+    """What a step does; in the order of `enum op`."""
+
+    CREATE = 0
+    TRUNCATE = 1
+    WRITE = 2
+    FSYNC = 3
+    SYNCFS = 4
+    RENAME = 5
+    LINK = 6
+    UNLINK = 7
+    MKDIR = 8
+    RMDIR = 9
+    CHMOD = 10
+    SYMLINK = 11
+    UNKNOWN = 12
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step, as it was done."""
+
+    op: Op
+    process: str
+    """`sidecar`, `child` (devpi-server), or `preparation`, the child's fork that makes a first state."""
+    name: str
+    """What is done to which kind of file: `write serverdir/.sidecar/.tmp-marker.json-*`."""
+    path: Path
+    other: Path
+    """Of a rename or a link: the new path."""
+    offset: int
+    """Of a write, in bytes; of a truncation the new length; of `chmod` and `mkdir` the mode."""
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Kill:
+    """SIGKILL at the `number`-th time (from 1) that `process` comes to the step `name`, instead of the step."""
+
+    process: str
+    name: str
+    """`*`: any."""
+    number: int
+    victim: str
+    """`self`, the process that takes the step; `sidecar`, `child`, or `both`."""
+    how: str = "whole"
+    """`torn`: after half of the bytes, where it is a write."""
+
+    def __str__(self) -> str:
+        return "|".join((self.process, self.name, str(self.number), self.victim, self.how))
+
+    @classmethod
+    def parse(cls, text: str) -> Kill:
+        """Back from its text."""
+        process, name, number, victim, how = text.split("|")
+        return cls(process, name, int(number), victim, how)
+
+
+def build(into: Path) -> Path:
+    """The compiled library. Skips the test where there is no C compiler."""
+    if (compiler := shutil.which("cc")) is None:
+        pytest.skip("NOT TESTED: there is no C compiler (Debian: apt-get install gcc libc6-dev)")
+    library = into / "steps.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, SOURCE], check=True)
+    return library
+
+
+def watch(container: Container, library: Path, *, trace: Path | None = None, kill: Kill | None = None) -> None:
+    """Preload the library into all that the container starts from now on, to record its steps or to kill at one."""
+    died_at(container).unlink(missing_ok=True)
+    container.env |= {
+        "LD_PRELOAD": str(library),
+        "CHAOS_WATCH": f"serverdir={container.serverdir}:runtime={container.runtime}",
+        "CHAOS_DIED": str(died_at(container)),
+        "CHAOS_TRACE": "-" if trace is None else str(trace),
+        "CHAOS_KILL": "-" if kill is None else str(kill),
+    }
+
+
+def let_alone(container: Container) -> None:
+    """Start it without the library from now on."""
+    for name in ("LD_PRELOAD", "CHAOS_WATCH", "CHAOS_DIED", "CHAOS_TRACE", "CHAOS_KILL"):
+        container.env.pop(name, None)
+
+
+def died_at(container: Container) -> Path:
+    """Where the library says that a kill came about."""
+    return container.home / "died"
+
+
+def read(trace: Path) -> Iterator[Step]:
+    """The steps of a trace, in the order in which they were done."""
+    content = memoryview(trace.read_bytes())
+    at = 0
+    while at < len(content):
+        op, _pid, *lengths, offset, process = _RECORD.unpack_from(content, at)
+        at += _RECORD.size
+        path, other, data, name = lengths
+        texts = []
+        for length in (path, other, name, data):
+            texts.append(bytes(content[at : at + length]))
+            at += length
+        yield Step(
+            Op(op),
+            process.rstrip(b"\0").decode(),
+            texts[2].decode(),
+            Path(texts[0].decode()),
+            Path(texts[1].decode()),
+            offset,
+            texts[3],
+        )
