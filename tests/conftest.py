@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 
 # milliseconds say nothing on a busy machine, and hangs are pytest's matter
 settings.register_profile("busy", deadline=None)
 settings.load_profile("busy")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What tests/chaos is told; here, for pytest reads options before it looks into that folder."""
+    group = parser.getgroup("chaos")
+    group.addoption("--kills", type=int, default=64, help="how many times tests/chaos kills a container (64)")
+    group.addoption("--chaos-seed", type=int, help="the seed of tests/chaos, as an earlier run printed it")
+    group.addoption("--chaos-plan", help="kill exactly there, once; as a violation printed it")

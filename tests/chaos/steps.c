@@ -139,6 +139,14 @@ static void name_of(enum op op, const char *path, char *into, size_t size) {
             rest += run;
             continue;
         }
+        if (!strncmp(rest, "/-.nodeinfo", 11)) { /* devpi's, by tempfile */
+            out += snprintf(out, end - out, "/-.nodeinfo*");
+            break;
+        }
+        if (!strncmp(rest, "/tmp/", 5)) {
+            out += snprintf(out, end - out, "/tmp/*");
+            break;
+        }
         if (!strncmp(rest, "/+files/", 8) || !strncmp(rest, "/unpacked/", 10)) {
             size_t length = strlen(rest);
             int temporary = length > 4 && !strcmp(rest + length - 4, "-tmp");

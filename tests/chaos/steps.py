@@ -48,6 +48,7 @@ class Step:
     op: Op
     process: str
     """`sidecar`, `child` (devpi-server), or `preparation`, the child's fork that makes a first state."""
+    pid: int
     name: str
     """What is done to which kind of file: `write serverdir/.sidecar/.tmp-marker.json-*`."""
     path: Path
@@ -118,7 +119,7 @@ def read(trace: Path) -> Iterator[Step]:
     content = memoryview(trace.read_bytes())
     at = 0
     while at < len(content):
-        op, _pid, *lengths, offset, process = _RECORD.unpack_from(content, at)
+        op, pid, *lengths, offset, process = _RECORD.unpack_from(content, at)
         at += _RECORD.size
         path, other, data, name = lengths
         texts = []
@@ -128,6 +129,7 @@ def read(trace: Path) -> Iterator[Step]:
         yield Step(
             Op(op),
             process.rstrip(b"\0").decode(),
+            pid,
             texts[2].decode(),
             Path(texts[0].decode()),
             Path(texts[1].decode()),
