@@ -29,8 +29,8 @@ OLDEST_PYTHON = (3, 11)
 RUN = ".venv", "requirements.lock"
 DEVELOP = ".venv-dev", "requirements-dev.lock"
 
-NO_ENGINE = "not container and not kubernetes"
-"""The tests that need nothing but this virtual environment."""
+NO_ENGINE = "not container and not kubernetes and not chaos"
+"""The tests that need nothing but this virtual environment, and no more than minutes."""
 
 LOCKS = {
     "requirements.lock": (),

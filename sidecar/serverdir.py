@@ -75,6 +75,8 @@ class Serverdir:
         self.tmp = self.own / "tmp"
         self._intent = self.own / "promotion.json"
         self._marker = self.own / "marker.json"
+        self.after_kill = False
+        """What ran here last was killed: known once `recover` has looked."""
         self._promoting = threading.Lock()  # a stop may clear up while another thread still promotes
 
     # --- open ---------------------------------------------------------------------------------------------------
@@ -169,6 +171,8 @@ class Serverdir:
         Raises Exit where the leftovers can't be understood.
         """
         durable.remove_leftovers(self.own)
+        durable.remove_leftovers(self.path)
+        self.after_kill = self.tmp.exists()  # a clean stop removes it
         done = None
         if (intent := self._read_json(self._intent)) is not None:
             self._roll_forward(intent)

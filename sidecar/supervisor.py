@@ -231,6 +231,7 @@ class Supervisor:
                 known_root_hash=root_hash,
                 look_secret=self._look_secret,
                 new_root_password=record.pending_rotation(),
+                after_kill=serverdir.after_kill,
             )
         )
         said = await self._child.expect(Listening, CannotListen)

@@ -15,6 +15,7 @@ from devpi_server.main import Fatal, _main
 from pyramid.interfaces import ISecurityPolicy, ITweens
 from pyramid.tweens import EXCVIEW
 
+from sidecar.devpi import after_kill
 from sidecar.devpi.channel import SidecarGone
 from sidecar.devpi.drain import Drainer
 from sidecar.devpi.flags import CHEAP_DERIVATION
@@ -50,6 +51,7 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
 
     os.environ["TMPDIR"] = request.tmpdir  # uploads are spooled there: on a tmpfs they would count as memory
     tempfile.tempdir = None
+    after_kill.keep_nodeinfo_whole()
     argv = [*flags.argv, "--secretfile", request.secretfile]
     if request.cheap_derivation and not flags.own_derivation:
         argv += CHEAP_DERIVATION
@@ -94,6 +96,8 @@ class SidecarPlugin:
         from waitress.server import create_server
 
         self._check_tweens()
+        if self._request.after_kill and not self._xom.is_replica():  # a replica's threads write files already
+            after_kill.clear_uploads(self._xom)
         if self._request.new_root_password is not None:
             self._set_root_password(self._request.new_root_password)
         root, root_hash = self._look_at_root()

@@ -40,9 +40,11 @@ PROMPT = 10.0
 STORIES: dict[str, tuple[str, ...]] = {
     "first": ("start", "claim", "upload", "stop"),
     "import": ("start", "claim", "upload", "stop"),
+    "adopted": ("start", "upload", "rotate", "upload", "stop"),
     "later": ("start", "claim", "upload", "rotate", "upload", "stop", "start", "upload", "rotate", "stop"),
 }
-"""What happens in each life. `first` begins with nothing, `import` with an archive, `later` with an unclaimed state."""
+"""What happens in each life. `first` begins with nothing, `import` with an archive, `later` with an unclaimed
+state, and `adopted` with one that was not made here, whose password is known."""
 
 
 class Violation(AssertionError):
@@ -57,9 +59,9 @@ class Told:
     """root's password, as last told."""
     asked: str | None = None
     """`claim`, `rotate` or `upload`: begun, and not answered."""
-    files: dict[str, bytes] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict, repr=False)
     """Acknowledged uploads to `root/dev`: content by project."""
-    unsure: dict[str, bytes] = field(default_factory=dict)
+    unsure: dict[str, bytes] = field(default_factory=dict, repr=False)
     """Uploads without an answer: there or not, but never something else."""
     token: str | None = None
     """A login of root's."""
@@ -199,21 +201,25 @@ class Workshop:
             assert container.stop() == 0
             return container.serverdir
 
-    def container(self, life: str) -> Container:
-        """A new container at the begin of a life."""
+    def begin(self, life: str) -> tuple[Container, Told]:
+        """A new container at the begin of a life, and what the world knows already."""
+        told = Told()
         with self._lock:
             number = next(self._numbers)
         container = Container(self._home / f"life-{number}")
         if life == "import":
             container.init_dir.mkdir()
             shutil.copy(self._archive, container.init_dir)
-        if life == "later":
+        if life in ("later", "adopted"):
             shutil.copytree(self._state, container.serverdir)
-        return container
+        if life == "adopted":
+            told.password = json.loads((self._state / ".sidecar" / "root-password.json").read_text())["password"]
+            shutil.rmtree(container.serverdir / ".sidecar")
+        return container, told
 
     def record(self, life: str) -> tuple[Container, Path, Told]:
         """Live a whole life and record it: the container, which has ended, the trace, and what was told."""
-        container, told = self.container(life), Told()
+        container, told = self.begin(life)
         trace = container.home / "trace"
         steps.watch(container, self.library, trace=trace)
         with cleared_away(container):
@@ -223,7 +229,7 @@ class Workshop:
 
     def execute(self, plan: Plan) -> Outcome:
         """Live, be killed, start again, and look."""
-        container, told = self.container(plan.life), Told()
+        container, told = self.begin(plan.life)
         outcome = Outcome(plan.life, "", "", "", len(plan.kills))
         with cleared_away(container):
             try:
@@ -305,7 +311,7 @@ def check(container: Container, life: str, told: Told, fsck: Fsck) -> str:
     container.start().wait_ready()
     status = container.status()
     tells(before, status, container.log[logged:], life)
-    root_password(container, told, status)
+    root_password(container, told, status, life)
     uploads(container, told)
     if life == "import":
         imported(container)
@@ -344,7 +350,7 @@ def processes(container: Container) -> dict[int, str]:
 
 
 def found(container: Container) -> str:
-    """What lies there before the next start; and that it is nothing which devpi-server would serve half (invariant 2)."""
+    """What lies there before the next start, which is nothing that devpi-server would serve half (invariant 2)."""
     own, state = container.serverdir / ".sidecar", container.serverdir / ".sidecar" / "staging" / "state"
     if (container.serverdir / ".nodeinfo").exists() and (own / "promotion.json").exists():
         rest = exported.names(state) if state.exists() else set()
@@ -356,8 +362,9 @@ def found(container: Container) -> str:
     if (own / "staging").exists():
         return "half-made state"
     if (own / "marker.json").exists():
-        record = json.loads((own / "root-password.json").read_text())
-        return f"whole state, password {record['state']}"
+        record = own / "root-password.json"
+        state = json.loads(record.read_text())["state"] if record.exists() else "unknown"
+        return f"whole state, password {state}"
     return "nothing yet"
 
 
@@ -377,7 +384,7 @@ def tells(before: str, status: dict[str, object], log: str, life: str) -> None:
         expect(words[before] in log, f"it found a {before}, and the log does not tell")
 
 
-def root_password(container: Container, told: Told, status: dict[str, object]) -> None:
+def root_password(container: Container, told: Told, status: dict[str, object], life: str) -> None:
     """Invariant 1."""
     state = status["root_password"]["state"]  # type: ignore[index]
     expect(container.login("root", "") == 401, "root logs in with an empty password")
@@ -404,7 +411,9 @@ def root_password(container: Container, told: Told, status: dict[str, object]) -
         expect(told.password is not None, "the password counts as claimed, and nobody asked for it")
         expect(container.login("root", told.password or "") == 200, "the password that was told is not root's")
     else:
-        raise Violation(f"the state of root's password is {state!r}")
+        expect(state == "unknown" and life == "adopted", f"the state of root's password is {state!r}")
+        expect(answer.status == 404, f"a password that is not known here is claimed: {answer}")
+        expect(container.login("root", told.password or "") == 200, "the adopted password is not root's any more")
 
 
 def uploads(container: Container, told: Told) -> None:
@@ -452,8 +461,8 @@ def nothing_left(container: Container, told: Told, life: str) -> None:
     expect(own <= _OWN, f"left in .sidecar: {own - _OWN}")
     names = exported.names(container.serverdir) - {".sidecar", "+files"}
     expect(names <= _DEVPI, f"left in the serverdir: {names - _DEVPI}")
-    record = (container.serverdir / ".sidecar" / "root-password.json").read_text()
-    expect('"password"' not in record, "the claimed password is still on disk")
+    record = container.serverdir / ".sidecar" / "root-password.json"
+    expect('"password"' not in (record.read_text() if record.exists() else ""), "the claimed password is still on disk")
     files = [path for path in (container.serverdir / "+files").rglob("*") if path.is_file()]
     contents = [*told.files.values(), *told.unsure.values()]
     if life == "import":
@@ -535,7 +544,7 @@ def kills_of(trace: Path) -> list[Kill]:
     """Every step of a recorded life, as a kill at it; a process counts from its own begin."""
     counted: Counter[tuple[int, str]] = Counter()
     found: dict[Kill, None] = {}
-    for step in steps.read(trace):
+    for _, step in steps.read(trace):
         counted[step.pid, step.name] += 1
         found[Kill(step.process, step.name, counted[step.pid, step.name], "self")] = None
     return list(found)

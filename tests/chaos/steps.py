@@ -114,8 +114,8 @@ def died_at(container: Container) -> Path:
     return container.home / "died"
 
 
-def read(trace: Path) -> Iterator[Step]:
-    """The steps of a trace, in the order in which they were done."""
+def read(trace: Path) -> Iterator[tuple[int, Step]]:
+    """The steps of a trace, in the order in which they were done, and the byte where each one's record ends."""
     content = memoryview(trace.read_bytes())
     at = 0
     while at < len(content):
@@ -126,13 +126,16 @@ def read(trace: Path) -> Iterator[Step]:
         for length in (path, other, name, data):
             texts.append(bytes(content[at : at + length]))
             at += length
-        yield Step(
-            Op(op),
-            process.rstrip(b"\0").decode(),
-            pid,
-            texts[2].decode(),
-            Path(texts[0].decode()),
-            Path(texts[1].decode()),
-            offset,
-            texts[3],
+        yield (
+            at,
+            Step(
+                Op(op),
+                process.rstrip(b"\0").decode(),
+                pid,
+                texts[2].decode(),
+                Path(texts[0].decode()),
+                Path(texts[1].decode()),
+                offset,
+                texts[3],
+            ),
         )

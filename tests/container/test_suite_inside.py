@@ -14,6 +14,7 @@ pytestmark = pytest.mark.container
 PATIENCE = 900.0
 """Seconds for all of it."""
 NOT_OF_THE_IMAGE = (
+    "--ignore=tests/chaos",  # it needs a C compiler
     # of documents, the set-up, the cluster, the bench
     *("--ignore=tests/container", "--ignore=tests/kubernetes", "--ignore=tests/test_docs.py"),
     *("--ignore=tests/test_layers.py", "--ignore=tests/test_packaging.py", "--ignore=tests/test_bench.py"),

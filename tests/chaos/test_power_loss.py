@@ -1,0 +1,204 @@
+"""The power fails: what was not synced is lost, in whatever part and order, and still nothing is half and nobody let in.
+
+All steps of a life on the serverdir are recorded, SQLite's too, and replayed on a model of a disk (`disk.Disk`). After
+every step the power fails, in five ways. Each state that comes of it is looked at with the sidecar's own recovery, and
+root's password is held against what the world had been told by then; a sample is started for real.
+
+That the recording is whole is tested: replayed to its end, it gives the real directory, byte by byte.
+
+What it can't show: a disk or a hypervisor that says "synced" and lies; sectors that rot; modes and owners (everything
+is private from its first instant); file systems without a journal, where a rename can be seen half. A file system that
+is kinder than POSIX (ext4 and XFS order more) leaves the same states or fewer. What devpi-server acknowledges is its
+own: it syncs its database, but not the uploaded files, so an upload of the last seconds may be lost with the power.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import random
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from devpi_server.auth import verify_and_update_password_hash
+from devpi_server.fileutil import loads
+
+from sidecar.exits import Exit
+from sidecar.serverdir import Content, Serverdir, Storage
+from tests.chaos import disk, life, steps
+from tests.chaos.life import STORIES, Violation, Workshop, expect
+from tests.integration.container import Container, cleared_away
+
+pytestmark = pytest.mark.chaos
+
+STARTS = 6
+"""States of each life that are started for real."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """From this byte of the trace on, the world had been told that this is root's password."""
+
+    at: int
+    password: str
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One life with all its steps, and when the world was told what."""
+
+    root: Path
+    before: Path | None
+    trace: Path
+    told: list[Event]
+    asked: list[int]
+    """Bytes of the trace from which on a claim or a rotation was asked for."""
+    adopted: bool
+    """It began with a state that was not made here."""
+
+
+def record(workshop: Workshop, name: str) -> Recording:
+    """Live a life, and note how long the trace was at each answer."""
+    container, told = workshop.begin(name)
+    before = container.home / "before"
+    if container.serverdir.exists():
+        disk.write(disk.real(container.serverdir), before)
+    trace = container.home / "trace"
+    steps.watch(container, workshop.library, trace=trace)
+    events, asked = [], []
+    with cleared_away(container):
+        for act in STORIES[name]:
+            if act in ("claim", "rotate"):
+                asked.append(trace.stat().st_size)
+            password = told.password
+            life.ACTS[act](container, told)
+            if told.password != password:
+                assert told.password is not None
+                events.append(Event(trace.stat().st_size, told.password))
+    return Recording(container.serverdir, before if before.exists() else None, trace, events, asked, name == "adopted")
+
+
+@pytest.fixture(scope="module", params=sorted(STORIES))
+def recording(workshop: Workshop, request: pytest.FixtureRequest) -> Recording:
+    """A recorded life."""
+    return record(workshop, request.param)
+
+
+def of_the_serverdir(recording: Recording) -> Iterator[tuple[int, steps.Step]]:
+    """Its steps, and the byte of the trace where each ends."""
+    for end, step in steps.read(recording.trace):
+        if recording.root in (step.path, *step.path.parents):
+            yield end, step
+
+
+def test_the_recording_is_whole(recording: Recording) -> None:
+    """Nothing was written that was not seen: replayed, it is the real directory."""
+    replayed = disk.Disk(recording.root, recording.before)
+    for _, step in of_the_serverdir(recording):
+        replayed.apply(step)
+    got = replayed.after_power_cut("everything", random.Random(0))
+    want = disk.real(recording.root)
+    assert got.keys() == want.keys()
+    assert [name for name in want if got[name] != want[name]] == []
+
+
+def test_every_power_cut_leaves_a_whole_state_or_none(
+    recording: Recording, workshop: Workshop, seed: int, tmp_path: Path
+) -> None:
+    """After every step, in every variant: recovery understands what is there, and root's password is what was told."""
+    chance = random.Random(seed)
+    replayed = disk.Disk(recording.root, recording.before)
+    seen: set[str] = set()
+    states: list[tuple[str, dict[str, bytes | None], int]] = []
+    problems: list[str] = []
+    for number, (end, step) in enumerate(of_the_serverdir(recording)):
+        replayed.apply(step)
+        for variant in disk.VARIANTS:
+            found = replayed.after_power_cut(variant, chance)
+            name = f"{disk.digest(found)} {so_far(recording, end)}"
+            if name in seen:
+                continue
+            seen.add(name)
+            where = f"after step {number}, {step.process} {step.name}, {variant}"
+            path = tmp_path / f"{len(seen)}"
+            disk.write(found, path)
+            try:
+                look(path, recording, end)
+                states.append((where, found, end))
+            except Violation as violation:
+                problems.append(f"{where}: {violation}")
+    assert len(seen) > 100
+    assert not problems, f"{len(problems)} of {len(seen)} states, seed {seed}:\n" + "\n".join(problems)
+
+    for number, (where, found, end) in enumerate(chance.sample(states, STARTS)):
+        container = Container(tmp_path / f"start-{number}")
+        disk.write(found, container.serverdir)
+        told, asking = so_far(recording, end)
+        with cleared_away(container):
+            container.start().wait_ready()
+            assert container.login("root", "") == 401, where
+            state = container.status()["root_password"]["state"]
+            if told and not asking:
+                assert container.login("root", told[-1]) == 200, where
+            elif state == "claimable":
+                assert container.login("root", container.claim()) == 200, where
+            else:
+                assert asking or recording.adopted, (where, state)
+            assert container.stop() == 0
+
+
+def look(path: Path, recording: Recording, end: int) -> None:
+    """Raises Violation for a state that must not be there after a power cut at this byte of the trace."""
+    told, asking = so_far(recording, end)
+    serverdir = Serverdir(path, Storage("sqlite"))
+    try:
+        with open(serverdir.open()):  # noqa: PTH123 - a descriptor
+            serverdir.recover()
+            content = serverdir.examine()
+    except Exit as refusal:
+        raise Violation(f"it refuses to start: {refusal.reason}") from refusal
+    if content is Content.EMPTY:
+        expect(not told and recording.before is None, "it is empty, and was not before")
+        return
+    expect(content is Content.OURS or (recording.adopted and not told), "it holds a state without the marker")
+    record = serverdir.own / "root-password.json"
+    expect(record.exists() or (recording.adopted and not told), "nobody knows root's password")
+    if not record.exists():
+        return
+    known = json.loads(record.read_text())
+    root_hash = hash_of_root(path / ".sqlite")
+    if known["state"] == "claimable":
+        expect(asking or not told, "a password can be claimed, and one was told already")
+        expect(verified(known["password"], root_hash), "the claimable password is not root's")
+    else:
+        expect(told or asking, f"the password counts as {known['state']}, and nobody had asked for it")
+    if told and not asking:
+        expect(known["state"] == "claimed", f"a change of the password that had ended is {known['state']}")
+        expect(verified(told[-1], root_hash), "the password that was told is not root's")
+
+
+def so_far(recording: Recording, end: int) -> tuple[list[str], bool]:
+    """The passwords that the world had been told at this byte of the trace, and whether it had asked for another one."""
+    told = [event.password for event in recording.told if event.at <= end]
+    return told, sum(at <= end for at in recording.asked) > len(told)
+
+
+@functools.cache
+def verified(password: str, root_hash: str) -> bool:
+    """Whether it is the hash of the password."""
+    return bool(verify_and_update_password_hash(password, root_hash, None)[0])
+
+
+def hash_of_root(database: Path) -> str:
+    """root's password hash in devpi's database."""
+    connection = sqlite3.connect(database)
+    try:
+        (serial,) = connection.execute("SELECT serial FROM kv WHERE key = 'root/.config'").fetchone()
+        (data,) = connection.execute("SELECT data FROM changelog WHERE serial = ?", (serial,)).fetchone()
+    finally:
+        connection.close()
+    changes, _ = loads(data)
+    return str(changes["root/.config"][2]["pwhash"])
