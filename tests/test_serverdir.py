@@ -492,6 +492,22 @@ def test_recovering_nothing(tmp_path: Path) -> None:
         assert serverdir.tmp.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_kill_is_told_from_a_clean_stop(tmp_path: Path) -> None:
+    """By the folder for uploads, which a clean stop removes; leftovers beside devpi's files go, too."""
+    with opened(tmp_path) as serverdir:
+        serverdir.recover()
+        assert serverdir.after_kill is False
+    (tmp_path / ".tmp-.nodeinfo-0123").write_bytes(b"half")
+    with opened(tmp_path) as serverdir:
+        serverdir.recover()
+        assert serverdir.after_kill is True
+        assert names(tmp_path) == [".sidecar"]
+        serverdir.clear_up()
+    with opened(tmp_path) as serverdir:
+        serverdir.recover()
+        assert serverdir.after_kill is False
+
+
 def test_a_half_made_state_is_thrown_away(tmp_path: Path) -> None:
     """However whole it looks: without the intent nobody said that it is."""
     with opened(tmp_path) as serverdir:

@@ -1,4 +1,4 @@
-"""The power fails: what was not synced is lost, in whatever part and order, and still nothing is half and nobody let in.
+"""The power fails: what was not synced is lost, in any part and order, and still nothing is half and nobody let in.
 
 All steps of a life on the serverdir are recorded, SQLite's too, and replayed on a model of a disk (`disk.Disk`). After
 every step the power fails, in five ways. Each state that comes of it is looked at with the sidecar's own recovery, and
@@ -181,7 +181,7 @@ def look(path: Path, recording: Recording, end: int) -> None:
 
 
 def so_far(recording: Recording, end: int) -> tuple[list[str], bool]:
-    """The passwords that the world had been told at this byte of the trace, and whether it had asked for another one."""
+    """The passwords that the world had been told at this byte of the trace, and whether it had asked for one more."""
     told = [event.password for event in recording.told if event.at <= end]
     return told, sum(at <= end for at in recording.asked) > len(told)
 
