@@ -315,6 +315,7 @@ class Serverdir:
     def adopt(self) -> None:
         """Make a whole state of somebody else's making ours."""
         self._mark("adopted")
+        durable.fsync_dir(self.path)  # .sidecar itself: what is recorded in it from now on must last
 
     def _mark(self, origin: str) -> None:
         marker = {"version": 1, "origin": origin, "since": f"{now():%Y-%m-%dT%H:%M:%SZ}"}

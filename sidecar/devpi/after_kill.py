@@ -1,4 +1,4 @@
-"""What devpi-server leaves in its serverdir when it is killed, and does not clear away itself.
+"""What devpi-server leaves or loses in its serverdir when it is killed or the power fails, and does not mend itself.
 
 Every upload is written to a file of its own in `+files`, committed to the database, and then renamed. At its start
 devpi finishes the renames of the last transaction alone; what was never committed it leaves for ever.
@@ -43,6 +43,21 @@ def keep_nodeinfo_whole() -> None:
         durable.write_file(path, content)
 
     Config.write_nodeinfo = write  # type: ignore[method-assign]
+
+
+def mend_event_serial(serverdir: Path) -> None:
+    """Remove an `.event_serial` that holds no number: devpi-server, which replaces it without fsync, would not start.
+
+    Without it all events are handled again, which they may be.
+    """
+    path = serverdir / ".event_serial"
+    try:
+        int(path.read_bytes())
+    except FileNotFoundError:
+        pass
+    except ValueError:
+        log.warning("a power cut has emptied devpi-server's .event_serial: it handles all its events again")
+        durable.remove(path)
 
 
 def clear_uploads(xom: XOM) -> None:

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from devpi_server.config import hookimpl
@@ -15,6 +16,7 @@ from devpi_server.main import Fatal, _main
 from pyramid.interfaces import ISecurityPolicy, ITweens
 from pyramid.tweens import EXCVIEW
 
+from sidecar import durable
 from sidecar.devpi import after_kill
 from sidecar.devpi.channel import SidecarGone
 from sidecar.devpi.drain import Drainer
@@ -52,6 +54,7 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
     os.environ["TMPDIR"] = request.tmpdir  # uploads are spooled there: on a tmpfs they would count as memory
     tempfile.tempdir = None
     after_kill.keep_nodeinfo_whole()
+    after_kill.mend_event_serial(flags.serverdir)
     argv = [*flags.argv, "--secretfile", request.secretfile]
     if request.cheap_derivation and not flags.own_derivation:
         argv += CHEAP_DERIVATION
@@ -150,7 +153,10 @@ class SidecarPlugin:
                 root = self._xom.model.create_user("root", password=password)
             else:
                 root.modify(password=password)
-            return digest(root.get(credentials=True)["pwhash"])
+            root_hash = digest(root.get(credentials=True)["pwhash"])
+        # SQLite's commit is the removal of its journal, which it does not sync: after a power cut it would be undone
+        durable.fsync_dir(Path(self._xom.config.server_path))
+        return root_hash
 
     def _obey(self, drainer: Drainer) -> None:
         """The thread that does what the sidecar says while devpi-server serves."""

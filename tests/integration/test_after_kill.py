@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.integration.container import Container, call_devpi, login_token, make_index, request, upload
+from tests.integration.container import Container, call_devpi, login_token, make_index, request, upload, wait_for
 
 SUFFIX = f"-{'0a' * 32}-tmp"
 
@@ -44,3 +44,14 @@ def test_nothing_is_looked_for_after_a_clean_stop(container: Callable[..., Conta
     stray.write_bytes(b"")
     one.start().wait_ready()
     assert stray.exists()
+
+
+def test_an_event_serial_that_a_power_cut_emptied(container: Callable[..., Container]) -> None:
+    """devpi-server alone does not start with it; it is removed, and the events are handled again."""
+    one = container().start().wait_ready()
+    assert one.stop() == 0
+    serial = one.serverdir / ".event_serial"
+    serial.write_bytes(b"")
+    one.start().wait_ready()
+    assert "handles all its events again" in one.log
+    wait_for(lambda: int(serial.read_bytes()) == 1, "the events")
