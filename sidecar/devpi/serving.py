@@ -8,7 +8,6 @@ import sys
 import tempfile
 import threading
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from devpi_server.config import hookimpl
@@ -16,8 +15,7 @@ from devpi_server.main import Fatal, _main
 from pyramid.interfaces import ISecurityPolicy, ITweens
 from pyramid.tweens import EXCVIEW
 
-from sidecar import durable
-from sidecar.devpi import after_kill
+from sidecar.devpi import after_kill, durable_uploads
 from sidecar.devpi.channel import SidecarGone
 from sidecar.devpi.drain import Drainer
 from sidecar.devpi.flags import CHEAP_DERIVATION
@@ -54,6 +52,7 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
     os.environ["TMPDIR"] = request.tmpdir  # uploads are spooled there: on a tmpfs they would count as memory
     tempfile.tempdir = None
     after_kill.keep_nodeinfo_whole()
+    durable_uploads.sync_what_is_acknowledged()
     after_kill.mend_event_serial(flags.serverdir)
     argv = [*flags.argv, "--secretfile", request.secretfile]
     if request.cheap_derivation and not flags.own_derivation:
@@ -153,10 +152,7 @@ class SidecarPlugin:
                 root = self._xom.model.create_user("root", password=password)
             else:
                 root.modify(password=password)
-            root_hash = digest(root.get(credentials=True)["pwhash"])
-        # SQLite's commit is the removal of its journal, which it does not sync: after a power cut it would be undone
-        durable.fsync_dir(Path(self._xom.config.server_path))
-        return root_hash
+            return digest(root.get(credentials=True)["pwhash"])
 
     def _obey(self, drainer: Drainer) -> None:
         """The thread that does what the sidecar says while devpi-server serves."""

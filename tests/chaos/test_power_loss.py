@@ -2,18 +2,18 @@
 
 All steps of a life on the serverdir are recorded, SQLite's too, and replayed on a model of a disk (`disk.Disk`). After
 every step the power fails, in five ways. Each state that comes of it is looked at with the sidecar's own recovery, and
-root's password is held against what the world had been told by then; a sample is started for real.
+root's password and the uploads are held against what the world had been told by then; a sample is started for real.
 
 That the recording is whole is tested: replayed to its end, it gives the real directory, byte by byte.
 
 What it can't show: a disk or a hypervisor that says "synced" and lies; sectors that rot; modes and owners (everything
 is private from its first instant); file systems without a journal, where a rename can be seen half. A file system that
-is kinder than POSIX (ext4 and XFS order more) leaves the same states or fewer. What devpi-server acknowledges is its
-own: it syncs its database, but not the uploaded files, so an upload of the last seconds may be lost with the power.
+is kinder than POSIX (ext4 and XFS order more) leaves the same states or fewer.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import random
@@ -56,21 +56,25 @@ class Recording:
     told: list[Event]
     asked: list[int]
     """Bytes of the trace from which on a claim or a rotation was asked for."""
+    files: list[tuple[int, str, bytes]]
+    """Acknowledged uploads: from which byte of the trace on, the file's name, its content."""
     adopted: bool
     """It began with a state that was not made here."""
 
 
-def record(workshop: Workshop, name: str) -> Recording:
+def record(workshop: Workshop, life_name: str) -> Recording:
     """Live a life, and note how long the trace was at each answer."""
-    container, told = workshop.begin(name)
+    container, told = workshop.begin(life_name)
     before = container.home / "before"
     if container.serverdir.exists():
         disk.write(disk.real(container.serverdir), before)
     trace = container.home / "trace"
     steps.watch(container, workshop.library, trace=trace)
-    events, asked = [], []
+    events: list[Event] = []
+    asked: list[int] = []
+    files: list[tuple[int, str, bytes]] = []
     with cleared_away(container):
-        for act in STORIES[name]:
+        for act in STORIES[life_name]:
             if act in ("claim", "rotate"):
                 asked.append(trace.stat().st_size)
             password = told.password
@@ -78,7 +82,12 @@ def record(workshop: Workshop, name: str) -> Recording:
             if told.password != password:
                 assert told.password is not None
                 events.append(Event(trace.stat().st_size, told.password))
-    return Recording(container.serverdir, before if before.exists() else None, trace, events, asked, name == "adopted")
+            if act == "upload":
+                name, content = list(told.files.items())[-1]
+                files.append((trace.stat().st_size, f"{name}-1.0.tar.gz", content))
+    return Recording(
+        container.serverdir, before if before.exists() else None, trace, events, asked, files, life_name == "adopted"
+    )
 
 
 @pytest.fixture(scope="module", params=sorted(STORIES))
@@ -118,7 +127,7 @@ def test_every_power_cut_leaves_a_whole_state_or_none(
         replayed.apply(step)
         for variant in disk.VARIANTS:
             found = replayed.after_power_cut(variant, chance)
-            name = f"{disk.digest(found)} {so_far(recording, end)}"
+            name = f"{disk.digest(found)} {so_far(recording, end)} {sum(at <= end for at, _, _ in recording.files)}"
             if name in seen:
                 continue
             seen.add(name)
@@ -164,6 +173,7 @@ def look(path: Path, recording: Recording, end: int) -> None:
     if content is Content.EMPTY:
         expect(not told and recording.before is None, "it is empty, and was not before")
         return
+    uploads(path, [(name, content) for at, name, content in recording.files if at <= end])
     expect(content is Content.OURS or (recording.adopted and not told), "it holds a state without the marker")
     record = serverdir.own / "root-password.json"
     expect(record.exists() or (recording.adopted and not told), "nobody knows root's password")
@@ -181,6 +191,20 @@ def look(path: Path, recording: Recording, end: int) -> None:
         expect(verified(told[-1], root_hash), "the password that was told is not root's")
 
 
+def uploads(serverdir: Path, acknowledged: list[tuple[str, bytes]]) -> None:
+    """Every one is committed and there, under its name or, for the next start to finish, under the one before it."""
+    with contextlib.closing(sqlite3.connect(serverdir / ".sqlite")) as connection:
+        keys = [key for (key,) in connection.execute("SELECT key FROM kv WHERE keyname = 'STAGEFILE'")]
+    for name, content in acknowledged:
+        found = [serverdir / "+files" / key for key in keys if key.endswith(f"/{name}")]
+        expect(found, f"the acknowledged upload {name} is not in the database")
+        there = [found[0]] if found[0].exists() else list(found[0].parent.glob(f"{name}-*-tmp"))
+        expect(
+            [path.read_bytes() == content for path in there] == [True],
+            f"the acknowledged upload {name} is not there: {[path.stat().st_size for path in there]} bytes",
+        )
+
+
 def so_far(recording: Recording, end: int) -> tuple[list[str], bool]:
     """The passwords that the world had been told at this byte of the trace, and whether it had asked for one more."""
     told = [event.password for event in recording.told if event.at <= end]
@@ -195,11 +219,8 @@ def verified(password: str, root_hash: str) -> bool:
 
 def hash_of_root(database: Path) -> str:
     """root's password hash in devpi's database."""
-    connection = sqlite3.connect(database)
-    try:
+    with contextlib.closing(sqlite3.connect(database)) as connection:
         (serial,) = connection.execute("SELECT serial FROM kv WHERE key = 'root/.config'").fetchone()
         (data,) = connection.execute("SELECT data FROM changelog WHERE serial = ?", (serial,)).fetchone()
-    finally:
-        connection.close()
     changes, _ = loads(data)
     return str(changes["root/.config"][2]["pwhash"])
