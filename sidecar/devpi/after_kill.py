@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from devpi_server.config import Config
+from devpi_server.keyfs_types import RelPath
 
 from sidecar import durable
 
@@ -42,7 +43,7 @@ def keep_nodeinfo_whole() -> None:
                 return
         durable.write_file(path, content)
 
-    Config.write_nodeinfo = write  # type: ignore[method-assign]
+    Config.write_nodeinfo = write  # type: ignore[method-assign, assignment]
 
 
 def mend_event_serial(serverdir: Path) -> None:
@@ -83,7 +84,7 @@ def _is_committed(xom: XOM, unfinished: Path, target: Path, root: Path) -> bool:
     if target.exists():
         return False
     with xom.keyfs.read_transaction():
-        entry = xom.filestore.get_file_entry(str(target.relative_to(root)))
+        entry = xom.filestore.get_file_entry(RelPath(str(target.relative_to(root))))
         if entry is None or not (entry.last_modified and entry.hashes):
             return False
         with unfinished.open("rb") as file:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from devpi_server.filestore_fs import FSFactory
+from devpi_server.filestore_fs import DirtyFile, FSFactory
 from devpi_server.keyfs_sqlite import BaseStorage
 
 from sidecar import durable
@@ -18,7 +18,6 @@ from sidecar import durable
 if TYPE_CHECKING:
     from sqlite3 import Connection
 
-    from devpi_server.filestore_fs_base import IDirtyFile
     from devpi_server.interfaces import ContentOrFile
     from devpi_server.keyfs_types import FilePathInfo
 
@@ -27,13 +26,13 @@ def sync_what_is_acknowledged() -> None:
     """Have devpi sync each new file and its folders before the commit, and the commit itself, from now on."""
     make = FSFactory.from_content
 
-    def from_content(basedir: Path, file_path_info: FilePathInfo, content_or_file: ContentOrFile) -> IDirtyFile:
+    def from_content(basedir: Path, file_path_info: FilePathInfo, content_or_file: ContentOrFile) -> DirtyFile:
         folder = Path(basedir) / "+files" / Path(file_path_info.relpath).parent
         changed = [folder]
         while not changed[-1].exists():
             changed.append(changed[-1].parent)
-        file = make(basedir, file_path_info, content_or_file)
-        descriptor = os.open(file.os_path(), os.O_RDONLY | os.O_CLOEXEC)
+        file = cast(DirtyFile, make(basedir, file_path_info, content_or_file))
+        descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
         finally:
@@ -45,5 +44,5 @@ def sync_what_is_acknowledged() -> None:
     def pragmas(_storage: BaseStorage, connection: Connection) -> None:
         connection.execute("PRAGMA synchronous=EXTRA")
 
-    FSFactory.from_content = staticmethod(from_content)  # type: ignore[method-assign, assignment]
+    FSFactory.from_content = staticmethod(from_content)  # type: ignore[method-assign]
     BaseStorage._execute_conn_pragmas = pragmas  # type: ignore[method-assign]
