@@ -272,7 +272,7 @@ class Workshop:
                 finally:
                     timer.cancel()
             if container.running:  # the kill hit a process on its way out, or came too late
-                assert container.stop() == 0
+                container.stop()
             story = ("start", "stop")
 
 
@@ -286,8 +286,8 @@ def kill_now(container: Container, victim: str) -> None:
 
 def end(container: Container, met: BaseException) -> None:
     """Wait until the container, some process of which was killed, has ended as it should: by itself."""
-    if container.running and _phase(container) == "failed":  # the preparation of an import was killed, no more
-        assert container.stop() == 0
+    if container.running and _phase(container) == "failed":  # on its way out, or the import's preparation was killed
+        container.stop()
     try:
         container.wait_end(PROMPT)
     except Exception:
