@@ -44,5 +44,5 @@ def sync_what_is_acknowledged() -> None:
     def pragmas(_storage: BaseStorage, connection: Connection) -> None:
         connection.execute("PRAGMA synchronous=EXTRA")
 
-    FSFactory.from_content = staticmethod(from_content)  # type: ignore[method-assign]
+    FSFactory.from_content = staticmethod(from_content)  # type: ignore[method-assign, assignment]
     BaseStorage._execute_conn_pragmas = pragmas  # type: ignore[method-assign]

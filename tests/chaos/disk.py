@@ -151,8 +151,9 @@ class Disk:
 
     def _collect_mixed(self, folder: Folder, at: str, found: dict[str, bytes | None], chance: random.Random) -> None:
         names = dict(folder.synced)
-        for change in folder.waiting[: chance.randint(0, len(folder.waiting))]:
-            if change.twin is None or change.twin.folder is folder:
+        reached = folder.waiting[: chance.randint(0, len(folder.waiting))]
+        for change in reached:
+            if change.twin is None or change.twin in reached:  # a rename is there whole, or not at all
                 _name(names, change.name, change.node)
         for name, node in names.items():
             if isinstance(node, Folder):
