@@ -21,6 +21,9 @@ _LOOK_EVERY = 0.02
 _FIRST_REQUEST = 0.25
 """Seconds that a connection has to send its first request before it counts as idle."""
 
+_LOOP_PATIENCE = 1.0
+"""Seconds after the grace within which waitress' loop must have answered; else it is dead, or stuck."""
+
 
 class Drainer:
     """Knows all listeners of one waitress server. Everything that touches them runs in waitress' own loop."""
@@ -42,15 +45,19 @@ class Drainer:
     def drain(self, grace: float) -> int:
         """Close the listeners, and return when nothing is running any more, or after `grace` seconds.
 
-        Returns how many connections were busy to the end.
+        Returns how many connections were busy to the end; all that are open, where waitress' loop answers no more.
         """
         deadline = time.monotonic() + grace
-        self._in_the_loop(self._close_listeners)
-        while (busy := self._in_the_loop(self._close_idle)) and time.monotonic() < deadline:
-            time.sleep(_LOOK_EVERY)
+        try:
+            self._in_the_loop(self._close_listeners, deadline)
+            while (busy := self._in_the_loop(self._close_idle, deadline)) and time.monotonic() < deadline:
+                time.sleep(_LOOK_EVERY)
+        except OSError:  # TimeoutError is one
+            return sum(len(each.active_channels) for each in self._listeners)
         return busy
 
-    def _in_the_loop(self, action: Callable[[], int]) -> int:
+    def _in_the_loop(self, action: Callable[[], int], deadline: float) -> int:
+        """What `action` returns. Raises OSError where waitress' loop has ended, or is stuck."""
         done = threading.Event()
         result = [0]
 
@@ -58,8 +65,12 @@ class Drainer:
             result[0] = action()
             done.set()
 
-        self._listeners[0].trigger.pull_trigger(run)
-        done.wait()
+        trigger = self._listeners[0].trigger
+        if trigger._closed:  # its descriptor may be somebody else's by now
+            raise BrokenPipeError
+        trigger.pull_trigger(run)
+        if not done.wait(max(0.0, deadline - time.monotonic()) + _LOOP_PATIENCE):
+            raise TimeoutError
         return result[0]
 
     def _close_listeners(self) -> int:
@@ -69,6 +80,9 @@ class Drainer:
             while accepted != len(listener.active_channels) and len(listener._map) < listener.adj.connection_limit:
                 accepted = len(listener.active_channels)
                 listener.handle_accept()
+        # only now: a connection accepted after a close has that descriptor, and waitress, which may be about to read
+        # from the listener of that number, takes the connection that has nothing to read yet for a broken one
+        for listener in self._listeners:
             unix = listener.effective_host == "unix"
             wasyncore.dispatcher.close(listener)  # not its own close(): that ends the trigger we came through
             if unix:

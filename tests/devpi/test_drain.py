@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -21,6 +22,9 @@ PATIENCE = 20.0
 """Seconds after which what a test waits for counts as failed; also a grace that no test uses up."""
 BODY = b"0123456789abcdef" * 500_000
 """8 MB: more than the kernel's buffers and waitress' first buffer take."""
+
+LOOPBACK = f"127.{os.getpid() >> 16 & 127}.{os.getpid() >> 8 & 255}.{os.getpid() & 255 or 1}"
+"""An address of this process' own: a port that was closed here is not taken by the tests that run beside these."""
 
 Environ = dict[str, Any]
 
@@ -64,8 +68,9 @@ class Server:
     def stop(self) -> None:
         """End waitress' loop, whatever is connected."""
         self.go_on.set()
-        with suppress(OSError):  # the trigger may be closed by what it was pulled for, before this has pulled it
-            self.listeners[0].trigger.pull_trigger(lambda: wasyncore.close_all(self._map))
+        if self._thread.is_alive():
+            with suppress(OSError):  # the trigger may be closed by what it was pulled for, before this has pulled it
+                self.listeners[0].trigger.pull_trigger(lambda: wasyncore.close_all(self._map))
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
         self._server.task_dispatcher.shutdown()
@@ -133,7 +138,7 @@ def server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     with ExitStack() as stack:
 
         def make(**adjustments: Any) -> Server:
-            made = Server(**(adjustments or {"listen": "127.0.0.1:0"}))
+            made = Server(**(adjustments or {"listen": f"{LOOPBACK}:0"}))
             stack.callback(made.stop)
             return made
 
@@ -310,7 +315,7 @@ def test_who_waits_in_the_kernels_queue_gets_an_answer(server: Servers, connect:
 
 def test_a_crowd_in_the_kernels_queue_is_let_in_up_to_the_limit(server: Servers, connect: Clients) -> None:
     """Too many would end waitress in its select(): the others are turned away, what runs goes on."""
-    it = server(listen="127.0.0.1:0", connection_limit=12)
+    it = server(listen=f"{LOOPBACK}:0", connection_limit=12)
     running = connect(it)
     running.say("GET /wait")
     assert it.waiting.acquire(timeout=PATIENCE)
@@ -386,7 +391,7 @@ def test_a_unix_socket_is_removed(server: Servers, connect: Clients, tmp_path: P
 
 def test_several_listeners(server: Servers, connect: Clients) -> None:
     """All of them are closed, and what runs on each of them finishes."""
-    it = server(listen="127.0.0.1:0 127.0.0.1:0 127.0.0.1:0")
+    it = server(listen=" ".join([f"{LOOPBACK}:0"] * 3))
     assert len(set(it.drainer.addresses)) == 3
     clients = [connect(it, number) for number in range(3)]
     for client in clients:
@@ -398,6 +403,57 @@ def test_several_listeners(server: Servers, connect: Clients) -> None:
     it.go_on.set()
     assert [client.hear() for client in clients] == [b"hello"] * 3
     assert drained.result(PATIENCE) == 0
+
+
+def test_who_waits_at_several_listeners_is_let_in(
+    server: Servers, connect: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection gets no descriptor that waitress' loop, in its present round, takes for a listener's."""
+    monkeypatch.setattr("sidecar.devpi.drain._FIRST_REQUEST", PATIENCE)
+    it = server(listen=" ".join([f"{LOOPBACK}:0"] * 3))
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        assert go_on.wait(PATIENCE)
+
+    it.listeners[1].trigger.pull_trigger(hold)
+    assert held.wait(PATIENCE)
+    clients = [connect(it, number) for number in range(3)]
+    drained = it.drain()
+    deadline = time.monotonic() + PATIENCE
+    while not it.listeners[0].trigger.thunks:  # the next round sees three listeners, and is told to close them
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    go_on.set()
+    wait_until_closed(it)
+    for client in clients:
+        client.say("GET /")
+    assert [client.hear() for client in clients] == [b"hello"] * 3
+    for client in clients:
+        client.socket.close()
+    assert drained.result(PATIENCE) == 0
+
+
+def test_a_loop_that_is_stuck_is_not_waited_for(server: Servers, connect: Clients) -> None:
+    """Whatever holds waitress' loop up: the drain ends soon after the grace, and counts what is open."""
+    it = server(listen=" ".join([f"{LOOPBACK}:0"] * 2))
+    client = connect(it)
+    client.say("GET /")
+    assert client.hear() == b"hello"
+    it.listeners[1].trigger.pull_trigger(lambda: it.go_on.wait(PATIENCE))
+    before = time.monotonic()
+    assert it.drain(0.1).result(PATIENCE) == 1
+    assert 0.1 <= time.monotonic() - before < PATIENCE / 2
+
+
+def test_a_loop_that_has_ended_is_not_waited_for(server: Servers) -> None:
+    """waitress' loop is dead: the drain says so by ending at once."""
+    it = server()
+    it.stop()
+    before = time.monotonic()
+    assert it.drain().result(PATIENCE) == 0
+    assert time.monotonic() - before < PATIENCE / 2
 
 
 def test_addresses_are_those_that_were_bound(server: Servers) -> None:
