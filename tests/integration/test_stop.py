@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -31,53 +28,12 @@ from tests.integration.container import (
     make_index,
     request,
     upload,
-    upload_form,
     wait_for,
 )
+from tests.integration.transfers import downloading, refuses, uploading
 
 BIG = 24 * 2**20
 """Bytes of a file that fits in no socket's buffers."""
-
-
-@contextmanager
-def connected(url: str, receive_buffer: int | None = None) -> Iterator[socket.socket]:
-    """A connection to the server of `url`."""
-    parts = urlsplit(url)
-    with socket.socket() as client:
-        if receive_buffer is not None:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        client.settimeout(30)
-        client.connect((parts.hostname, parts.port))
-        yield client
-
-
-def refuses(url: str) -> bool:
-    """Whether nobody listens there any more."""
-    try:
-        with connected(url):
-            return False
-    except ConnectionRefusedError:
-        return True
-
-
-@contextmanager
-def downloading(link: str) -> Iterator[Callable[[], bytes]]:
-    """A slow download, begun and then left alone; calling it reads the rest, and gives all of the body."""
-    with connected(link, receive_buffer=32 * 1024) as client:
-        client.sendall(f"GET {urlsplit(link).path} HTTP/1.0\r\nHost: {urlsplit(link).netloc}\r\n\r\n".encode())
-        begin = client.recv(4096)
-        assert b" 200 " in begin.splitlines()[0], begin
-
-        def rest() -> bytes:
-            parts = [begin]
-            try:
-                while part := client.recv(1 << 20):
-                    parts.append(part)
-            except ConnectionResetError:
-                pass
-            return b"".join(parts).partition(b"\r\n\r\n")[2]
-
-        yield rest
 
 
 def with_big_file(c: Container) -> tuple[str, str]:
@@ -160,22 +116,13 @@ def test_transfers_finish(container: Callable[..., Container]) -> None:
     token, link = with_big_file(c)
     devpi = c.devpi
     content = os.urandom(4 * 2**20)
-    body, kind = upload_form("late", content)
-    with downloading(link) as rest, connected(devpi) as uploading:
-        auth = request_headers(token)
-        uploading.sendall(
-            f"POST /root/dev/ HTTP/1.0\r\nHost: x\r\nAccept: application/json\r\nContent-Type: {kind}\r\n"
-            f"Content-Length: {len(body)}\r\n{auth}\r\n".encode()
-            + body[:1_000_000]
-        )
+    with downloading(link) as rest, uploading(f"{devpi}/root/dev", token, "late", content, 1_000_000) as finish:
         os.kill(c.pid, signal.SIGTERM)
         wait_for(lambda: refuses(devpi), "the listener's end")
         assert c.running
         assert 503 == c.get("/readyz").status
 
-        uploading.sendall(body[1_000_000:])
-        answer = uploading.recv(4096)
-        assert b" 200 " in answer.splitlines()[0], answer
+        assert 200 == finish()
         assert c.running, "the download still runs"
         assert BIG == len(rest())
     assert 0 == c.wait_end()
@@ -184,11 +131,6 @@ def test_transfers_finish(container: Callable[..., Container]) -> None:
     (uploaded,) = call_devpi(f"{c.devpi}/root/dev/late", token=token).json["result"]["1.0"]["+links"]
     path = urlsplit(uploaded["href"]).path
     assert content == request(c.devpi + path).body
-
-
-def request_headers(token: str) -> str:
-    """The line that tells devpi-server who uploads."""
-    return f"X-Devpi-Auth: {base64.b64encode(f'root:{token}'.encode()).decode()}\r\n"
 
 
 def test_the_grace_ends(container: Callable[..., Container]) -> None:
