@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import posixpath
 import re
 from collections import Counter
@@ -47,8 +48,14 @@ def parse(raw: bytes, archive: str, member: str) -> dict[str, Any]:
     def constant(name: str) -> NoReturn:
         refuse(f"has the number {name}, which is no JSON")
 
+    def finite(digits: str) -> float:
+        number = float(digits)
+        if math.isinf(number):  # what devpi would answer with is no JSON
+            refuse(f"has the number {shown(digits)}, which is too large")
+        return number
+
     try:
-        data = json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=constant)
+        data = json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=constant, parse_float=finite)
         if re.search(rb"\\u[dD][89a-fA-F]", raw):  # lone surrogates, which devpi can't store
             json.dumps(data, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:

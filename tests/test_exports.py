@@ -332,6 +332,7 @@ def test_root_password(tmp_path: Path, change: Change, state: str) -> None:
         (b'{"a": NaN}', "NaN"),
         (b'{"a": -Infinity}', "Infinity"),
         (b'{"a": ' + b"9" * 5000 + b"}", "too long"),
+        (b'{"a": -1e999}', "'-1e999'"),
         (b"[" * 100_000, "deep"),
         (b'{"a": "\\ud800"}', "surrogate"),
         (b"[1]", "not an object"),
