@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.hostile import corpus
 from tests.integration import exported, private_mounts
 from tests.integration.container import Container
 
@@ -42,6 +43,16 @@ def put(name: str = "bad.tar.gz") -> Callable[[Path, Path], object]:
 def content(raw: bytes, name: str = "bad.tar.gz") -> Callable[[Path, Path], object]:
     """An archive of these bytes."""
     return lambda export, init_dir: (init_dir / name).write_bytes(raw)
+
+
+def tricks(name: str) -> bytes:
+    """An archive of the corpus."""
+    return corpus.TRICKS[name].raw()
+
+
+def raw_index(name: str) -> Callable[[Path, Path], object]:
+    """An archive with a `dataindex.json` of the corpus."""
+    return content(corpus.export(corpus.INDEXES[name][0]) + corpus.ZEROS, "bad.tar")
 
 
 def truncated(name: str, keep: float) -> Callable[[Path, Path], object]:
@@ -156,6 +167,11 @@ BAD = {
     "truncated gz": Bad(truncated("bad.tar.gz", 0.6), "is truncated"),
     "truncated bz2": Bad(truncated("bad.tar.bz2", 0.6), "is truncated", archive="bad.tar.bz2"),
     "truncated tar": Bad(truncated("bad.tar", 0.4), "is truncated", archive="bad.tar"),
+    "PAX path": Bad(content(tricks("PAX path"), "bad.tar"), "'..'", "../escaped", "bad.tar"),
+    "PAX sparse": Bad(content(tricks("PAX sparse"), "bad.tar"), "is a sparse file", "evil", "bad.tar"),
+    "chain of links": Bad(content(tricks("chain of symbolic links"), "bad.tar"), "symbolic link", "one", "bad.tar"),
+    "infinite number": Bad(raw_index("number infinite"), "too large", "dataindex.json", "bad.tar"),
+    "deep nesting": Bad(raw_index("100,000 brackets"), "nested too deeply", "dataindex.json", "bad.tar"),
     "empty file": Bad(content(b"", "bad.tar.bz2"), "is empty", archive="bad.tar.bz2"),
     "not an archive": Bad(content(b"<html>404 Not Found</html>" * 99), "is not a tar archive"),
     "dot dot": Bad(with_member("a/../../../escaped"), "'..'", "a/../../../escaped", "bad.tar"),
