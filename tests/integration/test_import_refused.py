@@ -168,7 +168,7 @@ BAD = {
     "truncated bz2": Bad(truncated("bad.tar.bz2", 0.6), "is truncated", archive="bad.tar.bz2"),
     "truncated tar": Bad(truncated("bad.tar", 0.4), "is truncated", archive="bad.tar"),
     "PAX path": Bad(content(tricks("PAX path"), "bad.tar"), "'..'", "../escaped", "bad.tar"),
-    "PAX sparse": Bad(content(tricks("PAX sparse"), "bad.tar"), "is a sparse file", "evil", "bad.tar"),
+    "PAX sparse": Bad(content(tricks("PAX sparse"), "bad.tar"), "is a sparse file", "extended", "bad.tar"),
     "chain of links": Bad(content(tricks("chain of symbolic links"), "bad.tar"), "symbolic link", "one", "bad.tar"),
     "infinite number": Bad(raw_index("number infinite"), "too large", "dataindex.json", "bad.tar"),
     "deep nesting": Bad(raw_index("100,000 brackets"), "nested too deeply", "dataindex.json", "bad.tar"),
