@@ -17,8 +17,8 @@ from devpi_server.normalized import normalize_name
 from sidecar import archives, exports, unpacking
 from sidecar.archives import ImportRefused
 from sidecar.devpi.messages import Import, Prepared, Progress
-from sidecar.devpi.preparation import digest, hash_of, is_hash_of_empty, is_of_the_disk
-from sidecar.devpi.staged_storage import Batches, without_fsync
+from sidecar.devpi.preparation import digest, hash_of, is_hash_of_empty
+from sidecar.devpi.staged_storage import Batches, disk_error, without_fsync
 from sidecar.lifecycle import ImportState
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class ObservedImporter(importexport.Importer):
         except (MemoryError, OSError):
             raise
         except (Exception, SystemExit) as error:
-            if is_of_the_disk(error):
+            if disk_error(error) is not None:
                 raise
             logging.getLogger("sidecar").exception("devpi's importer failed")
             self.refusal = self._refused(f"devpi's importer failed with {type(error).__name__}: {error}")

@@ -7,15 +7,16 @@ scratch folder are written to; both are thrown away unless the answer is `Prepar
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import logging
 import os
-import sqlite3
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidecar.archives import ImportRefused
+from sidecar.devpi import staged_storage
 from sidecar.devpi.messages import Import, Initialise, Prepared, PrepareFailed
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def prepare(
     """Make the state that `request` asks for, and bring it to disk."""
     target = Path(request.target)
     os.environ.pop("DEVPISERVER_NO_ROOT_PYPI", None)  # it has been read; at an import it would drop the export's index
+    staged_storage.without_patience()
     try:
         if isinstance(request, Initialise):
             answer = _initialise(request, flags, plugins)
@@ -48,13 +50,12 @@ def prepare(
         mend = "raise the memory limit, and start again"
         return PrepareFailed("there is not enough memory", mend, circumstances=True)
     except OSError as error:
-        what = error.strerror or type(error).__name__
-        return PrepareFailed(f"{what} while writing the new state", RESTART, circumstances=True)
+        return _of_the_disk(error)
     except SystemExit:
         return PrepareFailed("devpi-server refused, as it says in the log above", RESTART)
     except Exception as error:
-        if is_of_the_disk(error):
-            return PrepareFailed(f"{error} while writing the new state", RESTART, circumstances=True)
+        if (of_the_disk := staged_storage.disk_error(error)) is not None:
+            return _of_the_disk(of_the_disk)
         logging.getLogger("sidecar").exception("the preparation failed")
         return PrepareFailed(f"devpi-server failed with {type(error).__name__}", "see the traceback in the log")
     finally:
@@ -80,10 +81,12 @@ def _initialise(request: Initialise, flags: ServerFlags, plugins: PluginManager)
     return Prepared("none" if root_hash is None else "password", None if root_hash is None else digest(root_hash))
 
 
-def is_of_the_disk(error: BaseException) -> bool:
-    """Whether it is SQLite's for a disk that is full or fails."""
-    code = error.sqlite_errorcode & 0xFF if isinstance(error, sqlite3.OperationalError) else sqlite3.SQLITE_OK
-    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+def _of_the_disk(error: OSError) -> PrepareFailed:
+    """The volume refuses: another try may succeed."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    what = "the disk is full" if full else error.strerror or type(error).__name__
+    mend = "free space on the serverdir's volume, or enlarge it, and start again" if full else RESTART
+    return PrepareFailed(f"{what} while writing the new state", mend, circumstances=True)
 
 
 def hash_of(password: str) -> str:

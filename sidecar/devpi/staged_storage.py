@@ -2,25 +2,66 @@
 
 from __future__ import annotations
 
+import errno
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sqlite3 import Connection
-
     from devpi_server.keyfs import KeyFS, Transaction
 
 PROJECTS_AT_ONCE = 50
 """Projects in one transaction. devpi rewrites the set of an index' project names in every transaction that adds one,
 which makes its import quadratic; and every transaction costs a commit."""
 
+_OF_THE_DISK = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_IOERR: errno.EIO,
+    sqlite3.SQLITE_READONLY: errno.EROFS,
+    sqlite3.SQLITE_CANTOPEN: errno.EIO,
+}
+
+
+def disk_error(error: BaseException) -> OSError | None:
+    """What SQLite's error for a disk that is full or fails would be as the system's own; None for any other error."""
+    if not isinstance(error, sqlite3.OperationalError) or not hasattr(error, "sqlite_errorcode"):
+        return None
+    number = _OF_THE_DISK.get(error.sqlite_errorcode & 0xFF)
+    return None if number is None else OSError(number, str(error))
+
+
+class _Impatient(sqlite3.Connection):
+    """A connection whose errors of the disk aren't taken for a busy database."""
+
+    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:  # noqa: ANN401 - as sqlite3's own
+        """As sqlite3's own. Raises OSError where the disk is full or fails."""
+        try:
+            return super().execute(sql, *parameters)
+        except sqlite3.OperationalError as error:
+            if (of_the_disk := disk_error(error)) is not None:
+                raise of_the_disk from error
+            raise
+
+
+def without_patience() -> None:
+    """Have devpi's SQLite storage give up at once, in this process, where the disk is full or fails.
+
+    devpi takes every error at the begin of a transaction for a lock that somebody holds, and tries again for 30 s.
+    """
+    from devpi_server.keyfs_sqlite import BaseStorage
+
+    def connect(_storage: BaseStorage, uri: str) -> sqlite3.Connection:
+        return sqlite3.connect(uri, timeout=60, isolation_level=None, uri=True, factory=_Impatient)
+
+    BaseStorage._get_sqlconn_uri_kw = connect  # type: ignore[method-assign]
+
 
 def without_fsync() -> None:
     """Have devpi's SQLite storage not wait for the disk, in this process, from now on."""
     from devpi_server.keyfs_sqlite import BaseStorage
 
-    def pragmas(_storage: BaseStorage, connection: Connection) -> None:
+    def pragmas(_storage: BaseStorage, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA synchronous=OFF")
 
     BaseStorage._execute_conn_pragmas = pragmas  # type: ignore[method-assign]
