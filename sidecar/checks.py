@@ -219,9 +219,11 @@ class ReplicationJudge:
         if behind <= 0:
             self._in_sync_at = now
             return Verdict(PASS, value=0, unit="serials")
-        tolerated = self._in_sync_at is not None and now - self._in_sync_at < self.TOLERANCE
+        in_sync = _age(self._in_sync_at, now)
+        tolerated = in_sync is not None and in_sync < self.TOLERANCE
         return Verdict(WARN if tolerated else FAIL, f"{behind} serials behind the primary", behind, "serials")
 
 
 def _age(at: float | None, now: float) -> float | None:
-    return None if at is None else now - at
+    """Seconds since `at`. One that lies ahead counts as old: the clock was set back, and no age can be trusted."""
+    return None if at is None else abs(now - at)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from sidecar import durable
 from sidecar.lifecycle import Archive, Count, ImportFailure, ImportState, ImportStatus, now
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _COUNTS = ("users", "indexes", "projects", "files", "bytes", "extracted")
 _TIMES = ("started", "finished")
@@ -22,9 +23,11 @@ _TIMES = ("started", "finished")
 class Tracker:
     """Follows one import; the rate and the time left are those of loading, which is most of it."""
 
-    def __init__(self, status: ImportStatus) -> None:
+    def __init__(self, status: ImportStatus, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` gives seconds that never go back."""
         self.status = status
-        self._loading_since: datetime | None = None
+        self._clock = clock
+        self._loading_since: float | None = None
 
     def advance(
         self,
@@ -44,10 +47,10 @@ class Tracker:
         for name, (done, total) in (counts or {}).items():
             changes[name] = Count(done, total)
         if state is ImportState.LOADING and self._loading_since is None:
-            self._loading_since = now()
+            self._loading_since = self._clock()
         self.status = replace(self.status, **changes)
         if self._loading_since is not None and (files := self.status.files).done:
-            rate = files.done / max((now() - self._loading_since).total_seconds(), 0.001)
+            rate = files.done / max(self._clock() - self._loading_since, 0.001)
             eta = (files.total - files.done) / rate
             self.status = replace(self.status, rate=round(rate, 2), eta_seconds=round(eta, 1))
         return self.status

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,7 @@ class _Follower:
     def __init__(self, tracker: imports.Tracker, lifecycle: Lifecycle) -> None:
         self._tracker = tracker
         self._lifecycle = lifecycle
-        self._logged = now()
+        self._logged = time.monotonic()
 
     def follow(self, report: Progress) -> None:
         status = self._tracker.advance(
@@ -163,8 +164,8 @@ class _Follower:
         )
         before = self._lifecycle.snapshot.imported.state
         self._lifecycle.update(imported=status)
-        if status.state is not before or (now() - self._logged).total_seconds() >= _LOG_EVERY:
-            self._logged = now()
+        if status.state is not before or time.monotonic() - self._logged >= _LOG_EVERY:
+            self._logged = time.monotonic()
             log.info(
                 "import: %s, %d of %d files, %d of %d projects",
                 status.state,

@@ -21,13 +21,16 @@ START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 class Clock:
-    """Stands in for `now` in `sidecar.imports`."""
+    """Stands in for `now` in `sidecar.imports`, and for the monotonic clock of a `Tracker`."""
 
     def __init__(self) -> None:
         self.at = START
 
     def __call__(self) -> datetime:
         return self.at
+
+    def monotonic(self) -> float:
+        return (self.at - START).total_seconds()
 
     def advance(self, seconds: float) -> None:
         self.at += timedelta(seconds=seconds)
@@ -53,7 +56,7 @@ def report(tracker: Tracker, state: ImportState, current: str | None = None, **f
 
 def test_reports_are_taken_in(clock: Clock) -> None:
     """What a report mentions replaces what was known, the rest stays."""
-    tracker = Tracker(ImportStatus(ImportState.PENDING, started=START))
+    tracker = Tracker(ImportStatus(ImportState.PENDING, started=START), clock=clock.monotonic)
     report(
         tracker,
         ImportState.EXTRACTING,
@@ -77,7 +80,7 @@ def test_reports_are_taken_in(clock: Clock) -> None:
 
 def test_rate_and_time_left_are_those_of_loading(clock: Clock) -> None:
     """The hour of extracting before it doesn't count."""
-    tracker = Tracker(ImportStatus())
+    tracker = Tracker(ImportStatus(), clock=clock.monotonic)
     report(tracker, ImportState.EXTRACTING, extracted=(1, 2))
     clock.advance(3600)
     status = report(tracker, ImportState.LOADING, files=(0, 100))
@@ -92,28 +95,26 @@ def test_rate_and_time_left_are_those_of_loading(clock: Clock) -> None:
 
 def test_no_time_at_all_is_no_division_by_zero(clock: Clock) -> None:
     """Two reports within a clock's tick."""
-    tracker = Tracker(ImportStatus())
+    tracker = Tracker(ImportStatus(), clock=clock.monotonic)
     status = report(tracker, ImportState.LOADING, files=(5, 10))
     assert status.rate == 5000
     assert status.eta_seconds == 0.0
 
 
-def test_a_clock_that_is_set_back_makes_no_negative_rate(clock: Clock) -> None:
+def test_a_clock_that_is_set_back_changes_no_rate(clock: Clock) -> None:
     """NTP may do that to a container at any time."""
-    tracker = Tracker(ImportStatus())
-    report(tracker, ImportState.LOADING, files=(1, 10))
+    seconds = iter((0.0, 2.0))
+    tracker = Tracker(ImportStatus(), clock=lambda: next(seconds))
+    report(tracker, ImportState.LOADING)
     clock.advance(-100)
     status = report(tracker, ImportState.LOADING, files=(5, 10))
-    assert status.rate is not None
-    assert status.rate > 0
-    assert status.eta_seconds is not None
-    assert status.eta_seconds >= 0
+    assert (status.rate, status.eta_seconds) == (2.5, 2.0)
 
 
 @pytest.mark.parametrize("error", [None, ImportFailure("truncated", "copy it again", "a.bz2", "alice/dev")])
 def test_the_end_keeps_what_was_reached(clock: Clock, error: ImportFailure | None) -> None:
     """When, why, and with the last counts and rate; nothing is left to wait for."""
-    tracker = Tracker(ImportStatus(started=START))
+    tracker = Tracker(ImportStatus(started=START), clock=clock.monotonic)
     report(tracker, ImportState.LOADING, files=(0, 4))
     clock.advance(2)
     report(tracker, ImportState.LOADING, files=(4, 8))
