@@ -139,7 +139,11 @@ async def _listening(
             "free the port, or set SIDECAR_HOST and SIDECAR_PORT",
         ) from error
     try:
-        runtime.write_state(host, server.port, tls=tls is not None)
+        try:
+            runtime.write_state(host, server.port, tls=tls is not None)
+        except OSError as error:
+            reason = f"the runtime directory can't be written to: {error.strerror}"
+            raise Exit(ExitCode.NOT_WRITABLE, reason, "make room there, or set SIDECAR_RUNTIME_DIR") from error
         log.info("the sidecar listens on %s:%d%s", host, server.port, "" if tls is None else ", with TLS")
         yield
     finally:
