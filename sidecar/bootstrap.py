@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from sidecar.credentials import AdminToken
@@ -29,6 +30,7 @@ __all__ = [
     "NothingToClaim",
     "PasswordSetter",
     "SetFailed",
+    "Superseded",
 ]
 
 T = TypeVar("T")
@@ -64,6 +66,11 @@ class Expired(Exception):
     at: datetime
 
 
+@dataclass(eq=False)
+class Superseded(Exception):
+    """root's password was changed in another way, so the generated one is worthless: only rotating helps."""
+
+
 @dataclass(frozen=True, slots=True)
 class BootstrapStatus:
     """What `GET /bootstrap` tells; never the password."""
@@ -78,9 +85,13 @@ class BootstrapStatus:
 class Bootstrap:
     """The one that may claim, rotate and expire root's password. Lives on the event loop."""
 
-    def __init__(self, lifecycle: Lifecycle, claim_ttl: float | None) -> None:
-        """`claim_ttl`: seconds that an unclaimed password lasts; None: for ever."""
+    def __init__(
+        self, lifecycle: Lifecycle, claim_ttl: float | None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`claim_ttl`: seconds that an unclaimed password lasts; None: for ever. `clock`: seconds that never go back."""
         self._lifecycle = lifecycle
+        self._clock = clock
+        self._attached = now(), clock()
         self._token: AdminToken | None = None
         self._ttl = claim_ttl
         self._record: RootPasswordFile | None = None
@@ -100,6 +111,8 @@ class Bootstrap:
     def attach(self, record: RootPasswordFile, secret: LoginSecret | None) -> None:
         """The serverdir is there. `record` is loaded; `secret` None: the operator's own --secretfile."""
         self._record, self._secret = record, secret
+        # a password of the future was generated before the clock was set back: its time begins anew
+        self._attached = max(now(), record.generated or now()), self._clock()
         self._publish()
 
     def devpi_runs(self, setter: PasswordSetter | None, role: str) -> None:
@@ -116,7 +129,7 @@ class Bootstrap:
         """What there is to claim, from memory."""
         if self._record is None:
             return BootstrapStatus(RootPassword.UNKNOWN)
-        told = self._record.status(self._ttl, now())
+        told = self._record.status(self._ttl, self._at())
         return BootstrapStatus(
             told.state,
             self._record.generated,
@@ -128,7 +141,7 @@ class Bootstrap:
     async def claim(self, address: str) -> str:
         """The generated password, once; the caller is at `address`.
 
-        Raises `NotYet`, `NothingToClaim`, `AlreadyClaimed`, `Expired`.
+        Raises `NotYet`, `NothingToClaim`, `AlreadyClaimed`, `Expired`, `Superseded`.
         """
         if self._rotation_runs:
             raise NotYet("root's password is being changed", 2)
@@ -146,7 +159,7 @@ class Bootstrap:
     async def expire_if_due(self) -> None:
         """Throw an unclaimed password away when its time has come. Call it at every tick: it never queues."""
         record = self._record
-        if record is None or (expires := record.expires(self._ttl)) is None or now() < expires:
+        if record is None or (expires := record.expires(self._ttl)) is None or self._at() < expires:
             return
         if self._lock.locked():
             return  # for a rotation that waits for devpi; a tick that comes late would look like a dead sidecar
@@ -181,7 +194,7 @@ class Bootstrap:
         """Tell the rest of the sidecar, if anything changed."""
         if self._record is None:
             return
-        told = self._record.status(self._ttl, now())
+        told = self._record.status(self._ttl, self._at())
         if told != self._lifecycle.snapshot.root_password:
             self._lifecycle.update(root_password=told)
 
@@ -191,7 +204,7 @@ class Bootstrap:
             raise NotYet("not initialised yet", 2)
         if record.rotating:
             raise NotYet("a change of root's password did not come to its end: rotate again", 10)
-        at = now()
+        at = self._at()
         told = record.status(self._ttl, at)
         if told.state is RootPassword.CLAIMED and told.changed:
             raise AlreadyClaimed(told.changed, told.claimed_from)
@@ -200,12 +213,29 @@ class Bootstrap:
             raise Expired(told.changed)
         if told.state is not RootPassword.CLAIMABLE:
             raise NothingToClaim(_NOTHING[told.state])
+        await self._still_holds(record)
         try:
-            password = await asyncio.to_thread(record.claim, address, at, self._ttl)
+            password = await asyncio.to_thread(record.claim, address, now(), None)
         except OSError as error:
             raise not_recorded("the claim", error) from error
         log.info("root's password was claimed from %s", address)
         return password
+
+    async def _still_holds(self, record: RootPasswordFile) -> None:
+        """Return if the recorded password is still root's. Raises `Superseded`, and `NotYet` where nobody knows."""
+        if self._setter is None:
+            raise NotYet("devpi-server does not run yet", 2)
+        holds = await self._setter.is_root_password(record.unclaimed or "")
+        if holds is None:
+            raise NotYet("devpi-server does not say whether the password is still root's: see /readyz", 5)
+        if not holds:
+            log.warning("root's password was changed in another way, so the generated one can't be claimed")
+            raise Superseded
+
+    def _at(self) -> datetime:
+        """The time by which a password expires: that of the start, and what has gone by since, however clocks jump."""
+        wall, began = self._attached
+        return wall + timedelta(seconds=self._clock() - began)
 
     async def _expire(self, record: RootPasswordFile) -> None:
         at = now()

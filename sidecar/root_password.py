@@ -107,6 +107,11 @@ class RootPasswordFile:
         return self._record.generated
 
     @property
+    def unclaimed(self) -> str | None:
+        """The password that may be claimed; None: there is none."""
+        return self._record.password if self._record.state is RootPassword.CLAIMABLE else None
+
+    @property
     def rotating(self) -> bool:
         """Whether a rotation has begun and neither finished nor been abandoned."""
         return self._record.state == "rotating"

@@ -44,6 +44,9 @@ class PasswordSetter(Protocol):
         Answers within a finite time. Raises `SetFailed`.
         """
 
+    async def is_root_password(self, password: str) -> bool | None:
+        """Whether it is root's password now; None: that can't be seen. Answers within a finite time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rotation:

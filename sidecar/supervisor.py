@@ -20,7 +20,7 @@ from sidecar import durable, imports
 from sidecar.bootstrap import Bootstrap
 from sidecar.credentials import AdminToken, CredentialsDamaged, CredentialsError, secure_directory
 from sidecar.devpi import quiet
-from sidecar.devpi.child import Child, ChildEnded
+from sidecar.devpi.child import Child, ChildEnded, SetFailed
 from sidecar.devpi.client import DevpiClient
 from sidecar.devpi.messages import (
     CannotListen,
@@ -343,11 +343,20 @@ class _Setter:
     async def set_root_password(self, password: str, login_secret: bytes | None) -> None:
         """See `bootstrap.PasswordSetter`."""
         if login_secret is not None:
-            await asyncio.to_thread(durable.write_file, self.runtime.path / "login-secret", login_secret, sync=False)
+            place = self.runtime.path / "login-secret"
+            try:
+                await asyncio.to_thread(durable.write_file, place, login_secret, sync=False)
+            except OSError as error:  # devpi has not heard of anything yet
+                reason = f"the runtime directory refuses the new login secret: {error.strerror}"
+                raise SetFailed(reason, maybe_done=False) from error
         root_hash = await self.child.set_root_password(password, secretfile_changed=login_secret is not None)
         self.health.set_root_password(False, self.settings.credentials.allow_empty_root)
         if root_hash is not None:
             await self.keep_root_hash(root_hash)
+
+    async def is_root_password(self, password: str) -> bool | None:
+        """See `bootstrap.PasswordSetter`."""
+        return await self.child.is_root_password(password)
 
     async def keep_root_hash(self, root_hash: str) -> None:
         """Remember that this hash is not the empty password's, so that the next start need not find out."""

@@ -23,6 +23,7 @@ from sidecar.bootstrap import (
     NothingToClaim,
     NotYet,
     SetFailed,
+    Superseded,
 )
 from sidecar.credentials import AdminToken
 from sidecar.lifecycle import Lifecycle, RootPassword, now
@@ -39,6 +40,7 @@ class Devpi:
         self.password = SECRET
         self.login_secret: bytes | None = None
         self.fails: Exception | None = None
+        self.silent = False
         self.on_disk_when_asked = b""
         self.path: Path | None = None
         self.asked = asyncio.Event()
@@ -54,6 +56,9 @@ class Devpi:
             raise self.fails
         self.password, self.login_secret = password, login_secret
 
+    async def is_root_password(self, password: str) -> bool | None:
+        return None if self.silent else password == self.password
+
 
 class World:
     """A container whose serverdir is promoted and whose devpi-server runs."""
@@ -64,7 +69,8 @@ class World:
         self.record.write_generated(SECRET, generated)
         self.secret = LoginSecret.load_or_generate(directory, directory)
         self.lifecycle = Lifecycle()
-        self.bootstrap = Bootstrap(self.lifecycle, ttl)
+        self.uptime = 0.0
+        self.bootstrap = Bootstrap(self.lifecycle, ttl, clock=lambda: self.uptime)
         self.bootstrap.set_token(AdminToken("given-token-0123456789"))
         self.bootstrap.attach(self.record, self.secret)
         self.devpi = Devpi()
@@ -305,6 +311,51 @@ async def test_a_failure_that_nobody_hears_of(world: World) -> None:
     await world.bootstrap.settle()
     assert complaints == []
     assert await world.bootstrap.claim("10.0.0.2") == SECRET
+
+
+async def test_a_password_that_was_changed_in_another_way_is_not_told(world: World) -> None:
+    """The claim says so instead of telling a password that is not root's; rotating helps."""
+    world.devpi.password = "set with devpi-passwd"
+    with pytest.raises(Superseded):
+        await world.bootstrap.claim("10.0.0.1")
+    assert world.on_disk().status(None, now()).claimed_from is None
+    assert await world.bootstrap.rotate("10.0.0.1") == world.devpi.password
+
+
+async def test_a_devpi_that_does_not_say_whose_the_password_is(world: World) -> None:
+    """Nothing is told and nothing is lost; as soon as it answers, the claim goes through."""
+    world.devpi.silent = True
+    with pytest.raises(NotYet):
+        await world.bootstrap.claim("10.0.0.1")
+    world.devpi.silent = False
+    world.bootstrap.devpi_runs(None, "standalone")
+    with pytest.raises(NotYet):
+        await world.bootstrap.claim("10.0.0.1")
+    world.bootstrap.devpi_runs(world.devpi, "standalone")
+    assert await world.bootstrap.claim("10.0.0.1") == SECRET
+
+
+@pytest.mark.parametrize("jump", [timedelta(days=1), timedelta(days=-1)], ids=["forwards", "backwards"])
+async def test_a_clock_that_jumps_changes_no_expiry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: timedelta
+) -> None:
+    """While it runs, the time to live is counted by a clock that doesn't jump."""
+    world = World(tmp_path, ttl=60)
+    monkeypatch.setattr("sidecar.bootstrap.now", lambda: now() + jump)
+    await world.bootstrap.expire_if_due()
+    assert world.bootstrap.status().state is RootPassword.CLAIMABLE
+    world.uptime = 61
+    await world.bootstrap.expire_if_due()
+    assert world.on_disk().status(None, now()).state is RootPassword.EXPIRED
+
+
+async def test_a_password_of_the_future_lives_no_longer_than_another(tmp_path: Path) -> None:
+    """Generated while the clock was wrong, it expires a time to live after the next start."""
+    world = World(tmp_path, ttl=60, generated=now() + timedelta(days=10000))
+    world.uptime = 59
+    assert world.bootstrap.status().state is RootPassword.CLAIMABLE
+    world.uptime = 61
+    assert world.bootstrap.status().state is RootPassword.EXPIRED
 
 
 async def test_a_full_disk_is_no_claim(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

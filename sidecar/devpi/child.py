@@ -8,13 +8,15 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from typing import TypeVar, overload
+from typing import TypeVar, cast, overload
 
 from sidecar.devpi.messages import (
     PACKET_BYTES,
+    CheckRootPassword,
     HoldLock,
     Message,
     Progress,
+    RootPasswordChecked,
     RootPasswordSet,
     SetRootPassword,
     decode,
@@ -28,6 +30,8 @@ C = TypeVar("C", bound=Message)
 
 SET_PASSWORD_TIMEOUT = 60.0
 """Seconds to wait for devpi-server's answer: its write transactions may queue behind an upload."""
+CHECK_PASSWORD_TIMEOUT = 10.0
+"""Seconds to wait for its answer where nothing is written: it takes a quarter of one."""
 
 
 class SetFailed(Exception):
@@ -56,7 +60,7 @@ class Child:
         self._socket = spawned.socket
         self._socket.setblocking(False)
         self._exited: asyncio.Future[int] | None = None
-        self._answer: asyncio.Future[RootPasswordSet] | None = None
+        self._answer: asyncio.Future[RootPasswordSet | RootPasswordChecked] | None = None
         self._asked = 0
         self._fell_silent = False
         self._heard: asyncio.Queue[Message | None] = asyncio.Queue()
@@ -105,7 +109,7 @@ class Child:
             match decode(packet):
                 case Progress() as progress:
                     self.on_progress(progress)
-                case RootPasswordSet() as answer:
+                case RootPasswordSet() | RootPasswordChecked() as answer:
                     if answer.number == self._asked and self._answer is not None and not self._answer.done():
                         self._answer.set_result(answer)
                 case message:
@@ -134,18 +138,33 @@ class Child:
 
     async def set_root_password(self, password: str, *, secretfile_changed: bool) -> str | None:
         """Change root's password in the running devpi-server; the digest of its new hash. Raises SetFailed."""
-        if self._fell_silent:
-            raise SetFailed("devpi-server has ended", maybe_done=False)
-        self._answer = asyncio.get_running_loop().create_future()
-        self._asked += 1
-        await self.send(SetRootPassword(self._asked, password, secretfile_changed))
-        try:
-            answer = await asyncio.wait_for(self._answer, SET_PASSWORD_TIMEOUT)
-        except TimeoutError as error:
-            raise SetFailed(f"no answer from devpi-server for {SET_PASSWORD_TIMEOUT:.0f} s", maybe_done=True) from error
+        request = SetRootPassword(self._asked + 1, password, secretfile_changed)
+        answer = cast(RootPasswordSet, await self._ask(request, SET_PASSWORD_TIMEOUT))
         if answer.error is not None:
             raise SetFailed(answer.error, maybe_done=answer.maybe_done)
         return answer.root_hash
+
+    async def is_root_password(self, password: str) -> bool | None:
+        """Whether this is root's password in the running devpi-server; None: that can't be seen now."""
+        request = CheckRootPassword(self._asked + 1, password)
+        try:
+            return cast(RootPasswordChecked, await self._ask(request, CHECK_PASSWORD_TIMEOUT)).holds
+        except SetFailed:
+            return None
+
+    async def _ask(
+        self, request: SetRootPassword | CheckRootPassword, patience: float
+    ) -> RootPasswordSet | RootPasswordChecked:
+        """The answer to one request about root's password; one at a time. Raises SetFailed."""
+        if self._fell_silent:
+            raise SetFailed("devpi-server has ended", maybe_done=False)
+        self._answer = asyncio.get_running_loop().create_future()
+        self._asked = request.number
+        await self.send(request)
+        try:
+            return await asyncio.wait_for(self._answer, patience)
+        except TimeoutError as error:
+            raise SetFailed(f"no answer from devpi-server for {patience:.0f} s", maybe_done=True) from error
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the child and all processes of its group; nothing if it has ended."""

@@ -100,6 +100,15 @@ class Drain(Message):
     """Seconds."""
 
 
+@dataclass(frozen=True)
+class CheckRootPassword(Message):
+    """Say whether this is root's password in the running devpi-server. Answered with `RootPasswordChecked`."""
+
+    number: int
+    """Of this request, as in `SetRootPassword`."""
+    password: str = field(repr=False)
+
+
 # --- the child says -----------------------------------------------------------------------------------------------
 
 
@@ -196,6 +205,15 @@ class RootPasswordSet(Message):
     maybe_done: bool = False
     """There was an error after the change may have been committed."""
     root_hash: str | None = None
+
+
+@dataclass(frozen=True)
+class RootPasswordChecked(Message):
+    """The answer to `CheckRootPassword`."""
+
+    number: int
+    holds: bool | None
+    """None: it can't be seen, devpi's database fails."""
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,12 @@ def hash_of(password: str) -> str:
 
 
 def is_hash_of_empty(pwhash: str, pwsalt: str | None) -> bool:
-    """Whether the empty password matches the hash; a hash that devpi can't read matches none.
+    """Whether the empty password matches the hash."""
+    return is_hash_of("", pwhash, pwsalt)
+
+
+def is_hash_of(password: str, pwhash: str, pwsalt: str | None) -> bool:
+    """Whether the password matches the hash; a hash that devpi can't read matches none.
 
     An imported hash may ask for any amount of memory; one that wants more than `_HASH_MEMORY_KIB` is not tried.
     """
@@ -111,7 +116,7 @@ def is_hash_of_empty(pwhash: str, pwsalt: str | None) -> bool:
     except InvalidHashError:
         return False
     try:
-        return bool(verify_and_update_password_hash("", pwhash, pwsalt)[0])
+        return bool(verify_and_update_password_hash(password, pwhash, pwsalt)[0])
     except (ValueError, TypeError):
         return False
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from devpi_server.config import hookimpl
+from devpi_server.log import threadlog
 from devpi_server.main import Fatal, _main
 from pyramid.interfaces import ISecurityPolicy, ITweens
 from pyramid.tweens import EXCVIEW
@@ -21,14 +22,16 @@ from sidecar.devpi.drain import Drainer
 from sidecar.devpi.flags import CHEAP_DERIVATION
 from sidecar.devpi.messages import (
     CannotListen,
+    CheckRootPassword,
     Drain,
     Drained,
     Listening,
+    RootPasswordChecked,
     RootPasswordSet,
     Serve,
     SetRootPassword,
 )
-from sidecar.devpi.preparation import digest, is_hash_of_empty
+from sidecar.devpi.preparation import digest, is_hash_of, is_hash_of_empty
 from sidecar.devpi.quiet import QuietLooks, WsgiApp
 from sidecar.exits import ExitCode
 
@@ -133,16 +136,20 @@ class SidecarPlugin:
         """The state of root's password, and the digest of its hash where it is known not to be the empty one's."""
         if self._xom.is_replica():
             return "unknown", None
+        pwhash, pwsalt = self._root_hash()
+        if pwhash is None:
+            return "absent", None
+        name = digest(pwhash)
+        if name != self._request.known_root_hash and is_hash_of_empty(pwhash, pwsalt):
+            return "empty", None
+        return "set", name
+
+    def _root_hash(self) -> tuple[str | None, str | None]:
+        """The hash of root's password, None where there is none, and its salt, if it has an old one."""
         with self._xom.keyfs.read_transaction():
             root = self._xom.model.get_user("root")
             config = root.get(credentials=True) if root is not None else {}
-        pwhash = config.get("pwhash")
-        if not pwhash:
-            return "absent", None
-        name = digest(pwhash)
-        if name != self._request.known_root_hash and is_hash_of_empty(pwhash, config.get("pwsalt")):
-            return "empty", None
-        return "set", name
+        return config.get("pwhash") or None, config.get("pwsalt")
 
     def _set_root_password(self, password: str) -> str:
         """Set it in one transaction, and return the digest of its hash. Makes root where there is none."""
@@ -161,6 +168,8 @@ class SidecarPlugin:
                 match self._channel.receive():
                     case SetRootPassword() as request:
                         self._channel.send(self._change_root_password(request))
+                    case CheckRootPassword() as request:
+                        self._channel.send(self._check_root_password(request))
                     case Drain(grace):
                         self._channel.send(Drained(drainer.drain(grace)))
                         end_cleanly()
@@ -184,6 +193,14 @@ class SidecarPlugin:
                 reason = f"the login secret was not renewed: {type(error).__name__}"
                 return RootPasswordSet(request.number, reason, maybe_done=True)
         return RootPasswordSet(request.number, root_hash=root_hash)
+
+    def _check_root_password(self, request: CheckRootPassword) -> RootPasswordChecked:
+        try:
+            pwhash, pwsalt = self._root_hash()
+        except Exception:  # whatever a database that fails makes devpi raise
+            threadlog.exception("root's password can't be looked at")
+            return RootPasswordChecked(request.number, None)
+        return RootPasswordChecked(request.number, pwhash is not None and is_hash_of(request.password, pwhash, pwsalt))
 
     def _renew_login_secret(self) -> None:
         """Read the secret file again and sign with it from now on, so that every login made before has ended."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from aiohttp import web
 
-from sidecar.bootstrap import AlreadyClaimed, CannotRotate, Expired, NothingToClaim, NotYet
+from sidecar.bootstrap import AlreadyClaimed, CannotRotate, Expired, NothingToClaim, NotYet, Superseded
 from sidecar.web import shapes
 from sidecar.web.guard import peer
 from sidecar.web.keys import CONTEXT, GUARD
@@ -37,7 +37,8 @@ async def claim(request: web.Request) -> web.Response:
 
     200: with the password. 401, 429: as above. 403: as above, or sent by a page of another origin. 404: none was
     generated. 408, 413: the body is too slow, too large. 410: it was claimed, with when and from where, or
-    it has expired. 503: nothing is initialised yet, with Retry-After.
+    it has expired, or root's password was changed in another way. 503: devpi-server does not run yet, or
+    doesn't say whether the password is still root's; with Retry-After.
     """
     await _admit(request)
     await _body(request)
@@ -94,6 +95,14 @@ def _problems() -> Iterator[None]:
             " POST /bootstrap/rotate",
             name="expired",
             more={"expired_at": at},
+        ) from None
+    except Superseded:
+        raise Problem(
+            410,
+            "superseded",
+            "root's password was changed in another way, the generated one is not root's any more;"
+            " if nobody knows the new one: POST /bootstrap/rotate",
+            name="superseded",
         ) from None
     except CannotRotate as error:
         detail = f"{error.reason}; {error.mend}"
