@@ -88,7 +88,10 @@ class Bootstrap:
     def __init__(
         self, lifecycle: Lifecycle, claim_ttl: float | None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`claim_ttl`: seconds that an unclaimed password lasts; None: for ever. `clock`: seconds that never go back."""
+        """`claim_ttl`: seconds that an unclaimed password lasts; None: for ever.
+
+        `clock` gives seconds that never go back.
+        """
         self._lifecycle = lifecycle
         self._clock = clock
         self._attached = now(), clock()

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sidecar import locate, logs
+from sidecar import locate, logs, privacy
 from sidecar.bootstrap import Bootstrap
 from sidecar.credentials import CredentialsError
 from sidecar.devpi.child import Child
@@ -38,6 +38,7 @@ _NEEDED_MEMORY = 160 * 2**20
 
 def run(settings: Settings, flags: list[str], spawned: Spawned) -> int:
     """Live one container's life. Returns its exit code."""
+    privacy.undumpable()
     os.umask(0o077)
     logs.configure(settings.log)
     try:

@@ -22,10 +22,12 @@ from sidecar.exits import ExitCode
 from sidecar.health import GATING, WARNING
 from sidecar.lifecycle import ImportState, Phase, RootPassword
 from sidecar.web.app import ROUTES
+from tests.integration import faults
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")})
 README = (ROOT / "README.md").read_text()
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 NONE = "\N{EN DASH}"
 """In the settings table: there is no default."""
@@ -415,6 +417,23 @@ def test_the_grace_periods_in_words_are_long_enough() -> None:
     assert f"{need:.0f} s with the defaults" in section("Stopping")
     assert len(named) >= 4
     assert [] == [seconds for seconds in named if int(seconds) <= need]
+
+
+# --- operations ---------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_faults_is_that_of_the_tests() -> None:
+    """docs/operations.md has what `tests/integration/test_faults.py` holds the product to, word by word."""
+    found = re.findall(r"^\| fault \|.*?\n(?!\|)", OPERATIONS + "\n", re.MULTILINE | re.DOTALL)
+    assert [faults.table()] == found
+
+
+def test_every_fault_is_tested() -> None:
+    """One that no test brings about would be an empty promise."""
+    text = (ROOT / "tests" / "integration" / "test_faults.py").read_text()
+    names = [name for name, value in vars(faults).items() if isinstance(value, faults.Fault)]
+    assert len(names) > 15
+    assert [] == [name for name in names if f"faults.{name}" not in text]
 
 
 # --- documents ----------------------------------------------------------------------------------------------------

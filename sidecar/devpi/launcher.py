@@ -13,6 +13,7 @@ import sys
 import warnings
 from typing import cast
 
+from sidecar import privacy
 from sidecar.devpi.channel import Channel, SidecarGone
 from sidecar.devpi.messages import (
     Configure,
@@ -44,6 +45,7 @@ def die_with_parent() -> None:
 def main(fd: int) -> int:
     """Do what the sidecar says until devpi-server ends. Returns the exit code."""
     die_with_parent()
+    privacy.undumpable()
     os.umask(0o077)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # may be ignored, as in a shell's background job
     channel = Channel(fd)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import socket
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration import exported, private_mounts
+from tests.integration import exported
 from tests.integration.container import Container, wait_for
 
 Make = Callable[..., Container]
@@ -197,37 +196,6 @@ def test_a_folder_of_our_group(other_user: Make) -> None:
     assert 200 == new.login("root", password)
 
 
-def test_read_only_file_system(container: Make) -> None:
-    """Code 73, and what to do."""
-    bad = container()
-    bad.serverdir.mkdir()
-    bad.command = private_mounts.command(f"mount -t tmpfs -o ro none {bad.serverdir}")
-    assert NOT_WRITABLE == bad.start().wait_end()
-    assert "read-only file system" in bad.log
-    assert "mount it writable" in bad.log
-
-
-@pytest.mark.parametrize("size", ["4k", "20k", "28k", "36k", "44k"])
-def test_full_disk(container: Make, size: str) -> None:
-    """A volume without room for a first state: code 73, said so, and nothing half-made is left on it."""
-    bad = container()
-    bad.serverdir.mkdir()
-    left = bad.home / "left"
-    bad.command = private_mounts.command(
-        f"mount -t tmpfs -o size={size} none {bad.serverdir}",
-        "set +e",
-        f"head -c 4096 /dev/zero > {bad.serverdir}/lost+found" if size == "4k" else ":",
-        f'"$@"; code=$?; ls -A {bad.serverdir} {bad.serverdir}/.sidecar > {left}; exit $code',
-    )
-    assert NOT_WRITABLE == bad.start().wait_end()
-    assert re.search("no space is left|No space left on device|disk is full", bad.log)
-    listed = left.read_text()
-    assert ".nodeinfo" not in listed
-    assert ".sqlite" not in listed
-    assert "staging" not in listed
-    assert "promotion" not in listed
-
-
 # --- in use ---------------------------------------------------------------------------------------------------------
 
 
@@ -252,17 +220,6 @@ def taken() -> Iterator[int]:
     """A port on which somebody else listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
-
-
-def test_devpi_s_port_is_in_use(container: Make, taken: int) -> None:
-    """Code 69, naming the port and --port; the state that was made by then is whole, and served with another port."""
-    bad = container(flags=("--host", "127.0.0.1", "--port", str(taken), "--no-root-pypi", "--offline-mode"))
-    assert PORT_IN_USE == bad.start().wait_end()
-    assert f"can't listen on http://127.0.0.1:{taken}" in bad.log
-    assert "--port" in bad.log
-    bad.flags = ()
-    bad.start().wait_ready()
-    assert 200 == bad.login("root", bad.claim())
 
 
 def test_the_sidecar_s_port_is_in_use(container: Make, taken: int) -> None:

@@ -24,12 +24,12 @@ LOGINS = 50
 class Cgroup:
     """A memory cgroup of this test's own, version 1 or 2."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, limit: int = LIMIT) -> None:
         v1 = Path("/sys/fs/cgroup/memory")
         self.v1 = v1.is_dir()
         self.path = (v1 if self.v1 else Path("/sys/fs/cgroup")) / name
         self.path.mkdir()
-        (self.path / ("memory.limit_in_bytes" if self.v1 else "memory.max")).write_text(str(LIMIT))
+        (self.path / ("memory.limit_in_bytes" if self.v1 else "memory.max")).write_text(str(limit))
 
     @property
     def peak(self) -> int:

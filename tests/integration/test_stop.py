@@ -182,17 +182,6 @@ def test_devpi_ends_by_itself(container: Callable[..., Container], number: int, 
     assert not (c.runtime / "state.json").exists()
 
 
-def test_devpi_dies_with_the_sidecar(container: Callable[..., Container]) -> None:
-    """SIGKILL to the sidecar alone: no devpi-server lives on, and the next start takes over at once."""
-    c = container().start().wait_ready()
-    devpi, address = c.devpi_pid, c.devpi
-    os.kill(c.pid, signal.SIGKILL)
-
-    assert -signal.SIGKILL == c.wait_end()
-    wait_for(lambda: not alive(devpi) and refuses(address), "devpi-server's end", 5)
-    assert 0 == c.start().wait_ready().stop()
-
-
 def test_a_devpi_that_hangs(container: Callable[..., Container]) -> None:
     """A devpi-server that obeys nothing is killed when the patience after the grace is over; code 0."""
     c = container(env={"SIDECAR_STOP_GRACE": "0"}).start().wait_ready()

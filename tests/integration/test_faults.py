@@ -1,0 +1,458 @@
+"""Faults of the world: what the probes say and within how many seconds, the exit code, the log; and nothing is lost.
+
+What is expected of each is in `faults`. The monitor looks at its default intervals here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+import pytest
+
+from tests.integration import exported, faults, volumes
+from tests.integration.container import (
+    ROOT,
+    Container,
+    alive,
+    call_devpi,
+    login_token,
+    make_index,
+    request,
+    upload,
+    upload_form,
+    wait_for,
+)
+from tests.integration.test_memory_limit import Cgroup
+from tests.integration.test_stop import refuses
+
+Make = Callable[..., Container]
+DEFAULTS = {"SIDECAR_MONITOR_INTERVAL": "-"}
+CONTENT = os.urandom(20_000)
+ROTATE = "/bootstrap/rotate"
+
+
+def serving(c: Container) -> tuple[str, str, str]:
+    """A ready container with an upload in it: root's password, a login token, the upload's path."""
+    c.start().wait_ready()
+    password = c.claim()
+    token = login_token(c.devpi, password)
+    link = upload(make_index(c.devpi, token), token, "kept", CONTENT)
+    return password, token, link.removeprefix(c.devpi)
+
+
+def upload_status(c: Container, token: str) -> int:
+    """The status of an upload that the volume may refuse."""
+    body, kind = upload_form("late", os.urandom(200_000))
+    return call_devpi(f"{c.devpi}/root/dev/", "POST", body, token=token, kind=kind).status
+
+
+def still_there(c: Container, path: str) -> bool:
+    """Whether what was acknowledged is served, as it was."""
+    answer = request(c.devpi + path)
+    return (answer.status, answer.body) == (200, CONTENT)
+
+
+# --- the disk is full -------------------------------------------------------------------------------------------------
+
+
+def test_full_at_a_first_start(container: Make) -> None:
+    """At whatever step the room ends: it says so at once, leaves nothing half-made, and starts where there is room."""
+    refused = 0
+    for size in ("4k", "20k", "28k", "36k", "44k", "48k", "52k", "56k"):
+        c = container(size, env=DEFAULTS)
+        with volumes.tmpfs(c.serverdir, size) as volume:
+            if size == "4k":
+                volume.fill()
+            began = time.monotonic()
+            c.start()
+            if size in ("52k", "56k"):  # a state of this devpi-server's fits, or it does not
+                wait_for(lambda c=c: not c.running or c.get("/readyz").status == 200, "an end or readiness", 10)
+            if size not in ("52k", "56k") or not c.running:
+                fault = faults.FULL_START if size == "4k" else faults.FULL_FIRST_START
+                fault.seen(c, began)
+                names = exported.names(c.serverdir) | exported.names(c.serverdir / ".sidecar")
+                assert not names & {".nodeinfo", ".sqlite", "staging", "promotion.json", "marker.json"}
+                refused += 1
+            else:
+                assert 0 == c.stop()
+            volume.remount("size=8m")
+            c.start().wait_ready()
+            assert 200 == c.login("root", c.claim())
+            c.kill()
+    assert refused >= 6
+
+
+def test_full_while_importing(container: Make) -> None:
+    """Failed with the reason, nothing left of it; with room, a restart imports all of it."""
+    c = container(env=DEFAULTS)
+    exported.write(c.init_dir / "export", projects=100)
+    with volumes.tmpfs(c.serverdir, "300k") as volume:
+        began = time.monotonic()
+        faults.FULL_IMPORT.seen(c.start().wait_listening(), began)
+        assert exported.names(c.serverdir) == {".sidecar"}
+        assert 0 == c.stop()
+        volume.remount("size=64m")
+        c.start().wait_ready()
+        assert "completed" == c.status()["import"]["state"]
+        assert 100 == c.status()["import"]["projects"]["done"]
+        c.kill()
+
+
+def test_full_while_serving(container: Make) -> None:
+    """Not ready, alive; nothing is lost by an upload, a claim or a rotation; ready again as soon as there is room."""
+    c = container(env=DEFAULTS)
+    with volumes.tmpfs(c.serverdir, "16m") as volume:
+        c.start().wait_ready()
+        began = time.monotonic()
+        volume.fill()
+        claim = c.post("/bootstrap/root-password")
+        assert (503, True) == (claim.status, "can't be recorded" in claim.json["detail"])
+        assert "claimable" == c.status()["root_password"]["state"]
+        faults.FULL_SERVING.seen(c, began)
+        volume.free()
+        wait_for(lambda: c.get("/readyz").status == 200, "readiness where there is room", 5)
+        password = c.claim()
+        token = login_token(c.devpi, password)
+        path = upload(make_index(c.devpi, token), token, "kept", CONTENT).removeprefix(c.devpi)
+        volume.fill()
+        assert upload_status(c, token) >= 500
+        assert 409 == c.post(ROTATE).status
+        assert still_there(c, path)
+        assert 200 == c.login("root", password)
+        volume.free()
+        assert 200 == upload_status(c, token)
+        assert 0 == c.stop()
+        c.start().wait_ready()
+        assert still_there(c, path)
+        assert 200 == c.login("root", c.post(ROTATE).json["password"])
+        c.kill()
+
+
+def test_full_at_a_later_start(container: Make) -> None:
+    """A whole state on a full volume: refused, untouched."""
+    c = container(env=DEFAULTS)
+    with volumes.tmpfs(c.serverdir, "16m") as volume:
+        password, _, path = serving(c)
+        assert 0 == c.stop()
+        volume.fill()
+        began = time.monotonic()
+        faults.FULL_START.seen(c.start(), began)
+        volume.free()
+        c.start().wait_ready()
+        assert (True, 200) == (still_there(c, path), c.login("root", password))
+        c.kill()
+
+
+def test_full_runtime_directory(container: Make) -> None:
+    """At the start it ends; later a rotation is refused, the password stays what it is, and is known."""
+    c = container(env=DEFAULTS)
+    with volumes.tmpfs(c.runtime, "16k") as volume:
+        volume.fill()
+        began = time.monotonic()
+        faults.FULL_RUNTIME.seen(c.start(), began)
+        volume.free()
+        c.start().wait_ready()
+        password = c.claim()
+        volume.fill()
+        assert 409 == c.post(ROTATE).status
+        assert (200, 200) == (c.login("root", password), c.get("/readyz").status)
+        assert "claimed" == c.status()["root_password"]["state"]
+        volume.free()
+        assert 200 == c.login("root", c.post(ROTATE).json["password"])
+        c.kill()
+
+
+# --- the disk fails, or goes away -------------------------------------------------------------------------------------
+
+
+def test_read_only(container: Make) -> None:
+    """As ext4 makes itself after an error: downloads go on; a start on it is refused; mended, all is there."""
+    c = container(env=DEFAULTS)
+    with volumes.ext4(c.serverdir) as volume:
+        password, token, path = serving(c)
+        began = time.monotonic()
+        volume.remount("abort")
+        faults.READ_ONLY_SERVING.seen(c, began)
+        assert still_there(c, path)
+        assert upload_status(c, token) >= 500
+        assert 0 == c.stop()
+        began = time.monotonic()
+        faults.READ_ONLY_START.seen(c.start(), began)
+        volume.unmount()
+        volume.mount()
+        c.start().wait_ready()
+        assert (True, 200) == (still_there(c, path), c.login("root", password))
+        c.kill()
+
+
+def test_io_errors(container: Make) -> None:
+    """EIO for every file, the database too; what was acknowledged is there when the disk is."""
+    c = container(env=DEFAULTS)
+    with volumes.ext4(c.serverdir) as volume:
+        password, _, path = serving(c)
+        began = time.monotonic()
+        volume.break_down()
+        faults.IO_ERROR_SERVING.seen(c, began)
+        assert 0 == c.stop()
+        began = time.monotonic()
+        faults.IO_ERROR_START.seen(c.start(), began)
+        volume.unmount()
+        volume.mount()
+        c.start().wait_ready()
+        assert (True, 200) == (still_there(c, path), c.login("root", password))
+        c.kill()
+
+
+@pytest.mark.parametrize("how", ["unmounted", "another one over it"])
+def test_the_volume_goes_away(container: Make, how: str) -> None:
+    """Nothing of what is under the mount point is taken for the state; with the volume back, all is there."""
+    c = container(env=DEFAULTS)
+    with volumes.ext4(c.serverdir) as volume:
+        password, _, path = serving(c)
+        began = time.monotonic()
+        other = volumes.Volume(c.serverdir, "none", "tmpfs", "size=1m")
+        volume.unmount() if how == "unmounted" else other.mount()
+        faults.UNMOUNTED.seen(c, began)
+        assert 0 == c.stop()
+        volume.mount() if how == "unmounted" else other.unmount()
+        c.start().wait_ready()
+        assert (True, 200) == (still_there(c, path), c.login("root", password))
+        c.kill()
+
+
+@pytest.mark.parametrize("how", ["deleted", "overwritten", "cut short", "emptied"])
+def test_the_database_goes_away(container: Make, how: str) -> None:
+    """Not ready within 10 s, nobody can make themselves root, neither now nor after a restart, which is refused."""
+    c = container(env=DEFAULTS)
+    serving(c)
+    database = c.serverdir / ".sqlite"
+    began = time.monotonic()
+    if how == "deleted":
+        database.unlink()
+    else:
+        os.truncate(database, {"overwritten": 0, "cut short": 8192, "emptied": 0}[how])
+        if how == "overwritten":
+            database.write_bytes(os.urandom(50_000))
+    (faults.DATABASE_DELETED if how == "deleted" else faults.DATABASE_CORRUPTED).seen(c, began)
+    assert call_devpi(f"{c.devpi}/root", "PUT", {"password": "mine"}).status >= 400
+    assert 401 != call_devpi(f"{c.devpi}/+login", "POST", {"user": "root", "password": "mine"}).status != 200
+    assert 0 == c.stop()
+    began = time.monotonic()
+    faults.DATABASE_BAD_START.seen(c.start(), began)
+
+
+# --- devpi-server -----------------------------------------------------------------------------------------------------
+
+
+def test_devpi_hangs(container: Make) -> None:
+    """Slow for SIDECAR_MONITOR_DEAD_AFTER, then dead; alive for `/livez`; ready again when it goes on."""
+    dead_after = 6
+    c = container(env=DEFAULTS | {"SIDECAR_MONITOR_DEAD_AFTER": str(dead_after)}).start().wait_ready()
+    devpi = c.devpi_pid
+    began = time.monotonic()
+    os.kill(devpi, signal.SIGSTOP)
+    try:
+        claim = c.post("/bootstrap/root-password")
+        assert 503 == claim.status
+        faults.HANGS.seen(c, began, dead_after)
+    finally:
+        os.kill(devpi, signal.SIGCONT)
+    wait_for(lambda: c.get("/readyz").status == 200, "readiness", 5)
+    assert 200 == c.login("root", c.claim())
+
+
+def test_devpi_ends_at_once(container: Make) -> None:
+    """A state on which devpi-server can't run, though it looks whole: its code, and that it was devpi."""
+    c = container(env=DEFAULTS).start().wait_ready()
+    assert 0 == c.stop()
+    (c.serverdir / ".event_serial").unlink(missing_ok=True)
+    (c.serverdir / ".event_serial").mkdir()
+    began = time.monotonic()
+    faults.ENDS_AT_ONCE.seen(c.start(), began)
+
+
+def test_devpi_is_killed_for_memory(container: Make) -> None:
+    """By the kernel, in a cgroup without room for a password check."""
+    c = container(env=DEFAULTS).start().wait_ready()
+    password = c.claim()
+    try:
+        cgroup = Cgroup(f"devpi-sidecar-fault-{os.getpid()}", 32 * 2**20)
+    except OSError as error:
+        pytest.skip(f"NOT TESTED: no memory cgroup can be made here: {error}")
+    try:
+        (cgroup.path / "cgroup.procs").write_text(str(c.devpi_pid))
+        began = time.monotonic()
+        with pytest.raises(OSError):  # noqa: PT011 - whatever a connection says that is cut
+            c.login("root", password)
+        faults.OUT_OF_MEMORY.seen(c, began)
+        assert cgroup.oom_kills == 1
+    finally:
+        c.kill()
+        cgroup.remove()
+    assert 200 == c.start().wait_ready().login("root", password)
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port on which somebody else listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_the_port_is_taken(container: Make, taken: int) -> None:
+    """The log names address and flag; the state that was made by then is whole, and served on another port."""
+    c = container(env=DEFAULTS, flags=("--host", "127.0.0.1", "--port", str(taken), "--no-root-pypi", "--offline-mode"))
+    began = time.monotonic()
+    faults.PORT_TAKEN.seen(c.start(), began)
+    assert f"http://127.0.0.1:{taken}" in c.log
+    assert "--port" in c.log
+    c.flags = ()
+    c.start().wait_ready()
+    assert 200 == c.login("root", c.claim())
+
+
+# --- the sidecar ------------------------------------------------------------------------------------------------------
+
+FAULTY = """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, sys.argv.pop(1))
+from sidecar.health import Health
+import entrypoint
+
+trigger, fault = Path(sys.argv.pop(1)), sys.argv.pop(1)
+pause = Health._pause
+
+
+def faulty(self):
+    if not trigger.exists():
+        return pause(self)
+    if fault == "ends":
+        raise RuntimeError("as told")
+    return 3600.0
+
+
+Health._pause = faulty
+sys.exit(entrypoint.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("fault", ["hangs", "ends"])
+def test_the_monitor(container: Make, tmp_path: Path, fault: str) -> None:
+    """Readiness doesn't outlive it; where it hangs, `/livez` fails too; where it ends, so does all."""
+    script, trigger = tmp_path / "faulty.py", tmp_path / "trigger"
+    script.write_text(FAULTY)
+    c = container(env=DEFAULTS, command=(sys.executable, str(script), str(ROOT), str(trigger), fault))
+    c.start().wait_ready()
+    devpi = c.devpi_pid
+    began = time.monotonic()
+    trigger.touch()
+    if fault == "ends":
+        faults.MONITOR_ENDS.seen(c, began)
+        assert "RuntimeError: as told" in c.log
+        assert not alive(devpi)
+    else:
+        faults.MONITOR_HANGS.seen(c, began)
+        assert 0 == c.stop()
+
+
+def test_the_sidecar_alone_is_killed(container: Make) -> None:
+    """No devpi-server lives on, and the next start takes over at once."""
+    c = container(env=DEFAULTS).start().wait_ready()
+    devpi, address = c.devpi_pid, c.devpi
+    began = time.monotonic()
+    os.kill(c.pid, signal.SIGKILL)
+    faults.SIDECAR_KILLED.seen(c, began)
+    wait_for(lambda: not alive(devpi) and refuses(address), "devpi-server's end", 5)
+    assert 0 == c.start().wait_ready().stop()
+
+
+# --- the clock --------------------------------------------------------------------------------------------------------
+
+CLOCK = r"""
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+static long offset(void) {
+    static volatile long *shared;
+    if (!shared) {
+        int fd = open(getenv("CLOCK_OFFSET"), O_RDONLY | O_CLOEXEC);
+        shared = mmap(0, sizeof(long), PROT_READ, MAP_SHARED, fd, 0);
+        close(fd);
+    }
+    return *shared;
+}
+int clock_gettime(clockid_t id, struct timespec *at) {
+    int result = syscall(SYS_clock_gettime, id, at);
+    if (result == 0 && id == CLOCK_REALTIME) at->tv_sec += offset();
+    return result;
+}
+int gettimeofday(struct timeval *restrict at, void *restrict zone) {
+    int result = syscall(SYS_gettimeofday, at, zone);
+    if (result == 0) at->tv_sec += offset();
+    return result;
+}
+time_t time(time_t *at) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (at) *at = now.tv_sec;
+    return now.tv_sec;
+}
+"""
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> Path:
+    """A library that moves a process's wall clock by the seconds in the file beside it; monotonic clocks stay."""
+    if (compiler := shutil.which("cc")) is None:
+        pytest.skip("NOT TESTED: there is no C compiler")
+    (tmp_path / "clock.c").write_text(CLOCK)
+    library = tmp_path / "clock.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, tmp_path / "clock.c"], check=True)
+    (tmp_path / "offset").write_bytes(bytes(8))
+    return library
+
+
+def test_the_clock_jumps(container: Make, clock: Path) -> None:
+    """A day ahead, then a day back: ready all the time, and the unclaimed password is neither thrown away nor kept."""
+    offset = clock.with_name("offset")
+    env = {"LD_PRELOAD": str(clock), "CLOCK_OFFSET": str(offset), "SIDECAR_CLAIM_TTL": "1h"}
+    c = container(env=DEFAULTS | env).start().wait_ready()
+
+    def day(url: str) -> datetime:
+        return parsedate_to_datetime(request(url).headers["Date"])
+
+    def look() -> object:
+        (http,) = [check for check in c.get("/health").json["checks"] if check["name"] == "http"]
+        return http["value"]
+
+    for days in (1, -1):
+        began = time.monotonic()
+        with offset.open("r+b") as file:
+            file.write((days * 86400).to_bytes(8, sys.byteorder, signed=True))
+        there = datetime.now(UTC) + timedelta(days=days)
+        for url in (c.url + "/livez", c.devpi + "/+api"):
+            wait_for(lambda url=url, there=there: abs(day(url) - there) < timedelta(hours=1), "the jump")
+        before = look()
+        wait_for(lambda before=before: look() != before, "another look of the monitor")
+        faults.CLOCK.seen(c, began)
+        assert "claimable" == c.status()["root_password"]["state"]
+        assert "check " not in c.log
+    assert 200 == c.login("root", c.claim())

@@ -1,0 +1,264 @@
+"""What a run leaves or shows to others, searched for every secret in every shape; and who may look at all."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import resource
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import quote, quote_plus
+
+import pytest
+
+from sidecar.web.app import ROUTES
+from tests.integration.container import TOKEN, Container, call_devpi, children, login_token, request, wait_for
+
+CLAIM, ROTATE = "/bootstrap/root-password", "/bootstrap/rotate"
+GIVEN = 'gäv\'n "by" th\\e %op+erat/or='
+"""Of characters that every way of writing it down escapes in another way."""
+
+
+def shapes(secret: str) -> set[bytes]:
+    """A secret as it may be written: raw, escaped for Python, JSON or a URL, in base64 at whatever offset, in hex."""
+    raw = secret.encode()
+    texts = {
+        secret,
+        repr(secret)[1:-1],
+        ascii(secret)[1:-1],
+        repr(raw)[2:-1],
+        json.dumps(secret)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+        quote(secret),
+        quote(secret, safe=""),
+        quote_plus(secret),
+        raw.hex(),
+    }
+    found = {text.encode() for text in texts}
+    for offset in range(3):  # what depends on the bytes before and behind it is cut off
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            found.add(encode(bytes(offset) + raw)[4 if offset else 0 : -4])
+    return found
+
+
+def holding(secrets: dict[str, str], content: bytes) -> list[str]:
+    """The names of the secrets that are in it, in whatever shape."""
+    return [name for name, secret in secrets.items() if any(shape in content for shape in shapes(secret))]
+
+
+def test_a_secret_is_found_in_every_shape() -> None:
+    """Else the searches below would prove nothing."""
+    for text in (GIVEN, repr({"a": GIVEN}), json.dumps(GIVEN), quote(GIVEN), ascii(GIVEN)):
+        assert ["it"] == holding({"it": GIVEN}, b"before" + text.encode() + b"behind")
+    for before in ("", "r", "ro", "root:"):
+        assert ["it"] == holding({"it": GIVEN}, base64.b64encode(f"{before}{GIVEN}".encode()))
+    assert [] == holding({"it": GIVEN}, base64.b64encode(b"something else altogether, and long enough"))
+
+
+def family(pid: int) -> list[int]:
+    """A process and its descendants."""
+    found = [pid]
+    with suppress(OSError):
+        for child in children(pid):
+            found += family(child)
+    return found
+
+
+class Watcher:
+    """Looks at the command line and the environment of every process of a run, for as long as it is asked to."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.arguments: set[bytes] = set()
+        self.environments: set[bytes] = set()
+        """Those of the descendants: what the orchestrator puts into the first one's stays there."""
+        self._over = threading.Event()
+
+    def look(self) -> None:
+        """Once."""
+        with suppress(OSError):
+            own = Path(f"/proc/{self.pid}/cmdline").read_bytes()
+            for pid in family(self.pid):
+                with suppress(OSError):
+                    command = Path(f"/proc/{pid}/cmdline").read_bytes()
+                    self.arguments.add(command)
+                    if command != own:  # else: forked, and yet to become what it shall be
+                        self.environments.add(Path(f"/proc/{pid}/environ").read_bytes())
+
+    def _run(self) -> None:
+        while not self._over.wait(0.01):
+            self.look()
+
+    @contextmanager
+    def looking(self) -> Iterator[Watcher]:
+        """In a thread of its own, meanwhile."""
+        thread = threading.Thread(target=self._run)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._over.set()
+            thread.join()
+
+
+def answers(c: Container) -> Iterator[tuple[str, bytes]]:
+    """Every answer of every route but those that are there to tell a password: heads and bodies, with its name."""
+    for route in ROUTES:
+        path = route.path.replace("{check}", "root-password")
+        for method in ("GET", "HEAD", "POST", "PUT", "OPTIONS", "TRACE"):
+            for token in (None, "wrong-token-0123456789", TOKEN):
+                if method == "POST" and token == TOKEN and path in (CLAIM, ROTATE):
+                    continue
+                for accept in ("text/plain", "application/json"):
+                    for query in ("", "?verbose"):
+                        if token == "wrong-token-0123456789" and (query or accept == "text/plain"):
+                            continue  # these are slowed down
+                        answer = request(c.url + path + query, method, token=token, accept=accept)
+                        yield f"{method} {path}{query}", repr(answer.headers).encode() + answer.body
+    for path in ("/", "/+api", "/+status", "/root", "/+authcheck", "/no/such", "/root/no"):
+        answer = call_devpi(c.devpi + path)
+        yield f"devpi {path}", repr(answer.headers).encode() + answer.body
+
+
+def force_errors(c: Container, password: str) -> None:
+    """Requests that go wrong where a secret is at hand, and a database that fails below devpi-server."""
+    port = int(c.devpi.rpartition(":")[2])
+    basic = base64.b64encode(f"root:{password}".encode()).decode()
+    auth = base64.b64encode(f"root:{login_token(c.devpi, password)}".encode()).decode()
+    for headers in ({"Authorization": f"Basic {basic}"}, {"X-Devpi-Auth": auth}, {"X-Devpi-Auth": basic}):
+        for method, path, body in (
+            ("POST", "/+login", json.dumps({"user": "root", "password": password})[:-1]),
+            ("POST", "/+login", json.dumps({"user": "root", "password": [password]})),
+            ("PATCH", "/root", json.dumps({"password": {"no": password}})),
+            ("PUT", "/root/dev/x", "\0"),
+        ):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            connection.request(method, path, body.encode(), {**headers, "Content-Type": "application/json"})
+            connection.getresponse().read()
+            connection.close()
+    (c.serverdir / ".sqlite").write_bytes(b"no database")
+    assert 500 == c_login(c, password)
+    assert c.post(ROTATE).status in (409, 503)
+    wait_for(lambda: c.get("/readyz").status == 503, "the failure")
+
+
+def c_login(c: Container, password: str) -> int:
+    """The status of a login."""
+    return call_devpi(f"{c.devpi}/+login", "POST", {"user": "root", "password": password}).status
+
+
+@pytest.mark.parametrize("way", ["generated", "file", "variable"])
+def test_no_secret_is_seen_anywhere(container: Callable[..., Container], tmp_path: Path, way: str) -> None:
+    """From the first start to the end, with everything logged and every error forced that there is."""
+    secret_file = tmp_path / "secret"
+    secret_file.write_text(f"{GIVEN}\n")
+    env = {"variable": {"DEVPI_PASSWORD": GIVEN}, "file": {"DEVPI_PASSWORD_FILE": str(secret_file)}}.get(way, {})
+    c = container(env={"SIDECAR_LOG_LEVEL": "DEBUG", **env}).start()
+    with Watcher(c.pid).looking() as watcher:
+        c.wait_ready()
+        record = c.serverdir / ".sidecar/root-password.json"
+        first = json.loads(record.read_text())["password"] if way == "generated" else GIVEN
+        secrets = {"password": first, "token": TOKEN, "login secret": (c.runtime / "login-secret").read_text()}
+
+        kept = on_disk(c, secrets)
+        allowed = {"token": {"runtime/token"}, "login secret": {".sidecar/login-secret.json", "runtime/login-secret"}}
+        assert kept == allowed | ({"password": {".sidecar/root-password.json"}} if way == "generated" else {})
+        for name, answer in answers(c):
+            assert [] == holding(secrets, answer), name
+
+        assert first == (c.claim() if way == "generated" else first)
+        assert allowed == on_disk(c, secrets)
+        secrets["rotated"] = c.post(ROTATE).json["password"]
+        secrets["new login secret"] = (c.runtime / "login-secret").read_text()
+        assert secrets["new login secret"] != secrets["login secret"]
+        force_errors(c, secrets["rotated"])
+        for name, answer in answers(c):
+            assert [] == holding(secrets, answer), name
+    assert b"sidecar.devpi.launcher" in b"".join(watcher.arguments)
+    assert b"HOME=" in b"".join(watcher.environments)
+    assert [] == holding(secrets, b"\n".join(watcher.arguments))
+    assert [] == holding(secrets, b"\n".join(watcher.environments))
+    assert b"DEVPI_PASSWORD" not in b"".join(watcher.environments)
+    assert 0 == c.stop()
+    assert "Traceback" in c.log, "no error was forced"
+    assert [] == holding(secrets, c.log.encode())
+    assert [] == list(c.runtime.glob("*token*")) + list(c.runtime.glob("login-secret"))
+
+
+def on_disk(c: Container, secrets: dict[str, str]) -> dict[str, set[str]]:
+    """The files of volume and runtime directory that hold each secret."""
+    found: dict[str, set[str]] = {}
+    for folder in (c.serverdir, c.runtime):
+        for path in folder.rglob("*"):
+            if path.is_file():
+                for name in holding(secrets, path.read_bytes()):
+                    place = path.relative_to(c.serverdir if folder == c.serverdir else c.home)
+                    found.setdefault(name, set()).add(str(place))
+    return found
+
+
+def test_no_file_is_open_to_others(container: Callable[..., Container]) -> None:
+    """Whatever a start writes, on the volume or in the runtime directory, is this user's and closed to all others."""
+    c = container(env={"SIDECAR_ADMIN_TOKEN": "-"}).start().wait_ready()
+    written = [path for folder in (c.serverdir, c.runtime) for path in (folder, *folder.rglob("*"))]
+    names = {path.name for path in written}
+
+    assert {"root-password.json", "admin-token", "login-secret.json", "login-secret", ".sqlite", ".nodeinfo"} <= names
+    assert [] == [str(path) for path in written if stat.S_IMODE(path.lstat().st_mode) & 0o077]
+    assert {os.getuid()} == {path.lstat().st_uid for path in written}
+
+
+def test_another_process_of_the_same_user_sees_nothing(other_user: Callable[..., Container]) -> None:
+    """Neither environment nor memory of sidecar and devpi-server, though it has their uid; and no core is dumped."""
+    c = other_user(env={"DEVPI_PASSWORD": GIVEN}).start().wait_ready()
+    look = "import sys; open(sys.argv[1], 'rb').read(1)"
+    for pid in (c.pid, c.devpi_pid):
+        for file in ("environ", "mem", "maps"):
+            seen = subprocess.run(
+                [c.command[0], "-c", look, f"/proc/{pid}/{file}"],
+                env=c.given_environ,
+                user=c.user,
+                group=c.user,
+                extra_groups=[],
+                cwd="/",
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert "PermissionError" in seen.stderr, (pid, file)
+    resource.prlimit(c.devpi_pid, resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    os.kill(c.devpi_pid, 6)
+    assert 134 == c.wait_end()
+    assert "core dumped" not in c.log
+    assert [] == list(c.home.glob("core*"))
+
+
+def test_a_crash_of_the_sidecar_tells_no_secret(container: Callable[..., Container], tmp_path: Path) -> None:
+    """An error that nobody expected, in the middle of a claim: the traceback has no value in it."""
+    script = tmp_path / "faulty.py"
+    script.write_text(
+        "import sys\n"
+        "sys.path.insert(0, sys.argv.pop(1))\n"
+        "from sidecar.bootstrap import Bootstrap\n"
+        "import entrypoint\n"
+        "async def faulty(self, record):\n"
+        "    password = record.unclaimed\n"
+        "    assert password is None\n"
+        "Bootstrap._still_holds = faulty\n"
+        "sys.exit(entrypoint.main(sys.argv[1:]))\n"
+    )
+    root = str(Path(__file__).resolve().parents[2])
+    c = container(command=(sys.executable, str(script), root), env={"SIDECAR_LOG_LEVEL": "DEBUG"})
+    c.start().wait_ready()
+    password = json.loads((c.serverdir / ".sidecar/root-password.json").read_text())["password"]
+    answer = c.post(CLAIM)
+    assert 500 == answer.status
+    assert "AssertionError" in c.log
+    assert [] == holding({"password": password, "token": TOKEN}, answer.body + c.log.encode())
