@@ -18,6 +18,7 @@ from tests.integration.container import (
     TOKEN,
     Answer,
     Container,
+    call_devpi,
     login_token,
     request,
     token_holds,
@@ -119,6 +120,20 @@ def test_an_unclaimed_one_expires(container: Callable[..., Container]) -> None:
     assert 200 == rotated.status
     assert 200 == c.login("root", rotated.json["password"])
     assert 410 == c.post(CLAIM).status
+
+
+def test_one_that_was_changed_in_another_way_is_not_told(container: Callable[..., Container]) -> None:
+    """Somebody read it from the volume and set another: the claim is 410 and says so; rotating helps."""
+    c = container().start().wait_ready()
+    generated = str(record(c)["password"])
+    token = login_token(c.devpi, generated)
+    assert 200 == call_devpi(f"{c.devpi}/root", "PATCH", {"password": "mine now"}, token=token).status
+    claim = c.post(CLAIM)
+
+    assert (410, "superseded") == (claim.status, claim.json["title"])
+    assert generated.encode() not in claim.body
+    rotated = c.post(ROTATE)
+    assert [200, 401] == [c.login("root", rotated.json["password"]), c.login("root", "mine now")]
 
 
 # --- an import --------------------------------------------------------------------------------------------------------
