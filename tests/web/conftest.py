@@ -28,6 +28,18 @@ ADMIN = {"Authorization": f"Bearer {TOKEN}"}
 PASSWORD = "generated-Passw0rd"
 
 
+class Devpi:
+    """A running devpi-server that has the generated password, and takes another."""
+
+    password = PASSWORD
+
+    async def set_root_password(self, password: str, login_secret: bytes | None) -> None:
+        self.password = password
+
+    async def is_root_password(self, password: str) -> bool | None:
+        return password == self.password
+
+
 @dataclass
 class Answer:
     status: int
@@ -89,6 +101,7 @@ class Site:
         record = RootPasswordFile(self.folder / "root-password")
         record.write_generated(PASSWORD)
         self.bootstrap.attach(record, None)
+        self.bootstrap.devpi_runs(Devpi(), "standalone")
 
 
 @pytest.fixture
