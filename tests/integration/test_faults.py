@@ -189,7 +189,6 @@ def test_read_only(container: Make) -> None:
     c = container(env=DEFAULTS)
     with volumes.ext4(c.serverdir) as volume:
         password, token, path = serving(c)
-        volume.sync()
         began = time.monotonic()
         volume.remount("abort")
         faults.READ_ONLY_SERVING.seen(c, began)
@@ -210,7 +209,6 @@ def test_io_errors(container: Make) -> None:
     c = container(env=DEFAULTS)
     with volumes.ext4(c.serverdir) as volume:
         password, _, path = serving(c)
-        volume.sync()
         began = time.monotonic()
         volume.break_down()
         faults.IO_ERROR_SERVING.seen(c, began)

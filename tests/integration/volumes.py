@@ -55,10 +55,6 @@ class Volume:
         """Undo `fill`."""
         (self.path / "ballast").unlink()
 
-    def sync(self) -> None:
-        """Bring everything to disk: what a fault takes that comes later is not the matter of this test."""
-        assert _run("sync", "-f", self.path).returncode == 0
-
     def break_down(self) -> None:
         """From now on it answers EIO to everything (ext4 alone), and nothing more reaches the disk."""
         descriptor = os.open(self.path, os.O_RDONLY)
