@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
 
     from sidecar.devpi.spawn import spawn
 
-    spawned = spawn(environ)  # before all other imports, which take as long as the child's own
+    spawned = spawn(environ, given.log)  # before all other imports, which take as long as the child's own
     from sidecar import container
 
     return container.run(given, arguments, spawned)

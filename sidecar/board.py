@@ -49,12 +49,12 @@ class Board:
                 _log_worse(name, verdict)
         elif _BADNESS[verdict.status] > _BADNESS[before]:
             if expected:
-                log.info("check %s: %s: %s", name, verdict.status, verdict.reason)
+                log.info("check %s: %s: %s", name, verdict.status, verdict.reason, extra=_extra(name, verdict))
             else:
                 _log_worse(name, verdict)
         elif verdict.status is not before:
             reason = f": {verdict.reason}" if verdict.reason else ""
-            log.info("check %s: %s again%s", name, verdict.status, reason)
+            log.info("check %s: %s again%s", name, verdict.status, reason, extra=_extra(name, verdict))
 
     def _put(self, name: str, verdict: Verdict) -> None:
         before = self._checks[name]
@@ -73,4 +73,9 @@ class Board:
 
 def _log_worse(name: str, verdict: Verdict) -> None:
     mend = f"; {verdict.mend}" if verdict.mend else ""
-    log.warning("check %s: %s: %s%s", name, verdict.status, verdict.reason, mend)
+    log.warning("check %s: %s: %s%s", name, verdict.status, verdict.reason, mend, extra=_extra(name, verdict))
+
+
+def _extra(name: str, verdict: Verdict) -> dict[str, object]:
+    """The fields of the log line, for programs."""
+    return {"fields": {"sidecar.check": name, "sidecar.check_status": verdict.status.value}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import logging
 import os
 import signal
@@ -20,6 +21,7 @@ from sidecar.devpi.child import Child
 from sidecar.devpi.spawn import Spawned
 from sidecar.exits import Exit, ExitCode
 from sidecar.health import Health
+from sidecar.journal import Journal
 from sidecar.lifecycle import Failure, Lifecycle, Phase
 from sidecar.rundir import RuntimeDir
 from sidecar.settings import Settings, TlsSettings
@@ -40,9 +42,10 @@ def run(settings: Settings, flags: list[str], spawned: Spawned) -> int:
     """Live one container's life. Returns its exit code."""
     privacy.undumpable()
     os.umask(0o077)
-    logs.configure(settings.log)
+    lines = logs.configure(settings.log.style, settings.log.level, "sidecar", access=settings.log.access)
+    faulthandler.enable()
     try:
-        return asyncio.run(_live(settings, flags, Child(spawned)))
+        return asyncio.run(_live(settings, flags, Child(spawned), lines))
     except Exit as error:
         log.error("%s; %s", error.reason, error.mend)
         return error.code
@@ -53,7 +56,7 @@ def run(settings: Settings, flags: list[str], spawned: Spawned) -> int:
         sys.stdout.flush()
 
 
-async def _live(settings: Settings, flags: list[str], child: Child) -> int:
+async def _live(settings: Settings, flags: list[str], child: Child, lines: logs.Lines) -> int:
     for name in settings.ignored_service_links:
         log.warning("%s is of a Kubernetes service link, and ignored; set enableServiceLinks: false", name)
     if (limit := _memory_limit()) is not None and limit < _NEEDED_MEMORY:
@@ -64,6 +67,7 @@ async def _live(settings: Settings, flags: list[str], child: Child) -> int:
         )
     async with _reaped(child), _certificate(settings) as tls, _runtime_dir(settings) as runtime:
         lifecycle = Lifecycle()
+        Journal(lifecycle, lines)
         health = Health(lifecycle, settings.monitor)
         bootstrap = Bootstrap(lifecycle, settings.credentials.claim_ttl)
         supervisor = Supervisor(settings, flags, child, lifecycle, health, bootstrap, runtime)

@@ -63,6 +63,7 @@ class Health:
         """When to look next; absent: at once."""
         self._watch: Watch | None = None
         self._ended: str | None = None
+        self._unready_since: float | None = None
         self._judge_process()
         lifecycle.subscribe(self._lived)
 
@@ -238,6 +239,18 @@ class Health:
         self._board.see(name, verdict, expected=expected)
         if not self._ready.is_set() and self._serves() and not self._board.failing():
             self._ready.set()
+        self._tell_readiness()
+
+    def _tell_readiness(self) -> None:
+        """A line in the log when a container that was ready no longer is, and when it is again."""
+        if self._lifecycle.snapshot.phase is not Phase.READY or self._board.failing() == (self._unready_since is not None):
+            return
+        if self._unready_since is None:
+            self._unready_since = self._clock()
+            log.warning("not ready any more: %s", ", ".join(c.name for c in self._board.checks if c.gates and c.status is FAIL))
+        else:
+            log.info("ready again after %.1f s", self._clock() - self._unready_since)
+            self._unready_since = None
 
     def _lived(self, before: Snapshot, after: Snapshot) -> None:
         self._judge_process()

@@ -1,47 +1,198 @@
-"""The sidecar's own log lines, on stdout beside devpi-server's: text for people, or JSON for collectors."""
+"""Log lines on stdout, of both processes alike: text for people, or JSON for collectors (Elastic Common Schema).
+
+Each process formats its own lines and writes each with one system call: no pipe between them that could block, and
+nothing in a buffer that a crash would take along.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+import threading
+import traceback
+import warnings
+from contextlib import suppress
+from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import TracebackType
+from typing import TextIO
 
-from sidecar.settings import LogSettings
+ECS_VERSION = "8.11.0"
+"""The version of the Elastic Common Schema that the names of JSON's fields are from."""
+MESSAGE_LIMIT = 4000
+"""Characters of a message; Docker and Kubernetes tear lines above 16 KiB, …"""
+STACK_LIMIT = 10_000
+"""… so this is for a traceback."""
+
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The id of the request that is being answered."""
+
+_STDOUT = 1
+_COLORS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 
 
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+def configure(style: str, level: str, service: str, *, access: bool = False) -> Lines:
+    """Send everything at or above `level` to stdout, warnings and uncaught exceptions too.
+
+    `style`: json, text, or color, which is text with colours if stdout is a terminal. `access`: the sidecar's requests.
+    """
+    formatter: Lines = JsonLines(service) if style == "json" else TextLines(color=style == "color" and _is_terminal())
+    root = logging.getLogger()
+    root.handlers[:] = [Stdout(formatter)]
+    root.setLevel(level)
+    logging.getLogger("sidecar.access").setLevel(logging.INFO if access else logging.WARNING)
+    warnings.showwarning = _warned
+    sys.excepthook = _uncaught
+    threading.excepthook = _uncaught_in_thread
+    sys.unraisablehook = _unraisable
+    return formatter
+
+
+class Lines(logging.Formatter):
+    """Makes one line of a record, and knows what all lines of this process have in common."""
+
+    phase: str | None = None
+    """The phase of the container's life, where this process knows it."""
+
+
+class JsonLines(Lines):
+    """One JSON object a line, with the field names of the Elastic Common Schema, dotted; ours begin with `sidecar.`."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self._service = service
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as `time` (RFC 3339, UTC), `level`, `logger`, `message`, and `exception` where there is one."""
-        fields = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
+        """The record; `fields` of it (a dict given by `extra`) become fields as they are."""
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line: dict[str, object] = {
+            "@timestamp": at.replace("+00:00", "Z"),
+            "log.level": record.levelname.lower(),
+            "message": _unicode(_cut(record.getMessage(), MESSAGE_LIMIT)),
+            "ecs.version": ECS_VERSION,
+            "service.name": self._service,
+            "log.logger": _name(record),
+            "process.pid": record.process,
         }
-        if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps(fields)
+        if self.phase is not None:
+            line["sidecar.phase"] = self.phase
+        if (request := REQUEST_ID.get()) is not None:
+            line["http.request.id"] = request
+        line |= getattr(record, "fields", {})
+        if record.exc_info and record.exc_info[0] is not None:
+            line["error.type"] = record.exc_info[0].__name__
+            line["error.message"] = _unicode(_cut(str(record.exc_info[1]), MESSAGE_LIMIT // 4))
+        if stack := _stack(record):
+            line["error.stack_trace"] = _unicode(_cut(stack, STACK_LIMIT))
+        return json.dumps(line)
 
 
-class TextFormatter(logging.Formatter):
-    """devpi-server's own shape, so that both read as one stream; control characters are escaped."""
+class TextLines(Lines):
+    """devpi-server's own shape with the logger's name; nothing in a message can begin a line or steer a terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, color: bool = False) -> None:
         super().__init__("%(asctime)s %(levelname)-5.5s [%(name)s] %(message)s")
+        self._color = color
 
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        """One line, whatever the message holds."""
-        record.message = "".join(c if c.isprintable() else repr(c)[1:-1] for c in record.message)
-        return super().formatMessage(record)
+    def format(self, record: logging.LogRecord) -> str:
+        """One line; below it the traceback as Python prints it, indented: no line of it can pass for one of the log."""
+        level = f"{record.levelname:<5.5}"
+        if self._color and (code := _COLORS.get(record.levelname)):
+            level = f"\x1b[{code}m{level}\x1b[0m"
+        message = _escape(_cut(record.getMessage(), MESSAGE_LIMIT))
+        line = f"{self.formatTime(record)} {level} [{_name(record)}] {message}"
+        if (request := REQUEST_ID.get()) is not None:
+            line += f" (request {request})"
+        if stack := _stack(record):
+            line += "".join(f"\n  {_escape(each)}" for each in _cut(stack, STACK_LIMIT).split("\n"))
+        return line
 
 
-def configure(settings: LogSettings) -> None:
-    """Send everything at or above the level to stdout."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonFormatter() if settings.json else TextFormatter())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(settings.level)
+class Stdout(logging.Handler):
+    """Writes each line at once and whole. Nobody there to read is no reason to fail."""
+
+    def __init__(self, formatter: Lines) -> None:
+        super().__init__()
+        self.setFormatter(formatter)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record; one that can't be formatted is named by its place in the code."""
+        try:
+            line = self.format(record)
+        except Exception as error:
+            said = (record.pathname, record.lineno, type(error).__name__)
+            broken = ("a log line of %s:%d can't be formatted: %s", said, None)
+            line = self.format(logging.LogRecord(record.name, logging.ERROR, record.pathname, record.lineno, *broken))
+        data = f"{line}\n".encode(errors="backslashreplace")
+        with suppress(OSError):
+            while data:
+                data = data[os.write(_STDOUT, data) :]
+
+
+def _name(record: logging.LogRecord) -> str:
+    """The logger; devpi-server logs all on the root logger."""
+    return "devpi" if record.name == "root" else record.name
+
+
+def _stack(record: logging.LogRecord) -> str:
+    """The traceback of the record, as Python prints it, or what was given as its `stack`; empty: there is none."""
+    if not record.exc_info or record.exc_info[1] is None:
+        return str(getattr(record, "stack", ""))
+    return "".join(traceback.format_exception(record.exc_info[1])).rstrip("\n")
+
+
+def _cut(text: str, limit: int) -> str:
+    """`text` with the middle left out where it is longer than `limit` characters."""
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit // 2]} […{len(text) - limit} characters left out…] {text[-(limit - limit // 2) :]}"
+
+
+def _escape(text: str) -> str:
+    """`text` with control, bidi and unpaired characters escaped."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _unicode(text: str) -> str:
+    """`text` with unpaired surrogates escaped, which Python has for bytes that aren't UTF-8, and JSON must not have."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
+
+def _is_terminal() -> bool:
+    try:
+        return os.isatty(_STDOUT)
+    except OSError:
+        return False
+
+
+def _warned(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    _file: TextIO | None = None,
+    _line: str | None = None,
+) -> None:
+    logging.getLogger("py.warnings").warning("%s: %s (%s:%d)", category.__name__, message, filename, lineno)
+
+
+# On the root logger: a devpi-server's --logger-cfg may have disabled all others.
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    logging.getLogger().critical("uncaught exception", exc_info=(kind, error, trace))
+
+
+def _uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
+    if args.exc_value is not None:
+        name = args.thread.name if args.thread else "?"
+        error = (args.exc_type, args.exc_value, args.exc_traceback)
+        logging.getLogger().error("uncaught exception in thread %s", name, exc_info=error)
+
+
+def _unraisable(args: sys.UnraisableHookArgs) -> None:
+    error = args.exc_value
+    exc_info = None if error is None else (type(error), error, args.exc_traceback)
+    logging.getLogger().error("%s: %r", args.err_msg or "exception ignored in", args.object, exc_info=exc_info)

@@ -143,12 +143,21 @@ class CredentialSettings:
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """The sidecar's own log, on stdout."""
+    """The log on stdout, the sidecar's and devpi-server's."""
 
     json: bool = False
     """One JSON object a line instead of text (SIDECAR_LOG_FORMAT=json)."""
+    color: bool = True
+    """Levels have colours on a terminal (NO_COLOR=1 and TERM=dumb take them away)."""
     level: str = "INFO"
     """The least level that is shown (SIDECAR_LOG_LEVEL)."""
+    access: bool = False
+    """A line for each request that the sidecar answers (SIDECAR_LOG_ACCESS)."""
+
+    @property
+    def style(self) -> str:
+        """In one word, as `logs.configure` takes it."""
+        return "json" if self.json else "color" if self.color else "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +253,9 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         ),
         log=LogSettings(
             json=read.value("SIDECAR_LOG_FORMAT", values.choice("text", "json"), "text") == "json",
+            color=not environ.get("NO_COLOR") and environ.get("TERM") != "dumb",
             level=read.value("SIDECAR_LOG_LEVEL", values.level, base.log.level),
+            access=read.value("SIDECAR_LOG_ACCESS", values.switch, base.log.access),
         ),
         ignored_service_links=tuple(read.service_links),
     )

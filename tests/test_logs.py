@@ -1,19 +1,30 @@
-"""`sidecar.logs`: a record is one line of text for people, or one JSON object for collectors."""
+"""`sidecar.logs`: a record is one line of text for people, or one JSON object for collectors; nothing gets past it."""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
 import logging
+import os
+import pkgutil
+import pty
+import re
+import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import sidecar
 from sidecar import logs
 from sidecar.settings import LogSettings
+
+ROOT = Path(__file__).resolve().parents[1]
 
 ANY_TEXT = st.text(st.characters())  # surrogates too: so Python reads names that aren't UTF-8
 
@@ -29,19 +40,9 @@ def record_of_an_exception(text: str) -> logging.LogRecord:
         return logging.LogRecord("sidecar.test", logging.ERROR, __file__, 1, "it failed", (), sys.exc_info())
 
 
-@pytest.fixture
-def root_logger() -> Iterator[logging.Logger]:
-    """The root logger, which is put back as it was."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield root
-    root.handlers[:] = handlers
-    root.setLevel(level)
-
-
 def test_text_has_time_level_logger_and_message() -> None:
     """devpi-server's own shape."""
-    line = logs.TextFormatter().format(record("%s of %d", "one", 2))
+    line = logs.TextLines().format(record("%s of %d", "one", 2))
     assert line.endswith(" WARNI [sidecar.test] one of 2")
     datetime.strptime(line.partition(" WARNI")[0], "%Y-%m-%d %H:%M:%S,%f").replace(tzinfo=UTC)
 
@@ -61,64 +62,221 @@ def test_text_has_time_level_logger_and_message() -> None:
 )
 def test_text_escapes_control_characters(text: str, shown: str) -> None:
     """An archive's member can't write a line of its own, or colour the terminal; what is printable stays."""
-    line = logs.TextFormatter().format(record("member %s", text))
+    line = logs.TextLines().format(record("member %s", text))
     assert line.endswith(f"member {shown}")
 
 
 @given(ANY_TEXT)
 def test_text_is_always_one_printable_line(text: str) -> None:
     """Whatever the message holds."""
-    line = logs.TextFormatter().format(record("%s", text))
+    line = logs.TextLines().format(record("%s", text))
     assert line.isprintable()
     line.encode()
 
 
 def test_text_shows_an_exception() -> None:
     """The traceback follows the line."""
-    line, *traceback = logs.TextFormatter().format(record_of_an_exception("broken")).splitlines()
+    line, *traceback = logs.TextLines().format(record_of_an_exception("broken")).splitlines()
     assert line.endswith("it failed")
-    assert traceback[-1] == "RuntimeError: broken"
+    assert traceback[0] == "  Traceback (most recent call last):"
+    assert traceback[-1] == "  RuntimeError: broken"
+
+
+@given(ANY_TEXT)
+def test_an_exceptions_message_forges_no_line(text: str) -> None:
+    """Nor do its notes: every line but the first begins with a space."""
+    text += "\n2026-11-22 10:20:30,456 INFO  [sidecar] forged"
+    made = record_of_an_exception(text)
+    made.exc_info[1].add_note(text)  # type: ignore[index, union-attr]
+    lines = logs.TextLines().format(made).split("\n")
+    assert [] == [line for line in lines[1:] if not line.startswith("  ") or not line.isprintable()]
+    assert len([line for line in lines if line.endswith("forged")]) == 2
 
 
 @given(ANY_TEXT)
 def test_json_is_one_line_with_the_message_in_full(text: str) -> None:
     """Whatever the message holds; ASCII alone, so no encoding is in the way."""
-    line = logs.JsonFormatter().format(record("%s", text))
+    line = logs.JsonLines("test").format(record("%s", text))
     assert line.isascii()
     assert len(line.splitlines()) == 1
-    assert json.loads(line)["message"] == text
+    assert json.loads(line)["message"] == text.encode(errors="backslashreplace").decode()
 
 
 def test_json_has_its_fields() -> None:
-    """Time in RFC 3339 and UTC, level, logger, message; no exception where there is none."""
+    """ECS's names; time in RFC 3339, UTC, to the millisecond; nothing of an exception where there is none."""
     given_record = record("%s", "x")
-    fields = json.loads(logs.JsonFormatter().format(given_record))
-    at = datetime.fromisoformat(fields.pop("time"))
-    assert at.utcoffset() is not None
-    assert abs(at.timestamp() - given_record.created) < 0.001
-    assert fields == {"level": "warning", "logger": "sidecar.test", "message": "x"}
+    fields = json.loads(logs.JsonLines("test").format(given_record))
+    at = fields.pop("@timestamp")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", at)
+    assert abs(datetime.fromisoformat(at).timestamp() - given_record.created) < 0.001
+    assert fields == {
+        "log.level": "warning",
+        "message": "x",
+        "ecs.version": logs.ECS_VERSION,
+        "service.name": "test",
+        "log.logger": "sidecar.test",
+        "process.pid": os.getpid(),
+    }
+
+
+def test_json_has_phase_request_and_fields() -> None:
+    """Where they are known."""
+    lines = logs.JsonLines("test")
+    lines.phase = "ready"
+    given_record = record("x")
+    given_record.fields = {"sidecar.check": "http"}
+    token = logs.REQUEST_ID.set("abc")
+    fields = json.loads(lines.format(given_record))
+    text = logs.TextLines().format(given_record)
+    logs.REQUEST_ID.reset(token)
+    assert {"sidecar.phase": "ready", "http.request.id": "abc", "sidecar.check": "http"}.items() <= fields.items()
+    assert text.endswith("x (request abc)")
 
 
 def test_json_has_the_exception() -> None:
-    """The traceback is in a field, so that it stays one line."""
-    line = logs.JsonFormatter().format(record_of_an_exception("two\nlines"))
+    """Type, message and traceback are fields, so that it stays one line."""
+    line = logs.JsonLines("test").format(record_of_an_exception("two\nlines"))
     assert len(line.splitlines()) == 1
     fields = json.loads(line)
     assert fields["message"] == "it failed"
-    assert fields["exception"].startswith("Traceback")
-    assert fields["exception"].endswith("RuntimeError: two\nlines")
+    assert fields["error.type"] == "RuntimeError"
+    assert fields["error.message"] == "two\nlines"
+    assert fields["error.stack_trace"].startswith("Traceback")
+    assert fields["error.stack_trace"].endswith("RuntimeError: two\nlines")
 
 
-@pytest.mark.parametrize("as_json", [False, True])
-def test_configured_logs_go_to_stdout_from_the_level_on(
-    root_logger: logging.Logger, capsys: pytest.CaptureFixture[str], as_json: bool
+@pytest.mark.parametrize("lines", [logs.TextLines(), logs.JsonLines("test")])
+def test_too_long_a_message_is_cut_with_a_mark(lines: logs.Lines) -> None:
+    """Beginning and end stay, and how much is missing is said."""
+    line = lines.format(record("begin%send", "x" * 10_000))
+    assert len(line) < logs.MESSAGE_LIMIT + 400
+    assert "begin" in line
+    assert "end" in line
+    assert "6008 characters left out" in line
+
+
+@pytest.mark.parametrize("lines", [logs.TextLines(), logs.JsonLines("test")])
+def test_a_line_with_a_long_traceback_is_not_torn_by_docker(lines: logs.Lines) -> None:
+    """16 KiB is where Docker's and Kubernetes' collectors cut."""
+    assert len(lines.format(record_of_an_exception("x" * 100_000))) < 16 * 1024
+
+
+# --- a process that logs ------------------------------------------------------------------------------------------
+
+
+def run(code: str, style: str = "json", level: str = "INFO", **options: Any) -> subprocess.CompletedProcess[str]:
+    """A Python that configures its log so, and does `code`."""
+    program = f"import logging, sys; from sidecar import logs; logs.configure({style!r}, {level!r}, 'test')\n{code}"
+    return subprocess.run(
+        [sys.executable, "-W", "default", "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("style", ["json", "text", "color"])
+def test_lines_go_to_stdout_from_the_level_on(style: str) -> None:
+    """In the style that was chosen, without colours where no terminal is, and nothing to stderr."""
+    done = run("log = logging.getLogger('x'); log.info('hidden'); log.warning('shown')", style, "WARNING")
+    (line,) = done.stdout.splitlines()
+    assert (json.loads(line)["message"] if style == "json" else line.split()[-1]) == "shown"
+    assert "\x1b" not in line
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(("style", "colored"), [("color", True), ("text", False), ("json", False)])
+def test_colours_on_a_terminal(style: str, colored: bool) -> None:
+    """Where the style has them."""
+    ours, theirs = pty.openpty()
+    code = f"from sidecar import logs; import logging; logs.configure({style!r}, 'INFO', 't'); logging.warning('w')"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=theirs, check=True, timeout=20)
+    said = os.read(ours, 4096).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert ("\x1b[33mWARNI\x1b[0m" in said) is colored
+    assert said.count("\x1b") == (2 if colored else 0)
+
+
+@pytest.mark.parametrize(
+    ("code", "level", "message", "error"),
+    [
+        ("raise ValueError('v')", "critical", "uncaught exception", "ValueError"),
+        (
+            "import threading; t = threading.Thread(target=lambda: 1 / 0, name='T'); t.start(); t.join()",
+            "error",
+            "uncaught exception in thread T",
+            "ZeroDivisionError",
+        ),
+        ("import warnings; warnings.warn('odd\\nthing')", "warning", "UserWarning: odd\nthing (<string>:2)", None),
+        (
+            "class A:\n    def __del__(self): raise KeyError('k')\n    def __repr__(self): return 'an A'\nA()",
+            "error",
+            None,
+            "KeyError",
+        ),
+        ("logging.info('%d', 'no number')", "error", "a log line of <string>:2 can't be formatted: TypeError", None),
+    ],
+)
+def test_whatever_python_would_print_is_one_object(
+    code: str, level: str, message: str | None, error: str | None
 ) -> None:
-    """In the format that was chosen, and nothing to stderr."""
-    logs.configure(LogSettings(json=as_json, level="WARNING"))
-    logging.getLogger("sidecar.test").info("hidden")
-    logging.getLogger("sidecar.test").warning("shown")
-    out, err = capsys.readouterr()
-    (line,) = out.splitlines()
-    assert (json.loads(line)["message"] if as_json else line.split()[-1]) == "shown"
-    assert err == ""
-    assert root_logger.level == logging.WARNING
+    """Warnings, uncaught exceptions, also of threads and destructors, and lines that can't be formatted."""
+    done = run(code)
+    (fields,) = map(json.loads, done.stdout.splitlines())
+    assert fields["log.level"] == level
+    assert message is None or fields["message"] == message
+    assert fields.get("error.type") == error
+    assert done.stderr == ""
+
+
+def test_a_full_disk_below_stdout_is_survived() -> None:
+    """A log that can't be written ends nothing."""
+    with Path("/dev/full").open("w") as full:
+        code = "import logging, sys; from sidecar import logs; logs.configure('text', 'INFO', 't')\n"
+        code += "logging.warning('lost'); sys.stderr.write('lives on')"
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=full, stderr=-1, check=False, timeout=20)
+    assert (done.returncode, done.stderr) == (0, b"lives on")
+
+
+@pytest.mark.parametrize(
+    ("settings", "style"),
+    [(LogSettings(json=True), "json"), (LogSettings(), "color"), (LogSettings(color=False), "text")],
+)
+def test_the_style_of_settings(settings: LogSettings, style: str) -> None:
+    """JSON never has colours."""
+    assert settings.style == style
+
+
+# --- secrets ------------------------------------------------------------------------------------------------------
+
+
+def test_no_object_shows_its_secrets() -> None:
+    """By construction: a field that holds a secret isn't in its object's repr, in whatever line that may end up."""
+    told = {"root_password", "secretfile", "token_file"}  # a state or a path in messages; CredentialSettings is below
+    checked = set()
+    for found in pkgutil.walk_packages(sidecar.__path__, "sidecar."):
+        for kind in vars(importlib.import_module(found.name)).values():
+            if not dataclasses.is_dataclass(kind) or not isinstance(kind, type):
+                continue
+            for field in dataclasses.fields(kind):
+                if re.search("password|token|secret", field.name) and field.type in SECRET_TYPES:
+                    if field.name in told and kind.__name__ != "CredentialSettings":
+                        continue
+                    assert not field.repr, f"{kind.__name__}.{field.name}"
+                    checked.add(f"{kind.__name__}.{field.name}")
+    assert {
+        "CredentialSettings.root_password",
+        "CredentialSettings.admin_token",
+        "Initialise.password",
+        "Import.password",
+        "Serve.look_secret",
+        "Serve.new_root_password",
+        "SetRootPassword.password",
+    } <= checked
+
+
+SECRET_TYPES = ("str", "bytes", "str | None", "bytes | None")

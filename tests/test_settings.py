@@ -157,6 +157,7 @@ VARIABLES = [
     switch("SIDECAR_IMPORT_ALLOW_UNVERIFIED", "imports.allow_unverified"),
     switch("SIDECAR_ALLOW_EMPTY_ROOT", "credentials.allow_empty_root"),
     switch("SIDECAR_SECRET_IS_RANDOM", "credentials.secret_is_random"),
+    switch("SIDECAR_LOG_ACCESS", "log.access"),
     duration("SIDECAR_MONITOR_INTERVAL", "monitor.interval", 2.0),
     duration("SIDECAR_MONITOR_TIMEOUT", "monitor.request_timeout", 5.0),
     duration("SIDECAR_MONITOR_DEAD_AFTER", "monitor.dead_after", 30.0),

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable
 from typing import TypeVar, cast, overload
 
+from sidecar.devpi import crash
 from sidecar.devpi.messages import (
     PACKET_BYTES,
     CheckRootPassword,
@@ -58,6 +59,7 @@ class Child:
     def __init__(self, spawned: Spawned) -> None:
         self._process = spawned.process
         self._socket = spawned.socket
+        self._crash = spawned.crash
         self._socket.setblocking(False)
         self._exited: asyncio.Future[int] | None = None
         self._answer: asyncio.Future[RootPasswordSet | RootPasswordChecked] | None = None
@@ -75,6 +77,8 @@ class Child:
     def reaped(self, status: int) -> None:
         """Whoever reaps this process's children hands over the child's wait status here."""
         self._process.returncode = os.waitstatus_to_exitcode(status)
+        if self._process.returncode < 0:
+            crash.log_report(self._crash, "devpi-server")
         if self._exited is not None and not self._exited.done():
             self._exited.set_result(self._process.returncode)
 

@@ -1,6 +1,7 @@
 """The child: one interpreter that imports devpi once, understands its flags, forks the preparation, and serves.
 
-Run as `python -m sidecar.devpi.launcher FD`, FD being its end of the socket pair to the sidecar.
+Run as `python -m sidecar.devpi.launcher FD CRASH STYLE LEVEL`: its end of the socket pair to the sidecar, the file in
+which a crash leaves its report, and how log lines look.
 The lines at the bottom are the story; the sidecar decides when each of them happens.
 """
 
@@ -13,7 +14,8 @@ import sys
 import warnings
 from typing import cast
 
-from sidecar import privacy
+from sidecar import logs, privacy
+from sidecar.devpi import crash
 from sidecar.devpi.channel import Channel, SidecarGone
 from sidecar.devpi.messages import (
     Configure,
@@ -42,20 +44,22 @@ def die_with_parent() -> None:
         os._exit(ExitCode.INTERNAL)
 
 
-def main(fd: int) -> int:
+def main(fd: int, crash_fd: int, style: str, level: str) -> int:
     """Do what the sidecar says until devpi-server ends. Returns the exit code."""
     die_with_parent()
     privacy.undumpable()
+    logs.configure(style, level, "devpi-server")
+    crash.report_to(crash_fd)
     os.umask(0o077)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # may be ignored, as in a shell's background job
     channel = Channel(fd)
     try:
-        return _run(channel)
+        return _run(channel, crash_fd)
     except SidecarGone:
         return ExitCode.INTERNAL
 
 
-def _run(channel: Channel) -> int:
+def _run(channel: Channel, crash_fd: int) -> int:
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # pyramid's, once at each start
     import devpi_server  # and all below, before a word is said: the sidecar is busy with its own imports meanwhile
 
@@ -65,8 +69,9 @@ def _run(channel: Channel) -> int:
     from devpi_server.config import InvalidConfigError, get_pluginmanager
     from devpi_server.main import Fatal
 
-    from sidecar.devpi import flags
+    from sidecar.devpi import flags, output
 
+    output.take_over()
     sys.argv[:] = ["devpi-server"]  # its name in the help
     plugins = get_pluginmanager()
     probe = flags.SilenceProbe()
@@ -90,6 +95,7 @@ def _run(channel: Channel) -> int:
         print(devpi_server.__version__)  # noqa: T201 - as devpi-server --version does
         channel.send(Done())
         return ExitCode.STOPPED
+    output.take_stdout()
     channel.send(
         Configured(
             version=devpi_server.__version__,
@@ -110,7 +116,7 @@ def _run(channel: Channel) -> int:
             case Initialise() | Import():
                 from sidecar.devpi import preparation
 
-                channel.send(_in_a_fork(preparation.prepare, message, understood, plugins, channel))
+                channel.send(_in_a_fork(preparation.prepare, crash_fd, message, understood, plugins, channel))
             case Serve():
                 from sidecar.devpi import serving
 
@@ -145,7 +151,7 @@ def import_what_serving_needs() -> None:
     from sidecar.devpi import admission, serving  # noqa: F401
 
 
-def _in_a_fork(prepare, *arguments):  # type: ignore[no-untyped-def]
+def _in_a_fork(prepare, crash_fd, *arguments):  # type: ignore[no-untyped-def]
     """Run `prepare` in a fork, so that its memory goes with it; the answer that the sidecar gets.
 
     Only this thread exists yet, so forking is safe. The fork sends its own `Prepared` or `PrepareFailed` through a pipe
@@ -178,6 +184,7 @@ def _in_a_fork(prepare, *arguments):  # type: ignore[no-untyped-def]
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         name = signal.Signals(number).name
+        crash.log_report(crash_fd, "the preparing process")
         if number == signal.SIGKILL:
             return PrepareFailed(
                 f"the preparing process was killed ({name}), most likely for want of memory",
@@ -189,7 +196,7 @@ def _in_a_fork(prepare, *arguments):  # type: ignore[no-untyped-def]
 
 
 if __name__ == "__main__":
-    exit_code = main(int(sys.argv[1]))
+    exit_code = main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(exit_code)  # everything is committed; taking the interpreter apart would cost a stop half a second

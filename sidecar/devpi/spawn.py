@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from sidecar.settings import LogSettings
+
 
 class Spawned(NamedTuple):
     """A process of `launcher`, in a session of its own; it dies with this one."""
@@ -20,20 +22,25 @@ class Spawned(NamedTuple):
     process: subprocess.Popen[bytes]
     socket: socket.socket
     """Our end of the pair over which it is talked to, see `messages`."""
+    crash: int
+    """A file in memory, into which a dying interpreter writes where it was, see `crash`."""
 
 
-def spawn(environ: Mapping[str, str]) -> Spawned:
-    """Start `launcher` with the environment `environ`. Raises OSError."""
+def spawn(environ: Mapping[str, str], log: LogSettings | None = None) -> Spawned:
+    """Start `launcher` with the environment `environ`, its log as `log` says. Raises OSError."""
+    log = log or LogSettings()
+    crash = os.memfd_create("crash")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
+        arguments = [str(theirs.fileno()), str(crash), log.style, log.level]
         process = subprocess.Popen(
-            [sys.executable, "-m", "sidecar.devpi.launcher", str(theirs.fileno())],
+            [sys.executable, "-m", "sidecar.devpi.launcher", *arguments],
             env=_with_our_package(environ),
-            pass_fds=[theirs.fileno()],
+            pass_fds=[theirs.fileno(), crash],
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # a terminal's Ctrl-C is for the sidecar, which drains it
         )
-    return Spawned(process, ours)
+    return Spawned(process, ours, crash)
 
 
 def _with_our_package(environ: Mapping[str, str]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from sidecar.web import bootstrap, probes, status
+from sidecar.web import access, bootstrap, probes, status
 from sidecar.web.guard import Guard
 from sidecar.web.keys import CONTEXT, GUARD, Context
 from sidecar.web.middleware import common_headers, problems
@@ -38,9 +38,10 @@ ROUTES = (
 
 def make_app(context: Context) -> web.Application:
     """The app on `context`."""
-    app = web.Application(middlewares=[problems], client_max_size=bootstrap.BODY_LIMIT)
+    app = web.Application(middlewares=[access.identify, problems], client_max_size=bootstrap.BODY_LIMIT)
     app[CONTEXT] = context
     app[GUARD] = Guard(context.bootstrap.token_ok, client_certificates=context.client_certificates)
     app.on_response_prepare.append(common_headers)
+    app.on_response_prepare.append(access.echo)
     app.add_routes(ROUTES)
     return app

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
+from sidecar.logs import REQUEST_ID
+
 HEADERS = {
     "Server": "devpi-sidecar",  # aiohttp's own names versions
     "X-Content-Type-Options": "nosniff",
@@ -51,6 +53,8 @@ class Problem(Exception):
         }
         if self.detail is not None:
             body["detail"] = self.detail
+        if (request := REQUEST_ID.get()) is not None:
+            body["request_id"] = request
         response = web.Response(
             status=self.status,
             body=json.dumps(body | dict(self.more)).encode(),

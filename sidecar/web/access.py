@@ -1,0 +1,60 @@
+"""An id for each request, which its answer and every log line about it carry; and, if wanted, a line of its own."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from sidecar.logs import REQUEST_ID
+from sidecar.web.guard import peer
+
+log = logging.getLogger("sidecar.access")
+"""`logs.configure` decides whether anybody hears it."""
+
+HEADER = "X-Request-ID"
+_ID = web.RequestKey("request_id", str)
+_SANE = re.compile(r"[A-Za-z0-9._:=+/@-]{1,128}", re.ASCII)
+
+
+@web.middleware
+async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Take the id that a client or a proxy gave, if it is one that can't do harm in a log; else make one."""
+    given = request.headers.get(HEADER, "")
+    request[_ID] = given if _SANE.fullmatch(given) else secrets.token_hex(8)
+    token = REQUEST_ID.set(request[_ID])
+    began = time.perf_counter_ns()
+    status: int | None = None
+    try:
+        response = await handler(request)
+        status = response.status
+        return response
+    finally:
+        if log.isEnabledFor(logging.INFO):
+            _tell(request, status, time.perf_counter_ns() - began)
+        REQUEST_ID.reset(token)
+
+
+async def echo(request: web.Request, response: web.StreamResponse) -> None:
+    """Say the id in the answer."""
+    if _ID in request:
+        response.headers[HEADER] = request[_ID]
+
+
+def _tell(request: web.Request, status: int | None, nanoseconds: int) -> None:
+    """Of the path only the route is told: what is behind it, anybody may choose."""
+    resource = request.match_info.route.resource
+    route = resource.canonical if resource is not None else "(none)"
+    fields = {
+        "http.request.method": request.method,
+        "sidecar.route": route,
+        "http.response.status_code": status,
+        "event.duration": nanoseconds,
+        "client.ip": peer(request),
+    }
+    said = request.method, route, status or "cut off", nanoseconds / 1e6, fields["client.ip"]
+    log.info("%s %s: %s in %.1f ms, from %s", *said, extra={"fields": fields})
