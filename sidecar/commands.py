@@ -1,4 +1,4 @@
-"""`sidecar status | token | claim | rotate | version`, for an operator inside the container.
+"""`sidecar status | top | token | claim | rotate | version`, for an operator inside the container.
 
 Exit codes: 0 done (status: ready), 1 refused or failed (status: not ready), 2 no sidecar runs here, 64 wrong
 usage, 130 interrupted, 141 the reader of a pipe went away.
@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
-from sidecar import locate
+from sidecar import live, locate
 from sidecar.summary import Fields, summary
 from sidecar.terminal import printable
 
@@ -83,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     status = commands.add_parser("status", help="say how devpi is; exit code 0: ready, 1: not ready")
     status.add_argument("--json", action="store_true", help="print what GET /status answers")
+    status.add_argument("--watch", action="store_true", help="go on saying it, live, until Ctrl-C")
+    commands.add_parser("top", help="the same as status --watch")
     commands.add_parser("token", help="print the admin token")
     claim = commands.add_parser("claim", help="print root's generated password; works once")
     claim.add_argument("--json", action="store_true", help="print user and password as JSON")
@@ -96,6 +98,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace, directory: str) -> int:
     match options.command:
+        case "status" if options.watch and options.json:
+            _note("--watch is for people, --json for programs: give one of them")
+            return USAGE
+        case "top" | "status" if options.command == "top" or options.watch:
+            color = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+            live.watch(lambda: _look(directory), color=color)
         case "status":
             return _status(directory, as_json=options.json)
         case "token":
@@ -126,6 +134,19 @@ def _status(directory: str, *, as_json: bool) -> int:
         checks = health.fields.list("checks") or ready.fields.list("checks")
         _write("\n".join(summary(told.fields, checks, ready=ready.status == 200)))
     return DONE if ready.status == 200 else REFUSED
+
+
+def _look(directory: str) -> live.View:
+    """One look for `live`; a sidecar that isn't there, or a restart in the middle of it, is told as such."""
+    try:
+        told = _ask(directory, "GET", "/status", 3)
+        health = _ask(directory, "GET", "/health", 3)
+        ready = _ask(directory, "GET", "/readyz", 3).status == 200
+    except (locate.NoSidecar, AnswerLost) as error:
+        return live.View(gone=str(error))
+    if told.status != 200:
+        return live.View(gone=f"/status answered {told.status}: {_problem(told)}")
+    return live.View(ready, told.fields, tuple(health.fields.list("checks")))
 
 
 def _password(directory: str, path: str, *, as_json: bool) -> int:

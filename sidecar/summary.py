@@ -88,7 +88,7 @@ def _import(status: Fields) -> Iterator[str]:
         if (rate := status.number("rate")) is not None:
             line += f", {rate:.0f} files/s"
         if (eta := status.number("eta_seconds")) is not None:
-            line += f", about {_duration(eta)} left"
+            line += f", about {duration(eta)} left"
     yield line
     archives = status.list("archives")
     for archive in archives[:_MANY]:
@@ -125,7 +125,8 @@ def _since(fields: Fields) -> str:
     return f" since {since}" if since else ""
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Some seconds, in the unit that a person would take."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -80,6 +80,8 @@ class Container:
     group: int | None = None
     """gid, where it isn't the uid's number."""
     command: tuple[str, ...] = ()
+    stderr_apart: bool = False
+    """stderr doesn't go into the log, but into `errors`."""
     process: subprocess.Popen[bytes] | None = None
     exit_code: int | None = None
 
@@ -150,13 +152,13 @@ class Container:
     def start(self) -> Container:
         """Start it; don't wait."""
         environ = self.given_environ
-        with self.log_file.open("ab") as log:
+        with self.log_file.open("ab") as log, (self.home / "errors").open("ab") as errors:
             self.process = subprocess.Popen(
                 self.arguments,
                 env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
-                stderr=log,
+                stderr=errors if self.stderr_apart else log,
                 cwd=self.home,
                 user=self.user,
                 group=self.user if self.group is None else self.group,
@@ -170,6 +172,11 @@ class Container:
     def log(self) -> str:
         """All that it has said so far, over all its starts."""
         return self.log_file.read_text(errors="replace")
+
+    @property
+    def errors(self) -> str:
+        """What it has written to stderr, where that is apart."""
+        return (self.home / "errors").read_text(errors="replace")
 
     @property
     def pid(self) -> int:

@@ -1,0 +1,204 @@
+"""`sidecar status --watch`: how devpi is, live in a terminal; without one, a line for each change."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import FrameType
+from typing import NoReturn
+
+from sidecar.summary import Fields, duration, summary
+
+INTERVAL = 0.5
+"""Seconds between two looks."""
+_WIDEST_BAR = 40
+_COUNTS = ("extracted", "users", "indexes", "projects", "files", "bytes")
+_COLORS = {"pass": "32", "warn": "33", "fail": "31"}
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the sidecar said at one look, or why it said nothing."""
+
+    ready: bool = False
+    status: Fields = field(default_factory=lambda: Fields(None))
+    checks: tuple[Fields, ...] = ()
+    gone: str | None = None
+    """Why there is no answer."""
+
+    @property
+    def started(self) -> str:
+        """When this sidecar started, by which a restart is known."""
+        phases = self.status.list("phases")
+        return phases[0].text("since", 50) if phases else ""
+
+
+def watch(look: Callable[[], View], *, color: bool) -> NoReturn:
+    """Look and show, until interrupted: raises KeyboardInterrupt, at a TERM or HUP SystemExit."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
+    if sys.stdout.isatty():
+        _on_a_terminal(look, color=color)
+    _line_by_line(look)
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
+
+
+# --- on a terminal ------------------------------------------------------------------------------------------------
+
+
+def _on_a_terminal(look: Callable[[], View], *, color: bool) -> NoReturn:
+    restarts = _Restarts()
+    lines: list[str] = []
+    try:
+        with _screen():
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGWINCH})
+            while True:
+                view = look()
+                note = restarts.note(view)
+                columns, rows = _size()
+                lines = list(_page(view, note, columns, color=color))
+                _draw(lines, rows, columns)
+                signal.sigtimedwait({signal.SIGWINCH}, INTERVAL)  # a new size is drawn at once
+    finally:
+        sys.stdout.write("\n".join(lines[:-1]) + "\n")  # what was seen last stays, but for the hint
+        sys.stdout.flush()
+
+
+@contextmanager
+def _screen() -> Iterator[None]:
+    """The terminal's other screen, without a cursor; given back whatever happens."""
+    sys.stdout.write("\x1b[?1049h\x1b[?25l")
+    try:
+        yield
+    finally:
+        sys.stdout.write("\x1b[?25h\x1b[?1049l")
+        sys.stdout.flush()
+
+
+def _size() -> tuple[int, int]:
+    """Columns and rows; `docker exec` begins with 0 of both."""
+    size = os.get_terminal_size(sys.stdout.fileno())
+    return size.columns or 80, size.lines or 24
+
+
+def _draw(lines: list[str], rows: int, columns: int) -> None:
+    """Over what is there, without a flicker."""
+    fitting = [_clip(line, columns) for line in lines[:rows]]
+    sys.stdout.write("\x1b[H" + "\n".join(f"{line}\x1b[0m\x1b[K" for line in fitting).replace("\n", "\r\n") + "\x1b[J")
+    sys.stdout.flush()
+
+
+def _clip(line: str, columns: int) -> str:
+    """The line's first `columns` characters; colours take no room."""
+    shown, at = 0, 0
+    while at < len(line) and shown < columns:
+        if line[at] == "\x1b":
+            at = line.index("m", at)
+        else:
+            shown += 1
+        at += 1
+    return line[:at]
+
+
+def _page(view: View, note: str, columns: int, *, color: bool) -> Iterator[str]:
+    def paint(text: str, code: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if color else text
+
+    if view.gone is not None:
+        yield paint(f"no sidecar: {view.gone}", "31")
+        yield "  it is looked for until it is back"
+    else:
+        first, *rest = summary(view.status, [], ready=view.ready)
+        yield paint(first, "1;32" if view.ready else "1;33")
+        yield from _bars(view.status.inner("import"), columns)
+        yield from rest
+        for check in view.checks:
+            verdict, reason = check.text("status", 20), check.text("reason", 500)
+            yield f"  {paint(f'{verdict:<4}', _COLORS.get(verdict, '0'))} {check.text('name', 50):<14} {reason}".rstrip()
+    if note:
+        yield paint(f"  {note}", "33")
+    yield paint(f"  {datetime.now(UTC):%H:%M:%S} UTC, Ctrl-C ends", "2")
+
+
+def _bars(status: Fields, columns: int) -> Iterator[str]:
+    """A progress bar for each count of a running import."""
+    if status.text("state", 30) not in ("extracting", "loading"):
+        return
+    full, empty = ("█", "░") if (sys.stdout.encoding or "").lower().startswith("utf") else ("#", ".")
+    width = max(5, min(_WIDEST_BAR, columns - 50))
+    for name in _COUNTS:
+        done, total = status.inner(name).number("done"), status.inner(name).number("total")
+        if done is None or not total:
+            continue
+        part = min(1.0, max(0.0, done / total))
+        filled = int(part * width)
+        yield f"  {name:<10} {full * filled}{empty * (width - filled)} {part:4.0%}  {done:,.0f} of {total:,.0f}"
+    rate, eta = status.number("rate"), status.number("eta_seconds")
+    said = [
+        "" if rate is None else f"{rate:,.0f} files/s",
+        "" if eta is None else f"about {duration(eta)} left",
+        status.text("current", 100),
+    ]
+    yield "  " + ", ".join(filter(None, said))
+
+
+# --- without a terminal -------------------------------------------------------------------------------------------
+
+
+def _line_by_line(look: Callable[[], View]) -> NoReturn:
+    restarts = _Restarts()
+    before: list[str] = []
+    while True:
+        view = look()
+        note = restarts.note(view)
+        said = [f"no sidecar: {view.gone}"] if view.gone is not None else list(_words(view))
+        if note and view.gone is None and note not in before:
+            said.insert(0, note)
+        for line in said:
+            if line not in before:
+                sys.stdout.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}\n")
+                sys.stdout.flush()
+        before = said + ([note] if note else [])
+        time.sleep(INTERVAL)
+
+
+def _words(view: View) -> Iterator[str]:
+    """What is worth a line when it changes."""
+    yield f"{'ready' if view.ready else 'not ready'}: {view.status.text('phase') or 'no phase'}"
+    for check in view.checks:
+        yield f"check {check.text('name', 50)}: {check.text('status', 20)}"
+    imported = view.status.inner("import")
+    if (state := imported.text("state", 30)) not in ("", "none"):
+        files = imported.inner("files")
+        done, total = files.number("done"), files.number("total")
+        tenths = f", {10 * int(10 * done / total)} % of {total:.0f} files" if done is not None and total else ""
+        yield f"import: {state}{tenths}"
+    for what in (view.status.inner("failure"), imported.inner("error")):
+        if reason := what.text("reason", 1000):
+            yield f"failed: {reason}; {what.text('mend', 1000)}"
+    if state := view.status.inner("root_password").text("state", 30):
+        yield f"root's password: {state}"
+
+
+class _Restarts:
+    """Notices that the sidecar which answers is another one than before."""
+
+    def __init__(self) -> None:
+        self._started = ""
+        self._note = ""
+
+    def note(self, view: View) -> str:
+        """What to say of it; empty: nothing."""
+        if view.started and view.started != self._started:
+            self._note = f"restarted at {view.started}" if self._started else ""
+            self._started = view.started
+        return self._note

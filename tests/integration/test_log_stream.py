@@ -1,0 +1,208 @@
+"""The log of real containers: one stream on stdout, of both processes, in which every line has one shape."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.container import TOKEN, Container, login_token, make_index, upload, wait_for
+
+NAMES = {"@timestamp", "log.level", "message", "ecs.version", "service.name", "log.logger", "process.pid"}
+TEXT_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO |WARNI|ERROR|CRITI) \[[\w.]+\] .+")
+HOSTILE = "x\n2026-11-22 10:20:30,456 INFO  [sidecar.supervisor] forged \u202e\x1b[31m"
+
+PLUGIN = """
+import faulthandler, sys, warnings
+from devpi_server.config import hookimpl
+
+class Plugin:
+    @hookimpl
+    def devpiserver_cmdline_run(self, xom):
+        print("printed", file=sys.stdout)
+        print("complained", file=sys.stderr)
+        warnings.warn("something odd")
+
+    @hookimpl
+    def devpiserver_on_upload(self, stage, project, version, link):
+        raise RuntimeError("forced " + {hostile!r})
+
+    @hookimpl
+    def devpiserver_stage_created(self, stage):
+        if stage.name.endswith("/crash"):
+            faulthandler._sigsegv()
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> dict[str, str]:
+    """An environment in which devpi-server has a plugin that misbehaves."""
+    folder = tmp_path / "plugin"
+    info = folder / "misbehaving-1.0.dist-info"
+    info.mkdir(parents=True)
+    source = PLUGIN.replace("{hostile!r}", ascii(HOSTILE))
+    (folder / "misbehaving.py").write_text(source + "\nplugin = Plugin()\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: misbehaving\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[devpi_server]\nmisbehaving = misbehaving:plugin\n")
+    return {"PYTHONPATH": str(folder)}
+
+
+def objects(container: Container) -> list[dict[str, Any]]:
+    """The log, of which every line must be a whole object."""
+    said = [json.loads(line) for line in container.log.splitlines()]
+    assert said
+    for each in said:
+        assert each.keys() >= NAMES, each
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", each["@timestamp"])
+    return said
+
+
+def upload_badly(container: Container, password: str) -> None:
+    """An upload, after which the plugin fails in devpi's thread for events."""
+    token = login_token(container.devpi, password)
+    upload(make_index(container.devpi, token), token, "hello", b"content")
+    wait_for(lambda: "forged" in container.log, "the traceback")
+
+
+def test_every_line_is_one_object(container: Callable[..., Container], plugin: dict[str, str]) -> None:
+    """Start, claim, an upload that ends in a traceback, prints, warnings, stop; nothing on stderr."""
+    c = container(env={**plugin, "SIDECAR_LOG_FORMAT": "json", "SIDECAR_LOG_ACCESS": "true"}, stderr_apart=True)
+    c.start().wait_ready()
+    upload_badly(c, c.claim())
+    assert c.stop() == 0
+    said = objects(c)
+    assert c.errors == ""
+    assert {each["service.name"] for each in said} == {"sidecar", "devpi-server"}
+    assert {each["process.pid"] for each in said} > {c.pid}
+    phases = [each["sidecar.phase"] for each in said if each["log.logger"] == "sidecar.journal"]
+    assert phases == ["initialising", "launching", "ready", "stopping"]
+
+    by_message = {each["message"]: each for each in said}
+    assert by_message["printed"]["log.level"] == "info"
+    assert by_message["complained"]["log.level"] == "warning"
+    (warned,) = [each for each in said if each["message"].startswith("UserWarning: something odd")]
+    assert warned["service.name"] == "devpi-server"
+
+    failed = [each for each in said if each.get("error.type") == "RuntimeError"]
+    assert len(failed) == 1, failed
+    assert failed[0]["log.level"] == "error"
+    assert failed[0]["error.message"] == f"forced {HOSTILE}"
+    assert failed[0]["error.stack_trace"].startswith("Traceback (most recent call last):")
+    (claim,) = [each for each in said if each.get("sidecar.route") == "/bootstrap/root-password"]
+    assert claim["http.response.status_code"] == 200
+    about = [each["log.logger"] for each in said if each.get("http.request.id") == claim["http.request.id"]]
+    assert about == ["sidecar.bootstrap", "sidecar.access"]
+
+
+def test_text_lines_cannot_be_forged(container: Callable[..., Container], plugin: dict[str, str]) -> None:
+    """Every line is one of ours, or an indented one of a traceback; no control character in any."""
+    c = container(env=plugin, stderr_apart=True).start().wait_ready()
+    upload_badly(c, c.claim())
+    assert c.stop() == 0
+    assert c.errors == ""
+    lines = c.log.split("\n")[:-1]
+    assert [] == [line for line in lines if not (TEXT_LINE.fullmatch(line) or line.startswith("  "))]
+    assert all(line.isprintable() for line in lines)
+    forged = [line for line in lines if "[sidecar.supervisor] forged" in line]
+    assert forged
+    assert all(line.startswith("  ") for line in forged)
+    assert "    raise RuntimeError" in c.log
+    assert re.search(r" WARNI \[devpi.stderr\] complained$", c.log, re.MULTILINE)
+
+
+def test_a_crash_of_devpis_interpreter_is_one_object(
+    container: Callable[..., Container], plugin: dict[str, str]
+) -> None:
+    """Where it was, by faulthandler; before the line that says why the container ends."""
+    c = container(env={**plugin, "SIDECAR_LOG_FORMAT": "json"}, stderr_apart=True).start().wait_ready()
+    token = login_token(c.devpi, c.claim())
+    with suppress(OSError):  # it may have answered before
+        make_index(c.devpi, token, "crash")
+    assert c.wait_end() == 128 + signal.SIGSEGV
+    *_, crashed, ended = [each for each in objects(c) if each["log.level"] in ("critical", "error")]
+    assert crashed["message"] == "devpi-server has crashed: Fatal Python error: Segmentation fault"
+    assert "misbehaving.py" in crashed["error.stack_trace"]
+    assert "was ended by SIGSEGV" in ended["message"]
+    assert c.errors == ""
+
+
+def test_a_failed_import_in_json(container: Callable[..., Container]) -> None:
+    """The fork's lines and the reason are objects like all others."""
+    c = container(env={"SIDECAR_LOG_FORMAT": "json"}, stderr_apart=True)
+    c.init_dir.mkdir()
+    (c.init_dir / "backup.bz2").write_bytes(b"no archive")
+    c.start().wait_phase("failed")
+    assert c.stop() == 0
+    (failed,) = [each for each in objects(c) if each["log.level"] == "error"]
+    assert "backup.bz2" in failed["message"]
+    assert c.errors == ""
+
+
+def test_devpis_level(container: Callable[..., Container]) -> None:
+    """SIDECAR_LOG_LEVEL quietens both; devpi's --debug is devpi's own."""
+    flags = ("--host", "127.0.0.1", "--port", "0", "--no-root-pypi", "--offline-mode")
+    quiet = container("quiet", env={"SIDECAR_LOG_LEVEL": "warning"}).start().wait_ready()
+    assert quiet.stop() == 0
+    assert quiet.log == ""
+    loud = container("loud", flags=(*flags, "--debug"), env={"SIDECAR_LOG_LEVEL": "error"}).start().wait_ready()
+    assert loud.stop() == 0
+    assert " DEBUG [devpi] " in loud.log
+    assert "[sidecar" not in loud.log
+
+
+def test_an_operators_logger_cfg_wins(
+    container: Callable[..., Container], plugin: dict[str, str], tmp_path: Path
+) -> None:
+    """devpi-server's lines go where and as it says, and prints are left alone; the sidecar's stay what they are."""
+    config = tmp_path / "log.json"
+    handler = {"class": "logging.StreamHandler", "formatter": "f", "stream": "ext://sys.stderr"}
+    content = {"version": 1, "formatters": {"f": {"format": "OWN %(message)s"}}, "handlers": {"h": handler}}
+    config.write_text(json.dumps(content | {"root": {"level": "INFO", "handlers": ["h"]}}))
+    flags = ("--host", "127.0.0.1", "--port", "0", "--no-root-pypi", "--offline-mode", "--logger-cfg", str(config))
+    c = container(flags=flags, env={**plugin, "SIDECAR_LOG_FORMAT": "json"}, stderr_apart=True).start().wait_ready()
+    assert c.stop() == 0
+    ours = [line for line in c.log.splitlines() if line.startswith("{")]
+    assert {"sidecar"} == {json.loads(line)["service.name"] for line in ours if "staging" not in line} - {"devpi-server"}
+    assert re.search("^OWN NOCTX serving at url", c.errors, re.MULTILINE)
+    assert "complained" in c.errors.splitlines()
+    assert "printed" in c.log.splitlines()
+    assert "serving at url" not in c.log
+
+
+def test_no_secret_is_in_any_line(container: Callable[..., Container]) -> None:
+    """At the highest level of both, through a claim, logins, wrong tokens and a rotation; in no encoding."""
+    flags = ("--host", "127.0.0.1", "--port", "0", "--no-root-pypi", "--offline-mode", "--debug")
+    env = {"SIDECAR_LOG_LEVEL": "debug", "SIDECAR_LOG_ACCESS": "true", "SIDECAR_LOG_FORMAT": "json"}
+    c = container(flags=flags, env=env).start().wait_ready()
+    first = c.claim()
+    login = login_token(c.devpi, first)
+    assert c.login("root", "wrong" + first) == 401
+    make_index(c.devpi, login)
+    assert c.post("/bootstrap/rotate", "wrong-" + TOKEN).status == 401
+    second = c.post("/bootstrap/rotate").json["password"]
+    login_secret = (c.runtime / "login-secret").read_text().strip()
+    look = wait_for(lambda: "+login" in c.log, "devpi's debug lines")
+    assert look
+    assert c.stop() == 0
+    said = objects(c)
+    assert {each["log.level"] for each in said} >= {"debug", "info", "warning"}
+    for secret in (TOKEN, first, second, login, login_secret):
+        assert len(secret) >= 16
+        for form in (secret, base64.b64encode(f"root:{secret}".encode()).decode(), secret[: len(secret) // 2]):
+            assert form not in c.log
+
+
+def test_the_version_is_printed_as_it_is(container: Callable[..., Container]) -> None:
+    """What was asked for goes to stdout, whatever the log's format."""
+    c = container(env={"SIDECAR_LOG_FORMAT": "json"})
+    done = c.run("--version")
+    assert re.search(r"^\d+\.\d+\.\d+$", done.stdout, re.MULTILINE)
+    assert done.returncode == os.EX_OK

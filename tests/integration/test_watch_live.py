@@ -1,0 +1,184 @@
+"""`sidecar status --watch`, in a real terminal and without one, beside a real container."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.integration import exported
+from tests.integration.container import PATIENCE, ROOT, Container, wait_for
+
+SHOW, HIDE, OTHER, BACK = "\x1b[?25h", "\x1b[?25l", "\x1b[?1049h", "\x1b[?1049l"
+
+
+class Terminal:
+    """A command in a terminal, and all that it has written there."""
+
+    def __init__(self, c: Container, *arguments: str, rows: int = 30, columns: int = 100) -> None:
+        self.ours, theirs = pty.openpty()
+        self.resize(rows, columns)
+        env = c.given_environ | {"TERM": "xterm", "PYTHONUTF8": "1"}
+        command = [sys.executable, "-m", "sidecar.cli", *arguments]
+        self.process = subprocess.Popen(
+            command,
+            env=env,
+            cwd=ROOT,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C comes as a signal
+        )
+        os.close(theirs)
+        self.said = ""
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def read(self) -> str:
+        """All that has been said so far."""
+        while select.select([self.ours], [], [], 0)[0]:
+            try:
+                more = os.read(self.ours, 65536)
+            except OSError:  # the other end is closed
+                break
+            if not more:
+                break
+            self.said += more.decode(errors="replace")
+        return self.said
+
+    def wait(self, words: str, since: int = 0) -> str:
+        """Until the words are there; all that was said."""
+        wait_for(lambda: re.search(words, self.read()[since:]), f"{words!r}; it said {self.said[-2000:]!r}")
+        return self.said
+
+    def pages(self) -> list[list[str]]:
+        """What was drawn, page by page, without colours."""
+        pages = self.read().partition(HIDE)[2].split("\x1b[H")[1:]
+        return [re.sub(r"\x1b\[[0-9;]*[mKJ]", "", page.partition("\x1b[J")[0]).split("\r\n") for page in pages]
+
+    def end(self, key: bytes = b"\x03") -> int:
+        """Press Ctrl-C; the exit code."""
+        os.write(self.ours, key)
+        deadline = time.monotonic() + PATIENCE
+        while self.process.poll() is None and time.monotonic() < deadline:
+            self.read()
+            select.select([self.ours], [], [], 0.05)
+        self.read()
+        return self.process.wait(1)
+
+
+@contextmanager
+def terminal(c: Container, *arguments: str, rows: int = 30, columns: int = 100) -> Iterator[Terminal]:
+    made = Terminal(c, *arguments, rows=rows, columns=columns)
+    try:
+        yield made
+    finally:
+        made.process.kill()
+        made.process.wait()
+        os.close(made.ours)
+
+
+def assert_restored(said: str) -> None:
+    """The cursor is shown, and the terminal's own screen is back, once."""
+    assert said.count(OTHER) == said.count(BACK) == said.count(SHOW) == 1
+    assert said.index(HIDE) < said.index(SHOW)
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("arguments", [("status", "--watch"), ("top",)])
+def test_a_ready_container(ready: Container, arguments: tuple[str, ...]) -> None:
+    """Phase and checks; Ctrl-C gives the terminal back, and leaves the last view there."""
+    with terminal(ready, *arguments) as shown:
+        shown.wait("ready: ready since")
+        shown.wait("pass.{0,20} http")
+        assert shown.end() == 130
+        assert_restored(shown.said)
+        after = shown.said.partition(BACK)[2]
+        assert "ready: ready since" in after
+        assert "Ctrl-C ends" not in after
+
+
+def test_a_new_size_is_drawn_at_once(ready: Container) -> None:
+    """No line is wider, no page longer than the terminal."""
+    with terminal(ready, "status", "--watch", rows=30, columns=100) as shown:
+        shown.wait("Ctrl-C ends")
+        before = len(shown.pages())
+        shown.resize(4, 30)
+        wait_for(lambda: len(shown.pages()) > before + 2, "further pages")
+        last = shown.pages()[-1]
+        assert len(last) == 4
+        assert max(map(len, last)) <= 30
+        assert shown.end() == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_gives_the_terminal_back(ready: Container, number: signal.Signals) -> None:
+    """As Ctrl-C does."""
+    with terminal(ready, "status", "--watch") as shown:
+        shown.wait("Ctrl-C ends")
+        shown.process.send_signal(number)
+        wait_for(lambda: shown.read() and shown.process.poll() is not None, "its end")
+        assert shown.process.returncode == 128 + number
+        assert_restored(shown.read())
+
+
+def test_an_import_then_a_restart(container: Callable[..., Container], tmp_path: Path) -> None:
+    """The bar moves; a sidecar that is gone is said to be so, and looked for until it is back."""
+    c = container(env={"SIDECAR_PORT": "0"})
+    exported.write(c.init_dir / "export", projects=1500)
+    c.start().wait_listening()
+    with terminal(c, "status", "--watch") as shown:
+        shown.wait("ready: ready since")
+        bars = [line for page in shown.pages() for line in page if re.match("  files  ", line)]
+        shares = [int(re.search(r"(\d+)%", bar)[1]) for bar in bars]  # type: ignore[index]
+        assert len(set(shares)) > 1, bars
+        assert shares == sorted(shares)
+        assert all(len(bar) <= 100 for bar in bars)
+        assert any("█" in bar for bar in bars)
+        at = len(shown.said)
+        assert c.stop() == 0
+        shown.wait("no sidecar: ", at)
+        c.start().wait_ready()
+        shown.wait(r"ready: ready since[\s\S]*restarted at ", at)
+        assert shown.end() == 130
+        assert_restored(shown.said)
+
+
+def test_without_a_terminal_a_line_a_change(container: Callable[..., Container], tmp_path: Path) -> None:
+    """Each once, with its time; no control character."""
+    c = container().start().wait_ready()
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "sidecar.cli", "status", "--watch"]
+    with out.open("wb") as file:
+        process = subprocess.Popen(command, env=c.given_environ, cwd=ROOT, stdout=file, stderr=file)
+    try:
+        wait_for(lambda: "root's password: claimable" in out.read_text(), "the first lines")
+        c.claim()
+        wait_for(lambda: "root's password: claimed" in out.read_text(), "the claim")
+        assert c.stop() == 0
+        wait_for(lambda: "no sidecar: " in out.read_text(), "the stop")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 130
+    finally:
+        process.kill()
+        process.wait()
+    lines = out.read_text().splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ \S", line) and line.isprintable() for line in lines)
+    said = [line.partition(" ")[2] for line in lines]
+    assert said[0] == "ready: ready"
+    assert 1 == said.count("check http: pass") == said.count("root's password: claimed")
