@@ -82,8 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="sidecar", description="Ask the sidecar of the devpi-server in this container.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     status = commands.add_parser("status", help="say how devpi is; exit code 0: ready, 1: not ready")
-    status.add_argument("--json", action="store_true", help="print what GET /status answers")
-    status.add_argument("--watch", action="store_true", help="go on saying it, live, until Ctrl-C")
+    shape = status.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="print what GET /status answers")
+    shape.add_argument("--watch", action="store_true", help="go on saying it, live, until Ctrl-C")
     commands.add_parser("top", help="the same as status --watch")
     commands.add_parser("token", help="print the admin token")
     claim = commands.add_parser("claim", help="print root's generated password; works once")
@@ -98,12 +99,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace, directory: str) -> int:
     match options.command:
-        case "status" if options.watch and options.json:
-            _note("--watch is for people, --json for programs: give one of them")
-            return USAGE
         case "top" | "status" if options.command == "top" or options.watch:
             color = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-            live.watch(lambda: _look(directory), color=color)
+            return live.watch(lambda: _look(directory), color=color)
         case "status":
             return _status(directory, as_json=options.json)
         case "token":

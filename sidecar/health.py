@@ -243,11 +243,15 @@ class Health:
 
     def _tell_readiness(self) -> None:
         """A line in the log when a container that was ready no longer is, and when it is again."""
-        if self._lifecycle.snapshot.phase is not Phase.READY or self._board.failing() == (self._unready_since is not None):
+        if self._lifecycle.snapshot.phase is not Phase.READY or self._board.failing() == (
+            self._unready_since is not None
+        ):
             return
         if self._unready_since is None:
             self._unready_since = self._clock()
-            log.warning("not ready any more: %s", ", ".join(c.name for c in self._board.checks if c.gates and c.status is FAIL))
+            log.warning(
+                "not ready any more: %s", ", ".join(c.name for c in self._board.checks if c.gates and c.status is FAIL)
+            )
         else:
             log.info("ready again after %.1f s", self._clock() - self._unready_since)
             self._unready_since = None

@@ -93,7 +93,7 @@ def _size() -> tuple[int, int]:
 def _draw(lines: list[str], rows: int, columns: int) -> None:
     """Over what is there, without a flicker."""
     fitting = [_clip(line, columns) for line in lines[:rows]]
-    sys.stdout.write("\x1b[H" + "\n".join(f"{line}\x1b[0m\x1b[K" for line in fitting).replace("\n", "\r\n") + "\x1b[J")
+    sys.stdout.write("\x1b[H" + "\n".join(f"{line}\x1b[0m\x1b[K" for line in fitting) + "\x1b[J")
     sys.stdout.flush()
 
 
@@ -123,7 +123,8 @@ def _page(view: View, note: str, columns: int, *, color: bool) -> Iterator[str]:
         yield from rest
         for check in view.checks:
             verdict, reason = check.text("status", 20), check.text("reason", 500)
-            yield f"  {paint(f'{verdict:<4}', _COLORS.get(verdict, '0'))} {check.text('name', 50):<14} {reason}".rstrip()
+            shown = paint(f"{verdict:<4}", _COLORS.get(verdict, "0"))
+            yield f"  {shown} {check.text('name', 50):<14} {reason}".rstrip()
     if note:
         yield paint(f"  {note}", "33")
     yield paint(f"  {datetime.now(UTC):%H:%M:%S} UTC, Ctrl-C ends", "2")

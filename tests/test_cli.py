@@ -547,7 +547,7 @@ async def test_ctrl_c(stopped: Sidecar) -> None:
 
 async def test_wrong_usage(stopped: Sidecar) -> None:
     """Exit code 64, which no other outcome has."""
-    for arguments in ([], ["claims"], ["claim", "--twice"]):
+    for arguments in ([], ["claims"], ["claim", "--twice"], ["status", "--watch", "--json"]):
         run = await stopped.run(*arguments)
         assert (run.code, run.out) == (64, "")
         assert "usage: sidecar" in run.err
@@ -557,7 +557,7 @@ async def test_help_and_version(stopped: Sidecar) -> None:
     """Every command is in the help."""
     run = await stopped.run("--help")
     assert run.code == 0
-    for command in ("status", "token", "claim", "rotate", "healthcheck", "version"):
+    for command in ("status", "top", "token", "claim", "rotate", "healthcheck", "version"):
         assert f"\n    {command}" in run.out
     assert (await stopped.run("version")).out.startswith("devpi-sidecar ")
     assert (await stopped.run("healthcheck", "--help")).code == 0

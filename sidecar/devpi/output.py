@@ -27,12 +27,12 @@ def take_over() -> None:
     handlers, level, streams = root.handlers[:], root.level, (sys.stdout, sys.stderr)
     set_up = devpi_log._configure_logging
 
-    def configure(args: Namespace) -> None:
+    def configure(config_args: Namespace) -> None:
         root.handlers[:] = handlers  # devpi has removed them; where there are any, it adds none
-        root.setLevel(logging.DEBUG if getattr(args, "debug", False) else max(level, logging.INFO))
-        if getattr(args, "logger_cfg", None):
+        root.setLevel(logging.DEBUG if getattr(config_args, "debug", False) else max(level, logging.INFO))
+        if getattr(config_args, "logger_cfg", None):
             sys.stdout, sys.stderr = streams  # its handlers may write there
-        set_up(args)
+        set_up(config_args)
 
     devpi_log._configure_logging = configure
     sys.stderr = Printed(logging.getLogger("devpi.stderr"), logging.WARNING)

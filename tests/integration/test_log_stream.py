@@ -170,7 +170,9 @@ def test_an_operators_logger_cfg_wins(
     c = container(flags=flags, env={**plugin, "SIDECAR_LOG_FORMAT": "json"}, stderr_apart=True).start().wait_ready()
     assert c.stop() == 0
     ours = [line for line in c.log.splitlines() if line.startswith("{")]
-    assert {"sidecar"} == {json.loads(line)["service.name"] for line in ours if "staging" not in line} - {"devpi-server"}
+    assert {"sidecar"} == {json.loads(line)["service.name"] for line in ours if "staging" not in line} - {
+        "devpi-server"
+    }
     assert re.search("^OWN NOCTX serving at url", c.errors, re.MULTILINE)
     assert "complained" in c.errors.splitlines()
     assert "printed" in c.log.splitlines()

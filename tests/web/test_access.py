@@ -27,7 +27,13 @@ async def test_every_answer_has_an_id_of_its_own(site: Site) -> None:
 
 @pytest.mark.parametrize(
     ("given", "taken"),
-    [("abc-123", True), ("1-67891233-abcdef012345678912345678", True), ("x" * 129, False), ("a b", False), ("é", False)],
+    [
+        ("abc-123", True),
+        ("1-67891233-abcdef012345678912345678", True),
+        ("x" * 129, False),
+        ("a b", False),
+        ("é", False),
+    ],
 )
 async def test_a_sane_id_is_taken_over(site: Site, given: str, taken: bool) -> None:
     """In the answer and in a problem's body; one that could do harm in a log is not."""
