@@ -116,7 +116,9 @@ def _run(channel: Channel, crash_fd: int) -> int:
             case Initialise() | Import():
                 from sidecar.devpi import preparation
 
-                channel.send(_in_a_fork(preparation.prepare, crash_fd, message, understood, plugins, channel))
+                answer = _in_a_fork(preparation.prepare, message, understood, plugins, channel)
+                crash.log_report(crash_fd, "the preparing process")
+                channel.send(answer)
             case Serve():
                 from sidecar.devpi import serving
 
@@ -151,7 +153,7 @@ def import_what_serving_needs() -> None:
     from sidecar.devpi import admission, serving  # noqa: F401
 
 
-def _in_a_fork(prepare, crash_fd, *arguments):  # type: ignore[no-untyped-def]
+def _in_a_fork(prepare, *arguments):  # type: ignore[no-untyped-def]
     """Run `prepare` in a fork, so that its memory goes with it; the answer that the sidecar gets.
 
     Only this thread exists yet, so forking is safe. The fork sends its own `Prepared` or `PrepareFailed` through a pipe
@@ -184,7 +186,6 @@ def _in_a_fork(prepare, crash_fd, *arguments):  # type: ignore[no-untyped-def]
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         name = signal.Signals(number).name
-        crash.log_report(crash_fd, "the preparing process")
         if number == signal.SIGKILL:
             return PrepareFailed(
                 f"the preparing process was killed ({name}), most likely for want of memory",
