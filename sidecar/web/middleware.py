@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 
 from aiohttp import HttpVersion10, web
 from aiohttp.typedefs import Handler
 
 from sidecar.web.problems import HEADERS, Problem
+
+Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 log = logging.getLogger("sidecar.web")
 
@@ -38,6 +41,21 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return Problem(500, detail="an error of the sidecar's own, see its log").response()
 
 
+def worded(handler: Answer) -> Answer:
+    """The app's `handler`, with what aiohttp refuses before any middleware worded as well: 417, to an odd `Expect`."""
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            return Problem(error.status).response()
+
+    return answer
+
+
 async def common_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    """Set the headers of every answer."""
+    """Set the headers of every answer; a handler may have its own word on caching."""
+    own = response.headers.get("Cache-Control")
     response.headers.update(HEADERS)
+    if own:
+        response.headers["Cache-Control"] = own

@@ -13,6 +13,7 @@ from aiohttp import web
 from sidecar.web.connection import Connection
 from sidecar.web.crowd import Crowd
 from sidecar.web.listener import Listener, bind, room
+from sidecar.web.middleware import worded
 
 if TYPE_CHECKING:
     import ssl
@@ -101,7 +102,7 @@ class _Runner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
-        handler = made.request_handler
+        handler = worded(made.request_handler)
 
         async def answer(request: web.BaseRequest) -> web.StreamResponse:
             connection = request.protocol

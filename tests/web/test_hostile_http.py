@@ -120,6 +120,15 @@ async def test_other_methods(site: Site, method: str) -> None:
         assert b"Allow: GET, HEAD, OPTIONS" in answer
 
 
+@pytest.mark.parametrize("path", [b"/livez", b"/nope"])
+async def test_an_odd_expectation(site: Site, path: bytes) -> None:
+    """417 as a problem, and nothing is echoed."""
+    answer = await site.raw(b"GET " + path + b" HTTP/1.1\r\nExpect: s3cret\r\n" + CLOSE + b"\r\n")
+    status, problem = read(answer)
+    assert (status, problem["title"]) == (417, "Expectation Failed")
+    assert b"s3cret" not in answer
+
+
 async def test_connect(site: Site) -> None:
     """This is no proxy."""
     answer = await site.raw(b"CONNECT example.org:443 HTTP/1.1\r\n" + CLOSE + b"\r\n")
