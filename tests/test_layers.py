@@ -68,6 +68,7 @@ def test_a_breach_is_found(tmp_path: Path) -> None:
         "serverdir": "sidecar.devpi.child",
         "web/status": "sidecar.supervisor",
         "web/problems": "sidecar.web.app",
+        "web/openapi/schemas": "sidecar.web.openapi.page",
         "devpi/messages": "sidecar.devpi.launcher",
         "supervisor": "aiohttp",
     }
@@ -78,4 +79,4 @@ def test_a_breach_is_found(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     for module, imported in breaches.items():
         assert f"sidecar.{module.replace('/', '.')} -> {imported} (l." in done.stdout
-    assert "Contracts: 0 kept, 4 broken" in done.stdout
+    assert "Contracts: 0 kept, 5 broken" in done.stdout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from sidecar.web import access, bootstrap, probes, status
+from sidecar.web import access, bootstrap, description, probes, status
 from sidecar.web.guard import Guard
 from sidecar.web.keys import CONTEXT, GUARD, Context
 from sidecar.web.middleware import common_headers, problems
@@ -32,6 +32,8 @@ ROUTES = (
     web.get("/bootstrap", bootstrap.bootstrap),
     web.post("/bootstrap/root-password", bootstrap.claim),
     web.post("/bootstrap/rotate", bootstrap.rotate),
+    web.get("/openapi.json", description.openapi),
+    web.get("/docs", description.docs),
 )
 """Every path there is; each handler's docstring tells its status codes. HEAD works where GET does."""
 

@@ -47,7 +47,7 @@ class Problem(Exception):
     def response(self) -> web.Response:
         """The answer."""
         body: dict[str, object] = {
-            "type": f"urn:devpi-sidecar:problem:{self.name}" if self.name else "about:blank",
+            "type": problem_type(self.name),
             "title": self.title,
             "status": self.status,
         }
@@ -64,6 +64,11 @@ class Problem(Exception):
         if self.close:
             response.force_close()
         return response
+
+
+def problem_type(name: str | None) -> str:
+    """The URI of the kind of problem `name`; None: one that its status says all about."""
+    return f"urn:devpi-sidecar:problem:{name}" if name else "about:blank"
 
 
 def phrase(status: int) -> str:

@@ -21,6 +21,7 @@ from sidecar.root_password import RootPasswordFile
 from sidecar.settings import MonitorSettings
 from sidecar.web.app import Context, make_app
 from sidecar.web.server import WebServer, serve
+from tests import described
 from tests.fake_devpi import UUID, FakeDevpi
 
 TOKEN = "t0ken-of-the-admin"
@@ -62,10 +63,12 @@ class Site:
     session: aiohttp.ClientSession = field(init=False)
 
     async def ask(self, method: str, path: str, **options: Any) -> Answer:
+        """An answer, which is one that `/openapi.json` describes."""
         async with self.session.request(
             method, f"http://127.0.0.1:{self.web.port}{path}", allow_redirects=False, **options
         ) as response:
             body = await response.read()
+            described.hold(method, path, response.status, response.headers, body)
             is_json = "json" in response.headers.get("Content-Type", "") and bool(body)
             return Answer(
                 response.status, response.headers, body, await response.json(content_type=None) if is_json else None

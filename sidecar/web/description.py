@@ -1,0 +1,58 @@
+"""`/openapi.json` and `/docs`: the API describes itself, to programs and to people.
+
+What they answer is imported and composed when it is first asked for: a start doesn't pay for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+
+from aiohttp import web
+
+from sidecar.web.keys import CONTEXT
+
+
+async def openapi(request: web.Request) -> web.Response:
+    """This API, described in OpenAPI 3.1.
+
+    200: always, unless 304: the client has it already, as `If-None-Match` tells.
+    """
+    return _unless_known(request, _document(request.app[CONTEXT].sidecar_version), "application/json")
+
+
+async def docs(request: web.Request) -> web.Response:
+    """The same as a page to read.
+
+    200: always, unless 304: the client has it already, as `If-None-Match` tells.
+    """
+    from sidecar.web.openapi.page import POLICY
+
+    response = _unless_known(request, _page(request.app[CONTEXT].sidecar_version), "text/html")
+    response.headers["Content-Security-Policy"] = POLICY
+    return response
+
+
+@lru_cache(maxsize=1)
+def _document(version: str) -> bytes:
+    from sidecar.web.openapi.document import compose
+
+    return json.dumps(compose(version), ensure_ascii=False, separators=(",", ":")).encode()
+
+
+@lru_cache(maxsize=1)
+def _page(version: str) -> bytes:
+    from sidecar.web.openapi.document import compose
+    from sidecar.web.openapi.page import lines
+
+    return "\n".join(lines(compose(version))).encode()
+
+
+def _unless_known(request: web.Request, body: bytes, kind: str) -> web.Response:
+    etag = hashlib.sha256(body).hexdigest()[:16]
+    known = any(each.value in {etag, "*"} for each in request.if_none_match or ())
+    response = web.Response(status=304) if known else web.Response(body=body, content_type=kind, charset="utf-8")
+    response.headers["Cache-Control"] = "no-cache"
+    response.etag = etag
+    return response

@@ -1,0 +1,89 @@
+"""The API, described in OpenAPI 3.1.
+
+`paths` describes a path once; HEAD, OPTIONS and the answers that any request may get are put in here. What is said is
+held against the routes, their docstrings and real answers by `tests/web/test_openapi.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import cast
+
+from sidecar.web.openapi.answers import EVERYWHERE, HEADERS, PARAMETERS, RESPONSES, shared
+from sidecar.web.openapi.paths import PATHS, Operation
+from sidecar.web.openapi.schemas import schemas
+from sidecar.web.shapes import Json
+
+_ABOUT = """\
+What the container of a devpi-server tells probes, people and programs. Everything is answered from memory.
+
+- Text or JSON: the probes look at `Accept`.
+- HEAD works where GET does, and OPTIONS everywhere. Another method is answered 405, another path 404.
+- Each error is an `application/problem+json` (RFC 9457); its `type` tells programs which. That of an error that its
+  status code says all about is `about:blank`.
+- 503 with `Retry-After`: not yet, try again.
+- A later version may have more fields: ignore those that you don't know.
+"""
+
+_TAGS = {
+    "probes": "For kubelets, compose and load balancers.",
+    "state": "For people and programs that want more than ready or not.",
+    "admin": "For the bearer of the admin token.",
+    "description": "Of this API.",
+}
+
+
+def compose(version: str) -> Json:
+    """The description of the sidecar's API at `version`."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "devpi-sidecar",
+            "version": version,
+            "description": _ABOUT,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/", "description": "Here."}],
+        "security": [],
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
+        "paths": {path: _path_item(path, operations) for path, operations in PATHS.items()},
+        "components": {
+            "schemas": schemas(),
+            "responses": RESPONSES,
+            "parameters": PARAMETERS,
+            "headers": HEADERS,
+            "securitySchemes": {
+                "adminToken": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "`SIDECAR_ADMIN_TOKEN`, or what `sidecar token` prints inside the container."
+                    " The answer to a wrong one is held back for up to 2 seconds.",
+                }
+            },
+        },
+    }
+
+
+def _path_item(path: str, operations: Mapping[str, Operation]) -> Json:
+    """All operations of a path, each with the answers that any request may get."""
+    name = path.strip("/").replace("/", "_").replace("{", "").replace("}", "").replace(".json", "") or "index"
+    item: Json = {}
+    if inside := re.findall(r"{(\w+)}", path):
+        item["parameters"] = [{"$ref": f"#/components/parameters/{each}"} for each in inside]
+    for method, operation in operations.items():
+        responses = EVERYWHERE | cast(Json, operation["responses"])
+        item[method] = {"operationId": f"{method}_{name}"} | operation | {"responses": dict(sorted(responses.items()))}
+        if method == "get":
+            item["head"] = _head(cast(Operation, item["get"]), f"head_{name}")
+    item["options"] = {"operationId": f"options_{name}", "responses": {"204": shared("Options"), **EVERYWHERE}}
+    return item
+
+
+def _head(get: Operation, name: str) -> Operation:
+    """The same without bodies."""
+    responses = cast(dict[str, Json], get["responses"])
+    bare = {
+        code: {key: value for key, value in answer.items() if key != "content"} for code, answer in responses.items()
+    }
+    return get | {"operationId": name, "summary": "As GET, without the body.", "responses": bare}

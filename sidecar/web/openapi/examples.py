@@ -1,0 +1,139 @@
+"""Examples of answers, for `/openapi.json`; the tests hold them against the schemas."""
+
+from __future__ import annotations
+
+from sidecar.web.shapes import Json
+
+_AT = "2026-11-22T10:20:30.456Z"
+_LATER = "2026-11-22T10:21:30.456Z"
+_NOTHING: Json = {"done": 0, "total": 0}
+
+
+def _check(name: str, **changes: object) -> Json:
+    check: Json = {"name": name, "status": "pass", "reason": None, "mend": None, "since": _AT, "gates": True}
+    return check | {"value": None, "unit": None} | changes
+
+
+PROCESS = _check("process")
+STARTED: Json = {"status": "pass", "checks": []}
+DEAD: Json = {
+    "status": "fail",
+    "checks": [{"name": "supervisor", "status": "fail", "reason": "no tick for 11 s"}],
+}
+IMPORTING_CHECK = _check("process", status="fail", reason="importing: 512 of 2000 files")
+NOT_READY: Json = {
+    "status": "fail",
+    "checks": [IMPORTING_CHECK, _check("http", status="fail", reason="not looked at yet")],
+}
+TEXT_NOT_READY = """\
+[-]process failed: importing: 512 of 2000 files
+[-]http failed: not looked at yet
+[+]disk ok
+readyz check failed
+"""
+HEALTH: Json = {
+    "status": "warn",
+    "checks": [
+        PROCESS,
+        _check("http", value=0.0021, unit="seconds"),
+        _check(
+            "disk",
+            status="warn",
+            reason="0.4 GiB free",
+            mend="make room on the serverdir's volume",
+            gates=False,
+            value=429496729,
+            unit="bytes",
+        ),
+    ],
+}
+
+IMPORTING: Json = {
+    "phase": "importing",
+    "since": _AT,
+    "phases": [{"phase": "starting", "since": _AT}, {"phase": "importing", "since": _AT}],
+    "failure": None,
+    "import": {
+        "state": "loading",
+        "archives": [
+            {
+                "name": "backup.bz2",
+                "bytes": 734003200,
+                "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+            }
+        ],
+        "ignored": ["README"],
+        "users": {"done": 3, "total": 3},
+        "indexes": {"done": 2, "total": 4},
+        "projects": {"done": 120, "total": 450},
+        "files": {"done": 512, "total": 2000},
+        "bytes": {"done": 187904819, "total": 734003200},
+        "extracted": {"done": 734003200, "total": 734003200},
+        "current": "alice/dev/greeting",
+        "rate": 180.5,
+        "eta_seconds": 8.2,
+        "started": _AT,
+        "finished": None,
+        "error": None,
+    },
+    "root_password": {"state": "unknown", "expires": None, "claimed_at": None, "expired_at": None},
+    "devpi": {
+        "version": "6.20.3",
+        "role": "standalone",
+        "addresses": [],
+        "plugins": [],
+        "serial": None,
+        "backlog": None,
+    },
+    "sidecar": {"version": "0.1.0"},
+}
+
+READY: Json = {
+    "phase": "ready",
+    "since": _LATER,
+    "phases": [
+        {"phase": "starting", "since": _AT},
+        {"phase": "initialising", "since": _AT},
+        {"phase": "launching", "since": _LATER},
+        {"phase": "ready", "since": _LATER},
+    ],
+    "failure": None,
+    "import": {
+        "state": "none",
+        "archives": [],
+        "ignored": [],
+        "users": _NOTHING,
+        "indexes": _NOTHING,
+        "projects": _NOTHING,
+        "files": _NOTHING,
+        "bytes": _NOTHING,
+        "extracted": _NOTHING,
+        "current": None,
+        "rate": None,
+        "eta_seconds": None,
+        "started": None,
+        "finished": None,
+        "error": None,
+    },
+    "root_password": {"state": "claimed", "expires": None, "claimed_at": _LATER, "expired_at": None},
+    "devpi": {
+        "version": "6.20.3",
+        "role": "standalone",
+        "addresses": ["http://0.0.0.0:3141"],
+        "plugins": [{"name": "devpi-web", "version": "5.0.1"}],
+        "serial": 7,
+        "backlog": {"events": 0, "search_index": 0},
+    },
+    "sidecar": {"version": "0.1.0"},
+}
+
+BOOTSTRAP: Json = {
+    "root_password": {
+        "state": "claimed",
+        "generated": _AT,
+        "expires": None,
+        "claimed_at": _LATER,
+        "claimed_from": "10.0.3.7",
+    }
+}
+PASSWORD: Json = {"user": "root", "password": "the 32 characters of the password"}

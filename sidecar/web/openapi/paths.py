@@ -1,0 +1,255 @@
+"""Each path of the API, described once: GET or POST; `document` adds what follows from that."""
+
+from __future__ import annotations
+
+from sidecar.web.openapi.answers import ADMIN, ADMIN_POST, VERBOSE, answer, body, failing, json_body, query
+from sidecar.web.openapi.examples import (
+    BOOTSTRAP,
+    DEAD,
+    HEALTH,
+    IMPORTING,
+    IMPORTING_CHECK,
+    NOT_READY,
+    PASSWORD,
+    PROCESS,
+    READY,
+    STARTED,
+    TEXT_NOT_READY,
+)
+from sidecar.web.openapi.schemas import problem
+from sidecar.web.shapes import Json
+
+Operation = dict[str, object]
+
+
+def _probe_text(probe: str) -> Json:
+    return {"type": "string", "pattern": rf"^(?:ok|(?:.+\n)*{probe} check (?:passed|failed)\n)$"}
+
+
+_LIVEZ: Operation = {
+    "tags": ["probes"],
+    "summary": "Whether this process is worth keeping.",
+    "parameters": [VERBOSE],
+    "responses": {
+        "200": answer(
+            "The event loop, the supervisor and the monitor tick.",
+            body("text/plain", _probe_text("livez"), plain="ok") | json_body("Liveness", alive=STARTED),
+        ),
+        "503": answer(
+            "The supervisor or the monitor does not.",
+            body(
+                "text/plain",
+                _probe_text("livez"),
+                hangs="[-]supervisor failed: no tick for 11 s\n[+]monitor ok\nlivez check failed\n",
+            )
+            | json_body("Liveness", hangs=DEAD),
+        ),
+    },
+}
+
+_STARTUPZ: Operation = {
+    "tags": ["probes"],
+    "summary": "Whether the container came up so far that it can be asked.",
+    "parameters": [VERBOSE],
+    "responses": {
+        "200": answer(
+            "Always: a startup probe must not kill a long import.",
+            body("text/plain", _probe_text("startupz"), plain="ok") | json_body("Startup", started=STARTED),
+        )
+    },
+}
+
+_READYZ: Operation = {
+    "tags": ["probes"],
+    "summary": "Whether devpi-server serves, as its clients would find.",
+    "parameters": [
+        VERBOSE,
+        query(
+            "exclude",
+            "The name of a check that is left aside.",
+            {"type": "array", "items": {"type": "string"}},
+            example=["replication"],
+        ),
+    ],
+    "responses": {
+        "200": answer(
+            "No gating check fails.",
+            body("text/plain", _probe_text("readyz"), plain="ok") | json_body("Readiness", ready=STARTED),
+        ),
+        "503": answer(
+            "One does; the body says which and why.",
+            json_body("Readiness", importing=NOT_READY)
+            | body("text/plain", _probe_text("readyz"), importing=TEXT_NOT_READY),
+        ),
+    },
+}
+
+_CHECK_TEXT: Json = {"type": "string", "pattern": r"^(?:ok|\[[+-]\].+\n)$"}
+
+_READYZ_CHECK: Operation = {
+    "tags": ["probes"],
+    "summary": "Whether one check passes.",
+    "parameters": [VERBOSE],
+    "responses": {
+        "200": answer(
+            "It passes or warns.",
+            json_body("Check", passes=PROCESS) | body("text/plain", _CHECK_TEXT, passes="ok"),
+        ),
+        "404": failing(
+            "There is no such check.",
+            "Problem",
+            example=problem(404, detail="no such check; there are process, http, write"),
+        ),
+        "503": answer(
+            "It fails.",
+            json_body("Check", fails=IMPORTING_CHECK)
+            | body("text/plain", _CHECK_TEXT, fails="[-]process failed: importing: 512 of 2000 files\n"),
+        ),
+    },
+}
+
+_HEALTH: Operation = {
+    "tags": ["state"],
+    "summary": "All checks.",
+    "responses": {"200": answer("Always: look at `status`.", json_body("Health", sound=HEALTH))},
+}
+
+_STATUS: Operation = {
+    "tags": ["state"],
+    "summary": "Phase, versions, the import in full, and the state of root's password.",
+    "responses": {"200": answer("Always.", json_body("Status", importing=IMPORTING, ready=READY))},
+}
+
+_BOOTSTRAP: Operation = {
+    "tags": ["admin"],
+    "summary": "What there is to claim, until when; when it was claimed, and from where.",
+    "security": [{"adminToken": []}],
+    "responses": ADMIN | {"200": answer("It is told.", json_body("Bootstrap", claimed=BOOTSTRAP))},
+}
+
+_CLAIM: Operation = {
+    "tags": ["admin"],
+    "summary": "Take the generated root password, once.",
+    "description": "That it was claimed is on disk before the answer leaves. If the answer is lost: rotate.",
+    "security": [{"adminToken": []}],
+    "responses": ADMIN_POST
+    | {
+        "200": answer("The password.", json_body("Password", claimed=PASSWORD)),
+        "404": failing(
+            "None was generated.",
+            "NothingToClaim",
+            given=problem(
+                404,
+                "nothing-to-claim",
+                "root's password was given by the operator (DEVPI_PASSWORD), none was generated",
+            ),
+        ),
+        "410": failing(
+            "It was claimed before, or it has expired.",
+            "AlreadyClaimed",
+            "Expired",
+            claimed=problem(
+                410,
+                "already-claimed",
+                "somebody took the password at 2026-11-22T10:21:30.456Z, from 10.0.3.7; if that was not you, rotate"
+                " it: POST /bootstrap/rotate",
+                claimed_at="2026-11-22T10:21:30.456Z",
+                claimed_from="10.0.3.7",
+            ),
+            expired=problem(
+                410,
+                "expired",
+                "nobody claimed the password until 2026-11-22T11:20:30.456Z, and it was thrown away; only rotating"
+                " helps: POST /bootstrap/rotate",
+                expired_at="2026-11-22T11:20:30.456Z",
+            ),
+        ),
+    },
+}
+
+_ROTATE: Operation = {
+    "tags": ["admin"],
+    "summary": "Give root a new password, and end all logins unless `keep_logins` is true, in the query or as JSON.",
+    "security": [{"adminToken": []}],
+    "parameters": [
+        query(
+            "keep_logins",
+            "Logins outlive the change. Goes before what the body says.",
+            {"type": "string", "enum": ["true", "1", "false", "0"]},
+            example="true",
+        )
+    ],
+    "requestBody": {
+        "description": "May be empty. Its media type is not looked at.",
+        "content": json_body("Rotation", keep={"keep_logins": True}, end={}),
+    },
+    "responses": ADMIN_POST
+    | {
+        "200": answer("The new password.", json_body("Password", rotated=PASSWORD)),
+        "400": failing(
+            "`keep_logins` can't be read, or this is not HTTP.",
+            "Problem",
+            example=problem(400, detail="keep_logins is neither true nor false"),
+        ),
+        "409": failing(
+            "It can't be rotated here.",
+            "CannotRotate",
+            replica=problem(
+                409,
+                "cannot-rotate",
+                "this is a replica, the primary owns the users; rotate at the primary",
+                mend="rotate at the primary",
+            ),
+        ),
+    },
+}
+
+_OPENAPI: Operation = {
+    "tags": ["description"],
+    "summary": "This API, described in OpenAPI 3.1.",
+    "responses": {
+        "200": answer(
+            "OpenAPI 3.1.",
+            {"application/json": {"schema": {"type": "object", "required": ["openapi", "info", "paths"]}}},
+            headers=("ETag",),
+            revalidate=True,
+        ),
+        "304": answer("It is what `If-None-Match` has.", headers=("ETag",), revalidate=True),
+    },
+}
+
+_DOCS: Operation = {
+    "tags": ["description"],
+    "summary": "The same as a page to read.",
+    "responses": {
+        "200": answer(
+            "HTML without scripts or other resources.",
+            {"text/html": {"schema": {"type": "string"}}},
+            headers=("Content-Security-Policy", "ETag"),
+            revalidate=True,
+        ),
+        "304": answer("It is what `If-None-Match` has.", headers=("Content-Security-Policy", "ETag"), revalidate=True),
+    },
+}
+
+_INDEX: Operation = {
+    "tags": ["description"],
+    "summary": "This list.",
+    "responses": {"200": answer("Always.", body("text/plain", {"type": "string"}, begins="devpi-sidecar\n"))},
+}
+
+PATHS: dict[str, dict[str, Operation]] = {
+    "/": {"get": _INDEX},
+    "/livez": {"get": _LIVEZ},
+    "/startupz": {"get": _STARTUPZ},
+    "/readyz": {"get": _READYZ},
+    "/readyz/{check}": {"get": _READYZ_CHECK},
+    "/health": {"get": _HEALTH},
+    "/status": {"get": _STATUS},
+    "/bootstrap": {"get": _BOOTSTRAP},
+    "/bootstrap/root-password": {"post": _CLAIM},
+    "/bootstrap/rotate": {"post": _ROTATE},
+    "/openapi.json": {"get": _OPENAPI},
+    "/docs": {"get": _DOCS},
+}
+"""Path → method → operation."""
