@@ -120,19 +120,18 @@ async def _body(request: web.Request) -> bytes:
 
 
 def _keep_logins(request: web.Request, body: bytes) -> bool:
-    text = request.query.get("keep_logins")
-    if text is not None:
-        value: object = {"true": True, "1": True, "false": False, "0": False}.get(text.lower())
-    elif not body.strip():
-        return False
-    else:
+    values = {"true": True, "1": True, "false": False, "0": False}
+    said: list[object] = [values.get(text.lower()) for text in request.query.getall("keep_logins", ())]
+    if body.strip():
         try:
             given = json.loads(body)
         except (ValueError, RecursionError):
             raise Problem(400, detail="the body is not JSON") from None
         if not isinstance(given, dict) or given.keys() - {"keep_logins"}:
             raise Problem(400, detail='the body may be {"keep_logins": true}, or empty')
-        value = given.get("keep_logins", False)
-    if not isinstance(value, bool):
+        said += given.values()
+    if not all(isinstance(value, bool) for value in said):
         raise Problem(400, detail="keep_logins is neither true nor false")
-    return value
+    if True in said and False in said:
+        raise Problem(400, detail="keep_logins is said to be both true and false")
+    return True in said

@@ -121,6 +121,7 @@ async def test_a_client_that_hangs_up_changes_nothing(site: Site, monkeypatch: p
         ("", b'{"keep_logins": false}', False),
         ("?keep_logins=true", b"", True),
         ("?keep_logins=0", b"", False),
+        ("?keep_logins=1", b'{"keep_logins": true}', True),
     ],
 )
 async def test_rotate(site: Site, monkeypatch: pytest.MonkeyPatch, query: str, body: bytes, kept: bool) -> None:
@@ -147,6 +148,9 @@ async def test_rotate(site: Site, monkeypatch: pytest.MonkeyPatch, query: str, b
         ("", b'{"keep_login": true}'),
         ("", b"\xff"),
         ("", b"[" * 4000),
+        ("?keep_logins=true", b'{"keep_logins": false}'),
+        ("?keep_logins=true&keep_logins=false", b""),
+        ("?keep_logins=true", b'{"keep_login": true}'),
     ],
 )
 async def test_rotate_with_an_unreadable_wish(site: Site, query: str, body: bytes) -> None:

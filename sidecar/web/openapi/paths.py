@@ -174,7 +174,7 @@ _ROTATE: Operation = {
     "parameters": [
         query(
             "keep_logins",
-            "Logins outlive the change. Goes before what the body says.",
+            "Logins outlive the change. The body must not say otherwise.",
             {"type": "string", "enum": ["true", "1", "false", "0"]},
             example="true",
         )
