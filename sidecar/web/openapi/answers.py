@@ -18,7 +18,7 @@ def json_body(schema: str, **examples: object) -> Json:
 
 def failing(description: str, *names: str, headers: tuple[str, ...] = (), **examples: Json) -> Json:
     """An error; `names`: the schemas it may have."""
-    schema = ref(names[0]) if len(names) == 1 else {"oneOf": [ref(name) for name in names]}
+    schema: Json = ref(names[0]) if len(names) == 1 else {"oneOf": [ref(name) for name in names]}
     return answer(description, body("application/problem+json", schema, **examples), headers=headers)
 
 

@@ -12,7 +12,7 @@ from typing import cast
 
 from sidecar.web.openapi.answers import EVERYWHERE, HEADERS, PARAMETERS, RESPONSES, shared
 from sidecar.web.openapi.paths import PATHS, Operation
-from sidecar.web.openapi.schemas import schemas
+from sidecar.web.openapi.schemas import TEXT, schemas
 from sidecar.web.shapes import Json
 
 _ABOUT = """\
@@ -67,7 +67,7 @@ def compose(version: str) -> Json:
 
 def _path_item(path: str, operations: Mapping[str, Operation]) -> Json:
     """All operations of a path, each with the answers that any request may get."""
-    name = path.strip("/").replace("/", "_").replace("{", "").replace("}", "").replace(".json", "") or "index"
+    name = re.sub(r"\W+", "_", path).strip("_") or "index"
     item: Json = {}
     if inside := re.findall(r"{(\w+)}", path):
         item["parameters"] = [{"$ref": f"#/components/parameters/{each}"} for each in inside]
@@ -76,7 +76,11 @@ def _path_item(path: str, operations: Mapping[str, Operation]) -> Json:
         item[method] = {"operationId": f"{method}_{name}"} | operation | {"responses": dict(sorted(responses.items()))}
         if method == "get":
             item["head"] = _head(cast(Operation, item["get"]), f"head_{name}")
-    item["options"] = {"operationId": f"options_{name}", "responses": {"204": shared("Options"), **EVERYWHERE}}
+    item["options"] = {
+        "operationId": f"options_{name}",
+        "parameters": [{"name": each, "in": "path", "required": True, "schema": TEXT} for each in inside],
+        "responses": EVERYWHERE | {"204": shared("Options")},
+    }
     return item
 
 
