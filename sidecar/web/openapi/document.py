@@ -16,7 +16,7 @@ from sidecar.web.openapi.schemas import TEXT, schemas
 from sidecar.web.shapes import Json
 
 _ABOUT = """\
-What the container of a devpi-server tells probes, people and programs. Everything is answered from memory.
+What the container of a devpi-server tells probes, people and programs.
 
 - Text or JSON: the probes look at `Accept`.
 - HEAD works where GET does, and OPTIONS everywhere. Another method is answered 405, another path 404.
@@ -44,7 +44,7 @@ def compose(version: str) -> Json:
             "description": _ABOUT,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": "/", "description": "Here."}],
+        "servers": [{"url": "/"}],
         "security": [],
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
         "paths": {path: _path_item(path, operations) for path, operations in PATHS.items()},
@@ -78,16 +78,20 @@ def _path_item(path: str, operations: Mapping[str, Operation]) -> Json:
             item["head"] = _head(cast(Operation, item["get"]), f"head_{name}")
     item["options"] = {
         "operationId": f"options_{name}",
-        "parameters": [{"name": each, "in": "path", "required": True, "schema": TEXT} for each in inside],
         "responses": EVERYWHERE | {"204": shared("Options")},
     }
+    if inside:  # of which it takes any
+        parameters = [{"name": each, "in": "path", "required": True, "schema": TEXT} for each in inside]
+        item["options"] = cast(Operation, item["options"]) | {"parameters": parameters}
     return item
 
 
 def _head(get: Operation, name: str) -> Operation:
-    """The same without bodies."""
+    """The same without bodies, and without many words."""
     responses = cast(dict[str, Json], get["responses"])
     bare = {
         code: {key: value for key, value in answer.items() if key != "content"} for code, answer in responses.items()
     }
-    return get | {"operationId": name, "summary": "As GET, without the body.", "responses": bare}
+    asked = {"parameters": get["parameters"]} if "parameters" in get else {}
+    security = {"security": get["security"]} if "security" in get else {}
+    return {"operationId": name, **asked, **security, "responses": bare}

@@ -1,0 +1,58 @@
+"""Schemathesis: requests made up from `/openapi.json`, sound and unsound; each answer must be as described there."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from sidecar.web import guard
+from tests.web.conftest import TOKEN, Site
+
+CONFIG = Path(__file__).resolve().parents[1] / "schemathesis.toml"
+
+
+class Setter:
+    """A devpi-server that takes every password."""
+
+    async def set_root_password(self, password: str, login_secret: bytes | None) -> None:
+        pass
+
+
+async def schemathesis(url: str, *options: str, examples: int) -> str:
+    """Its report; it has found nothing."""
+    running = await asyncio.create_subprocess_exec(
+        str(Path(sys.executable).with_name("schemathesis")),
+        f"--config-file={CONFIG}",
+        *("run", f"{url}/openapi.json", f"--max-examples={examples}", *options),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        told, _ = await asyncio.wait_for(running.communicate(), 60)
+    finally:
+        if running.returncode is None:
+            running.kill()
+    assert running.returncode == 0, told.decode()
+    return told.decode()
+
+
+@pytest.mark.parametrize("phase", ["starting", "ready"])
+async def test_every_answer_is_as_described(site: Site, monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
+    """No server error but 503; status, media type, headers and body as described; unsound requests are refused."""
+    monkeypatch.setattr(guard, "FIRST_DELAY", 0.0001)  # it tries wrong tokens too
+    monkeypatch.setattr(guard, "LONGEST_DELAY", 0.0001)
+    if phase == "ready":
+        await site.become_ready()
+        site.generate_password()
+        site.bootstrap.devpi_runs(Setter(), "standalone")
+    url = f"http://127.0.0.1:{site.web.port}"
+    report = await schemathesis(url, f"--header=Authorization: Bearer {TOKEN}", examples=20)
+    assert re.search(r"Operations: +(\d+) selected / \1 total\n(?s:.*)Tested: \1\n", report), report
+    made = re.search(r"(\d+) generated", report)
+    assert made
+    assert int(made[1]) > 300
