@@ -24,6 +24,8 @@ class Board:
         self._checks |= {name: Check(name, WARN, at, False, "not looked at yet") for name in warning}
         self._unseen = set(self._checks)
         self.checks = tuple(self._checks.values())
+        self.turns = {"ready": 0, "not_ready": 0}
+        """How often all gating checks came to pass, and how often one of them failed again."""
 
     def status(self, name: str) -> CheckStatus:
         """The status of a check."""
@@ -57,7 +59,7 @@ class Board:
             log.info("check %s: %s again%s", name, verdict.status, reason, extra=_extra(name, verdict))
 
     def _put(self, name: str, verdict: Verdict) -> None:
-        before = self._checks[name]
+        before, failed = self._checks[name], self.failing()
         self._checks[name] = Check(
             name,
             verdict.status,
@@ -69,6 +71,8 @@ class Board:
             verdict.mend,
         )
         self.checks = tuple(self._checks.values())
+        if (fails := self.failing()) is not failed:
+            self.turns["not_ready" if fails else "ready"] += 1
 
 
 def _log_worse(name: str, verdict: Verdict) -> None:

@@ -26,6 +26,7 @@ from sidecar.lifecycle import Failure, Lifecycle, Phase
 from sidecar.rundir import RuntimeDir
 from sidecar.settings import Settings, TlsSettings
 from sidecar.supervisor import Supervisor
+from sidecar.usage import Usage
 from sidecar.web.app import Context, make_app
 from sidecar.web.server import serve
 
@@ -74,8 +75,11 @@ async def _live(settings: Settings, flags: list[str], child: Child, lines: logs.
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
         certified = settings.tls.client_ca is not None
-        context = Context(lifecycle, health, bootstrap, supervisor.tick_age, _version(), certified)
-        async with _listening(settings, context, runtime, tls):
+        usage = Usage(lifecycle, health)
+        context = Context(
+            lifecycle, health, bootstrap, supervisor.tick_age, _version(), certified, child=child, usage=usage
+        )
+        async with _listening(settings, context, runtime, tls), _counting(usage):
             try:
                 await supervisor.run()
             except Exit as error:
@@ -127,6 +131,15 @@ async def _runtime_dir(settings: Settings) -> AsyncIterator[RuntimeDir]:
         yield runtime
     finally:
         runtime.close()
+
+
+@contextlib.asynccontextmanager
+async def _counting(usage: Usage) -> AsyncIterator[None]:
+    task = asyncio.create_task(usage.run(), name="usage")
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 @contextlib.asynccontextmanager

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 
 from sidecar.board import Board
@@ -89,6 +89,14 @@ class Health:
     def server_status(self) -> ServerStatus | None:
         """What devpi-server said of itself last, from memory; None: nothing yet."""
         return None if self._watch is None else self._watch.status
+
+    def turns(self) -> Mapping[str, int]:
+        """How often this became `ready` and `not_ready`."""
+        return self._board.turns
+
+    def watching(self) -> Watch | None:
+        """All that is known of the devpi-server that is looked at; None: there is none."""
+        return self._watch
 
     def age(self) -> float:
         """Seconds since the monitor's last tick; infinite once it has ended."""

@@ -43,11 +43,22 @@ def in_memory(serverdir: Path) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Space:
+    """How full the volume is, in bytes."""
+
+    free: int
+    """What devpi-server may still take."""
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class VolumeLook:
     """What one look at the volume came to. No verdict names a path, for anybody may read it."""
 
     write: Verdict
     disk: Verdict
+    space: Space | None
+    """None: the volume does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +78,7 @@ class Volume:
 
     def look(self, disk_warn_bytes: int) -> VolumeLook:
         """Write a small file and remove it; look at the database; count free bytes."""
-        return VolumeLook(self._try_writing(), _disk(self.serverdir, disk_warn_bytes))
+        return VolumeLook(self._try_writing(), *_disk(self.serverdir, disk_warn_bytes))
 
     def _try_writing(self) -> Verdict:
         try:
@@ -119,16 +130,17 @@ def _write_probe(serverdir: Path) -> None:
         os.close(folder)
 
 
-def _disk(serverdir: Path, warn_bytes: int) -> Verdict:
+def _disk(serverdir: Path, warn_bytes: int) -> tuple[Verdict, Space | None]:
     try:
         found = os.statvfs(serverdir)
     except OSError as error:
-        return Verdict(WARN, f"can't look at the volume: {_words(error)}")
+        return Verdict(WARN, f"can't look at the volume: {_words(error)}"), None
     free = found.f_bavail * found.f_frsize
+    space = Space(free, found.f_blocks * found.f_frsize)
     if free < warn_bytes:
         reason = f"{free} bytes are free on the serverdir's volume, fewer than {warn_bytes}"
-        return Verdict(WARN, reason, free, "bytes", _MENDS[errno.ENOSPC])
-    return Verdict(PASS, value=free, unit="bytes")
+        return Verdict(WARN, reason, free, "bytes", _MENDS[errno.ENOSPC]), space
+    return Verdict(PASS, value=free, unit="bytes"), space
 
 
 def _failure(what: str, error: OSError) -> Verdict:

@@ -13,7 +13,7 @@ from pathlib import Path
 from sidecar.checks import FAIL, PASS, WARN, HttpJudge, ReplicationJudge, Verdict, judge_events
 from sidecar.devpi.client import BadAnswer, DevpiClient, DevpiError, Refused, ServerStatus, TimedOut
 from sidecar.settings import MonitorSettings
-from sidecar.volume import Volume
+from sidecar.volume import Space, Volume
 
 Verdicts = Mapping[str, Verdict]
 """Verdicts by the name of the check."""
@@ -44,7 +44,11 @@ class Watch:
         self._clock = clock
         self._replication = ReplicationJudge()
         self.status: ServerStatus | None = None
-        """What it said of itself last."""
+        """What it said of itself last, …"""
+        self.status_at: float | None = None
+        """… and when, in seconds since the epoch."""
+        self.space: Space | None = None
+        """How full its volume was last."""
         self._volume: Volume | None = None
 
     def alive(self) -> bool:
@@ -80,6 +84,7 @@ class Watch:
         if self._volume is None:
             self._volume = await asyncio.to_thread(Volume.of, self.serving.serverdir)
         seen = await asyncio.to_thread(self._volume.look, self._settings.disk_warn_bytes)
+        self.space = seen.space
         return {"write": seen.write, "disk": seen.disk}
 
     async def look_at_status(self) -> Verdicts:
@@ -88,7 +93,8 @@ class Watch:
             self.status = await self.serving.client.status()
         except DevpiError as error:
             return {"events": Verdict(WARN, f"devpi-server does not tell its status: {error.reason}")}
-        return {"events": judge_events(self.status, time.time()), "replication": self.replication()}
+        self.status_at = time.time()
+        return {"events": judge_events(self.status, self.status_at), "replication": self.replication()}
 
     def replication(self) -> Verdict:
         """`replication`, by the last `+status` and the time that has gone by since."""

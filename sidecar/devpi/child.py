@@ -17,6 +17,7 @@ from sidecar.devpi.messages import (
     HoldLock,
     Message,
     Progress,
+    Requests,
     RootPasswordChecked,
     RootPasswordSet,
     SetRootPassword,
@@ -68,6 +69,8 @@ class Child:
         self._heard: asyncio.Queue[Message | None] = asyncio.Queue()
         self.on_progress: Callable[[Progress], None] = lambda progress: None
         """Called, in the event loop, with each report of an import."""
+        self.requests: Requests | None = None
+        """What devpi-server counted last; None: it has not been asked for anything yet."""
 
     @property
     def pid(self) -> int:
@@ -113,6 +116,8 @@ class Child:
             match decode(packet):
                 case Progress() as progress:
                     self.on_progress(progress)
+                case Requests() as requests:
+                    self.requests = requests
                 case RootPasswordSet() | RootPasswordChecked() as answer:
                     if answer.number == self._asked and self._answer is not None and not self._answer.done():
                         self._answer.set_result(answer)

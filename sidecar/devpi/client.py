@@ -10,6 +10,7 @@ import errno
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ API_LIMIT = 64 * 1024
 """Bytes of a `+api` answer that are read at most."""
 STATUS_LIMIT = 4 * 2**20
 """Bytes of a `+status` answer that are read at most."""
+
+REPLICAS = 32
+"""Replicas that are told apart at most: each names itself."""
+_UUID = re.compile(r"[0-9a-f-]{8,36}")
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - these are dialled, not bound
 _TAKES_NO_MORE = frozenset({errno.ETIMEDOUT, errno.EAGAIN, errno.ENOTCONN})
@@ -76,6 +81,17 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
+class Replica:
+    """A replica that has asked this primary."""
+
+    uuid: str
+    serial: int
+    """Up to which it has everything."""
+    asked_at: float | None
+    """When it asked last, in seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServerStatus:
     """What `+status` says. None: absent, or of another type than it should be. Times: seconds since the epoch."""
 
@@ -95,6 +111,8 @@ class ServerStatus:
     """How many files could not be fetched from the primary."""
     polling_replicas: int | None = None
     """How many replicas have asked this primary."""
+    replicas: tuple[Replica, ...] = ()
+    """Those of them that gave a well-formed name and serial; at most `REPLICAS`."""
     metrics: tuple[Metric, ...] = ()
 
     @property
@@ -238,6 +256,7 @@ def _server_status(result: dict[str, object]) -> ServerStatus:
         replica_init_queue_finished_at=_number(result.get("replica-init-queue-finished-at")),
         replication_errors=_size(result.get("replication-errors")),
         polling_replicas=_size(result.get("polling_replicas")),
+        replicas=_replicas(result.get("polling_replicas")),
         metrics=_metrics(result.get("metrics")),
     )
 
@@ -253,6 +272,17 @@ def _metrics(value: object) -> tuple[Metric, ...]:
             if name is not None and kind is not None and number is not None:
                 metrics.append(Metric(name, kind, number))
     return tuple(metrics)
+
+
+def _replicas(value: object) -> tuple[Replica, ...]:
+    if not isinstance(value, dict):
+        return ()
+    replicas = []
+    for uuid, said in value.items():
+        serial = _integer(said.get("serial")) if isinstance(said, dict) else None
+        if serial is not None and _UUID.fullmatch(uuid):
+            replicas.append(Replica(uuid, serial, _number(said.get("last-request"))))
+    return tuple(sorted(replicas, key=lambda replica: -(replica.asked_at or 0))[:REPLICAS])
 
 
 def _text(value: object) -> str | None:

@@ -14,6 +14,12 @@ PACKET_BYTES = 128 * 1024
 """No message is larger; Linux takes 208 KiB packets by default."""
 
 
+ROUTES = ("simple", "file", "upload", "api", "other")
+"""The classes into which devpi-server's requests are counted."""
+REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""The bounds of the buckets in which their durations are counted."""
+
+
 class Message:
     """The base of all messages; its subclasses are found by name."""
 
@@ -194,6 +200,15 @@ class CannotListen(Message):
     """devpi-server's address can't be had."""
 
     reason: str
+
+
+@dataclass(frozen=True)
+class Requests(Message):
+    """All requests that devpi-server has answered so far, without the sidecar's own looks."""
+
+    routes: dict[str, dict[str, Any]]
+    """Of each of `ROUTES`: `in_flight`, `statuses` (code → number), `durations` (number by bucket, the last without
+    bound), `seconds` (the sum of the durations), `bytes` (of bodies sent)."""
 
 
 @dataclass(frozen=True)

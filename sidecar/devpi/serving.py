@@ -33,6 +33,7 @@ from sidecar.devpi.messages import (
 )
 from sidecar.devpi.preparation import digest, is_hash_of, is_hash_of_empty
 from sidecar.devpi.quiet import QuietLooks, WsgiApp
+from sidecar.devpi.traffic import Traffic
 from sidecar.exits import ExitCode
 
 if TYPE_CHECKING:
@@ -106,8 +107,9 @@ class SidecarPlugin:
         if self._request.new_root_password is not None:
             self._set_root_password(self._request.new_root_password)
         root, root_hash = self._look_at_root()
+        traffic = Traffic(app)
         try:
-            server = create_server(QuietLooks(app, self._request.look_secret), **kwargs)
+            server = create_server(QuietLooks(traffic, self._request.look_secret), **kwargs)
         except OSError as error:
             self.bind_error = error
             end_cleanly()
@@ -123,6 +125,7 @@ class SidecarPlugin:
             )
         )
         threading.Thread(target=self._obey, args=(drainer,), name="sidecar", daemon=True).start()
+        threading.Thread(target=self._report, args=(traffic,), name="traffic", daemon=True).start()
         server.run()
 
     def _check_tweens(self) -> None:
@@ -178,6 +181,11 @@ class SidecarPlugin:
                         raise AssertionError(f"unexpected {type(message).__name__}")
         except SidecarGone:
             os._exit(ExitCode.INTERNAL)
+
+    def _report(self, traffic: Traffic) -> None:
+        """The thread that tells the sidecar how many requests there were."""
+        with suppress(SidecarGone):
+            traffic.report(self._channel.send)
 
     def _change_root_password(self, request: SetRootPassword) -> RootPasswordSet:
         try:

@@ -34,6 +34,16 @@ def _names_text(accept: str) -> bool | None:
     return text > json
 
 
+def quality(accept: str, kind: str) -> float:
+    """How much an `Accept` wants this very media type, whatever its parameters: 0 to 1."""
+    found = 0.0
+    for part in accept.lower().split(","):
+        named, *parameters = (piece.strip() for piece in part.split(";"))
+        if named == kind:
+            found = max(found, _quality(parameters))
+    return found
+
+
 def _quality(parameters: list[str]) -> float:
     for parameter in parameters:
         if parameter.startswith("q="):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from sidecar.web import access, bootstrap, description, probes, status
+from sidecar.web import access, bootstrap, description, metrics, probes, status
 from sidecar.web.guard import Guard
 from sidecar.web.keys import CONTEXT, GUARD, Context
 from sidecar.web.middleware import common_headers, problems
+from sidecar.web.requests import REQUESTS, Requests, counted
 
 __all__ = ["ROUTES", "Context", "make_app"]
 
@@ -29,6 +30,7 @@ ROUTES = (
     web.get("/readyz/{check}", probes.readyz_check),
     web.get("/health", probes.health),
     web.get("/status", status.status),
+    web.get("/metrics", metrics.metrics),
     web.get("/bootstrap", bootstrap.bootstrap),
     web.post("/bootstrap/root-password", bootstrap.claim),
     web.post("/bootstrap/rotate", bootstrap.rotate),
@@ -40,9 +42,11 @@ ROUTES = (
 
 def make_app(context: Context) -> web.Application:
     """The app on `context`."""
-    app = web.Application(middlewares=[access.identify, problems], client_max_size=bootstrap.BODY_LIMIT)
+    app = web.Application(middlewares=[counted, access.identify, problems], client_max_size=bootstrap.BODY_LIMIT)
     app[CONTEXT] = context
-    app[GUARD] = Guard(context.bootstrap.token_ok, client_certificates=context.client_certificates)
+    guard = app[GUARD] = Guard(context.bootstrap.token_ok, client_certificates=context.client_certificates)
+    requests = app[REQUESTS] = Requests()
+    app[metrics.EXPOSITION] = metrics.Exposition(context, guard, requests)
     app.on_response_prepare.append(common_headers)
     app.on_response_prepare.append(access.echo)
     app.add_routes(ROUTES)

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from sidecar.bootstrap import Bootstrap
+from sidecar.devpi.child import Child
 from sidecar.health import Health
 from sidecar.lifecycle import Lifecycle
+from sidecar.usage import Usage
 from sidecar.web.guard import Guard
 
 
@@ -25,6 +27,8 @@ class Context:
     sidecar_version: str
     client_certificates: bool = False
     """Whether the admin routes take those alone who came with a certificate that a trusted CA signed."""
+    child: Child | None = None
+    usage: Usage | None = None
     patience: float = 10.0
     """Seconds without a tick after which `/livez` gives the process up."""
 

@@ -1,0 +1,188 @@
+"""Counts the requests that devpi-server answers, and tells the sidecar, so that no scrape has to wait for devpi."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from devpi_server.views import INSTALLER_USER_AGENT
+from waitress.buffers import ReadOnlyFileBasedBuffer
+
+from sidecar.devpi.messages import REQUEST_SECONDS, ROUTES, Requests
+from sidecar.devpi.quiet import LOOK, WsgiApp
+from sidecar.histogram import Histogram
+
+REPORT_EVERY = 1.0
+"""Least seconds between two reports to the sidecar."""
+
+_API = frozenset({"+api", "+authcheck", "+changelog", "+login", "+status"})
+_READS = frozenset({"GET", "HEAD"})
+_INSTALLER = re.compile(INSTALLER_USER_AGENT)
+
+
+class Traffic:
+    """A WSGI app around devpi's that counts requests, in all of waitress' threads."""
+
+    def __init__(self, app: WsgiApp) -> None:
+        self._app = app
+        self._lock = threading.Lock()
+        self._news = threading.Event()
+        self._routes = {name: _Route() for name in ROUTES}
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Hand the request on; it has ended when waitress closes the body. The sidecar's own looks don't count."""
+        if environ.get(LOOK):
+            return self._app(environ, start_response)
+        request = _Request(self, self._routes[classify(environ)])
+
+        def start(status: str, *rest: object) -> object:
+            request.status = status[:3]
+            return start_response(status, *rest)
+
+        try:
+            body = self._app(environ, start)
+        except BaseException:
+            request.end(0)
+            raise
+        if isinstance(body, list | tuple):  # whole, and waitress looks at its length
+            request.end(sum(map(len, body)))
+            return body
+        if isinstance(body, ReadOnlyFileBasedBuffer):  # waitress knows it by its class, and closes it when it is sent
+            return _watched(body, request)
+        return _Body(body, request)
+
+    def report(self, send: Callable[[Requests], None]) -> None:
+        """Send the totals whenever they have changed, at most once a second; for a thread of its own, for ever."""
+        while True:
+            self._news.wait()
+            self._news.clear()
+            send(self.totals())
+            time.sleep(REPORT_EVERY)
+
+    def totals(self) -> Requests:
+        """All so far."""
+        with self._lock:
+            return Requests({name: route.totals() for name, route in self._routes.items()})
+
+    def began(self, route: _Route) -> None:
+        """A request came in."""
+        with self._lock:
+            route.in_flight += 1
+        self._tell()
+
+    def ended(self, route: _Route, status: str, seconds: float, size: int) -> None:
+        """Its answer has gone out, or it was cut."""
+        with self._lock:
+            route.in_flight -= 1
+            route.statuses[status] = route.statuses.get(status, 0) + 1
+            route.durations.observe(seconds)
+            route.bytes += size
+        self._tell()
+
+    def _tell(self) -> None:
+        if not self._news.is_set():
+            self._news.set()
+
+
+def classify(environ: dict[str, Any]) -> str:
+    """Which of `ROUTES` a request is of, by devpi's own patterns (devpi_server.main, `create_app`)."""
+    method = environ["REQUEST_METHOD"]
+    _, *parts = environ.get("PATH_INFO", "").split("/", 4)
+    third = parts[2] if len(parts) > 2 else ""
+    if third == "+simple":
+        return "simple"
+    if third in ("+f", "+e") and method in _READS:
+        return "file"
+    if method == "POST" and environ.get("CONTENT_TYPE", "").startswith("multipart/form-data"):
+        return "upload"
+    if method not in _READS or not _API.isdisjoint(parts[:3]):
+        return "api"
+    if len(parts) > 1 and _INSTALLER.match(environ.get("HTTP_USER_AGENT", "")):
+        return "simple"
+    return "api" if "application/json" in environ.get("HTTP_ACCEPT", "") else "other"
+
+
+class _Route:
+    """What is counted for one class of requests."""
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.statuses: dict[str, int] = {}
+        self.durations = Histogram(REQUEST_SECONDS)
+        self.bytes = 0
+
+    def totals(self) -> dict[str, Any]:
+        return {
+            "in_flight": self.in_flight,
+            "statuses": dict(self.statuses),
+            "durations": list(self.durations.counts),
+            "seconds": round(self.durations.seconds, 6),
+            "bytes": self.bytes,
+        }
+
+
+class _Request:
+    """One request, which ends once."""
+
+    __slots__ = ("_began", "_ended", "_route", "_traffic", "status")
+
+    def __init__(self, traffic: Traffic, route: _Route) -> None:
+        self.status = "500"  # what waitress answers for an app that raises
+        self._traffic = traffic
+        self._route = route
+        self._ended = False
+        self._began = time.monotonic()
+        traffic.began(route)
+
+    def end(self, size: int) -> None:
+        if not self._ended:
+            self._ended = True
+            self._traffic.ended(self._route, self.status, time.monotonic() - self._began, size)
+
+
+class _Body:
+    """The body of an answer, counted while waitress iterates over it."""
+
+    __slots__ = ("_body", "_next", "_request", "_size")
+
+    def __init__(self, body: Iterable[bytes], request: _Request) -> None:
+        self._body = body
+        self._next = iter(body).__next__
+        self._request = request
+        self._size = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        chunk = self._next()
+        self._size += len(chunk)
+        return chunk
+
+    def close(self) -> None:
+        try:
+            if (close := getattr(self._body, "close", None)) is not None:
+                close()
+        finally:
+            self._request.end(self._size)
+
+
+def _watched(body: ReadOnlyFileBasedBuffer, request: _Request) -> ReadOnlyFileBasedBuffer:
+    """The same object, which tells of its end."""
+    close = body.close
+
+    def closed() -> None:
+        try:
+            size = body.file.tell()
+        except (OSError, ValueError):  # a pipe, or closed before
+            size = 0
+        try:
+            close()
+        finally:
+            request.end(size)
+
+    body.close = closed
+    return body

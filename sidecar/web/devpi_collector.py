@@ -1,0 +1,128 @@
+"""What is known of devpi-server, as metrics: what it said last, never a question to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from sidecar.devpi.client import Metric as Said
+from sidecar.devpi.client import ServerStatus
+from sidecar.devpi.messages import REQUEST_SECONDS, Requests
+from sidecar.lifecycle import DevpiInfo
+from sidecar.usage import Used
+from sidecar.volume import Space
+from sidecar.web.families import counters, gauge, gauges, histograms, info
+from sidecar.web.keys import Context
+
+MOST = 100
+"""Metrics of devpi's plugins that are passed on."""
+_RESERVED = ("devpi_sidecar_", "devpi_serverdir_", "devpi_server_process_", "devpi_server_http_")
+_SUFFIX = re.compile(r"(_total|_created|_info|_bucket|_count|_sum)+$")
+
+
+class DevpiCollector:
+    """For a registry of prometheus_client."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def describe(self) -> list[Metric]:
+        """Nothing that the registry need compare: this collector is the only one of these names."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """All families, the empty ones too; then those of devpi's own."""
+        watch = self._context.health.watching()
+        child = self._context.child
+        usage = self._context.usage
+        status = watch and watch.status
+        ours = [
+            *_server(self._context.lifecycle.snapshot.devpi, status, watch and watch.status_at),
+            *_replication(status),
+            *_requests(child and child.requests),
+            *_serverdir(usage and usage.last, watch and watch.space),
+        ]
+        yield from ours
+        if status is not None:
+            yield from own(status.metrics, {family.name for family in ours})
+
+
+def _server(devpi: DevpiInfo | None, status: ServerStatus | None, at: float | None) -> Iterator[Metric]:
+    said = {} if devpi is None else {"version": devpi.version, "role": devpi.role.lower()}
+    yield info("devpi_server_build", "The devpi-server that runs.", **said)
+    text = "When devpi-server told its status last; what follows from it is as old."
+    yield gauge("devpi_server_status_timestamp_seconds", text, at)
+    yield gauge("devpi_server_serial", "The last change that is committed.", status and status.serial)
+    yield gauge("devpi_server_event_serial", "The last change of which the events are processed.",
+                status and status.event_serial)  # fmt: skip
+    yield gauge("devpi_server_event_lag_serials", "Changes of which the events are still to be processed.",
+                status and status.events_behind)  # fmt: skip
+    yield gauge("devpi_server_last_commit_timestamp_seconds", "When the last change was committed.",
+                status and status.last_commit_timestamp)  # fmt: skip
+    yield gauge("devpi_server_search_index_backlog", "Projects that devpi-web has still to index.",
+                status and status.search_index_queue)  # fmt: skip
+
+
+def _replication(status: ServerStatus | None) -> Iterator[Metric]:
+    yield gauge("devpi_server_replicas", "Replicas that have asked this primary.", status and status.polling_replicas)
+    serial = (status and status.serial) or 0
+    replicas = () if status is None else status.replicas
+    yield gauges("devpi_server_replica_lag_serials", "Changes that a replica has still to fetch from this primary.",
+                 ("replica",), (((each.uuid,), max(0, serial - each.serial)) for each in replicas))  # fmt: skip
+    yield gauges("devpi_server_replica_asked_timestamp_seconds", "When a replica has asked this primary last.",
+                 ("replica",), (((each.uuid,), each.asked_at) for each in replicas
+                                if each.asked_at is not None))  # fmt: skip
+    primary = status and status.primary_serial
+    behind = None if primary is None else max(0, primary - serial)
+    yield gauge("devpi_server_primary_serial", "The last change that this replica knows its primary to have.", primary)
+    yield gauge("devpi_server_primary_lag_serials", "Changes that this replica has still to fetch.", behind)
+    yield gauge("devpi_server_primary_heard_timestamp_seconds", "When this replica has heard from its primary last.",
+                status and status.update_from_primary_at)  # fmt: skip
+    yield gauge("devpi_server_replication_errors", "Files that this replica can't fetch from its primary.",
+                status and status.replication_errors)  # fmt: skip
+
+
+def _requests(said: Requests | None) -> Iterator[Metric]:
+    routes = {} if said is None else said.routes
+    yield counters("devpi_server_http_requests", "Requests that devpi-server has answered.", ("route", "status"),
+                   (((name, code), number) for name, route in routes.items()
+                    for code, number in route["statuses"].items()))  # fmt: skip
+    yield histograms("devpi_server_http_request_duration_seconds",
+                     "How long devpi-server took for an answer, to the end of its body.", "route", REQUEST_SECONDS,
+                     ((name, route["durations"], route["seconds"]) for name, route in routes.items()))  # fmt: skip
+    yield counters("devpi_server_http_response_bytes", "Bytes of the bodies that devpi-server has sent.", ("route",),
+                   (((name,), route["bytes"]) for name, route in routes.items()))  # fmt: skip
+    yield gauges("devpi_server_http_requests_in_flight", "Requests that devpi-server is answering.", ("route",),
+                 (((name,), route["in_flight"]) for name, route in routes.items()))  # fmt: skip
+
+
+def _serverdir(used: Used | None, space: Space | None) -> Iterator[Metric]:
+    yield gauge("devpi_serverdir_used_bytes", "What the serverdir takes on disk, as it was counted last.",
+                used and used.bytes)  # fmt: skip
+    yield gauge("devpi_serverdir_files", "Files and folders in the serverdir, as they were counted last.",
+                used and used.files)  # fmt: skip
+    yield gauge("devpi_serverdir_counted_timestamp_seconds", "When they were counted.", used and used.at)
+    yield gauge("devpi_serverdir_free_bytes", "What devpi-server may still take of the serverdir's volume.",
+                space and space.free)  # fmt: skip
+    yield gauge("devpi_serverdir_volume_bytes", "Size of the serverdir's volume.", space and space.size)
+
+
+def own(said: tuple[Said, ...], taken: set[str]) -> Iterator[Metric]:
+    """devpi's own metrics and its plugins', which may have any name: those that don't begin with `devpi_` get
+    `devpi_plugin_` before it, and what would stand for a metric of ours is left out. At most `MOST`.
+    """
+    seen = set(taken)
+    for each in said:
+        name = _SUFFIX.sub("", re.sub(r"[^a-zA-Z0-9_]", "_", each.name[:100]))
+        if not name.startswith("devpi_"):
+            name = f"devpi_plugin_{name}"
+        if not name or name in seen or name.startswith(_RESERVED) or len(seen) >= len(taken) + MOST:
+            continue
+        seen.add(name)
+        text = "As devpi-server's own +status tells it."
+        if each.kind == "counter":
+            yield CounterMetricFamily(name, text, each.value)
+        else:
+            yield GaugeMetricFamily(name, text, each.value)
