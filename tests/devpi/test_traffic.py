@@ -1,0 +1,213 @@
+"""devpi-server's requests, counted inside it: every class, status, byte and second, to the end of the body."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+from waitress.buffers import ReadOnlyFileBasedBuffer
+
+from sidecar.devpi import traffic
+from sidecar.devpi.messages import REQUEST_SECONDS, ROUTES, Requests, decode, encode
+from sidecar.devpi.quiet import HEADER, QuietLooks
+from sidecar.devpi.traffic import Traffic, classify
+
+PIP = "pip/25.0"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "route"),
+    [
+        ("GET", "/root/dev/+simple/", {}, "simple"),
+        ("GET", "/root/dev/+simple/hello/", {"HTTP_ACCEPT": "application/json"}, "simple"),
+        ("POST", "/root/dev/+simple/hello/refresh", {}, "simple"),
+        ("GET", "/root/dev", {"HTTP_USER_AGENT": PIP}, "simple"),
+        ("GET", "/root/dev/hello", {"HTTP_USER_AGENT": PIP}, "simple"),
+        ("GET", "/root/dev/+f/abc/0123/hello-1.0.tar.gz", {}, "file"),
+        ("HEAD", "/root/dev/+e/abc/0123/hello-1.0.tar.gz", {}, "file"),
+        ("DELETE", "/root/dev/+f/abc/0123/hello-1.0.tar.gz", {}, "api"),
+        ("POST", "/root/dev/", {"CONTENT_TYPE": "multipart/form-data; boundary=x"}, "upload"),
+        ("POST", "/root/dev", {"CONTENT_TYPE": "application/json"}, "api"),
+        ("PUT", "/root/dev", {}, "api"),
+        ("GET", "/+api", {}, "api"),
+        ("GET", "/root/+api", {}, "api"),
+        ("GET", "/root/dev/+api", {}, "api"),
+        ("POST", "/+login", {}, "api"),
+        ("GET", "/+changelog/17-", {}, "api"),
+        ("GET", "/root/dev/hello", {"HTTP_ACCEPT": "application/json"}, "api"),
+        ("GET", "/root/dev/hello", {"HTTP_ACCEPT": "text/html"}, "other"),
+        ("GET", "/+static-1/style.css", {}, "other"),
+        ("GET", "/", {"HTTP_USER_AGENT": "pip"}, "other"),
+        ("GET", "", {}, "other"),
+        ("<script>", "/\n\N{RIGHT-TO-LEFT OVERRIDE}" + "x" * 10_000, {}, "api"),
+    ],
+)
+def test_a_request_is_of_one_class(method: str, path: str, headers: dict[str, str], route: str) -> None:
+    """As devpi's own routes would have it."""
+    assert route == classify({"REQUEST_METHOD": method, "PATH_INFO": path, **headers})
+
+
+class Served:
+    """A body that streams; its chunks come when `go` is set."""
+
+    def __init__(self, *chunks: bytes) -> None:
+        self.chunks = iter(chunks)
+        self.closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.chunks
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def ask(app: Callable[..., Iterable[bytes]], path: str = "/root/dev/+f/x", **more: Any) -> Iterable[bytes]:
+    """One GET, as waitress makes it; the body is the caller's to read and close."""
+    return app({"REQUEST_METHOD": "GET", "PATH_INFO": path, **more}, lambda *_: None)
+
+
+def answering(body: Iterable[bytes], status: str = "200 OK") -> Traffic:
+    """devpi, which always says this."""
+
+    def devpi(_environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        start(status, [])
+        return body
+
+    return Traffic(devpi)
+
+
+def test_a_stream_ends_with_its_body() -> None:
+    """In flight until waitress closes it; then status, bytes and duration are counted, once."""
+    served = Served(b"abc", b"defg")
+    app = answering(served, "206 Partial Content")
+    body: Any = ask(app)
+    assert b"abcdefg" == b"".join(body)
+    before = app.totals().routes["file"]
+    assert (1, {}, 0) == (before["in_flight"], before["statuses"], before["bytes"])
+    body.close()
+    body.close()
+    after = app.totals().routes["file"]
+    assert (0, {"206": 1}, 7) == (after["in_flight"], after["statuses"], after["bytes"])
+    assert (True, 1) == (served.closed, sum(after["durations"]))
+
+
+def test_a_client_that_leaves_has_got_what_it_got() -> None:
+    """waitress closes the body before its end."""
+    app = answering(Served(b"abc", b"defg"))
+    body: Any = ask(app)
+    next(body)
+    body.close()
+    assert (3, {"200": 1}) == tuple(app.totals().routes["file"][name] for name in ("bytes", "statuses"))
+
+
+def test_a_whole_body_stays_what_it_is() -> None:
+    """waitress sends a list of one with Content-Length; an iterator would be sent in chunks."""
+    given = [b"whole"]
+    app = answering(given)
+    assert ask(app) is given
+    assert (0, 5) == tuple(app.totals().routes["file"][name] for name in ("in_flight", "bytes"))
+
+
+def test_a_file_stays_what_waitress_knows() -> None:
+    """waitress sends its own file buffers by itself, and closes them when they are gone."""
+    given = ReadOnlyFileBasedBuffer(io.BytesIO(b"x" * 1000))
+    app = answering(given)
+    assert ask(app) is given
+    given.prepare(None)
+    assert 1000 == len(given.get(1000, skip=True))
+    assert 1 == app.totals().routes["file"]["in_flight"]
+    given.close()
+    given.close()
+    assert (0, 1000, {"200": 1}) == tuple(
+        app.totals().routes["file"][name] for name in ("in_flight", "bytes", "statuses")
+    )
+
+
+def test_an_app_that_raises_is_a_500() -> None:
+    """That is what waitress answers."""
+
+    def devpi(_environ: dict[str, Any], _start: Callable[..., Any]) -> Iterable[bytes]:
+        raise ValueError("a bug")
+
+    app = Traffic(devpi)
+    with pytest.raises(ValueError, match="a bug"):
+        ask(app, "/+api")
+    assert (0, {"500": 1}) == tuple(app.totals().routes["api"][name] for name in ("in_flight", "statuses"))
+
+
+def test_the_sidecars_own_looks_are_not_counted() -> None:
+    """Those with this run's secret; anybody else's are."""
+    app = answering([b"x"])
+    quiet = QuietLooks(app, "the secret")
+    key = f"HTTP_{HEADER.upper().replace('-', '_')}"
+    ask(quiet, "/+api", **{key: "the secret"})
+    assert {} == app.totals().routes["api"]["statuses"]
+    ask(quiet, "/+api", **{key: "a guess"})
+    assert {"200": 1} == app.totals().routes["api"]["statuses"]
+
+
+def test_nothing_is_lost_between_threads() -> None:
+    """Eight at once, as waitress has fifty."""
+    app = answering([b"12345"])
+
+    def work() -> None:
+        for _ in range(500):
+            ask(app)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    totals = app.totals().routes["file"]
+    assert (0, {"200": 4000}, 20_000, 4000) == (
+        totals["in_flight"],
+        totals["statuses"],
+        totals["bytes"],
+        sum(totals["durations"]),
+    )
+
+
+def test_reports_come_on_change_alone_and_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle devpi-server says nothing; a busy one once per period, with everything in the last report."""
+    monkeypatch.setattr(traffic, "REPORT_EVERY", 0.2)
+    app = answering([b"x"])
+    reports: list[tuple[float, Requests]] = []
+    heard = threading.Event()
+
+    def send(report: Requests) -> None:
+        reports.append((time.monotonic(), report))
+        if report.routes["file"]["statuses"].get("200") == 500:
+            heard.set()
+
+    threading.Thread(target=app.report, args=(send,), daemon=True).start()
+    assert not heard.wait(0.3)
+    assert [] == reports
+    for _ in range(500):
+        ask(app)
+    assert heard.wait(5)
+    assert len(reports) <= 3
+    assert all(0.19 < later - earlier for (earlier, _), (later, _) in itertools.pairwise(reports))
+    said = len(reports)
+    heard.clear()
+    assert not heard.wait(0.5)
+    assert said == len(reports)
+
+
+def test_the_report_fits_a_packet_whatever_comes() -> None:
+    """Every status there could be, on every route, after a long life."""
+    huge = 10**15
+    route = {
+        "in_flight": 1000,
+        "statuses": {str(code): huge for code in range(100, 600)},
+        "durations": [huge] * (len(REQUEST_SECONDS) + 1),
+        "seconds": 1e15 / 3,
+        "bytes": huge,
+    }
+    report = Requests(dict.fromkeys(ROUTES, route))
+    assert report == decode(encode(report))

@@ -1,0 +1,61 @@
+"""The alert rules and the scrape configuration, by promtool."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from tests.prometheus.conftest import DEPLOY, ROOT, promtool
+
+ASKED_FOR = {
+    "DevpiNotReady",
+    "DevpiImportFailed",
+    "DevpiEventLag",
+    "DevpiDiskFills",
+    "DevpiReplicaBehind",
+    "DevpiBackupTooOld",
+    "DevpiPasswordNeverClaimed",
+    "DevpiTokenAttacked",
+}
+
+
+def alerts() -> list[dict[str, Any]]:
+    """All rules of the file."""
+    groups = YAML(typ="safe").load(DEPLOY / "alerts.yml")["groups"]
+    return [dict(rule) for group in groups for rule in group["rules"]]
+
+
+def anchors(document: str) -> set[str]:
+    """The headings of a document, as links name them."""
+    headings = re.findall(r"^#+ (.*)$", (ROOT / document).read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_configuration_and_rules_are_sound() -> None:
+    """Prometheus itself says so."""
+    assert "10 rules found" in promtool("check", "config", DEPLOY / "prometheus.yml")
+
+
+def test_the_rules_fire_when_they_should_and_only_then() -> None:
+    """Their unit tests; every alert fires in one of them, and has one in which it doesn't."""
+    assert "SUCCESS" in promtool("test", "rules", DEPLOY / "alerts.test.yml")
+    cases = [
+        case for test in YAML(typ="safe").load(DEPLOY / "alerts.test.yml")["tests"] for case in test["alert_rule_test"]
+    ]
+    names = {rule["alert"] for rule in alerts()}
+    assert names == {case["alertname"] for case in cases if case.get("exp_alerts")}
+    assert names == {case["alertname"] for case in cases if not case.get("exp_alerts")}
+
+
+def test_every_alert_says_what_is_wrong_and_what_to_do() -> None:
+    """Summary, description, severity, and a runbook that is there."""
+    found = alerts()
+    assert {rule["alert"] for rule in found} >= ASKED_FOR
+    for rule in found:
+        assert rule["labels"]["severity"] in {"critical", "warning"}
+        assert {"summary", "description", "runbook"} == set(rule["annotations"])
+        document, _, anchor = rule["annotations"]["runbook"].partition("#")
+        assert not anchor or anchor in anchors(document), rule["annotations"]["runbook"]
+        assert "{{ $labels.instance }}" in rule["annotations"]["summary"]

@@ -1,0 +1,186 @@
+"""A real Prometheus scrapes a real primary and its replica; every panel and every rule finds what it asks for."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.integration import exported
+from tests.integration.container import (
+    Container,
+    cleared_away,
+    free_port,
+    login_token,
+    make_index,
+    request,
+    upload,
+    wait_for,
+)
+from tests.integration.test_metrics import make_plugin
+from tests.prometheus.conftest import DEPLOY, ROOT, promtool
+from tests.prometheus.test_rules import alerts
+
+DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "dashboard.json").read_text())
+LATER = {"devpi_sidecar_backup_last_success_timestamp_seconds"}
+"""Metrics that rules speak of, and nothing has yet."""
+
+
+@dataclass
+class Prometheus:
+    """Prometheus with our configuration, on our containers."""
+
+    url: str
+    primary: Container
+    replica: Container
+    index: str
+    file: str
+
+    def ask(self, path: str, **query: str) -> Any:
+        """The `data` of an answer of its HTTP API, which must be a success."""
+        answer = request(f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(query)}")
+        assert answer.status == 200, answer
+        assert answer.json["status"] == "success"
+        return answer.json["data"]
+
+    def values(self, expression: str) -> list[float]:
+        """What an expression gives now, without what is not a number."""
+        found = [float(sample["value"][1]) for sample in self.ask("query", query=expression)["result"]]
+        return [value for value in found if value == value]  # noqa: PLR0124 - NaN
+
+    def traffic(self) -> None:
+        """A request of every class, so that there is something to see."""
+        devpi = self.primary.devpi
+        for url in (self.file, f"{self.index}/+simple/hello/", f"{devpi}/+api", f"{devpi}/nobody"):
+            request(url)
+
+
+@pytest.fixture(scope="module")
+def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """A primary with an import behind it and a plugin as devpi-web's, a replica, and Prometheus on both."""
+    home = tmp_path_factory.mktemp("scraped")
+    secret = home / "secret"
+    secret.write_text("0123456789abcdef" * 4)
+    base = ("--host", "127.0.0.1", "--port", "0", "--secretfile", str(secret))
+    env = {"DEVPI_PASSWORD": "given", "SIDECAR_SECRET_IS_RANDOM": "true", "SIDECAR_MONITOR_INTERVAL": "200ms"}
+    with ExitStack() as stack:
+        flags = ("--role", "primary", "--offline-mode", *base)
+        plugin = {"PYTHONPATH": str(make_plugin(home / "plugin"))}
+        primary = stack.enter_context(cleared_away(Container(home / "primary", flags, env | plugin)))
+        exported.write(primary.init_dir / "export", projects=20)
+        primary.start().wait_ready()
+        flags = ("--primary-url", primary.devpi, *base)  # offline, it would not ask its primary; nor is there a mirror
+        replica = stack.enter_context(cleared_away(Container(home / "replica", flags, env)))
+        replica.start().wait_ready()
+        token = login_token(primary.devpi, "given")
+        index = make_index(primary.devpi, token)
+        file = upload(index, token, "hello", b"x" * 100_000)
+        primary.post("/bootstrap/rotate", token="wrong")
+        url = stack.enter_context(prometheus_on(home / "prometheus", primary, replica))
+        yield Prometheus(url, primary, replica, index, file)
+
+
+@contextmanager
+def prometheus_on(home: Path, *containers: Container) -> Iterator[str]:
+    """Prometheus with the shipped configuration but for targets and intervals; its URL."""
+    home.mkdir()
+    config = YAML(typ="safe").load(DEPLOY / "prometheus.yml")
+    config["global"] = {"scrape_interval": "500ms", "evaluation_interval": "1s"}
+    config["rule_files"] = [str(DEPLOY / name) for name in config["rule_files"]]
+    (job,) = config["scrape_configs"]
+    job["static_configs"] = [{"targets": [c.url.removeprefix("http://") for c in containers]}]
+    YAML(typ="safe").dump(config, home / "prometheus.yml")
+    address = f"127.0.0.1:{free_port()}"
+    command = ["prometheus", f"--config.file={home / 'prometheus.yml'}", f"--storage.tsdb.path={home / 'data'}"]
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, f"--web.listen-address={address}"], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+    try:
+        wait_for(lambda: request(f"http://{address}/-/ready").status == 200, "Prometheus")
+        yield f"http://{address}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def panel_queries() -> list[tuple[str, str]]:
+    """Every panel's title and expression, with Grafana's variables filled in."""
+    return [
+        (panel["title"], filled(target["expr"])) for panel in DASHBOARD["panels"] for target in panel.get("targets", [])
+    ]
+
+
+def filled(expression: str) -> str:
+    """As Grafana asks where everything is chosen."""
+    text = expression.replace("$__rate_interval", "1m").replace("$job", ".*").replace("$instance", ".*")
+    assert "$" not in text
+    return text
+
+
+def metrics_of(expression: str) -> set[str]:
+    """The metrics that an expression names."""
+    return set(re.findall(r"\b(?:devpi_[a-z_]+|process_[a-z_]+|up\b)(?=[{\[ )]|$)", expression))
+
+
+def test_both_are_scraped(scraped: Prometheus) -> None:
+    """Up, without an error, in OpenMetrics."""
+    wait_for(lambda: scraped.values('sum(up{job="devpi"})') == [2.0], "both to be scraped")
+    assert ["", ""] == [target["lastError"] for target in scraped.ask("targets")["activeTargets"]]
+
+
+def test_the_names_are_sound(scraped: Prometheus) -> None:
+    """Prometheus' own linter finds nothing in the exposition."""
+    for container in (scraped.primary, scraped.replica):
+        assert "" == promtool("check", "metrics", text=container.get("/metrics").body).strip()
+
+
+@pytest.mark.parametrize(("title", "expression"), panel_queries())
+def test_every_panel_has_data(scraped: Prometheus, title: str, expression: str) -> None:
+    """Numbers, not merely no error."""
+
+    def look() -> list[float]:
+        scraped.traffic()
+        return scraped.values(expression)
+
+    assert wait_for(look, f"{title}: {expression}", patience=30)
+
+
+def test_the_dashboards_variables_find_the_targets(scraped: Prometheus) -> None:
+    """`label_values` of each variable names a metric that is there."""
+    for variable in DASHBOARD["templating"]["list"]:
+        if variable["type"] == "query":
+            (metric,) = re.findall(r"label_values\((devpi_\w+)", variable["query"]["query"])
+            assert wait_for(lambda metric=metric: scraped.values(metric), metric)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("rule", alerts(), ids=lambda rule: str(rule["alert"]))
+def test_every_rule_speaks_of_what_there_is(scraped: Prometheus, rule: dict[str, Any]) -> None:
+    """It evaluates, and every metric in it has a series; but for what the sidecar has not yet."""
+    scraped.values(rule["expr"])
+    names = metrics_of(rule["expr"])
+    assert names
+    for name in names - LATER:
+        assert wait_for(lambda name=name: scraped.values(f"count({name})"), name, patience=30)  # type: ignore[misc]
+
+
+def test_the_rules_are_healthy_and_nothing_is_wrong(scraped: Prometheus) -> None:
+    """Prometheus evaluates all of them, and a sound pair fires none."""
+
+    def evaluated() -> list[dict[str, Any]] | None:
+        rules = [rule for group in scraped.ask("rules")["groups"] for rule in group["rules"]]
+        return rules if all(rule["health"] != "unknown" for rule in rules) else None
+
+    rules = wait_for(evaluated, "the first evaluation")
+    assert {rule["alert"] for rule in alerts()} == {rule["name"] for rule in rules}
+    assert {"ok"} == {rule["health"] for rule in rules}
+    assert [] == [rule["name"] for rule in rules if rule["state"] == "firing"]

@@ -1,0 +1,75 @@
+"""The serverdir's bytes, counted in the background: right, bounded, and not felt."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from sidecar import usage
+from sidecar.usage import count
+
+
+def fill(folder: Path, files: int) -> None:
+    """A tree as devpi's `+files`: many folders, some files with several names, a link to elsewhere."""
+    for number in range(files):
+        place = folder / f"{number % 7:02}" / f"{number % 31:03}"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number}.whl").write_bytes(b"x" * (number * 37 % 20_000))
+    os.link(folder / "00" / "000" / "0.whl", folder / "second-name")
+    os.link(folder / "01" / "001" / "1.whl", folder / "another-name")
+    (folder / "elsewhere").symlink_to("/usr")
+
+
+async def test_it_counts_as_du_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes on disk, files of two names once, links not followed; in several goes."""
+    monkeypatch.setattr(usage, "_REST", 0.0)
+    fill(tmp_path, 1000)
+    await asyncio.to_thread(os.sync)  # a file's blocks are known once it is on disk
+    used = await count(tmp_path)
+    du = await asyncio.to_thread(
+        subprocess.run, ["du", "--block-size=1", "--summarize", tmp_path], capture_output=True, check=True
+    )
+    own = os.stat(tmp_path).st_blocks * 512  # noqa: PTH116 - du counts the folder itself too
+    assert int(du.stdout.split()[0]) - own == used.bytes
+    assert len([*tmp_path.rglob("*")]) == used.files  # noqa: ASYNC240
+
+
+async def test_it_rests_most_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longer it takes, the longer it rests between: a twentieth of the time at most is spent."""
+    fill(tmp_path, 600)
+    rests: list[float] = []
+
+    async def rest(seconds: float) -> None:
+        rests.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", rest)
+    began = time.monotonic()
+    await count(tmp_path)
+    worked = time.monotonic() - began
+    assert len(rests) >= 2
+    assert 0 < sum(rests) <= 19 * worked
+    assert sum(rests) > 19 * worked / 10
+
+
+async def test_what_vanishes_meanwhile_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """devpi-server removes files as it likes."""
+    fill(tmp_path, 600)
+    whole = await count(tmp_path)
+
+    async def devpi_removes(_seconds: float) -> None:
+        for path in [*tmp_path.rglob("*.whl")][::2]:  # noqa: ASYNC240
+            path.unlink()
+
+    monkeypatch.setattr(asyncio, "sleep", devpi_removes)
+    assert 0 < (await count(tmp_path)).files < whole.files
+
+
+async def test_a_folder_that_is_gone_is_an_error(tmp_path: Path) -> None:
+    """Which the eternal task survives."""
+    with pytest.raises(FileNotFoundError):
+        await count(tmp_path / "gone")

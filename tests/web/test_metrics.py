@@ -1,0 +1,195 @@
+"""`/metrics`: what is told, in which format, and that nobody's words become labels."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from sidecar.devpi.client import Metric as Said
+from sidecar.lifecycle import ImportFailure, ImportState, ImportStatus, Phase
+from sidecar.web.devpi_collector import MOST, own
+from tests.fake_devpi import eventually, status_of
+from tests.web.conftest import ADMIN, Site
+
+OPENMETRICS = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1"
+"""What Prometheus sends."""
+HOSTILE = ["<script>alert(1)</script>", 'a"b', "line\nbreak", "\N{RIGHT-TO-LEFT OVERRIDE}lru", "x" * 10_000, "{}\\"]
+
+
+async def scrape(site: Site) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """All samples of the text format: name and labels → value."""
+    text = (await site.get("/metrics")).body.decode()
+    return {(s.name, frozenset(s.labels.items())): s.value for family in parse_text(text) for s in family.samples}
+
+
+def sample(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
+    return name, frozenset(labels.items())
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("*/*", "text/plain; version=0.0.4; charset=utf-8"),
+        (OPENMETRICS, "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        ("text/plain", "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/openmetrics-text;q=0.1,text/plain", "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/openmetrics-text;version=x;q=y;;,,", "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/openmetrics-text;version=9'<", "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+    ],
+)
+async def test_both_formats_are_negotiated(site: Site, accept: str, kind: str) -> None:
+    """Prometheus gets OpenMetrics, a person with curl text; both parse, and hold the same samples."""
+    await site.get("/livez")
+    answer = await site.get("/metrics", Accept=accept)
+    assert (200, kind) == (answer.status, answer.headers["Content-Type"])
+    parse = parse_openmetrics if "openmetrics" in kind else parse_text
+    names = {s.name for family in parse(answer.body.decode()) for s in family.samples}
+    assert {"devpi_sidecar_ready", "devpi_sidecar_http_requests_total", "process_cpu_seconds_total"} <= names
+
+
+async def test_the_life_and_the_checks_are_told(site: Site) -> None:
+    """Phase, its durations, readiness with its changes, each check's status and value."""
+    before = await scrape(site)
+    assert (0, 1) == (before[sample("devpi_sidecar_ready")], before[sample("devpi_sidecar_phase", phase="starting")])
+    await site.become_ready()
+    after = await scrape(site)
+    assert (1, 1) == (after[sample("devpi_sidecar_ready")], after[sample("devpi_sidecar_phase", phase="ready")])
+    assert 1 == sum(value for (name, _), value in after.items() if name == "devpi_sidecar_phase")
+    assert 0 < after[sample("devpi_sidecar_phase_seconds_total", phase="launching")] < 5
+    assert 0 < after[sample("devpi_sidecar_startup_seconds")]
+    assert 1 == after[sample("devpi_sidecar_readiness_transitions_total", to="ready")]
+    assert 1 == after[sample("devpi_sidecar_check_status", check="http", status="pass")]
+    assert 0 == after[sample("devpi_sidecar_check_status", check="http", status="fail")]
+    assert 0 < after[sample("devpi_sidecar_check_seconds", check="http")] < 5
+    await site.devpi.stop()
+    await eventually(site.health.verdict)
+    gone = await scrape(site)
+    assert (0, 1) == (
+        gone[sample("devpi_sidecar_ready")],
+        gone[sample("devpi_sidecar_readiness_transitions_total", to="not_ready")],
+    )
+
+
+async def test_the_import_is_told(site: Site) -> None:
+    """Its state, counts and failure; the names in it are nobody's labels."""
+    failure = ImportFailure(HOSTILE[0], "mend", archive=HOSTILE[1], member=HOSTILE[2])
+    site.lifecycle.enter(Phase.IMPORTING)
+    site.lifecycle.update(
+        imported=ImportStatus(ImportState.FAILED, current=HOSTILE[3], ignored=tuple(HOSTILE), rate=12.5, error=failure)
+    )
+    found = await scrape(site)
+    assert 1 == found[sample("devpi_sidecar_import_state", state="failed")]
+    assert 1 == found[sample("devpi_sidecar_import_errors_total")]
+    assert 12.5 == found[sample("devpi_sidecar_import_files_per_second")]
+    assert_clean(found)
+
+
+async def test_requests_are_counted_by_route_and_not_by_path(site: Site) -> None:
+    """A thousand paths, methods and names make no more series than one does."""
+    await site.get("/readyz/disk")
+    for number in range(50):
+        await site.get(f"/readyz/no-such-{number}")
+        await site.get(f"/%3Cscript%3E{number}")
+        await site.ask("PROPFIND", f"/livez?{number}")
+    found = await scrape(site)
+    total = "devpi_sidecar_http_requests_total"
+    assert {
+        sample(total, method="GET", route="/readyz/{check}", status="200"): 1,
+        sample(total, method="GET", route="/readyz/{check}", status="404"): 50,
+        sample(total, method="GET", route="unknown", status="404"): 50,
+        sample(total, method="other", route="unknown", status="405"): 50,
+    } == {key: value for key, value in found.items() if key[0] == total}
+    assert 51 == found[sample("devpi_sidecar_http_request_duration_seconds_count", route="/readyz/{check}")]
+    assert_clean(found)
+
+
+async def test_wrong_admin_tokens_are_counted(site: Site) -> None:
+    """By reason; a right one isn't."""
+    for token in ("wrong", "wrong-too"):
+        await site.ask("GET", "/bootstrap", headers={"Authorization": f"Bearer {token}"})
+    await site.ask("GET", "/bootstrap", headers=ADMIN)
+    assert 2 == (await scrape(site))[sample("devpi_sidecar_admin_auth_failures_total", reason="wrong_token")]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"metrics": [[name, "counter", 1] for name in HOSTILE] + [["x", "gauge", None], 7, [[], {}, "1"]]},
+        {"polling_replicas": {name: {"serial": 1} for name in HOSTILE} | {"a" * 32: HOSTILE, "b" * 32: {"serial": 3}}},
+        {"serial": HOSTILE[0], "event_serial": None, "last_commit_timestamp": 10**400, "polling_replicas": 5},
+        {"versioninfo": HOSTILE, "role": HOSTILE[2], "metrics": {}},
+    ],
+)
+async def test_a_hostile_status_degrades_the_view_alone(site: Site, said: dict[str, Any]) -> None:
+    """Whatever `+status` says: the exposition parses, and has none of its words in a label."""
+    site.devpi.status = status_of(**said)
+    for name, value in said.items():  # status_of writes `-` for `_`, and this one has a `_`
+        site.devpi.status[name if name == "polling_replicas" else name.replace("_", "-")] = value
+    await site.become_ready()
+    await eventually(site.health.server_status)
+    answer = await site.get("/metrics", Accept=OPENMETRICS)
+    assert list(parse_openmetrics(answer.body.decode()))
+    found = await scrape(site)
+    assert 1 == found[sample("devpi_sidecar_ready")]
+    assert_clean(found)
+
+
+async def test_replicas_are_told_apart(site: Site) -> None:
+    """Each with its lag and when it asked last; who gives no sound name or serial is left out."""
+    good, bad = "b" * 32, {"a" * 32: HOSTILE, HOSTILE[0]: {"serial": 3}, "c" * 32: {"serial": HOSTILE[1]}}
+    site.devpi.status = status_of() | {"polling_replicas": bad | {good: {"serial": 3, "last-request": 17.5}}}
+    await site.become_ready()
+    await eventually(site.health.server_status)
+    found = await scrape(site)
+    lags = {labels: value for (name, labels), value in found.items() if name == "devpi_server_replica_lag_serials"}
+    assert {frozenset({("replica", good)}): 4} == lags
+    assert 17.5 == found[sample("devpi_server_replica_asked_timestamp_seconds", replica=good)]
+    assert 4 == found[sample("devpi_server_replicas")]
+
+
+def assert_clean(found: dict[tuple[str, frozenset[tuple[str, str]]], float]) -> None:
+    """Every label's value is a word of ours."""
+    words = {value for (name, labels) in found for key, value in labels if key not in {"version", "python", "le"}}
+    assert set() == {word for word in words if not re.fullmatch(r"[/a-zA-Z0-9_.{}-]{1,40}", word)}
+
+
+def test_devpis_own_metrics_keep_sound_names() -> None:
+    """A counter ends in `_total`; what isn't devpi's is marked; nothing stands for one of ours, or comes twice."""
+    said = [
+        ("devpi_server_cache_hits", "counter"),
+        ("devpi_server_cache_hits_total", "counter"),
+        ("devpi_server_cache_size", "gauge"),
+        ("process_cpu_seconds_total", "counter"),
+        ("up", "gauge"),
+        ("a b\n", "whatever"),
+        ("devpi_sidecar_ready", "gauge"),
+        ("devpi_server_serial", "gauge"),
+        ("devpi_server_http_requests_total", "counter"),
+    ]
+    made = list(own(tuple(Said(name, kind, 1) for name, kind in said), {"devpi_server_serial"}))
+    assert [
+        ("devpi_server_cache_hits", "counter"),
+        ("devpi_server_cache_size", "gauge"),
+        ("devpi_plugin_process_cpu_seconds", "counter"),
+        ("devpi_plugin_up", "gauge"),
+        ("devpi_plugin_a_b_", "gauge"),
+    ] == [(metric.name, metric.type) for metric in made]
+
+
+def test_devpis_own_metrics_are_bounded() -> None:
+    """A plugin that makes names up can't fill a Prometheus."""
+    made: list[Metric] = list(own(tuple(Said(f"devpi_x_{n}", "gauge", n) for n in range(10_000)), {"devpi_server"}))
+    assert MOST == len(made)
+
+
+async def test_the_volume_is_told(site: Site, tmp_path: Path) -> None:
+    """Free bytes and size of the volume, as the monitor saw them last."""
+    await site.become_ready()
+    found = await scrape(site)
+    assert 0 < found[sample("devpi_serverdir_free_bytes")] <= found[sample("devpi_serverdir_volume_bytes")]
