@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 
-# milliseconds say nothing on a busy machine, and hangs are pytest's matter
-settings.register_profile("busy", deadline=None)
+# milliseconds say nothing on a busy machine, and hangs are pytest's matter; with CI set hypothesis would derandomize
+settings.register_profile("busy", deadline=None, derandomize=False)
 settings.load_profile("busy")
 
 

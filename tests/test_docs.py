@@ -22,7 +22,9 @@ from sidecar.exits import ExitCode
 from sidecar.health import GATING, WARNING
 from sidecar.lifecycle import ImportState, Phase, RootPassword
 from sidecar.web.app import ROUTES
+from tests.exposition import families, is_devpis_own
 from tests.integration import faults
+from tests.integration.container import Container, cleared_away
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")})
@@ -434,6 +436,38 @@ def test_every_fault_is_tested() -> None:
     names = [name for name, value in vars(faults).items() if isinstance(value, faults.Fault)]
     assert len(names) > 15
     assert [] == [name for name in names if f"faults.{name}" not in text]
+# --- metrics ------------------------------------------------------------------------------------------------------
+
+
+def metrics_table() -> dict[str, tuple[str, set[str]]]:
+    """Metric → type and labels, as documented."""
+    text = (ROOT / "docs" / "metrics.md").read_text()
+    return {
+        cells[0].strip("`"): (cells[1], set(re.findall(r"`(\w+)`", cells[2])))
+        for cells in rows(text)
+        if len(cells) == 4
+    }
+
+
+def test_the_metrics_table_has_every_metric_and_no_other(tmp_path: Path) -> None:
+    """Name and type are those of a real run's exposition, and so are the labels of each that has samples there."""
+    with cleared_away(Container(tmp_path / "c").start()) as container:
+        container.wait_ready()
+        found = families(container.get("/metrics", accept="application/openmetrics-text").body.decode())
+    documented = metrics_table()
+    assert set(documented) == {name for name in found if not is_devpis_own(name)}
+    assert {} == {
+        name: (documented[name], found[name])
+        for name in documented
+        if documented[name][0] != found[name][0] or (found[name][1] and documented[name][1] != found[name][1])
+    }
+
+
+def test_the_alerts_table_has_every_alert() -> None:
+    """Those of the rules that are shipped."""
+    rules = YAML(typ="safe").load(ROOT / "deploy" / "prometheus" / "alerts.yml")["groups"][0]["rules"]
+    text = (ROOT / "docs" / "metrics.md").read_text().partition("## Alerts")[2]
+    assert [rule["alert"] for rule in rules] == [cells[0].strip("`") for cells in rows(text)]
 
 
 # --- documents ----------------------------------------------------------------------------------------------------

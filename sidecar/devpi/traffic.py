@@ -51,7 +51,8 @@ class Traffic:
             request.end(sum(map(len, body)))
             return body
         if isinstance(body, ReadOnlyFileBasedBuffer):  # waitress knows it by its class, and closes it when it is sent
-            return _watched(body, request)
+            _watch(body, request)
+            return body
         return _Body(body, request)
 
     def report(self, send: Callable[[Requests], None]) -> None:
@@ -170,8 +171,8 @@ class _Body:
             self._request.end(self._size)
 
 
-def _watched(body: ReadOnlyFileBasedBuffer, request: _Request) -> ReadOnlyFileBasedBuffer:
-    """The same object, which tells of its end."""
+def _watch(body: ReadOnlyFileBasedBuffer, request: _Request) -> None:
+    """Have it tell of its end."""
     close = body.close
 
     def closed() -> None:
@@ -185,4 +186,3 @@ def _watched(body: ReadOnlyFileBasedBuffer, request: _Request) -> ReadOnlyFileBa
             request.end(size)
 
     body.close = closed
-    return body

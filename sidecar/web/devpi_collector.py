@@ -37,51 +37,50 @@ class DevpiCollector:
         watch = self._context.health.watching()
         child = self._context.child
         usage = self._context.usage
-        status = watch and watch.status
+        status = (None if watch is None else watch.status) or ServerStatus()
         ours = [
-            *_server(self._context.lifecycle.snapshot.devpi, status, watch and watch.status_at),
+            *_server(self._context.lifecycle.snapshot.devpi, status, None if watch is None else watch.status_at),
             *_replication(status),
-            *_requests(child and child.requests),
-            *_serverdir(usage and usage.last, watch and watch.space),
+            *_requests(None if child is None else child.requests),
+            *_used(None if usage is None else usage.last),
+            *_space(None if watch is None else watch.space),
         ]
         yield from ours
-        if status is not None:
-            yield from own(status.metrics, {family.name for family in ours})
+        yield from own(status.metrics, {family.name for family in ours})
 
 
-def _server(devpi: DevpiInfo | None, status: ServerStatus | None, at: float | None) -> Iterator[Metric]:
+def _server(devpi: DevpiInfo | None, status: ServerStatus, at: float | None) -> Iterator[Metric]:
     said = {} if devpi is None else {"version": devpi.version, "role": devpi.role.lower()}
     yield info("devpi_server_build", "The devpi-server that runs.", **said)
     text = "When devpi-server told its status last; what follows from it is as old."
     yield gauge("devpi_server_status_timestamp_seconds", text, at)
-    yield gauge("devpi_server_serial", "The last change that is committed.", status and status.serial)
+    yield gauge("devpi_server_serial", "The last change that is committed.", status.serial)
     yield gauge("devpi_server_event_serial", "The last change of which the events are processed.",
-                status and status.event_serial)  # fmt: skip
+                status.event_serial)  # fmt: skip
     yield gauge("devpi_server_event_lag_serials", "Changes of which the events are still to be processed.",
-                status and status.events_behind)  # fmt: skip
+                status.events_behind)  # fmt: skip
     yield gauge("devpi_server_last_commit_timestamp_seconds", "When the last change was committed.",
-                status and status.last_commit_timestamp)  # fmt: skip
+                status.last_commit_timestamp)  # fmt: skip
     yield gauge("devpi_server_search_index_backlog", "Projects that devpi-web has still to index.",
-                status and status.search_index_queue)  # fmt: skip
+                status.search_index_queue)  # fmt: skip
 
 
-def _replication(status: ServerStatus | None) -> Iterator[Metric]:
-    yield gauge("devpi_server_replicas", "Replicas that have asked this primary.", status and status.polling_replicas)
-    serial = (status and status.serial) or 0
-    replicas = () if status is None else status.replicas
+def _replication(status: ServerStatus) -> Iterator[Metric]:
+    yield gauge("devpi_server_replicas", "Replicas that have asked this primary.", status.polling_replicas)
+    serial, primary = status.serial, status.primary_serial
     yield gauges("devpi_server_replica_lag_serials", "Changes that a replica has still to fetch from this primary.",
-                 ("replica",), (((each.uuid,), max(0, serial - each.serial)) for each in replicas))  # fmt: skip
+                 ("replica",), (((each.uuid,), max(0, serial - each.serial)) for each in status.replicas
+                                if serial is not None))  # fmt: skip
     yield gauges("devpi_server_replica_asked_timestamp_seconds", "When a replica has asked this primary last.",
-                 ("replica",), (((each.uuid,), each.asked_at) for each in replicas
+                 ("replica",), (((each.uuid,), each.asked_at) for each in status.replicas
                                 if each.asked_at is not None))  # fmt: skip
-    primary = status and status.primary_serial
-    behind = None if primary is None else max(0, primary - serial)
+    behind = None if primary is None or serial is None else max(0, primary - serial)
     yield gauge("devpi_server_primary_serial", "The last change that this replica knows its primary to have.", primary)
     yield gauge("devpi_server_primary_lag_serials", "Changes that this replica has still to fetch.", behind)
     yield gauge("devpi_server_primary_heard_timestamp_seconds", "When this replica has heard from its primary last.",
-                status and status.update_from_primary_at)  # fmt: skip
+                status.update_from_primary_at)  # fmt: skip
     yield gauge("devpi_server_replication_errors", "Files that this replica can't fetch from its primary.",
-                status and status.replication_errors)  # fmt: skip
+                status.replication_errors)  # fmt: skip
 
 
 def _requests(said: Requests | None) -> Iterator[Metric]:
@@ -98,15 +97,17 @@ def _requests(said: Requests | None) -> Iterator[Metric]:
                  (((name,), route["in_flight"]) for name, route in routes.items()))  # fmt: skip
 
 
-def _serverdir(used: Used | None, space: Space | None) -> Iterator[Metric]:
-    yield gauge("devpi_serverdir_used_bytes", "What the serverdir takes on disk, as it was counted last.",
-                used and used.bytes)  # fmt: skip
-    yield gauge("devpi_serverdir_files", "Files and folders in the serverdir, as they were counted last.",
-                used and used.files)  # fmt: skip
-    yield gauge("devpi_serverdir_counted_timestamp_seconds", "When they were counted.", used and used.at)
-    yield gauge("devpi_serverdir_free_bytes", "What devpi-server may still take of the serverdir's volume.",
-                space and space.free)  # fmt: skip
-    yield gauge("devpi_serverdir_volume_bytes", "Size of the serverdir's volume.", space and space.size)
+def _used(last: Used | None) -> Iterator[Metric]:
+    size, files, at = (None, None, None) if last is None else (last.bytes, last.files, last.at)
+    yield gauge("devpi_serverdir_used_bytes", "What the serverdir takes on disk, as it was counted last.", size)
+    yield gauge("devpi_serverdir_files", "Files and folders in the serverdir, as they were counted last.", files)
+    yield gauge("devpi_serverdir_counted_timestamp_seconds", "When they were counted.", at)
+
+
+def _space(last: Space | None) -> Iterator[Metric]:
+    free, size = (None, None) if last is None else (last.free, last.size)
+    yield gauge("devpi_serverdir_free_bytes", "What devpi-server may still take of the serverdir's volume.", free)
+    yield gauge("devpi_serverdir_volume_bytes", "Size of the serverdir's volume.", size)
 
 
 def own(said: tuple[Said, ...], taken: set[str]) -> Iterator[Metric]:

@@ -58,5 +58,5 @@ def histograms(
     family = HistogramMetricFamily(name, text, labels=(label,))
     for value, counts, total in samples:
         buckets = list(zip(bounded, accumulate(counts), strict=True))
-        family.add_metric((value,), buckets, total)  # type: ignore[arg-type] # a sequence of pairs, as it says itself
+        family.add_metric((value,), buckets, total)
     return family

@@ -39,7 +39,7 @@ class Exposition:
         from prometheus_client.openmetrics import exposition as openmetrics
 
         if quality(accept, OPENMETRICS) > quality(accept, "text/plain"):
-            return openmetrics.CONTENT_TYPE_LATEST, openmetrics.generate_latest(self._registry)
+            return openmetrics.CONTENT_TYPE_LATEST, openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]
         return exposition.CONTENT_TYPE_PLAIN_0_0_4, exposition.generate_latest(self._registry)
 
     def _make_registry(self) -> CollectorRegistry:

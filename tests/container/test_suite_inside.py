@@ -16,7 +16,8 @@ PATIENCE = 900.0
 NOT_OF_THE_IMAGE = (
     "--ignore=tests/chaos",  # it needs a C compiler
     # of documents, the set-up, the cluster, the bench
-    *("--ignore=tests/container", "--ignore=tests/kubernetes", "--ignore=tests/test_docs.py"),
+    *("--ignore=tests/container", "--ignore=tests/kubernetes", "--ignore=tests/prometheus"),
+    "--ignore=tests/test_docs.py",
     *("--ignore=tests/test_layers.py", "--ignore=tests/test_packaging.py", "--ignore=tests/test_bench.py"),
     # they call pip, which isn't there; test_story.py tells the same story with the machine's own
     *("--ignore=tests/integration/test_versions.py", "--ignore=tests/integration/test_end_to_end.py"),

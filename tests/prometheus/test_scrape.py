@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from tests.exposition import families, is_devpis_own
 from tests.integration import exported
 from tests.integration.container import (
     Container,
@@ -29,6 +30,7 @@ from tests.integration.container import (
 from tests.integration.test_metrics import make_plugin
 from tests.prometheus.conftest import DEPLOY, ROOT, promtool
 from tests.prometheus.test_rules import alerts
+from tests.test_docs import metrics_table
 
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "dashboard.json").read_text())
 LATER = {"devpi_sidecar_backup_last_success_timestamp_seconds"}
@@ -136,6 +138,17 @@ def test_both_are_scraped(scraped: Prometheus) -> None:
     """Up, without an error, in OpenMetrics."""
     wait_for(lambda: scraped.values('sum(up{job="devpi"})') == [2.0], "both to be scraped")
     assert ["", ""] == [target["lastError"] for target in scraped.ask("targets")["activeTargets"]]
+
+
+def test_every_documented_label_is_there(scraped: Prometheus) -> None:
+    """Primary and replica together have the documented labels, and every documented metric."""
+    found: dict[str, set[str]] = {}
+    for container in (scraped.primary, scraped.replica):
+        text = container.get("/metrics", accept="application/openmetrics-text").body.decode()
+        for name, (_, labels) in families(text).items():
+            found[name] = found.get(name, set()) | labels
+    documented = {name: labels for name, (_, labels) in metrics_table().items()}
+    assert documented == {name: labels for name, labels in found.items() if not is_devpis_own(name)}
 
 
 def test_the_names_are_sound(scraped: Prometheus) -> None:

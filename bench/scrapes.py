@@ -1,0 +1,89 @@
+"""What it costs to be scraped: `scrape`."""
+
+from __future__ import annotations
+
+import http.client
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bench import inputs, sampling
+from bench.processes import Ours
+from bench.report import Reach, Result, Row, percentile
+from bench.rounds import Bench, Comparison, Failed, Values
+
+_OURS = "ours"
+_EVERY = 0.025
+ACCEPT = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1"
+"""What Prometheus sends."""
+
+
+def scrape(bench: Bench) -> Result:
+    """/metrics while an import runs, and afterwards; what the first scrape takes of memory."""
+    export = inputs.export(bench.inputs, inputs.SMALL if bench.quick else inputs.Spec(projects=500, files=2000))
+
+    def run(folder: Path) -> Values:
+        with Ours(folder, init_dir=export.as_archive) as ours:
+            ours.live()
+            before = sampling.rss(ours.pid)
+            first = _scrape(ours, lambda: True, most=1)[0]
+            after = sampling.rss(ours.pid)
+            importing = _scrape(ours, lambda: ours.status()["phase"] in ("starting", "importing"))
+            ours.ready()
+            ready = _scrape(ours, lambda: True, most=200)
+            return {
+                "first": first,
+                "importing p50": percentile(importing, 0.5),
+                "importing p99": percentile(importing, 0.99),
+                "scrapes": len(importing),
+                "ready p50": percentile(ready, 0.5),
+                "ready p99": percentile(ready, 0.99),
+                "library": (after - before) / sampling.MIB,
+                "rss": sampling.rss(ours.pid) / sampling.MIB,
+            }
+
+    outcome = bench.in_turn({_OURS: run})
+
+    def row(what: str, unit: str, quantity: str, reach: Reach | None = None) -> Row:
+        return Row(what, unit, None, outcome.series(_OURS, quantity), reach)
+
+    return Result(
+        [
+            row("while an import runs: p50", "ms", "importing p50"),
+            row("while an import runs: p99", "ms", "importing p99", Reach("median", "≤", 5)),
+            row("scrapes meanwhile", "", "scrapes"),
+            row("ready: p50", "ms", "ready p50"),
+            row("ready: p99", "ms", "ready p99", Reach("median", "≤", 5)),
+            row("the first scrape, which imports prometheus_client", "ms", "first"),
+            row("the sidecar's RSS: what the first scrape adds", "MiB", "library"),
+            row("the sidecar's RSS, ready and scraped", "MiB", "rss", Reach("worst", "≤", 45)),
+        ],
+        [
+            f"OpenMetrics, over one kept connection as Prometheus does it, every {_EVERY * 1000:.0f} ms, from the request "
+            "to the last byte. The client shares this machine's CPUs with the import and the sidecar.",
+        ],
+    )
+
+
+def _scrape(ours: Ours, goes_on: Callable[[], bool], most: int = 10_000) -> list[float]:
+    """Milliseconds of each scrape, in ascending order. Raises `Failed` for any answer but 200."""
+    connection = http.client.HTTPConnection("127.0.0.1", ours.port, timeout=30)
+    times: list[float] = []
+    try:
+        while len(times) < most and goes_on():
+            began = time.monotonic()
+            connection.request("GET", "/metrics", headers={"Accept": ACCEPT})
+            answer = connection.getresponse()
+            answer.read()
+            times.append((time.monotonic() - began) * 1000)
+            if answer.status != 200:
+                raise Failed(f"/metrics said {answer.status}")
+            time.sleep(_EVERY)
+    finally:
+        connection.close()
+    if not times:
+        raise Failed("there was no time for a scrape")
+    return sorted(times)
+
+
+COMPARISONS = (Comparison("scrape", "`/metrics`, as Prometheus scrapes it", scrape),)
