@@ -59,8 +59,8 @@ def scrape(bench: Bench) -> Result:
             row("the sidecar's RSS, ready and scraped", "MiB", "rss", Reach("worst", "≤", 45)),
         ],
         [
-            f"OpenMetrics, over one kept connection as Prometheus does it, every {_EVERY * 1000:.0f} ms, from the request "
-            "to the last byte. The client shares this machine's CPUs with the import and the sidecar.",
+            f"OpenMetrics, over one kept connection as Prometheus does it, every {_EVERY * 1000:.0f} ms, from the "
+            "request to the last byte. The client shares this machine's CPUs with the import and the sidecar.",
         ],
     )
 

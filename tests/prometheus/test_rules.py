@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -36,6 +37,17 @@ def anchors(document: str) -> set[str]:
 def test_configuration_and_rules_are_sound() -> None:
     """Prometheus itself says so."""
     assert "10 rules found" in promtool("check", "config", DEPLOY / "prometheus.yml")
+
+
+def test_the_documented_configurations_are_sound(tmp_path: Path) -> None:
+    """Those in docs/metrics.md, but for the discovery of pods, which Debian's Prometheus is built without."""
+    text = (ROOT / "docs" / "metrics.md").read_text()
+    found = re.findall(r"^```yaml\n(scrape_configs:.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert found
+    for number, config in enumerate(found):
+        path = tmp_path / f"{number}.yml"
+        path.write_text(config.replace("kubernetes_sd_configs:\n      - role: pod", "static_configs: []"))
+        assert "SUCCESS" in promtool("check", "config", path)
 
 
 def test_the_rules_fire_when_they_should_and_only_then() -> None:

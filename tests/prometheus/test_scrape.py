@@ -140,6 +140,15 @@ def test_both_are_scraped(scraped: Prometheus) -> None:
     assert ["", ""] == [target["lastError"] for target in scraped.ask("targets")["activeTargets"]]
 
 
+def test_the_series_are_bounded(scraped: Prometheus) -> None:
+    """As many as the documents say, though clients have asked for whatever they liked."""
+    for number in range(300):
+        request(f"{scraped.primary.url}/{number}")
+        request(f"{scraped.primary.devpi}/{number}/{number}")
+    lines = scraped.primary.get("/metrics").body.decode().splitlines()
+    assert len([line for line in lines if not line.startswith("#")]) < 600
+
+
 def test_every_documented_label_is_there(scraped: Prometheus) -> None:
     """Primary and replica together have the documented labels, and every documented metric."""
     found: dict[str, set[str]] = {}
