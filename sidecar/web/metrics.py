@@ -7,6 +7,7 @@ start has to pay, nor who doesn't scrape.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -18,6 +19,8 @@ from sidecar.web.requests import Requests
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
+    from prometheus_client.core import Metric
+    from prometheus_client.registry import Collector
 
 OPENMETRICS = "application/openmetrics-text"
 
@@ -29,21 +32,19 @@ class Exposition:
         self._context = context
         self._guard = guard
         self._requests = requests
-        self._registry: CollectorRegistry | None = None
+        self._made: tuple[CollectorRegistry, _Format, _Format] | None = None
 
     async def render(self, accept: str) -> tuple[str, bytes]:
         """Content type and body, in the format that this `Accept` would rather have: Prometheus' text, if in doubt."""
-        if self._registry is None:
-            self._registry = await asyncio.to_thread(self._make_registry)
-        from prometheus_client import exposition
+        if self._made is None:
+            self._made = await asyncio.to_thread(self._make)
+        registry, text, openmetrics = self._made
+        wanted = openmetrics if quality(accept, OPENMETRICS) > quality(accept, "text/plain") else text
+        return wanted.content_type, wanted.render(registry.collect())
+
+    def _make(self) -> tuple[CollectorRegistry, _Format, _Format]:
+        from prometheus_client import CollectorRegistry, ProcessCollector, exposition
         from prometheus_client.openmetrics import exposition as openmetrics
-
-        if quality(accept, OPENMETRICS) > quality(accept, "text/plain"):
-            return openmetrics.CONTENT_TYPE_LATEST, openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]
-        return exposition.CONTENT_TYPE_PLAIN_0_0_4, exposition.generate_latest(self._registry)
-
-    def _make_registry(self) -> CollectorRegistry:
-        from prometheus_client import CollectorRegistry, ProcessCollector
 
         from sidecar.web.devpi_collector import DevpiCollector
         from sidecar.web.sidecar_collector import SidecarCollector
@@ -54,7 +55,42 @@ class Exposition:
         ProcessCollector(registry=registry)
         if (child := self._context.child) is not None:
             ProcessCollector(namespace="devpi_server", pid=lambda: child.pid, registry=registry)
-        return registry
+        return (
+            registry,
+            _Format(exposition.CONTENT_TYPE_PLAIN_0_0_4, exposition.generate_latest, b""),
+            _Format(openmetrics.CONTENT_TYPE_LATEST, openmetrics.generate_latest, b"# EOF\n"),
+        )
+
+
+class _Format:
+    """Renders family by family, and none again that has not changed since the last scrape: most have not."""
+
+    def __init__(self, content_type: str, generate: Callable[[Collector], bytes], end: bytes) -> None:
+        """`end`: what `generate` closes with."""
+        self.content_type = content_type
+        self._generate = generate
+        self._end = end
+        self._kept: dict[str, tuple[Metric, bytes]] = {}
+
+    def render(self, families: Iterable[Metric]) -> bytes:
+        fresh = {}
+        for family in families:
+            kept = self._kept.get(family.name)
+            if kept is None or kept[0] != family:
+                kept = family, self._generate(_One(family)).removesuffix(self._end)
+            fresh[family.name] = kept
+        self._kept = fresh
+        return b"".join([*(text for _, text in fresh.values()), self._end])
+
+
+class _One:
+    """A registry of one family."""
+
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> Iterable[Metric]:
+        return (self._family,)
 
 
 EXPOSITION = web.AppKey("exposition", Exposition)

@@ -10,7 +10,7 @@ from aiohttp.typedefs import Handler
 
 from sidecar.histogram import Histogram
 
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
 """The bounds of the buckets in which durations are counted."""
 UNKNOWN = "unknown"
 """The route of a path that is none of ours."""

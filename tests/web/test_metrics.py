@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry, exposition
 from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from sidecar.devpi.client import Metric as Said
 from sidecar.lifecycle import ImportFailure, ImportState, ImportStatus, Phase
 from sidecar.web.devpi_collector import MOST, own
+from sidecar.web.families import gauge
+from sidecar.web.metrics import _Format
 from tests.fake_devpi import eventually, status_of
 from tests.web.conftest import ADMIN, Site
 
@@ -51,6 +55,17 @@ async def test_both_formats_are_negotiated(site: Site, accept: str, kind: str) -
     parse = parse_openmetrics if "openmetrics" in kind else parse_text
     names = {s.name for family in parse(answer.body.decode()) for s in family.samples}
     assert {"devpi_sidecar_ready", "devpi_sidecar_http_requests_total", "process_cpu_seconds_total"} <= names
+
+
+@pytest.mark.parametrize(("library", "end"), [(exposition, b""), (openmetrics, b"# EOF\n")])
+def test_what_is_kept_reads_as_what_is_rendered_anew(library: Any, end: bytes) -> None:
+    """Byte for byte what the library makes of all families at once, whatever has changed, come or gone."""
+    rendered = _Format("", library.generate_latest, end)
+    for values in ({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 3.0}, {"b": 3.0}, {"a": 1.0}, {"a": float("nan")}, {}):
+        families = [gauge(name, "A text.", value) for name, value in values.items()]
+        registry = CollectorRegistry()
+        registry.collect = lambda families=families: families  # type: ignore[method-assign, misc]
+        assert library.generate_latest(registry) == rendered.render(families)
 
 
 async def test_the_life_and_the_checks_are_told(site: Site) -> None:
