@@ -20,4 +20,5 @@ def families(openmetrics: str) -> dict[str, tuple[str, set[str]]]:
 
 def is_devpis_own(name: str) -> bool:
     """Whether devpi-server or a plugin tells it, and it is passed on as it is."""
-    return "_cache_" in name or name.startswith(("devpi_web_", "devpi_plugin_", "devpi_server_replica_file_download"))
+    of_a_replica = ("devpi_server_replica_file_download", "devpi_server_replica_initial_files")
+    return "_cache_" in name or name.startswith(("devpi_web_", "devpi_plugin_", *of_a_replica))

@@ -14,7 +14,7 @@ PACKET_BYTES = 128 * 1024
 """No message is larger; Linux takes 208 KiB packets by default."""
 
 
-ROUTES = ("simple", "file", "upload", "api", "other")
+ROUTES = ("simple", "file", "upload", "api", "replication", "other")
 """The classes into which devpi-server's requests are counted."""
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
 """The bounds of the buckets in which their durations are counted."""

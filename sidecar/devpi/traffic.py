@@ -18,7 +18,9 @@ from sidecar.histogram import Histogram
 REPORT_EVERY = 1.0
 """Least seconds between two reports to the sidecar."""
 
-_API = frozenset({"+api", "+authcheck", "+changelog", "+login", "+status"})
+_API = frozenset({"+api", "+authcheck", "+login", "+status"})
+_RAISED = "500"
+"""What waitress answers where the app raises."""
 _READS = frozenset({"GET", "HEAD"})
 _INSTALLER = re.compile(INSTALLER_USER_AGENT)
 
@@ -45,15 +47,16 @@ class Traffic:
         try:
             body = self._app(environ, start)
         except BaseException:
+            request.status = _RAISED
             request.end(0)
             raise
         if isinstance(body, list | tuple):  # whole, and waitress looks at its length
             request.end(sum(map(len, body)))
-            return body
-        if isinstance(body, ReadOnlyFileBasedBuffer):  # waitress knows it by its class, and closes it when it is sent
+        elif isinstance(body, ReadOnlyFileBasedBuffer):  # waitress knows it by its class, and closes it when it is sent
             _watch(body, request)
-            return body
-        return _Body(body, request)
+        else:
+            return _Body(body, request)
+        return body
 
     def report(self, send: Callable[[Requests], None]) -> None:
         """Send the totals whenever they have changed, at most once a second; for a thread of its own, for ever."""
@@ -99,6 +102,8 @@ def classify(environ: dict[str, Any]) -> str:
         return "file"
     if method == "POST" and environ.get("CONTENT_TYPE", "").startswith("multipart/form-data"):
         return "upload"
+    if parts[:1] == ["+changelog"]:  # a replica waits here for 30 s, again and again
+        return "replication"
     if method not in _READS or not _API.isdisjoint(parts[:3]):
         return "api"
     if len(parts) > 1 and _INSTALLER.match(environ.get("HTTP_USER_AGENT", "")):
@@ -131,7 +136,7 @@ class _Request:
     __slots__ = ("_began", "_ended", "_route", "_traffic", "status")
 
     def __init__(self, traffic: Traffic, route: _Route) -> None:
-        self.status = "500"  # what waitress answers for an app that raises
+        self.status = _RAISED
         self._traffic = traffic
         self._route = route
         self._ended = False

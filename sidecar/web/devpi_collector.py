@@ -119,8 +119,10 @@ def own(said: tuple[Said, ...], taken: set[str]) -> Iterator[Metric]:
         name = _SUFFIX.sub("", re.sub(r"[^a-zA-Z0-9_]", "_", each.name[:100]))
         if not name.startswith("devpi_"):
             name = f"devpi_plugin_{name}"
-        if not name or name in seen or name.startswith(_RESERVED) or len(seen) >= len(taken) + MOST:
+        if name in seen or name.startswith(_RESERVED):
             continue
+        if len(seen) >= len(taken) + MOST:
+            return
         seen.add(name)
         text = "As devpi-server's own +status tells it."
         if each.kind == "counter":

@@ -38,7 +38,7 @@ PIP = "pip/25.0"
         ("GET", "/root/+api", {}, "api"),
         ("GET", "/root/dev/+api", {}, "api"),
         ("POST", "/+login", {}, "api"),
-        ("GET", "/+changelog/17-", {}, "api"),
+        ("GET", "/+changelog/17-", {}, "replication"),
         ("GET", "/root/dev/hello", {"HTTP_ACCEPT": "application/json"}, "api"),
         ("GET", "/root/dev/hello", {"HTTP_ACCEPT": "text/html"}, "other"),
         ("GET", "/+static-1/style.css", {}, "other"),
@@ -131,7 +131,8 @@ def test_a_file_stays_what_waitress_knows() -> None:
 def test_an_app_that_raises_is_a_500() -> None:
     """That is what waitress answers."""
 
-    def devpi(_environ: dict[str, Any], _start: Callable[..., Any]) -> Iterable[bytes]:
+    def devpi(_environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        start("200 OK", [])
         raise ValueError("a bug")
 
     app = Traffic(devpi)
