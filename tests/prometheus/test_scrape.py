@@ -134,6 +134,25 @@ def metrics_of(expression: str) -> set[str]:
     return set(re.findall(r"\b(?:devpi_[a-z_]+|process_[a-z_]+|up\b)(?=[{\[ )]|$)", expression))
 
 
+def test_the_dashboard_is_well_formed() -> None:
+    """Every panel has a number and a place of its own, a title, and the datasource that is chosen."""
+    panels = DASHBOARD["panels"]
+    assert len(panels) == len({panel["id"] for panel in panels})
+    places = [
+        (x, y)
+        for place in (panel["gridPos"] for panel in panels)
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(places) == len(set(places))
+    assert {True} == {0 <= x < 24 for x, _ in places}
+    for panel in panels:
+        assert panel["title"]
+        for target in panel.get("targets", []):
+            assert "${datasource}" == panel["datasource"]["uid"] == target["datasource"]["uid"]
+            assert 'job=~"$job", instance=~"$instance"' in target["expr"]
+
+
 def test_both_are_scraped(scraped: Prometheus) -> None:
     """Up, without an error, in OpenMetrics."""
     wait_for(lambda: scraped.values('sum(up{job="devpi"})') == [2.0], "both to be scraped")
