@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from copy import copy
+from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import web
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric
     from prometheus_client.registry import Collector
+    from prometheus_client.samples import Sample
 
 OPENMETRICS = "application/openmetrics-text"
 
@@ -63,24 +65,57 @@ class Exposition:
 
 
 class _Format:
-    """Renders family by family, and none again that has not changed since the last scrape: most have not."""
+    """One format. The library words each line once; from then on its value alone is new, if it is."""
 
     def __init__(self, content_type: str, generate: Callable[[Collector], bytes], end: bytes) -> None:
         """`end`: what `generate` closes with."""
+        from prometheus_client.utils import floatToGoString
+
         self.content_type = content_type
         self._generate = generate
         self._end = end
-        self._kept: dict[str, tuple[Metric, bytes]] = {}
+        self._number = floatToGoString
+        self._kept: dict[str, _Rendered] = {}
 
     def render(self, families: Iterable[Metric]) -> bytes:
-        fresh = {}
-        for family in families:
-            kept = self._kept.get(family.name)
-            if kept is None or kept[0] != family:
-                kept = family, self._generate(_One(family)).removesuffix(self._end)
-            fresh[family.name] = kept
+        fresh = {family.name: self._rendered(family) for family in families}
         self._kept = fresh
-        return b"".join([*(text for _, text in fresh.values()), self._end])
+        return "".join(each.text for each in fresh.values()).encode() + self._end
+
+    def _rendered(self, family: Metric) -> _Rendered:
+        before = self._kept.get(family.name)
+        if before is not None and before.family == family:
+            return before
+        starts = {} if before is None else before.starts
+        lines = [self._head(family) if before is None else before.head]
+        fresh = {}
+        for sample in family.samples:
+            key = (sample.name, *sample.labels.values())
+            start = fresh[key] = starts.get(key) or self._start(family, sample)
+            lines.append(f"{start} {self._number(sample.value)}\n")
+        return _Rendered(family, "".join(lines), lines[0], fresh)
+
+    def _head(self, family: Metric) -> str:
+        return self._by_library(family, [])
+
+    def _start(self, family: Metric, sample: Sample) -> str:
+        """A sample's line up to its value."""
+        return self._by_library(family, [sample]).rstrip("\n").rpartition("\n")[2].rpartition(" ")[0]
+
+    def _by_library(self, family: Metric, samples: list[Sample]) -> str:
+        part = copy(family)
+        part.samples = samples
+        return self._generate(_One(part)).removesuffix(self._end).decode()
+
+
+class _Rendered(NamedTuple):
+    """A family as it was rendered last."""
+
+    family: Metric
+    text: str
+    head: str
+    starts: dict[tuple[str, ...], str]
+    """By a sample's name and its labels' values."""
 
 
 class _One:
