@@ -23,8 +23,8 @@ API_LIMIT = 64 * 1024
 STATUS_LIMIT = 4 * 2**20
 """Bytes of a `+status` answer that are read at most."""
 
-REPLICAS = 32
-"""Replicas that are told apart at most: each names itself."""
+REPLICAS_LIMIT = 100
+"""Replicas of which more than their number is kept."""
 _UUID = re.compile(r"[0-9a-f-]{8,36}")
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - these are dialled, not bound
@@ -82,13 +82,15 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """A replica that has asked this primary."""
+    """A replica, as its primary sees it."""
 
-    uuid: str
-    serial: int
+    address: str | None
+    serial: int | None
     """Up to which it has everything."""
     asked_at: float | None
-    """When it asked last, in seconds since the epoch."""
+    """When it asked last; seconds since the epoch."""
+    uuid: str | None
+    """None: what it calls itself is no uuid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ class ServerStatus:
     polling_replicas: int | None = None
     """How many replicas have asked this primary."""
     replicas: tuple[Replica, ...] = ()
-    """Those of them that gave a well-formed name and serial; at most `REPLICAS`."""
+    """Of them, the well-formed ones, `REPLICAS_LIMIT` at most: those that asked last."""
     metrics: tuple[Metric, ...] = ()
 
     @property
@@ -275,14 +277,20 @@ def _metrics(value: object) -> tuple[Metric, ...]:
 
 
 def _replicas(value: object) -> tuple[Replica, ...]:
+    """Anybody who knows the secret may call itself a replica, so there may be many."""
     if not isinstance(value, dict):
         return ()
-    replicas = []
-    for uuid, said in value.items():
-        serial = _integer(said.get("serial")) if isinstance(said, dict) else None
-        if serial is not None and _UUID.fullmatch(uuid):
-            replicas.append(Replica(uuid, serial, _number(said.get("last-request"))))
-    return tuple(sorted(replicas, key=lambda replica: -(replica.asked_at or 0))[:REPLICAS])
+    told = [
+        Replica(
+            _text(said.get("remote-ip")),
+            _integer(said.get("serial")),
+            _number(said.get("last-request")),
+            uuid if _UUID.fullmatch(uuid) else None,
+        )
+        for uuid, said in value.items()
+        if isinstance(said, dict)
+    ]
+    return tuple(sorted(told, key=lambda replica: -(replica.asked_at or 0))[:REPLICAS_LIMIT])
 
 
 def _text(value: object) -> str | None:

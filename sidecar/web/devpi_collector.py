@@ -18,6 +18,8 @@ from sidecar.web.keys import Context
 
 MOST = 100
 """Metrics of devpi's plugins that are passed on."""
+REPLICAS = 32
+"""Replicas that are told apart: those that asked last."""
 _RESERVED = ("devpi_sidecar_", "devpi_serverdir_", "devpi_server_process_", "devpi_server_http_")
 _SUFFIX = re.compile(r"(_total|_created|_info|_bucket|_count|_sum)+$")
 
@@ -68,11 +70,12 @@ def _server(devpi: DevpiInfo | None, status: ServerStatus, at: float | None) -> 
 def _replication(status: ServerStatus) -> Iterator[Metric]:
     yield gauge("devpi_server_replicas", "Replicas that have asked this primary.", status.polling_replicas)
     serial, primary = status.serial, status.primary_serial
+    named = [(each.uuid, each) for each in status.replicas if each.uuid is not None][:REPLICAS]
     yield gauges("devpi_server_replica_lag_serials", "Changes that a replica has still to fetch from this primary.",
-                 ("replica",), (((each.uuid,), max(0, serial - each.serial)) for each in status.replicas
-                                if serial is not None))  # fmt: skip
+                 ("replica",), (((uuid,), max(0, serial - each.serial)) for uuid, each in named
+                                if serial is not None and each.serial is not None))  # fmt: skip
     yield gauges("devpi_server_replica_asked_timestamp_seconds", "When a replica has asked this primary last.",
-                 ("replica",), (((each.uuid,), each.asked_at) for each in status.replicas
+                 ("replica",), (((uuid,), each.asked_at) for uuid, each in named
                                 if each.asked_at is not None))  # fmt: skip
     behind = None if primary is None or serial is None else max(0, primary - serial)
     yield gauge("devpi_server_primary_serial", "The last change that this replica knows its primary to have.", primary)

@@ -26,11 +26,13 @@ class Requests:
         self.answered: Counter[tuple[str, str, int]] = Counter()
         """By route, method (`other` where it is none of HTTP's usual ones) and status."""
         self.durations: dict[str, Histogram] = {}
-        """By route; to the end of the handler."""
+        """By route; to the end of the handler. Neither streams nor requests whose client left."""
 
-    def add(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count one."""
+    def add(self, route: str, method: str, status: int, seconds: float | None) -> None:
+        """Count one; `seconds` None: how long it took says nothing."""
         self.answered[route, method if method in _METHODS else "other", status] += 1
+        if seconds is None:
+            return
         if route not in self.durations:
             self.durations[route] = Histogram(SECONDS)
         self.durations[route].observe(seconds)
@@ -42,12 +44,15 @@ REQUESTS = web.AppKey("requests", Requests)
 @web.middleware
 async def counted(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Count the request; for outside of all other middleware, so that every error is an answer already."""
-    began, status = time.monotonic(), _GONE
+    began = time.monotonic()
+    status, seconds = _GONE, None
     try:
         response = await handler(request)
         status = response.status
+        if isinstance(response, web.Response):  # a stream lasts as long as its client likes
+            seconds = time.monotonic() - began
         return response
     finally:
         resource = request.match_info.route.resource
         route = UNKNOWN if resource is None else resource.canonical
-        request.app[REQUESTS].add(route, request.method, status, time.monotonic() - began)
+        request.app[REQUESTS].add(route, request.method, status, seconds)
