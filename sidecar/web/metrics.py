@@ -74,7 +74,7 @@ class _Format:
         self.content_type = content_type
         self._generate = generate
         self._end = end
-        self._number = floatToGoString
+        self._number: Callable[[float], str] = floatToGoString
         self._kept: dict[str, _Rendered] = {}
 
     def render(self, families: Iterable[Metric]) -> bytes:
