@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -26,11 +27,12 @@ _INSTALLER = re.compile(INSTALLER_USER_AGENT)
 
 
 class Traffic:
-    """A WSGI app around devpi's that counts requests, in all of waitress' threads."""
+    """A WSGI app around devpi's that notes requests, in all of waitress' threads; they are added up later, in one."""
 
     def __init__(self, app: WsgiApp) -> None:
         self._app = app
-        self._lock = threading.Lock()
+        self._notes: deque[str | tuple[str, str, float, int]] = deque()
+        """The route of each request that came in; route, status, seconds and bytes of each that has ended."""
         self._news = threading.Event()
         self._routes = {name: _Route() for name in ROUTES}
 
@@ -38,14 +40,9 @@ class Traffic:
         """Hand the request on; it has ended when waitress closes the body. The sidecar's own looks don't count."""
         if environ.get(LOOK):
             return self._app(environ, start_response)
-        request = _Request(self, self._routes[classify(environ)])
-
-        def start(status: str, *rest: object) -> object:
-            request.status = status[:3]
-            return start_response(status, *rest)
-
+        request = _Request(self, classify(environ), start_response)
         try:
-            body = self._app(environ, start)
+            body = self._app(environ, request.start_response)
         except BaseException:
             request.status = _RAISED
             request.end(0)
@@ -58,6 +55,12 @@ class Traffic:
             return _Body(body, request)
         return body
 
+    def note(self, note: str | tuple[str, str, float, int]) -> None:
+        """For any thread: a request came in, or has ended."""
+        self._notes.append(note)
+        if not self._news.is_set():
+            self._news.set()
+
     def report(self, send: Callable[[Requests], None]) -> None:
         """Send the totals whenever they have changed, at most once a second; for a thread of its own, for ever."""
         while True:
@@ -67,28 +70,14 @@ class Traffic:
             time.sleep(REPORT_EVERY)
 
     def totals(self) -> Requests:
-        """All so far."""
-        with self._lock:
-            return Requests({name: route.totals() for name, route in self._routes.items()})
-
-    def began(self, route: _Route) -> None:
-        """A request came in."""
-        with self._lock:
-            route.in_flight += 1
-        self._tell()
-
-    def ended(self, route: _Route, status: str, seconds: float, size: int) -> None:
-        """Its answer has gone out, or it was cut."""
-        with self._lock:
-            route.in_flight -= 1
-            route.statuses[status] = route.statuses.get(status, 0) + 1
-            route.durations.observe(seconds)
-            route.bytes += size
-        self._tell()
-
-    def _tell(self) -> None:
-        if not self._news.is_set():
-            self._news.set()
+        """All so far. For one thread alone."""
+        for _ in range(len(self._notes)):
+            match self._notes.popleft():
+                case str(name):
+                    self._routes[name].in_flight += 1
+                case (name, status, seconds, size):
+                    self._routes[name].ended(status, seconds, size)
+        return Requests({name: route.totals() for name, route in self._routes.items()})
 
 
 def classify(environ: dict[str, Any]) -> str:
@@ -116,37 +105,49 @@ class _Route:
 
     def __init__(self) -> None:
         self.in_flight = 0
-        self.statuses: dict[str, int] = {}
-        self.durations = Histogram(REQUEST_SECONDS)
-        self.bytes = 0
+        self._statuses: dict[str, int] = {}
+        self._durations = Histogram(REQUEST_SECONDS)
+        self._bytes = 0
+
+    def ended(self, status: str, seconds: float, size: int) -> None:
+        self.in_flight -= 1
+        self._statuses[status] = self._statuses.get(status, 0) + 1
+        self._durations.observe(seconds)
+        self._bytes += size
 
     def totals(self) -> dict[str, Any]:
         return {
             "in_flight": self.in_flight,
-            "statuses": dict(self.statuses),
-            "durations": list(self.durations.counts),
-            "seconds": round(self.durations.seconds, 6),
-            "bytes": self.bytes,
+            "statuses": dict(self._statuses),
+            "durations": list(self._durations.counts),
+            "seconds": round(self._durations.seconds, 6),
+            "bytes": self._bytes,
         }
 
 
 class _Request:
     """One request, which ends once."""
 
-    __slots__ = ("_began", "_ended", "_route", "_traffic", "status")
+    __slots__ = ("_began", "_ended", "_route", "_start_response", "_traffic", "status")
 
-    def __init__(self, traffic: Traffic, route: _Route) -> None:
+    def __init__(self, traffic: Traffic, route: str, start_response: Callable[..., Any]) -> None:
         self.status = _RAISED
         self._traffic = traffic
         self._route = route
+        self._start_response = start_response
         self._ended = False
         self._began = time.monotonic()
-        traffic.began(route)
+        traffic.note(route)
+
+    def start_response(self, status: str, *rest: object) -> object:
+        """WSGI's."""
+        self.status = status[:3]
+        return self._start_response(status, *rest)
 
     def end(self, size: int) -> None:
         if not self._ended:
             self._ended = True
-            self._traffic.ended(self._route, self.status, time.monotonic() - self._began, size)
+            self._traffic.note((self._route, self.status, time.monotonic() - self._began, size))
 
 
 class _Body:
