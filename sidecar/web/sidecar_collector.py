@@ -121,7 +121,11 @@ class SidecarCollector:
 
 def auth_failures(guard: Guard) -> dict[str, int]:
     """How often the guard turned somebody away, by reason."""
-    return {"wrong_token": guard.rejected}
+    rejections = guard.rejections
+    return {
+        "wrong_token": rejections.wrong - rejections.turned_away,
+        "too_many": rejections.turned_away,
+    }
 
 
 def _values(checks: tuple[Check, ...], unit: str) -> Iterator[tuple[tuple[str], float]]:
