@@ -15,6 +15,7 @@ from sidecar.checks import FAIL, WARN, Check, CheckStatus, Verdict, judge_proces
 from sidecar.devpi.client import ServerStatus
 from sidecar.lifecycle import Lifecycle, Phase, Snapshot, now
 from sidecar.settings import MonitorSettings
+from sidecar.trends import Trend, Trends
 from sidecar.watch import Serving, Watch
 
 __all__ = ["GATING", "WARNING", "Check", "CheckStatus", "Health", "Serving"]
@@ -57,6 +58,8 @@ class Health:
         self._wake = asyncio.Event()
         self._ready = asyncio.Event()
         self._board = Board(GATING, WARNING)
+        self._trends = Trends()
+        self._listeners: list[Callable[[], None]] = []
         self._looks: dict[str, tuple[asyncio.Task[None], float]] = {}
         """Looks under way, each with its start."""
         self._due: dict[str, float] = {}
@@ -85,6 +88,14 @@ class Health:
     def verdict(self, exclude: frozenset[str] = frozenset()) -> tuple[Check, ...]:
         """The gating checks that fail, without those named in `exclude`; empty: ready."""
         return tuple(c for c in self.checks() if c.gates and c.status is FAIL and c.name not in exclude)
+
+    def trends(self) -> tuple[Trend, ...]:
+        """What each check was like in the last quarter of an hour, from memory."""
+        return tuple(self._trends.of(check.name) for check in self._board.checks)
+
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """Call `listener()` at every tick: at least once a second, and after each look; it must not block."""
+        self._listeners.append(listener)
 
     def server_status(self) -> ServerStatus | None:
         """What devpi-server said of itself last, from memory; None: nothing yet."""
@@ -148,6 +159,10 @@ class Health:
                 self._wake.clear()
                 try:
                     self._tick()
+                    if self._lifecycle.snapshot.phase is Phase.READY:  # on the way up a failure is no news
+                        self._trends.see(self._ticked, self._board.checks)
+                    for listener in self._listeners:
+                        listener()
                 except Exception:
                     log.exception("internal error of the monitor")
                 with contextlib.suppress(TimeoutError):

@@ -116,6 +116,8 @@ class DevpiInfo:
     addresses: tuple[str, ...] = ()
     """`http://host:port` or `unix:path`, where it really listens."""
     plugins: tuple[tuple[str, str], ...] = ()
+    outside_url: str | None = None
+    """Where clients find it, as the operator said (--outside-url)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,7 +167,8 @@ class Supervisor:
             except CredentialsError as error:
                 raise Exit(ExitCode.SETTINGS, error.reason, error.mend) from error
             answer = replace(answer, secretfile=str(copy))
-        self._lifecycle.update(devpi=DevpiInfo(answer.version, addresses=tuple(answer.addresses)))
+        devpi = DevpiInfo(answer.version, addresses=tuple(answer.addresses), outside_url=answer.outside_url)
+        self._lifecycle.update(devpi=devpi)
         return answer
 
     async def _open(self, configured: Configured) -> Serverdir:
@@ -248,7 +249,8 @@ class Supervisor:
             log.warning("finished a change of root's password that an earlier run had begun: it can be claimed")
             self._bootstrap.attach(record, secret.own)
         plugins = tuple((name, version) for name, version in configured.plugins)
-        await self._watch(serverdir, DevpiInfo(configured.version, plugins=plugins), said)
+        devpi = DevpiInfo(configured.version, plugins=plugins, outside_url=configured.outside_url)
+        await self._watch(serverdir, devpi, said)
 
     async def _watch(self, serverdir: Serverdir, devpi: DevpiInfo, said: Listening) -> None:
         """Tell everybody that devpi-server listens, and be ready when it truly answers; or return when it has ended."""

@@ -50,6 +50,7 @@ class ServerFlags:
     """--version is among them."""
     tool_flags: tuple[str, ...]
     """The flags that devpi-init and devpi-import share with devpi-server."""
+    outside_url: str | None
 
 
 class SilenceProbe:
@@ -119,6 +120,7 @@ def _understand(request: Configure, plugins: PluginManager, probe: SilenceProbe)
         own_derivation=any(getattr(said, dest) is not None for dest in _ARGON2),
         version_asked=config.args.version,
         tool_flags=_tool_flags(config),
+        outside_url=config.args.outside_url or None,
     )
 
 

@@ -106,6 +106,7 @@ def _run(channel: Channel, crash_fd: int) -> int:
             secretfile=understood.secretfile,
             own_derivation=understood.own_derivation,
             plugins=[list(plugin) for plugin in plugin_versions(plugins)],
+            outside_url=understood.outside_url,
         )
     )
     while True:

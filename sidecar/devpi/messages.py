@@ -134,6 +134,8 @@ class Configured(Message):
     """The operator chose --argon2-* himself."""
     plugins: list[list[str]]
     """Name and version of each."""
+    outside_url: str | None = None
+    """--outside-url: where clients find devpi-server."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,13 @@ _JSON = frozenset({"application/json", "application/*", "application/problem+jso
 _TEXT = frozenset({"text/plain", "text/html", "text/*"})
 
 
+def wants_html(request: web.Request) -> bool:
+    """Whether `Accept` names HTML, as browsers do and `curl` does not."""
+    return any(
+        part.partition(";")[0].strip() == "text/html" for part in request.headers.get("Accept", "").lower().split(",")
+    )
+
+
 def wants_text(request: web.Request, *, otherwise: bool) -> bool:
     """Whether `Accept` names text above JSON; `otherwise` where it names neither (`*/*`, or it is absent)."""
     accept = request.headers.get("Accept")

@@ -1,0 +1,51 @@
+"""The page's style, script and icon, as files of the package."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from aiohttp import web
+
+_FOLDER = Path(__file__).parent / "static"
+_KINDS = {"page.css": "text/css", "page.js": "text/javascript", "page.svg": "image/svg+xml"}
+
+
+async def style(_request: web.Request) -> web.Response:
+    """The page's style.
+
+    200: always.
+    """
+    return _answer("page.css")
+
+
+async def script(_request: web.Request) -> web.Response:
+    """The page's script.
+
+    200: always.
+    """
+    return _answer("page.js")
+
+
+async def icon(_request: web.Request) -> web.Response:
+    """The page's icon.
+
+    200: always.
+    """
+    return _answer("page.svg")
+
+
+@cache
+def edition() -> str:
+    """Stands for style and script: a page that has others than its sidecar loads itself anew."""
+    return hashlib.sha256(b"".join(map(_read, sorted(_KINDS)))).hexdigest()[:12]
+
+
+@cache
+def _read(name: str) -> bytes:
+    return (_FOLDER / name).read_bytes()
+
+
+def _answer(name: str) -> web.Response:
+    return web.Response(body=_read(name), content_type=_KINDS[name], charset="utf-8")

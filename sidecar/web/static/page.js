@@ -1,0 +1,191 @@
+"use strict";
+// Keeps the page up to date: the server renders each section, this puts it where it belongs. And claims the password.
+
+const byId = (id) => document.getElementById(id);
+const root = document.documentElement;
+let skew = 0; // milliseconds that the server's clock is ahead of this one
+let heard = Date.now();
+let lostAt = null;
+
+// --- live -----------------------------------------------------------------------------------------------------------
+
+const SILENCE = 40000; // milliseconds: two pulses and a bit
+
+function connect() {
+  const stream = new EventSource("events");
+  stream.addEventListener("hello", (event) => {
+    const hello = JSON.parse(event.data);
+    if (hello.edition !== root.dataset.edition) {
+      location.reload(); // another version of the sidecar, with another page
+      return;
+    }
+    skew = Date.parse(hello.now) - Date.now();
+    const restarted = hello.epoch !== root.dataset.epoch;
+    root.dataset.epoch = hello.epoch;
+    found(restarted);
+  });
+  stream.addEventListener("section", (event) => {
+    found(false);
+    show(...JSON.parse(event.data));
+  });
+  stream.addEventListener("pulse", () => found(false));
+  stream.onerror = () => {
+    lost("No connection to the sidecar");
+    if (stream.readyState === EventSource.CLOSED) { // refused, 503 perhaps: the browser doesn't try again by itself
+      setTimeout(connect, 5000);
+    }
+  };
+}
+
+function found(restarted) {
+  heard = Date.now();
+  if (restarted) {
+    say(`live; the sidecar was restarted at ${clock(Date.now())}`, false);
+  } else if (lostAt !== null || byId("live").textContent === "") {
+    say("live", false);
+  }
+  lostAt = null;
+}
+
+function lost(what) {
+  lostAt ??= heard;
+  say(`${what} since ${clock(lostAt)}; trying again`, true);
+}
+
+const clock = (at) => new Date(at).toLocaleTimeString([], { hour12: false });
+
+function say(text, isLost) {
+  const live = byId("live");
+  if (live.textContent !== text) live.textContent = text;
+  live.classList.toggle("lost", isLost);
+  root.classList.toggle("stale", isLost);
+}
+
+function show(id, section) {
+  const place = byId(id);
+  if (!place) return;
+  const open = [...place.querySelectorAll("details[open]")].map((each) => each.id);
+  const value = place.querySelector("progress")?.value;
+  place.innerHTML = section;
+  for (const each of open) byId(each)?.setAttribute("open", "");
+  const bar = place.querySelector("progress[value]");
+  if (bar && value !== undefined) { // so that it glides from where it was
+    const now = bar.value;
+    bar.value = Math.min(value, now);
+    requestAnimationFrame(() => { bar.value = now; });
+  }
+  if (id === "headline") document.title = `${place.querySelector("h1").textContent} · devpi`;
+  if (id === "password") offer();
+  tick();
+}
+
+// --- durations ------------------------------------------------------------------------------------------------------
+
+function span(milliseconds) {
+  const seconds = Math.max(0, Math.round(milliseconds / 1000));
+  if (seconds < 60) return `${seconds} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${String(seconds % 60).padStart(2, "0")} s`;
+  const hours = Math.floor(seconds / 3600);
+  if (hours < 48) return `${hours} h ${String(Math.floor(seconds / 60) % 60).padStart(2, "0")} min`;
+  return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+}
+
+function tick() {
+  if (lostAt !== null) return; // nobody knows whether it still is so
+  for (const each of document.querySelectorAll("time[data-for]")) {
+    const place = each.previousSibling; // "since ", until this makes "for 5 s" of both
+    if (place) place.remove();
+    each.textContent = `for ${span(Date.now() + skew - Date.parse(each.dateTime))}`;
+  }
+}
+
+// --- root's password ------------------------------------------------------------------------------------------------
+
+const form = byId("claim");
+
+function offer() {
+  const state = document.querySelector("#password [data-state]").dataset.state;
+  form.hidden = !["claimable", "claimed"].includes(state);
+  form.querySelector("button").textContent = state === "claimed" ? "Show from where" : "Claim";
+}
+
+async function ask(method, path, token) {
+  const answer = await fetch(path, {
+    method, headers: { Authorization: `Bearer ${token}` }, credentials: "omit", redirect: "error", cache: "no-store",
+  });
+  return [answer.status, await answer.json()];
+}
+
+function answered(text, tone) {
+  const place = byId("answer");
+  place.className = tone;
+  place.textContent = text;
+}
+
+const when = (at) => `${at.slice(0, 10)} ${at.slice(11, 19)} UTC`;
+
+async function fromWhere(token) {
+  const [status, said] = await ask("GET", "bootstrap", token);
+  const { claimed_at: at, claimed_from: from } = (status === 200 && said.root_password) || {};
+  return at ? `Claimed on ${when(at)} from ${from ?? "an unknown address"}.` : null;
+}
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const token = byId("token").value.trim();
+  const button = form.querySelector("button");
+  button.disabled = true;
+  answered("", "");
+  const claiming = document.querySelector("#password [data-state]").dataset.state === "claimable";
+  try {
+    const [status, said] = await (claiming
+      ? ask("POST", "bootstrap/root-password", token) : ask("GET", "bootstrap", token));
+    if (status === 200 && claiming) {
+      byId("told").hidden = false;
+      byId("secret").value = said.password;
+      byId("secret").focus();
+      byId("secret").select();
+      answered((await fromWhere(token)) ?? "", "good");
+    } else if (status === 200) {
+      answered((await fromWhere(token)) ?? "It has not been claimed.", "good");
+    } else if (status === 410 && said.claimed_at) {
+      answered(`Claimed on ${when(said.claimed_at)} from ${said.claimed_from ?? "an unknown address"}, not by you just`
+        + " now. If that was nobody you know: sidecar rotate.", "bad");
+    } else {
+      answered(`${said.title}: ${said.detail ?? ""}`, "bad");
+    }
+    if (status !== 401) byId("token").value = "";
+  } catch {
+    answered("No answer came. If the password counts as claimed now, it is lost: sidecar rotate.", "bad");
+  } finally {
+    button.disabled = false;
+  }
+});
+
+byId("copy").addEventListener("click", async () => {
+  const secret = byId("secret");
+  secret.select();
+  try {
+    await navigator.clipboard.writeText(secret.value);
+  } catch { // plain HTTP from another machine: the browser keeps its clipboard to itself
+    if (!document.execCommand("copy")) return;
+  }
+  byId("copy").textContent = "Copied";
+  setTimeout(() => { byId("copy").textContent = "Copy"; }, 2000);
+});
+
+function forget() {
+  byId("secret").value = "";
+  byId("told").hidden = true;
+}
+byId("forget").addEventListener("click", forget);
+window.addEventListener("pagehide", () => { forget(); byId("token").value = ""; });
+
+// --- begin ----------------------------------------------------------------------------------------------------------
+
+offer();
+connect();
+setInterval(() => {
+  tick();
+  if (lostAt === null && Date.now() - heard > SILENCE) lost("No word from the sidecar");
+}, 1000);

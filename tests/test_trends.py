@@ -1,0 +1,50 @@
+"""`sidecar.trends`: a quarter of an hour, and no more."""
+
+from __future__ import annotations
+
+from sidecar.checks import FAIL, PASS, WARN, Check, CheckStatus
+from sidecar.lifecycle import now
+from sidecar.trends import SAMPLES, SPAN, Sample, Trends
+
+
+def check(status: CheckStatus = PASS, value: float | None = None, name: str = "http") -> Check:
+    return Check(name, status, now(), True, None, value)
+
+
+def test_nothing_was_seen() -> None:
+    """No samples, not made-up ones."""
+    assert () == Trends().of("http").samples
+
+
+def test_a_sample_is_the_worst_of_its_time() -> None:
+    """A failure of a second shows, and so does the greatest value; neither is undone by what comes after."""
+    trends = Trends()
+    for at, seen in enumerate([check(PASS, 1.0), check(FAIL), check(WARN, 5.0), check(PASS, 2.0)]):
+        trends.see(at, [seen])
+    samples = trends.of("http").samples
+    assert SAMPLES == len(samples)
+    assert Sample(FAIL, 5.0) == samples[-1]
+    assert {None} == set(samples[:-1])
+
+
+def test_samples_age_out() -> None:
+    """After a quarter of an hour nothing is left of a failure."""
+    trends = Trends()
+    trends.see(0, [check(FAIL)])
+    for number in range(1, SAMPLES):
+        trends.see(number * SPAN, [check(PASS, number)])
+    assert FAIL is trends.of("http").samples[0].status  # type: ignore[union-attr]
+    trends.see(SAMPLES * SPAN, [check()])
+    assert [PASS] * SAMPLES == [sample.status for sample in trends.of("http").samples if sample]
+
+
+def test_a_gap_is_a_gap() -> None:
+    """Nobody looked for a minute, or for an hour: that is what it shows."""
+    trends = Trends()
+    trends.see(0, [check()])
+    trends.see(5 * SPAN, [check()])
+    seen = [sample is not None for sample in trends.of("http").samples]
+    assert [True, False, False, False, False, True] == seen[-6:]
+    trends.see(1000 * SPAN, [check()])
+    assert 1 == sum(sample is not None for sample in trends.of("http").samples)
+    assert {None} == set(trends.of("no such").samples)

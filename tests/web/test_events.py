@@ -1,0 +1,264 @@
+"""`/events`: what changes, to browsers that come, go, and don't read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from sidecar.lifecycle import Count, DevpiInfo, Failure, ImportState, ImportStatus, Phase
+from sidecar.web import events
+from sidecar.web.events import HUB, Hub
+from tests.fake_devpi import eventually
+from tests.web.conftest import PASSWORD, TOKEN, Site
+
+SECTIONS = {"headline", "phases", "import", "checks", "password", "replicas", "versions"}
+
+
+class Listener:
+    """A client of `/events`, as far as a browser's EventSource is one."""
+
+    def __init__(self, response: Any) -> None:
+        self.response = response
+        self.last_id = ""
+        self.sections: dict[str, str] = {}
+        self.raw = b""
+
+    async def next(self) -> tuple[str, Any]:
+        """The next event: its name, and its data parsed."""
+        async with asyncio.timeout(5):
+            while True:
+                name, data = "message", ""
+                while line := (await self.response.content.readline()).decode():
+                    self.raw += line.encode()
+                    if line == "\n":
+                        break
+                    field, _, value = line.rstrip("\n").partition(": ")
+                    if field == "event":
+                        name = value
+                    elif field == "data":
+                        data += value
+                    elif field == "id":
+                        self.last_id = value
+                else:
+                    raise EOFError
+                if name == "section":
+                    section, text = json.loads(data)
+                    self.sections[section] = text
+                    return section, text
+                if data:
+                    return name, json.loads(data)
+                if name == "pulse":
+                    return name, None
+
+    async def until(self, section: str, words: str) -> str:
+        """The section, once it has the words."""
+        while words not in self.sections.get(section, ""):
+            await self.next()
+        return self.sections[section]
+
+    async def settle(self) -> Listener:
+        """All that comes at the begin has come."""
+        while not self.last_id:
+            await self.next()
+            if self.sections.keys() >= SECTIONS:
+                self.raw += await self.response.content.readuntil(b"id: ")
+                self.last_id = (await self.response.content.readline()).decode().strip()
+        return self
+
+
+@contextlib.asynccontextmanager
+async def listening(site: Site, **headers: str) -> AsyncIterator[Listener]:
+    async with site.session.get(f"http://127.0.0.1:{site.web.port}/events", headers=headers) as response:
+        assert 200 == response.status, await response.text()
+        assert "text/event-stream" == response.content_type
+        yield Listener(response)
+
+
+def hub(site: Site) -> Hub:
+    return site.web.runner.app[HUB]
+
+
+async def test_at_first_everything(site: Site) -> None:
+    """The epoch, the clock, how soon to come again, and each section; no secret is among it."""
+    site.generate_password()
+    async with listening(site) as stream:
+        name, hello = await stream.next()
+        assert "hello" == name
+        assert {"epoch", "edition", "now"} == hello.keys()
+        assert b"retry: 1000\n" in stream.raw
+        await stream.settle()
+        assert SECTIONS <= stream.sections.keys()
+        assert stream.last_id.startswith(hello["epoch"])
+        assert "starting" in stream.sections["phases"]
+        assert not [secret for secret in (PASSWORD, TOKEN) if secret.encode() in stream.raw]
+
+
+async def test_changes_alone(site: Site) -> None:
+    """A change is told at once, and only the sections in which it shows."""
+    async with listening(site) as stream:
+        await stream.settle()
+        stream.sections.clear()
+        began = time.monotonic()
+        site.lifecycle.enter(Phase.INITIALISING)
+        await stream.until("phases", "initialising")
+        assert time.monotonic() - began < 0.2
+        assert {"headline", "phases", "checks"} >= stream.sections.keys()
+
+
+async def test_a_check_that_changes_is_told(site: Site) -> None:
+    """By the monitor's next tick, without a timer of the hub's own."""
+    await site.become_ready()
+    async with listening(site) as stream:
+        await stream.until("headline", "Ready")
+        site.health.process_ended("devpi-server was ended by SIGKILL")
+        site.health.look_now()
+        await stream.until("headline", "was ended by SIGKILL")
+
+
+async def test_an_import_is_told_four_times_a_second(site: Site) -> None:
+    """A hundred reports in a second are no more than five events, of which the last has the last count."""
+    site.lifecycle.enter(Phase.IMPORTING)
+    async with listening(site) as stream:
+        await stream.settle()
+        seen = []
+        for done in range(1, 101):
+            site.lifecycle.update(imported=ImportStatus(ImportState.LOADING, files=Count(done, 100)))
+            await asyncio.sleep(0.01)
+        while "Files</dt><dd>100 " not in stream.sections["import"]:
+            if (await stream.next())[0] == "import":
+                seen.append(stream.sections["import"])
+        assert 3 <= len(seen) <= 8
+
+
+async def test_reconnecting(site: Site) -> None:
+    """Who missed nothing is told nothing again; who did, or comes from an earlier epoch, everything."""
+    async with listening(site) as stream:
+        last = (await stream.settle()).last_id
+        async with listening(site, **{"Last-Event-ID": last}) as again:
+            assert "hello" == (await again.next())[0]
+            site.lifecycle.enter(Phase.INITIALISING)
+            await again.until("phases", "initialising")
+            assert "password" not in again.sections
+        async with listening(site, **{"Last-Event-ID": "0badf00d-1"}) as stranger:
+            await stranger.settle()
+            assert SECTIONS <= stranger.sections.keys()
+
+
+async def test_each_is_told_how_to_use_it_from_where_it_is(site: Site) -> None:
+    """The same change, with the name that each client has for this server."""
+    async with listening(site, Host="one:3142") as one, listening(site, Host="two:3142") as two:
+        await one.settle()
+        await two.settle()
+        site.lifecycle.update(devpi=DevpiInfo("6.20.3", addresses=("http://0.0.0.0:3141",)))
+        await one.until("use", "http://one:3141")
+        await two.until("use", "http://two:3141")
+
+
+async def test_a_pulse_when_nothing_happens(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says no more than that the stream lives."""
+    monkeypatch.setattr(events, "PULSE", 0.3)
+    async with listening(site) as stream:
+        await stream.settle()
+        assert ("pulse", None) == await stream.next()
+
+
+async def test_no_more_than_so_many(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """503 with Retry-After beyond; a place that was left is free again."""
+    monkeypatch.setattr(events, "MOST", 2)
+    monkeypatch.setattr(events, "PULSE", 0.3)
+    async with listening(site):
+        async with listening(site):
+            refused = await site.get("/events")
+            assert (503, "30") == (refused.status, refused.headers["Retry-After"])
+            assert "urn:devpi-sidecar:problem:too-many-streams" == refused.json["type"]
+        await eventually(lambda: len(hub(site)) == 1)
+        async with listening(site) as stream:
+            await stream.settle()
+    await eventually(lambda: len(hub(site)) == 0)
+
+
+async def test_who_never_reads_is_dropped(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is held for such a client is bounded, and the others hear everything meanwhile."""
+    monkeypatch.setattr(events, "PATIENCE", 0.5)
+    monkeypatch.setattr(events, "GAP", 0.0)
+    site.lifecycle.enter(Phase.IMPORTING)
+    async with listening(site) as stream:
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.web.port, limit=1)
+        writer.write(b"GET /events HTTP/1.1\r\nHost: h\r\n\r\n")
+        await eventually(lambda: len(hub(site)) == 2)
+        done, most = 0, 0
+        deadline = time.monotonic() + 30
+        while len(hub(site)) == 2:
+            assert time.monotonic() < deadline
+            done += 1
+            error = "n" * 900 + str(done)
+            site.lifecycle.update(imported=ImportStatus(ImportState.LOADING, current=error, files=Count(done, 10**9)))
+            await stream.until("import", f"Files</dt><dd>{done:,} ")
+            most = max([most, *(sum(map(len, each.pending.values())) for each in hub(site)._streams)])
+        assert 1 == len(hub(site))
+        assert most < 64 * 1024
+        writer.close()
+        reader.feed_eof()
+
+
+async def test_a_client_that_goes_is_forgotten(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the next pulse at the latest; then nothing is rendered for nobody."""
+    monkeypatch.setattr(events, "PULSE", 0.3)
+    async with listening(site):
+        assert 1 == len(hub(site))
+    await eventually(lambda: len(hub(site)) == 0)
+
+
+async def test_the_end(site: Site) -> None:
+    """The last words are told, then the streams end, and the stop waits for none of them."""
+    async with listening(site) as stream:
+        await stream.settle()
+        site.lifecycle.enter(Phase.FAILED, Failure("devpi-server was ended by SIGKILL", "its log says why"))
+        began = time.monotonic()
+        await site.web.stop()
+        assert time.monotonic() - began < 0.5
+        await stream.until("headline", "was ended by SIGKILL")
+        with pytest.raises(EOFError):
+            while True:
+                await stream.next()
+
+
+async def test_an_error_in_the_page_is_nobody_elses(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The lifecycle goes on, the probes answer, and the log has it."""
+    from sidecar.web import report
+
+    async with listening(site) as stream:
+        await stream.settle()
+        monkeypatch.setattr(report, "sections", lambda _view: 1 / 0)
+        site.lifecycle.enter(Phase.INITIALISING)
+        await eventually(lambda: "ZeroDivisionError" in caplog.text)
+        assert "initialising" == (await site.get("/status")).json["phase"]
+        assert 200 == (await site.get("/livez")).status
+
+
+async def test_hostile_names_end_no_event(site: Site) -> None:
+    """A newline in a name is not one of the stream's."""
+    async with listening(site) as stream:
+        await stream.settle()
+        name = "x\n\nevent: hello\ndata: {}\n\n<script>\u2028\r"
+        site.lifecycle.enter(Phase.IMPORTING)
+        site.lifecycle.update(imported=ImportStatus(ImportState.LOADING, current=name))
+        text = await stream.until("import", "event: hello")
+        assert "<script" not in text
+        assert 1 == stream.raw.count(b"\nevent: hello\n") + stream.raw.startswith(b"event: hello\n")
+
+
+async def test_head(site: Site) -> None:
+    """HEAD tells the kind, and ends."""
+    answer = await site.ask("HEAD", "/events")
+    assert (200, b"") == (answer.status, answer.body)
+    assert "text/event-stream" in answer.headers["Content-Type"]
+    assert 0 == len(hub(site))

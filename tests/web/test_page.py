@@ -1,0 +1,272 @@
+"""`/` for browsers: whole without a script, and harmless whatever it has to show."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from sidecar.devpi.client import Replica, ServerStatus
+from sidecar.lifecycle import (
+    Archive,
+    Count,
+    DevpiInfo,
+    Failure,
+    ImportFailure,
+    ImportState,
+    ImportStatus,
+    Phase,
+    RootPassword,
+    RootPasswordStatus,
+    now,
+)
+from sidecar.web import report
+from tests.web.conftest import PASSWORD, TOKEN, Site
+
+HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+BUDGET = 60_000
+"""Bytes of the page and all that it loads."""
+SERVER = DevpiInfo("6.20.3", "standalone", ("http://0.0.0.0:3141",))
+
+
+class Outline(HTMLParser):
+    """Elements and text of a page; every element is closed."""
+
+    VOID = frozenset({"meta", "link", "input", "br", "path", "rect", "circle"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str | None]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert [] == self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert tag == self._open.pop()
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+async def page(site: Site, **headers: str) -> Outline:
+    answer = await site.get("/", **HTML, **headers)
+    assert 200 == answer.status
+    return Outline(answer.body.decode())
+
+
+async def test_who_gets_what(site: Site) -> None:
+    """Browsers the page; curl, and who doesn't say, the list of paths."""
+    for accept, kind in (
+        (HTML["Accept"], "text/html"),
+        ("TEXT/HTML;q=0.9", "text/html"),
+        ("*/*", "text/plain"),
+        ("application/json", "text/plain"),
+    ):
+        answer = await site.get("/", Accept=accept)
+        assert kind == answer.headers["Content-Type"].partition(";")[0]
+        assert "Accept" == answer.headers["Vary"]
+    assert b"/bootstrap/root-password" in (await site.get("/")).body
+    head = await site.ask("HEAD", "/", headers=HTML)
+    assert (200, b"") == (head.status, head.body)
+
+
+async def test_it_loads_nothing_from_elsewhere(site: Site) -> None:
+    """Every address on the page is the sidecar's own, and the policy holds the browser to it; all of it is small."""
+    answer = await site.get("/", **HTML)
+    policy = dict(each.strip().partition(" ")[::2] for each in answer.headers["Content-Security-Policy"].split(";"))
+    assert "'none'" == policy["default-src"]
+    assert {"'self'"} == {policy[f"{kind}-src"] for kind in ("script", "style", "img", "connect")}
+    assert {"'none'"} == {policy[name] for name in ("base-uri", "form-action", "frame-ancestors")}
+    assert "unsafe" not in answer.headers["Content-Security-Policy"]
+    assert "no-referrer" == answer.headers["Referrer-Policy"]
+    outline = Outline(answer.body.decode())
+    assert not {name for _, name, _ in outline.attributes if name.startswith("on") or name == "style"}
+    loaded = [value for tag, name, value in outline.attributes if tag in ("link", "script") and name in ("href", "src")]
+    total = len(answer.body)
+    assert 3 == len(loaded)
+    for address in loaded:
+        assert address is not None
+        asset = await site.get(f"/{address}")
+        assert 200 == asset.status
+        total += len(asset.body)
+        assert not re.search(rb"@import|url\(|https?://(?!www\.w3\.org/2000/svg)", asset.body)
+    assert total <= BUDGET
+
+
+async def test_whole_without_a_script(site: Site) -> None:
+    """Ready: the headline, the phases with durations, each check with verdict and value, the versions."""
+    site.lifecycle.update(devpi=SERVER)
+    await site.become_ready()
+    text = (await page(site)).text
+    assert "Ready devpi-server serves. All checks pass." in text
+    assert re.search(r"starting [\d.]+ s launching [\d.]+ s ready since \d\d:\d\d:\d\d", text)
+    for check in site.health.checks():
+        assert re.search(rf"{check.name} .*?✓ pass", text)
+    assert re.search(r"http ✓ pass since \d\d:\d\d:\d\d [\d.]+ ms", text)
+    assert "devpi-server 6.20.3 , standalone" in text
+    assert "devpi-sidecar 1.2.3" in text
+
+
+async def test_a_running_import(site: Site) -> None:
+    """The bar, the counts, the rate, the time left; no number is negative or more than all."""
+    site.lifecycle.enter(Phase.IMPORTING)
+    loading = ImportStatus(
+        ImportState.LOADING,
+        (Archive("backup.bz2", 12_345_678, "ab" * 32),),
+        files=Count(512, 2000),
+        projects=Count(128, 500),
+        users=Count(1, 3),
+        bytes=Count(3_000_000, 12_000_000),
+        current="alice/dev/hello",
+        rate=180.5,
+        eta_seconds=8.24,
+    )
+    site.lifecycle.update(imported=loading)
+    outline = await page(site)
+    for words in ("Importing", "Step 2 of 3: loading 25 %", "180 files/s about 8.2 s left", "alice/dev/hello",
+                  "Files 512 of 2,000", "3.0 MB of 12.0 MB", "backup.bz2 , 12.3 MB"):  # fmt: skip
+        assert words in outline.text
+    assert {("progress", "max", "2000"), ("progress", "value", "512")} <= set(outline.attributes)
+    site.lifecycle.update(imported=replace(loading, files=Count(2100, 2000)))
+    assert ("progress", "value", "2000") in (await page(site)).attributes
+    site.lifecycle.update(imported=ImportStatus(ImportState.PENDING))
+    assert "progress" in (await page(site)).tags
+
+
+async def test_a_failed_import(site: Site) -> None:
+    """Where, why, and what to do; no path of the disk."""
+    site.lifecycle.enter(Phase.IMPORTING)
+    error = ImportFailure("can't read '/srv/secret place/x'", "look at it", "backup.bz2", "alice/dev/x-1.tar.gz")
+    site.lifecycle.update(imported=ImportStatus(ImportState.FAILED, error=error))
+    site.lifecycle.enter(Phase.FAILED, Failure("the import failed", "see its archive"))
+    text = (await page(site)).text
+    for words in ("Failed", "the import failed", "What to do: see its archive", "can't read <path>", "backup.bz2",
+                  "alice/dev/x-1.tar.gz"):  # fmt: skip
+        assert words in text
+    assert "secret" not in text
+
+
+async def test_not_ready_says_why(site: Site) -> None:
+    """devpi-server is gone: the headline has the check and its reason."""
+    await site.become_ready()
+    site.health.process_ended("devpi-server was ended by SIGKILL")
+    assert "Not ready process: devpi-server was ended by SIGKILL" in (await page(site)).text
+
+
+@pytest.mark.parametrize("state", list(RootPassword))
+async def test_root_password(site: Site, state: RootPassword) -> None:
+    """Its state and when; never it, the token, or from where it was claimed."""
+    site.generate_password()
+    claimed_from = "10.0.3.7"
+    status = RootPasswordStatus(state, now() + timedelta(hours=1), now(), claimed_from)
+    site.lifecycle.update(root_password=status)
+    answer = await site.get("/", **HTML)
+    assert f'data-state="{state}"'.encode() in answer.body
+    assert not [secret for secret in (PASSWORD, TOKEN, claimed_from) if secret.encode() in answer.body]
+
+
+@pytest.mark.parametrize(
+    ("host", "outside", "addresses", "url"),
+    [
+        ("devpi.example:3142", None, ("http://0.0.0.0:3141",), "http://devpi.example:3141"),
+        ("[::1]:3142", None, ("http://[::]:8000",), "http://[::1]:8000"),
+        ("10.1.2.3", None, ("unix:/run/x", "http://127.0.0.1:3141"), "http://10.1.2.3:3141"),
+        ("h", "https://devpi.example.com/pypi/", ("http://0.0.0.0:3141",), "https://devpi.example.com/pypi"),
+        ("h;id", None, ("http://0.0.0.0:3141",), "http://HOST:3141"),
+        ("$(id)", None, ("http://0.0.0.0:3141",), "http://HOST:3141"),
+        ('"><script>x</script>', None, ("http://0.0.0.0:3141",), "http://HOST:3141"),
+        ("h", "https://x/;id", ("http://0.0.0.0:3141",), "http://h:3141"),
+        ("x" * 254, None, ("http://0.0.0.0:3141",), "http://HOST:3141"),
+    ],
+)
+async def test_how_to_use_it(site: Site, host: str, outside: str | None, addresses: tuple[str, ...], url: str) -> None:
+    """The outside URL, or this page's host with devpi's port. A forged one brings nothing into a shell's command."""
+    site.lifecycle.update(devpi=replace(SERVER, addresses=addresses, outside_url=outside))
+    outline = await page(site, Host=host)
+    assert f"pip install --index-url {url} /USER/INDEX/+simple/ PACKAGE" in outline.text
+    assert f"devpi use {url} devpi login root" in outline.text
+    assert 1 == outline.tags.count("script")
+
+
+def test_behind_a_unix_socket_alone() -> None:
+    """Nothing can be guessed, so nothing is."""
+    shown = report.use(replace(SERVER, addresses=("unix:/run/devpi.sock",)), "h")
+    assert "--outside-url" in shown
+    assert "pip" not in shown
+    assert "/run" not in shown
+    assert "" == report.use(None, "h")
+
+
+def told(**changes: object) -> ServerStatus:
+    return replace(ServerStatus(version="6.20.3", role="MASTER", serial=2004, polling_replicas=0), **changes)  # type: ignore[arg-type]
+
+
+async def test_replicas(site: Site) -> None:
+    """Of a primary: each with its lag. Of a replica: its own. Else no such section."""
+    view = report.View(site.lifecycle.snapshot, site.health.checks(), site.health.trends(), told(), "1")
+    assert "" == report.sections(view)["replicas"]
+    replicas = (Replica("10.0.3.7", 2000, 1e9), Replica(None, None, None), Replica("<b>", 10**30, -1e300))
+    shown = Outline(report.sections(replace(view, said=told(replicas=replicas, polling_replicas=150)))["replicas"])
+    assert "10.0.3.7 4 serials 2001-09-09 01:46:40 UTC" in shown.text
+    assert "unknown unknown unknown" in shown.text
+    assert "<b> 0 serials unknown" in shown.text
+    assert "and 147 more" in shown.text
+    shown = Outline(report.sections(replace(view, said=told(role="REPLICA", primary_serial=2010)))["replicas"])
+    assert "Behind its primary 6 serials" in shown.text
+
+
+HOSTILE = ["<script>alert(1)</script>", "a\u202egnp.exe\u2066", "two\r\nlines\n\ndata: x", "n" * 10_000, "{0.__class__}",
+           '" onload="alert(1)', "\ud800\x00\x1b[31m"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=["script", "bidi", "newlines", "10 kB", "format", "attribute", "broken"])
+async def test_hostile_names(site: Site, name: str) -> None:
+    """They are shown as text: no element, attribute, line, control or bidi character comes of them, and no 10 kB."""
+    plain = await page(site)
+    site.lifecycle.enter(Phase.IMPORTING)
+    error = ImportFailure(name, name, name, name)
+    site.lifecycle.update(
+        devpi=DevpiInfo(name, name, ("http://h:1",), ((name, name),), outside_url=f"https://{name}"),
+        imported=ImportStatus(ImportState.FAILED, (Archive(name, 1, name),), (name,), current=name, error=error),
+    )
+    site.lifecycle.enter(Phase.FAILED, Failure(name, name))
+    outline = await page(site)
+    assert plain.tags.count("script") == outline.tags.count("script")
+    assert not {attribute for _, attribute, _ in outline.attributes if attribute.startswith("on")}
+    for words in outline.words:
+        assert not [c for c in words if c not in "\n" and not c.isprintable()]
+    assert len(outline.text) < 20_000
+    if name.isprintable() and len(name) < 50:
+        assert " ".join(name.split()) in outline.text
+
+
+def test_every_section_has_its_place() -> None:
+    """A section without one in the page would be rendered for nobody."""
+    assert set(re.findall(r"\{([a-z]+)\}", report._PAGE)) == {
+        *("headline", "phases", "import", "checks", "password", "replicas", "versions", "use", "epoch", "edition"),
+    }
+
+
+def test_the_script_keeps_no_secret() -> None:
+    """Neither token nor password goes into the page's text, an address, or the browser's storage."""
+    text = (Path(report.__file__).parent / "static" / "page.js").read_text()
+    assert not re.search(r"localStorage|sessionStorage|document\.cookie|history\.|indexedDB|eval\(", text)
+    assert 1 == len(re.findall(r"\.innerHTML\b", text))
