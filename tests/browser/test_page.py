@@ -1,0 +1,218 @@
+"""The page as a person has it: in a real Chromium, of a real sidecar with a real devpi-server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.browser.conftest import Viewer
+from tests.integration import exported
+from tests.integration.container import TOKEN, Container, free_port
+
+pytestmark = pytest.mark.browser
+
+Make = Callable[..., Container]
+View = Callable[..., Viewer]
+
+
+def test_first_start(container: Make, view: View) -> None:
+    """Opened as soon as the port listens, it comes to say that devpi-server serves, without being loaded again."""
+    new = container().start().wait_listening()
+    viewer = view(new)
+    viewer.page.evaluate("window.mark = 1")
+    viewer.wait("#headline", "All checks pass")
+    assert 1 == viewer.page.evaluate("window.mark")
+    assert "live" == viewer.text("#live")
+    assert "Ready · devpi" == viewer.page.title()
+    phases = viewer.page.locator("#phases li b").all_inner_texts()
+    assert ["starting", "initialising", "launching", "ready"] == phases
+    viewer.wait("#phases .now", "for ")
+    assert 7 == viewer.page.locator("#checks .badge.pass").count()
+    assert f"pip install --index-url {new.devpi}/USER/INDEX/+simple/ PACKAGE" in viewer.text("#use")
+    viewer.wait("#checks tr:has-text('http') td:last-child", "", 40)
+    viewer.page.locator("#checks tr:has-text('http') svg.trend").wait_for(timeout=40_000)
+    viewer.look("first-start")
+
+
+def test_claim(container: Make, view: View) -> None:
+    """By keyboard: a wrong token is refused, the right one is told the password, once; then it says when and from where.
+    Somebody else who comes too late is told who was there.
+    """
+    new = container().start().wait_ready()
+    viewer, late = view(new), view(new)
+    for each in (viewer, late):
+        each.wait("#password", "nobody has claimed it yet")
+    late.page.context.set_offline(True)  # it hears nothing of the claim, and still offers it
+    viewer.look("claimable")
+    page = viewer.page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.locator("#token").focus()
+    page.keyboard.type("wrong-token-0123456789")
+    page.keyboard.press("Enter")
+    assert "Unauthorized: the admin token is wrong" == viewer.wait("#answer", "wrong")
+    page.locator("#token").fill("")
+    page.keyboard.type(TOKEN)
+    page.keyboard.press("Enter")
+    page.locator("#told").wait_for()
+    password = page.locator("#secret").input_value()
+    assert 200 == new.login("root", password)
+    assert "" == page.locator("#token").input_value()
+    viewer.wait("#answer", "from 127.0.0.1")
+    viewer.wait("#password", "Claimed 20")
+    assert password not in page.content()
+    assert TOKEN not in page.content()
+    assert not [url for url in viewer.asked if password in url or TOKEN in url]
+    viewer.look("claimed")
+    page.locator("#secret").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert "Copied" == viewer.wait("#copy", "Copied")
+    assert password == page.evaluate("navigator.clipboard.readText()")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert "" == page.locator("#secret").input_value()
+    assert not page.locator("#told").is_visible()
+    late.page.evaluate("window.EventSource.prototype.constructor = null")
+    assert "Claim" == late.text("#claim button")
+    late.page.route("**/events", lambda route: route.abort())
+    late.page.context.set_offline(False)
+    late.page.locator("#token").fill(TOKEN)
+    late.page.locator("#claim button").click()
+    assert "from 127.0.0.1, not by you" in late.wait("#answer", "Claimed on")
+    assert not late.page.locator("#told").is_visible()
+    late.look("second-claim")
+    page.reload()
+    assert "Show from where" == viewer.wait("#claim button", "Show")
+    page.locator("#token").fill(TOKEN)
+    page.locator("#claim button").click()
+    viewer.wait("#answer", "from 127.0.0.1")
+    assert not page.locator("#told").is_visible()
+
+
+RECORD = """
+window.bars = [];
+new MutationObserver(() => {
+  const bar = document.querySelector("#import progress[value]");
+  if (bar && bar.max === PROJECTS && window.bars.at(-1) !== bar.value) window.bars.push(bar.value);
+}).observe(document, {subtree: true, childList: true, attributes: true});
+"""
+
+
+def test_a_running_import(container: Make, view: View, tmp_path: Path) -> None:
+    """The bar moves, and only forwards, several times a second; then it is ready, and says how long it took."""
+    projects = 1500
+    new = container()
+    exported.pack(exported.write(tmp_path / "export", projects=projects), new.init_dir / "backup.tar.gz")
+    new.start().wait_listening()
+    viewer = view(new, "/nothing")
+    viewer.page.add_init_script(RECORD.replace("PROJECTS", str(projects)))
+    viewer.page.goto(new.url)
+    viewer.page.wait_for_function("window.bars.length > 2")
+    assert "Importing" in viewer.text("#headline")
+    os.kill(new.pid, signal.SIGSTOP)  # a picture of something that runs
+    try:
+        assert f"of {projects:,}" in viewer.text("#import .counts")
+        assert "files/s" in viewer.text("#import")
+        viewer.look("importing")
+    finally:
+        os.kill(new.pid, signal.SIGCONT)
+    viewer.wait("#headline", "Ready")
+    bars = viewer.page.evaluate("window.bars")
+    assert sorted(set(bars)) == bars
+    assert len(bars) > 3
+    assert "completed" in viewer.text("#import")
+    assert "1,500" in viewer.text("#import .counts")
+
+
+def test_a_failed_import(container: Make, view: View) -> None:
+    """Which archive, why, and what to do."""
+    new = container()
+    new.init_dir.mkdir()
+    (new.init_dir / "backup.bz2").write_bytes(b"BZh9 this is no archive")
+    new.start().wait_phase("failed")
+    viewer = view(new)
+    viewer.wait("#headline", "Failed")
+    said = viewer.text("#import .trouble")
+    assert "backup.bz2" in said
+    assert "What to do:" in said
+    assert str(new.home) not in viewer.page.content()
+    viewer.look("failed")
+
+
+def test_hostile_names(container: Make, view: View) -> None:
+    """A file that calls itself a script, with a newline and bidi characters, is text."""
+    name = "<img src=x onerror=alert(1)>\n<script>alert(2)<∕script>\u202etxt.exe"
+    new = container()
+    exported.pack(exported.write(new.home / "export"), new.init_dir / "<b>bold<∕b>.tar")
+    (new.init_dir / name).write_text("nothing")
+    viewer = view(new.start().wait_ready())
+    viewer.page.locator("summary").click()
+    assert "<img src=x onerror=alert(1)>\\n<script>alert(2)" in viewer.text("#archives")
+    assert "<b>bold" in viewer.text("#archives")
+    assert 0 == viewer.page.locator("main img, main script, main b:text('bold')").count()
+
+
+def test_devpi_killed_and_the_sidecar_started_again(container: Make, view: View) -> None:
+    """The page says it within 5 s, and that it knows nothing new; when the sidecar is back, so is the page."""
+    new = container(env={"SIDECAR_PORT": str(free_port())}).start().wait_ready()
+    viewer = view(new)
+    viewer.wait("#headline", "Ready")
+    viewer.wait("#live", "live")
+    began = time.monotonic()
+    os.kill(new.devpi_pid, signal.SIGKILL)
+    viewer.wait("#headline", "devpi-server was ended by SIGKILL")
+    viewer.wait("#live", "No connection to the sidecar since")
+    assert time.monotonic() - began < 5
+    new.wait_end()
+    viewer.look("devpi-killed")
+    new.start().wait_ready()
+    viewer.wait("#live", "live; the sidecar was restarted at")
+    viewer.wait("#headline", "Ready")
+    assert "launching" in viewer.text("#phases")
+    viewer.look("restarted")
+
+
+def test_devpi_hangs(container: Make, view: View) -> None:
+    """A devpi-server that doesn't answer is told as a warning, with the check's name, while the sidecar lives."""
+    new = container(env={"SIDECAR_MONITOR_TIMEOUT": "0.5"}).start().wait_ready()
+    viewer = view(new)
+    viewer.wait("#headline", "Ready")
+    os.kill(new.devpi_pid, signal.SIGSTOP)
+    try:
+        viewer.wait("#headline", "http: slow", 5)
+        assert "live" == viewer.text("#live")
+        viewer.look("warning")
+    finally:
+        os.kill(new.devpi_pid, signal.SIGCONT)
+    viewer.wait("#headline", "All checks pass", 20)
+
+
+def test_without_javascript(container: Make, view: View) -> None:
+    """A plain report: all that the page knows, nothing that needs a script, and a word about it."""
+    viewer = view(container().start().wait_ready(), java_script_enabled=False)
+    assert "Ready" in viewer.text("#headline")
+    assert 7 == viewer.page.locator("#checks .badge").count()
+    assert "reload it" in viewer.text("noscript")
+    assert "sidecar claim" in viewer.text("#password")
+    assert not viewer.page.locator("#claim").is_visible()
+
+
+def test_its_first_paint_and_its_weight(container: Make, view: View) -> None:
+    """Painted within 100 ms, in the best of some tries on a busy machine; 60 kB in all, as they came over the wire."""
+    viewer = view(container().start().wait_ready())
+    paints = []
+    for _ in range(10):
+        viewer.page.reload()
+        paints.append(viewer.page.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 1e9"))
+    total = viewer.page.evaluate(
+        "performance.getEntries().filter(e => e.transferSize && !e.name.endsWith('/events'))"
+        ".reduce((sum, e) => sum + e.transferSize, 0)"
+    )
+    print(f"first paint: {sorted(round(paint) for paint in paints)} ms; {total} bytes")
+    assert min(paints) <= 100
+    assert 5_000 < total <= 60_000
