@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from sidecar.checks import FAIL, PASS, WARN, Check, CheckStatus, Verdict
+from sidecar.checks import FAIL, NOT_YET, PASS, WARN, Check, CheckStatus, Verdict
 from sidecar.lifecycle import now
 
 log = logging.getLogger("sidecar.health")
@@ -20,8 +20,8 @@ class Board:
         """`gating` checks begin as failed, the `warning` ones as warnings: nothing was looked at yet."""
         at = now()
         self._gating = tuple(gating)
-        self._checks = {name: Check(name, FAIL, at, True, "not looked at yet") for name in self._gating}
-        self._checks |= {name: Check(name, WARN, at, False, "not looked at yet") for name in warning}
+        self._checks = {name: Check(name, FAIL, at, True, NOT_YET) for name in self._gating}
+        self._checks |= {name: Check(name, WARN, at, False, NOT_YET) for name in warning}
         self._unseen = set(self._checks)
         self.checks = tuple(self._checks.values())
         self.turns = {"ready": 0, "not_ready": 0}

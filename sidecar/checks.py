@@ -49,6 +49,8 @@ class Verdict:
 
 PASS, WARN, FAIL = CheckStatus.PASS, CheckStatus.WARN, CheckStatus.FAIL
 
+NOT_YET = "not looked at yet"
+"""The reason of a check before its first look."""
 SLOW_SECONDS = 1.0
 """An answer of devpi-server that takes longer is called slow."""
 FAILURES = 2

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 
 from sidecar.board import Board
-from sidecar.checks import FAIL, WARN, Check, CheckStatus, Verdict, judge_process, judge_root_password
+from sidecar.checks import FAIL, NOT_YET, WARN, Check, CheckStatus, Verdict, judge_process, judge_root_password
 from sidecar.devpi.client import ServerStatus
 from sidecar.lifecycle import Lifecycle, Phase, Snapshot, now
 from sidecar.settings import MonitorSettings
@@ -119,7 +119,7 @@ class Health:
         self._watch = None if serving is None else Watch(serving, self._settings, self._clock)
         self._ended = None
         self._ready.clear()
-        reason = "devpi-server is not running" if serving is None else "not looked at yet"
+        reason = "devpi-server is not running" if serving is None else NOT_YET
         for name in ("http", "write", "replication", *WARNING):
             self._board.forget(name, reason)
         if self._watch is not None and not self._watch.replica:
@@ -135,7 +135,7 @@ class Health:
     def set_root_password(self, empty: bool | None, allowed: bool) -> None:
         """Whether root's password is empty (None: not known yet), and whether the settings allow that."""
         if empty is None:
-            self._board.forget("root-password", "not looked at yet")
+            self._board.forget("root-password", NOT_YET)
         else:
             self._see("root-password", judge_root_password(empty, allowed))
 
@@ -160,7 +160,7 @@ class Health:
                 try:
                     self._tick()
                     if self._lifecycle.snapshot.phase is Phase.READY:  # on the way up a failure is no news
-                        self._trends.see(self._ticked, self._board.checks)
+                        self._trends.see(self._ticked, (c for c in self._board.checks if c.reason != NOT_YET))
                     for listener in self._listeners:
                         listener()
                 except Exception:

@@ -258,11 +258,12 @@ def test_every_layer_exists_or_is_optional() -> None:
     assert [] == lost
 
 
-def test_the_package_ships_its_type_marker() -> None:
-    """`py.typed` is listed as package data and is there."""
+@pytest.mark.parametrize("name", ["py.typed", *(f"web/static/page.{kind}" for kind in ("html", "css", "js", "svg"))])
+def test_the_package_ships_its_data(name: str) -> None:
+    """Type marker and page are listed as package data, and are there."""
     patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["sidecar"]
-    assert any(fnmatch("py.typed", pattern) for pattern in patterns)
-    assert (ROOT / "sidecar" / "py.typed").is_file()
+    assert any(fnmatch(name, pattern) for pattern in patterns)
+    assert (ROOT / "sidecar" / name).is_file()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The page's style, script and icon, as files of the package."""
+"""The page's frame, style, script and icon, as files of the package."""
 
 from __future__ import annotations
 
@@ -38,14 +38,15 @@ async def icon(_request: web.Request) -> web.Response:
 
 @cache
 def edition() -> str:
-    """Stands for style and script: a page that has others than its sidecar loads itself anew."""
-    return hashlib.sha256(b"".join(map(_read, sorted(_KINDS)))).hexdigest()[:12]
+    """Stands for all of them: a page that has others than its sidecar loads itself anew."""
+    return hashlib.sha256(b"".join(map(read, sorted([*_KINDS, "page.html"])))).hexdigest()[:12]
 
 
 @cache
-def _read(name: str) -> bytes:
+def read(name: str) -> bytes:
+    """The content of a file."""
     return (_FOLDER / name).read_bytes()
 
 
 def _answer(name: str) -> web.Response:
-    return web.Response(body=_read(name), content_type=_KINDS[name], charset="utf-8")
+    return web.Response(body=read(name), content_type=_KINDS[name], charset="utf-8")

@@ -20,7 +20,7 @@ from aiohttp import web
 
 from sidecar.lifecycle import Snapshot, now
 from sidecar.web import assets
-from sidecar.web.keys import CONTEXT, Context
+from sidecar.web.keys import Context
 from sidecar.web.problems import Problem
 from sidecar.web.shapes import rfc3339
 
@@ -179,7 +179,7 @@ class Hub:
     def _tell_use(self, stream: Stream, view: View) -> None:
         from sidecar.web import report
 
-        if stream.use != (use := report.use(view.snapshot.devpi, stream.host)):
+        if stream.use != (use := report.use(view.snapshot, stream.host)):
             stream.use = use
             stream.put("use", _event("use", use))
 

@@ -15,8 +15,8 @@ PATIENCE = 900.0
 """Seconds for all of it."""
 NOT_OF_THE_IMAGE = (
     "--ignore=tests/chaos",  # it needs a C compiler
-    # of documents, the set-up, the cluster, the bench
-    *("--ignore=tests/container", "--ignore=tests/kubernetes", "--ignore=tests/prometheus"),
+    # of documents, the set-up, the cluster, the browser, the bench
+    *("--ignore=tests/container", "--ignore=tests/kubernetes", "--ignore=tests/prometheus", "--ignore=tests/browser"),
     "--ignore=tests/test_docs.py",
     *("--ignore=tests/test_layers.py", "--ignore=tests/test_packaging.py", "--ignore=tests/test_bench.py"),
     # they call pip, which isn't there; test_story.py tells the same story with the machine's own

@@ -6,7 +6,6 @@ import re
 from dataclasses import replace
 from datetime import timedelta
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 
@@ -19,12 +18,13 @@ from sidecar.lifecycle import (
     ImportFailure,
     ImportState,
     ImportStatus,
+    Lifecycle,
     Phase,
     RootPassword,
     RootPasswordStatus,
     now,
 )
-from sidecar.web import report
+from sidecar.web import assets, report
 from tests.web.conftest import PASSWORD, TOKEN, Site
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -199,6 +199,7 @@ async def test_root_password(site: Site, state: RootPassword) -> None:
 )
 async def test_how_to_use_it(site: Site, host: str, outside: str | None, addresses: tuple[str, ...], url: str) -> None:
     """The outside URL, or this page's host with devpi's port. A forged one brings nothing into a shell's command."""
+    site.lifecycle.enter(Phase.LAUNCHING)
     site.lifecycle.update(devpi=replace(SERVER, addresses=addresses, outside_url=outside))
     outline = await page(site, Host=host)
     assert f"pip install --index-url {url} /USER/INDEX/+simple/ PACKAGE" in outline.text
@@ -207,12 +208,15 @@ async def test_how_to_use_it(site: Site, host: str, outside: str | None, address
 
 
 def test_behind_a_unix_socket_alone() -> None:
-    """Nothing can be guessed, so nothing is."""
-    shown = report.use(replace(SERVER, addresses=("unix:/run/devpi.sock",)), "h")
+    """Nothing can be guessed, so nothing is; and nothing is told to be used where nothing serves."""
+    behind = replace(SERVER, addresses=("unix:/run/devpi.sock",))
+    snapshot = replace(Lifecycle().snapshot, phase=Phase.READY, devpi=behind)
+    shown = report.use(snapshot, "h")
     assert "--outside-url" in shown
     assert "pip" not in shown
     assert "/run" not in shown
-    assert "" == report.use(None, "h")
+    assert "" == report.use(replace(snapshot, devpi=None), "h")
+    assert "" == report.use(replace(snapshot, phase=Phase.FAILED), "h")
 
 
 def told(**changes: object) -> ServerStatus:
@@ -233,8 +237,15 @@ async def test_replicas(site: Site) -> None:
     assert "Behind its primary 6 serials" in shown.text
 
 
-HOSTILE = ["<script>alert(1)</script>", "a\u202egnp.exe\u2066", "two\r\nlines\n\ndata: x", "n" * 10_000, "{0.__class__}",
-           '" onload="alert(1)', "\ud800\x00\x1b[31m"]  # fmt: skip
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "a\u202egnp.exe\u2066",
+    "two\r\nlines\n\ndata: x",
+    "n" * 10_000,
+    "$host {0.__class__}",
+    '" onload="alert(1)',
+    "\ud800\x00\x1b[31m",
+]
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=["script", "bidi", "newlines", "10 kB", "format", "attribute", "broken"])
@@ -260,13 +271,13 @@ async def test_hostile_names(site: Site, name: str) -> None:
 
 def test_every_section_has_its_place() -> None:
     """A section without one in the page would be rendered for nobody."""
-    assert set(re.findall(r"\{([a-z]+)\}", report._PAGE)) == {
+    assert set(re.findall(r"\$([a-z]+)", assets.read("page.html").decode())) == {
         *("headline", "phases", "import", "checks", "password", "replicas", "versions", "use", "epoch", "edition"),
     }
 
 
 def test_the_script_keeps_no_secret() -> None:
     """Neither token nor password goes into the page's text, an address, or the browser's storage."""
-    text = (Path(report.__file__).parent / "static" / "page.js").read_text()
+    text = assets.read("page.js").decode()
     assert not re.search(r"localStorage|sessionStorage|document\.cookie|history\.|indexedDB|eval\(", text)
     assert 1 == len(re.findall(r"\.innerHTML\b", text))

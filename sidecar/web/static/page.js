@@ -140,6 +140,7 @@ form.addEventListener("submit", async (event) => {
   try {
     const [status, said] = await (claiming
       ? ask("POST", "bootstrap/root-password", token) : ask("GET", "bootstrap", token));
+    if (status !== 401) byId("token").value = "";
     if (status === 200 && claiming) {
       byId("told").hidden = false;
       byId("secret").value = said.password;
@@ -154,7 +155,6 @@ form.addEventListener("submit", async (event) => {
     } else {
       answered(`${said.title}: ${said.detail ?? ""}`, "bad");
     }
-    if (status !== 401) byId("token").value = "";
   } catch {
     answered("No answer came. If the password counts as claimed now, it is lost: sidecar rotate.", "bad");
   } finally {
@@ -163,12 +163,12 @@ form.addEventListener("submit", async (event) => {
 });
 
 byId("copy").addEventListener("click", async () => {
-  const secret = byId("secret");
-  secret.select();
   try {
-    await navigator.clipboard.writeText(secret.value);
+    await navigator.clipboard.writeText(byId("secret").value);
   } catch { // plain HTTP from another machine: the browser keeps its clipboard to itself
+    byId("secret").select();
     if (!document.execCommand("copy")) return;
+    byId("copy").focus();
   }
   byId("copy").textContent = "Copied";
   setTimeout(() => { byId("copy").textContent = "Copy"; }, 2000);
