@@ -284,7 +284,7 @@ class Supervisor:
         else:
             reason, code = f"devpi-server ended by itself with code {code}", code or 1
         self._health.process_ended(reason)
-        raise Exit(code, reason, "its own log above says why")
+        raise Exit(code, reason, "its own log says why")
 
     # --- the way down -------------------------------------------------------------------------------------------
 

@@ -107,7 +107,7 @@ def _verdict(snapshot: Snapshot, checks: tuple[Check, ...]) -> tuple[str, str, s
     failing = [check for check in checks if check.gates and check.status is FAIL]
     if failing:
         return "bad", "Not ready", "".join(_trouble(f"{c.name}: {c.reason}", c.mend) for c in failing)
-    warning = [check for check in checks if check.status is not PASS]
+    warning = [check for check in checks if check.status is not PASS and check.reason != NOT_YET]
     if warning:
         return "warn", "Ready, with a warning", "".join(_trouble(f"{c.name}: {c.reason}", c.mend) for c in warning)
     return "good", "Ready", "<p>devpi-server serves. All checks pass.</p>"
@@ -232,6 +232,8 @@ def _archives(of: ImportStatus) -> str:
 
 
 def _checks(checks: tuple[Check, ...], trends: tuple[Trend, ...]) -> str:
+    if all(check.reason == NOT_YET for check in checks if check.name != "process"):
+        return ""  # there is nothing to look at yet, and the headline says why
     rows = "".join(_check(check, trend) for check, trend in zip(checks, trends, strict=True))
     return (
         '<h2>Checks</h2><table class="checks"><thead><tr><th scope="col">Check</th><th scope="col">Verdict</th>'
@@ -262,14 +264,16 @@ _PASSWORDS = {
     RootPassword.EXPIRED: "Nobody claimed it until",
     RootPassword.GIVEN: "It is the one that was given at the first start.",
     RootPassword.FROM_IMPORT: "It is the one of the imported export.",
-    RootPassword.UNKNOWN: "It is not known here: nothing is initialised yet, the data was there before, or this is a "
-    "replica.",
+    RootPassword.UNKNOWN: "It is not known here: the data was there before, or this is a replica.",
 }
 
 
 def _password(snapshot: Snapshot) -> str:
     of = snapshot.root_password
-    told = f"<p>{_PASSWORDS[of.state]}"
+    said = _PASSWORDS[of.state]
+    if of.state is RootPassword.UNKNOWN and snapshot.phase not in (Phase.LAUNCHING, Phase.READY):
+        said = "Nothing is known of it yet."
+    told = f"<p>{said}"
     if of.changed is not None:
         told += f" {words.time(of.changed)}"
     if of.state is RootPassword.CLAIMED:

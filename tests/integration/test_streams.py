@@ -48,7 +48,8 @@ def heard(streams: list[socket.socket], words: bytes) -> None:
             for key, _ in selector.select(1):
                 connection = key.fileobj
                 assert isinstance(connection, socket.socket)
-                assert (got := connection.recv(1 << 16))
+                got = connection.recv(1 << 16)
+                assert got, "a stream has ended"
                 told[connection] += got
                 if words in told[connection]:
                     selector.unregister(connection)
