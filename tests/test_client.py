@@ -12,12 +12,14 @@ from aiohttp import web
 
 from sidecar.devpi.client import (
     API_LIMIT,
+    REPLICAS_LIMIT,
     STATUS_LIMIT,
     BadAnswer,
     DevpiClient,
     DevpiError,
     Metric,
     Refused,
+    Replica,
     ServerStatus,
     TimedOut,
 )
@@ -188,6 +190,18 @@ async def test_malformed_status_fields_are_none(devpi: FakeDevpi, client: DevpiC
         "metrics": [["a", "counter", None], ["b"], 3, ["c", "gauge", float("inf")], ["d", "gauge", 2.5]],
     }
     assert await client.status() == ServerStatus(metrics=(Metric("d", "gauge", 2.5),))
+
+
+async def test_replicas(devpi: FakeDevpi, client: DevpiClient) -> None:
+    """Each with where it is; odd ones, and those beyond the limit, are only counted."""
+    told = {"remote-ip": "10.0.3.7", "serial": 6, "in-request": True, "last-request": 1.5, "outside-url": None}
+    devpi.status = status_of() | {"polling_replicas": {"a": told, "b": {"serial": "6", "remote-ip": 1}, "c": "odd"}}
+    status = await client.status()
+    assert (Replica("10.0.3.7", 6, 1.5), Replica(None, None, None)) == status.replicas
+    assert 3 == status.polling_replicas
+    devpi.status = status_of() | {"polling_replicas": {str(n): told for n in range(REPLICAS_LIMIT + 1)}}
+    status = await client.status()
+    assert (REPLICAS_LIMIT, REPLICAS_LIMIT + 1) == (len(status.replicas), status.polling_replicas)
 
 
 async def test_status_of_a_large_server_is_read_up_to_a_limit(devpi: FakeDevpi, client: DevpiClient) -> None:

@@ -479,3 +479,11 @@ def test_any_command_line_is_understood_or_refused(understand: Understand, argv:
         assert found.addresses
         assert found.serverdir.is_absolute()
         assert set(added(found, *argv)[::2]) <= {*ALL_DEFAULTS, "--port"}
+
+
+def test_the_outside_url(understand: Understand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By flag or by its variable; else there is none."""
+    assert understand().outside_url is None
+    assert understand("--outside-url", "https://devpi.example.com").outside_url == "https://devpi.example.com"
+    monkeypatch.setenv("DEVPISERVER_OUTSIDE_URL", "https://other.example.com")
+    assert understand().outside_url == "https://other.example.com"
