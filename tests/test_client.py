@@ -197,7 +197,7 @@ async def test_replicas(devpi: FakeDevpi, client: DevpiClient) -> None:
     told = {"remote-ip": "10.0.3.7", "serial": 6, "in-request": True, "last-request": 1.5, "outside-url": None}
     devpi.status = status_of() | {"polling_replicas": {"a": told, "b": {"serial": "6", "remote-ip": 1}, "c": "odd"}}
     status = await client.status()
-    assert (Replica("10.0.3.7", 6, 1.5), Replica(None, None, None)) == status.replicas
+    assert (Replica("10.0.3.7", 6, 1.5, None), Replica(None, None, None, None)) == status.replicas
     assert 3 == status.polling_replicas
     devpi.status = status_of() | {"polling_replicas": {str(n): told for n in range(REPLICAS_LIMIT + 1)}}
     status = await client.status()

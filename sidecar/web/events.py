@@ -27,7 +27,7 @@ from sidecar.web.shapes import rfc3339
 if TYPE_CHECKING:
     from sidecar.web.report import View
 
-MOST = 256
+MOST = 200
 """Streams that may be open."""
 PULSE = 15.0
 """Seconds after which a stream hears something at the latest: the checks' new values, or a pulse."""

@@ -227,7 +227,11 @@ async def test_replicas(site: Site) -> None:
     """Of a primary: each with its lag. Of a replica: its own. Else no such section."""
     view = report.View(site.lifecycle.snapshot, site.health.checks(), site.health.trends(), told(), "1")
     assert "" == report.sections(view)["replicas"]
-    replicas = (Replica("10.0.3.7", 2000, 1e9), Replica(None, None, None), Replica("<b>", 10**30, -1e300))
+    replicas = (
+        Replica("10.0.3.7", 2000, 1e9, None),
+        Replica(None, None, None, None),
+        Replica("<b>", 10**30, -1e300, None),
+    )
     shown = Outline(report.sections(replace(view, said=told(replicas=replicas, polling_replicas=150)))["replicas"])
     assert "10.0.3.7 4 serials 2001-09-09 01:46:40 UTC" in shown.text
     assert "unknown unknown unknown" in shown.text
