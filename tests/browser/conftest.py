@@ -87,7 +87,7 @@ def view(browser: Browser) -> Iterator[Callable[..., Viewer]]:
     with ExitStack() as stack:
         viewers: list[tuple[Viewer, str]] = []
 
-        def open_page(container: Container, path: str = "/", **options: Any) -> Viewer:
+        def open_page(container: Container, path: str = "/", *, live: bool = True, **options: Any) -> Viewer:
             context = browser.new_context(viewport=WIDE, reduced_motion="reduce", **options)
             stack.callback(context.close)
             viewer = Viewer(context.new_page())
@@ -97,6 +97,8 @@ def view(browser: Browser) -> Iterator[Callable[..., Viewer]]:
             page.on("console", lambda said: "Security Policy" in said.text and viewer.errors.append(said.text))
             page.on("request", lambda request: viewer.asked.add(request.url))
             viewers.append((viewer, container.url))
+            if not live:
+                page.route("**/events", lambda _route: None)  # no answer ever comes
             page.goto(container.url + path)
             return viewer
 
