@@ -110,7 +110,8 @@ def _verdict(snapshot: Snapshot, checks: tuple[Check, ...]) -> tuple[str, str, s
     warning = [check for check in checks if check.status is not PASS and check.reason != NOT_YET]
     if warning:
         return "warn", "Ready, with a warning", "".join(_trouble(f"{c.name}: {c.reason}", c.mend) for c in warning)
-    return "good", "Ready", "<p>devpi-server serves. All checks pass.</p>"
+    passing = all(check.status is PASS for check in checks)
+    return "good", "Ready", f"<p>devpi-server serves.{' All checks pass.' if passing else ''}</p>"
 
 
 def _trouble(reason: str | None, mend: str | None) -> str:

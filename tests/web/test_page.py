@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from sidecar.checks import CheckStatus
 from sidecar.devpi.client import Replica, ServerStatus
 from sidecar.lifecycle import (
     Archive,
@@ -25,6 +26,7 @@ from sidecar.lifecycle import (
     now,
 )
 from sidecar.web import assets, report
+from tests.fake_devpi import eventually
 from tests.web.conftest import PASSWORD, TOKEN, Site
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -115,6 +117,7 @@ async def test_whole_without_a_script(site: Site) -> None:
     """Ready: the headline, the phases with durations, each check with verdict and value, the versions."""
     site.lifecycle.update(devpi=SERVER)
     await site.become_ready()
+    await eventually(lambda: {CheckStatus.PASS} == {check.status for check in site.health.checks()})
     text = (await page(site)).text
     assert "Ready devpi-server serves. All checks pass." in text
     assert re.search(r"starting [\d.]+ s launching [\d.]+ s ready since \d\d:\d\d:\d\d", text)
