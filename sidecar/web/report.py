@@ -245,12 +245,13 @@ def _checks(checks: tuple[Check, ...], trends: tuple[Trend, ...]) -> str:
 
 def _check(check: Check, trend: Trend) -> str:
     gates = "" if check.gates else " <small>warns only</small>"
+    free = " free" if check.unit == "bytes" else ""
     verdict = f"{words.badge(check.status)} {words.lasting(check.since)}"
     if check.reason == NOT_YET:
         verdict = f'<span class="none">{NOT_YET}</span>'
     row = (
         f'<tr><th scope="row">{check.name}{gates}</th><td>{verdict}</td>'
-        f"<td>{words.value(check.value, check.unit)}</td><td>{sparkline(trend, check.unit)}</td></tr>"
+        f"<td>{words.value(check.value, check.unit)}{free}</td><td>{sparkline(trend, check.unit)}</td></tr>"
     )
     if check.status is PASS or check.reason in (None, NOT_YET) or check.name == "process":  # the headline says that
         return row
