@@ -54,7 +54,10 @@ HEADERS: Json = {
         "schema": {"const": "no-cache"},
     },
     "X-Content-Type-Options": {"required": True, "schema": {"const": "nosniff"}},
-    "Content-Security-Policy": {"required": True, "schema": {"type": "string"}},
+    "Content-Security-Policy": {"description": "With HTML.", "required": False, "schema": {"type": "string"}},
+    "Referrer-Policy": {"description": "With HTML.", "required": False, "schema": {"const": "no-referrer"}},
+    "Vary": {"required": True, "schema": {"const": "Accept"}},
+    "X-Accel-Buffering": {"description": "For nginx.", "required": True, "schema": {"const": "no"}},
     "ETag": {"required": True, "schema": {"type": "string"}, "example": '"5d41402abc4b2a76"'},
     "Allow": {
         "description": "The methods that this path takes.",
@@ -105,7 +108,8 @@ RESPONSES: Json = {
         example=problem(401, detail="an admin token is needed"),
     ),
     "Forbidden": failing(
-        "A page of another origin made a browser send this.",
+        "A page of another origin made a browser send this, or the client certificate is missing that"
+        " `SIDECAR_TLS_CLIENT_CA` asks for.",
         "Problem",
         example=problem(403, detail="Origin and Host differ: no page of another site may do this"),
     ),

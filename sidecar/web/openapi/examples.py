@@ -86,6 +86,7 @@ IMPORTING: Json = {
         "backlog": None,
     },
     "sidecar": {"version": "0.1.0"},
+    "wrong_admin_tokens": {"total": 0, "turned_away": 0, "last": None},
 }
 
 READY: Json = {
@@ -125,6 +126,7 @@ READY: Json = {
         "backlog": {"events": 0, "search_index": 0},
     },
     "sidecar": {"version": "0.1.0"},
+    "wrong_admin_tokens": {"total": 0, "turned_away": 0, "last": None},
 }
 
 BOOTSTRAP: Json = {

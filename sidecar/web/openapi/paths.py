@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.web.openapi.answers import ADMIN, ADMIN_POST, VERBOSE, answer, body, failing, json_body, query
+from sidecar.web.openapi.answers import ADMIN, ADMIN_POST, VERBOSE, answer, body, failing, json_body, query, shared
 from sidecar.web.openapi.examples import (
     BOOTSTRAP,
     DEAD,
@@ -124,7 +124,9 @@ _BOOTSTRAP: Operation = {
     "tags": ["admin"],
     "summary": "What there is to claim, until when; when it was claimed, and from where.",
     "security": [{"adminToken": []}],
-    "responses": ADMIN | {"200": answer("It is told.", json_body("Bootstrap", claimed=BOOTSTRAP))},
+    "responses": ADMIN
+    | {"403": shared("Forbidden")}
+    | {"200": answer("It is told.", json_body("Bootstrap", claimed=BOOTSTRAP))},
 }
 
 _CLAIM: Operation = {
@@ -233,19 +235,70 @@ _DOCS: Operation = {
 }
 
 _INDEX: Operation = {
-    "tags": ["description"],
-    "summary": "This list.",
-    "responses": {"200": answer("Always.", body("text/plain", {"type": "string"}, begins="devpi-sidecar\n"))},
+    "tags": ["state"],
+    "summary": "How it is, as a page for browsers; else this list.",
+    "responses": {
+        "200": answer(
+            "Always; HTML for who names it in `Accept`.",
+            body("text/plain", {"type": "string"}, begins="devpi-sidecar\n")
+            | {"text/html": {"schema": {"type": "string"}}},
+            headers=("Vary", "Content-Security-Policy", "Referrer-Policy"),
+        )
+    },
+}
+
+
+def _of_the_page(what: str, kind: str) -> Operation:
+    return {
+        "tags": ["state"],
+        "summary": f"The page's {what}.",
+        "responses": {"200": answer("Always.", {kind: {"schema": {"type": "string"}}})},
+    }
+
+
+_EVENTS: Operation = {
+    "tags": ["state"],
+    "summary": "What changes on the page, as server-sent events.",
+    "responses": {
+        "200": answer(
+            "Without an end. The data of a `section` is a list of its name and its HTML.",
+            {"text/event-stream": {"schema": {"type": "string"}}},
+            headers=("X-Accel-Buffering",),
+        ),
+        "503": failing(
+            "Too many are open already.",
+            "TooManyStreams",
+            headers=("Retry-After",),
+            example=problem(503, "too-many-streams", "256 pages are open already; this one is not live, reload it"),
+        ),
+    },
+}
+
+_METRICS: Operation = {
+    "tags": ["state"],
+    "summary": "All metrics, for Prometheus; OpenMetrics by `Accept`.",
+    "responses": {
+        "200": answer(
+            "Always, from memory.",
+            body("text/plain", {"type": "string"}, begins='sidecar_phase{phase="ready"} 1.0\n')
+            | {"application/openmetrics-text": {"schema": {"type": "string"}}},
+        )
+    },
 }
 
 PATHS: dict[str, dict[str, Operation]] = {
     "/": {"get": _INDEX},
+    "/page.css": {"get": _of_the_page("style", "text/css")},
+    "/page.js": {"get": _of_the_page("script", "text/javascript")},
+    "/page.svg": {"get": _of_the_page("icon", "image/svg+xml")},
+    "/events": {"get": _EVENTS},
     "/livez": {"get": _LIVEZ},
     "/startupz": {"get": _STARTUPZ},
     "/readyz": {"get": _READYZ},
     "/readyz/{check}": {"get": _READYZ_CHECK},
     "/health": {"get": _HEALTH},
     "/status": {"get": _STATUS},
+    "/metrics": {"get": _METRICS},
     "/bootstrap": {"get": _BOOTSTRAP},
     "/bootstrap/root-password": {"post": _CLAIM},
     "/bootstrap/rotate": {"post": _ROTATE},

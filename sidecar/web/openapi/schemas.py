@@ -132,6 +132,14 @@ _STATUS: Json = {
             "root_password": ref("RootPassword"),
             "devpi": _or_null(ref("Devpi"), "The devpi-server that runs; null until it has said."),
             "sidecar": _record("The sidecar.", {"version": TEXT}),
+            "wrong_admin_tokens": _record(
+                "What has come of wrong admin tokens since the start.",
+                {
+                    "total": COUNT,
+                    "turned_away": COUNT | {"description": "Of them, those answered 429."},
+                    "last": _or_null(ref("Time")),
+                },
+            ),
         },
     ),
     "Failure": _record("Why it failed.", {"reason": TEXT, "mend": TEXT}),
@@ -259,6 +267,7 @@ _PROBLEMS: Json = {
     "Expired": _problem(
         "Nobody claimed the password in time, and it is gone: rotate it.", "expired", 410, {"expired_at": ref("Time")}
     ),
+    "TooManyStreams": _problem("Too many pages are live at the same time.", "too-many-streams", 503),
     "CannotRotate": _problem("The password can't be changed here.", "cannot-rotate", 409, {"mend": TEXT}),
 }
 
