@@ -436,6 +436,8 @@ def test_every_fault_is_tested() -> None:
     names = [name for name, value in vars(faults).items() if isinstance(value, faults.Fault)]
     assert len(names) > 15
     assert [] == [name for name in names if f"faults.{name}" not in text]
+
+
 # --- metrics ------------------------------------------------------------------------------------------------------
 
 

@@ -50,6 +50,7 @@ class Connection(web.RequestHandler):
         self._pipe: asyncio.Transport | None = None  # aiohttp's own is gone when it closes, though bytes are left in it
         self._asked_before = False
         self._timed = True  # or busy, and what comes is the body
+        self._answering = False
         self._limit = loop.call_later(HEAD_SECONDS, self.cut)
         crowd.come(self)
 
@@ -93,7 +94,10 @@ class Connection(web.RequestHandler):
     def resume_writing(self) -> None:
         """As the event loop tells it: the client has read on."""
         super().resume_writing()
-        self._cut_in(IDLE_SECONDS + _CLOSING_SECONDS)
+        if self._answering:
+            self._limit.cancel()
+        else:
+            self._cut_in(IDLE_SECONDS + _CLOSING_SECONDS)
 
     async def answer(
         self, request: web.BaseRequest, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -106,13 +110,13 @@ class Connection(web.RequestHandler):
         if self._asked_before:
             await self._crowd.turn()  # still at rest, else a crowd of those would leave no room for a newcomer
         self._asked_before = True
-        self._timed = True
+        self._timed = self._answering = True
         self._limit.cancel()
         self._crowd.works(self)
         try:
             return await handler(request)
         finally:
-            self._timed = False
+            self._timed = self._answering = False
             self._crowd.rests(self)
             if self._pipe is not None:
                 self._cut_in(IDLE_SECONDS + _CLOSING_SECONDS)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sidecar.web.report import View
 
 MOST = 200
-"""Streams that may be open."""
+"""Streams that may be open, where nothing else bounds them."""
 PULSE = 15.0
 """Seconds after which a stream hears something at the latest: the checks' new values, or a pulse."""
 GAP = 0.25
@@ -74,6 +74,7 @@ class Hub:
         self.epoch = secrets.token_hex(4)
         """Another one after each start of the sidecar."""
         self.closed = False
+        self.most = MOST
         self._context = context
         self._streams: set[Stream] = set()
         self._number = 0
@@ -91,8 +92,8 @@ class Hub:
     @contextlib.contextmanager
     def join(self, host: str, last_event_id: str | None) -> Iterator[Stream]:
         """A new stream, told all that its page may have missed. Raises `Problem`."""
-        if len(self._streams) >= MOST or self.closed:
-            detail = f"{MOST} pages are open already; this one is not live, reload it"
+        if len(self._streams) >= self.most or self.closed:
+            detail = f"{self.most} pages are open already; this one is not live, reload it"
             raise Problem(503, "too many streams", detail, name="too-many-streams", headers={"Retry-After": "30"})
         if not self._streams:
             self._tell()

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from sidecar.web.connection import Connection
 from sidecar.web.crowd import Crowd
+from sidecar.web.events import HUB
 from sidecar.web.listener import Listener, bind, room
 from sidecar.web.middleware import worded
 
@@ -24,6 +25,8 @@ MOST = 256
 """Connections that may be open; each that pipelines requests and reads no answer takes some 80 KiB."""
 MOST_TLS = 128
 """The same with TLS, of which each takes much more memory."""
+_NO_STREAMS = 56
+"""Of them, those that event streams leave to others: a stream is never cut for a newcomer."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,9 @@ async def serve(
     """
     runner = _Runner(app, access_log=None, shutdown_timeout=_STOP_PATIENCE)
     await runner.setup()
-    crowd = Crowd(room(MOST_TLS if tls else MOST))
+    most = room(MOST_TLS if tls else MOST)
+    crowd = Crowd(most)
+    app[HUB].most = min(app[HUB].most, max(0, most - _NO_STREAMS))
     try:
         listening = await bind(host, port)
         beside = None if local is None else _bind_local(local)

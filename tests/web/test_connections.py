@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from sidecar.web import connection, listener
+from sidecar.web import connection, events, listener
 from sidecar.web.crowd import Crowd
 from tests.web.conftest import ADMIN, Site
 
@@ -285,3 +285,21 @@ async def test_where_all_are_busy_the_newcomer_goes() -> None:
     assert busy.cuts == 0
     crowd.cut_all()
     assert (busy.cuts, len(crowd)) == (1, 0)
+
+
+async def test_a_stream_that_was_read_late_goes_on(
+    site: Site, clients: list[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that reads on while it is being answered isn't idle, however long the answer takes."""
+    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(connection, "_CLOSING_SECONDS", 0.1)
+    monkeypatch.setattr(events, "PULSE", 0.2)
+    reader, writer = await connect(site, clients)
+    writer.write(b"GET /events HTTP/1.1\r\nHost: h\r\n\r\n")
+    await reader.readuntil(b"event: hello")
+    (guest,) = site.web.crowd._busy
+    assert isinstance(guest, connection.Connection)
+    guest.pause_writing()
+    guest.resume_writing()
+    for _ in range(3):
+        await asyncio.wait_for(reader.readuntil(b"event: pulse"), 5)

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from sidecar.lifecycle import Count, DevpiInfo, Failure, ImportState, ImportStatus, Phase
-from sidecar.web import events
+from sidecar.web import events, server
+from sidecar.web.app import make_app
 from sidecar.web.events import HUB, Hub
+from sidecar.web.keys import Context
 from tests.fake_devpi import eventually
 from tests.web.conftest import PASSWORD, TOKEN, Site
 
@@ -171,7 +173,7 @@ async def test_a_pulse_when_nothing_happens(site: Site, monkeypatch: pytest.Monk
 
 async def test_no_more_than_so_many(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """503 with Retry-After beyond; a place that was left is free again."""
-    monkeypatch.setattr(events, "MOST", 2)
+    monkeypatch.setattr(hub(site), "most", 2)
     monkeypatch.setattr(events, "PULSE", 0.3)
     async with listening(site):
         async with listening(site):
@@ -182,6 +184,17 @@ async def test_no_more_than_so_many(site: Site, monkeypatch: pytest.MonkeyPatch)
         async with listening(site) as stream:
             await stream.settle()
     await eventually(lambda: len(hub(site)) == 0)
+
+
+async def test_streams_leave_connections_for_probes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few there may be: a stream is busy for ever, so it is never cut for a newcomer."""
+    monkeypatch.setattr(server, "MOST", 58)
+    context = Context(site.lifecycle, site.health, site.bootstrap, lambda: 0.0, "1.2.3")
+    await site.web.stop()
+    site.web = await server.serve(make_app(context), "127.0.0.1", 0)
+    async with listening(site), listening(site):
+        assert 503 == (await site.get("/events")).status
+        assert 200 == (await site.get("/livez")).status
 
 
 async def test_who_never_reads_is_dropped(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -269,7 +269,7 @@ _EVENTS: Operation = {
             "Too many are open already.",
             "TooManyStreams",
             headers=("Retry-After",),
-            example=problem(503, "too-many-streams", "256 pages are open already; this one is not live, reload it"),
+            example=problem(503, "too-many-streams", "200 pages are open already; this one is not live, reload it"),
         ),
     },
 }
