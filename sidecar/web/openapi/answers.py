@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.web.openapi.schemas import problem, ref
+from sidecar.web.openapi.schemas import REQUEST_ID, problem, ref
 from sidecar.web.shapes import Json
 
 
@@ -26,7 +26,7 @@ def answer(
     description: str, content: Json | None = None, *, headers: tuple[str, ...] = (), revalidate: bool = False
 ) -> Json:
     """A response with these headers, and those of every answer; `revalidate`: it may be kept, and asked for again."""
-    named = {name: name for name in ("Cache-Control", "X-Content-Type-Options", *headers)}
+    named = {name: name for name in ("Cache-Control", "X-Content-Type-Options", "X-Request-ID", *headers)}
     if revalidate:
         named["Cache-Control"] = "Revalidate"
     said: Json = {
@@ -54,6 +54,11 @@ HEADERS: Json = {
         "schema": {"const": "no-cache"},
     },
     "X-Content-Type-Options": {"required": True, "schema": {"const": "nosniff"}},
+    "X-Request-ID": {
+        "description": "The request's own, if it was sane, else a new one; the log has it. Not where this was no HTTP.",
+        "required": False,
+        "schema": REQUEST_ID,
+    },
     "Content-Security-Policy": {"description": "With HTML.", "required": False, "schema": {"type": "string"}},
     "Referrer-Policy": {"description": "With HTML.", "required": False, "schema": {"const": "no-referrer"}},
     "Vary": {"required": True, "schema": {"const": "Accept"}},

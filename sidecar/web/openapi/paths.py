@@ -147,9 +147,10 @@ _CLAIM: Operation = {
             ),
         ),
         "410": failing(
-            "It was claimed before, or it has expired.",
+            "It was claimed before, it has expired, or it is not root's any more.",
             "AlreadyClaimed",
             "Expired",
+            "Superseded",
             claimed=problem(
                 410,
                 "already-claimed",
@@ -164,6 +165,12 @@ _CLAIM: Operation = {
                 "nobody claimed the password until 2026-11-22T11:20:30.456Z, and it was thrown away; only rotating"
                 " helps: POST /bootstrap/rotate",
                 expired_at="2026-11-22T11:20:30.456Z",
+            ),
+            superseded=problem(
+                410,
+                "superseded",
+                "root's password was changed in another way, the generated one is not root's any more; if nobody"
+                " knows the new one: POST /bootstrap/rotate",
             ),
         ),
     },

@@ -15,6 +15,7 @@ from sidecar.web.shapes import Json
 
 TEXT: Json = {"type": "string"}
 COUNT: Json = {"type": "integer", "minimum": 0}
+REQUEST_ID: Json = {"type": "string", "pattern": "^[A-Za-z0-9._:=+/@-]{1,128}$"}
 
 
 def schemas() -> Json:
@@ -250,7 +251,7 @@ def _problem(
             **({"detail": TEXT} if name else {}),
             **(fields or {}),
         },
-        may={} if name else {"detail": TEXT},
+        may={"request_id": REQUEST_ID} | ({} if name else {"detail": TEXT}),
     )
 
 
@@ -266,6 +267,9 @@ _PROBLEMS: Json = {
     ),
     "Expired": _problem(
         "Nobody claimed the password in time, and it is gone: rotate it.", "expired", 410, {"expired_at": ref("Time")}
+    ),
+    "Superseded": _problem(
+        "Root's password was changed in another way. If nobody knows the new one: rotate it.", "superseded", 410
     ),
     "TooManyStreams": _problem("Too many pages are live at the same time.", "too-many-streams", 503),
     "CannotRotate": _problem("The password can't be changed here.", "cannot-rotate", 409, {"mend": TEXT}),
