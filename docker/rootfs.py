@@ -71,8 +71,11 @@ PURE_PYTHON_SERVES = re.compile(r"frozenlist/_frozenlist\.")
 COMPILERS_SIDE = re.compile(r"(cffi|pycparser|pycparser-[^/]*)/.*")
 """argon2's binding was made with cffi; what it needs now is `_cffi_backend` alone."""
 
+FRAMEWORKS_UNUSED = re.compile(r"prometheus_client/(aiohttp|bridge|django|twisted)/.*")
+"""Its ways into other frameworks' apps, and to Graphite; ours has a route of its own."""
+
 BYTECODE_UNUSED = re.compile(
-    r".*/(templates/.*"
+    r".*/(templates/.*|prometheus_client/(openmetrics/)?parser\..*"
     r"|passlib/handlers/(?!__init__|argon2).*|(setuptools/(?!_vendor)|_distutils_hack/).*|anyio/_backends/_trio\..*"
     r"|pygments/(lexers|styles)/(?!__init__|_mapping|special|text).*"
     r"|pygments/formatters/(?!__init__|_mapping|html).*|docutils/utils/math/.*"
@@ -251,6 +254,7 @@ def _wanted(relative: Path) -> bool:
         and not name.endswith(SOURCES_UNUSED)
         and not PURE_PYTHON_SERVES.match(name)
         and not COMPILERS_SIDE.fullmatch(name)
+        and not FRAMEWORKS_UNUSED.fullmatch(name)
         and name != "distutils-precedence.pth"
     )
 

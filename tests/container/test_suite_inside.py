@@ -23,6 +23,8 @@ NOT_OF_THE_IMAGE = (
     *("--ignore=tests/integration/test_versions.py", "--ignore=tests/integration/test_end_to_end.py"),
     # /tmp is memory there, and there is no load balancer
     *("--ignore=tests/integration/test_drain_transfers.py", "--ignore=tests/integration/test_rolling_restarts.py"),
+    # they judge a document, with a library in Rust that wants librt
+    *("--ignore=tests/web/test_openapi.py", "--ignore=tests/web/test_schemathesis.py"),
     # it kills a devpi-init that passes by our lock; in the image none does
     "--deselect=tests/integration/test_bad_serverdir.py::test_a_killed_devpi_init_is_not_served",
 )
