@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote, quote_plus
+from urllib.request import urlopen
 
 import pytest
 
@@ -116,6 +117,9 @@ def answers(c: Container) -> Iterator[tuple[str, bytes]]:
                 continue
             for accept in ("text/plain", "application/json"):
                 for query in ("", "?verbose"):
+                    if (method, path) == ("GET", "/events"):
+                        yield f"{method} {path}{query}", stream(c.url + path + query)
+                        continue
                     answer = request(c.url + path + query, method, token=TOKEN, accept=accept)
                     yield f"{method} {path}{query}", repr(answer.headers).encode() + answer.body
     for token in (None, "wrong-token-0123456789"):  # these are slowed down
@@ -125,6 +129,15 @@ def answers(c: Container) -> Iterator[tuple[str, bytes]]:
     for path in ("/", "/+api", "/+status", "/root", "/+authcheck", "/no/such", "/root/no"):
         answer = call_devpi(c.devpi + path)
         yield f"devpi {path}", repr(answer.headers).encode() + answer.body
+
+
+def stream(url: str) -> bytes:
+    """What an event stream tells a page that opens it: all sections, and then how far it has told."""
+    with urlopen(url, timeout=20) as answer:
+        told = repr(dict(answer.headers)).encode()
+        while b"id: " not in told:
+            told += answer.read1()
+    return told
 
 
 def force_errors(c: Container, password: str) -> None:
