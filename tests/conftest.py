@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from hypothesis import settings
 
 # milliseconds say nothing on a busy machine, and hangs are pytest's matter; with CI set hypothesis would derandomize
 settings.register_profile("busy", deadline=None, derandomize=False)
 settings.load_profile("busy")
+
+
+def pytest_configure() -> None:
+    """What is started by the tests can be interrupted, also if they run in the background, where SIGINT is ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

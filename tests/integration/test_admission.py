@@ -36,17 +36,17 @@ def ask(port: int, method: str, path: str, headers: dict[str, str], body: str | 
 
 
 class MemoryWatch:
-    """Samples a process' PSS, in bytes."""
+    """Samples a process' resident set, in bytes."""
 
     def __init__(self, pid: int) -> None:
         self.peak = 0
         self._over = threading.Event()
-        self._rollup = Path(f"/proc/{pid}/smaps_rollup")
+        self._status = Path(f"/proc/{pid}/status")
         self._thread = threading.Thread(target=self._watch)
 
     def _watch(self) -> None:
         while not self._over.wait(0.01):
-            line = next(line for line in self._rollup.read_text().splitlines() if line.startswith("Pss:"))
+            line = next(line for line in self._status.read_text().splitlines() if line.startswith("VmRSS:"))
             self.peak = max(self.peak, int(line.split()[1]) * 1024)
 
     def __enter__(self) -> MemoryWatch:

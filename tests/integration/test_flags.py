@@ -86,9 +86,10 @@ def test_service_links_are_ignored(initialised: Path, container: Callable[..., C
 
     for name in ("DEVPI_PORT", "DEVPISERVER_PORT"):
         assert f"{name} is of a Kubernetes service link, and ignored" in c.log
-    environ = Path(f"/proc/{c.devpi_pid}/environ").read_bytes()
-    assert b"HOME=" in environ
-    assert b"tcp://" not in environ
+    if os.geteuid() == 0:  # nobody else may look
+        environ = Path(f"/proc/{c.devpi_pid}/environ").read_bytes()
+        assert b"HOME=" in environ
+        assert b"tcp://" not in environ
     assert 0 == c.stop()
 
 
