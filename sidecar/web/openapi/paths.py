@@ -287,7 +287,7 @@ _METRICS: Operation = {
     "responses": {
         "200": answer(
             "Always, from memory.",
-            body("text/plain", {"type": "string"}, begins='sidecar_phase{phase="ready"} 1.0\n')
+            body("text/plain", {"type": "string"}, begins='devpi_sidecar_phase{phase="ready"} 1.0\n')
             | {"application/openmetrics-text": {"schema": {"type": "string"}}},
         )
     },
