@@ -71,7 +71,7 @@ class LoginSecret:
 
         Raises OSError.
         """
-        return _place(self.secret, runtime_dir)
+        return place_copy(self.secret, runtime_dir)
 
     def renew(self, secret: bytes | None = None) -> bytes:
         """Replace the secret by `secret`, fresh from `generate_login_secret`, or a new one; durable. Raises
@@ -180,7 +180,7 @@ def copy_given_secret(source: Path, runtime_dir: Path) -> Path:
     if secret is None:
         raise CredentialsError("--secretfile names a file that does not exist", "mount it, or leave the flag away")
     _check(secret, "the file that --secretfile names", "make a new one with devpi-gen-secret")
-    return _place(secret, runtime_dir)
+    return place_copy(secret, runtime_dir)
 
 
 def _check(secret: bytes, name: str, mend: str) -> None:
@@ -191,7 +191,8 @@ def _check(secret: bytes, name: str, mend: str) -> None:
         raise CredentialsDamaged(f"{name} repeats fewer than 6 different bytes, devpi refuses that", mend)
 
 
-def _place(secret: bytes, runtime_dir: Path) -> Path:
+def place_copy(secret: bytes, runtime_dir: Path) -> Path:
+    """Write the copy that devpi-server reads, and return its path. Raises OSError."""
     path = runtime_dir / locate.LOGIN_SECRET
     durable.write_file(path, secret, sync=False)
     return path

@@ -37,7 +37,7 @@ from sidecar.exits import Exit, ExitCode
 from sidecar.health import Health, Serving
 from sidecar.initial_state import ImportFailed, InitialState, import_record
 from sidecar.lifecycle import DevpiInfo, Lifecycle, Phase
-from sidecar.login_secret import copy_given_secret, place_secret
+from sidecar.login_secret import copy_given_secret, place_copy, place_secret
 from sidecar.root_password import RootPasswordFile
 from sidecar.rundir import RuntimeDir
 from sidecar.serverdir import Content, Serverdir, Storage
@@ -345,9 +345,8 @@ class _Setter:
     async def set_root_password(self, password: str, login_secret: bytes | None) -> None:
         """See `bootstrap.PasswordSetter`."""
         if login_secret is not None:
-            place = self.runtime.path / "login-secret"
             try:
-                await asyncio.to_thread(durable.write_file, place, login_secret, sync=False)
+                await asyncio.to_thread(place_copy, login_secret, self.runtime.path)
             except OSError as error:  # devpi has not heard of anything yet
                 reason = f"the runtime directory refuses the new login secret: {error.strerror}"
                 raise SetFailed(reason, maybe_done=False) from error
