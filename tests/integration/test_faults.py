@@ -25,6 +25,7 @@ from tests.integration.container import (
     Container,
     alive,
     call_devpi,
+    installed_plugin,
     login_token,
     make_index,
     request,
@@ -33,7 +34,7 @@ from tests.integration.container import (
     wait_for,
 )
 from tests.integration.test_memory_limit import Cgroup
-from tests.integration.test_stop import refuses
+from tests.integration.transfers import refuses
 
 Make = Callable[..., Container]
 DEFAULTS = {"SIDECAR_MONITOR_INTERVAL": "-"}
@@ -282,19 +283,16 @@ def test_devpi_hangs(container: Make) -> None:
 
 def test_devpi_ends_at_once(container: Make, tmp_path: Path) -> None:
     """A plugin that keeps devpi-server from starting: its code, and that it was devpi; without it, all is well."""
-    plugin = tmp_path / "plugins"
-    info = plugin / "broken-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[devpi_server]\nbroken = broken\n")
-    (plugin / "broken.py").write_text(
+    plugin = installed_plugin(
+        tmp_path / "plugins",
+        "broken",
         "from devpi_server.config import hookimpl\n"
         "from devpi_server.main import Fatal\n"
         "@hookimpl\n"
         "def devpiserver_cmdline_run(xom):\n"
-        "    raise Fatal('the plugin is broken')\n"
+        "    raise Fatal('the plugin is broken')\n",
     )
-    c = container(env=DEFAULTS | {"PYTHONPATH": str(plugin)})
+    c = container(env=DEFAULTS | plugin)
     began = time.monotonic()
     faults.ENDS_AT_ONCE.seen(c.start(), began)
     assert "the plugin is broken" in c.log

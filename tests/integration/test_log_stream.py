@@ -14,7 +14,15 @@ from typing import Any
 
 import pytest
 
-from tests.integration.container import TOKEN, Container, login_token, make_index, upload, wait_for
+from tests.integration.container import (
+    TOKEN,
+    Container,
+    installed_plugin,
+    login_token,
+    make_index,
+    upload,
+    wait_for,
+)
 
 NAMES = {"@timestamp", "log.level", "message", "ecs.version", "service.name", "log.logger", "process.pid"}
 TEXT_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO |WARNI|ERROR|CRITI) \[[\w.]+\] .+")
@@ -45,14 +53,8 @@ class Plugin:
 @pytest.fixture
 def plugin(tmp_path: Path) -> dict[str, str]:
     """An environment in which devpi-server has a plugin that misbehaves."""
-    folder = tmp_path / "plugin"
-    info = folder / "misbehaving-1.0.dist-info"
-    info.mkdir(parents=True)
-    source = PLUGIN.replace("{hostile!r}", ascii(HOSTILE))
-    (folder / "misbehaving.py").write_text(source + "\nplugin = Plugin()\n")
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: misbehaving\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[devpi_server]\nmisbehaving = misbehaving:plugin\n")
-    return {"PYTHONPATH": str(folder)}
+    source = PLUGIN.replace("{hostile!r}", ascii(HOSTILE)) + "\nplugin = Plugin()\n"
+    return installed_plugin(tmp_path / "plugin", "misbehaving", source, "plugin")
 
 
 def objects(container: Container) -> list[dict[str, Any]]:

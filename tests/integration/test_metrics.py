@@ -16,6 +16,7 @@ from tests.integration.container import (
     Answer,
     Container,
     call_devpi,
+    installed_plugin,
     login_token,
     make_index,
     request,
@@ -147,24 +148,21 @@ def test_a_devpi_that_is_gone_is_told_to_the_end(container: Make) -> None:
 
 def test_plugins_metrics_are_passed_on(container: Make, tmp_path: Path) -> None:
     """A real plugin of devpi-server, with hostile names among its metrics."""
-    box = container(env={"PYTHONPATH": str(make_plugin(tmp_path / "plugin"))}).start().wait_ready()
+    box = container(env=plugin_with_metrics(tmp_path / "plugin")).start().wait_ready()
     samples = counted(box, "devpi_server_search_index_backlog", 3)
     assert 3 == samples["devpi_web_whoosh_index_queue_size"]
     assert 7 == samples["devpi_plugin__script_alert_1_"]
     assert call_devpi(f"{box.devpi}/+status").status == 200
 
 
-def make_plugin(folder: Path) -> Path:
-    """A folder for PYTHONPATH with an installed plugin that has metrics, some under the names of devpi-web."""
-    info = folder / "fake_web-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fake-web\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[devpi_server]\nfake-web = fake_web\n")
-    (folder / "fake_web.py").write_text(
+def plugin_with_metrics(folder: Path) -> dict[str, str]:
+    """An environment in which a plugin has metrics, some under the names of devpi-web."""
+    return installed_plugin(
+        folder,
+        "fake_web",
         "from pluggy import HookimplMarker\n"
         "@HookimplMarker('devpiserver')\n"
         "def devpiserver_metrics(request):\n"
         "    return [('devpi_web_whoosh_index_queue_size', 'gauge', 3), ('<script>alert(1)', 'gauge', 7),\n"
-        "            ('devpi_sidecar_ready', 'gauge', 99), ('x' * 10000, 'counter', 1)]\n"
+        "            ('devpi_sidecar_ready', 'gauge', 99), ('x' * 10000, 'counter', 1)]\n",
     )
-    return folder
