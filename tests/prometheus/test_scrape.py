@@ -27,7 +27,7 @@ from tests.integration.container import (
     upload,
     wait_for,
 )
-from tests.integration.test_metrics import make_plugin
+from tests.integration.test_metrics import plugin_with_metrics
 from tests.prometheus.conftest import DEPLOY, ROOT, promtool
 from tests.prometheus.test_rules import alerts
 from tests.test_docs import metrics_table
@@ -76,7 +76,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     env = {"DEVPI_PASSWORD": "given", "SIDECAR_SECRET_IS_RANDOM": "true", "SIDECAR_MONITOR_INTERVAL": "200ms"}
     with ExitStack() as stack:
         flags = ("--role", "primary", "--offline-mode", *base)
-        plugin = {"PYTHONPATH": str(make_plugin(home / "plugin"))}
+        plugin = plugin_with_metrics(home / "plugin")
         primary = stack.enter_context(cleared_away(Container(home / "primary", flags, env | plugin)))
         exported.write(primary.init_dir / "export", projects=20)
         primary.start().wait_ready()
