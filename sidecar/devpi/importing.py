@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import gc
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +21,7 @@ from sidecar import archives, exports, unpacking
 from sidecar.archives import ImportRefused
 from sidecar.devpi.messages import Import, Prepared, Progress
 from sidecar.devpi.preparation import digest, hash_of, is_hash_of_empty
-from sidecar.devpi.staged_storage import Batches, disk_error, without_fsync
+from sidecar.devpi.staged_storage import Batches, disk_error, with_fast_copies, without_fsync
 from sidecar.lifecycle import ImportState
 
 if TYPE_CHECKING:
@@ -39,7 +42,8 @@ def import_exports(request: Import, flags: ServerFlags, plugins: PluginManager, 
     report = Reporter(channel)
     limits = archives.Limits(**request.limits)  # type: ignore[arg-type]
     found = archives.find(Path(request.init_dir))
-    trees = _unpack(found, Path(request.scratch), limits, report)
+    with _hash_of_empty_ahead():
+        trees = _unpack(found, Path(request.scratch), limits, report)
     report.state(ImportState.LOADING)
     export = exports.load(
         trees, limits, allow_unverified=request.allow_unverified, root_password_given=request.password_given
@@ -53,6 +57,22 @@ def import_exports(request: Import, flags: ServerFlags, plugins: PluginManager, 
     if chosen_hash is not None:
         return Prepared("password", digest(chosen_hash))
     return Prepared("from_import", digest(export.data["users"]["root"]["pwhash"]))
+
+
+@contextmanager
+def _hash_of_empty_ahead() -> Iterator[None]:
+    """Have devpi hash "" once, meanwhile: it does so for every user, until the export's own hash takes its place.
+
+    In a thread: argon2 lets go of the interpreter, and unpacking mostly waits for the decompressor.
+    """
+    hash_password = functools.cache(auth.hash_password)
+    model.hash_password = hash_password  # type: ignore[attr-defined]
+    thread = threading.Thread(target=hash_password, args=("",), name="hash")
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def _unpack(found: archives.Found, scratch: Path, limits: archives.Limits, report: Reporter) -> list[archives.Unpacked]:
@@ -90,8 +110,9 @@ def _load(
     argv.append(request.scratch)  # must be a folder; the importer is given the verified files instead
     logging.disable(logging.INFO)  # devpi logs a line a file; this process does nothing else
     without_fsync()
-    # of "", for each user, until the export's own hash takes its place
-    model.hash_password = functools.cache(auth.hash_password)  # type: ignore[attr-defined]
+    with_fast_copies()
+    gc.freeze()  # devpi's modules and the export stay to the end
+    gc.set_threshold(20_000, 20, 20)  # a batch of projects lives until its commit: looking for garbage finds little
     importexport.Importer = Importer  # type: ignore[misc]  # devpi's do_import looks it up there
     code = importexport.import_(pluginmanager=plugins, argv=argv)
     if importer and importer[0].refusal is not None:

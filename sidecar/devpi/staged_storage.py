@@ -67,6 +67,27 @@ def without_fsync() -> None:
     BaseStorage._execute_conn_pragmas = pragmas  # type: ignore[method-assign]
 
 
+_ATOMS = frozenset({str, int, float, bool, bytes, type(None)})
+"""Types whose values are their own copies."""
+
+
+def with_fast_copies() -> None:
+    """Have devpi copy what it stores, in this process, without looking up every single string's type.
+
+    devpi copies a version's metadata some ten times while it stores a file of it: a tenth of the importer's CPU.
+    """
+    from devpi_server.readonly import get_mutable_deepcopy
+
+    def of_dict(value: dict[Any, Any]) -> dict[Any, Any]:
+        return {key: each if type(each) in _ATOMS else get_mutable_deepcopy(each) for key, each in value.items()}
+
+    def of_list(value: list[Any]) -> list[Any]:
+        return [each if type(each) in _ATOMS else get_mutable_deepcopy(each) for each in value]
+
+    get_mutable_deepcopy.register(dict, of_dict)
+    get_mutable_deepcopy.register(list, of_list)
+
+
 class Batches:
     """Stands in for a KeyFS' `write_transaction`, and commits once in `PROJECTS_AT_ONCE` uses."""
 

@@ -1,0 +1,53 @@
+"""devpi's storage as an import uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from devpi_server.normalized import normalize_name
+from devpi_server.readonly import ensure_deeply_readonly, get_mutable_deepcopy
+
+from sidecar.devpi.staged_storage import with_fast_copies
+
+VALUE = {
+    "name": normalize_name("A.b"),
+    "+elinks": [{"hashes": {"sha256": "0" * 64}, "_log": [{"when": (2026, 11, 22), "count": 1}], "none": None}],
+    "set": {"a", "b"},
+    "numbers": [1, 2.5, True],
+    "bytes": b"x",
+}
+
+
+@pytest.fixture
+def fast_copies() -> Iterator[None]:
+    """devpi's copies are fast, in this test alone."""
+    devpis_own = {kind: get_mutable_deepcopy.dispatch(kind) for kind in (dict, list)}
+    with_fast_copies()
+    assert devpis_own != {kind: get_mutable_deepcopy.dispatch(kind) for kind in devpis_own}
+    yield
+    for kind, function in devpis_own.items():
+        get_mutable_deepcopy.register(kind, function)
+
+
+@pytest.mark.usefixtures("fast_copies")
+@pytest.mark.parametrize("value", [VALUE, ensure_deeply_readonly(VALUE)], ids=["mutable", "read-only"])
+def test_fast_copies_are_devpis_copies(value: Any) -> None:
+    """As deep as devpi's own, and of the same types; nothing that can change is shared with the original."""
+    copy = get_mutable_deepcopy(value)
+    assert VALUE == copy
+    assert type(VALUE["name"]) is type(copy["name"])
+    assert tuple is type(copy["+elinks"][0]["_log"][0]["when"])
+    copy["+elinks"][0]["hashes"]["sha256"] = "changed"
+    copy["+elinks"][0]["_log"].append("more")
+    copy["set"].add("c")
+    copy["numbers"].clear()
+    assert get_mutable_deepcopy(value) == VALUE
+
+
+@pytest.mark.usefixtures("fast_copies")
+def test_what_cannot_be_copied_is_refused() -> None:
+    """As without it."""
+    with pytest.raises((NotImplementedError, TypeError, ValueError)):
+        get_mutable_deepcopy({"a": [object()]})
