@@ -46,7 +46,7 @@ def run(settings: Settings, flags: list[str], spawned: Spawned) -> int:
     lines = logs.configure(settings.log.style, settings.log.level, "sidecar", access=settings.log.access)
     faulthandler.enable()
     try:
-        return asyncio.run(_live(settings, flags, Child(spawned), lines))
+        return asyncio.run(_live(settings, flags, spawned, lines))
     except Exit as error:
         log.error("%s; %s", error.reason, error.mend)
         return error.code
@@ -57,7 +57,8 @@ def run(settings: Settings, flags: list[str], spawned: Spawned) -> int:
         sys.stdout.flush()
 
 
-async def _live(settings: Settings, flags: list[str], child: Child, lines: logs.Lines) -> int:
+async def _live(settings: Settings, flags: list[str], spawned: Spawned, lines: logs.Lines) -> int:
+    child = Child(spawned)
     for name in settings.ignored_service_links:
         log.warning("%s is of a Kubernetes service link, and ignored; set enableServiceLinks: false", name)
     if (limit := _memory_limit()) is not None and limit < _NEEDED_MEMORY:
@@ -68,7 +69,7 @@ async def _live(settings: Settings, flags: list[str], child: Child, lines: logs.
         )
     async with _reaped(child), _certificate(settings) as tls, _runtime_dir(settings) as runtime:
         lifecycle = Lifecycle()
-        Journal(lifecycle, lines)
+        Journal(lifecycle, lines, spawned.phase)
         health = Health(lifecycle, settings.monitor)
         bootstrap = Bootstrap(lifecycle, settings.credentials.claim_ttl)
         supervisor = Supervisor(settings, flags, child, lifecycle, health, bootstrap, runtime)

@@ -1,28 +1,40 @@
-"""A log line for each phase of the container's life, and the phase on every line."""
+"""A log line for each phase of the container's life, and the phase on every line, of all processes.
+
+They share a file in memory, of one byte: a message to devpi-server would come later than its next line.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 
-from sidecar.lifecycle import Lifecycle, Snapshot
+from sidecar.lifecycle import Lifecycle, Phase, Snapshot
 from sidecar.logs import Lines
 
 log = logging.getLogger(__name__)
+
+_PHASES = tuple(Phase)
 
 
 class Journal:
     """Follows a lifecycle."""
 
-    def __init__(self, lifecycle: Lifecycle, lines: Lines) -> None:
-        """From now on `lines` have the phase."""
-        self._lines = lines
-        lines.phase = lifecycle.snapshot.phase.value
+    def __init__(self, lifecycle: Lifecycle, lines: Lines, shared: int) -> None:
+        """From now on `lines` have the phase, and those of who else has the file `shared`."""
+        self._shared = shared
+        lines.phase = lambda: lifecycle.snapshot.phase
         lifecycle.subscribe(self._lived)
 
     def _lived(self, before: Snapshot, after: Snapshot) -> None:
         if before.phase is after.phase:
             return
-        self._lines.phase = after.phase.value
+        os.pwrite(self._shared, bytes([_PHASES.index(after.phase)]), 0)
         seconds = (after.since - before.since).total_seconds()
         fields = {"sidecar.phase_before": before.phase.value, "event.duration": round(seconds * 1e9)}
         log.info("phase: %s, after %.1f s of %s", after.phase, seconds, before.phase, extra={"fields": fields})
+
+
+def phase_of(shared: int) -> Phase:
+    """What a `Journal` wrote into the file `shared` last, maybe in another process; before that, the first phase."""
+    written = os.pread(shared, 1, 0)
+    return _PHASES[written[0]] if written else Phase.STARTING

@@ -13,6 +13,7 @@ import sys
 import threading
 import traceback
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -53,8 +54,8 @@ def configure(style: str, level: str, service: str, *, access: bool = False) -> 
 class Lines(logging.Formatter):
     """Makes one line of a record, and knows what all lines of this process have in common."""
 
-    phase: str | None = None
-    """The phase of the container's life, where this process knows it."""
+    phase: Callable[[], str] | None = None
+    """Says which phase of its life the container is in, where this process knows it."""
 
 
 class JsonLines(Lines):
@@ -77,7 +78,7 @@ class JsonLines(Lines):
             "process.pid": record.process,
         }
         if self.phase is not None:
-            line["sidecar.phase"] = self.phase
+            line["sidecar.phase"] = self.phase()
         if (request := REQUEST_ID.get()) is not None:
             line["http.request.id"] = request
         line |= getattr(record, "fields", {})

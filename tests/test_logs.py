@@ -122,7 +122,7 @@ def test_json_has_its_fields() -> None:
 def test_json_has_phase_request_and_fields() -> None:
     """Where they are known."""
     lines = logs.JsonLines("test")
-    lines.phase = "ready"
+    lines.phase = lambda: "ready"
     given_record = record("x")
     given_record.fields = {"sidecar.check": "http"}
     token = logs.REQUEST_ID.set("abc")

@@ -1,7 +1,7 @@
 """The child: one interpreter that imports devpi once, understands its flags, forks the preparation, and serves.
 
-Run as `python -m sidecar.devpi.launcher FD CRASH STYLE LEVEL`: its end of the socket pair to the sidecar, the file in
-which a crash leaves its report, and how log lines look.
+Run as `python -m sidecar.devpi.launcher FD CRASH PHASE STYLE LEVEL`: its end of the socket pair to the sidecar, the
+files in which a crash leaves its report and the sidecar tells the phase, and how log lines look.
 The lines at the bottom are the story; the sidecar decides when each of them happens.
 """
 
@@ -44,22 +44,22 @@ def die_with_parent() -> None:
         os._exit(ExitCode.INTERNAL)
 
 
-def main(fd: int, crash_fd: int, style: str, level: str) -> int:
+def main(fd: int, crash_fd: int, phase_fd: int, style: str, level: str) -> int:
     """Do what the sidecar says until devpi-server ends. Returns the exit code."""
     die_with_parent()
     privacy.undumpable()
-    logs.configure(style, level, "devpi-server")
+    lines = logs.configure(style, level, "devpi-server")
     crash.report_to(crash_fd)
     os.umask(0o077)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # may be ignored, as in a shell's background job
     channel = Channel(fd)
     try:
-        return _run(channel, crash_fd)
+        return _run(channel, crash_fd, phase_fd, lines)
     except SidecarGone:
         return ExitCode.INTERNAL
 
 
-def _run(channel: Channel, crash_fd: int) -> int:
+def _run(channel: Channel, crash_fd: int, phase_fd: int, lines: logs.Lines) -> int:
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # pyramid's, once at each start
     import devpi_server  # and all below, before a word is said: the sidecar is busy with its own imports meanwhile
 
@@ -70,7 +70,9 @@ def _run(channel: Channel, crash_fd: int) -> int:
     from devpi_server.main import Fatal
 
     from sidecar.devpi import flags, output
+    from sidecar.journal import phase_of
 
+    lines.phase = lambda: phase_of(phase_fd)
     output.take_over()
     sys.argv[:] = ["devpi-server"]  # its name in the help
     plugins = get_pluginmanager()
@@ -198,7 +200,7 @@ def _in_a_fork(prepare, *arguments):  # type: ignore[no-untyped-def]
 
 
 if __name__ == "__main__":
-    exit_code = main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])
+    exit_code = main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5])
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(exit_code)  # everything is committed; taking the interpreter apart would cost a stop half a second

@@ -24,23 +24,25 @@ class Spawned(NamedTuple):
     """Our end of the pair over which it is talked to, see `messages`."""
     crash: int
     """A file in memory, into which a dying interpreter writes where it was, see `crash`."""
+    phase: int
+    """A file in memory, in which a `Journal` tells it the phase."""
 
 
 def spawn(environ: Mapping[str, str], log: LogSettings | None = None) -> Spawned:
     """Start `launcher` with the environment `environ`, its log as `log` says. Raises OSError."""
     log = log or LogSettings()
-    crash = os.memfd_create("crash")
+    crash, phase = os.memfd_create("crash"), os.memfd_create("phase")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        arguments = [str(theirs.fileno()), str(crash), log.style, log.level]
+        arguments = [str(theirs.fileno()), str(crash), str(phase), log.style, log.level]
         process = subprocess.Popen(
             [sys.executable, "-m", "sidecar.devpi.launcher", *arguments],
             env=_with_our_package(environ),
-            pass_fds=[theirs.fileno(), crash],
+            pass_fds=[theirs.fileno(), crash, phase],
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # a terminal's Ctrl-C is for the sidecar, which drains it
         )
-    return Spawned(process, ours, crash)
+    return Spawned(process, ours, crash, phase)
 
 
 def _with_our_package(environ: Mapping[str, str]) -> dict[str, str]:

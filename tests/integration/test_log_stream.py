@@ -86,6 +86,10 @@ def test_every_line_is_one_object(container: Callable[..., Container], plugin: d
     assert {each["process.pid"] for each in said} > {c.pid}
     phases = [each["sidecar.phase"] for each in said if each["log.logger"] == "sidecar.journal"]
     assert phases == ["initialising", "launching", "ready", "stopping"]
+    assert all("sidecar.phase" in each for each in said), [each for each in said if "sidecar.phase" not in each]
+    of_devpi = [each["sidecar.phase"] for each in said if each["service.name"] == "devpi-server"]
+    assert set(of_devpi) >= {"initialising", "launching", "ready"}
+    assert of_devpi == sorted(of_devpi, key=["starting", *phases].index)
 
     by_message = {each["message"]: each for each in said}
     assert by_message["printed"]["log.level"] == "info"
