@@ -61,6 +61,8 @@ class Guard:
     ) -> None:
         """`client_certificates`: an admin has one, unless it is in this container."""
         self.rejections = Rejections()
+        self.without_guess = dict.fromkeys(("no_token", "no_certificate", "other_origin"), 0)
+        """Reason → requests that were turned away for it, in which nobody tried a token that is wrong."""
         self._token_ok = token_ok
         self._clock = clock
         self._client_certificates = client_certificates
@@ -77,14 +79,17 @@ class Guard:
         origin made a browser send this, or the client certificate is missing.
         """
         if self._client_certificates and not _certified(request):
+            self.without_guess["no_certificate"] += 1
             raise Problem(403, detail="this takes a client certificate by a CA in SIDECAR_TLS_CLIENT_CA")
         given = request.headers.getall("Authorization", [])
         if not given:
+            self.without_guess["no_token"] += 1
             raise _unauthorized("an admin token is needed")
         token = _bearer_token(given)
         if token is None or not self._token_ok(token):
             await self._reject(_network(peer(request)))
         if request.method == "POST" and _cross_origin(request):
+            self.without_guess["other_origin"] += 1
             raise Problem(403, detail="Origin and Host differ: no page of another site may do this")
 
     async def _reject(self, source: str) -> None:

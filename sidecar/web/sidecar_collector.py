@@ -125,6 +125,7 @@ def auth_failures(guard: Guard) -> dict[str, int]:
     return {
         "wrong_token": rejections.wrong - rejections.turned_away,
         "too_many": rejections.turned_away,
+        **guard.without_guess,
     }
 
 

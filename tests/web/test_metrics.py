@@ -124,12 +124,23 @@ async def test_requests_are_counted_by_route_and_not_by_path(site: Site) -> None
     assert_clean(found)
 
 
-async def test_wrong_admin_tokens_are_counted(site: Site) -> None:
-    """By reason; a right one isn't."""
+async def test_who_is_no_admin_is_counted(site: Site) -> None:
+    """By reason; who is one isn't."""
     for token in ("wrong", "wrong-too"):
         await site.ask("GET", "/bootstrap", headers={"Authorization": f"Bearer {token}"})
+    for _ in range(3):
+        await site.ask("GET", "/bootstrap")
+    await site.ask("POST", "/bootstrap/rotate", headers=ADMIN | {"Origin": "https://elsewhere.example"})
     await site.ask("GET", "/bootstrap", headers=ADMIN)
-    assert 2 == (await scrape(site))[sample("devpi_sidecar_admin_auth_failures_total", reason="wrong_token")]
+    failures = "devpi_sidecar_admin_auth_failures_total"
+    found = {key: value for key, value in (await scrape(site)).items() if key[0] == failures}
+    assert {
+        sample(failures, reason="wrong_token"): 2,
+        sample(failures, reason="too_many"): 0,
+        sample(failures, reason="no_token"): 3,
+        sample(failures, reason="no_certificate"): 0,
+        sample(failures, reason="other_origin"): 1,
+    } == found
 
 
 @pytest.mark.parametrize(
