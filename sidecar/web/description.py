@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from aiohttp import web
 
-from sidecar.web.keys import CONTEXT
+from sidecar.web.keys import CONTEXT, Context
 
 
 async def openapi(request: web.Request) -> web.Response:
@@ -19,7 +19,7 @@ async def openapi(request: web.Request) -> web.Response:
 
     200: always, unless 304: the client has it already, as `If-None-Match` tells.
     """
-    return _unless_known(request, _document(request.app[CONTEXT].sidecar_version), "application/json")
+    return _unless_known(request, _document(*_known(request.app[CONTEXT])), "application/json")
 
 
 async def docs(request: web.Request) -> web.Response:
@@ -29,24 +29,29 @@ async def docs(request: web.Request) -> web.Response:
     """
     from sidecar.web.openapi.page import POLICY
 
-    response = _unless_known(request, _page(request.app[CONTEXT].sidecar_version), "text/html")
+    response = _unless_known(request, _page(*_known(request.app[CONTEXT])), "text/html")
     response.headers["Content-Security-Policy"] = POLICY
     return response
 
 
-@lru_cache(maxsize=1)
-def _document(version: str) -> bytes:
-    from sidecar.web.openapi.document import compose
-
-    return json.dumps(compose(version), ensure_ascii=False, separators=(",", ":")).encode()
+def _known(context: Context) -> tuple[str, bool]:
+    """What the description depends on."""
+    return context.sidecar_version, context.client_certificates
 
 
 @lru_cache(maxsize=1)
-def _page(version: str) -> bytes:
+def _document(version: str, client_certificates: bool) -> bytes:
     from sidecar.web.openapi.document import compose
+
+    document = compose(version, client_certificates=client_certificates)
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+@lru_cache(maxsize=1)
+def _page(version: str, client_certificates: bool) -> bytes:
     from sidecar.web.openapi.page import lines
 
-    return "\n".join(lines(compose(version))).encode()
+    return "\n".join(lines(json.loads(_document(version, client_certificates)))).encode()
 
 
 def _unless_known(request: web.Request, body: bytes, kind: str) -> web.Response:

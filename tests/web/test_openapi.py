@@ -8,10 +8,12 @@ from __future__ import annotations
 import ast
 import base64
 import hashlib
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from jsonschema import ValidationError
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from sidecar.web.app import ROUTES
+from sidecar.web.description import _document, _known, _page
+from sidecar.web.keys import CONTEXT
 from tests.described import DOCUMENT, METHODS, conforms, hold, resolved, responses
 from tests.web.conftest import Site
 
@@ -38,6 +42,25 @@ def test_it_is_openapi() -> None:
     """By the specification's own schema, and with all references resolved."""
     assert DOCUMENT["openapi"].startswith("3.1.")
     OpenAPIV31SpecValidator(DOCUMENT).validate()
+
+
+async def test_client_certificates_are_described_where_they_are_needed(site: Site) -> None:
+    """Beside the token, at the same operations; in the document and on the page."""
+    app = site.web.runner.app
+    plain = (await site.get("/docs")).body
+    certified = replace(app[CONTEXT], client_certificates=True)
+    document, page = json.loads(_document(*_known(certified))), _page(*_known(certified))
+    OpenAPIV31SpecValidator(document).validate()
+    admins = 0
+    for method, path, operation in OPERATIONS:
+        needed = document["paths"][path][method].get("security")
+        admins += needed is not None
+        assert needed == ([{"adminToken": [], "clientCertificate": []}] if "security" in operation else None)
+    assert admins == 4
+    assert document["components"]["securitySchemes"]["clientCertificate"]["type"] == "mutualTLS"
+    assert "clientCertificate" not in DOCUMENT["components"]["securitySchemes"]
+    needed_there = b"Needs a client certificate"
+    assert (plain.count(needed_there), page.count(needed_there)) == (0, 3)
 
 
 async def test_it_is_served_small_and_of_this_version(site: Site) -> None:

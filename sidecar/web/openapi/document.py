@@ -33,9 +33,25 @@ _TAGS = {
     "description": "Of this API.",
 }
 
+_ADMIN_TOKEN: Json = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "`SIDECAR_ADMIN_TOKEN`, or what `sidecar token` prints inside the container."
+    " The answer to a wrong one is held back for up to 2 seconds.",
+}
+_CLIENT_CERTIFICATE: Json = {
+    "type": "mutualTLS",
+    "description": "A client certificate by a CA in `SIDECAR_TLS_CLIENT_CA`; over the socket in the container none.",
+}
 
-def compose(version: str) -> Json:
-    """The description of the sidecar's API at `version`."""
+
+def compose(version: str, *, client_certificates: bool = False) -> Json:
+    """The description of the sidecar's API at `version`. `client_certificates`: an admin needs one, too."""
+    admin: Json = {"adminToken": []}
+    schemes: Json = {"adminToken": _ADMIN_TOKEN}
+    if client_certificates:
+        admin["clientCertificate"] = []
+        schemes["clientCertificate"] = _CLIENT_CERTIFICATE
     return {
         "openapi": "3.1.0",
         "info": {
@@ -47,26 +63,19 @@ def compose(version: str) -> Json:
         "servers": [{"url": "/"}],
         "security": [],
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
-        "paths": {path: _path_item(path, operations) for path, operations in PATHS.items()},
+        "paths": {path: _path_item(path, operations, admin) for path, operations in PATHS.items()},
         "components": {
             "schemas": schemas(),
             "responses": RESPONSES,
             "parameters": PARAMETERS,
             "headers": HEADERS,
-            "securitySchemes": {
-                "adminToken": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "description": "`SIDECAR_ADMIN_TOKEN`, or what `sidecar token` prints inside the container."
-                    " The answer to a wrong one is held back for up to 2 seconds.",
-                }
-            },
+            "securitySchemes": schemes,
         },
     }
 
 
-def _path_item(path: str, operations: Mapping[str, Operation]) -> Json:
-    """All operations of a path, each with the answers that any request may get."""
+def _path_item(path: str, operations: Mapping[str, Operation], admin: Json) -> Json:
+    """All operations of a path, each with the answers that any request may get; `admin`: what those for admins need."""
     name = re.sub(r"\W+", "_", path).strip("_") or "index"
     item: Json = {}
     if inside := re.findall(r"{(\w+)}", path):
@@ -74,6 +83,8 @@ def _path_item(path: str, operations: Mapping[str, Operation]) -> Json:
     for method, operation in operations.items():
         responses = EVERYWHERE | cast(Json, operation["responses"])
         item[method] = {"operationId": f"{method}_{name}"} | operation | {"responses": dict(sorted(responses.items()))}
+        if operation.get("security"):
+            cast(Operation, item[method])["security"] = [admin]
         if method == "get":
             item["head"] = _head(cast(Operation, item["get"]), f"head_{name}")
     item["options"] = {

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from itertools import chain
 from typing import Any
 
 _STYLE = """\
@@ -32,6 +33,8 @@ POLICY = (
 
 _METHODS = ("get", "post")
 """What is shown; that HEAD and OPTIONS are there too is said once."""
+_NEEDED = {"adminToken": "<code>Authorization: Bearer TOKEN</code>", "clientCertificate": "a client certificate"}
+"""By the name of a security scheme."""
 
 
 def lines(document: Mapping[str, Any]) -> Iterator[str]:
@@ -66,8 +69,8 @@ def lines(document: Mapping[str, Any]) -> Iterator[str]:
 
 def _operation(operation: Mapping[str, Any], inherited: Sequence[Any], parts: Mapping[str, Any]) -> Iterator[str]:
     yield f"<p>{_words(operation['summary'])} {_words(operation.get('description', ''))}</p>"
-    if operation.get("security"):
-        yield f"<p>Needs <code>Authorization: Bearer TOKEN</code>: {_words(_token(parts))}</p>"
+    for name in chain(*operation.get("security", ())):
+        yield f"<p>Needs {_NEEDED[name]}: {_words(parts['securitySchemes'][name]['description'])}</p>"
     parameters = [_resolved(each, parts) for each in (*inherited, *operation.get("parameters", ()))]
     if parameters:
         yield _table(
@@ -139,11 +142,6 @@ def _resolved(part: Mapping[str, Any], parts: Mapping[str, Any]) -> Mapping[str,
     _, _, kind, name = part["$ref"].split("/")
     found: Mapping[str, Any] = parts[kind][name]
     return found
-
-
-def _token(parts: Mapping[str, Any]) -> str:
-    described: str = parts["securitySchemes"]["adminToken"]["description"]
-    return described
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
