@@ -266,6 +266,7 @@ async def test_the_page_tells_all(site: Site) -> None:
             assert f"{method.upper()} {path}" in text
             assert operation["summary"].replace("`", "") in text
             assert all(code in text for code in operation["responses"])
+            assert all(h in text for each in operation["responses"].values() for h in resolved(each).get("headers", ()))
             assert all(resolved(each)["name"] in text for each in operation.get("parameters", ()))
     for name, schema in SCHEMAS.items():
         assert name in text

@@ -18,6 +18,7 @@ h2 { margin-top: 3rem; }
 h3 { margin-top: 2.5rem; border-top: 1px solid color-mix(in srgb, currentColor 30%, transparent); padding-top: 1rem; }
 h3, td, dd { overflow-wrap: anywhere; }
 code, pre { font: .9rem/1.4 ui-monospace, monospace; }
+h3 code { font-size: 1.1rem; font-weight: 600; }
 pre { overflow-x: auto; padding: .5rem; background: color-mix(in srgb, currentColor 8%, transparent); }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: start; vertical-align: top; padding: .3rem .8rem .3rem 0; }
@@ -52,6 +53,9 @@ def lines(document: Mapping[str, Any]) -> Iterator[str]:
         for method in _METHODS
         if method in item
     ]
+    answers = [_resolved(answer, parts) for *_, each in operations for answer in each["responses"].values()]
+    everywhere = set.intersection(*(set(answer.get("headers", ())) for answer in answers))
+    yield f"<p>Headers of every answer: {_names(sorted(everywhere))}.</p>"
     yield '<h2 id="paths">Paths</h2>\n<ul class="paths">'
     for method, path, operation in operations:
         name = f"<code>{method.upper()} {escape(path)}</code>"
@@ -59,7 +63,7 @@ def lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield "</ul>"
     for method, path, operation in operations:
         yield f'<h3 id="{operation["operationId"]}"><code>{method.upper()} {escape(path)}</code></h3>'
-        yield from _operation(operation, document["paths"][path].get("parameters", ()), parts)
+        yield from _operation(operation, document["paths"][path].get("parameters", ()), parts, everywhere)
     yield '<h2 id="schemas">Schemas</h2>'
     for name, schema in parts["schemas"].items():
         yield f'<h3 id="schema-{name}">{name}</h3>\n<p>{_words(schema.get("description", ""))}</p>'
@@ -67,7 +71,9 @@ def lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield "</main>\n</body>\n</html>\n"
 
 
-def _operation(operation: Mapping[str, Any], inherited: Sequence[Any], parts: Mapping[str, Any]) -> Iterator[str]:
+def _operation(
+    operation: Mapping[str, Any], inherited: Sequence[Any], parts: Mapping[str, Any], everywhere: set[str]
+) -> Iterator[str]:
     yield f"<p>{_words(operation['summary'])} {_words(operation.get('description', ''))}</p>"
     for name in chain(*operation.get("security", ())):
         yield f"<p>Needs {_NEEDED[name]}: {_words(parts['securitySchemes'][name]['description'])}</p>"
@@ -86,9 +92,13 @@ def _operation(operation: Mapping[str, Any], inherited: Sequence[Any], parts: Ma
     rows = []
     for code, answer in operation["responses"].items():
         said = _resolved(answer, parts)
-        headers = ", ".join(f"<code>{name}</code>" for name in said.get("headers", ()))
+        headers = _names([name for name in said.get("headers", ()) if name not in everywhere])
         rows.append((code, _words(said["description"]) + "".join(_content(said.get("content", {}))), headers))
-    yield _table(("answer", "", "headers"), rows)
+    yield _table(("answer", "", "further headers"), rows)
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(f"<code>{name}</code>" for name in names)
 
 
 def _content(content: Mapping[str, Any]) -> Iterator[str]:
