@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import faulthandler
+import gc
 import logging
 import os
 import signal
@@ -45,6 +46,7 @@ def run(settings: Settings, flags: list[str], spawned: Spawned) -> int:
     os.umask(0o077)
     lines = logs.configure(settings.log.style, settings.log.level, "sidecar", access=settings.log.access)
     faulthandler.enable()
+    gc.freeze()  # the modules stay: to look through them for garbage would keep a probe waiting for milliseconds
     try:
         return asyncio.run(_live(settings, flags, spawned, lines))
     except Exit as error:

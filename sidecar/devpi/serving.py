@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -126,6 +127,7 @@ class SidecarPlugin:
         )
         threading.Thread(target=self._obey, args=(drainer,), name="sidecar", daemon=True).start()
         threading.Thread(target=self._report, args=(traffic,), name="traffic", daemon=True).start()
+        gc.freeze()  # devpi's modules stay: no request need wait until they are looked through for garbage
         server.run()
 
     def _check_tweens(self) -> None:
