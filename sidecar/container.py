@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import faulthandler
-import gc
 import logging
 import os
 import signal
@@ -15,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sidecar import locate, logs, privacy
+from sidecar import garbage, locate, logs, privacy
 from sidecar.bootstrap import Bootstrap
 from sidecar.credentials import CredentialsError
 from sidecar.devpi.child import Child
@@ -46,7 +45,7 @@ def run(settings: Settings, flags: list[str], spawned: Spawned) -> int:
     os.umask(0o077)
     lines = logs.configure(settings.log.style, settings.log.level, "sidecar", access=settings.log.access)
     faulthandler.enable()
-    gc.freeze()  # the modules stay: to look through them for garbage would keep a probe waiting for milliseconds
+    garbage.spare()
     try:
         return asyncio.run(_live(settings, flags, spawned, lines))
     except Exit as error:

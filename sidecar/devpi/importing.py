@@ -17,7 +17,7 @@ from devpi_server import auth, importexport, model
 from devpi_server.main import Fatal
 from devpi_server.normalized import normalize_name
 
-from sidecar import archives, exports, unpacking
+from sidecar import archives, exports, garbage, unpacking
 from sidecar.archives import ImportRefused
 from sidecar.devpi.messages import Import, Prepared, Progress
 from sidecar.devpi.preparation import digest, hash_of, is_hash_of_empty
@@ -111,7 +111,7 @@ def _load(
     logging.disable(logging.INFO)  # devpi logs a line a file; this process does nothing else
     without_fsync()
     with_fast_copies()
-    gc.freeze()  # devpi's modules and the export stay to the end
+    garbage.spare()  # the export, too, stays to the end
     gc.set_threshold(20_000, 20, 20)  # a batch of projects lives until its commit: looking for garbage finds little
     importexport.Importer = Importer  # type: ignore[misc]  # devpi's do_import looks it up there
     code = importexport.import_(pluginmanager=plugins, argv=argv)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -17,6 +16,7 @@ from devpi_server.main import Fatal, _main
 from pyramid.interfaces import ISecurityPolicy, ITweens
 from pyramid.tweens import EXCVIEW
 
+from sidecar import garbage
 from sidecar.devpi import after_kill, durable_uploads
 from sidecar.devpi.channel import SidecarGone
 from sidecar.devpi.drain import Drainer
@@ -127,7 +127,7 @@ class SidecarPlugin:
         )
         threading.Thread(target=self._obey, args=(drainer,), name="sidecar", daemon=True).start()
         threading.Thread(target=self._report, args=(traffic,), name="traffic", daemon=True).start()
-        gc.freeze()  # devpi's modules stay: no request need wait until they are looked through for garbage
+        garbage.spare()
         server.run()
 
     def _check_tweens(self) -> None:

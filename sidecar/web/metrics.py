@@ -7,13 +7,13 @@ start has to pay, nor who doesn't scrape.
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Callable, Iterable
 from copy import copy
 from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import web
 
+from sidecar import garbage
 from sidecar.web.accept import quality
 from sidecar.web.guard import Guard
 from sidecar.web.keys import Context
@@ -41,7 +41,7 @@ class Exposition:
         """Content type and body, in the format that this `Accept` would rather have: Prometheus' text, if in doubt."""
         if self._made is None:
             self._made = await asyncio.to_thread(self._make)
-            gc.freeze()  # what was imported, see `container.run`
+            garbage.spare()
         registry, text, openmetrics = self._made
         wanted = openmetrics if quality(accept, OPENMETRICS) > quality(accept, "text/plain") else text
         return wanted.content_type, wanted.render(registry.collect())
