@@ -202,12 +202,8 @@ def make_venv(directory: Path, lock_file: Path) -> None:
 
 
 def install_project(directory: Path) -> None:
-    """Make `sidecar` importable and a command; setuptools, which builds it, came with the lock file.
-
-    By a line in a .pth file: setuptools' other way is a module that each start of Python would import, for 7 ms.
-    """
-    how = ("--no-deps", "--no-build-isolation", "--config-settings", "editable_mode=compat")
-    pip_install(directory, *how, "--editable", str(ROOT))
+    """Make `sidecar` importable and a command; setuptools, which builds it, came with the lock file."""
+    pip_install(directory, "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
 
 
 def pip_install(directory: Path, *arguments: str) -> None:

@@ -59,7 +59,8 @@ def run(settings: Settings, flags: list[str], spawned: Spawned) -> int:
 
 
 async def _live(settings: Settings, flags: list[str], spawned: Spawned, lines: logs.Lines) -> int:
-    child = Child(spawned)
+    child, lifecycle = Child(spawned), Lifecycle()
+    Journal(lifecycle, lines, spawned.phase)
     for name in settings.ignored_service_links:
         log.warning("%s is of a Kubernetes service link, and ignored; set enableServiceLinks: false", name)
     if (limit := _memory_limit()) is not None and limit < _NEEDED_MEMORY:
@@ -69,8 +70,6 @@ async def _live(settings: Settings, flags: list[str], spawned: Spawned, lines: l
             _NEEDED_MEMORY >> 20,
         )
     async with _reaped(child), _certificate(settings) as tls, _runtime_dir(settings) as runtime:
-        lifecycle = Lifecycle()
-        Journal(lifecycle, lines, spawned.phase)
         health = Health(lifecycle, settings.monitor)
         bootstrap = Bootstrap(lifecycle, settings.credentials.claim_ttl)
         supervisor = Supervisor(settings, flags, child, lifecycle, health, bootstrap, runtime)

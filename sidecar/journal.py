@@ -36,5 +36,7 @@ class Journal:
 
 def phase_of(shared: int) -> Phase:
     """What a `Journal` wrote into the file `shared` last, maybe in another process; before that, the first phase."""
-    written = os.pread(shared, 1, 0)
-    return _PHASES[written[0]] if written else Phase.STARTING
+    try:
+        return _PHASES[os.pread(shared, 1, 0)[0]]
+    except (IndexError, OSError):  # not written yet; or a plugin has closed it, and lines of the log must not fail
+        return Phase.STARTING

@@ -112,7 +112,7 @@ def _load(
     without_fsync()
     with_fast_copies()
     garbage.spare()  # the export, too, stays to the end
-    gc.set_threshold(20_000, 20, 20)  # a batch of projects lives until its commit: looking for garbage finds little
+    gc.set_threshold(20_000, 10, 10)  # a batch of projects lives until its commit: looking for garbage finds little
     importexport.Importer = Importer  # type: ignore[misc]  # devpi's do_import looks it up there
     code = importexport.import_(pluginmanager=plugins, argv=argv)
     if importer and importer[0].refusal is not None:

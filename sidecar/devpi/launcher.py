@@ -29,6 +29,7 @@ from sidecar.devpi.messages import (
     Serve,
 )
 from sidecar.exits import ExitCode
+from sidecar.journal import phase_of
 
 _PR_SET_PDEATHSIG = 1
 
@@ -48,18 +49,18 @@ def main(fd: int, crash_fd: int, phase_fd: int, style: str, level: str) -> int:
     """Do what the sidecar says until devpi-server ends. Returns the exit code."""
     die_with_parent()
     privacy.undumpable()
-    lines = logs.configure(style, level, "devpi-server")
+    logs.configure(style, level, "devpi-server").phase = lambda: phase_of(phase_fd)
     crash.report_to(crash_fd)
     os.umask(0o077)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # may be ignored, as in a shell's background job
     channel = Channel(fd)
     try:
-        return _run(channel, crash_fd, phase_fd, lines)
+        return _run(channel, crash_fd)
     except SidecarGone:
         return ExitCode.INTERNAL
 
 
-def _run(channel: Channel, crash_fd: int, phase_fd: int, lines: logs.Lines) -> int:
+def _run(channel: Channel, crash_fd: int) -> int:
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # pyramid's, once at each start
     import devpi_server  # and all below, before a word is said: the sidecar is busy with its own imports meanwhile
 
@@ -70,9 +71,7 @@ def _run(channel: Channel, crash_fd: int, phase_fd: int, lines: logs.Lines) -> i
     from devpi_server.main import Fatal
 
     from sidecar.devpi import flags, output
-    from sidecar.journal import phase_of
 
-    lines.phase = lambda: phase_of(phase_fd)
     output.take_over()
     sys.argv[:] = ["devpi-server"]  # its name in the help
     plugins = get_pluginmanager()

@@ -62,7 +62,7 @@ class Guard:
         """`client_certificates`: an admin has one, unless it is in this container."""
         self.rejections = Rejections()
         self.without_guess = dict.fromkeys(("no_token", "no_certificate", "other_origin"), 0)
-        """Reason → requests that were turned away for it, in which nobody tried a token that is wrong."""
+        """Reason → requests that were turned away for it, and not for a wrong token."""
         self._token_ok = token_ok
         self._clock = clock
         self._client_certificates = client_certificates

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import web
 
-from sidecar import garbage
 from sidecar.web.accept import quality
 from sidecar.web.guard import Guard
 from sidecar.web.keys import Context
@@ -41,7 +40,6 @@ class Exposition:
         """Content type and body, in the format that this `Accept` would rather have: Prometheus' text, if in doubt."""
         if self._made is None:
             self._made = await asyncio.to_thread(self._make)
-            garbage.spare()
         registry, text, openmetrics = self._made
         wanted = openmetrics if quality(accept, OPENMETRICS) > quality(accept, "text/plain") else text
         return wanted.content_type, wanted.render(registry.collect())

@@ -23,11 +23,10 @@ NOT_OF_THE_IMAGE = (
     *("--ignore=tests/integration/test_versions.py", "--ignore=tests/integration/test_end_to_end.py"),
     # /tmp is memory there, and there is no load balancer
     *("--ignore=tests/integration/test_drain_transfers.py", "--ignore=tests/integration/test_rolling_restarts.py"),
-    # about crowds, memory, broken disks and clocks, minutes of them: the same code and kernel as outside
+    # about crowds, memory, broken disks and clocks, minutes of them: our own code and the kernel, as outside
     *("--ignore=tests/integration/test_admission.py", "--ignore=tests/integration/test_after_kill.py"),
     *("--ignore=tests/integration/test_crowds.py", "--ignore=tests/integration/test_faults.py"),
     *("--ignore=tests/integration/test_memory_limit.py", "--ignore=tests/integration/test_streams.py"),
-    "--ignore=tests/test_hostile_archives.py",
     # they judge a document, with a library in Rust that wants librt
     *("--ignore=tests/web/test_openapi.py", "--ignore=tests/web/test_schemathesis.py"),
     # it kills a devpi-init that passes by our lock; in the image none does

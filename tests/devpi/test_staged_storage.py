@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -35,19 +36,20 @@ def fast_copies() -> Iterator[None]:
 @pytest.mark.parametrize("value", [VALUE, ensure_deeply_readonly(VALUE)], ids=["mutable", "read-only"])
 def test_fast_copies_are_devpis_copies(value: Any) -> None:
     """As deep as devpi's own, and of the same types; nothing that can change is shared with the original."""
-    copy = get_mutable_deepcopy(value)
-    assert VALUE == copy
-    assert type(VALUE["name"]) is type(copy["name"])
-    assert tuple is type(copy["+elinks"][0]["_log"][0]["when"])
-    copy["+elinks"][0]["hashes"]["sha256"] = "changed"
-    copy["+elinks"][0]["_log"].append("more")
-    copy["set"].add("c")
-    copy["numbers"].clear()
-    assert get_mutable_deepcopy(value) == VALUE
+    before = deepcopy(VALUE)
+    made = get_mutable_deepcopy(value)
+    assert before == made
+    assert type(VALUE["name"]) is type(made["name"])
+    assert tuple is type(made["+elinks"][0]["_log"][0]["when"])
+    made["+elinks"][0]["hashes"]["sha256"] = "changed"
+    made["+elinks"][0]["_log"].append("more")
+    made["set"].add("c")
+    made["numbers"].clear()
+    assert before == VALUE
 
 
 @pytest.mark.usefixtures("fast_copies")
 def test_what_cannot_be_copied_is_refused() -> None:
     """As without it."""
-    with pytest.raises((NotImplementedError, TypeError, ValueError)):
+    with pytest.raises(ValueError, match="object"):
         get_mutable_deepcopy({"a": [object()]})
