@@ -66,6 +66,7 @@ class FakeDevpi:
         """Be refused from now on."""
         if self._runner is not None:
             await self._runner.cleanup()
+            await asyncio.sleep(0)  # what it has closed closes its socket in the loop's next round
             self._runner = None
 
     def _heard(self, request: web.Request) -> None:

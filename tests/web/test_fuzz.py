@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from sidecar.web import bootstrap, connection, guard
@@ -135,6 +135,7 @@ async def test_made_up_requests(
     site: Site, method: str, path: str, query: str, fields: list[tuple[bytes, bytes]], body: bytes
 ) -> None:
     """A known route answers what it documents; whatever else comes is told what is wrong with it."""
+    assume((method, path) != ("GET", "/events"))  # a stream has no end: tests/web/test_events.py
     head = [f"{method} {path}{query} HTTP/1.1".encode(), b"Connection: close", *(b": ".join(each) for each in fields)]
     begun = time.monotonic()
     raw = await site.raw(b"\r\n".join([*head, b"", body]))
