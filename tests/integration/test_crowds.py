@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.sampling import rss
 from tests.certificates import Authority
 from tests.integration.container import Container, wait_for
 
@@ -26,12 +27,6 @@ def descriptors() -> Iterator[Callable[[int], None]]:
         pytest.skip("this process may not open 3,000 files")
     yield lambda number: resource.setrlimit(resource.RLIMIT_NOFILE, (number, before[1]))
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-
-def memory(pid: int) -> int:
-    """Resident bytes."""
-    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS:")]
-    return int(line.split()[1]) * 1024
 
 
 def connect(opened: ExitStack, port: int, number: int, sent: bytes = b"") -> None:
@@ -63,14 +58,14 @@ def test_two_thousand_connections(container: Make, descriptors: Callable[[int], 
     running = container().start().wait_ready()
     descriptors(3000)
     port = int(running.url.rpartition(":")[2])
-    before = memory(running.pid)
+    before = rss(running.pid)
     times = []
     with ExitStack() as opened:
         for _ in range(100):
             connect(opened, port, 20, sent)
             times.append(probe(port))
         times += [probe(port) for _ in range(200)]
-        assert memory(running.pid) - before < 16 * MIB
+        assert rss(running.pid) - before < 16 * MIB
         assert running.sidecar("healthcheck").returncode == 0
     assert sorted(times)[len(times) * 99 // 100 - 1] <= 0.05
     assert running.get("/readyz").status == 200
@@ -83,8 +78,8 @@ def test_silent_clients_of_a_port_with_tls(container: Make, descriptors: Callabl
     wait_for((running.runtime / "address").exists, "the sidecar")
     wait_for(lambda: running.sidecar("healthcheck").returncode == 0, "a healthy container")
     port = int(running.url.rpartition(":")[2])
-    before = memory(running.pid)
+    before = rss(running.pid)
     with ExitStack() as opened:
         connect(opened, port, 1000)
         assert running.sidecar("healthcheck").returncode == 0
-        assert memory(running.pid) - before < 1000 * 48 * 1024
+        assert rss(running.pid) - before < 1000 * 48 * 1024

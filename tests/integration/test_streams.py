@@ -11,16 +11,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from bench.sampling import rss
 from tests.integration.container import Container
 
 STREAMS = 200
 MEMORY = 20 * 2**20
 CPU = 0.02
 """Seconds of CPU a second."""
-
-
-def rss(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def cpu(pid: int) -> float:
