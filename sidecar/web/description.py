@@ -19,7 +19,7 @@ async def openapi(request: web.Request) -> web.Response:
 
     200: always, unless 304: the client has it already, as `If-None-Match` tells.
     """
-    return _unless_known(request, _document(*_known(request.app[CONTEXT])), "application/json")
+    return _unless_known(request, _document(*_depends_on(request.app[CONTEXT])), "application/json")
 
 
 async def docs(request: web.Request) -> web.Response:
@@ -29,13 +29,13 @@ async def docs(request: web.Request) -> web.Response:
     """
     from sidecar.web.openapi.page import POLICY
 
-    response = _unless_known(request, _page(*_known(request.app[CONTEXT])), "text/html")
+    response = _unless_known(request, _page(*_depends_on(request.app[CONTEXT])), "text/html")
     response.headers["Content-Security-Policy"] = POLICY
     return response
 
 
-def _known(context: Context) -> tuple[str, bool]:
-    """What the description depends on."""
+def _depends_on(context: Context) -> tuple[str, bool]:
+    """All that the description depends on."""
     return context.sidecar_version, context.client_certificates
 
 

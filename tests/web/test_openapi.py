@@ -23,7 +23,7 @@ from jsonschema import ValidationError
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from sidecar.web.app import ROUTES
-from sidecar.web.description import _document, _known, _page
+from sidecar.web.description import _depends_on, _document, _page
 from sidecar.web.keys import CONTEXT
 from tests.described import DOCUMENT, METHODS, conforms, hold, resolved, responses
 from tests.web.conftest import Site
@@ -49,7 +49,7 @@ async def test_client_certificates_are_described_where_they_are_needed(site: Sit
     app = site.web.runner.app
     plain = (await site.get("/docs")).body
     certified = replace(app[CONTEXT], client_certificates=True)
-    document, page = json.loads(_document(*_known(certified))), _page(*_known(certified))
+    document, page = json.loads(_document(*_depends_on(certified))), _page(*_depends_on(certified))
     OpenAPIV31SpecValidator(document).validate()
     admins = 0
     for method, path, operation in OPERATIONS:

@@ -47,11 +47,7 @@ _CLIENT_CERTIFICATE: Json = {
 
 def compose(version: str, *, client_certificates: bool = False) -> Json:
     """The description of the sidecar's API at `version`. `client_certificates`: an admin needs one, too."""
-    admin: Json = {"adminToken": []}
-    schemes: Json = {"adminToken": _ADMIN_TOKEN}
-    if client_certificates:
-        admin["clientCertificate"] = []
-        schemes["clientCertificate"] = _CLIENT_CERTIFICATE
+    beside: Json = {"clientCertificate": _CLIENT_CERTIFICATE} if client_certificates else {}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -63,19 +59,22 @@ def compose(version: str, *, client_certificates: bool = False) -> Json:
         "servers": [{"url": "/"}],
         "security": [],
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
-        "paths": {path: _path_item(path, operations, admin) for path, operations in PATHS.items()},
+        "paths": {path: _path_item(path, operations, beside) for path, operations in PATHS.items()},
         "components": {
             "schemas": schemas(),
             "responses": RESPONSES,
             "parameters": PARAMETERS,
             "headers": HEADERS,
-            "securitySchemes": schemes,
+            "securitySchemes": {"adminToken": _ADMIN_TOKEN} | beside,
         },
     }
 
 
-def _path_item(path: str, operations: Mapping[str, Operation], admin: Json) -> Json:
-    """All operations of a path, each with the answers that any request may get; `admin`: what those for admins need."""
+def _path_item(path: str, operations: Mapping[str, Operation], beside: Json) -> Json:
+    """All operations of a path, each with the answers that any request may get.
+
+    `beside`: the security schemes that are needed beside those that an operation names.
+    """
     name = re.sub(r"\W+", "_", path).strip("_") or "index"
     item: Json = {}
     if inside := re.findall(r"{(\w+)}", path):
@@ -83,8 +82,9 @@ def _path_item(path: str, operations: Mapping[str, Operation], admin: Json) -> J
     for method, operation in operations.items():
         responses = EVERYWHERE | cast(Json, operation["responses"])
         item[method] = {"operationId": f"{method}_{name}"} | operation | {"responses": dict(sorted(responses.items()))}
-        if operation.get("security"):
-            cast(Operation, item[method])["security"] = [admin]
+        if "security" in operation:
+            needed = cast(list[Json], operation["security"])
+            cast(Operation, item[method])["security"] = [each | {name: [] for name in beside} for each in needed]
         if method == "get":
             item["head"] = _head(cast(Operation, item["get"]), f"head_{name}")
     item["options"] = {
