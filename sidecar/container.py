@@ -21,7 +21,7 @@ from sidecar.devpi.child import Child
 from sidecar.devpi.spawn import Spawned
 from sidecar.exits import Exit, ExitCode
 from sidecar.health import Health
-from sidecar.journal import Journal
+from sidecar.journal import Journal, phase_of
 from sidecar.lifecycle import Failure, Lifecycle, Phase
 from sidecar.rundir import RuntimeDir
 from sidecar.settings import Settings, TlsSettings
@@ -44,10 +44,11 @@ def run(settings: Settings, flags: list[str], spawned: Spawned) -> int:
     privacy.undumpable()
     os.umask(0o077)
     lines = logs.configure(settings.log.style, settings.log.level, "sidecar", access=settings.log.access)
+    lines.phase = lambda: phase_of(spawned.phase)
     faulthandler.enable()
     garbage.spare()
     try:
-        return asyncio.run(_live(settings, flags, spawned, lines))
+        return asyncio.run(_live(settings, flags, spawned))
     except Exit as error:
         log.error("%s; %s", error.reason, error.mend)
         return error.code
@@ -58,9 +59,8 @@ def run(settings: Settings, flags: list[str], spawned: Spawned) -> int:
         sys.stdout.flush()
 
 
-async def _live(settings: Settings, flags: list[str], spawned: Spawned, lines: logs.Lines) -> int:
-    child, lifecycle = Child(spawned), Lifecycle()
-    Journal(lifecycle, lines, spawned.phase)
+async def _live(settings: Settings, flags: list[str], spawned: Spawned) -> int:
+    child = Child(spawned)
     for name in settings.ignored_service_links:
         log.warning("%s is of a Kubernetes service link, and ignored; set enableServiceLinks: false", name)
     if (limit := _memory_limit()) is not None and limit < _NEEDED_MEMORY:
@@ -70,6 +70,8 @@ async def _live(settings: Settings, flags: list[str], spawned: Spawned, lines: l
             _NEEDED_MEMORY >> 20,
         )
     async with _reaped(child), _certificate(settings) as tls, _runtime_dir(settings) as runtime:
+        lifecycle = Lifecycle()
+        Journal(lifecycle, spawned.phase)
         health = Health(lifecycle, settings.monitor)
         bootstrap = Bootstrap(lifecycle, settings.credentials.claim_ttl)
         supervisor = Supervisor(settings, flags, child, lifecycle, health, bootstrap, runtime)

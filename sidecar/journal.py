@@ -9,7 +9,6 @@ import logging
 import os
 
 from sidecar.lifecycle import Lifecycle, Phase, Snapshot
-from sidecar.logs import Lines
 
 log = logging.getLogger(__name__)
 
@@ -19,10 +18,9 @@ _PHASES = tuple(Phase)
 class Journal:
     """Follows a lifecycle."""
 
-    def __init__(self, lifecycle: Lifecycle, lines: Lines, shared: int) -> None:
-        """From now on `lines` have the phase, and those of who else has the file `shared`."""
+    def __init__(self, lifecycle: Lifecycle, shared: int) -> None:
+        """From now on, `phase_of` tells the phase to all who have the file `shared`."""
         self._shared = shared
-        lines.phase = lambda: lifecycle.snapshot.phase
         lifecycle.subscribe(self._lived)
 
     def _lived(self, before: Snapshot, after: Snapshot) -> None:
@@ -35,7 +33,7 @@ class Journal:
 
 
 def phase_of(shared: int) -> Phase:
-    """What a `Journal` wrote into the file `shared` last, maybe in another process; before that, the first phase."""
+    """What a `Journal` wrote into the file `shared` last, in whichever process; before that, the first phase."""
     try:
         return _PHASES[os.pread(shared, 1, 0)[0]]
     except (IndexError, OSError):  # not written yet; or a plugin has closed it, and lines of the log must not fail
