@@ -99,15 +99,19 @@ class Bench:
                     os.sync()  # what the run before has left to write is not this one's
                     folder = home / f"{number}-{name.replace(' ', '-')}"
                     folder.mkdir()
-                    try:
-                        values: Values | Failed = ways[name](folder)
-                    except Failed as error:
-                        values = error
-                    except (OSError, ValueError, LookupError) as error:
-                        values = Failed(f"{type(error).__name__}: {error}")
+                    values = _run(ways[name], folder)
                     outcome.add(name, values)
                     _say(number + 1, name, values)
         return outcome
+
+
+def _run(way: Way, folder: Path) -> Values | Failed:
+    try:
+        return way(folder)
+    except Failed as error:
+        return error
+    except (OSError, ValueError, LookupError) as error:
+        return Failed(f"{type(error).__name__}: {error}")
 
 
 def _say(number: int, name: str, values: Values | Failed) -> None:
