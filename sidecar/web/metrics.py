@@ -2,11 +2,17 @@
 
 prometheus_client is imported with the first scrape, in a thread: it takes a megabyte and some milliseconds, which no
 start has to pay, nor who doesn't scrape.
+
+While somebody scrapes, the monitor's ticks render the text, once a second, so that a scrape has but to send it: on
+CPUs that an import keeps busy, each millisecond of work may be cut by some of waiting. Without a recent text a scrape
+renders its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Callable, Iterable
 from copy import copy
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,6 +31,12 @@ if TYPE_CHECKING:
     from prometheus_client.samples import Sample
 
 OPENMETRICS = "application/openmetrics-text"
+EVERY = 1.0
+"""Seconds between two renderings in the background, …"""
+RECENT = 2.0
+"""… after which a text is too old to be sent, …"""
+PATIENCE = 180.0
+"""… and without a scrape after which they end: three times the interval at which Prometheus scrapes by default."""
 
 
 class Exposition:
@@ -34,17 +46,43 @@ class Exposition:
         self._context = context
         self._guard = guard
         self._requests = requests
-        self._made: tuple[CollectorRegistry, _Format, _Format] | None = None
+        self._made: _Made | None = None
+        context.health.subscribe(self._ticked)
 
-    async def render(self, accept: str) -> tuple[str, bytes]:
-        """Content type and body, in the format that this `Accept` would rather have: Prometheus' text, if in doubt."""
+    async def text(self, accept: str) -> tuple[str, bytes]:
+        """Content type and body, in the format that this `Accept` would rather have: Prometheus' text, if in doubt.
+
+        The phase and the checks' status are told as they are, all else as it was `RECENT` ago at the most.
+        """
         if self._made is None:
             self._made = await asyncio.to_thread(self._make)
-        registry, text, openmetrics = self._made
-        wanted = openmetrics if quality(accept, OPENMETRICS) > quality(accept, "text/plain") else text
-        return wanted.content_type, wanted.render(registry.collect())
+        made = self._made
+        wanted = made.openmetrics if quality(accept, OPENMETRICS) > quality(accept, "text/plain") else made.text
+        wanted.asked = time.monotonic()
+        if wanted.asked - wanted.rendered > RECENT or wanted.state != self._state():
+            self._render(made.registry, wanted)
+        return wanted.format.content_type, wanted.body
 
-    def _make(self) -> tuple[CollectorRegistry, _Format, _Format]:
+    def _ticked(self) -> None:
+        if self._made is None:
+            return
+        now = time.monotonic()
+        for each in (self._made.text, self._made.openmetrics):
+            if now - each.rendered >= EVERY and now - each.asked < PATIENCE:
+                # not from inside of the monitor: an error in a rendering is no matter of its
+                asyncio.get_running_loop().call_soon(self._render, self._made.registry, each)
+
+    def _render(self, registry: CollectorRegistry, text: _Text) -> None:
+        text.rendered = -math.inf  # where this fails, each scrape tells so
+        now, text.state = time.monotonic(), self._state()
+        text.body = text.format.render(registry.collect())
+        text.rendered = now
+
+    def _state(self) -> object:
+        """What no scrape may tell as it was."""
+        return self._context.lifecycle.snapshot.phase, [check.status for check in self._context.health.checks()]
+
+    def _make(self) -> _Made:
         from prometheus_client import CollectorRegistry, ProcessCollector, exposition
         from prometheus_client.openmetrics import exposition as openmetrics
 
@@ -57,10 +95,10 @@ class Exposition:
         ProcessCollector(registry=registry)
         if (child := self._context.child) is not None:
             ProcessCollector(namespace="devpi_server", pid=lambda: child.pid, registry=registry)
-        return (
+        return _Made(
             registry,
-            _Format(exposition.CONTENT_TYPE_PLAIN_0_0_4, exposition.generate_latest, b""),
-            _Format(openmetrics.CONTENT_TYPE_LATEST, openmetrics.generate_latest, b"# EOF\n"),
+            _Text(_Format(exposition.CONTENT_TYPE_PLAIN_0_0_4, exposition.generate_latest, b"")),
+            _Text(_Format(openmetrics.CONTENT_TYPE_LATEST, openmetrics.generate_latest, b"# EOF\n")),
         )
 
 
@@ -108,6 +146,29 @@ class _Format:
         return self._generate(_One(part)).removesuffix(self._end).decode()
 
 
+class _Text:
+    """What is told in one format."""
+
+    def __init__(self, format: _Format) -> None:
+        self.format = format
+        self.body = b""
+        """What was rendered last, …"""
+        self.rendered = -math.inf
+        """… when, on the monotonic clock, …"""
+        self.state: object = None
+        """… and in which state."""
+        self.asked = -math.inf
+        """When somebody wanted it last."""
+
+
+class _Made(NamedTuple):
+    """What needs the library."""
+
+    registry: CollectorRegistry
+    text: _Text
+    openmetrics: _Text
+
+
 class _Rendered(NamedTuple):
     """A family as it was rendered last."""
 
@@ -136,5 +197,5 @@ async def metrics(request: web.Request) -> web.Response:
 
     200: always.
     """
-    kind, body = await request.app[EXPOSITION].render(request.headers.get("Accept", ""))
+    kind, body = await request.app[EXPOSITION].text(request.headers.get("Accept", ""))
     return web.Response(body=body, headers={"Content-Type": kind})

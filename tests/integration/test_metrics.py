@@ -118,15 +118,15 @@ def test_requests_in_flight_are_seen_while_they_run(container: Make) -> None:
 def test_an_import_is_told_while_it_runs(container: Make, tmp_path: Path) -> None:
     """Counts that grow, and at the end the totals; the start-up has its duration."""
     box = container(env={"DEVPI_PASSWORD": "given"})
-    exported.write(box.init_dir / "export", projects=150)
+    exported.write(box.init_dir / "export", projects=3_000)
     box.start().wait_listening()
     done, total = (f'devpi_sidecar_import_objects{which}{{kind="files"}}' for which in ("_done", ""))
     samples = counted(box, done, 1)
-    assert 150 == samples[total]
+    assert 3_000 == samples[total]
     assert 1 == samples['devpi_sidecar_phase{phase="importing"}']
     assert 0 == samples["devpi_sidecar_ready"]
     samples = counted(box, "devpi_sidecar_ready", 1)
-    assert (150, 1) == (samples[done], samples['devpi_sidecar_import_state{state="completed"}'])
+    assert (3_000, 1) == (samples[done], samples['devpi_sidecar_import_state{state="completed"}'])
     assert samples["devpi_sidecar_import_files_per_second"] > 0
     spent = samples['devpi_sidecar_phase_seconds_total{phase="importing"}']
     assert 0 < spent < samples["devpi_sidecar_startup_seconds"]
