@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from bench import inputs, sampling
-from bench.processes import BIN, Ours, Running, polled
+from bench.processes import BIN, Ours, Running, get, polled
 from bench.report import Reach, Result, Row, Series
 from bench.rounds import ROOT, Bench, Comparison, Failed, Values, Way
 
@@ -175,34 +176,51 @@ def _wait(process: Running) -> float:
 
 
 def idle(bench: Bench) -> Result:
-    """The sidecar with nothing to do but one probe a second."""
+    """The sidecar with nothing to do but one probe a second; then scraped as well."""
     seconds = 5.0 if bench.quick else 30.0
 
     def run(folder: Path) -> Values:
         with Ours(folder) as ours:
             ours.ready()
-            with polled(ours.port, "/readyz", 1.0) as statuses:
-                time.sleep(5)
-                began, cpu, woken = time.monotonic(), sampling.own_cpu(ours.pid), sampling.wakes(ours.pid)
-                time.sleep(seconds)
-                took = time.monotonic() - began
-                used = sampling.own_cpu(ours.pid) - cpu
-                wakes = sampling.wakes(ours.pid) - woken
-            if set(statuses) != {200}:
-                raise Failed(f"the probe's answers were {sorted(set(statuses))}")
-            return {"cpu": used / took * 100, "wakes": wakes / took}
+            alone = _at_rest(ours, seconds, {"/readyz": 1.0})
+            get(ours.port, "/metrics")  # the first scrape imports what the others need
+            scraped = _at_rest(ours, seconds, {"/readyz": 1.0, "/metrics": 15.0})
+            return alone | {f"scraped {quantity}": value for quantity, value in scraped.items()}
 
     outcome = bench.in_turn({_OURS: run})
+
+    def row(what: str, unit: str, quantity: str, reach: Reach | None = None) -> Row:
+        return Row(what, unit, None, outcome.series(_OURS, quantity), reach)
+
     return Result(
         [
-            Row("CPU of one core", "%", None, outcome.series(_OURS, "cpu"), Reach("median", "≤", 0.5)),
-            Row("wakes", "1/s", None, outcome.series(_OURS, "wakes")),
+            row("CPU of one core", "%", "cpu", Reach("median", "≤", 0.5)),
+            row("wakes", "1/s", "wakes"),
+            row("CPU of one core, scraped too", "%", "scraped cpu", Reach("median", "≤", 0.5)),
+            row("wakes, scraped too", "1/s", "scraped wakes"),
         ],
         [
             f"The sidecar's process alone, over {seconds:.0f} s that begin 5 s after it was ready; `/readyz` asked for "
-            "once a second over a new connection, which is part of what is measured.",
+            "once a second over a new connection, and `/metrics` every 15 s for the lower two, which are part of what "
+            "is measured.",
         ],
     )
+
+
+def _at_rest(ours: Ours, seconds: float, polls: Mapping[str, float]) -> dict[str, float]:
+    """CPU in percent and wakes a second of the sidecar, while `polls` (path → seconds between two) are asked for."""
+    with ExitStack() as stack:
+        answers = [stack.enter_context(polled(ours.port, path, every)) for path, every in polls.items()]
+        time.sleep(5)
+        began, cpu, woken = time.monotonic(), sampling.own_cpu(ours.pid), sampling.wakes(ours.pid)
+        time.sleep(seconds)
+        took = time.monotonic() - began
+        used = sampling.own_cpu(ours.pid) - cpu
+        wakes = sampling.wakes(ours.pid) - woken
+    statuses = {status for each in answers for status in each}
+    if statuses != {200}:
+        raise Failed(f"the answers were {sorted(statuses)}")
+    return {"cpu": used / took * 100, "wakes": wakes / took}
 
 
 COMPARISONS = (

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from sidecar.devpi.client import Metric as Said
 from sidecar.lifecycle import ImportFailure, ImportState, ImportStatus, Phase
 from sidecar.web.devpi_collector import MOST, own
 from sidecar.web.families import gauge
-from sidecar.web.metrics import _Format
+from sidecar.web.metrics import RECENT, _Format
 from tests.fake_devpi import eventually, status_of
 from tests.web.conftest import ADMIN, Site
 
@@ -89,6 +92,66 @@ async def test_the_life_and_the_checks_are_told(site: Site) -> None:
         gone[sample("devpi_sidecar_ready")],
         gone[sample("devpi_sidecar_readiness_transitions_total", to="not_ready")],
     )
+
+
+async def test_a_scrape_sends_what_was_rendered_in_the_background(site: Site) -> None:
+    """Two right after another are one text, which is another one with the monitor's ticks, scraped or not."""
+    livez = sample("devpi_sidecar_http_requests_total", method="GET", route="/livez", status="200")
+    first = await site.get("/metrics")
+    await site.get("/livez")
+    assert first.body == (await site.get("/metrics")).body
+
+    async def told() -> bool:
+        return livez in await scrape(site)
+
+    deadline = time.monotonic() + RECENT
+    while not await told():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+
+
+async def test_without_a_monitor_a_scrape_renders_its_own(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And tells how long the monitor has not ticked."""
+    monkeypatch.setattr("sidecar.web.metrics.RECENT", 0.0)
+    monkeypatch.setattr(site.health, "age", lambda: 77.0)
+    assert 77 == (await scrape(site))[sample("devpi_sidecar_monitor_age_seconds")]
+
+
+async def test_who_does_not_scrape_has_nothing_rendered(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first scrape, and after the last."""
+    rendered: list[str] = []
+    render = _Format.render
+
+    def seen(self: _Format, families: Iterable[Metric]) -> bytes:
+        rendered.append(self.content_type.partition(";")[0])
+        return render(self, families)
+
+    monkeypatch.setattr(_Format, "render", seen)
+    monkeypatch.setattr("sidecar.web.metrics.EVERY", 0.0)
+    monkeypatch.setattr("sidecar.web.metrics.PATIENCE", 1.0)
+    await asyncio.sleep(0.5)
+    assert [] == rendered
+    await site.get("/metrics", Accept=OPENMETRICS)
+    await asyncio.sleep(1.5)
+    number = len(rendered)
+    assert number >= 3
+    assert {"application/openmetrics-text"} == set(rendered)  # in the format that was wanted alone
+    await asyncio.sleep(0.5)
+    assert number == len(rendered)
+
+
+async def test_what_fails_in_the_background_is_told_by_the_scrape(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The monitor goes on meanwhile, and so does everything once it is over."""
+    assert (await site.get("/metrics")).status == 200
+    with monkeypatch.context() as broken:
+        broken.setattr("sidecar.web.sidecar_collector.states", lambda *_: 1 / 0)
+        assert await eventually(lambda: "ZeroDivisionError" in caplog.text)
+        assert (await site.get("/metrics")).status == 500
+        assert site.health.age() < 1
+    assert (await site.get("/metrics")).status == 200
+    assert "error of the monitor" not in caplog.text
 
 
 async def test_the_import_is_told(site: Site) -> None:
