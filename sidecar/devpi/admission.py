@@ -3,6 +3,10 @@
 A pyramid tween outside devpi's transaction. It finds out which requests will have a password checked, checks it here,
 one at a time, and leaves the result where devpi's own check looks first. Too many at once are turned away with 503
 before they hold a transaction. Login tokens, of which a check is cheap, pass by.
+
+devpi takes a result that it finds for the one of whatever it is about to check. So a result is left for the very user
+and password that were checked here alone: a login's are those in its body, never those in its headers; and those in the
+headers of another request count while devpi finds out who asks, not before and not after.
 """
 
 from __future__ import annotations
@@ -11,12 +15,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import itsdangerous
 from devpi_server.auth import verify_and_update_password_hash
-from pyramid.httpexceptions import HTTPServiceUnavailable
+from pyramid.httpexceptions import HTTPRequestEntityTooLarge, HTTPServiceUnavailable
 from pyramid.interfaces import ISecurityPolicy
 
 if TYPE_CHECKING:
@@ -36,10 +40,13 @@ WAITING = 8
 RETRY_AFTER = 2
 """Seconds that a client which was turned away is told to wait: about as long as a full queue takes."""
 _LOGIN_BYTES = 64 * 1024
+"""Size of a login's body above which it is refused."""
 _LOG_EVERY = 10.0
 """Least seconds between two log lines about clients turned away."""
 _RESULT = "__devpiserver_user_validate_result"
 """The attribute of a request in which devpi keeps the result of its own check (devpi_server.auth, `_validate`)."""
+_CHECKED = "sidecar.checked"
+"""In a request's environ: the credentials of its headers that were checked, and the result."""
 
 
 class Full(Exception):
@@ -65,6 +72,20 @@ class Checks:
             self._places.release()
 
 
+def before_identity(request: Request, credentials: tuple[str, str] | None) -> None:
+    """devpi is about to check these credentials: it finds the result of the same ones, and no other."""
+    forget(request)
+    checked, valid = request.environ.get(_CHECKED, (None, False))
+    if checked is not None and checked == credentials:
+        setattr(request, _RESULT, valid)
+
+
+def forget(request: Request) -> None:
+    """Who asks is known: the result is nobody else's."""
+    with suppress(AttributeError):
+        delattr(request, _RESULT)
+
+
 def tween_factory(handler: Handler, registry: Registry) -> Handler:
     """Pyramid's way to make a tween."""
     return _Admission(handler, registry)
@@ -80,7 +101,10 @@ class _Admission:
         self._logged = 0.0
 
     def __call__(self, request: Request) -> Response:
-        credentials = self._login(request) or self._credentials(request)
+        login = request.method == "POST" and request.environ.get("PATH_INFO") == "/+login"
+        if login and (request.content_length or 0) > _LOGIN_BYTES:
+            return HTTPRequestEntityTooLarge(f"A login has {_LOGIN_BYTES} bytes at most.")
+        credentials = self._in_body(request) if login else self._in_headers(request)
         if credentials is None or (hashed := self._hash_of(credentials[0])) is None:
             return self._handler(request)
         try:
@@ -90,15 +114,17 @@ class _Admission:
             return self._turn_away()
         except (ValueError, TypeError):
             return self._handler(request)  # a hash that devpi can't read either; it says so in its own way
-        if new_hash is None:  # else devpi checks once more, and renews the hash
+        if new_hash is not None:
+            return self._handler(request)  # devpi checks once more, and renews the hash
+        if login:
             setattr(request, _RESULT, bool(valid))
+        else:
+            request.environ[_CHECKED] = credentials, bool(valid)
         return self._handler(request)
 
-    def _login(self, request: Request) -> tuple[str, str] | None:
-        """User and password of a `POST /+login`; a replica hands that on to its primary."""
-        if request.path != "/+login" or request.method != "POST" or self._xom.is_replica():
-            return None
-        if (request.content_length or 0) > _LOGIN_BYTES:
+    def _in_body(self, request: Request) -> tuple[str, str] | None:
+        """User and password of a login; a replica hands that on to its primary."""
+        if self._xom.is_replica():
             return None
         try:
             body: Any = request.json_body
@@ -107,7 +133,7 @@ class _Admission:
             return None
         return (user, password) if isinstance(user, str) and isinstance(password, str) else None
 
-    def _credentials(self, request: Request) -> tuple[str, str] | None:
+    def _in_headers(self, request: Request) -> tuple[str, str] | None:
         """User and password of `Authorization: Basic` or `X-Devpi-Auth`; None where it is a login token."""
         policy = self._registry.getUtility(ISecurityPolicy)
         (credentials, _) = policy._get_credentials(request)

@@ -17,7 +17,7 @@ from pyramid.interfaces import ISecurityPolicy, ITweens
 from pyramid.tweens import EXCVIEW
 
 from sidecar import garbage
-from sidecar.devpi import after_kill, durable_uploads
+from sidecar.devpi import admission, after_kill, durable_uploads
 from sidecar.devpi.channel import SidecarGone
 from sidecar.devpi.drain import Drainer
 from sidecar.devpi.flags import CHEAP_DERIVATION
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from devpi_server.main import XOM
     from pluggy import PluginManager
     from pyramid.config import Configurator
+    from pyramid.request import Request
 
     from sidecar.devpi.channel import Channel
     from sidecar.devpi.flags import ServerFlags
@@ -92,6 +93,16 @@ class SidecarPlugin:
         """devpi's hook. The registry leads to the security policy, which keeps a key of its own."""
         self._registry = pyramid_config.registry
         pyramid_config.add_tween(ADMISSION, under=REQUEST_LOG, over=TRANSACTION)
+
+    @hookimpl(tryfirst=True)
+    def devpiserver_get_identity(self, request: Request, credentials: tuple[str, str] | None) -> None:
+        """devpi's hook: called before the others of this name, one of which will check the credentials."""
+        admission.before_identity(request, credentials)
+
+    @hookimpl
+    def devpiserver_identity_loaded(self, request: Request) -> None:
+        """devpi's hook: called once they have."""
+        admission.forget(request)
 
     @hookimpl
     def devpiserver_cmdline_run(self, xom: XOM) -> None:

@@ -8,12 +8,20 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from bench.sampling import RssWatch
-from tests.integration.container import Container, login
+from tests.integration.container import (
+    Container,
+    call_devpi,
+    cleared_away,
+    installed_plugin,
+    login,
+    login_token,
+)
 
 CLIENTS = 90
 SECONDS = 2.0
@@ -52,16 +60,18 @@ def crowd(request: Callable[[], tuple[int, float]]) -> Counter[int]:
     return statuses
 
 
-@pytest.mark.parametrize("shape", ["basic", "devpi-auth", "login"])
+@pytest.mark.parametrize("shape", ["basic", "devpi-auth", "login", "login behind a path"])
 def test_a_crowd_of_passwords(container: Callable[..., Container], shape: str) -> None:
     """90 clients with a password each: memory stays small, most are told to come again, `+api` answers others."""
-    devpi = container().start().wait_ready()
+    behind = ("--outside-url", "https://host.example/devpi") if shape == "login behind a path" else ()
+    devpi = container(flags=behind).start().wait_ready()
     port = int(devpi.devpi.rpartition(":")[2])
     body = json.dumps({"user": "root", "password": "not the password"})
     requests = {
         "basic": lambda: ask(port, "GET", "/+api", BASIC),
         "devpi-auth": lambda: ask(port, "GET", "/+api", DEVPI_AUTH),
         "login": lambda: ask(port, "POST", "/+login", {}, body),
+        "login behind a path": lambda: ask(port, "POST", "/devpi/+login", {}, body),
     }
     times: list[float] = []
     over = threading.Event()
@@ -110,3 +120,89 @@ def test_an_honest_client_gets_in(container: Callable[..., Container]) -> None:
         assert authstatus(header, "nobody", "päss:word")[0] != "ok"
     assert login(devpi.devpi, "root", "wrong")[0] == 401
     assert login(devpi.devpi, "nobody", "päss:word")[0] == 401
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
+    """root's password is `of-root`; alice's `of-alice`."""
+    env = {"DEVPI_PASSWORD": "of-root"}
+    with cleared_away(Container(tmp_path_factory.mktemp("shared"), env=env)) as container:
+        container.start().wait_ready()
+        alice = {"password": "of-alice"}
+        token = login_token(container.devpi, "of-root")
+        assert call_devpi(f"{container.devpi}/alice", "PUT", alice, token=token).status == 201
+        yield container
+
+
+def credentials(header: str, user: str, password: str) -> dict[str, str]:
+    value = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return {header: f"Basic {value}" if header == "Authorization" else value}
+
+
+def post_login(port: int, headers: dict[str, str], user: object, password: object, padding: int = 0) -> tuple[int, str]:
+    """Status, and who the token is of: empty without one."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        body = json.dumps({"user": user, "password": password}) + " " * padding
+        connection.request("POST", "/+login", body, JSON | headers)
+        answer = connection.getresponse()
+        said = answer.read()
+        if answer.status != 200:
+            return answer.status, ""
+        token = json.loads(said)["result"]["password"]
+        return 200, str(json.loads(token.rsplit(".", 2)[0])[0])
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("header", ["Authorization", "X-Devpi-Auth"])
+@pytest.mark.parametrize(
+    ("more", "password", "padding", "status"),
+    [
+        ({}, "wrong", 0, 401),
+        ({}, 1, 0, 500),  # as devpi-server by itself
+        ({}, "wrong", 70_000, 413),
+        ({"X-Outside-Url": "http://host.example/path"}, "wrong", 0, 401),
+    ],
+)
+def test_a_login_is_judged_by_its_body_alone(
+    shared: Container, header: str, more: dict[str, str], password: object, padding: int, status: int
+) -> None:
+    """Whoever has a password of his own does not become somebody else by it, nor fails by another's."""
+    port = int(shared.devpi.rpartition(":")[2])
+    alice = credentials(header, "alice", "of-alice")
+    assert (status, "") == post_login(port, alice | more, "root", password, padding)
+    assert (200, "root") == post_login(port, alice | more, "root", "of-root")
+    wrong = credentials(header, "root", "wrong")
+    assert (200, "alice") == post_login(port, wrong | more, "alice", "of-alice")
+
+
+@pytest.mark.parametrize("header", ["Authorization", "X-Devpi-Auth"])
+def test_a_password_in_a_header_says_who_asks_and_no_more(
+    container: Callable[..., Container], tmp_path: Path, header: str
+) -> None:
+    """A plugin that checks another password in the same request, before devpi knows who asks, and after."""
+    plugin = installed_plugin(
+        tmp_path / "plugin",
+        "second_login",
+        "from pluggy import HookimplMarker\n"
+        "from pyramid.interfaces import ISecurityPolicy\n"
+        "from pyramid.response import Response\n"
+        "def second(request):\n"
+        "    asks = request.authenticated_userid if 'after' in request.params else None\n"
+        "    auth = request.registry.getUtility(ISecurityPolicy).auth\n"
+        "    return Response(json_body=[asks, auth.new_proxy_auth('root', 'wrong', request=request)])\n"
+        "@HookimplMarker('devpiserver')\n"
+        "def devpiserver_pyramid_configure(config, pyramid_config):\n"
+        "    pyramid_config.add_route('/+second', '/+second')\n"
+        "    pyramid_config.add_view(second, route_name='/+second')\n",
+    )
+    devpi = container(env={"DEVPI_PASSWORD": "of-root"} | plugin).start().wait_ready()
+    port = int(devpi.devpi.rpartition(":")[2])
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        for when, asks in (("before", None), ("after", "root")):
+            connection.request("GET", f"/+second?{when}=", headers=credentials(header, "root", "of-root"))
+            assert [asks, None] == json.load(connection.getresponse())
+    finally:
+        connection.close()
