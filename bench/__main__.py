@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import growth, imports, memory, probes, scrapes, serving, starts
+from bench import crowds, growth, imports, memory, probes, scrapes, serving, starts
 from bench.report import Result, Row, Section, Series, as_markdown, as_text
 from bench.rounds import ROOT, Bench, Comparison, Failed
 
@@ -27,6 +27,7 @@ COMPARISONS: dict[str, Comparison] = {
         *growth.COMPARISONS,
         *probes.COMPARISONS,
         *serving.COMPARISONS,
+        *crowds.COMPARISONS,
         *scrapes.COMPARISONS,
     )
 }

@@ -1,7 +1,7 @@
 """The load generator, a process of its own, on loopback alone. Prints one JSON object.
 
   python -m bench.load open   --rate 500 --seconds 20 [--keep-alive] PORT PATH
-  python -m bench.load closed --clients 8 --seconds 20 PORT PATH…
+  python -m bench.load closed --clients 8 --seconds 20 [--header 'NAME: VALUE'] [--post BODY] PORT PATH…
 
 `open` sends at fixed times, whatever the answers do, and measures from the time at which a request was due: a
 stall of the server counts for every request that it holds up. `closed` has so many clients that each send, wait for
@@ -19,6 +19,7 @@ import selectors
 import socket
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from bench.report import percentile
@@ -31,16 +32,20 @@ TIMEOUT = 30.0
 class Client:
     """One HTTP/1.1 connection, opened anew where it was closed."""
 
-    def __init__(self, port: int, keep_alive: bool) -> None:
+    def __init__(self, port: int, keep_alive: bool, headers: Sequence[str] = (), body: str | None = None) -> None:
+        """`headers`: as they are sent; `body`: of JSON, for a POST instead of a GET."""
         self._port = port
         self._keep_alive = keep_alive
+        self._method = "GET" if body is None else "POST"
+        self._body = body or ""
+        self._headers = "".join(f"{each}\r\n" for each in (*headers, *_headers_of(body)))
         self._socket: socket.socket | None = None
 
-    async def get(self, path: str) -> tuple[int, int]:
-        """One GET: status, and bytes of the body. Raises OSError, ValueError, TimeoutError."""
+    async def ask(self, path: str) -> tuple[int, int]:
+        """One request: status, and bytes of the body. Raises OSError, ValueError, TimeoutError."""
         async with asyncio.timeout(TIMEOUT):
             try:
-                status, body, closes = await self._get(path)
+                status, body, closes = await self._ask(path)
             except BaseException:
                 self.close()
                 raise
@@ -53,7 +58,7 @@ class Client:
             self._socket.close()
         self._socket = None
 
-    async def _get(self, path: str) -> tuple[int, int, bool]:
+    async def _ask(self, path: str) -> tuple[int, int, bool]:
         loop = asyncio.get_running_loop()
         if self._socket is None:
             self._socket = socket.socket()
@@ -61,8 +66,8 @@ class Client:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await loop.sock_connect(self._socket, ("127.0.0.1", self._port))
         kept = "keep-alive" if self._keep_alive else "close"
-        asked = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nAccept: */*\r\nConnection: {kept}\r\n\r\n"
-        await loop.sock_sendall(self._socket, asked.encode())
+        asked = f"{self._method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nConnection: {kept}\r\n"
+        await loop.sock_sendall(self._socket, f"{asked}{self._headers}\r\n{self._body}".encode())
         data = b""
         while b"\r\n\r\n" not in data:
             data += await self._more(loop)
@@ -101,6 +106,12 @@ class Client:
         raise ConnectionResetError("closed in the middle of an answer")
 
 
+def _headers_of(body: str | None) -> tuple[str, ...]:
+    if body is None:
+        return ("Accept: */*",)
+    return "Accept: application/json", "Content-Type: application/json", f"Content-Length: {len(body.encode())}"
+
+
 class Tally:
     """Counts answers and keeps their times."""
 
@@ -114,7 +125,7 @@ class Tally:
         """One request, which was due at a moment of the monotonic clock."""
         self.late.append(time.monotonic() - due)
         try:
-            status, received = await client.get(path)
+            status, received = await client.ask(path)
         except (OSError, ValueError, KeyError) as error:
             self.outcomes[type(error).__name__] += 1
         else:
@@ -162,13 +173,15 @@ async def open_loop(port: int, path: str, rate: float, seconds: float, keep_aliv
     return tally.summary(time.monotonic() - began)
 
 
-async def closed_loop(port: int, paths: list[str], clients: int, seconds: float) -> dict[str, Any]:
+async def closed_loop(
+    port: int, paths: list[str], clients: int, seconds: float, headers: Sequence[str] = (), body: str | None = None
+) -> dict[str, Any]:
     """`clients` at once, each asking for all paths again and again."""
     tally = Tally()
     end = time.monotonic() + seconds
 
     async def run(start: int) -> None:
-        client = Client(port, keep_alive=True)
+        client = Client(port, True, headers, body)
         for path in itertools.islice(itertools.cycle(paths), start, None):
             now = time.monotonic()
             if now >= end:
@@ -189,6 +202,8 @@ def main() -> None:
     fixed.add_argument("--keep-alive", action="store_true")
     closed = kinds.add_parser("closed")
     closed.add_argument("--clients", type=int, required=True)
+    closed.add_argument("--header", action="append", default=[], help="sent as well; may be given again")
+    closed.add_argument("--post", metavar="BODY", help="POST this JSON instead of a GET")
     for kind in (fixed, closed):
         kind.add_argument("--seconds", type=float, required=True)
         kind.add_argument("port", type=int)
@@ -200,7 +215,7 @@ def main() -> None:
         if given.kind == "open":
             work = open_loop(given.port, given.paths[0], given.rate, given.seconds, given.keep_alive)
         else:
-            work = closed_loop(given.port, given.paths, given.clients, given.seconds)
+            work = closed_loop(given.port, given.paths, given.clients, given.seconds, given.header, given.post)
         print(json.dumps(runner.run(work)))
 
 

@@ -1,0 +1,96 @@
+"""devpi-server under a crowd of clients that have their passwords checked: `passwords`."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from pathlib import Path
+
+from bench.probes import Load
+from bench.processes import ByHand, Ours, devpi_init, devpi_server, free_ports
+from bench.report import Reach, Result, Row
+from bench.rounds import Bench, Comparison, Failed, Values
+from bench.sampling import MIB, RssWatch
+
+CLIENTS = 90
+_BY_HAND, _OURS = "by hand", "ours"
+_WRONG = "root:not the password"
+_BASIC = f"Authorization: Basic {base64.b64encode(_WRONG.encode()).decode()}"
+_DEVPI_AUTH = f"X-Devpi-Auth: {base64.b64encode(_WRONG.encode()).decode()}"
+_LOGIN = json.dumps(dict(zip(("user", "password"), _WRONG.split(":"), strict=True)))
+SHAPES: dict[str, tuple[str, ...]] = {
+    "Basic": ("--header", _BASIC, "PORT", "/+api"),
+    "X-Devpi-Auth": ("--header", _DEVPI_AUTH, "PORT", "/+api"),
+    "/+login": ("--post", _LOGIN, "PORT", "/+login"),
+}
+"""How a password comes → the load generator's arguments."""
+
+
+def passwords(bench: Bench) -> Result:
+    """A bystander's `GET /+api` meanwhile, and devpi-server's memory."""
+    seconds = 2.0 if bench.quick else 6.0
+
+    def by_hand(folder: Path) -> Values:
+        (port,) = free_ports(1)
+        serverdir = folder / "serverdir"
+        with ByHand(folder, devpi_init(serverdir), devpi_server(serverdir, port)) as bare:
+            bare.first_200(port, "/+api")
+            return _crowds(port, bare.pid, seconds)
+
+    def ours(folder: Path) -> Values:
+        with Ours(folder) as container:
+            container.ready()
+            return _crowds(container.devpi_port, container.devpi_pid, seconds)
+
+    outcome = bench.in_turn({_BY_HAND: by_hand, _OURS: ours})
+
+    def row(shape: str, what: str, unit: str, quantity: str, reach: Reach | None = None) -> Row:
+        by_hand, ours = (outcome.series(way, f"{shape} {quantity}") for way in (_BY_HAND, _OURS))
+        return Row(f"{shape}: {what}", unit, by_hand, ours, reach)
+
+    rows = []
+    for shape in SHAPES:
+        reach = None if shape == "/+login" else Reach("median", "≤", 500)
+        rows += [
+            row(shape, "a bystander's `+api`, p99", "ms", "p99", reach),
+            row(shape, "devpi-server's greatest RSS", "MiB", "memory"),
+            row(shape, "passwords checked", "1/s", "checked"),
+            row(shape, "turned away with 503", "1/s", "away"),
+        ]
+    return Result(
+        rows,
+        [
+            f"{CLIENTS} clients, each with a wrong password, and again as soon as it has its answer, {seconds:.0f} s "
+            "of each shape; beside them one that asks for `/+api` ten times a second, over a new connection each time. "
+            "All of them share this machine's CPUs with devpi-server.",
+            "devpi-server handles a login in its one write transaction: `+api`, which only reads, doesn't wait for it.",
+        ],
+    )
+
+
+def _crowds(port: int, pid: int, seconds: float) -> Values:
+    values: dict[str, float] = {}
+    for shape, (*options, _, path) in SHAPES.items():
+        with RssWatch(pid, 0.01) as memory:
+            crowd = Load("closed", "--clients", CLIENTS, "--seconds", seconds + 1, *options, port, path)
+            try:
+                time.sleep(0.5)
+                bystander = Load("open", "--rate", 10, "--seconds", seconds, port, "/+api").result()
+                said = crowd.result()
+            finally:
+                crowd.stop()
+        answers = said["outcomes"]
+        if set(answers) - {"200", "401", "503"}:
+            raise Failed(f"{shape}: answers were {answers}")
+        values |= {
+            f"{shape} p99": bystander["p99"] * 1000,
+            f"{shape} memory": max(memory.values) / MIB,
+            f"{shape} checked": (answers.get("200", 0) + answers.get("401", 0)) / said["seconds"],
+            f"{shape} away": answers.get("503", 0) / said["seconds"],
+        }
+        time.sleep(1)
+    return values
+
+
+COMPARISONS = (Comparison("passwords", f"{CLIENTS} clients with a password each", passwords),)
