@@ -58,16 +58,16 @@ class Checks:
 
     def __init__(self, waiting: int = WAITING) -> None:
         self._places = threading.BoundedSemaphore(waiting + 1)
-        self._turn = threading.Lock()
+        self.turn = threading.Lock()
+        """Held by the check that runs."""
 
     @contextmanager
-    def one(self) -> Iterator[None]:
-        """Wait for this check's turn. Raises Full at once where too many wait already."""
+    def place(self) -> Iterator[None]:
+        """A place in the queue, the running check's included. Raises Full at once where there is none."""
         if not self._places.acquire(blocking=False):
             raise Full
         try:
-            with self._turn:
-                yield
+            yield
         finally:
             self._places.release()
 
@@ -105,22 +105,29 @@ class _Admission:
         if login and (request.content_length or 0) > _LOGIN_BYTES:
             return HTTPRequestEntityTooLarge(f"A login has {_LOGIN_BYTES} bytes at most.")
         credentials = self._in_body(request) if login else self._in_headers(request)
-        if credentials is None or (hashed := self._hash_of(credentials[0])) is None:
+        if credentials is None:
             return self._handler(request)
         try:
-            with self._checks.one():
-                valid, new_hash = verify_and_update_password_hash(credentials[1], *hashed)
+            valid = self._check(*credentials)
         except Full:
             return self._turn_away()
-        except (ValueError, TypeError):
-            return self._handler(request)  # a hash that devpi can't read either; it says so in its own way
-        if new_hash is not None:
-            return self._handler(request)  # devpi checks once more, and renews the hash
-        if login:
-            setattr(request, _RESULT, bool(valid))
-        else:
-            request.environ[_CHECKED] = credentials, bool(valid)
+        if valid is not None and login:
+            setattr(request, _RESULT, valid)
+        elif valid is not None:
+            request.environ[_CHECKED] = credentials, valid
         return self._handler(request)
+
+    def _check(self, user: str, password: str) -> bool | None:
+        """Whether it is this user's password; None where devpi has to find out. Raises Full."""
+        with self._checks.place():
+            if (hashed := self._hash_of(user)) is None:
+                return None
+            try:
+                with self._checks.turn:
+                    valid, new_hash = verify_and_update_password_hash(password, *hashed)
+            except (ValueError, TypeError):
+                return None  # a hash that devpi can't read either; it says so in its own way
+        return bool(valid) if new_hash is None else None  # else devpi checks once more, and renews the hash
 
     def _in_body(self, request: Request) -> tuple[str, str] | None:
         """User and password of a login; a replica hands that on to its primary."""
