@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bench import crowds, growth, imports, memory, probes, scrapes, serving, starts
-from bench.report import Result, Row, Section, Series, as_markdown, as_text
+from bench.report import Result, Row, Section, Series, as_markdown, as_text, of_markdown
 from bench.rounds import ROOT, Bench, Comparison, Failed
 
 COMPARISONS: dict[str, Comparison] = {
@@ -121,7 +121,9 @@ def _keep(bench: Bench, sections: list[Section]) -> None:
 def _write(bench: Bench, measured: list[Section], docs: Path) -> None:
     """docs/performance.md: what this run measured, and what earlier ones did where this one did not."""
     now = {section.name: section for section in measured}
-    sections = []
+    page = docs / "performance.md"
+    written = of_markdown(page.read_text()) if page.exists() else {}
+    sections: list[Section | str] = []
     for name, comparison in COMPARISONS.items():
         kept = bench.home / "results" / f"{name}.json"
         if name in now:
@@ -129,11 +131,14 @@ def _write(bench: Bench, measured: list[Section], docs: Path) -> None:
         elif kept.exists():
             data = json.loads(kept.read_text())
             sections.append(Section(name, comparison.title, data["environment"], Result.from_json(data["result"])))
+        elif comparison.title in written:  # measured elsewhere
+            sections.append(written[comparison.title])
     (docs / "img").mkdir(parents=True, exist_ok=True)
     for section in sections:
-        for name, image in section.result.plots.items():
-            (docs / "img" / name).write_text(image)
-    (docs / "performance.md").write_text(as_markdown(sections))
+        if isinstance(section, Section):
+            for name, image in section.result.plots.items():
+                (docs / "img" / name).write_text(image)
+    page.write_text(as_markdown(sections))
     print(f"wrote {docs / 'performance.md'}", file=sys.stderr)
 
 

@@ -199,8 +199,8 @@ def as_text(section: Section) -> str:
     return "\n".join(lines)
 
 
-def as_markdown(sections: Iterable[Section]) -> str:
-    """docs/performance.md."""
+def as_markdown(sections: Iterable[Section | str]) -> str:
+    """docs/performance.md. A section that is text is one of the page as it was."""
     lines = [
         "# Performance",
         "",
@@ -210,21 +210,24 @@ def as_markdown(sections: Iterable[Section]) -> str:
         "one of its runs says so, and shows no number.",
     ]
     for section in sections:
-        lines += [
-            "",
-            f"## {section.title}",
-            "",
-            *_environment(section),
-            "",
-            _line(HEADER),
-            _line(["---"] * len(HEADER)),
-        ]
-        lines += [_line(cells(row)) for row in section.result.rows]
-        for name in section.result.plots:
-            lines += ["", f"![{section.title}](img/{name})"]
-        if section.result.notes:
-            lines += ["", *(f"- {note}" for note in section.result.notes)]
+        lines += ["", section if isinstance(section, str) else _one_as_markdown(section)]
     return "\n".join(lines) + "\n"
+
+
+def of_markdown(page: str) -> dict[str, str]:
+    """The sections of such a page, by their titles."""
+    texts = [f"## {part.strip()}" for part in page.split("\n## ")[1:]]
+    return {text.splitlines()[0].removeprefix("## "): text for text in texts}
+
+
+def _one_as_markdown(section: Section) -> str:
+    lines = [f"## {section.title}", "", *_environment(section), "", _line(HEADER), _line(["---"] * len(HEADER))]
+    lines += [_line(cells(row)) for row in section.result.rows]
+    for name in section.result.plots:
+        lines += ["", f"![{section.title}](img/{name})"]
+    if section.result.notes:
+        lines += ["", *(f"- {note}" for note in section.result.notes)]
+    return "\n".join(lines)
 
 
 def _environment(section: Section) -> list[str]:

@@ -308,6 +308,14 @@ def test_the_page_has_this_run_and_what_earlier_ones_kept(tmp_path: Path) -> Non
     assert page.index("- old") < page.index("## The idle sidecar") < page.index("| CPU |")
     assert "older than this run's" not in page
     assert "<svg/>" == (tmp_path / "docs" / "img" / "g.svg").read_text()
+    elsewhere = Bench(1, False, tmp_path / "another home")
+    command._write(
+        elsewhere, [Section("idle", "The idle sidecar", {"date": "today"}, Result([], ["new"]))], tmp_path / "docs"
+    )
+    rewritten = (tmp_path / "docs" / "performance.md").read_text()
+    assert page.partition("## The idle sidecar")[0] == rewritten.partition("## The idle sidecar")[0]
+    assert "- new" in rewritten
+    assert "| CPU |" not in rewritten
 
 
 def test_what_cannot_be_measured_is_its_result(tmp_path: Path) -> None:
