@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 
 from waitress import wasyncore
-from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer, MultiSocketServer
 
+from sidecar.devpi.crowd import has_unread
 from sidecar.devpi.flags import http_address
 
 _LOOK_EVERY = 0.02
@@ -30,7 +29,7 @@ class Drainer:
 
     def __init__(self, server: BaseWSGIServer | MultiSocketServer) -> None:
         sockets = server.map if isinstance(server, MultiSocketServer) else server._map
-        self._listeners = [each for each in sockets.values() if isinstance(each, BaseWSGIServer)]
+        self.listeners = [each for each in sockets.values() if isinstance(each, BaseWSGIServer)]
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -39,7 +38,7 @@ class Drainer:
             f"unix:{os.path.abspath(each.effective_port)}"  # noqa: PTH100 - waitress gives text
             if each.effective_host == "unix"
             else http_address(each.effective_host, int(each.effective_port))
-            for each in self._listeners
+            for each in self.listeners
         )
 
     def drain(self, grace: float) -> int:
@@ -53,7 +52,7 @@ class Drainer:
             while (busy := self._in_the_loop(self._close_idle, deadline)) and time.monotonic() < deadline:
                 time.sleep(_LOOK_EVERY)
         except OSError:  # TimeoutError is one
-            return sum(len(each.active_channels) for each in self._listeners)
+            return sum(len(each.active_channels) for each in self.listeners)
         return busy
 
     def _in_the_loop(self, action: Callable[[], int], deadline: float) -> int:
@@ -65,7 +64,7 @@ class Drainer:
             result[0] = action()
             done.set()
 
-        trigger = self._listeners[0].trigger
+        trigger = self.listeners[0].trigger
         if trigger._closed:  # its descriptor may be somebody else's by now
             raise BrokenPipeError
         trigger.pull_trigger(run)
@@ -74,7 +73,7 @@ class Drainer:
         return result[0]
 
     def _close_listeners(self) -> int:
-        for listener in self._listeners:
+        for listener in self.listeners:
             accepted = -1
             # who is in the kernel's queue has been promised an answer; but waitress' select() dies of too many
             while accepted != len(listener.active_channels) and len(listener._map) < listener.adj.connection_limit:
@@ -82,7 +81,7 @@ class Drainer:
                 listener.handle_accept()
         # only now: a connection accepted after a close has that descriptor, and waitress, which may be about to read
         # from the listener of that number, takes the connection that has nothing to read yet for a broken one
-        for listener in self._listeners:
+        for listener in self.listeners:
             unix = listener.effective_host == "unix"
             wasyncore.dispatcher.close(listener)  # not its own close(): that ends the trigger we came through
             if unix:
@@ -94,20 +93,12 @@ class Drainer:
         """Close connections that wait for a request. Returns how many are busy."""
         busy = 0
         now = time.time()  # as waitress stamps its channels
-        for listener in self._listeners:
+        for listener in self.listeners:
             for channel in list(listener.active_channels.values()):
                 new = channel.last_activity == channel.creation_time and now - channel.creation_time < _FIRST_REQUEST
                 running = channel.requests or channel.request is not None or channel.total_outbufs_len
-                if new or running or _has_unread(channel):
+                if new or running or has_unread(channel):
                     busy += 1
                 else:
                     channel.handle_close()
         return busy
-
-
-def _has_unread(channel: HTTPChannel) -> bool:
-    """Whether a request has arrived that waitress has not come to read yet: a close would cut it."""
-    try:
-        return bool(channel.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-    except OSError:
-        return False

@@ -19,6 +19,7 @@ from pyramid.tweens import EXCVIEW
 from sidecar import garbage
 from sidecar.devpi import admission, after_kill, durable_uploads
 from sidecar.devpi.channel import SidecarGone
+from sidecar.devpi.crowd import Crowd
 from sidecar.devpi.drain import Drainer
 from sidecar.devpi.flags import CHEAP_DERIVATION
 from sidecar.devpi.messages import (
@@ -127,6 +128,7 @@ class SidecarPlugin:
             end_cleanly()
             return
         drainer = Drainer(server)
+        Crowd(drainer.listeners)
         self._channel.send(
             Listening(
                 addresses=list(drainer.addresses),

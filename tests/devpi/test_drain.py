@@ -16,6 +16,7 @@ import pytest
 from waitress import wasyncore
 from waitress.server import create_server
 
+from sidecar.devpi.crowd import Crowd
 from sidecar.devpi.drain import Drainer
 
 PATIENCE = 20.0
@@ -38,6 +39,7 @@ class Server:
         self._server = create_server(self.app, threads=8, **adjustments)
         self._map = self._server.map if hasattr(self._server, "map") else self._server._map
         self.drainer = Drainer(self._server)
+        Crowd(self.drainer.listeners)
         self._thread = threading.Thread(target=self._server.run, name="waitress")
         self._thread.start()
 
@@ -57,7 +59,7 @@ class Server:
     @property
     def listeners(self) -> list[Any]:
         """waitress' listening dispatchers."""
-        return self.drainer._listeners
+        return self.drainer.listeners
 
     def drain(self, grace: float = PATIENCE) -> Future[int]:
         """Begin to drain; the future has how many connections were cut."""

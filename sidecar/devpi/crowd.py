@@ -1,0 +1,122 @@
+"""Waitress' connections: a newcomer finds room, for whoever has kept the server waiting for longest goes."""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+import termios
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from operator import itemgetter
+
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
+from waitress.server import BaseWSGIServer
+
+STEP = 4096
+"""Bytes of a body by which an upload makes progress."""
+
+PATIENCE = 10.0
+"""Seconds that an upload has for each further step, and the client of an answer to read on, where room is needed."""
+
+
+class Crowd:
+    """All connections of one waitress server, which accepts nobody at its limit, until some were silent for 2 minutes.
+
+    So it is kept below, unless that many are busy. Everything here runs in waitress' own loop; where there is room,
+    that is one look at their number in each round.
+    """
+
+    def __init__(self, listeners: Sequence[BaseWSGIServer]) -> None:
+        """Before they accept anybody."""
+        first = listeners[0]
+        self._map = first._map
+        # in each round of the loop, every listener accepts one; at its limit, waitress would say so and stop
+        self._newcomers = len(listeners)
+        self._most = first.adj.connection_limit - self._newcomers - 1
+        self._accepts = first.readable
+        first.readable = self._look  # it comes before all connections in a round
+        for listener in listeners:
+            listener.channel_class = Connection
+
+    def _look(self) -> bool:
+        """The listener's `readable`, which waitress asks once in each round."""
+        if (surplus := len(self._map) - self._most) > 0:
+            self._cut(surplus)
+        return bool(self._accepts())
+
+    def _cut(self, surplus: int) -> None:
+        """Have waitress close so many connections in this round, if so many wait; but not who has just come."""
+        now = time.monotonic()
+        connections = [each for each in self._map.values() if isinstance(each, Connection) and not each.will_close]
+        waiting = [(waited, each) for each in connections if (waited := each.waits(now)) is not None]
+        waiting.sort(key=itemgetter(0), reverse=True)
+        for _, connection in waiting[: -self._newcomers]:
+            if surplus and not (connection.readable() and has_unread(connection)):
+                connection.cut()
+                surplus -= 1
+
+
+class Connection(HTTPChannel):  # type: ignore[misc] # waitress has no types
+    """One connection, that can tell for how long the server has waited for its client."""
+
+    class Request(HTTPRequestParser):  # type: ignore[misc]
+        """A request that has begun to come."""
+
+        def __init__(self, adj: object) -> None:
+            super().__init__(adj)
+            self.began = time.monotonic()
+
+    parser_class = Request
+    _progress: object = None
+    """How far a transfer was when it was looked at."""
+    _progressed = 0.0
+    """When that was seen first."""
+
+    def waits(self, now: float) -> float | None:
+        """For how many seconds the server has waited: for a request, a whole head, a body's first step.
+
+        Or for an upload to go on, or an answer to be read on. None: it has not, or not for long.
+        """
+        running = bool(self.requests)  # first: the thread that answers has written all when it takes its request away
+        if self.total_outbufs_len >= (self.adj.send_bytes if running else 1):  # waitress writes no less while it runs
+            return self._stuck((self.last_activity, _unacknowledged(self.socket)), now)
+        if running:
+            return None
+        request = self.request
+        if request is None:
+            return float(time.time() - self.last_activity)  # as waitress stamps it
+        if request.body_bytes_received < STEP:
+            return float(now - request.began)
+        return self._stuck((request.began, request.body_bytes_received // STEP), now)
+
+    def _stuck(self, progress: object, now: float) -> float | None:
+        if progress != self._progress:
+            self._progress, self._progressed = progress, now
+        waited = now - self._progressed
+        return waited if waited > PATIENCE else None
+
+    def cut(self) -> None:
+        """Have waitress close it in this round of its loop; a close at once would leave its descriptor to select()."""
+        self.will_close = True
+        with suppress(OSError):  # its client has gone
+            self.socket.shutdown(socket.SHUT_RDWR)  # else waitress would wait until a client that doesn't read does
+
+
+def has_unread(channel: HTTPChannel) -> bool:
+    """Whether something has arrived that waitress has not come to read yet: a close would cut it."""
+    try:
+        return bool(channel.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except OSError:
+        return False
+
+
+def _unacknowledged(connection: socket.socket) -> int:
+    """Bytes that the kernel still holds for the client: it takes megabytes before waitress can write on."""
+    try:
+        (size,) = struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))
+    except OSError:
+        return 0
+    return int(size)

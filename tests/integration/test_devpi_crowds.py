@@ -1,0 +1,96 @@
+"""More connections to devpi-server's port than it takes, silent or dripping: it stays ready, and serves."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from urllib.parse import urlsplit
+
+from sidecar.devpi.crowd import PATIENCE, STEP
+from tests.integration.container import Container, call_devpi, login_token, make_index, request, upload, upload_form
+from tests.integration.transfers import auth_header, connected
+
+LIMIT = 100
+"""devpi-server's own."""
+HELD = 35.0
+"""Seconds for which the crowd stays: more than it takes for failed looks to make the server unready."""
+OPENINGS = (
+    b"",
+    b"GET /+api HTTP/1.1\r\nX: ",
+    b"POST /root/dev/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n",
+)
+"""Silent, half a head, and a head without its body."""
+
+
+@contextmanager
+def crowded(devpi: str) -> Iterator[None]:
+    """50 connections too many from now on: who is cut comes back, and who has an opening goes on by a byte a second."""
+    address = urlsplit(devpi)
+    over = threading.Event()
+    with ExitStack() as opened:
+
+        def come(opening: bytes) -> socket.socket:
+            client = opened.enter_context(socket.create_connection((address.hostname, address.port), 10))
+            client.sendall(opening)
+            return client
+
+        clients = [come(OPENINGS[number % 3]) for number in range(LIMIT + 50)]
+
+        def go_on() -> None:
+            while not over.wait(1):
+                for number, client in enumerate(clients):
+                    opening = OPENINGS[number % 3]
+                    try:
+                        client.sendall(opening and b"x")
+                        if client.recv(1, socket.MSG_DONTWAIT) == b"":
+                            raise ConnectionResetError
+                    except BlockingIOError:
+                        pass
+                    except OSError:
+                        clients[number] = come(opening)
+
+        dripping = threading.Thread(target=go_on)
+        dripping.start()
+        try:
+            yield
+        finally:
+            over.set()
+            dripping.join()
+
+
+def test_connections_that_ask_nothing(container: Callable[..., Container]) -> None:
+    """For longer than a server may be without an answer to a look, and with an upload that comes slowly meanwhile."""
+    password = "the root password of these tests"
+    running = container(env={"DEVPI_PASSWORD": password}).start().wait_ready()
+    devpi = running.devpi
+    token = login_token(devpi, password)
+    index = make_index(devpi, token)
+    link = upload(index, token, "there", b"content").partition("#")[0]
+    content = os.urandom(100 * STEP)
+    form, kind = upload_form("slow", content)
+    with connected(index) as slow:
+        slow.sendall(
+            f"POST {urlsplit(index).path}/ HTTP/1.0\r\nHost: x\r\nAccept: application/json\r\nContent-Type: {kind}\r\n"
+            f"Content-Length: {len(form)}\r\n{auth_header(token)}\r\n".encode()
+        )
+        slow.sendall(form[:STEP])
+        sent = STEP
+        with crowded(devpi):
+            until = time.monotonic() + HELD
+            while time.monotonic() < until:
+                begun = time.monotonic()
+                assert request(link).body == b"content"
+                assert running.get("/readyz").status == 200
+                assert time.monotonic() - begun < 2
+                slow.sendall(form[sent : sent + STEP])
+                sent += STEP
+                time.sleep(PATIENCE / 4)
+            slow.sendall(form[sent:])
+            assert int(slow.recv(4096).split()[1]) == 200
+    (uploaded,) = call_devpi(f"{index}/slow", token=token).json["result"]["1.0"]["+links"]
+    assert content == request(devpi + urlsplit(uploaded["href"]).path).body
+    assert "no longer accepting" not in running.log
