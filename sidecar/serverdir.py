@@ -6,6 +6,7 @@ lock          held (flock) by the sidecar and by its devpi-server
 marker.json   the state beside it is whole, and ours
 staging/      a state in the making: thrown away, unless
 promotion.json   says that it is whole; then what is left of it is moved out
+serving       devpi-server may have left uploads half-made; a clean stop removes it
 tmp/          where devpi-server spools uploads
 """
 
@@ -75,8 +76,7 @@ class Serverdir:
         self.tmp = self.own / "tmp"
         self._intent = self.own / "promotion.json"
         self._marker = self.own / "marker.json"
-        self.after_kill = False
-        """What ran here last was killed: known once `recover` has looked."""
+        self._serving = self.own / "serving"
         self._promoting = threading.Lock()  # a stop may clear up while another thread still promotes
 
     # --- open ---------------------------------------------------------------------------------------------------
@@ -171,8 +171,6 @@ class Serverdir:
         Raises Exit where the leftovers can't be understood.
         """
         durable.remove_leftovers(self.own)
-        durable.remove_leftovers(self.path)
-        self.after_kill = self.tmp.exists()  # a clean stop removes it
         done = None
         if (intent := self._read_json(self._intent)) is not None:
             self._roll_forward(intent)
@@ -260,6 +258,33 @@ class Serverdir:
             "restore a backup of it, or empty it (.sidecar too) to begin anew; what it holds has not been changed",
         )
 
+    # --- serve and stop -----------------------------------------------------------------------------------------
+
+    def begin_serving(self) -> bool:
+        """Note, durably, that devpi-server may leave uploads half-made from now on. Raises OSError.
+
+        Returns whether an earlier one may have left some.
+        """
+        durable.remove_leftovers(self.path)  # of a `.nodeinfo`: only now is it sure that this directory is ours
+        if self._serving.exists():
+            return True
+        durable.write_file(self._serving, b"")
+        return False
+
+    def clear_up(self, *, whole: bool = False) -> None:
+        """Leave nothing half-made behind, at a stop. What is being promoted stays for `recover`.
+
+        `whole`: nor has devpi-server left any upload half-made. Raises OSError where what it wrote can't be brought to
+        disk; then the next start looks for such uploads.
+        """
+        with self._promoting:
+            if not self._intent.exists():
+                self.discard()
+        shutil.rmtree(self.tmp, ignore_errors=True)
+        if whole:
+            durable.sync_file_system(self.path)  # a power cut may not undo an upload's last rename, but not this unlink
+            self._serving.unlink(missing_ok=True)
+
     # --- stage, promote, adopt ----------------------------------------------------------------------------------
 
     def stage(self) -> None:
@@ -272,13 +297,6 @@ class Serverdir:
     def discard(self) -> None:
         """Throw the staging area away."""
         shutil.rmtree(self.staging, ignore_errors=True)
-
-    def clear_up(self) -> None:
-        """Leave nothing half-made behind, at a stop. What is being promoted stays for `recover`."""
-        with self._promoting:
-            if not self._intent.exists():
-                self.discard()
-        shutil.rmtree(self.tmp, ignore_errors=True)
 
     def promote(self, origin: str) -> None:
         """Make the staged state, which is whole and on disk, the serverdir's. Can be killed at any instant.

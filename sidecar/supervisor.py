@@ -77,6 +77,8 @@ class Supervisor:
         self._client: DevpiClient | None = None
         self._look_secret = secrets.token_hex(16)
         self._serves = False
+        self._cleared = False
+        self._cut: int | None = None  # transfers that the drain has cut, once it has told
         self._serverdir: Serverdir | None = None
         self._ticked = time.monotonic()
 
@@ -232,7 +234,7 @@ class Supervisor:
                 known_root_hash=root_hash,
                 look_secret=self._look_secret,
                 new_root_password=record.pending_rotation(),
-                after_kill=serverdir.after_kill,
+                after_kill=await asyncio.to_thread(serverdir.begin_serving),
             )
         )
         said = await self._child.expect(Listening, CannotListen)
@@ -244,6 +246,7 @@ class Supervisor:
                 "free the port, or choose another one with --port",
             )
         self._serves = True
+        self._cleared = said.role != "replica"  # which looks for no half-made uploads
         if record.rotating:
             await asyncio.to_thread(record.recover_rotation)
             log.warning("finished a change of root's password that an earlier run had begun: it can be claimed")
@@ -302,17 +305,22 @@ class Supervisor:
             self._child.signal(signal.SIGTERM)
             await self._within(_PATIENCE, self._child.exited())
         self._child.signal(signal.SIGKILL)
-        await self._child.exited()
+        code = await self._child.exited()
         self._health.watch(None)
         if self._serverdir is not None:
-            await asyncio.to_thread(self._serverdir.clear_up)
+            whole = self._cleared and self._cut == 0 and code == 0
+            try:
+                await asyncio.to_thread(self._serverdir.clear_up, whole=whole)
+            except OSError as error:
+                log.warning("the serverdir's volume refuses to sync: %s", error.strerror)
         log.info("stopped")
 
     async def _drained(self) -> None:
         """Wait until devpi-server has drained and ended."""
         with contextlib.suppress(ChildEnded):
-            if cut := (await self._child.expect(Drained)).cut:
-                log.warning("%d transfers did not finish within the grace, and were cut", cut)
+            self._cut = (await self._child.expect(Drained)).cut
+            if self._cut:
+                log.warning("%d transfers did not finish within the grace, and were cut", self._cut)
         await self._child.exited()
 
     def _patience(self) -> tuple[float, float]:

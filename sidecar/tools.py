@@ -55,6 +55,9 @@ def _devpi_tool(arguments: list[str], env: Mapping[str, str]) -> int:
 
     from devpi_server.main import CommandRunner, set_state_version
 
+    from sidecar.devpi import after_kill
+
+    after_kill.keep_nodeinfo_whole()
     name = arguments[0]
     state = _Unfinished(name)
     parse: Any = CommandRunner.get_config

@@ -21,6 +21,6 @@ def pytest_configure() -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What tests/chaos is told; here, for pytest reads options before it looks into that folder."""
     group = parser.getgroup("chaos")
-    group.addoption("--kills", type=int, default=64, help="how many times tests/chaos kills a container (64)")
+    group.addoption("--kills", type=int, default=64, help="how many times tests/chaos kills a container at least (64)")
     group.addoption("--chaos-seed", type=int, help="the seed of tests/chaos, as an earlier run printed it")
     group.addoption("--chaos-plan", help="kill exactly there, once; as a violation printed it")

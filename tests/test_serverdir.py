@@ -493,19 +493,47 @@ def test_recovering_nothing(tmp_path: Path) -> None:
 
 
 def test_a_kill_is_told_from_a_clean_stop(tmp_path: Path) -> None:
-    """By the folder for uploads, which a clean stop removes; leftovers beside devpi's files go, too."""
+    """By a mark that stays until devpi-server has left nothing half-made: other stops don't forget a kill."""
     with opened(tmp_path) as serverdir:
         serverdir.recover()
-        assert serverdir.after_kill is False
-    (tmp_path / ".tmp-.nodeinfo-0123").write_bytes(b"half")
+        assert serverdir.begin_serving() is False
+    for _ in range(2):
+        with opened(tmp_path) as serverdir:
+            serverdir.recover()
+            serverdir.clear_up()
+            assert names(serverdir.own) == ["lock", "serving"]
+            assert serverdir.begin_serving() is True
+    with opened(tmp_path) as serverdir:
+        serverdir.clear_up(whole=True)
+        assert names(serverdir.own) == ["lock"]
+        assert serverdir.begin_serving() is False
+
+
+def test_a_kill_is_not_forgotten_where_the_disk_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uploads that can't be brought to disk are looked at again by the next start."""
+
+    def refuse(path: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("sidecar.durable.sync_file_system", refuse)
+    with opened(tmp_path) as serverdir:
+        serverdir.begin_serving()
+        with pytest.raises(OSError, match="Input/output"):
+            serverdir.clear_up(whole=True)
+        assert serverdir.begin_serving() is True
+
+
+def test_what_is_beside_devpis_files_is_not_touched_before_they_are_known(tmp_path: Path) -> None:
+    """A volume of somebody else's is left as it is; what a kill has left of ours goes before devpi-server is run."""
+    (tmp_path / ".tmp-theirs").write_bytes(b"theirs")
     with opened(tmp_path) as serverdir:
         serverdir.recover()
-        assert serverdir.after_kill is True
+        with pytest.raises(Exit, match="not devpi's"):
+            serverdir.examine()
+        assert names(tmp_path) == [".sidecar", ".tmp-theirs"]
+        (tmp_path / ".tmp-theirs").rename(tmp_path / ".tmp-.nodeinfo-0123")
+        serverdir.begin_serving()
         assert names(tmp_path) == [".sidecar"]
-        serverdir.clear_up()
-    with opened(tmp_path) as serverdir:
-        serverdir.recover()
-        assert serverdir.after_kill is False
 
 
 def test_a_half_made_state_is_thrown_away(tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ _UNFINISHED = re.compile(r"-[0-9a-f]{64}-tmp")
 def keep_nodeinfo_whole() -> None:
     """Have devpi replace `.nodeinfo` durably, and only where it changes.
 
-    It writes it anew at every start, without fsync: killed there it leaves a file beside it, and after a power cut
-    there may be an empty one, with which no devpi-server starts any more.
+    It writes it anew at every start, and each of its tools does, without fsync: killed there it leaves a file beside
+    it, and after a power cut there may be an empty one, with which no devpi-server starts any more.
     """
 
     def write(config: Config) -> None:
@@ -41,6 +41,7 @@ def keep_nodeinfo_whole() -> None:
         with suppress(OSError):
             if path.read_bytes() == content:
                 return
+        path.parent.mkdir(parents=True, exist_ok=True)  # as devpi does
         durable.write_file(path, content)
 
     Config.write_nodeinfo = write  # type: ignore[method-assign, assignment]

@@ -84,7 +84,7 @@ class Serve(Message):
     new_root_password: str | None = field(default=None, repr=False)
     """Set this before the first request is taken: a rotation that was cut short."""
     after_kill: bool = False
-    """The last devpi-server here was killed: clear away what it left before the first request is taken."""
+    """The last devpi-server here may have been killed: clear away what it left before the first request is taken."""
 
 
 @dataclass(frozen=True)

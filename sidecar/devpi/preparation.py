@@ -6,7 +6,6 @@ scratch folder are written to; both are thrown away unless the answer is `Prepar
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import logging
@@ -15,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sidecar import durable
 from sidecar.archives import ImportRefused
 from sidecar.devpi import staged_storage
 from sidecar.devpi.messages import Import, Initialise, Prepared, PrepareFailed
@@ -43,7 +43,7 @@ def prepare(
             from sidecar.devpi import importing
 
             answer = importing.import_exports(request, flags, plugins, channel)
-        sync_file_system(target)
+        durable.sync_file_system(target)
     except ImportRefused as error:
         return PrepareFailed(error.reason, error.mend, error.archive, error.member, error.circumstances)
     except MemoryError:
@@ -124,18 +124,3 @@ def is_hash_of(password: str, pwhash: str, pwsalt: str | None) -> bool:
 def digest(pwhash: str) -> str:
     """Names a password hash without being one."""
     return hashlib.sha256(pwhash.encode()).hexdigest()
-
-
-def sync_file_system(path: Path) -> None:
-    """Bring everything that was written on the file system of `path` to disk: one pass instead of one fsync a file.
-
-    Raises OSError where the kernel reports a lost write (since Linux 5.8).
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        if libc.syncfs(fd) != 0:
-            error = ctypes.get_errno()
-            raise OSError(error, os.strerror(error))
-    finally:
-        os.close(fd)

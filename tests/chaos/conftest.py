@@ -46,12 +46,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     outcomes = config.stash[_OUTCOMES]
     if not outcomes:
         return
-    terminalreporter.section(f"chaos: {sum(o.kills for o in outcomes)} kills, seed {config.stash[_SEED]}")
-    kills: dict[str, Counter[str]] = {}
+    kills, planned = sum(o.kills for o in outcomes), sum(o.planned for o in outcomes)
+    terminalreporter.section(f"chaos: {kills} kills of {planned} planned, seed {config.stash[_SEED]}")
+    rows: dict[str, Counter[str]] = {}
     for outcome in outcomes:
-        row = kills.setdefault(f"{outcome.life:6} {outcome.step}", Counter())
+        row = rows.setdefault(f"{outcome.life:6} {outcome.step}", Counter())
         row[f"{outcome.what if outcome.violation is None else 'VIOLATION'} ({outcome.victim} killed)"] += 1
-    for step, row in sorted(kills.items()):
+    for step, row in sorted(rows.items()):
         results = ", ".join(f"{count} x {what}" for what, count in row.most_common())
         terminalreporter.line(f"{row.total():4}  {step}: {results}")
     violations = sum(outcome.violation is not None for outcome in outcomes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import itertools
 import json
 import multiprocessing
 import os
@@ -23,6 +24,7 @@ from tests.chaos.steps import Kill
 from tests.integration import exported
 from tests.integration.container import (
     Container,
+    alive,
     call_devpi,
     children,
     cleared_away,
@@ -138,11 +140,14 @@ class Outcome:
 
     life: str
     step: str
-    """Where: a step's name, or `random instant`."""
+    """Where: a step's name, or `random instant`; of several kills the last one's."""
     victim: str
     what: str
     """What the next start found."""
-    kills: int
+    planned: int
+    """Kills that were planned."""
+    kills: int = 0
+    """Kills that came about: sent to a process that lived."""
     violation: str | None = None
 
 
@@ -230,7 +235,7 @@ class Workshop:
     def execute(self, plan: Plan) -> Outcome:
         """Live, be killed, start again, and look."""
         container, told = self.begin(plan.life)
-        outcome = Outcome(plan.life, "", "", "", len(plan.kills))
+        outcome = Outcome(plan.life, "", "", "", planned=len(plan.kills))
         with cleared_away(container):
             try:
                 self._kill(container, plan, told, outcome)
@@ -257,31 +262,41 @@ class Workshop:
                     if not steps.died_at(container).exists():
                         raise
                     end(container, error)
-                if not steps.died_at(container).exists():
-                    outcome.step += " (not reached)"
+                reached = steps.died_at(container).exists()
             else:
                 outcome.step = "random instant"
                 steps.let_alone(container)
-                timer = threading.Timer(kill.seconds, kill_now, (container, kill.victim))
+                hit: list[int] = []
+                timer = threading.Timer(kill.seconds, kill_now, (container, kill.victim, hit))
                 timer.start()
                 try:
                     live(container, story, told)
                 except DEATHS as error:
+                    if not hit:
+                        raise
                     timer.join()
                     end(container, error)
                 finally:
                     timer.cancel()
+                    timer.join()
+                reached = bool(hit)
+            if reached:
+                outcome.kills += 1
+            else:
+                outcome.step, outcome.victim = f"{outcome.step} (not reached)", "nobody"
             if container.running:  # the kill hit a process on its way out, or came too late
                 container.stop()
             story = ("start", "stop")
 
 
-def kill_now(container: Container, victim: str) -> None:
-    """SIGKILL to the `sidecar`, its `child` or `both`, as far as they live."""
+def kill_now(container: Container, victim: str, hit: list[int]) -> None:
+    """SIGKILL to the `sidecar`, its `child` or `both`, as far as they live; `hit` gets their ids, before they die."""
     with contextlib.suppress(OSError, AssertionError, ValueError):
         pids = [] if victim == "sidecar" else children(container.pid)
         for pid in [*pids, *([] if victim == "child" else [container.pid])]:
-            os.kill(pid, signal.SIGKILL)
+            if alive(pid):
+                hit.append(pid)
+                os.kill(pid, signal.SIGKILL)
 
 
 def end(container: Container, met: BaseException) -> None:
@@ -499,28 +514,24 @@ class Fsck:
 # --- plans ------------------------------------------------------------------------------------------------------------
 
 
-def plans(seed: int, kills: int, recorded: dict[str, list[Kill]], lengths: dict[str, float]) -> list[Plan]:
-    """As many plans as there shall be kills: three in four at steps, all kinds of step before any comes again.
+def plans(seed: int, recorded: dict[str, list[Kill]], lengths: dict[str, float]) -> Iterator[Plan]:
+    """Plans without end: three in four at steps, all kinds of step before any comes again.
 
     `recorded`: every step of each life, as a kill of the process that takes it; `lengths`: of each life, in seconds.
     """
     chance = random.Random(seed)
     at_steps = _every_kind(chance, recorded)
-    made: list[Plan] = []
-    count = 0
-    while count < kills:
-        if len(made) % 4 == 3:
+    for number in itertools.count():
+        if number % 4 == 3:
             life = chance.choice(sorted(lengths))
-            seconds = round(chance.uniform(0, 1.5 * lengths[life]), 3)  # two lives at once are slower than one
+            seconds = round(chance.uniform(0, lengths[life]), 3)
             plan = Plan(life, (Instant(seconds, chance.choice(("sidecar", "child", "both"))),))
         else:
             plan = next(at_steps)
-        if chance.random() < 0.2 and count + 1 < kills:  # and the start that mends it, too
+        if chance.random() < 0.2:  # and the start that mends it, too
             second = Kill("sidecar", "*", chance.randint(1, 45), "both", chance.choice(("whole", "torn")))
             plan = Plan(plan.life, (*plan.kills, second))
-        made.append(plan)
-        count += len(plan.kills)
-    return made
+        yield plan
 
 
 def _every_kind(chance: random.Random, recorded: dict[str, list[Kill]]) -> Iterator[Plan]:

@@ -180,14 +180,19 @@ static pid_t parent_of(pid_t pid) {
     return got > 0 && (field = strrchr(text, ')')) ? (pid_t)atol(field + 4) : 0;
 }
 
+/* Whether a process runs: one that has ended, and waits to be reaped, can't be killed any more. */
+static int lives(pid_t pid) {
+    char at[64], text[512] = {0}, *field;
+    snprintf(at, sizeof at, "/proc/%d/stat", pid);
+    int fd = (int)syscall(SYS_openat, AT_FDCWD, at, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return 0;
+    ssize_t got = read(fd, text, sizeof text - 1);
+    close(fd);
+    return got > 0 && (field = strrchr(text, ')')) && field[2] != 'Z' && field[2] != 'X';
+}
+
 static void send_kill(const char *step) {
     const char *path = getenv("CHAOS_DIED"), *me = process();
-    if (path) {
-        char line[PATH_MAX];
-        int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-        raw_write(fd, line, (size_t)snprintf(line, sizeof line, "%s %s %ld\n", me, step, kill_at));
-        close(fd);
-    }
     pid_t sidecar = getpid(), child = getpid();
     if (!strcmp(me, "sidecar")) child = child_of(sidecar);
     else if (!strcmp(me, "child")) sidecar = getppid();
@@ -196,6 +201,14 @@ static void send_kill(const char *step) {
     pid_t victims[] = {both || !strcmp(kill_victim, "sidecar") ? sidecar : 0,
                        both || !strcmp(kill_victim, "child") ? child : 0,
                        both || !strcmp(kill_victim, "self") ? getpid() : 0};
+    int hit = 0;
+    for (int i = 0; i < 3; i++) hit |= victims[i] > 1 && lives(victims[i]);
+    if (path && hit) {
+        char line[PATH_MAX];
+        int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+        raw_write(fd, line, (size_t)snprintf(line, sizeof line, "%s %s %ld\n", me, step, kill_at));
+        close(fd);
+    }
     for (int last = 0; last < 2; last++) /* itself last */
         for (int i = 0; i < 3; i++)
             if (victims[i] > 1 && (victims[i] == getpid()) == last) kill(victims[i], SIGKILL);

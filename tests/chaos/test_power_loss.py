@@ -173,6 +173,9 @@ def start(home: Path, found: dict[str, bytes | None], recording: Recording, end:
         else:
             assert asking or recording.adopted, (where, state)
         assert container.stop() == 0
+    there = {path.name: path.read_bytes() for path in (container.serverdir / "+files").rglob("*") if path.is_file()}
+    assert acknowledged(recording, end).items() <= there.items(), where
+    assert not [name for name in there if name.endswith("-tmp")], where
 
 
 def look(path: Path, recording: Recording, end: int) -> None:
@@ -183,12 +186,13 @@ def look(path: Path, recording: Recording, end: int) -> None:
         with open(serverdir.open()):  # noqa: PTH123 - a descriptor
             serverdir.recover()
             content = serverdir.examine()
+            after_kill = serverdir.begin_serving()
     except Exit as refusal:
         raise Violation(f"it refuses to start: {refusal.reason}") from refusal
     if content is Content.EMPTY:
         expect(not told and recording.before is None, "it is empty, and was not before")
         return
-    uploads(path, [(name, content) for at, name, content in recording.files if at <= end])
+    uploads(path, acknowledged(recording, end), after_kill)
     expect(content is Content.OURS or (recording.adopted and not told), "it holds a state without the marker")
     record = serverdir.own / "root-password.json"
     expect(record.exists() or (recording.adopted and not told), "nobody knows root's password")
@@ -206,11 +210,16 @@ def look(path: Path, recording: Recording, end: int) -> None:
         expect(verified(told[-1], root_hash), "the password that was told is not root's")
 
 
-def uploads(serverdir: Path, acknowledged: list[tuple[str, bytes]]) -> None:
-    """Every one is committed and there, under its name or, for the next start to finish, under the one before it."""
+def acknowledged(recording: Recording, end: int) -> dict[str, bytes]:
+    """The uploads of which the world had been told at this byte of the trace: content by the file's name."""
+    return {name: content for at, name, content in recording.files if at <= end}
+
+
+def uploads(serverdir: Path, wanted: dict[str, bytes], after_kill: bool) -> None:
+    """Every one is committed and there, under its name or, for a start after a kill, under the one before it."""
     with contextlib.closing(sqlite3.connect(serverdir / ".sqlite")) as connection:
         keys = [key for (key,) in connection.execute("SELECT key FROM kv WHERE keyname = 'STAGEFILE'")]
-    for name, content in acknowledged:
+    for name, content in wanted.items():
         found = [serverdir / "+files" / key for key in keys if key.endswith(f"/{name}")]
         expect(found, f"the acknowledged upload {name} is not in the database")
         there = [found[0]] if found[0].exists() else list(found[0].parent.glob(f"{name}-*-tmp"))
@@ -218,6 +227,7 @@ def uploads(serverdir: Path, acknowledged: list[tuple[str, bytes]]) -> None:
             [path.read_bytes() == content for path in there] == [True],
             f"the acknowledged upload {name} is not there: {[path.stat().st_size for path in there]} bytes",
         )
+        expect(there == found[:1] or after_kill, f"no start will finish the acknowledged upload {name}")
 
 
 def so_far(recording: Recording, end: int) -> tuple[list[str], bool]:

@@ -2,11 +2,61 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from tests.integration.container import Container, call_devpi, login_token, make_index, request, upload, wait_for
+import pytest
+
+from tests.integration.container import (
+    Container,
+    call_devpi,
+    installed_plugin,
+    login_token,
+    make_index,
+    request,
+    upload,
+    wait_for,
+)
 
 SUFFIX = f"-{'0a' * 32}-tmp"
+HOLDS = """
+import os, time
+from devpi_server.config import hookimpl
+from devpi_server.filestore_fs import FSFactory
+
+make = FSFactory.from_content
+
+def wait():
+    while os.path.exists(os.environ["HOLD"]):
+        time.sleep(0.01)
+
+def from_content(*arguments):
+    file = make(*arguments)
+    wait()
+    return file
+
+FSFactory.from_content = staticmethod(from_content)
+
+@hookimpl
+def devpiserver_cmdline_run(xom):
+    wait()
+"""
+"""A devpi-server that stands still before it listens, or where an upload is written and not committed."""
+
+
+@pytest.fixture
+def held(container: Callable[..., Container], tmp_path: Path) -> tuple[Container, Path]:
+    """A container, not started, whose devpi-server stands still while the file exists."""
+    hold = tmp_path / "hold"
+    return container(env=installed_plugin(tmp_path / "plugin", "holds", HOLDS) | {"HOLD": str(hold)}), hold
+
+
+def unfinished(one: Container) -> list[Path]:
+    """What devpi-server has not finished of uploads."""
+    return list((one.serverdir / "+files").rglob("*-tmp"))
 
 
 def test_committed_uploads_are_finished_and_others_removed(container: Callable[..., Container]) -> None:
@@ -31,6 +81,57 @@ def test_committed_uploads_are_finished_and_others_removed(container: Callable[.
     for name in ("committed", "torn", "last"):
         (link,) = call_devpi(f"{one.devpi}/root/dev/{name}").json["result"]["1.0"]["+links"]
         assert request(link["href"]).body == name.encode() * 1000
+
+
+def test_a_stop_before_devpi_listens_does_not_forget_the_kill(held: tuple[Container, Path]) -> None:
+    """Killed, started, and stopped before anything was cleared: the start after that finishes the upload."""
+    one, hold = held
+    one.start().wait_ready()
+    token = login_token(one.devpi, one.claim())
+    index = make_index(one.devpi, token)
+    for name in ("acknowledged", "last"):
+        upload(index, token, name, name.encode() * 1000)
+    one.kill()
+    (file,) = (one.serverdir / "+files").rglob("acknowledged-*")
+    file.rename(file.with_name(file.name + SUFFIX))
+    hold.touch()
+    one.start().wait_phase("launching")
+    assert one.stop() == 0
+    assert not file.exists()
+
+    hold.unlink()
+    one.start().wait_ready()
+    (link,) = call_devpi(f"{one.devpi}/root/dev/acknowledged").json["result"]["1.0"]["+links"]
+    assert request(link["href"]).body == b"acknowledged" * 1000
+    assert one.stop() == 0
+    assert not (one.serverdir / ".sidecar" / "serving").exists()
+
+
+@pytest.mark.parametrize("cut_by", ["a second signal", "the grace"])
+def test_a_stop_that_cuts_an_upload(held: tuple[Container, Path], cut_by: str) -> None:
+    """It kills devpi-server, as any kill does: what that leaves, of up to 1 GiB, goes at the next start."""
+    one, hold = held
+    if cut_by == "the grace":
+        one.env["SIDECAR_STOP_GRACE"] = "0.2"
+    one.start().wait_ready()
+    token = login_token(one.devpi, one.claim())
+    index = make_index(one.devpi, token)
+    hold.touch()
+    with ThreadPoolExecutor(1) as client:
+        cut = client.submit(upload, index, token, "cut", b"content")
+        wait_for(lambda: unfinished(one), "a file that is written")
+        os.kill(one.pid, signal.SIGTERM)
+        if cut_by == "a second signal":
+            wait_for(lambda: one.get("/readyz").status == 503, "the first signal's effect")
+            os.kill(one.pid, signal.SIGTERM)
+        assert one.wait_end() == 0
+        assert cut.exception() is not None
+    assert len(unfinished(one)) == 1
+
+    hold.unlink()
+    one.start().wait_ready()
+    assert "removed 1 that were not" in one.log
+    assert unfinished(one) == []
 
 
 def test_nothing_is_looked_for_after_a_clean_stop(container: Callable[..., Container]) -> None:

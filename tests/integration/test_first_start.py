@@ -166,7 +166,7 @@ def test_what_is_on_the_disk(container: Callable[..., Container]) -> None:
     c = container().start().wait_ready()
     own = c.serverdir / ".sidecar"
     modes = {path.relative_to(own).as_posix(): stat.S_IMODE(path.lstat().st_mode) for path in own.rglob("*")}
-    files = {"derivation", "lock", "login-secret.json", "marker.json", "root-hash", "root-password.json"}
+    files = {"derivation", "lock", "login-secret.json", "marker.json", "root-hash", "root-password.json", "serving"}
 
     assert 0o700 == stat.S_IMODE(own.stat().st_mode)
     assert dict.fromkeys(files, 0o600) | {"tmp": 0o700} == modes
@@ -177,6 +177,6 @@ def test_what_is_on_the_disk(container: Callable[..., Container]) -> None:
     assert not made - {".nodeinfo", ".serverversion", ".sidecar", ".sqlite", ".event_serial", "+files"}
 
     assert 0 == c.stop()
-    assert files == names(own)
+    assert files - {"serving"} == names(own)
     assert {"lock"} == names(c.runtime)
     assert 1 == c.sidecar("healthcheck").returncode

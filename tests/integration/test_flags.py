@@ -192,8 +192,11 @@ def test_beside_a_running_server(initialised: Path, container: Callable[..., Con
         assert (75, True) == (refused.returncode, "in use by another server" in refused.stdout), refused
     assert (73, True) == (same.returncode, "another running sidecar uses the runtime directory" in same.stdout)
 
+    nodeinfo = (c.serverdir / ".nodeinfo").stat()
     exporting = c.run("devpi-export", str(tmp_path / "export"))
     assert 0 == exporting.returncode, exporting.stdout
+    now = (c.serverdir / ".nodeinfo").stat()
+    assert (nodeinfo.st_ino, nodeinfo.st_mtime_ns) == (now.st_ino, now.st_mtime_ns), "a power cut could empty it"
     assert "root" in exported.load(tmp_path / "export")["users"]
     assert 200 == c.login("root", "root's password")
     assert 200 == c.get("/readyz").status
