@@ -78,7 +78,8 @@ def parse(raw: bytes, archive: str, member: str) -> dict[str, Any]:
 class Checked:
     """One export's ``dataindex.json``; raises ImportRefused for the first thing that devpi would trip over.
 
-    ``data`` is the checked JSON, ``dumpversion`` 1 or 2, ``relpaths`` the files by their index, in order.
+    ``data`` is the checked JSON, in which users without a password have None for a hash, so that devpi refuses them
+    any; ``dumpversion`` is 1 or 2, ``relpaths`` are the files by their index, in order.
     """
 
     def __init__(self, data: dict[str, Any], archive: str, member: str, allow_unverified: bool) -> None:
@@ -149,6 +150,9 @@ class Checked:
             self._refuse(f"{what} says that its username is {shown(user['username'])}")
         if user.get("indexes"):  # devpi would take them over as they are
             self._refuse(f"{what} brings indexes of its own, which belong under 'indexes'")
+        if name != "root" and not user.get("pwhash"):
+            # as --autocreate-users leaves them: devpi's importer would leave the hash of "" that it makes them with
+            user["pwhash"] = None
 
     def _index(self, name: str, index: dict[str, Any]) -> None:
         what = f"index {shown(name)}"
