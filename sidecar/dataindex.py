@@ -11,10 +11,12 @@ from collections.abc import Collection
 from typing import Any, NoReturn
 
 from .archives import ImportRefused, shown
+from .password_hash import MOST, is_bearable
 
 _EXPORT_AGAIN = "export again with devpi-export, or take what is named here out of dataindex.json"
 _COPY_AGAIN = "compare the archive with the original; if they are equal, export again with devpi-export"
 _ALLOW_UNVERIFIED = "export again with a newer devpi-server, or set SIDECAR_IMPORT_ALLOW_UNVERIFIED=true"
+_SET_ANEW = "set the password anew and export again, or take the pwhash out of dataindex.json: then there is none"
 _HEX_DIGITS = {
     "md5": 32, "sha1": 40, "sha224": 56, "sha256": 64, "sha384": 96, "sha512": 128, "blake2s": 64,
     "blake2b": 128, "sha3_224": 56, "sha3_256": 64, "sha3_384": 96, "sha3_512": 128,
@@ -146,6 +148,10 @@ class Checked:
         for key in ("pwhash", "pwsalt", "email", "created", "modified", "title", "description", "username"):
             if user.get(key) is not None:
                 self._string(user[key], f"{key} of {what}")
+        if user.get("pwhash") and not is_bearable(user["pwhash"], user.get("pwsalt")):
+            memory, passes, lanes = MOST.values()
+            most = f"{memory // 1024} MiB, {passes} passes and {lanes} lanes"
+            self._refuse(f"{what} has an argon2 hash that is damaged, or asks for more than {most}", _SET_ANEW)
         if user.get("username", name) != name:
             self._refuse(f"{what} says that its username is {shown(user['username'])}")
         if user.get("indexes"):  # devpi would take them over as they are

@@ -309,6 +309,12 @@ def file(**fields: object) -> bytes:
     return index(lambda data: data["indexes"]["alice/dev"]["files"][0].update(fields))
 
 
+def hashed(parameters: str, user: str = "alice") -> bytes:
+    """An argon2 hash of "", so far as it is one, that asks for this."""
+    pwhash = f"{parameters}$c2FsdHNhbHQ$zL2j6VSjJKz0Sj5GL1rhtxu2dZzdrCRos/qoJ13bpBE"
+    return index(lambda data: data["users"].update({user: {"pwhash": pwhash}}))
+
+
 def metadata(value: str) -> bytes:
     """This JSON, as it is, at a place where anything may stand."""
     return json.dumps(INDEX).encode().replace(b'"version": "1.0"}', b'"version": "1.0", "x": ' + value.encode() + b"}")
@@ -356,6 +362,12 @@ INDEXES: dict[str, tuple[bytes, str]] = {
         index(lambda data: data["indexes"]["alice/dev"]["files"][0].pop("entrymapping")),
         "last_modified",
     ),
+    "a hash of 4 GiB": (hashed("$argon2id$v=19$m=4194304,t=3,p=4"), "argon2 hash"),
+    "a hash without end": (hashed("$argon2id$v=19$m=65536,t=4294967295,p=4"), "argon2 hash"),
+    "a hash of 5,000 digits": (hashed(f"$argon2id$v=19$m=65536,t={'9' * 5000},p=4"), "argon2 hash"),
+    "a hash of 16 million lanes": (hashed("$argon2id$v=19$m=65536,t=3,p=16777215"), "argon2 hash"),
+    "a hash with a key": (hashed("$argon2id$v=19$m=65536,t=3,p=4,keyid=AAAA"), "argon2 hash"),
+    "a hash of root without end": (hashed("$argon2i$m=8,t=4294967295,p=1", "root"), "user 'root' has an argon2 hash"),
     "users a list": (index(lambda data: data.update(users=[])), "'users' is not an object"),
     "files an object": (index(lambda data: data["indexes"]["alice/dev"].update(files={})), "not an array"),
     "type a list": (file(type=["releasefile"]), "the type"),
