@@ -23,6 +23,8 @@ _HEX_DIGITS = {
 }  # fmt: skip
 _HEX = re.compile(r"[0-9a-f]+")
 _TYPES = ("releasefile", "doczip", "toxresult")
+_DENSE = 12  # bytes for each bracket or brace: an export has more, "{}," as an object in memory takes 24 times its size
+_DENSE_FROM = 2**20  # bytes
 _DEPTH = 32  # of lists and objects in free-form values; json, copying and storing recurse
 # devpi_server.model.name_char_blocklist_regexp without the control characters, which aren't printable
 _BLOCKED = re.compile(r' |[!"#$%&\'()*+,/:;<=>?\[\\\]^`{|}~]')
@@ -56,6 +58,8 @@ def parse(raw: bytes, archive: str, member: str) -> dict[str, Any]:
             refuse(f"has the number {shown(digits)}, which is too large")
         return number
 
+    if len(raw) > _DENSE_FROM and (raw.count(b"{") + raw.count(b"[")) * _DENSE > len(raw):
+        refuse("is made of brackets and braces, many times its size in memory")
     try:
         data = json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=constant, parse_float=finite)
         if re.search(rb"\\u[dD][89a-fA-F]", raw):  # lone surrogates, which devpi can't store
