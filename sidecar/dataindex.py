@@ -11,16 +11,20 @@ from collections.abc import Collection
 from typing import Any, NoReturn
 
 from .archives import ImportRefused, shown
+from .password_hash import MOST, is_bearable
 
 _EXPORT_AGAIN = "export again with devpi-export, or take what is named here out of dataindex.json"
 _COPY_AGAIN = "compare the archive with the original; if they are equal, export again with devpi-export"
 _ALLOW_UNVERIFIED = "export again with a newer devpi-server, or set SIDECAR_IMPORT_ALLOW_UNVERIFIED=true"
+_SET_ANEW = "set the password anew and export again, or take the pwhash out of dataindex.json: then there is none"
 _HEX_DIGITS = {
     "md5": 32, "sha1": 40, "sha224": 56, "sha256": 64, "sha384": 96, "sha512": 128, "blake2s": 64,
     "blake2b": 128, "sha3_224": 56, "sha3_256": 64, "sha3_384": 96, "sha3_512": 128,
 }  # fmt: skip
 _HEX = re.compile(r"[0-9a-f]+")
 _TYPES = ("releasefile", "doczip", "toxresult")
+_DENSE = 12  # bytes for each bracket or brace: an export has more, "{}," as an object in memory takes 24 times its size
+_DENSE_FROM = 2**20  # bytes
 _DEPTH = 32  # of lists and objects in free-form values; json, copying and storing recurse
 # devpi_server.model.name_char_blocklist_regexp without the control characters, which aren't printable
 _BLOCKED = re.compile(r' |[!"#$%&\'()*+,/:;<=>?\[\\\]^`{|}~]')
@@ -54,6 +58,8 @@ def parse(raw: bytes, archive: str, member: str) -> dict[str, Any]:
             refuse(f"has the number {shown(digits)}, which is too large")
         return number
 
+    if len(raw) > _DENSE_FROM and (raw.count(b"{") + raw.count(b"[")) * _DENSE > len(raw):
+        refuse("is made of brackets and braces, many times its size in memory")
     try:
         data = json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=constant, parse_float=finite)
         if re.search(rb"\\u[dD][89a-fA-F]", raw):  # lone surrogates, which devpi can't store
@@ -78,7 +84,8 @@ def parse(raw: bytes, archive: str, member: str) -> dict[str, Any]:
 class Checked:
     """One export's ``dataindex.json``; raises ImportRefused for the first thing that devpi would trip over.
 
-    ``data`` is the checked JSON, ``dumpversion`` 1 or 2, ``relpaths`` the files by their index, in order.
+    ``data`` is the checked JSON, in which users without a password have None for a hash, so that devpi refuses them
+    any; ``dumpversion`` is 1 or 2, ``relpaths`` are the files by their index, in order.
     """
 
     def __init__(self, data: dict[str, Any], archive: str, member: str, allow_unverified: bool) -> None:
@@ -145,10 +152,17 @@ class Checked:
         for key in ("pwhash", "pwsalt", "email", "created", "modified", "title", "description", "username"):
             if user.get(key) is not None:
                 self._string(user[key], f"{key} of {what}")
+        if user.get("pwhash") and not is_bearable(user["pwhash"], user.get("pwsalt")):
+            memory, passes, lanes = MOST.values()
+            most = f"{memory // 1024} MiB, {passes} passes and {lanes} lanes"
+            self._refuse(f"{what} has an argon2 hash that is damaged, or asks for more than {most}", _SET_ANEW)
         if user.get("username", name) != name:
             self._refuse(f"{what} says that its username is {shown(user['username'])}")
         if user.get("indexes"):  # devpi would take them over as they are
             self._refuse(f"{what} brings indexes of its own, which belong under 'indexes'")
+        if name != "root" and not user.get("pwhash"):
+            # as --autocreate-users leaves them: devpi's importer would leave the hash of "" that it makes them with
+            user["pwhash"] = None
 
     def _index(self, name: str, index: dict[str, Any]) -> None:
         what = f"index {shown(name)}"

@@ -92,7 +92,7 @@ class ImportSettings:
     max_total_bytes: int | None = None
     """Unpacked bytes of all archives together; None: free space less 10 % (SIDECAR_IMPORT_MAX_TOTAL_SIZE)."""
     max_ratio: int = 200
-    """Unpacked bytes per compressed byte, looked at above 64 MiB (SIDECAR_IMPORT_MAX_RATIO)."""
+    """Unpacked bytes per compressed byte, looked at above 32 MiB (SIDECAR_IMPORT_MAX_RATIO)."""
     max_index_bytes: int = 512 * 2**20
     """Bytes of a dataindex.json, which is read into memory (SIDECAR_IMPORT_MAX_INDEX_SIZE)."""
     allow_unverified: bool = False

@@ -37,7 +37,7 @@ _CHUNKS_AHEAD = 8
 _PACKED_CHUNK = 64 * 1024
 _EXTENDED_BYTES = 2**20  # of PAX and GNU headers before one member
 _DEPTH = 64  # folders; an export needs five and the one it is packed in
-_XZ_MEMORY = 128 * 2**20  # xz -9 needs 65 MiB; a header may ask for 4 GiB
+_XZ_MEMORY = 66 * 2**20  # xz -9 needs 65 MiB; a header may ask for 4 GiB
 _BZ2_START = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
 _PACK_AGAIN = "pack the export again: tar -cjf export.tar.bz2 -C EXPORT_DIRECTORY ."
 _COPY_AGAIN = "copy it again and compare its checksum with the original's; else " + _PACK_AGAIN
@@ -194,6 +194,8 @@ class _Meter(io.RawIOBase):
         except EOFError:
             self.refuse("is truncated: its compressed stream ends too early", _COPY_AGAIN)
         except _DAMAGED as error:
+            if "memory" in str(error).lower():  # "Memory usage limit exceeded", "Frame requires too much memory"
+                self.refuse("needs more memory to unpack than xz -9 does", "pack it with xz -9 at most, or as .tar.gz")
             self.refuse(f"is damaged: {error}", _COPY_AGAIN)
         except OSError as error:  # with an errno it is the disk's, without one the decompressor's
             self.refuse(f"is damaged: {error.strerror or error}", _COPY_AGAIN)

@@ -317,6 +317,15 @@ def test_root_password(tmp_path: Path, change: Change, state: str) -> None:
     assert root is None if state == "absent" else root["pwhash"] == "new" and "pwsalt" not in root
 
 
+@pytest.mark.parametrize("pwhash", [{}, {"pwhash": None}, {"pwhash": ""}])
+def test_no_password_is_none_for_devpi(tmp_path: Path, pwhash: dict[str, Any]) -> None:
+    """A user without a hash gets None for one, else the one of "" stays; all of these are equal."""
+    first = write(tmp_path / "first", edited(lambda d: d["users"].update(carol=pwhash)))
+    second = write(tmp_path / "second", DATA | {"users": {"carol": {}}, "indexes": {}}, {})
+    users = loaded(first, second).data["users"]
+    assert (None, "hash of alice") == (users["carol"]["pwhash"], users["alice"]["pwhash"])
+
+
 # --- a hostile dataindex.json
 
 

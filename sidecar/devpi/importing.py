@@ -49,8 +49,8 @@ def import_exports(request: Import, flags: ServerFlags, plugins: PluginManager, 
         trees, limits, allow_unverified=request.allow_unverified, root_password_given=request.password_given
     )
     report.totals(export.totals)
-    root = export.root_user(is_hash_of_empty)
-    chosen_hash = hash_of(request.password) if request.password_given or root != "set" else None
+    gets_another = request.password_given or export.root_user(is_hash_of_empty) != "set"
+    chosen_hash = hash_of(request.password) if gets_another else None
     if chosen_hash is not None:
         exports.set_root_hash(export, chosen_hash)
     _load(export, request, flags, plugins, report, chosen_hash)

@@ -18,6 +18,7 @@ from sidecar import durable
 from sidecar.archives import ImportRefused
 from sidecar.devpi import staged_storage
 from sidecar.devpi.messages import Import, Initialise, Prepared, PrepareFailed
+from sidecar.password_hash import is_bearable
 
 if TYPE_CHECKING:
     from pluggy import PluginManager
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from sidecar.devpi.channel import Channel
     from sidecar.devpi.flags import ServerFlags
 
-_HASH_MEMORY_KIB = 1024 * 1024
 RESTART = "mend the cause, and start again"
 
 
@@ -102,18 +102,10 @@ def is_hash_of_empty(pwhash: str, pwsalt: str | None) -> bool:
 
 
 def is_hash_of(password: str, pwhash: str, pwsalt: str | None) -> bool:
-    """Whether the password matches the hash; a hash that devpi can't read matches none.
-
-    An imported hash may ask for any amount of memory; one that wants more than `_HASH_MEMORY_KIB` is not tried.
-    """
-    from argon2 import extract_parameters
-    from argon2.exceptions import InvalidHashError
+    """Whether the password matches the hash; one that devpi can't read, or that asks for too much, matches none."""
     from devpi_server.auth import verify_and_update_password_hash
 
-    try:
-        if extract_parameters(pwhash).memory_cost > _HASH_MEMORY_KIB:
-            return False
-    except InvalidHashError:
+    if not is_bearable(pwhash, pwsalt):
         return False
     try:
         return bool(verify_and_update_password_hash(password, pwhash, pwsalt)[0])

@@ -268,6 +268,9 @@ TRICKS: dict[str, Trick] = {
     "names of ours": named(".sidecar/root-password.json", ".nodeinfo", ".sqlite", reason=None),
     # bombs
     "bomb": Trick(behind(zeros(80 * 2**20)), "times its size", plain_too=False),
+    "bomb with the largest dictionary": Trick(
+        lambda: lzma.compress(export() + zeros(80 * 2**20), preset=9), "times its size", packed_already=True
+    ),
     "bomb behind the end": Trick(lambda: export() + ZEROS + bytes(80 * 2**20), "times its size", plain_too=False),
     "bomb in a bomb": Trick(behind(member("inner.tar.gz", gzip.compress(bytes(2**22)))), None),
     "packed twice": Trick(lambda: gzip.compress(export() + ZEROS), "is not a tar archive", plain_too=False),
@@ -290,7 +293,7 @@ TRICKS: dict[str, Trick] = {
     "zip": Trick(zipped, "is not a tar archive", packed_already=True),
     "half an end marker": Trick(lambda: export() + bytes(512) + member("more", b"1"), "end-of-archive marker"),
     "a second archive behind": Trick(lambda: (export() + ZEROS) * 2, "behind its end-of-archive"),
-    "a greedy dictionary": Trick(greedy_xz, "emory", packed_already=True),
+    "a greedy dictionary": Trick(greedy_xz, "more memory to unpack than xz -9", packed_already=True),
 }
 
 
@@ -307,6 +310,12 @@ def index(change: Callable[[dict[str, Any]], object]) -> bytes:
 def file(**fields: object) -> bytes:
     """Another description of the file."""
     return index(lambda data: data["indexes"]["alice/dev"]["files"][0].update(fields))
+
+
+def hashed(parameters: str, user: str = "alice") -> bytes:
+    """An argon2 hash of "", so far as it is one, that asks for this."""
+    pwhash = f"{parameters}$c2FsdHNhbHQ$zL2j6VSjJKz0Sj5GL1rhtxu2dZzdrCRos/qoJ13bpBE"
+    return index(lambda data: data["users"].update({user: {"pwhash": pwhash}}))
 
 
 def metadata(value: str) -> bytes:
@@ -356,6 +365,13 @@ INDEXES: dict[str, tuple[bytes, str]] = {
         index(lambda data: data["indexes"]["alice/dev"]["files"][0].pop("entrymapping")),
         "last_modified",
     ),
+    "a hash of 4 GiB": (hashed("$argon2id$v=19$m=4194304,t=3,p=4"), "argon2 hash"),
+    "a hash without end": (hashed("$argon2id$v=19$m=65536,t=4294967295,p=4"), "argon2 hash"),
+    "a hash of 5,000 digits": (hashed(f"$argon2id$v=19$m=65536,t={'9' * 5000},p=4"), "argon2 hash"),
+    "a hash of 16 million lanes": (hashed("$argon2id$v=19$m=65536,t=3,p=16777215"), "argon2 hash"),
+    "a hash with a key": (hashed("$argon2id$v=19$m=65536,t=3,p=4,keyid=AAAA"), "argon2 hash"),
+    "a hash of root without end": (hashed("$argon2i$m=8,t=4294967295,p=1", "root"), "user 'root' has an argon2 hash"),
+    "a million objects": (metadata("[" + "{}," * 10**6 + "{}]"), "brackets and braces"),
     "users a list": (index(lambda data: data.update(users=[])), "'users' is not an object"),
     "files an object": (index(lambda data: data["indexes"]["alice/dev"].update(files={})), "not an array"),
     "type a list": (file(type=["releasefile"]), "the type"),

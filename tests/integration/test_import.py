@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.integration import exported, private_mounts
-from tests.integration.container import Container, request, wait_for
+from tests.integration.container import Container, installed_plugin, request, wait_for
 from tests.integration.exported import MASS_PASSWORD, PASSWORDS, Described
 
 Make = Callable[..., Container]
@@ -126,9 +126,14 @@ def test_devpi_serves_what_was_exported(
     expected = Described.of(rich)
     assert expected.files == again.files
     assert expected.data == again.data
+    assert_sound(new)
+
+
+def assert_sound(container: Container) -> None:
+    """devpi-fsck is content with the serverdir."""
     fsck = subprocess.run(
-        [exported.BIN / "devpi-fsck", "--serverdir", new.serverdir],
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+        [exported.BIN / "devpi-fsck", "--serverdir", container.serverdir],
+        env={"PATH": os.environ["PATH"], "HOME": str(container.home)},
         capture_output=True,
         text=True,
         check=False,
@@ -194,6 +199,43 @@ def test_root_pypi_is_not_invented(container: Make, tmp_path: Path) -> None:
     password = new.claim()
     assert 200 == new.login("root", password)
     assert 410 == new.post("/bootstrap/root-password").status
+
+
+AUTH_PLUGIN = """
+from pluggy import HookimplMarker
+
+@HookimplMarker("devpiserver")
+def devpiserver_auth_request(request, userdict, username, password):
+    if username == "absent" and password == "known elsewhere":
+        return {"status": "ok"}
+"""
+
+
+def test_who_has_no_password_gets_none(container: Make, tmp_path: Path) -> None:
+    """As `--autocreate-users` leaves them: no password opens, also not the empty one; an auth plugin still may."""
+    export = exported.write(tmp_path / "export")
+    data = exported.load(export)
+    data["users"] |= {
+        "absent": {"username": "absent"},
+        "null": {"username": "null", "pwhash": None},
+        "blank": {"username": "blank", "pwhash": "", "pwsalt": "salt"},
+    }
+    exported.save(export, data)
+    new = container(env=installed_plugin(tmp_path / "plugin", "elsewhere", AUTH_PLUGIN))
+    exported.pack(export, new.init_dir / "backup.bz2")
+    new.start().wait_ready()
+    tried = {(user, password): 401 for user in ("absent", "null", "blank") for password in ("", "salt", "another")}
+    assert tried == {(user, password): new.login(user, password) for user, password in tried}
+    assert 200 == new.login("absent", "known elsewhere")
+    assert 200 == new.login("mass", MASS_PASSWORD)
+    assert 0 == new.stop()
+    assert_sound(new)
+    again = exported.export(new.serverdir, tmp_path / "again")
+    assert "pwhash" in exported.load(again)["users"]["absent"]
+    newer = container("newer")
+    exported.pack(again, newer.init_dir / "backup.bz2")
+    newer.start().wait_ready()
+    assert [401, 401, 401] == [newer.login(user, "") for user in ("absent", "null", "blank")]
 
 
 # --- what is imported, and what is not ------------------------------------------------------------------------------

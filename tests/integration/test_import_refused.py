@@ -195,6 +195,12 @@ BAD = {
     "truncated JSON": Bad(cut_index, "truncated", "dataindex.json"),
     "not an object": Bad(lambda e, i: (exported.save(e, []), put()(e, i)), "not an object", "dataindex.json"),  # type: ignore[arg-type]
     "dumpversion": Bad(index(lambda data: data.update(dumpversion="3")), "dumpversion '3'", "dataindex.json"),
+    "root's hash without end": Bad(
+        raw_index("a hash of root without end"),
+        "user 'root' has an argon2 hash that is damaged, or asks for more than 128 MiB, 8 passes and 16 lanes",
+        "dataindex.json",
+        "bad.tar",
+    ),
     "wrong digest": Bad(wrong_digest, "sha256 mismatch", SECOND),
     "missing file": Bad(missing_file, "isn't there", SECOND),
     "index type": Bad(
