@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 from tests.browser.conftest import Viewer
 from tests.integration import exported
-from tests.integration.container import TOKEN, Container, free_port, wait_for
+from tests.integration.container import ROOT, TOKEN, Container, free_port, wait_for
 
 pytestmark = pytest.mark.browser
 
@@ -125,6 +127,40 @@ def test_a_running_import(container: Make, view: View, tmp_path: Path) -> None:
     assert "1,500" in viewer.text("#import .counts")
 
 
+def test_what_has_not_changed_stays(container: Make, view: View, tmp_path: Path) -> None:
+    """While the bar of an import moves, the archives beside it keep the focus, and hear a slow click."""
+    projects = 2500
+    new = container()
+    exported.pack(exported.write(tmp_path / "export", projects=projects), new.init_dir / "backup.tar")
+    new.start().wait_listening()
+    viewer = view(new, "/nothing")
+    page = viewer.page
+    page.add_init_script(RECORD.replace("PROJECTS", str(projects)))
+    page.goto(new.url)
+    wait_for(lambda: page.evaluate("window.bars.length > 1"), "a bar that moves")
+    page.locator("#archives summary").focus()
+    page.locator("#archives summary").hover()
+    page.mouse.down()
+    pressed = page.evaluate("window.bars.length")
+    wait_for(lambda: page.evaluate("window.bars.length") > pressed + 1, "a bar that moves on")
+    page.mouse.up()
+    assert "Importing" in viewer.text("#headline")
+    assert page.evaluate("document.activeElement.matches('#archives summary')")
+    assert page.locator("#archives").evaluate("each => each.open")
+
+
+def test_what_has_changed_keeps_the_focus(container: Make, view: View) -> None:
+    """And stays open: the archives, as another one becomes known."""
+    new = container()
+    exported.pack(exported.write(new.home / "export"), new.init_dir / "backup.tar")
+    page = view(new.start().wait_ready()).page
+    page.locator("#archives summary").click()
+    page.evaluate("show('import', byId('import').innerHTML.replaceAll('backup.tar', 'other.tar'))")
+    assert "other.tar" in page.locator("#archives").inner_text()
+    assert page.evaluate("document.activeElement.matches('#archives summary')")
+    assert page.locator("#archives").evaluate("each => each.open")
+
+
 def test_a_failed_import(container: Make, view: View) -> None:
     """Which archive, why, and what to do."""
     new = container()
@@ -171,6 +207,33 @@ def test_devpi_killed_and_the_sidecar_started_again(container: Make, view: View)
     viewer.wait("#headline", "Ready")
     assert "launching" in viewer.text("#phases")
     viewer.look("restarted")
+
+
+def test_another_version_of_the_sidecar(container: Make, view: View, tmp_path: Path) -> None:
+    """The page loads itself again, but not while it shows the password: only once that is put away."""
+    for name in ("sidecar", "entrypoint.py"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
+    new = container(env={"SIDECAR_PORT": str(free_port())}).start().wait_ready()
+    viewers = view(new), view(new)
+    for viewer in viewers:
+        viewer.wait("#live", "live")
+        viewer.page.evaluate("window.mark = 1")
+    page, other = (viewer.page for viewer in viewers)
+    page.locator("#token").fill(TOKEN)
+    page.locator("#claim button").click()
+    page.locator("#told").wait_for()
+    password = page.locator("#secret").input_value()
+    assert 0 == new.stop()
+    with (tmp_path / "sidecar/web/static/page.css").open("a") as style:
+        style.write("/* another page */")
+    new.command = (sys.executable, str(tmp_path / "entrypoint.py"))
+    with other.expect_navigation():
+        new.start()
+    viewers[0].wait("#live", "live; the sidecar was restarted at")
+    assert 1 == page.evaluate("window.mark")
+    assert password == page.locator("#secret").input_value()
+    with page.expect_navigation():
+        page.locator("#forget").click()
 
 
 def test_devpi_hangs(container: Make, view: View) -> None:
