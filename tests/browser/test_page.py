@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -234,6 +237,77 @@ def test_another_version_of_the_sidecar(container: Make, view: View, tmp_path: P
     assert password == page.locator("#secret").input_value()
     with page.expect_navigation():
         page.locator("#forget").click()
+
+
+class Relay:
+    """A way to the sidecar, on a port of its own: the streams of events can go silent there without being closed."""
+
+    def __init__(self, url: str) -> None:
+        self._server = ("127.0.0.1", int(url.rpartition(":")[2]))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._open: list[socket.socket] = []
+        self._streams: set[socket.socket] = set()
+        self._silent: set[socket.socket] = set()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def silence(self) -> None:
+        """Nothing more gets through the streams that are open now; what comes later is as ever."""
+        assert self._streams
+        self._silent |= self._streams
+
+    def close(self) -> None:
+        for each in (self._listener, *self._open):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._server)
+                self._open += [client, server]
+                for pair in ((client, server), (server, client)):
+                    threading.Thread(target=self._pass_on, args=pair, daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if data.startswith(b"GET /events "):
+                    self._streams |= {source, target}
+                if source not in self._silent:
+                    target.sendall(data)
+            if source not in self._silent:
+                target.shutdown(socket.SHUT_WR)
+
+
+def test_a_connection_gone_silent(container: Make, view: View) -> None:
+    """It is noticed, and given up for a new one, by which the page comes to know what it has missed."""
+    new = container(env={"SIDECAR_MONITOR_TIMEOUT": "0.5"}).start().wait_ready()
+    with closing(Relay(new.url)) as relay:
+        viewer = view(relay, "/nothing")
+        viewer.page.clock.install()
+        viewer.page.goto(relay.url)
+        viewer.wait("#live", "live")
+        viewer.wait("#headline", "All checks pass")
+        relay.silence()
+        os.kill(new.devpi_pid, signal.SIGSTOP)
+        try:
+            wait_for(lambda: "slow" in new.get("/health").body.decode(), "a warning")
+            viewer.page.evaluate(LISTEN)
+            viewer.page.clock.fast_forward(45_000)
+            viewer.wait("#headline", "http: slow", 10)
+            assert "live" == viewer.text("#live")
+            assert "No word from the sidecar since" in viewer.page.evaluate("window.said")
+        finally:
+            os.kill(new.devpi_pid, signal.SIGCONT)
+
+
+LISTEN = """
+window.said = "";
+new MutationObserver(() => { window.said += byId("live").textContent; }).observe(byId("live"), {childList: true});
+"""
 
 
 def test_devpi_hangs(container: Make, view: View) -> None:
