@@ -110,9 +110,7 @@ def _write(target: Export) -> None:
             path = target.tree / target.spec.index_of(number) / name / package.version / package.filename
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(package.content)
-            index["files"].append(
-                file_entry(name, package.version, path.relative_to(target.tree), package.digest, target.spec)
-            )
+            index["files"].append(file_entry(name, package.version, path.relative_to(target.tree), package.digest))
     (target.tree / "dataindex.json").write_text(json.dumps(data))
     subprocess.run(["tar", "-cjf", target.archive, "-C", target.tree, "--sort=name", "."], check=True)
 
@@ -153,7 +151,7 @@ def _index_config(name: str) -> dict[str, Any]:
     }
 
 
-def file_entry(project: str, version: str, relpath: Path, digest: str, spec: Spec) -> dict[str, Any]:
+def file_entry(project: str, version: str, relpath: Path, digest: str) -> dict[str, Any]:
     """A release file, as `dataindex.json` names it."""
     index = "/".join(relpath.parts[:2])
     return {
@@ -223,7 +221,7 @@ def _write_big(archive: Path, spec: Spec, file_bytes: int) -> None:
             wheel = packages.large_wheel(name, "1.0", blocks)
             relpath = Path("alice/prod", name, "1.0", wheel.filename)
             index["projects"][name] = {"1.0": packages.metadata(name, "1.0")}
-            index["files"].append(file_entry(name, "1.0", relpath, wheel.digest, spec))
+            index["files"].append(file_entry(name, "1.0", relpath, wheel.digest))
             before = _tar_header(relpath, wheel.size) + wheel.before
             out.write(bz2.compress(before))
             out.write(blocks.compressed)

@@ -59,7 +59,7 @@ class ImportRefused(Exception):
     ) -> None:
         super().__init__(reason, mend, archive, member)
         self.circumstances = circumstances
-        """It was for want of disk, not for what is in the archive: another try may succeed."""
+        """It was for want of disk or permission, not for what is in the archive: another try may succeed."""
         self.reason = reason
         self.mend = mend
         self.archive = _printable(archive)

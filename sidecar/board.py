@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from sidecar.checks import FAIL, NOT_YET, PASS, WARN, Check, CheckStatus, Verdict
+from sidecar.checks import BADNESS, FAIL, NOT_YET, PASS, WARN, Check, CheckStatus, Verdict
 from sidecar.lifecycle import now
 
 log = logging.getLogger("sidecar.health")
-
-_BADNESS = {PASS: 0, WARN: 1, FAIL: 2}
 
 
 class Board:
@@ -49,7 +47,7 @@ class Board:
                 self._unseen.discard(name)
             if verdict.status is not PASS and not expected:
                 _log_worse(name, verdict)
-        elif _BADNESS[verdict.status] > _BADNESS[before]:
+        elif BADNESS[verdict.status] > BADNESS[before]:
             if expected:
                 log.info("check %s: %s: %s", name, verdict.status, verdict.reason, extra=_extra(name, verdict))
             else:

@@ -48,6 +48,7 @@ class Verdict:
 
 
 PASS, WARN, FAIL = CheckStatus.PASS, CheckStatus.WARN, CheckStatus.FAIL
+BADNESS = {PASS: 0, WARN: 1, FAIL: 2}
 
 NOT_YET = "not looked at yet"
 """The reason of a check before its first look."""

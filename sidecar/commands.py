@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from sidecar import live, locate
 from sidecar.summary import Fields, summary
-from sidecar.terminal import printable
+from sidecar.terminal import printable, wants_color
 
 DONE, REFUSED, NO_SIDECAR, USAGE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 64, 130, 141
 
@@ -100,8 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace, directory: str) -> int:
     match options.command:
         case "top" | "status" if options.command == "top" or options.watch:
-            color = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-            return live.watch(lambda: _look(directory), color=color)
+            return live.watch(lambda: _look(directory), color=wants_color(os.environ))
         case "status":
             return _status(directory, as_json=options.json)
         case "token":

@@ -13,6 +13,7 @@ import sys
 import threading
 import traceback
 import warnings
+from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
@@ -23,7 +24,7 @@ from typing import TextIO
 ECS_VERSION = "8.11.0"
 """The version of the Elastic Common Schema that the names of JSON's fields are from."""
 MESSAGE_LIMIT = 4000
-"""Characters of a message; Docker and Kubernetes tear lines above 16 KiB, …"""
+"""Bytes of a message, as they are written; Docker and Kubernetes tear lines above 16 KiB, …"""
 STACK_LIMIT = 10_000
 """… so this is for a traceback."""
 
@@ -71,7 +72,7 @@ class JsonLines(Lines):
         line: dict[str, object] = {
             "@timestamp": at.replace("+00:00", "Z"),
             "log.level": record.levelname.lower(),
-            "message": _unicode(_cut(record.getMessage(), MESSAGE_LIMIT)),
+            "message": _cut(_unicode(record.getMessage()), MESSAGE_LIMIT, _in_json),
             "ecs.version": ECS_VERSION,
             "service.name": self._service,
             "log.logger": _name(record),
@@ -84,9 +85,9 @@ class JsonLines(Lines):
         line |= getattr(record, "fields", {})
         if record.exc_info and record.exc_info[0] is not None:
             line["error.type"] = record.exc_info[0].__name__
-            line["error.message"] = _unicode(_cut(str(record.exc_info[1]), MESSAGE_LIMIT // 4))
+            line["error.message"] = _cut(_unicode(str(record.exc_info[1])), MESSAGE_LIMIT // 4, _in_json)
         if stack := _stack(record):
-            line["error.stack_trace"] = _unicode(_cut(stack, STACK_LIMIT))
+            line["error.stack_trace"] = _cut(_unicode(stack), STACK_LIMIT, _in_json)
         return json.dumps(line)
 
 
@@ -102,12 +103,12 @@ class TextLines(Lines):
         level = f"{record.levelname:<5.5}"
         if self._color and (code := _COLORS.get(record.levelname)):
             level = f"\x1b[{code}m{level}\x1b[0m"
-        message = _escape(_cut(record.getMessage(), MESSAGE_LIMIT))
+        message = _escape(_cut(record.getMessage(), MESSAGE_LIMIT, _escape))
         line = f"{self.formatTime(record)} {level} [{_name(record)}] {message}"
         if (request := REQUEST_ID.get()) is not None:
             line += f" (request {request})"
         if stack := _stack(record):
-            line += "".join(f"\n  {_escape(each)}" for each in _cut(stack, STACK_LIMIT).split("\n"))
+            line += _indented(_cut(stack, STACK_LIMIT, _indented))
         return line
 
 
@@ -144,11 +145,28 @@ def _stack(record: logging.LogRecord) -> str:
     return "".join(traceback.format_exception(record.exc_info[1])).rstrip("\n")
 
 
-def _cut(text: str, limit: int) -> str:
-    """`text` with the middle left out where it is longer than `limit` characters."""
-    if len(text) <= limit:
+def _cut(text: str, limit: int, written: Callable[[str], str]) -> str:
+    """`text` with the middle left out where `written`, a byte or more a character, makes over `limit` bytes of it."""
+    if len(text) <= limit and len(written(text).encode()) <= limit:
         return text
-    return f"{text[: limit // 2]} […{len(text) - limit} characters left out…] {text[-(limit - limit // 2) :]}"
+    head = _fitting(text[:limit], limit // 2, written)
+    tail = _fitting(text[: -limit - 1 : -1], limit - limit // 2, written)
+    return f"{text[:head]} […{len(text) - head - tail} characters left out…] {text[len(text) - tail :]}"
+
+
+def _fitting(text: str, room: int, written: Callable[[str], str]) -> int:
+    """How many characters from the beginning of `text` on `written` makes at most `room` bytes of."""
+    return bisect_right(range(1, len(text) + 1), room, key=lambda count: len(written(text[:count]).encode()))
+
+
+def _in_json(text: str) -> str:
+    """`text` as it is between the quotes of JSON: in ASCII."""
+    return json.dumps(text)[1:-1]
+
+
+def _indented(stack: str) -> str:
+    """Its lines, each of which can be no line of the log."""
+    return "".join(f"\n  {_escape(each)}" for each in stack.split("\n"))
 
 
 def _escape(text: str) -> str:

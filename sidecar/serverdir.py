@@ -1,13 +1,13 @@
 """The serverdir: what is in it, who holds it, and how a new state gets into it, whole or not at all.
 
-SERVERDIR/            devpi-server's own files, and
-.sidecar/         ours, 0700
-lock          held (flock) by the sidecar and by its devpi-server
-marker.json   the state beside it is whole, and ours
-staging/      a state in the making: thrown away, unless
-promotion.json   says that it is whole; then what is left of it is moved out
-serving       devpi-server may have left uploads half-made; a clean stop removes it
-tmp/          where devpi-server spools uploads
+SERVERDIR/                 devpi-server's own files, and
+    .sidecar/              ours, 0700
+        lock               held (flock) by the sidecar and by its devpi-server
+        marker.json        the state beside it is whole, and ours
+        staging/           a state in the making: thrown away, unless
+        promotion.json     says that it is whole; then what is left of it is moved out
+        serving            devpi-server may have left uploads half-made; a clean stop removes it
+        tmp/               where devpi-server spools uploads
 """
 
 from __future__ import annotations

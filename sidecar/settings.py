@@ -1,6 +1,7 @@
 """The environment → one frozen `Settings`; every mistake is reported, all of them together.
 
-Nothing outside this module reads the environment. devpi-server's own flags are not looked at here: devpi's parser
+Nothing else of the sidecar itself reads the environment; the `sidecar` commands look there for the runtime directory,
+and for what the terminal can show. devpi-server's own flags are not looked at here: devpi's parser
 knows them, and runs in the child (see `sidecar.devpi.launcher`).
 """
 
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from sidecar import locate, values
+from sidecar import locate, terminal, values
 
 T = TypeVar("T")
 
@@ -253,7 +254,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         ),
         log=LogSettings(
             json=read.value("SIDECAR_LOG_FORMAT", values.choice("text", "json"), "text") == "json",
-            color=not environ.get("NO_COLOR") and environ.get("TERM") != "dumb",
+            color=terminal.wants_color(environ),
             level=read.value("SIDECAR_LOG_LEVEL", values.level, base.log.level),
             access=read.value("SIDECAR_LOG_ACCESS", values.switch, base.log.access),
         ),

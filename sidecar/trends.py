@@ -6,14 +6,12 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sidecar.checks import FAIL, PASS, WARN, Check, CheckStatus
+from sidecar.checks import BADNESS, Check, CheckStatus
 
 SPAN = 15.0
 """Seconds that one sample stands for."""
 SAMPLES = 60
 """Samples that are kept: a quarter of an hour."""
-
-_BADNESS = {PASS: 0, WARN: 1, FAIL: 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +49,8 @@ class Trends:
             before = samples.get(check.name)
             if before is None:
                 samples[check.name] = Sample(check.status, check.value)
-            elif _BADNESS[check.status] > _BADNESS[before.status] or _greater(check.value, before.value):
-                status = max(before.status, check.status, key=_BADNESS.__getitem__)
+            elif BADNESS[check.status] > BADNESS[before.status] or _greater(check.value, before.value):
+                status = max(before.status, check.status, key=BADNESS.__getitem__)
                 value = check.value if _greater(check.value, before.value) else before.value
                 samples[check.name] = Sample(status, value)
 

@@ -374,13 +374,13 @@ def test_the_service_reaches_devpi_and_not_the_sidecar() -> None:
 
 
 def test_the_manifests_settings_are_valid_and_the_grace_is_long_enough() -> None:
-    """More than delay, grace, and what devpi-server gets after SIGTERM (twice `supervisor._PATIENCE`)."""
+    """More than delay, grace, and three times `supervisor._PATIENCE`: a rotation, the drain's end, SIGTERM."""
     from sidecar.supervisor import _PATIENCE
 
     variables = {each["name"]: each["value"] for each in container()["env"]}
     read = settings.from_environ({name: value for name, value in variables.items() if not name.endswith("_FILE")})
     assert set(variables) <= code_variables()
-    assert pod()["terminationGracePeriodSeconds"] > read.stop.delay + read.stop.grace + 2 * _PATIENCE
+    assert pod()["terminationGracePeriodSeconds"] > read.stop.delay + read.stop.grace + 3 * _PATIENCE
     assert not pod()["enableServiceLinks"]
 
 
@@ -414,7 +414,7 @@ def test_the_grace_periods_in_words_are_long_enough() -> None:
     """`docker stop`, `docker run` and compose, all of them more than the defaults need."""
     from sidecar.supervisor import _PATIENCE
 
-    need = settings.StopSettings().delay + settings.StopSettings().grace + 2 * _PATIENCE
+    need = settings.StopSettings().delay + settings.StopSettings().grace + 3 * _PATIENCE
     named = re.findall(r"(?:--time |--stop-timeout |stop_grace_period: )(\d+)", README)
     assert f"{need:.0f} s with the defaults" in section("Stopping")
     assert len(named) >= 4

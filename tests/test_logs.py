@@ -155,10 +155,49 @@ def test_too_long_a_message_is_cut_with_a_mark(lines: logs.Lines) -> None:
     assert "6008 characters left out" in line
 
 
+TOO_LONG = [
+    pytest.param(text * 10_000, id=name)
+    for name, text in {
+        "ascii": "x",
+        "cjk": "\u8a9e",
+        "emoji": "\U0001f40d",
+        "bidi": "\u202e",
+        "unassigned": "\U000e0080",
+        "unpaired": "\udce9",
+        "control": "\x1b",
+        "quotes": '"\\',
+        "newlines": "\nx",
+        "mixed": "a\u8a9e\U0001f40d\n",
+    }.items()
+]
+
+
+@pytest.mark.parametrize("text", TOO_LONG)
 @pytest.mark.parametrize("lines", [logs.TextLines(), logs.JsonLines("test")])
-def test_a_line_with_a_long_traceback_is_not_torn_by_docker(lines: logs.Lines) -> None:
-    """16 KiB is where Docker's and Kubernetes' collectors cut."""
-    assert len(lines.format(record_of_an_exception("x" * 100_000))) < 16 * 1024
+@pytest.mark.parametrize("traced", [False, True])
+def test_no_line_is_torn_by_docker(lines: logs.Lines, text: str, traced: bool) -> None:
+    """16 KiB is where Docker's and Kubernetes' collectors cut. What is left of the text is as much as there is room."""
+    made = record_of_an_exception(text) if traced else record("%s", "x")
+    made.msg, made.args = "begin%send", (text,)
+    line = lines.format(made)
+    assert (13_000 if traced else 3_900) < len(line.encode()) < 16 * 1024 - 500
+    assert "begin" in line
+    assert "end" in line
+    assert line.count("characters left out") == (1 if not traced else 3 if isinstance(lines, logs.JsonLines) else 2)
+
+
+@given(ANY_TEXT.map(lambda text: text * 400))
+def test_a_cut_line_says_how_much_is_missing(text: str) -> None:
+    """Whatever the message holds: with it, nothing is missing; and it is one object still."""
+    text = text.encode(errors="backslashreplace").decode()
+    line = logs.JsonLines("test").format(record("%s", text))
+    told = json.loads(line)["message"]
+    if told != text:
+        head, missing, tail = re.split(r" \[…(\d+) characters left out…\] ", told)
+        assert text.startswith(head)
+        assert text.endswith(tail)
+        assert len(text) == len(head) + int(missing) + len(tail)
+    assert len(line) < logs.MESSAGE_LIMIT + 400
 
 
 # --- a process that logs ------------------------------------------------------------------------------------------

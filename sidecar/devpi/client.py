@@ -52,10 +52,8 @@ class TimedOut(DevpiError):
 class BadAnswer(DevpiError):
     """An answer that a sound devpi-server doesn't give."""
 
-    def __init__(self, reason: str, status: int | None = None, *, busy: bool = False) -> None:
+    def __init__(self, reason: str, *, busy: bool = False) -> None:
         super().__init__(reason)
-        self.status = status
-        """HTTP status, where one came."""
         self.busy = busy
         """503 with Retry-After: the server sheds load, and says so."""
 
@@ -179,7 +177,7 @@ class DevpiClient:
             async with self._session.get(self._base + path, allow_redirects=False) as response:
                 if response.status != 200:
                     busy = response.status == 503 and "Retry-After" in response.headers
-                    raise BadAnswer(f"answered {response.status}", response.status, busy=busy)
+                    raise BadAnswer(f"answered {response.status}", busy=busy)
                 body = await _read(response, limit)
                 return response.headers, _result(body)
         except TimeoutError:
@@ -220,7 +218,7 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
     async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > limit:
-            raise BadAnswer(f"the answer has more than {limit} bytes", response.status)
+            raise BadAnswer(f"the answer has more than {limit} bytes")
     return bytes(body)
 
 
@@ -228,10 +226,10 @@ def _result(body: bytes) -> dict[str, object]:
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
-        raise BadAnswer("the answer is not JSON", 200) from None
+        raise BadAnswer("the answer is not JSON") from None
     result = answer.get("result") if isinstance(answer, dict) else None
     if not isinstance(result, dict):
-        raise BadAnswer("the answer has no result", 200)
+        raise BadAnswer("the answer has no result")
     return result
 
 

@@ -2,7 +2,7 @@
 
 Run as `python -m sidecar.devpi.launcher FD CRASH PHASE STYLE LEVEL`: its end of the socket pair to the sidecar, the
 files in which a crash leaves its report and the sidecar tells the phase, and how log lines look.
-The lines at the bottom are the story; the sidecar decides when each of them happens.
+`_run` is the story; the sidecar decides when each of them happens.
 """
 
 from __future__ import annotations

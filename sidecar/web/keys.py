@@ -23,7 +23,7 @@ class Context:
     health: Health
     bootstrap: Bootstrap
     tick_age: Callable[[], float]
-    """Seconds since the supervisor's last tick; infinite once one of its eternal tasks has ended."""
+    """Seconds since the supervisor's last tick."""
     sidecar_version: str
     client_certificates: bool = False
     """Whether the admin routes take those alone who came with a certificate that a trusted CA signed."""

@@ -226,7 +226,7 @@ def _archives(of: ImportStatus) -> str:
     if (more := max(0, len(of.archives) - _MANY) + max(0, len(of.ignored) - _MANY)) > 0:
         items.append(f"<li>and {more} more</li>")
     title = f"{len(of.archives)} archive{'' if len(of.archives) == 1 else 's'}"
-    return f'<details id="archives"><summary>{title}</summary><ul>{"".join(items)}</ul></details>'
+    return f'<details id="archives"><summary id="archives-title">{title}</summary><ul>{"".join(items)}</ul></details>'
 
 
 # --- checks -----------------------------------------------------------------------------------------------------

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import socket
+import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from tests.browser.conftest import Viewer
 from tests.integration import exported
-from tests.integration.container import TOKEN, Container, free_port, wait_for
+from tests.integration.container import ROOT, TOKEN, Container, free_port, wait_for
 
 pytestmark = pytest.mark.browser
 
@@ -125,6 +130,40 @@ def test_a_running_import(container: Make, view: View, tmp_path: Path) -> None:
     assert "1,500" in viewer.text("#import .counts")
 
 
+def test_what_has_not_changed_stays(container: Make, view: View, tmp_path: Path) -> None:
+    """While the bar of an import moves, the archives beside it keep the focus, and hear a slow click."""
+    projects = 2500
+    new = container()
+    exported.pack(exported.write(tmp_path / "export", projects=projects), new.init_dir / "backup.tar")
+    new.start().wait_listening()
+    viewer = view(new, "/nothing")
+    page = viewer.page
+    page.add_init_script(RECORD.replace("PROJECTS", str(projects)))
+    page.goto(new.url)
+    wait_for(lambda: page.evaluate("window.bars.length > 1"), "a bar that moves")
+    page.locator("#archives summary").focus()
+    page.locator("#archives summary").hover()
+    page.mouse.down()
+    pressed = page.evaluate("window.bars.length")
+    wait_for(lambda: page.evaluate("window.bars.length") > pressed + 1, "a bar that moves on")
+    page.mouse.up()
+    assert "Importing" in viewer.text("#headline")
+    assert page.evaluate("document.activeElement.matches('#archives summary')")
+    assert page.locator("#archives").evaluate("each => each.open")
+
+
+def test_what_has_changed_keeps_the_focus(container: Make, view: View) -> None:
+    """And stays open: the archives, as another one becomes known."""
+    new = container()
+    exported.pack(exported.write(new.home / "export"), new.init_dir / "backup.tar")
+    page = view(new.start().wait_ready()).page
+    page.locator("#archives summary").click()
+    page.evaluate("show('import', byId('import').innerHTML.replaceAll('backup.tar', 'other.tar'))")
+    assert "other.tar" in page.locator("#archives").inner_text()
+    assert page.evaluate("document.activeElement.matches('#archives summary')")
+    assert page.locator("#archives").evaluate("each => each.open")
+
+
 def test_a_failed_import(container: Make, view: View) -> None:
     """Which archive, why, and what to do."""
     new = container()
@@ -171,6 +210,104 @@ def test_devpi_killed_and_the_sidecar_started_again(container: Make, view: View)
     viewer.wait("#headline", "Ready")
     assert "launching" in viewer.text("#phases")
     viewer.look("restarted")
+
+
+def test_another_version_of_the_sidecar(container: Make, view: View, tmp_path: Path) -> None:
+    """The page loads itself again, but not while it shows the password: only once that is put away."""
+    for name in ("sidecar", "entrypoint.py"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
+    new = container(env={"SIDECAR_PORT": str(free_port())}).start().wait_ready()
+    viewers = view(new), view(new)
+    for viewer in viewers:
+        viewer.wait("#live", "live")
+        viewer.page.evaluate("window.mark = 1")
+    page, other = (viewer.page for viewer in viewers)
+    page.locator("#token").fill(TOKEN)
+    page.locator("#claim button").click()
+    page.locator("#told").wait_for()
+    password = page.locator("#secret").input_value()
+    assert 0 == new.stop()
+    with (tmp_path / "sidecar/web/static/page.css").open("a") as style:
+        style.write("/* another page */")
+    new.command = (sys.executable, str(tmp_path / "entrypoint.py"))
+    with other.expect_navigation():
+        new.start()
+    viewers[0].wait("#live", "live; the sidecar was restarted at")
+    assert 1 == page.evaluate("window.mark")
+    assert password == page.locator("#secret").input_value()
+    with page.expect_navigation():
+        page.locator("#forget").click()
+
+
+class Relay:
+    """A way to the sidecar, on a port of its own: the streams of events can go silent there without being closed."""
+
+    def __init__(self, url: str) -> None:
+        self._server = ("127.0.0.1", int(url.rpartition(":")[2]))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._open: list[socket.socket] = []
+        self._streams: set[socket.socket] = set()
+        self._silent: set[socket.socket] = set()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def silence(self) -> None:
+        """Nothing more gets through the streams that are open now; what comes later is as ever."""
+        assert self._streams
+        self._silent |= self._streams
+
+    def close(self) -> None:
+        for each in (self._listener, *self._open):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._server)
+                self._open += [client, server]
+                for pair in ((client, server), (server, client)):
+                    threading.Thread(target=self._pass_on, args=pair, daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if data.startswith(b"GET /events "):
+                    self._streams |= {source, target}
+                if source not in self._silent:
+                    target.sendall(data)
+            if source not in self._silent:
+                target.shutdown(socket.SHUT_WR)
+
+
+def test_a_connection_gone_silent(container: Make, view: View) -> None:
+    """It is noticed, and given up for a new one, by which the page comes to know what it has missed."""
+    new = container(env={"SIDECAR_MONITOR_TIMEOUT": "0.5"}).start().wait_ready()
+    with closing(Relay(new.url)) as relay:
+        viewer = view(relay, "/nothing")
+        viewer.page.clock.install()
+        viewer.page.goto(relay.url)
+        viewer.wait("#live", "live")
+        viewer.wait("#headline", "All checks pass")
+        relay.silence()
+        os.kill(new.devpi_pid, signal.SIGSTOP)
+        try:
+            wait_for(lambda: "slow" in new.get("/health").body.decode(), "a warning")
+            viewer.page.evaluate(LISTEN)
+            viewer.page.clock.fast_forward(45_000)
+            viewer.wait("#headline", "http: slow", 10)
+            assert "live" == viewer.text("#live")
+            assert "No word from the sidecar since" in viewer.page.evaluate("window.said")
+        finally:
+            os.kill(new.devpi_pid, signal.SIGCONT)
+
+
+LISTEN = """
+window.said = "";
+new MutationObserver(() => { window.said += byId("live").textContent; }).observe(byId("live"), {childList: true});
+"""
 
 
 def test_devpi_hangs(container: Make, view: View) -> None:

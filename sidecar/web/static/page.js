@@ -6,19 +6,22 @@ const root = document.documentElement;
 let skew = 0; // milliseconds that the server's clock is ahead of this one
 let heard = Date.now();
 let lostAt = null;
+let outdated = false; // the sidecar has become another version, with another page
 
 // --- live -----------------------------------------------------------------------------------------------------------
 
 const SILENCE = 40000; // milliseconds: two pulses and a bit
+let stream = null;
+let begun; // when it was
 
 function connect() {
-  const stream = new EventSource("events");
+  stream?.close();
+  stream = new EventSource("events");
+  begun = Date.now();
   stream.addEventListener("hello", (event) => {
     const hello = JSON.parse(event.data);
-    if (hello.edition !== root.dataset.edition) {
-      location.reload(); // another version of the sidecar, with another page
-      return;
-    }
+    outdated = hello.edition !== root.dataset.edition;
+    if (renew()) return;
     skew = Date.parse(hello.now) - Date.now();
     const restarted = hello.epoch !== root.dataset.epoch;
     root.dataset.epoch = hello.epoch;
@@ -35,6 +38,12 @@ function connect() {
       setTimeout(connect, 5000);
     }
   };
+}
+
+function renew() { // not while the password is told or awaited: it would be lost
+  const due = outdated && byId("told").hidden && !form.querySelector("button").disabled;
+  if (due) location.reload();
+  return due;
 }
 
 function found(restarted) {
@@ -61,13 +70,46 @@ function say(text, isLost) {
   root.classList.toggle("stale", isLost);
 }
 
+const made = new WeakMap(); // each part of a section, and what it was made of
+
+function remember(part) {
+  made.set(part, part.outerHTML ?? part.data);
+}
+
+// Leaves alone what is as it was: the focus, and a press of the mouse, are lost with the element.
+function change(place, section) {
+  const template = document.createElement("template");
+  template.innerHTML = section;
+  let next = place.firstChild;
+  for (const part of [...template.content.childNodes]) {
+    remember(part);
+    let same = next;
+    while (same && made.get(same) !== made.get(part)) same = same.nextSibling;
+    if (same) {
+      while (next !== same) next = removed(next);
+      next = same.nextSibling;
+    } else {
+      place.insertBefore(part, next);
+    }
+  }
+  while (next) next = removed(next);
+}
+
+function removed(part) {
+  const next = part.nextSibling;
+  part.remove();
+  return next;
+}
+
 function show(id, section) {
   const place = byId(id);
   if (!place) return;
   const open = [...place.querySelectorAll("details[open]")].map((each) => each.id);
   const value = place.querySelector("progress")?.value;
-  place.innerHTML = section;
+  const focused = document.activeElement?.id;
+  change(place, section);
   for (const each of open) byId(each)?.setAttribute("open", "");
+  if (focused && document.activeElement?.id !== focused) byId(focused)?.focus({ preventScroll: true });
   const bar = place.querySelector("progress[value]");
   if (bar && value !== undefined) { // so that it glides from where it was
     const now = bar.value;
@@ -160,6 +202,7 @@ form.addEventListener("submit", async (event) => {
     answered("No answer came. If the password counts as claimed now, it is lost: sidecar rotate.", "bad");
   } finally {
     button.disabled = false;
+    renew();
   }
 });
 
@@ -179,14 +222,18 @@ function forget() {
   byId("secret").value = "";
   byId("told").hidden = true;
 }
-byId("forget").addEventListener("click", forget);
+byId("forget").addEventListener("click", () => { forget(); renew(); });
 window.addEventListener("pagehide", () => { forget(); byId("token").value = ""; });
 
 // --- begin ----------------------------------------------------------------------------------------------------------
 
+for (const place of document.querySelectorAll("div[id]")) place.childNodes.forEach(remember);
 offer();
 connect();
 setInterval(() => {
   tick();
-  if (lostAt === null && Date.now() - heard > SILENCE) lost("No word from the sidecar");
+  if (Date.now() - Math.max(heard, begun) > SILENCE) { // the connection looks alive, and is not
+    lost("No word from the sidecar");
+    connect();
+  }
 }, 1000);
