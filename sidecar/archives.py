@@ -41,7 +41,7 @@ class Limits:
     """Unpacked bytes per compressed byte, for one archive."""
     ratio_floor_bytes: int = 32 * 2**20
     """Unpacked bytes of an archive from which on ``ratio`` is applied; an xz stream keeps up to 64 MiB of them."""
-    index_bytes: int = 512 * 2**20
+    index_bytes: int = 256 * 2**20
     """Bytes of a ``dataindex.json``; a larger one is refused unread."""
 
 

@@ -94,7 +94,7 @@ class ImportSettings:
     """Unpacked bytes of all archives together; None: free space less 10 % (SIDECAR_IMPORT_MAX_TOTAL_SIZE)."""
     max_ratio: int = 200
     """Unpacked bytes per compressed byte, looked at above 32 MiB (SIDECAR_IMPORT_MAX_RATIO)."""
-    max_index_bytes: int = 512 * 2**20
+    max_index_bytes: int = 256 * 2**20
     """Bytes of a dataindex.json, which is read into memory (SIDECAR_IMPORT_MAX_INDEX_SIZE)."""
     allow_unverified: bool = False
     """Take release files of which the export has no digest (SIDECAR_IMPORT_ALLOW_UNVERIFIED)."""

@@ -152,7 +152,7 @@ VARIABLES = [
     ),
     size("SIDECAR_IMPORT_MAX_MEMBER_SIZE", "imports.max_member_bytes", 8 * 2**30),
     size("SIDECAR_IMPORT_MAX_TOTAL_SIZE", "imports.max_total_bytes", None),
-    size("SIDECAR_IMPORT_MAX_INDEX_SIZE", "imports.max_index_bytes", 512 * 2**20),
+    size("SIDECAR_IMPORT_MAX_INDEX_SIZE", "imports.max_index_bytes", 256 * 2**20),
     size("SIDECAR_DISK_WARN", "monitor.disk_warn_bytes", 2**30),
     switch("SIDECAR_IMPORT_ALLOW_UNVERIFIED", "imports.allow_unverified"),
     switch("SIDECAR_ALLOW_EMPTY_ROOT", "credentials.allow_empty_root"),
