@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from sidecar.devpi.client import METRICS_LIMIT, STATUS_LIMIT
 from sidecar.devpi.client import Metric as Said
 from sidecar.lifecycle import ImportFailure, ImportState, ImportStatus, Phase
 from sidecar.web.devpi_collector import MOST, own
@@ -26,6 +28,8 @@ from tests.web.conftest import ADMIN, Site
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1"
 """What Prometheus sends."""
+HUGE = 10**400
+"""No float is as large."""
 HOSTILE = ["<script>alert(1)</script>", 'a"b', "line\nbreak", "\N{RIGHT-TO-LEFT OVERRIDE}lru", "x" * 10_000, "{}\\"]
 
 
@@ -213,10 +217,18 @@ async def test_who_is_no_admin_is_counted(site: Site) -> None:
         {"polling_replicas": {name: {"serial": 1} for name in HOSTILE} | {"a" * 32: HOSTILE, "b" * 32: {"serial": 3}}},
         {"serial": HOSTILE[0], "event_serial": None, "last_commit_timestamp": 10**400, "polling_replicas": 5},
         {"versioninfo": HOSTILE, "role": HOSTILE[2], "metrics": {}},
+        {"serial": HUGE, "event_serial": 7},
+        {"serial": 7, "event_serial": -HUGE},
+        {"role": "REPLICA", "primary_serial": HUGE, "serial": 7},
+        {"role": "REPLICA", "primary_serial": 2**63 - 1, "serial": -(2**63)},
+        {"polling_replicas": {"a" * 32: {"serial": HUGE, "last-request": HUGE}, "b" * 32: {"serial": -HUGE}}},
+        {"metrics": [["devpi_web_whoosh_index_queue_size", "gauge", value] for value in (HUGE, 1e308)]},
     ],
 )
 async def test_a_hostile_status_degrades_the_view_alone(site: Site, said: dict[str, Any]) -> None:
-    """Whatever `+status` says: the exposition parses, and has none of its words in a label."""
+    """Whatever `+status` says: the exposition parses, and has none of its words in a label; the page and its events are
+    told, and what programs read.
+    """
     site.devpi.status = status_of(**said)
     for name, value in said.items():  # status_of writes `-` for `_`, and this one has a `_`
         site.devpi.status[name if name == "polling_replicas" else name.replace("_", "-")] = value
@@ -227,6 +239,20 @@ async def test_a_hostile_status_degrades_the_view_alone(site: Site, said: dict[s
     found = await scrape(site)
     assert 1 == found[sample("devpi_sidecar_ready")]
     assert_clean(found)
+    for path, accept in (("/", "text/html"), ("/status", "*/*"), ("/health", "*/*")):
+        assert 200 == (await site.get(path, Accept=accept)).status
+    async with site.session.get(f"http://127.0.0.1:{site.web.port}/events") as stream:
+        assert await asyncio.wait_for(stream.content.readuntil(b'["versions",'), 5)
+
+
+async def test_a_name_that_is_told_over_and_over_costs_nothing(site: Site) -> None:
+    """As many entries as `+status` may have bytes for: few of them are kept, so that no rendering looks at them all."""
+    entry = ["devpi_x", "gauge", 1]
+    site.devpi.status = status_of(metrics=[entry] * (STATUS_LIMIT // len(json.dumps(entry) + ", ") - 100))
+    await site.become_ready()
+    said = await eventually(site.health.server_status)
+    assert 1 == (await scrape(site))[sample("devpi_x")]
+    assert METRICS_LIMIT == len(said.metrics)
 
 
 async def test_replicas_are_told_apart(site: Site) -> None:
