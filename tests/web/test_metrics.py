@@ -22,7 +22,7 @@ from sidecar.devpi.client import Metric as Said
 from sidecar.lifecycle import ImportFailure, ImportState, ImportStatus, Phase
 from sidecar.web.devpi_collector import MOST, own
 from sidecar.web.families import gauge
-from sidecar.web.metrics import RECENT, _Format
+from sidecar.web.metrics import EXPOSITION, RECENT, _Format
 from tests.fake_devpi import eventually, status_of
 from tests.web.conftest import ADMIN, Site
 
@@ -147,14 +147,25 @@ async def test_who_does_not_scrape_has_nothing_rendered(site: Site, monkeypatch:
 async def test_what_fails_in_the_background_is_told_by_the_scrape(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The monitor goes on meanwhile, and so does everything once it is over."""
+    """And once by the log, however often the monitor ticks, which goes on meanwhile; so does everything once it is
+    over.
+    """
+    ticks: list[float] = []
+    site.health.subscribe(lambda: ticks.append(time.monotonic()))
+    monkeypatch.setattr("sidecar.web.metrics.EVERY", 0.0)
     assert (await site.get("/metrics")).status == 200
     with monkeypatch.context() as broken:
         broken.setattr("sidecar.web.sidecar_collector.states", lambda *_: 1 / 0)
-        assert await eventually(lambda: "ZeroDivisionError" in caplog.text)
+        ticks.clear()
+        assert await eventually(lambda: len(ticks) >= 3)
+        assert 1 == caplog.text.count("ZeroDivisionError")
         assert (await site.get("/metrics")).status == 500
         assert site.health.age() < 1
     assert (await site.get("/metrics")).status == 200
+    await site.get("/livez")
+    made = site.web.runner.app[EXPOSITION]._made
+    assert made is not None
+    assert await eventually(lambda: b'route="/livez"' in made.text.body)  # in the background again
     assert "error of the monitor" not in caplog.text
 
 
