@@ -25,6 +25,8 @@ STATUS_LIMIT = 4 * 2**20
 
 REPLICAS_LIMIT = 100
 """Replicas of which more than their number is kept."""
+METRICS_LIMIT = 1000
+"""Of devpi-server's own metrics, as many are looked at; the others are not kept."""
 _UUID = re.compile(r"[0-9a-f-]{8,36}")
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - these are dialled, not bound
@@ -114,6 +116,7 @@ class ServerStatus:
     replicas: tuple[Replica, ...] = ()
     """Of them, the well-formed ones, `REPLICAS_LIMIT` at most: those that asked last."""
     metrics: tuple[Metric, ...] = ()
+    """The well-formed ones of the first `METRICS_LIMIT`."""
 
     @property
     def events_behind(self) -> int | None:
@@ -266,7 +269,7 @@ def _metrics(value: object) -> tuple[Metric, ...]:
     if not isinstance(value, list):
         return ()
     metrics = []
-    for entry in value:
+    for entry in value[:METRICS_LIMIT]:
         if isinstance(entry, list) and len(entry) == 3:
             name, kind, number = _text(entry[0]), _text(entry[1]), _number(entry[2])
             if name is not None and kind is not None and number is not None:
@@ -296,7 +299,8 @@ def _text(value: object) -> str | None:
 
 
 def _integer(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    """What fits into 64 bits: JSON's integers have no bound, and figures are made of these."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63 else None
 
 
 def _number(value: object) -> float | None:

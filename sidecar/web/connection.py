@@ -52,7 +52,6 @@ class Connection(web.RequestHandler):
         self._timed = True  # or busy, and what comes is the body
         self._answering = False
         self._limit = loop.call_later(HEAD_SECONDS, self.cut)
-        crowd.come(self)
 
     def cut(self) -> None:
         """End it now, whatever it still has to send."""

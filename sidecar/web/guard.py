@@ -28,8 +28,8 @@ HALF_LIFE = 10.0
 """… for every so many seconds without one."""
 SOURCES = 1024
 """Sources that are remembered; the longest unheard one is forgotten first."""
-HELD_BACK = 64
-"""Answers that are held back at the same time, …"""
+HELD_BACK = 32
+"""Answers that are held back at the same time, where nothing else bounds them, …"""
 HELD_BACK_OF_ONE = 8
 """… of them for one source; beyond either a wrong token gets 429 at once, and its connection is closed."""
 SILENCE = 10.0
@@ -60,6 +60,7 @@ class Guard:
         client_certificates: bool = False,
     ) -> None:
         """`client_certificates`: an admin has one, unless it is in this container."""
+        self.most = HELD_BACK
         self.rejections = Rejections()
         self.without_guess = dict.fromkeys(("no_token", "no_certificate", "other_origin"), 0)
         """Reason → requests that were turned away for it, and not for a wrong token."""
@@ -94,7 +95,7 @@ class Guard:
 
     async def _reject(self, source: str) -> None:
         delay = self._next_delay(source)
-        too_many = self._held_back[source] >= HELD_BACK_OF_ONE or self._held_back.total() >= HELD_BACK
+        too_many = self._held_back[source] >= HELD_BACK_OF_ONE or self._held_back.total() >= self.most
         before = self.rejections
         self.rejections = Rejections(before.wrong + 1, before.turned_away + too_many, now())
         if self._clock() - self._told >= SILENCE:

@@ -77,7 +77,7 @@ class Listener:
     """Takes the connections of some listening sockets."""
 
     def __init__(self, make: Callable[[], Connection], crowd: Crowd) -> None:
-        """`make`: a connection for each that comes; it is in the crowd already."""
+        """`make`: a connection for each that comes."""
         self._make = make
         self._crowd = crowd
         self._loop = asyncio.get_running_loop()
@@ -129,6 +129,7 @@ class Listener:
         """Make a connection of the socket; one that goes or is cut meanwhile is nothing to speak of."""
         limit = HEAD_SECONDS if tls else None
         try:
+            self._crowd.come(connection)  # not earlier: cut before this runs, the socket would be nobody's to close
             await self._loop.connect_accepted_socket(lambda: connection, accepted, ssl=tls, ssl_handshake_timeout=limit)
         except OSError:
             connection.gone()

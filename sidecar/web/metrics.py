@@ -68,12 +68,13 @@ class Exposition:
             return
         now = time.monotonic()
         for each in (self._made.text, self._made.openmetrics):
-            if now - each.rendered >= EVERY and now - each.asked < PATIENCE:
+            # what has failed is left to the next scrape: else each tick would fill the log
+            if EVERY <= now - each.rendered < math.inf and now - each.asked < PATIENCE:
                 # not from inside of the monitor: an error in a rendering is no matter of its
                 asyncio.get_running_loop().call_soon(self._render, self._made.registry, each)
 
     def _render(self, registry: CollectorRegistry, text: _Text) -> None:
-        text.rendered = -math.inf  # where this fails, each scrape tells so
+        text.rendered = -math.inf  # where this fails
         now, text.state = time.monotonic(), self._state()
         text.body = text.format.render(registry.collect())
         text.rendered = now
@@ -154,7 +155,7 @@ class _Text:
         self.body = b""
         """What was rendered last, …"""
         self.rendered = -math.inf
-        """… when, on the monotonic clock, …"""
+        """… when, on the monotonic clock (minus infinity: never, or the last try has failed), …"""
         self.state: object = None
         """… and in which state."""
         self.asked = -math.inf

@@ -13,6 +13,7 @@ from aiohttp import web
 from sidecar.web.connection import Connection
 from sidecar.web.crowd import Crowd
 from sidecar.web.events import HUB
+from sidecar.web.keys import GUARD
 from sidecar.web.listener import Listener, bind, room
 from sidecar.web.middleware import worded
 
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
 
 _STOP_PATIENCE = 0.5
 """Seconds that answers under way get when the server stops."""
-MOST = 256
+MOST = 272
 """Connections that may be open; each that pipelines requests and reads no answer takes some 80 KiB."""
-MOST_TLS = 128
+MOST_TLS = 144
 """The same with TLS, of which each takes much more memory."""
-_NO_STREAMS = 56
-"""Of them, those that event streams leave to others: a stream is never cut for a newcomer."""
+_REST = 40
+"""Of them, those that are left for probes by what may be answered for long, and is never cut for a newcomer: event
+streams, and wrong tokens that are held back."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ async def serve(
     await runner.setup()
     most = room(MOST_TLS if tls else MOST)
     crowd = Crowd(most)
-    app[HUB].most = min(app[HUB].most, max(0, most - _NO_STREAMS))
+    app[GUARD].most = min(app[GUARD].most, most // 4)
+    app[HUB].most = min(app[HUB].most, max(0, most - app[GUARD].most - _REST))
     try:
         listening = await bind(host, port)
         beside = None if local is None else _bind_local(local)

@@ -265,7 +265,7 @@ async def test_wrong_tokens_are_slowed_down_and_counted(site: Site, caplog: pyte
 
 async def test_a_flood_of_wrong_tokens(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond a number of waiting ones there is 429 at once, and admins still get through."""
-    monkeypatch.setattr(guard, "HELD_BACK", 2)
+    monkeypatch.setattr(site.web.runner.app[GUARD], "most", 2)
     monkeypatch.setattr(guard, "FIRST_DELAY", 0.3)
     wrong = {"Authorization": "Bearer guess"}
     flood = [asyncio.create_task(site.ask("GET", "/bootstrap", headers=wrong)) for _ in range(5)]

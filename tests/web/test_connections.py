@@ -8,11 +8,20 @@ import resource
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import astuple
+from pathlib import Path
 
 import pytest
 
-from sidecar.web import connection, events, listener
+from sidecar.settings import TlsSettings
+from sidecar.web import connection, events, guard, listener, server
+from sidecar.web.app import make_app
 from sidecar.web.crowd import Crowd
+from sidecar.web.events import HUB
+from sidecar.web.keys import CONTEXT, GUARD
+from sidecar.web.tls import Tls
+from tests.certificates import Authority
+from tests.fake_devpi import eventually
 from tests.web.conftest import ADMIN, Site
 
 GET = b"GET /livez HTTP/1.1\r\nHost: h\r\n"
@@ -82,9 +91,77 @@ async def test_two_thousand_idle_connections(site: Site, clients: list[Client]) 
         await probe(1)
     await opening
     await probe(200)
-    assert len(site.web.crowd) <= 256
+    assert len(site.web.crowd) <= server.MOST
     assert len(times) >= 200
     assert sorted(times)[len(times) * 99 // 100] <= 0.05
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_all_that_may_be_answered_for_long(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secure: bool
+) -> None:
+    """As many event streams and wrong tokens as are taken, from many sources, and a crowd of others: probes get
+    through, and no more connections are open than should be.
+    """
+    monkeypatch.setattr(guard, "FIRST_DELAY", 30.0)
+    monkeypatch.setattr(guard, "LONGEST_DELAY", 30.0)
+    authority = Authority(tmp_path)
+    tls, client = None, None
+    if secure:
+        tls, client = Tls(TlsSettings(*astuple(authority.issue("server")), None)).context, authority.client()
+    web = await server.serve(make_app(site.web.runner.app[CONTEXT]), "127.0.0.1", 0, tls=tls)
+    opened: list[Client] = []
+
+    async def ask(head: bytes, number: int = 1) -> Client:
+        source = (f"127.0.0.{2 + number % 20}", 0)
+        name = "localhost" if secure else None
+        opened.append(
+            await asyncio.open_connection("127.0.0.1", web.port, ssl=client, server_hostname=name, local_addr=source)
+        )
+        opened[-1][1].write(head)
+        return opened[-1]
+
+    try:
+        most, streams, held_back = web.crowd._most, web.runner.app[HUB], web.runner.app[GUARD]
+        for number in range(most):
+            await ask(b"GET /events HTTP/1.1\r\nHost: h\r\n\r\n", number)
+        for number in range(most):
+            await ask(b"GET /bootstrap HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer wrong\r\n\r\n", number)
+        await eventually(lambda: len(web.crowd._busy) == streams.most + held_back.most)
+        assert (200 if not secure else 72, 32) == (len(streams), held_back._held_back.total())
+        for _ in range(most):
+            await ask(b"")
+        for _ in range(10):
+            reader, _ = await ask(GET + b"Connection: close\r\n\r\n")
+            assert (await asyncio.wait_for(reader.read(), 5)).endswith(b"ok")
+        running = web.runner.server
+        assert running is not None
+        await eventually(lambda: len(running.connections) <= most)
+        assert most - 40 == len(web.crowd._busy)
+    finally:
+        for _, writer in opened:
+            writer.transport.abort()
+        await web.stop()
+
+
+@pytest.mark.parametrize("number", [1, 50])
+async def test_where_all_are_busy_a_newcomer_is_closed(
+    site: Site, clients: list[Client], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Really so: its descriptor is free again, however many came with it."""
+    monkeypatch.setattr(site.web.crowd, "_most", 2)
+    for reader, writer in [await connect(site, clients) for _ in range(2)]:
+        writer.write(b"GET /events HTTP/1.1\r\nHost: h\r\n\r\n")
+        await reader.readuntil(b"event: hello")
+    assert site.web.runner.server is not None
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    late = await asyncio.gather(*(connect(site, clients) for _ in range(number)))
+    for each in late:
+        assert await until_cut(each) < 5
+        each[1].close()
+        await asyncio.wait_for(each[1].wait_closed(), 5)
+    await eventually(lambda: len(os.listdir("/proc/self/fd")) <= before)  # noqa: PTH208
+    assert (2, 2) == (len(site.web.crowd), len(site.web.runner.server.connections))
 
 
 async def test_who_rests_longest_goes_first(site: Site, clients: list[Client], monkeypatch: pytest.MonkeyPatch) -> None:

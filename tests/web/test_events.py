@@ -188,7 +188,7 @@ async def test_no_more_than_so_many(site: Site, monkeypatch: pytest.MonkeyPatch)
 
 async def test_streams_leave_connections_for_probes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """However few there may be: a stream is busy for ever, so it is never cut for a newcomer."""
-    monkeypatch.setattr(server, "MOST", 58)
+    monkeypatch.setattr(server, "MOST", 56)
     context = Context(site.lifecycle, site.health, site.bootstrap, lambda: 0.0, "1.2.3")
     await site.web.stop()
     site.web = await server.serve(make_app(context), "127.0.0.1", 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 from collections.abc import Iterable
@@ -16,16 +17,19 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from sidecar.devpi.client import METRICS_LIMIT, STATUS_LIMIT
 from sidecar.devpi.client import Metric as Said
 from sidecar.lifecycle import ImportFailure, ImportState, ImportStatus, Phase
 from sidecar.web.devpi_collector import MOST, own
 from sidecar.web.families import gauge
-from sidecar.web.metrics import RECENT, _Format
+from sidecar.web.metrics import EXPOSITION, RECENT, _Format
 from tests.fake_devpi import eventually, status_of
 from tests.web.conftest import ADMIN, Site
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1"
 """What Prometheus sends."""
+HUGE = 10**400
+"""No float is as large."""
 HOSTILE = ["<script>alert(1)</script>", 'a"b', "line\nbreak", "\N{RIGHT-TO-LEFT OVERRIDE}lru", "x" * 10_000, "{}\\"]
 
 
@@ -143,14 +147,25 @@ async def test_who_does_not_scrape_has_nothing_rendered(site: Site, monkeypatch:
 async def test_what_fails_in_the_background_is_told_by_the_scrape(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The monitor goes on meanwhile, and so does everything once it is over."""
+    """And once by the log, however often the monitor ticks, which goes on meanwhile; so does everything once it is
+    over.
+    """
+    ticks: list[float] = []
+    site.health.subscribe(lambda: ticks.append(time.monotonic()))
+    monkeypatch.setattr("sidecar.web.metrics.EVERY", 0.0)
     assert (await site.get("/metrics")).status == 200
     with monkeypatch.context() as broken:
         broken.setattr("sidecar.web.sidecar_collector.states", lambda *_: 1 / 0)
-        assert await eventually(lambda: "ZeroDivisionError" in caplog.text)
+        ticks.clear()
+        assert await eventually(lambda: len(ticks) >= 3)
+        assert 1 == caplog.text.count("ZeroDivisionError")
         assert (await site.get("/metrics")).status == 500
         assert site.health.age() < 1
     assert (await site.get("/metrics")).status == 200
+    await site.get("/livez")
+    made = site.web.runner.app[EXPOSITION]._made
+    assert made is not None
+    assert await eventually(lambda: b'route="/livez"' in made.text.body)  # in the background again
     assert "error of the monitor" not in caplog.text
 
 
@@ -213,10 +228,18 @@ async def test_who_is_no_admin_is_counted(site: Site) -> None:
         {"polling_replicas": {name: {"serial": 1} for name in HOSTILE} | {"a" * 32: HOSTILE, "b" * 32: {"serial": 3}}},
         {"serial": HOSTILE[0], "event_serial": None, "last_commit_timestamp": 10**400, "polling_replicas": 5},
         {"versioninfo": HOSTILE, "role": HOSTILE[2], "metrics": {}},
+        {"serial": HUGE, "event_serial": 7},
+        {"serial": 7, "event_serial": -HUGE},
+        {"role": "REPLICA", "primary_serial": HUGE, "serial": 7},
+        {"role": "REPLICA", "primary_serial": 2**63 - 1, "serial": -(2**63)},
+        {"polling_replicas": {"a" * 32: {"serial": HUGE, "last-request": HUGE}, "b" * 32: {"serial": -HUGE}}},
+        {"metrics": [["devpi_web_whoosh_index_queue_size", "gauge", value] for value in (HUGE, 1e308)]},
     ],
 )
 async def test_a_hostile_status_degrades_the_view_alone(site: Site, said: dict[str, Any]) -> None:
-    """Whatever `+status` says: the exposition parses, and has none of its words in a label."""
+    """Whatever `+status` says: the exposition parses, and has none of its words in a label; the page and its events are
+    told, and what programs read.
+    """
     site.devpi.status = status_of(**said)
     for name, value in said.items():  # status_of writes `-` for `_`, and this one has a `_`
         site.devpi.status[name if name == "polling_replicas" else name.replace("_", "-")] = value
@@ -227,6 +250,20 @@ async def test_a_hostile_status_degrades_the_view_alone(site: Site, said: dict[s
     found = await scrape(site)
     assert 1 == found[sample("devpi_sidecar_ready")]
     assert_clean(found)
+    for path, accept in (("/", "text/html"), ("/status", "*/*"), ("/health", "*/*")):
+        assert 200 == (await site.get(path, Accept=accept)).status
+    async with site.session.get(f"http://127.0.0.1:{site.web.port}/events") as stream:
+        assert await asyncio.wait_for(stream.content.readuntil(b'["versions",'), 5)
+
+
+async def test_a_name_that_is_told_over_and_over_costs_nothing(site: Site) -> None:
+    """As many entries as `+status` may have bytes for: few of them are kept, so that no rendering looks at them all."""
+    entry = ["devpi_x", "gauge", 1]
+    site.devpi.status = status_of(metrics=[entry] * (STATUS_LIMIT // len(json.dumps(entry) + ", ") - 100))
+    await site.become_ready()
+    said = await eventually(site.health.server_status)
+    assert 1 == (await scrape(site))[sample("devpi_x")]
+    assert METRICS_LIMIT == len(said.metrics)
 
 
 async def test_replicas_are_told_apart(site: Site) -> None:
