@@ -50,8 +50,11 @@ class Crowd:
     def _cut(self, surplus: int) -> None:
         """Have waitress close so many connections in this round, if so many wait; but not who has just come."""
         now = time.monotonic()
-        connections = [each for each in self._map.values() if isinstance(each, Connection) and not each.will_close]
-        waiting = [(waited, each) for each in connections if (waited := each.waits(now)) is not None]
+        everything = list(self._map.values())  # at once: a thread that answers may close its connection meanwhile
+        connections = [each for each in everything if isinstance(each, Connection) and each.connected]
+        waiting = [
+            (waited, each) for each in connections if not each.will_close and (waited := each.waits(now)) is not None
+        ]
         waiting.sort(key=itemgetter(0), reverse=True)
         for _, connection in waiting[: -self._newcomers]:
             if surplus and not (connection.readable() and has_unread(connection)):
