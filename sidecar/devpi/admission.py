@@ -6,7 +6,9 @@ before they hold a transaction. Login tokens, of which a check is cheap, pass by
 
 devpi takes a result that it finds for the one of whatever it is about to check. So a result is left for the very user
 and password that were checked here alone: a login's are those in its body, never those in its headers; and those in the
-headers of another request count while devpi finds out who asks, not before and not after.
+headers of another request count while devpi finds out who asks, not before and not after. And it is left inside devpi's
+transaction, where the user still has the hash that was checked: who waited here while the password was changed has the
+old one no more.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import itsdangerous
 from devpi_server.auth import verify_and_update_password_hash
@@ -46,11 +48,21 @@ _LOG_EVERY = 10.0
 _RESULT = "__devpiserver_user_validate_result"
 """The attribute of a request in which devpi keeps the result of its own check (devpi_server.auth, `_validate`)."""
 _CHECKED = "sidecar.checked"
-"""In a request's environ: the credentials of its headers that were checked, and the result."""
+"""The key of a request's environ under which its `Checked` is."""
 
 
 class Full(Exception):
     """As many wait as may."""
+
+
+class Checked(NamedTuple):
+    """A password that was checked."""
+
+    credentials: tuple[str, str]
+    """User and password."""
+    hashed: tuple[str, str | None]
+    """The hash that it was checked against, and its salt."""
+    valid: bool
 
 
 class Checks:
@@ -75,15 +87,47 @@ class Checks:
 def before_identity(request: Request, credentials: tuple[str, str] | None) -> None:
     """devpi is about to check these credentials: it finds the result of the same ones, and no other."""
     forget(request)
-    checked, valid = request.environ.get(_CHECKED, (None, False))
-    if checked is not None and checked == credentials:
-        setattr(request, _RESULT, valid)
+    checked: Checked | None = request.environ.get(_CHECKED)
+    if checked is not None and checked.credentials == credentials:
+        _leave(checked, request)
 
 
 def forget(request: Request) -> None:
     """Who asks is known: the result is nobody else's."""
     with suppress(AttributeError):
         delattr(request, _RESULT)
+
+
+def _leave(checked: Checked, request: Request) -> None:
+    """Leave the result where devpi looks, if the hash is still the user's in this transaction."""
+    if checked.hashed == _hash_of(checked.credentials[0], request.registry["xom"]):
+        setattr(request, _RESULT, checked.valid)
+
+
+def _hash_of(name: str, xom: XOM) -> tuple[str, str | None] | None:
+    """The user's password hash and salt; None where there is nothing to check. Only within a transaction."""
+    user = xom.model.get_user(name)
+    config = user.get(credentials=True) if user is not None else {}
+    return (config["pwhash"], config.get("pwsalt")) if config.get("pwhash") else None
+
+
+def login_tween_factory(handler: Handler, registry: Registry) -> Handler:
+    """A tween inside the transaction: a login finds the result of its body's credentials."""
+
+    def tween(request: Request) -> Response:
+        checked: Checked | None = request.environ.get(_CHECKED)
+        if checked is not None and _is_login(request):
+            _leave(checked, request)
+            del request.environ[_CHECKED]  # no header's
+        return handler(request)
+
+    return tween
+
+
+def _is_login(request: Request) -> bool:
+    # a `$` ends the pattern of pyramid's route: it matches before a last line feed, too
+    path: str = request.environ.get("PATH_INFO", "")
+    return bool(request.method == "POST" and path.removesuffix("\n") == "/+login")
 
 
 def tween_factory(handler: Handler, registry: Registry) -> Handler:
@@ -101,33 +145,34 @@ class _Admission:
         self._logged = 0.0
 
     def __call__(self, request: Request) -> Response:
-        login = request.method == "POST" and request.environ.get("PATH_INFO") == "/+login"
+        login = _is_login(request)
         if login and (request.content_length or 0) > _LOGIN_BYTES:
             return HTTPRequestEntityTooLarge(f"A login has {_LOGIN_BYTES} bytes at most.")
         credentials = self._in_body(request) if login else self._in_headers(request)
         if credentials is None:
             return self._handler(request)
         try:
-            valid = self._check(*credentials)
+            checked = self._check(*credentials)
         except Full:
             return self._turn_away()
-        if valid is not None and login:
-            setattr(request, _RESULT, valid)
-        elif valid is not None:
-            request.environ[_CHECKED] = credentials, valid
+        if checked is not None:
+            request.environ[_CHECKED] = checked
         return self._handler(request)
 
-    def _check(self, user: str, password: str) -> bool | None:
+    def _check(self, user: str, password: str) -> Checked | None:
         """Whether it is this user's password; None where devpi has to find out. Raises Full."""
         with self._checks.place():
-            if (hashed := self._hash_of(user)) is None:
+            with self._xom.keyfs.read_transaction():
+                hashed = _hash_of(user, self._xom)
+            if hashed is None:
                 return None
             try:
                 with self._checks.turn:
                     valid, new_hash = verify_and_update_password_hash(password, *hashed)
             except (ValueError, TypeError):
                 return None  # a hash that devpi can't read either; it says so in its own way
-        return bool(valid) if new_hash is None else None  # else devpi checks once more, and renews the hash
+        # a hash that is too weak by now is left to devpi, which checks once more, and renews it
+        return Checked((user, password), hashed, bool(valid)) if new_hash is None else None
 
     def _in_body(self, request: Request) -> tuple[str, str] | None:
         """User and password of a login; a replica hands that on to its primary."""
@@ -154,13 +199,6 @@ class _Admission:
         except itsdangerous.BadData:
             return user, password
         return None
-
-    def _hash_of(self, name: str) -> tuple[str, str | None] | None:
-        """The user's password hash and salt; None where there is nothing to check."""
-        with self._xom.keyfs.read_transaction():
-            user = self._xom.model.get_user(name)
-            config = user.get(credentials=True) if user is not None else {}
-        return (config["pwhash"], config.get("pwsalt")) if config.get("pwhash") else None
 
     def _turn_away(self) -> Response:
         self._turned_away += 1

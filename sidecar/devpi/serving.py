@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 REQUEST_LOG = "devpi_server.views.tween_request_logging"
 TRANSACTION = "devpi_server.views.tween_keyfs_transaction"
 ADMISSION = "sidecar.devpi.admission.tween_factory"
+LOGIN = "sidecar.devpi.admission.login_tween_factory"
 
 
 def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: Channel) -> int:
@@ -94,6 +95,7 @@ class SidecarPlugin:
         """devpi's hook. The registry leads to the security policy, which keeps a key of its own."""
         self._registry = pyramid_config.registry
         pyramid_config.add_tween(ADMISSION, under=REQUEST_LOG, over=TRANSACTION)
+        pyramid_config.add_tween(LOGIN, under=TRANSACTION, over=EXCVIEW)
 
     @hookimpl(tryfirst=True)
     def devpiserver_get_identity(self, request: Request, credentials: tuple[str, str] | None) -> None:
@@ -146,7 +148,7 @@ class SidecarPlugin:
     def _check_tweens(self) -> None:
         """Raises Fatal where admission is not outside the transaction, or errors of views don't roll it back."""
         order = [name for name, _ in self._registry.getUtility(ITweens).implicit()]
-        wanted = [REQUEST_LOG, ADMISSION, TRANSACTION, EXCVIEW]
+        wanted = [REQUEST_LOG, ADMISSION, TRANSACTION, LOGIN, EXCVIEW]
         if [name for name in order if name in wanted] != wanted:
             raise Fatal(f"this devpi-server's tweens are in an unknown order: {', '.join(order)}")
 

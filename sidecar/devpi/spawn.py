@@ -36,7 +36,7 @@ def spawn(environ: Mapping[str, str], log: LogSettings | None = None) -> Spawned
     with theirs:
         arguments = [str(theirs.fileno()), str(crash), str(phase), log.style, log.level]
         process = subprocess.Popen(
-            [sys.executable, "-m", "sidecar.devpi.launcher", *arguments],
+            [sys.executable, "-P", "-m", "sidecar.devpi.launcher", *arguments],  # no modules of the current folder
             env=_with_our_package(environ),
             pass_fds=[theirs.fileno(), crash, phase],
             stdin=subprocess.DEVNULL,

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from tests.integration.container import (
     installed_plugin,
     login,
     login_token,
+    wait_for,
 )
 
 CLIENTS = 90
@@ -60,7 +62,7 @@ def crowd(request: Callable[[], tuple[int, float]]) -> Counter[int]:
     return statuses
 
 
-@pytest.mark.parametrize("shape", ["basic", "devpi-auth", "login", "login behind a path"])
+@pytest.mark.parametrize("shape", ["basic", "devpi-auth", "login", "login behind a path", "login%0A"])
 def test_a_crowd_of_passwords(container: Callable[..., Container], shape: str) -> None:
     """90 clients with a password each: memory stays small, most are told to come again, `+api` answers others."""
     behind = ("--outside-url", "https://host.example/devpi") if shape == "login behind a path" else ()
@@ -72,6 +74,7 @@ def test_a_crowd_of_passwords(container: Callable[..., Container], shape: str) -
         "devpi-auth": lambda: ask(port, "GET", "/+api", DEVPI_AUTH),
         "login": lambda: ask(port, "POST", "/+login", {}, body),
         "login behind a path": lambda: ask(port, "POST", "/devpi/+login", {}, body),
+        "login%0A": lambda: ask(port, "POST", "/+login%0A", {}, body),  # a login to pyramid's routes, too
     }
     times: list[float] = []
     over = threading.Event()
@@ -206,3 +209,46 @@ def test_a_password_in_a_header_says_who_asks_and_no_more(
             assert [asks, None] == json.load(connection.getresponse())
     finally:
         connection.close()
+
+
+@pytest.mark.parametrize("how", ["login", "Authorization", "X-Devpi-Auth"])
+def test_who_waits_while_the_password_changes_has_the_old_one_no_more(
+    container: Callable[..., Container], tmp_path: Path, how: str
+) -> None:
+    """A plugin holds a request up between the check and devpi's transaction, and meanwhile root's password rotates."""
+    plugin = installed_plugin(
+        tmp_path / "plugin",
+        "hold_up",
+        "import pathlib, time\n"
+        "from pluggy import HookimplMarker\n"
+        "def factory(handler, registry):\n"
+        "    def tween(request):\n"
+        "        if here := request.headers.get('X-Hold-Up'):\n"
+        "            pathlib.Path(here, 'held').touch()\n"
+        "            while not pathlib.Path(here, 'go').exists():\n"
+        "                time.sleep(0.01)\n"
+        "        return handler(request)\n"
+        "    return tween\n"
+        "@HookimplMarker('devpiserver')\n"
+        "def devpiserver_pyramid_configure(config, pyramid_config):\n"
+        "    pyramid_config.add_tween('hold_up.factory', under='sidecar.devpi.admission.tween_factory',\n"
+        "                             over='devpi_server.views.tween_keyfs_transaction')\n",
+    )
+    devpi = container(env={"DEVPI_PASSWORD": "of-root"} | plugin).start().wait_ready()
+    port = int(devpi.devpi.rpartition(":")[2])
+    held = {"X-Hold-Up": str(tmp_path)}
+    if how == "login":
+        asked: tuple[object, ...] = (post_login, port, held, "root", "of-root")
+    else:
+        patch = json.dumps({"password": "of-somebody-else"})
+        asked = (ask, port, "PATCH", "/root", held | credentials(how, "root", "of-root"), patch)
+    with ThreadPoolExecutor() as pool:
+        try:
+            answer = pool.submit(*asked)  # type: ignore[arg-type]
+            wait_for((tmp_path / "held").exists, "the request to be held up")
+            rotated = devpi.post("/bootstrap/rotate")
+            assert rotated.status == 200
+        finally:
+            (tmp_path / "go").touch()
+        assert answer.result()[0] in (401, 403)  # type: ignore[index]
+    assert 200 == devpi.login("root", rotated.json["password"])
