@@ -31,6 +31,7 @@ STDLIB_UNUSED = frozenset(
     {
         *("test", "idlelib", "tkinter", "turtle.py", "turtledemo", "lib2to3", "ensurepip", "venv", "pydoc_data"),
         *("curses", "__phello__", "__hello__.py", "antigravity.py", "this.py", "sitecustomize.py"),
+        *("mailbox.py", "imaplib.py", "poplib.py", "wave.py", "pickletools.py"),
         *("_pydecimal.py", "_pyio.py", "_pydatetime.py"),  # stand-ins for compiled modules, which are there
         *("dist-packages", "site-packages", "__pycache__", "EXTERNALLY-MANAGED", "LICENSE.txt"),
     }
