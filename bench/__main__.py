@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import crowds, growth, imports, memory, probes, scrapes, serving, starts
+from bench import crowds, growth, imports, looking, memory, probes, scrapes, serving, starts
 from bench.report import Result, Row, Section, Series, as_markdown, as_text, of_markdown
 from bench.rounds import ROOT, Bench, Comparison, Failed
 
@@ -29,6 +29,7 @@ COMPARISONS: dict[str, Comparison] = {
         *serving.COMPARISONS,
         *crowds.COMPARISONS,
         *scrapes.COMPARISONS,
+        *looking.COMPARISONS,
     )
 }
 DEFAULT_PAIRS = 5

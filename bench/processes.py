@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,11 +137,12 @@ class Ours(Running):
         serverdir: Path | None = None,
         flags: Sequence[str] = (),
         prefix: Sequence[str] = (),
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.serverdir = serverdir or folder / "serverdir"
         self.runtime = folder / "runtime"
         self.port, self.devpi_port = free_ports(2)
-        environ = {
+        settings = {
             "DEVPI_SERVERDIR": str(self.serverdir),
             "DEVPI_INIT_DIR": str(init_dir or folder / "init.d"),
             "SIDECAR_HOST": "127.0.0.1",
@@ -149,9 +150,11 @@ class Ours(Running):
             "SIDECAR_RUNTIME_DIR": str(self.runtime),
         }
         if init_dir is None:
-            environ["DEVPI_PASSWORD"] = PASSWORD
+            settings["DEVPI_PASSWORD"] = PASSWORD
         offline = ("--no-root-pypi", *serve_flags(self.devpi_port))
-        super().__init__([*prefix, sys.executable, ROOT / "entrypoint.py", *offline, *flags], folder, environ)
+        super().__init__(
+            [*prefix, sys.executable, ROOT / "entrypoint.py", *offline, *flags], folder, settings | dict(environ or {})
+        )
 
     def __enter__(self) -> Ours:
         super().__enter__()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -14,25 +13,19 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from bench.looking import BROWSER_FLAGS, browser_path
 from tests.integration.container import Container, cleared_away
 
 SHOTS = os.environ.get("PAGE_SHOTS")
 """A folder for pictures of each state; unset: they are looked at by nobody, and not made."""
 WIDE, PHONE = {"width": 1040, "height": 720}, {"width": 390, "height": 780}
-FLAGS = (
-    "--disable-quic",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # whatever the browser itself would like to ask
-)
 
 
 def chromium() -> str:
     """The browser's path. Without one: a skip that says so, and in CI a failure."""
+    if found := browser_path():
+        return found
     named = os.environ.get("CHROMIUM")
-    for name in (named,) if named else ("chromium", "chromium-browser", "google-chrome"):
-        if name and (found := shutil.which(name)):
-            return found
     reason = f"there is no Chromium{f' {named!r}' if named else ''}: apt-get install chromium, or name one in CHROMIUM"
     if os.environ.get("CI", "").lower() not in {"", "0", "false"}:
         pytest.fail(f"{reason}; with CI set the tests of the page are not optional")
@@ -43,7 +36,9 @@ def chromium() -> str:
 def browser() -> Iterator[Browser]:
     path = chromium()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS), chromium_sandbox=os.geteuid() != 0)
+        browser = playwright.chromium.launch(
+            executable_path=path, args=list(BROWSER_FLAGS), chromium_sandbox=os.geteuid() != 0
+        )
         yield browser
         browser.close()
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.looking import PAINTED, WEIGHT
 from tests.browser.conftest import Viewer
 from tests.integration import exported
 from tests.integration.container import ROOT, TOKEN, Container, free_port, wait_for
@@ -335,9 +336,6 @@ def test_without_javascript(container: Make, view: View) -> None:
     assert not viewer.page.locator("#claim").is_visible()
 
 
-PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
-
-
 def test_its_first_paint_and_its_weight(container: Make, view: View) -> None:
     """Painted within 100 ms, in the best of some tries on a busy machine; 60 kB in all, as they came over the wire."""
     new = container().start().wait_ready()
@@ -347,10 +345,7 @@ def test_its_first_paint_and_its_weight(container: Make, view: View) -> None:
         viewer.page.goto("about:blank")
         viewer.page.goto(new.url)
         paints.append(wait_for(lambda: viewer.page.evaluate(PAINTED), "the first paint"))
-    total = viewer.page.evaluate(
-        "performance.getEntries().filter(e => e.transferSize && !e.name.endsWith('/events'))"
-        ".reduce((sum, e) => sum + e.transferSize, 0)"
-    )
+    total = viewer.page.evaluate(WEIGHT)
     print(f"first paint: {sorted(round(paint) for paint in paints)} ms; {total} bytes")
     assert min(paints) <= 100
     assert 5_000 < total <= 60_000

@@ -1,0 +1,177 @@
+"""What it costs that people look: `page` and `streams`."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import shutil
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from bench import sampling
+from bench.processes import Ours
+from bench.report import Reach, Result, Row
+from bench.rounds import Bench, Comparison, Failed, Values
+
+_OURS = "ours"
+STREAMS = 200
+"""As many as are taken."""
+PATIENCE = 60.0
+"""Seconds within which a stream must tell something, or a page be painted."""
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER_FLAGS = (
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # whatever the browser itself would like to ask
+)
+PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
+"""Milliseconds from the navigation to the first paint with content, as the browser tells; nothing before it."""
+WEIGHT = (
+    "performance.getEntries().filter(e => e.transferSize && !e.name.endsWith('/events'))"
+    ".reduce((sum, e) => sum + e.transferSize, 0)"
+)
+"""Bytes that came over the wire, headers included, of everything but the stream of events, which has no end."""
+
+
+def browser_path() -> str | None:
+    """The Chromium named by `$CHROMIUM`, or the first that is found."""
+    named = os.environ.get("CHROMIUM")
+    return next(filter(None, map(shutil.which, (named,) if named else BROWSERS)), None)
+
+
+def page(bench: Bench) -> Result:
+    """How soon the page is painted, and what it weighs."""
+    loads = 5 if bench.quick else 20
+
+    def run(folder: Path) -> Values:
+        if (path := browser_path()) is None:
+            raise Failed("there is no Chromium: apt-get install chromium, or name one in CHROMIUM")
+        with Ours(folder) as ours:
+            ours.ready()
+            return _paints(path, f"http://127.0.0.1:{ours.port}/", loads)
+
+    outcome = bench.in_turn({_OURS: run})
+
+    def row(what: str, unit: str, quantity: str, reach: Reach | None = None) -> Row:
+        return Row(what, unit, None, outcome.series(_OURS, quantity), reach)
+
+    return Result(
+        [
+            row("navigation → first paint with content", "ms", "paint", Reach("median", "≤", 100)),
+            row("the slowest of these", "ms", "slowest"),
+            row("over the wire, in all", "kB", "weight", Reach("worst", "≤", 60)),
+        ],
+        [
+            f"A headless Chromium on this machine's CPUs, `/` of a ready container, nothing cached; the value of a run "
+            f"is the median of {loads} loads after one that doesn't count. Page, style, script and icon with their "
+            "headers, without the stream of events.",
+        ],
+    )
+
+
+def _paints(browser: str, url: str, loads: int) -> Values:
+    from playwright.sync_api import sync_playwright
+
+    paints: list[float] = []
+    weight = 0.0
+    with sync_playwright() as playwright, ExitStack() as stack:
+        chromium = playwright.chromium.launch(
+            executable_path=browser, args=list(BROWSER_FLAGS), chromium_sandbox=os.geteuid() != 0
+        )
+        stack.callback(chromium.close)
+        for number in range(loads + 1):
+            context = chromium.new_context(viewport={"width": 1040, "height": 720})
+            tab = context.new_page()
+            tab.goto(url)
+            deadline = time.monotonic() + PATIENCE
+            while not (painted := tab.evaluate(PAINTED)):  # the page's own policy forbids Playwright's waiting for it
+                if time.monotonic() > deadline:
+                    raise Failed(f"nothing was painted for {PATIENCE:.0f} s")
+            if number:  # the first starts a renderer
+                paints.append(painted)
+            weight = float(tab.evaluate(WEIGHT))
+            context.close()
+    paints.sort()
+    return {"paint": paints[len(paints) // 2], "slowest": paints[-1], "weight": weight / 1000}
+
+
+def streams(bench: Bench) -> Result:
+    """Many streams of events while nothing happens."""
+
+    def run(folder: Path) -> Values:
+        with Ours(folder) as ours, ExitStack() as opened:
+            ours.ready()
+            return hold_streams(opened, ours.pid, ours.port)
+
+    outcome = bench.in_turn({_OURS: run})
+
+    def row(what: str, unit: str, quantity: str, reach: Reach | None = None) -> Row:
+        return Row(what, unit, None, outcome.series(_OURS, quantity), reach)
+
+    return Result(
+        [
+            row("the sidecar's RSS: what they add", "MiB", "memory", Reach("worst", "≤", 20)),
+            row("CPU of one core: what they add", "%", "cpu", Reach("median", "≤", 2)),
+            row("CPU of one core with one stream", "%", "cpu alone"),
+        ],
+        [
+            f"{STREAMS} streams of `/events` against one, devpi-server ready and idle: CPU from one pulse, every 15 s, "
+            "to the next.",
+        ],
+    )
+
+
+def hold_streams(opened: ExitStack, pid: int, port: int, number: int = STREAMS) -> Values:
+    """Open one stream, then all of them, for as long as `opened` lives. Raises `Failed` where one ends."""
+
+    def stream() -> socket.socket:
+        connection = opened.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+        connection.sendall(b"GET /events HTTP/1.1\r\nHost: h\r\n\r\n")
+        return connection
+
+    first = [stream()]
+    _heard(first, b"\nid: ")
+    alone = _cpu_until(pid, lambda: _heard(first, b"event: "))
+    before = sampling.rss(pid)
+    every = first + [stream() for _ in range(number - 1)]
+    _heard(every[1:], b"\nid: ")
+    memory = sampling.rss(pid) - before
+    _heard(every, b"event: ")
+    together = _cpu_until(pid, lambda: _heard(every, b"event: "))
+    return {"memory": memory / sampling.MIB, "cpu": 100 * (together - alone), "cpu alone": 100 * alone}
+
+
+def _cpu_until(pid: int, until: Callable[[], None]) -> float:
+    """Seconds of CPU a second, for as long as `until` takes."""
+    began, used = time.monotonic(), sampling.own_cpu(pid)
+    until()
+    return (sampling.own_cpu(pid) - used) / (time.monotonic() - began)
+
+
+def _heard(connections: Sequence[socket.socket], words: bytes) -> None:
+    """Return once each stream has told the words, in what it tells from now on."""
+    told = dict.fromkeys(connections, b"")
+    deadline = time.monotonic() + PATIENCE
+    with selectors.DefaultSelector() as selector:
+        for each in connections:
+            selector.register(each, selectors.EVENT_READ, each)
+        while waiting := selector.get_map():
+            if time.monotonic() > deadline:
+                raise Failed(f"{len(waiting)} streams have told nothing for {PATIENCE:.0f} s")
+            for key, _ in selector.select(1):
+                connection: socket.socket = key.data
+                if not (got := connection.recv(1 << 16)):
+                    raise Failed("a stream has ended")
+                told[connection] += got
+                if words in told[connection]:
+                    selector.unregister(connection)
+
+
+COMPARISONS = (
+    Comparison("page", "The page at `/`, in a browser", page),
+    Comparison("streams", f"{STREAMS} open pages while nothing happens", streams),
+)
