@@ -177,11 +177,12 @@ def _source(home: Path, name: str) -> Source | None:
         path.open("rb").close()
         return Source(name, path, False, status.st_size, status.st_mtime_ns)
     if stat.S_ISDIR(status.st_mode) and name != "lost+found":
-        inside = [status, *statuses(path)]
-        if len(inside) == 1:  # what Docker makes of a bind mount whose source is missing
-            return None
-        size = sum(each.st_size for each in inside if stat.S_ISREG(each.st_mode))
-        return Source(name, path, True, size, max(each.st_mtime_ns for each in inside))
+        size, newest, empty = 0, status.st_mtime_ns, True
+        for each in statuses(path):
+            size += each.st_size if stat.S_ISREG(each.st_mode) else 0
+            newest, empty = max(newest, each.st_mtime_ns), False
+        # an empty one is what Docker makes of a bind mount whose source is missing
+        return None if empty else Source(name, path, True, size, newest)
     return None
 
 

@@ -120,6 +120,7 @@ class Supervisor:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._clear_up(whole=False)
             if self._client is not None:
                 await self._client.close()
 
@@ -175,8 +176,9 @@ class Supervisor:
 
     async def _open(self, configured: Configured) -> Serverdir:
         """Lock the serverdir, and clear up what an earlier run left in it."""
-        serverdir = self._serverdir = Serverdir(Path(configured.serverdir), Storage(configured.storage))
+        serverdir = Serverdir(Path(configured.serverdir), Storage(configured.storage))
         self._child.hand_over_lock(await asyncio.to_thread(serverdir.open))
+        self._serverdir = serverdir  # not before: whoever else holds it has things there that are not to be cleared up
         await asyncio.to_thread(secure_directory, serverdir.own)
         if await asyncio.to_thread(in_memory, serverdir.path):
             log.warning("the serverdir is on a tmpfs: all of it is lost with the container; mount a volume to keep it")
@@ -307,13 +309,18 @@ class Supervisor:
         self._child.signal(signal.SIGKILL)
         code = await self._child.exited()
         self._health.watch(None)
-        if self._serverdir is not None:
-            whole = self._cleared and self._cut == 0 and code == 0
-            try:
-                await asyncio.to_thread(self._serverdir.clear_up, whole=whole)
-            except OSError as error:
-                log.warning("the serverdir's volume refuses to sync: %s", error.strerror)
+        await self._clear_up(whole=self._cleared and self._cut == 0 and code == 0)
         log.info("stopped")
+
+    async def _clear_up(self, *, whole: bool) -> None:
+        """Leave nothing half-made in the serverdir, whatever the end; nobody works there any more."""
+        serverdir, self._serverdir = self._serverdir, None
+        if serverdir is None:
+            return
+        try:
+            await asyncio.to_thread(serverdir.clear_up, whole=whole)
+        except OSError as error:
+            log.warning("the serverdir's volume refuses to sync: %s", error.strerror)
 
     async def _drained(self) -> None:
         """Wait until devpi-server has drained and ended."""

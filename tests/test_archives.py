@@ -197,6 +197,22 @@ def test_find_sorts_and_ignores(box: Box) -> None:
     assert ("lost+found", "notes.txt", "run.sh") == found.ignored
 
 
+def test_a_folder_of_many_files_takes_no_memory(box: Box) -> None:
+    """It is looked through in the sidecar, whose memory does not grow with an export."""
+    for folder in range(3):
+        (box.init / "dir" / str(folder)).mkdir(parents=True)
+        for number in range(1000):
+            (box.init / "dir" / str(folder) / str(number)).write_bytes(b"1")
+    tracemalloc.start()
+    try:
+        (source,) = find(box.init).sources
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert source.bytes == 3000
+    assert peak < 600_000, "200 bytes a file"
+
+
 def test_find_in_a_configmap(box: Box) -> None:
     """Kubernetes' links into ..data are followed."""
     (box.init / "..2024").mkdir()
