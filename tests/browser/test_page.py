@@ -336,6 +336,7 @@ def test_without_javascript(container: Make, view: View) -> None:
     assert not viewer.page.locator("#claim").is_visible()
 
 
+@pytest.mark.alone
 def test_its_first_paint_and_its_weight(container: Make, view: View) -> None:
     """Painted within 100 ms, in the best of some tries on a busy machine; 60 kB in all, as they came over the wire."""
     new = container().start().wait_ready()

@@ -25,6 +25,8 @@ from tests.integration.container import (
     wait_for,
 )
 
+pytestmark = pytest.mark.alone
+
 CLIENTS = 90
 SECONDS = 2.0
 JSON = {"Accept": "application/json", "Content-Type": "application/json"}

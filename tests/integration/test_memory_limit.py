@@ -17,6 +17,8 @@ import pytest
 from tests.integration.container import ROOT, Container, request, wait_for
 from tests.integration.test_admission import ask
 
+pytestmark = pytest.mark.alone
+
 LIMIT = 192 * 2**20
 LOGINS = 50
 

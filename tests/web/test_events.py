@@ -101,6 +101,7 @@ async def test_at_first_everything(site: Site) -> None:
         assert not [secret for secret in (PASSWORD, TOKEN) if secret.encode() in stream.raw]
 
 
+@pytest.mark.alone
 async def test_changes_alone(site: Site) -> None:
     """A change is told at once, and only the sections in which it shows."""
     async with listening(site) as stream:
@@ -229,6 +230,7 @@ async def test_a_client_that_goes_is_forgotten(site: Site, monkeypatch: pytest.M
     await eventually(lambda: len(hub(site)) == 0)
 
 
+@pytest.mark.alone
 async def test_the_end(site: Site) -> None:
     """The last words are told, then the streams end, and the stop waits for none of them."""
     async with listening(site) as stream:
