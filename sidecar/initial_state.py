@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sidecar import archives, imports
+from sidecar import archives, durable, imports
 from sidecar.credentials import generate_password
 from sidecar.devpi.child import Child
 from sidecar.devpi.messages import Import, Initialise, Prepared, PrepareFailed, Progress
@@ -73,6 +73,8 @@ class InitialState:
             await asyncio.to_thread(self._serverdir.discard)
             code = ExitCode.NOT_WRITABLE if answer.circumstances else ExitCode.INTERNAL
             raise Exit(code, f"the initialisation failed: {answer.reason}", answer.mend)
+        # that of an import which failed, or was killed before its promotion: this state is not of it
+        await asyncio.to_thread(durable.remove, self._record)
         await asyncio.to_thread(self._promote, answer, "initialised")
         return answer
 
