@@ -18,6 +18,7 @@ from sidecar.devpi.child import Child
 from sidecar.devpi.messages import Import, Initialise, Prepared, PrepareFailed, Progress
 from sidecar.exits import Exit, ExitCode
 from sidecar.lifecycle import Failure, ImportFailure, ImportState, ImportStatus, Lifecycle, Phase, now
+from sidecar.logs import redact
 from sidecar.root_password import RootPasswordFile
 from sidecar.serverdir import Serverdir
 from sidecar.settings import ImportSettings
@@ -133,6 +134,7 @@ class InitialState:
     ) -> ImportFailed | Exit:
         """Throw away what there is, keep the record of the failure; the exception to raise."""
         failure = failure or ImportFailure("the import failed", "replace the archive, and start again")
+        failure = replace(failure, reason=redact(failure.reason), mend=redact(failure.mend))  # anybody may read them
         await asyncio.to_thread(self._serverdir.discard)
         status = replace(
             status, state=ImportState.FAILED, finished=status.finished or now(), eta_seconds=None, error=failure
