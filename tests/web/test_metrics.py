@@ -266,6 +266,48 @@ async def test_a_name_that_is_told_over_and_over_costs_nothing(site: Site) -> No
     assert METRICS_LIMIT == len(said.metrics)
 
 
+@pytest.mark.parametrize("unit", ["[],", "[[]],", "{},", '{"":0},', '["",""],', "1e5,", '["x","gauge",1],'])
+@pytest.mark.parametrize("key", ["anything", "metrics", "polling_replicas"])
+async def test_the_largest_status_keeps_no_probe_waiting(site: Site, unit: str, key: str) -> None:
+    """Whatever `+status` is made of, up to the bytes that are read of it, `/livez` answers while it is parsed: after
+    so much CPU time, for the machine may have more to do than this.
+    """
+    head, end = f'{{"result": {{"serial": 7, "{key}": [', "0]}}"
+    if key == "polling_replicas":
+        head, end = head[:-1] + "{", '"":0}}}'
+        unit = f'"%05x":{unit}'
+    room = STATUS_LIMIT - len(head) - len(end)
+    entries = "".join(unit % n if "%" in unit else unit for n in range(room // len(unit.replace("%05x", "12345"))))
+    site.devpi.status_body = f"{head}{entries}{end}".encode()
+    assert STATUS_LIMIT - 50 < len(site.devpi.status_body) <= STATUS_LIMIT
+    await site.become_ready()
+    slowest = 0.0
+    looks = site.devpi.calls.get("/+status", 0)
+    deadline = time.monotonic() + 60
+    while site.devpi.calls.get("/+status", 0) < looks + 3:
+        assert time.monotonic() < deadline
+        site.health.look_now()
+        began = time.process_time()
+        async with site.session.get(f"http://127.0.0.1:{site.web.port}/livez") as answer:
+            assert answer.status == 200
+        slowest = max(slowest, time.process_time() - began)
+    assert slowest <= 0.25
+    assert await eventually(site.health.server_status)
+    assert 7 == site.health.server_status().serial  # type: ignore[union-attr]
+
+
+async def test_too_large_a_status_degrades_the_view_alone(site: Site) -> None:
+    """The check `events` warns and says why; the probes are what they were."""
+    site.devpi.status_body = b'{"result": {"serial": 7, "x": "' + b"x" * STATUS_LIMIT + b'"}}'
+    await site.become_ready()
+    reason = f"devpi-server does not tell its status: the answer has more than {STATUS_LIMIT} bytes"
+    await eventually(lambda: reason in [check.reason for check in site.health.checks()])
+    events = await site.get("/readyz/events", Accept="application/json")
+    assert (200, "warn") == (events.status, events.json["status"])
+    assert 200 == (await site.get("/readyz")).status
+    assert site.health.server_status() is None
+
+
 async def test_replicas_are_told_apart(site: Site) -> None:
     """Each with its lag and when it asked last; who gives no sound name or serial is left out."""
     good, bad = "b" * 32, {"a" * 32: HOSTILE, HOSTILE[0]: {"serial": 3}, "c" * 32: {"serial": HOSTILE[1]}}
