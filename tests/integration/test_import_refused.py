@@ -330,7 +330,7 @@ def test_a_failed_import_is_forgotten_with_the_next_state(container: Make, expor
         new.start().wait_ready()
         assert ("none", None) == (new.status()["import"]["state"], new.status()["import"]["error"])
         metrics = new.get("/metrics").body.decode()
-        assert 'devpi_sidecar_import_state{state="failed"} 0.0' in metrics
+        assert "devpi_sidecar_import_failed 0.0" in metrics
         assert 'devpi_sidecar_import_state{state="none"} 1.0' in metrics
         assert 0 == new.stop()
     assert not (new.serverdir / ".sidecar" / "import.json").exists()
