@@ -17,10 +17,11 @@ import warnings
 from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import TextIO
+
+from sidecar.request_id import REQUEST_ID
 
 ECS_VERSION = "8.11.0"
 """The version of the Elastic Common Schema that the names of JSON's fields are from."""
@@ -28,9 +29,6 @@ MESSAGE_LIMIT = 4000
 """Bytes of a message, as they are written; Docker and Kubernetes tear lines above 16 KiB, …"""
 STACK_LIMIT = 10_000
 """… so this is for a traceback."""
-
-REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The id of the request that is being answered."""
 
 _STDOUT = 1
 _USERINFO = re.compile(

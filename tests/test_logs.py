@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 import sidecar
 from sidecar import logs
+from sidecar.request_id import REQUEST_ID
 from sidecar.settings import LogSettings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -170,10 +171,10 @@ def test_json_has_phase_request_and_fields() -> None:
     lines.phase = lambda: "ready"
     given_record = record("x")
     given_record.fields = {"sidecar.check": "http"}
-    token = logs.REQUEST_ID.set("abc")
+    token = REQUEST_ID.set("abc")
     fields = json.loads(lines.format(given_record))
     text = logs.TextLines().format(given_record)
-    logs.REQUEST_ID.reset(token)
+    REQUEST_ID.reset(token)
     assert {"sidecar.phase": "ready", "http.request.id": "abc", "sidecar.check": "http"}.items() <= fields.items()
     assert text.endswith("x (request abc)")
 
