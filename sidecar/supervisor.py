@@ -36,7 +36,7 @@ from sidecar.devpi.messages import (
 from sidecar.exits import Exit, ExitCode
 from sidecar.health import Health, Serving
 from sidecar.initial_state import ImportFailed, InitialState, import_record
-from sidecar.lifecycle import DevpiInfo, Lifecycle, Phase
+from sidecar.lifecycle import DevpiInfo, ImportState, Lifecycle, Phase
 from sidecar.login_secret import copy_given_secret, place_copy, place_secret
 from sidecar.root_password import RootPasswordFile
 from sidecar.rundir import RuntimeDir
@@ -206,10 +206,12 @@ class Supervisor:
             return (await first.make()).root_hash
         if content is Content.FOREIGN:
             log.warning("the serverdir holds a devpi state that was not made here; it is taken over as it is")
+            await asyncio.to_thread(durable.remove, import_record(serverdir))  # of an import that this state is not of
             await asyncio.to_thread(serverdir.adopt)
         if given is not None:
             log.info("the serverdir holds data: root's password stays what it is, the given one is not used")
-        if kept := await asyncio.to_thread(imports.load, import_record(serverdir)):
+        kept = await asyncio.to_thread(imports.load, import_record(serverdir))
+        if kept is not None and kept[0].state is ImportState.COMPLETED:  # a failed one left no state
             self._lifecycle.update(imported=kept[0])
         return await asyncio.to_thread(_read_text, serverdir.own / "root-hash")
 

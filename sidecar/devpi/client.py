@@ -20,8 +20,9 @@ import aiohttp
 
 API_LIMIT = 64 * 1024
 """Bytes of a `+api` answer that are read at most."""
-STATUS_LIMIT = 4 * 2**20
-"""Bytes of a `+status` answer that are read at most."""
+STATUS_LIMIT = 256 * 1024
+"""Bytes of a `+status` answer that are read at most: 1,000 replicas. It is parsed on the event loop, which the worst of
+so many bytes keeps for 20 ms, and the probes with it."""
 
 REPLICAS_LIMIT = 100
 """Replicas of which more than their number is kept."""
@@ -281,17 +282,16 @@ def _replicas(value: object) -> tuple[Replica, ...]:
     """Anybody who knows the secret may call itself a replica, so there may be many."""
     if not isinstance(value, dict):
         return ()
-    told = [
+    told = [(_number(said.get("last-request")), uuid, said) for uuid, said in value.items() if isinstance(said, dict)]
+    return tuple(
         Replica(
             _text(said.get("remote-ip")),
             _integer(said.get("serial")),
-            _number(said.get("last-request")),
+            asked_at,
             uuid if _UUID.fullmatch(uuid) else None,
         )
-        for uuid, said in value.items()
-        if isinstance(said, dict)
-    ]
-    return tuple(sorted(told, key=lambda replica: -(replica.asked_at or 0))[:REPLICAS_LIMIT])
+        for asked_at, uuid, said in sorted(told, key=lambda each: -(each[0] or 0))[:REPLICAS_LIMIT]
+    )
 
 
 def _text(value: object) -> str | None:

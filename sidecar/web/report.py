@@ -121,13 +121,13 @@ def _trouble(reason: str | None, mend: str | None) -> str:
 
 def _phases(snapshot: Snapshot) -> str:
     history = snapshot.history
-    ends = [since for _, since in history[1:]]
+    begun = snapshot.begun
     items = []
     for number, (phase, since) in enumerate(history):
         if number < len(history) - _MANY:
             continue
-        if number < len(ends):
-            took = words.duration((ends[number] - since).total_seconds())
+        if number + 1 < len(history):
+            took = words.duration(begun[number + 1] - begun[number])
             items.append(f'<li class="done"><b>{phase}</b><span>{took}</span></li>')
         else:
             kind = "bad" if phase is Phase.FAILED else "good" if phase is Phase.READY else "wait"

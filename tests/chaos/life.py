@@ -19,6 +19,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sidecar import imports
+from sidecar.lifecycle import ImportState, ImportStatus, now
 from tests.chaos import steps
 from tests.chaos.steps import Kill
 from tests.integration import exported
@@ -42,11 +44,13 @@ PROMPT = 10.0
 STORIES: dict[str, tuple[str, ...]] = {
     "first": ("start", "claim", "upload", "stop"),
     "import": ("start", "claim", "upload", "stop"),
+    "no-import": ("start", "claim", "stop"),
     "adopted": ("start", "upload", "rotate", "upload", "stop"),
     "later": ("start", "claim", "upload", "rotate", "upload", "stop", "start", "upload", "rotate", "stop"),
 }
-"""What happens in each life. `first` begins with nothing, `import` with an archive, `later` with an unclaimed
-state, and `adopted` with one that was not made here, whose password is known."""
+"""What happens in each life. `first` begins with nothing, `import` with an archive, `no-import` with the record of an
+import that was killed before its promotion, `later` with an unclaimed state, and `adopted` with one that was not made
+here, whose password is known."""
 
 
 class Violation(AssertionError):
@@ -215,6 +219,10 @@ class Workshop:
         if life == "import":
             container.init_dir.mkdir()
             shutil.copy(self._archive, container.init_dir)
+        if life == "no-import":
+            own = container.serverdir / ".sidecar"
+            own.mkdir(parents=True, mode=0o700)
+            imports.save(own / "import.json", ImportStatus(ImportState.COMPLETED, started=now(), finished=now()), [])
         if life in ("later", "adopted"):
             shutil.copytree(self._state, container.serverdir)
         if life == "adopted":

@@ -7,6 +7,8 @@ import json
 import os
 import re
 import signal
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from http.client import HTTPException
@@ -107,6 +109,28 @@ def test_every_line_is_one_object(container: Callable[..., Container], plugin: d
     assert claim["http.response.status_code"] == 200
     about = [each["log.logger"] for each in said if each.get("http.request.id") == claim["http.request.id"]]
     assert about == ["sidecar.bootstrap", "sidecar.access"]
+
+
+def test_devpis_lines_have_the_requests_id(container: Callable[..., Container]) -> None:
+    """Every line about it, errors too: a proxy's id, or a new one; and the answer tells it."""
+    c = container(env={"SIDECAR_LOG_FORMAT": "json"}, stderr_apart=True).start().wait_ready()
+    for given in ("proxy-4711", None):
+        call = urllib.request.Request(f"{c.devpi}/root/no-such-index", headers={"Accept": "application/json"})
+        if given is not None:
+            call.add_header("X-Request-ID", given)
+        with pytest.raises(urllib.error.HTTPError) as answer:
+            urllib.request.build_opener(urllib.request.ProxyHandler({})).open(call, timeout=20)
+        with answer.value:
+            told = answer.value.headers["X-Request-ID"]
+        assert given is None or told == given
+        assert re.fullmatch(r"proxy-4711|[0-9a-f]{16}", told)
+        about = [each for each in objects(c) if each.get("http.request.id") == told]
+        assert "devpi-server" in {each["service.name"] for each in about}
+        assert any("GET /root/no-such-index" in each["message"] for each in about)
+    others = [each for each in objects(c) if "serving at url" in each["message"]]
+    assert others
+    assert all("http.request.id" not in each for each in others)
+    assert c.stop() == 0
 
 
 def test_text_lines_cannot_be_forged(container: Callable[..., Container], plugin: dict[str, str]) -> None:
