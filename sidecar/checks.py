@@ -35,6 +35,11 @@ class Check:
     mend: str | None = None
     """What an operator can do about it."""
 
+    @property
+    def seen(self) -> bool:
+        """Whether somebody has looked, and at more than a devpi-server that doesn't answer yet."""
+        return self.reason is None or not self.reason.startswith((NOT_YET, LAUNCHING))
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -52,6 +57,8 @@ BADNESS = {PASS: 0, WARN: 1, FAIL: 2}
 
 NOT_YET = "not looked at yet"
 """The reason of a check before its first look."""
+LAUNCHING = f"{Phase.LAUNCHING}: "
+"""So begins the reason of a check that fails as long as devpi-server is on its way up."""
 SLOW_SECONDS = 1.0
 """An answer of devpi-server that takes longer is called slow."""
 FAILURES = 2
@@ -128,7 +135,7 @@ class HttpJudge:
         """Busy: `what` came instead of a good answer."""
         silence = at - self._heard_at
         if self.answered_at is None:
-            return Verdict(FAIL, f"launching: {what} for {silence:.0f} s", round(silence, 1), "seconds")
+            return Verdict(FAIL, f"{LAUNCHING}{what} for {silence:.0f} s", round(silence, 1), "seconds")
         if self._dead or silence >= self.dead_after:
             self._dead = True
             return Verdict(FAIL, f"dead: {what} for {silence:.0f} s", round(silence, 1), "seconds")
@@ -138,7 +145,7 @@ class HttpJudge:
         """No connection, or a wrong answer: broken, if it happens again."""
         self.failures += 1
         if self.answered_at is None:
-            return Verdict(FAIL, f"launching: {reason}")
+            return Verdict(FAIL, f"{LAUNCHING}{reason}")
         if self._dead or self.failures >= FAILURES:
             self._dead = True
             return Verdict(FAIL, reason)

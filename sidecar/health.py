@@ -159,8 +159,8 @@ class Health:
                 self._wake.clear()
                 try:
                     self._tick()
-                    if self._lifecycle.snapshot.phase is Phase.READY:  # on the way up a failure is no news
-                        self._trends.see(self._ticked, (c for c in self._board.checks if c.reason != NOT_YET))
+                    if self._serves():
+                        self._trends.see(self._ticked, (c for c in self._board.checks if c.seen))
                     for listener in self._listeners:
                         listener()
                 except Exception:

@@ -501,6 +501,22 @@ def test_a_replica_that_was_in_sync_may_be_behind_for_a_minute() -> None:
     assert judge.judge(behind, 1060).status is FAIL
 
 
+async def test_what_keeps_it_from_being_ready_has_a_history(world: World) -> None:
+    """While it launches, too: but not that devpi-server isn't listening yet, which is no news."""
+    await world.serve(listening=False)
+    await eventually(lambda: world.check("http").reason == "launching: devpi-server is not listening yet")
+    world.health.set_root_password(empty=True, allowed=False)
+    await eventually(lambda: FAIL in histories(world)["root-password"])
+    assert set() == histories(world)["http"]
+    await world.devpi.start()
+    await eventually(lambda: {PASS} == histories(world)["http"])
+
+
+def histories(world: World) -> dict[str, set[CheckStatus]]:
+    """What each check is remembered to have been."""
+    return {trend.name: {each.status for each in trend.samples if each} for trend in world.health.trends()}
+
+
 async def test_a_replica_becomes_ready_when_it_is_in_sync(world: World) -> None:
     """Readiness waits for replication."""
     at = time.time()

@@ -16,6 +16,7 @@ from sidecar.devpi.client import Replica, ServerStatus
 from sidecar.lifecycle import Count, DevpiInfo, ImportState, ImportStatus, Phase, RootPassword, Snapshot
 from sidecar.trends import Trend
 from sidecar.web import assets, words
+from sidecar.web.headline import headline, trouble
 from sidecar.web.keys import Context
 from sidecar.web.sparkline import sparkline
 
@@ -57,7 +58,7 @@ def sections(of: View) -> dict[str, str]:
     """Each section but `use`, by its id in the page; an empty one isn't seen."""
     snapshot = of.snapshot
     return {
-        "headline": _headline(snapshot, of.checks),
+        "headline": headline(snapshot, of.checks),
         "phases": _phases(snapshot),
         "import": _import(snapshot.imported),
         "checks": _checks(of.checks, of.trends),
@@ -68,55 +69,6 @@ def sections(of: View) -> dict[str, str]:
 
 
 # --- at a glance ------------------------------------------------------------------------------------------------
-
-_ICONS = {
-    "good": '<path d="M7 12.5l3.5 3.5L17 9"/>',
-    "wait": '<path d="M12 7v5l3.5 2"/>',
-    "warn": '<path d="M12 7v6M12 16.5v.5"/>',
-    "bad": '<path d="M8.5 8.5l7 7M15.5 8.5l-7 7"/>',
-}
-_UNDER_WAY = {
-    Phase.STARTING: ("Starting", "Reading the flags, locking the volume."),
-    Phase.INITIALISING: ("Initialising", "An empty volume gets its first state."),
-    Phase.IMPORTING: (
-        "Importing",
-        "devpi-server serves when it is done. Nothing is half: a stop leaves the volume empty.",
-    ),
-    Phase.LAUNCHING: ("Launching", "devpi-server starts."),
-    Phase.STOPPING: ("Stopping", "Running transfers finish, then it ends."),
-}
-
-
-def _headline(snapshot: Snapshot, checks: tuple[Check, ...]) -> str:
-    tone, title, more = _verdict(snapshot, checks)
-    since = f'<p class="since">{snapshot.phase} since {words.time(snapshot.since)}</p>'
-    return (
-        f'<div class="headline {tone}"><svg viewBox="0 0 24 24" aria-hidden="true"><circle cx="12" cy="12" r="10"/>'
-        f"{_ICONS[tone]}</svg><div><h1>{title}</h1>{more}{since}</div></div>"
-    )
-
-
-def _verdict(snapshot: Snapshot, checks: tuple[Check, ...]) -> tuple[str, str, str]:
-    """The tone, the title, and what there is to add."""
-    if snapshot.phase is Phase.FAILED:
-        failure = snapshot.failure
-        return "bad", "Failed", _trouble(failure.reason, failure.mend) if failure else ""
-    if snapshot.phase in _UNDER_WAY:
-        title, more = _UNDER_WAY[snapshot.phase]
-        return "wait", title, f"<p>{more}</p>"
-    failing = [check for check in checks if check.gates and check.status is FAIL]
-    if failing:
-        return "bad", "Not ready", "".join(_trouble(f"{c.name}: {c.reason}", c.mend) for c in failing)
-    warning = [check for check in checks if check.status is not PASS and check.reason != NOT_YET]
-    if warning:
-        return "warn", "Ready, with a warning", "".join(_trouble(f"{c.name}: {c.reason}", c.mend) for c in warning)
-    passing = all(check.status is PASS for check in checks)
-    return "good", "Ready", f"<p>devpi-server serves.{' All checks pass.' if passing else ''}</p>"
-
-
-def _trouble(reason: str | None, mend: str | None) -> str:
-    told = f"<p>{words.text(reason, 1000)}</p>"
-    return f'{told}<p class="mend"><b>What to do:</b> {words.text(mend, 1000)}</p>' if mend else told
 
 
 def _phases(snapshot: Snapshot) -> str:
@@ -176,7 +128,7 @@ def _import_error(of: ImportStatus) -> str:
         if place
     ]
     where = f'<dl class="places">{"".join(places)}</dl>' if places else ""
-    return f'<div class="trouble">{_trouble(of.error.reason, of.error.mend)}{where}</div>'
+    return f'<div class="trouble">{trouble(of.error.reason, of.error.mend)}{where}</div>'
 
 
 def _progress(of: ImportStatus) -> str:
@@ -255,7 +207,7 @@ def _check(check: Check, trend: Trend) -> str:
     )
     if check.status is PASS or check.reason in (None, NOT_YET) or check.name == "process":  # the headline says that
         return row
-    return f'{row}<tr class="why"><td colspan="4">{_trouble(check.reason, check.mend)}</td></tr>'
+    return f'{row}<tr class="why"><td colspan="4">{trouble(check.reason, check.mend)}</td></tr>'
 
 
 # --- the rest ---------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from datetime import timedelta
@@ -10,7 +11,8 @@ from html.parser import HTMLParser
 import pytest
 
 from sidecar.checks import CheckStatus
-from sidecar.devpi.client import Replica, ServerStatus
+from sidecar.devpi.client import DevpiClient, Replica, ServerStatus
+from sidecar.health import Serving
 from sidecar.lifecycle import (
     Archive,
     Count,
@@ -26,7 +28,7 @@ from sidecar.lifecycle import (
     now,
 )
 from sidecar.web import assets, report
-from tests.fake_devpi import eventually
+from tests.fake_devpi import UUID, eventually
 from tests.web.conftest import PASSWORD, TOKEN, Site
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -172,6 +174,30 @@ async def test_not_ready_says_why(site: Site) -> None:
     await site.become_ready()
     site.health.process_ended("devpi-server was ended by SIGKILL")
     assert "Not ready process: devpi-server was ended by SIGKILL" in (await page(site)).text
+
+
+async def test_what_keeps_it_from_being_ready_is_no_launching(site: Site) -> None:
+    """devpi-server runs, and nobody may wait for an empty password to go away: the reason and the mend are told."""
+    site.lifecycle.enter(Phase.LAUNCHING)
+    assert "Launching devpi-server starts." in (await page(site)).text
+    site.health.set_root_password(empty=True, allowed=False)
+    text = (await page(site)).text
+    assert "Not ready root-password: root's password is empty What to do: `sidecar rotate`" in text
+    assert "devpi-server starts" not in text
+
+
+async def test_a_devpi_that_does_not_listen_yet_is_launching(site: Site) -> None:
+    """What time will mend is no trouble: the headline waits, the checks say how far it is."""
+    client = DevpiClient(await site.devpi.start(), 1)
+    await site.devpi.stop()
+    (site.folder / ".sidecar").mkdir()
+    site.lifecycle.enter(Phase.LAUNCHING)
+    site.health.set_root_password(empty=False, allowed=False)
+    site.health.watch(Serving(os.getpid(), client, site.folder, UUID, "replica"))
+    await eventually(lambda: "not listening yet" in str(site.health.checks()))
+    text = (await page(site)).text
+    assert "Launching devpi-server starts." in text
+    assert "launching: devpi-server is not listening yet" in text
 
 
 @pytest.mark.parametrize("state", list(RootPassword))
