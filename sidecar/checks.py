@@ -37,8 +37,8 @@ class Check:
 
     @property
     def seen(self) -> bool:
-        """Whether somebody has looked, and at more than a devpi-server that doesn't answer yet."""
-        return self.reason is None or not self.reason.startswith((NOT_YET, LAUNCHING))
+        """Whether somebody has looked, and at a devpi-server that is there and has answered."""
+        return self.reason is None or not self.reason.startswith((NOT_YET, NOT_RUNNING, LAUNCHING))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,8 @@ BADNESS = {PASS: 0, WARN: 1, FAIL: 2}
 
 NOT_YET = "not looked at yet"
 """The reason of a check before its first look."""
+NOT_RUNNING = "devpi-server is not running"
+"""The reason of a check that looks at a devpi-server which there isn't."""
 LAUNCHING = f"{Phase.LAUNCHING}: "
 """So begins the reason of a check that fails as long as devpi-server is on its way up."""
 SLOW_SECONDS = 1.0
@@ -65,7 +67,7 @@ FAILURES = 2
 """So many failures in a row, and a server that has answered before is called dead."""
 
 
-def judge_process(snapshot: Snapshot, *, started: bool, ended: str | None) -> Verdict:
+def judge_process(snapshot: Snapshot, *, started: bool, ended: Verdict | None) -> Verdict:
     """`process`: devpi-server was started, has not ended, and the phase is one in which it serves."""
     phase = snapshot.phase
     if phase is Phase.FAILED:
@@ -77,7 +79,7 @@ def judge_process(snapshot: Snapshot, *, started: bool, ended: str | None) -> Ve
     if phase not in {Phase.LAUNCHING, Phase.READY}:
         return Verdict(FAIL, phase.value)
     if ended is not None:
-        return Verdict(FAIL, ended)
+        return ended
     if not started:
         return Verdict(FAIL, f"{phase}: devpi-server is not started yet")
     return Verdict(PASS)

@@ -269,6 +269,21 @@ async def test_process_ended_fails_at_once(world: World) -> None:
     await world.ready()
     world.health.process_ended("devpi-server ended with code 1")
     assert world.check("process").reason == "devpi-server ended with code 1"
+    gone = {check.name: check for check in world.health.checks() if check.name not in ("process", "root-password")}
+    assert {"http", "write", "replication", "disk", "events"} == set(gone)
+    assert {("devpi-server is not running", None)} == {(check.reason, check.value) for check in gone.values()}
+    assert {FAIL, WARN} == {check.status for check in gone.values()}
+    asked = world.devpi.calls["/+api"]
+    ticks = 0
+
+    def tick() -> None:
+        nonlocal ticks
+        ticks += 1
+
+    world.health.subscribe(tick)
+    world.health.look_now()
+    await eventually(lambda: ticks > 3)
+    assert asked == world.devpi.calls["/+api"]
     assert world.client is not None
     world.health.watch(Serving(os.getpid(), world.client, world.serverdir, UUID, "standalone"))
     await world.ready()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.checks import FAIL, NOT_YET, PASS, Check
+from sidecar.checks import FAIL, NOT_RUNNING, NOT_YET, PASS, Check
 from sidecar.lifecycle import Phase, Snapshot
 from sidecar.web import words
 
@@ -46,6 +46,7 @@ def _verdict(snapshot: Snapshot, checks: tuple[Check, ...]) -> tuple[str, str, s
         title, more = _UNDER_WAY[snapshot.phase]
         return "wait", title, f"<p>{more}</p>"
     if failing:
+        failing = [check for check in failing if check.reason != NOT_RUNNING] or failing
         return "bad", "Not ready", "".join(trouble(f"{c.name}: {c.reason}", c.mend) for c in failing)
     warning = [check for check in checks if check.status is not PASS and check.reason != NOT_YET]
     if warning:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from string import Template
 from urllib.parse import urlsplit
 
-from sidecar.checks import FAIL, NOT_YET, PASS, Check
+from sidecar.checks import FAIL, NOT_RUNNING, NOT_YET, PASS, Check
 from sidecar.devpi.client import Replica, ServerStatus
 from sidecar.lifecycle import Count, DevpiInfo, ImportState, ImportStatus, Phase, RootPassword, Snapshot
 from sidecar.trends import Trend
@@ -199,13 +199,13 @@ def _check(check: Check, trend: Trend) -> str:
     gates = "" if check.gates else " <small>warns only</small>"
     free = " free" if check.unit == "bytes" else ""
     verdict = f"{words.badge(check.status)} {words.lasting(check.since)}"
-    if check.reason == NOT_YET:
-        verdict = f'<span class="none">{NOT_YET}</span>'
+    if unknown := check.reason in (NOT_YET, NOT_RUNNING):
+        verdict = f'<span class="none">{check.reason}</span>'
     row = (
         f'<tr><th scope="row">{check.name}{gates}</th><td>{verdict}</td>'
         f"<td>{words.value(check.value, check.unit)}{free}</td><td>{sparkline(trend, check.unit)}</td></tr>"
     )
-    if check.status is PASS or check.reason in (None, NOT_YET) or check.name == "process":  # the headline says that
+    if check.status is PASS or check.reason is None or unknown or check.name == "process":  # the headline says that
         return row
     return f'{row}<tr class="why"><td colspan="4">{trouble(check.reason, check.mend)}</td></tr>'
 

@@ -172,8 +172,11 @@ async def test_a_failed_import(site: Site) -> None:
 async def test_not_ready_says_why(site: Site) -> None:
     """devpi-server is gone: the headline has the check and its reason."""
     await site.become_ready()
-    site.health.process_ended("devpi-server was ended by SIGKILL")
-    assert "Not ready process: devpi-server was ended by SIGKILL" in (await page(site)).text
+    site.health.process_ended("devpi-server was ended by SIGKILL", "raise the memory limit")
+    text = (await page(site)).text
+    assert "Not ready process: devpi-server was ended by SIGKILL What to do: raise the memory limit ready since" in text
+    assert 5 == text.count("devpi-server is not running")
+    assert "http devpi-server is not running" in text
 
 
 async def test_what_keeps_it_from_being_ready_is_no_launching(site: Site) -> None:
