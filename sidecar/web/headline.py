@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sidecar.checks import FAIL, NOT_RUNNING, NOT_YET, PASS, Check
-from sidecar.lifecycle import Phase, Snapshot
+from sidecar.lifecycle import ImportState, Phase, Snapshot
 from sidecar.web import words
 
 _ICONS = {
@@ -38,6 +38,9 @@ def _verdict(snapshot: Snapshot, checks: tuple[Check, ...]) -> tuple[str, str, s
     """The tone, the title, and what there is to add."""
     if snapshot.phase is Phase.FAILED:
         failure = snapshot.failure
+        before = [phase for phase, _ in snapshot.history[-2:-1]]
+        if snapshot.imported.state is ImportState.FAILED and before == [Phase.IMPORTING]:
+            return "bad", "Failed", "<p>The import failed: why, and what to do about it, stands below.</p>"
         return "bad", "Failed", trouble(failure.reason, failure.mend) if failure else ""
     failing = [check for check in checks if check.gates and check.status is FAIL]
     if snapshot.phase is Phase.LAUNCHING:  # devpi-server runs, and something else is in the way

@@ -224,10 +224,9 @@ _PASSWORDS = {
 
 def _password(snapshot: Snapshot) -> str:
     of = snapshot.root_password
-    said = _PASSWORDS[of.state]
     if of.state is RootPassword.UNKNOWN and snapshot.phase not in (Phase.LAUNCHING, Phase.READY):
-        said = "Nothing is known of it yet."
-    told = f"<p>{said}"
+        return ""
+    told = f"<p>{_PASSWORDS[of.state]}"
     if of.changed is not None:
         told += f" {words.time(of.changed)}"
     if of.state is RootPassword.CLAIMED:

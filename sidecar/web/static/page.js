@@ -146,8 +146,10 @@ function tick() {
 
 const form = byId("claim");
 
+const passwordState = () => document.querySelector("#password [data-state]")?.dataset.state; // not known yet: undefined
+
 function offer() {
-  const state = document.querySelector("#password [data-state]").dataset.state;
+  const state = passwordState();
   form.hidden = !["claimable", "claimed"].includes(state);
   form.querySelector("button").textContent = state === "claimed" ? "Show from where" : "Claim";
 }
@@ -179,7 +181,7 @@ form.addEventListener("submit", async (event) => {
   const button = form.querySelector("button");
   button.disabled = true;
   answered("", "");
-  const claiming = document.querySelector("#password [data-state]").dataset.state === "claimable";
+  const claiming = passwordState() === "claimable";
   try {
     const [status, said] = await (claiming
       ? ask("POST", "bootstrap/root-password", token) : ask("GET", "bootstrap", token));
