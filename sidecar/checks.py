@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -40,6 +41,11 @@ class Check:
         """Whether somebody has looked, and at a devpi-server that is there and has answered."""
         return self.reason is None or not self.reason.startswith((NOT_YET, NOT_RUNNING, LAUNCHING))
 
+    @property
+    def gist(self) -> tuple[CheckStatus, str | None]:
+        """Status and reason without figures: those run on while nothing changes."""
+        return self.status, self.reason and _FIGURES.sub("", self.reason)
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -55,6 +61,7 @@ class Verdict:
 PASS, WARN, FAIL = CheckStatus.PASS, CheckStatus.WARN, CheckStatus.FAIL
 BADNESS = {PASS: 0, WARN: 1, FAIL: 2}
 
+_FIGURES = re.compile(r"\d+(?:\.\d+)?")
 NOT_YET = "not looked at yet"
 """The reason of a check before its first look."""
 NOT_RUNNING = "devpi-server is not running"

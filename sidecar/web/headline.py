@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sidecar.checks import FAIL, NOT_RUNNING, NOT_YET, PASS, Check
 from sidecar.lifecycle import ImportState, Phase, Snapshot
 from sidecar.web import words
@@ -24,38 +26,60 @@ _UNDER_WAY = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    tone: str
+    title: str
+    more: str
+    """What there is to add, as HTML."""
+    checks: tuple[str, ...] = ()
+    """The names of those that it is about."""
+
+
 def headline(snapshot: Snapshot, checks: tuple[Check, ...]) -> str:
-    """The tone, the title and why, and since when the phase is what it is."""
-    tone, title, more = _verdict(snapshot, checks)
+    """The verdict and why, and since when the phase is what it is."""
+    verdict = _verdict(snapshot, checks)
     since = f'<p class="since">{snapshot.phase} since {words.time(snapshot.since)}</p>'
     return (
-        f'<div class="headline {tone}"><svg viewBox="0 0 24 24" aria-hidden="true"><circle cx="12" cy="12" r="10"/>'
-        f"{_ICONS[tone]}</svg><div><h1>{title}</h1>{more}{since}</div></div>"
+        f'<div class="headline {verdict.tone}"><svg viewBox="0 0 24 24" aria-hidden="true">'
+        f'<circle cx="12" cy="12" r="10"/>{_ICONS[verdict.tone]}</svg>'
+        f"<div><h1>{verdict.title}</h1>{verdict.more}{since}</div></div>"
     )
 
 
-def _verdict(snapshot: Snapshot, checks: tuple[Check, ...]) -> tuple[str, str, str]:
-    """The tone, the title, and what there is to add."""
+def spoken(snapshot: Snapshot, checks: tuple[Check, ...]) -> str:
+    """The verdict for who hears the page: no figures, or it would be read out again with each."""
+    verdict = _verdict(snapshot, checks)
+    return ": ".join(filter(None, [verdict.title, ", ".join(verdict.checks)]))
+
+
+def _verdict(snapshot: Snapshot, checks: tuple[Check, ...]) -> _Verdict:
     if snapshot.phase is Phase.FAILED:
-        failure = snapshot.failure
-        before = [phase for phase, _ in snapshot.history[-2:-1]]
-        if snapshot.imported.state is ImportState.FAILED and before == [Phase.IMPORTING]:
-            return "bad", "Failed", "<p>The import failed: why, and what to do about it, stands below.</p>"
-        return "bad", "Failed", trouble(failure.reason, failure.mend) if failure else ""
+        return _Verdict("bad", "Failed", _failure(snapshot))
     failing = [check for check in checks if check.gates and check.status is FAIL]
     if snapshot.phase is Phase.LAUNCHING:  # devpi-server runs, and something else is in the way
         failing = [check for check in failing if check.seen]
     if snapshot.phase in _UNDER_WAY and not (snapshot.phase is Phase.LAUNCHING and failing):
         title, more = _UNDER_WAY[snapshot.phase]
-        return "wait", title, f"<p>{more}</p>"
+        return _Verdict("wait", title, f"<p>{more}</p>")
     if failing:
-        failing = [check for check in failing if check.reason != NOT_RUNNING] or failing
-        return "bad", "Not ready", "".join(trouble(f"{c.name}: {c.reason}", c.mend) for c in failing)
-    warning = [check for check in checks if check.status is not PASS and check.reason != NOT_YET]
-    if warning:
-        return "warn", "Ready, with a warning", "".join(trouble(f"{c.name}: {c.reason}", c.mend) for c in warning)
+        return _about("bad", "Not ready", [c for c in failing if c.reason != NOT_RUNNING] or failing)
+    if warning := [check for check in checks if check.status is not PASS and check.reason != NOT_YET]:
+        return _about("warn", "Ready, with a warning", warning)
     passing = all(check.status is PASS for check in checks)
-    return "good", "Ready", f"<p>devpi-server serves.{' All checks pass.' if passing else ''}</p>"
+    return _Verdict("good", "Ready", f"<p>devpi-server serves.{' All checks pass.' if passing else ''}</p>")
+
+
+def _failure(snapshot: Snapshot) -> str:
+    before = [phase for phase, _ in snapshot.history[-2:-1]]
+    if snapshot.imported.state is ImportState.FAILED and before == [Phase.IMPORTING]:
+        return "<p>The import failed: why, and what to do about it, stands below.</p>"
+    return trouble(snapshot.failure.reason, snapshot.failure.mend) if snapshot.failure else ""
+
+
+def _about(tone: str, title: str, checks: list[Check]) -> _Verdict:
+    more = "".join(trouble(f"{check.name}: {check.reason}", check.mend) for check in checks)
+    return _Verdict(tone, title, more, tuple(check.name for check in checks))
 
 
 def trouble(reason: str | None, mend: str | None) -> str:

@@ -16,7 +16,7 @@ from sidecar.devpi.client import Replica, ServerStatus
 from sidecar.lifecycle import Count, DevpiInfo, ImportState, ImportStatus, Phase, RootPassword, Snapshot
 from sidecar.trends import Trend
 from sidecar.web import assets, words
-from sidecar.web.headline import headline, trouble
+from sidecar.web.headline import headline, spoken, trouble
 from sidecar.web.keys import Context
 from sidecar.web.sparkline import sparkline
 
@@ -47,7 +47,7 @@ def view(context: Context) -> View:
 
 def page(of: View, host: str, *, epoch: str, edition: str) -> str:
     """The whole page, for a browser that calls this server `host`."""
-    roles = {"headline": ' role="status"'}
+    roles = {"verdict": ' role="status" class="hidden"'}
     shown = {name: f'<div id="{name}"{roles.get(name, "")}>{section}</div>' for name, section in sections(of).items()}
     return Template(assets.read("page.html").decode()).substitute(
         **shown, use=f'<div id="use">{use(of.snapshot, host)}</div>', epoch=epoch, edition=edition
@@ -58,6 +58,7 @@ def sections(of: View) -> dict[str, str]:
     """Each section but `use`, by its id in the page; an empty one isn't seen."""
     snapshot = of.snapshot
     return {
+        "verdict": spoken(snapshot, of.checks),
         "headline": headline(snapshot, of.checks),
         "phases": _phases(snapshot),
         "import": _import(snapshot.imported),

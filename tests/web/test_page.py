@@ -189,6 +189,25 @@ async def test_not_ready_says_why(site: Site) -> None:
     assert "http devpi-server is not running" in text
 
 
+async def test_what_is_read_out(site: Site) -> None:
+    """The verdict alone is a status: a screen reader reads it out again whenever it changes."""
+    await site.become_ready()
+    await eventually(lambda: {CheckStatus.PASS} == {check.status for check in site.health.checks()})
+    site.health.process_ended("devpi-server is gone for 8 s")
+    answer = await site.get("/", **HTML)
+    assert b'<div id="verdict" role="status" class="hidden">Not ready: process</div>' in answer.body
+    assert b'<div id="headline">' in answer.body
+
+
+async def test_where_else_to_look(site: Site) -> None:
+    """The footer's links lead somewhere."""
+    outline = await page(site)
+    links = [value for tag, name, value in outline.attributes if (tag, name) == ("a", "href")]
+    assert {"status", "health", "readyz?verbose", "metrics", "docs", "openapi.json"} == set(links)
+    for link in links:
+        assert (await site.get(f"/{link}", Accept="*/*")).status in (200, 503)
+
+
 async def test_what_keeps_it_from_being_ready_is_no_launching(site: Site) -> None:
     """devpi-server runs, and nobody may wait for an empty password to go away: the reason and the mend are told."""
     site.lifecycle.enter(Phase.LAUNCHING)
@@ -321,7 +340,19 @@ async def test_hostile_names(site: Site, name: str) -> None:
 def test_every_section_has_its_place() -> None:
     """A section without one in the page would be rendered for nobody."""
     assert set(re.findall(r"\$([a-z]+)", assets.read("page.html").decode())) == {
-        *("headline", "phases", "import", "checks", "password", "replicas", "versions", "use", "epoch", "edition"),
+        *(
+            "verdict",
+            "headline",
+            "phases",
+            "import",
+            "checks",
+            "password",
+            "replicas",
+            "versions",
+            "use",
+            "epoch",
+            "edition",
+        ),
     }
 
 
