@@ -178,9 +178,9 @@ class Hub:
             self._tell_use(stream, view)
 
     def _tell_use(self, stream: Stream, view: View) -> None:
-        from sidecar.web import report
+        from sidecar.web import guide
 
-        if stream.use != (use := report.use(view.snapshot, stream.host)):
+        if stream.use != (use := guide.use(view.snapshot, stream.host)):
             stream.use = use
             stream.put("use", _event("use", use))
 

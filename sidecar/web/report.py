@@ -5,17 +5,15 @@ Everything that comes from outside (archives, uploads, devpi-server, the request
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from string import Template
-from urllib.parse import urlsplit
 
 from sidecar.checks import FAIL, NOT_RUNNING, NOT_YET, PASS, Check
 from sidecar.devpi.client import Replica, ServerStatus
 from sidecar.lifecycle import Count, DevpiInfo, ImportState, ImportStatus, Phase, RootPassword, Snapshot
 from sidecar.trends import Trend
-from sidecar.web import assets, words
+from sidecar.web import assets, guide, words
 from sidecar.web.headline import headline, spoken, trouble
 from sidecar.web.keys import Context
 from sidecar.web.sparkline import sparkline
@@ -48,9 +46,12 @@ def view(context: Context) -> View:
 def page(of: View, host: str, *, epoch: str, edition: str) -> str:
     """The whole page, for a browser that calls this server `host`."""
     roles = {"verdict": ' role="status" class="hidden"'}
-    shown = {name: f'<div id="{name}"{roles.get(name, "")}>{section}</div>' for name, section in sections(of).items()}
+    shown = {
+        name: f'<div id="{name}" data-section{roles.get(name, "")}>{section}</div>'
+        for name, section in sections(of).items()
+    }
     return Template(assets.read("page.html").decode()).substitute(
-        **shown, use=f'<div id="use">{use(of.snapshot, host)}</div>', epoch=epoch, edition=edition
+        **shown, use=f'<div id="use" data-section>{guide.use(of.snapshot, host)}</div>', epoch=epoch, edition=edition
     )
 
 
@@ -243,43 +244,6 @@ def _password(snapshot: Snapshot) -> str:
     elif of.state is not RootPassword.UNKNOWN:
         told += "<p>If it is lost, <code>sidecar rotate</code> in the container sets a new one.</p>"
     return f'<h2>root&rsquo;s password</h2><div data-state="{of.state}">{told}</div>'
-
-
-def use(snapshot: Snapshot, host: str) -> str:
-    """How to use devpi-server, from a browser that calls this server `host`; nothing, where it doesn't serve."""
-    if snapshot.devpi is None or snapshot.phase not in (Phase.LAUNCHING, Phase.READY):
-        return ""
-    url, hint = _outside(snapshot.devpi, host)
-    if url is None:
-        return (
-            "<h2>Use it</h2><p>devpi-server listens on a Unix socket, behind a proxy of yours. With"
-            " <code>--outside-url</code> this page can say how to reach it.</p>"
-        )
-    shown = words.text(url, 300)
-    return (
-        f"<h2>Use it</h2><h3>Install</h3><pre>pip install --index-url {shown}/USER/INDEX/+simple/ PACKAGE</pre>"
-        f"<h3>Log in and upload</h3><pre>devpi use {shown}\ndevpi login root\ndevpi use USER/INDEX\ndevpi upload</pre>"
-        f"{hint}"
-    )
-
-
-_HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
-_URL = re.compile(r"https?://[A-Za-z0-9._~:/\[\]@%+-]+")
-
-
-def _outside(devpi: DevpiInfo, host: str) -> tuple[str | None, str]:
-    """devpi-server's URL, and what is to be said to it. Only what a shell takes for one word gets into a command."""
-    if devpi.outside_url is not None and _URL.fullmatch(devpi.outside_url):
-        return devpi.outside_url.rstrip("/"), ""
-    ports = [urlsplit(address).port for address in devpi.addresses if address.startswith("http")]
-    if not ports:
-        return None, ""
-    match = _HOST.fullmatch(host)
-    name = match[1] if match else "HOST"
-    return f"http://{name}:{ports[0]}", (
-        '<p class="hint">Guessed from this page&rsquo;s address and devpi-server&rsquo;s own port. If clients reach it'
-        " by another one, say so with <code>--outside-url</code>.</p>"
-    )
 
 
 def _replicas(said: ServerStatus | None, checks: tuple[Check, ...]) -> str:

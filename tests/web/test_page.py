@@ -9,6 +9,8 @@ from datetime import timedelta
 from html.parser import HTMLParser
 
 import pytest
+from pip._internal.models.link import Link
+from pip._internal.network.session import PipSession
 
 from sidecar.checks import CheckStatus
 from sidecar.devpi.client import DevpiClient, Replica, ServerStatus
@@ -27,7 +29,7 @@ from sidecar.lifecycle import (
     RootPasswordStatus,
     now,
 )
-from sidecar.web import assets, report
+from sidecar.web import assets, guide, report
 from tests.fake_devpi import UUID, eventually
 from tests.web.conftest import PASSWORD, TOKEN, Site
 
@@ -195,8 +197,8 @@ async def test_what_is_read_out(site: Site) -> None:
     await eventually(lambda: {CheckStatus.PASS} == {check.status for check in site.health.checks()})
     site.health.process_ended("devpi-server is gone for 8 s")
     answer = await site.get("/", **HTML)
-    assert b'<div id="verdict" role="status" class="hidden">Not ready: process</div>' in answer.body
-    assert b'<div id="headline">' in answer.body
+    assert b'<div id="verdict" data-section role="status" class="hidden">Not ready: process</div>' in answer.body
+    assert b'<div id="headline" data-section>' in answer.body
 
 
 async def test_where_else_to_look(site: Site) -> None:
@@ -247,27 +249,45 @@ async def test_root_password(site: Site, state: RootPassword) -> None:
     assert not [secret for secret in (PASSWORD, TOKEN, claimed_from) if secret.encode() in answer.body]
 
 
+@pytest.mark.filterwarnings("ignore:pkg_resources is deprecated:DeprecationWarning")  # of pip, by pip
 @pytest.mark.parametrize(
-    ("host", "outside", "addresses", "url"),
+    ("host", "outside", "addresses", "url", "trust"),
     [
-        ("devpi.example:3142", None, ("http://0.0.0.0:3141",), "http://devpi.example:3141"),
-        ("[::1]:3142", None, ("http://[::]:8000",), "http://[::1]:8000"),
-        ("10.1.2.3", None, ("unix:/run/x", "http://127.0.0.1:3141"), "http://10.1.2.3:3141"),
-        ("h", "https://devpi.example.com/pypi/", ("http://0.0.0.0:3141",), "https://devpi.example.com/pypi"),
-        ("h;id", None, ("http://0.0.0.0:3141",), "http://HOST:3141"),
-        ("$(id)", None, ("http://0.0.0.0:3141",), "http://HOST:3141"),
-        ('"><script>x</script>', None, ("http://0.0.0.0:3141",), "http://HOST:3141"),
-        ("h", "https://x/;id", ("http://0.0.0.0:3141",), "http://h:3141"),
-        ("x" * 254, None, ("http://0.0.0.0:3141",), "http://HOST:3141"),
+        ("devpi.example:3142", None, ("http://0.0.0.0:3141",), "http://devpi.example:3141", "devpi.example"),
+        ("localhost:3142", None, ("http://0.0.0.0:3141",), "http://localhost:3141", None),
+        ("127.0.0.3", None, ("http://0.0.0.0:3141",), "http://127.0.0.3:3141", None),
+        ("127.0.0.1.example", None, ("http://0.0.0.0:3141",), "http://127.0.0.1.example:3141", "127.0.0.1.example"),
+        ("[::1]:3142", None, ("http://[::]:8000",), "http://[::1]:8000", None),
+        ("[2001:db8::7]:3142", None, ("http://[::]:8000",), "http://[2001:db8::7]:8000", "2001:db8::7"),
+        ("10.1.2.3", None, ("unix:/run/x", "http://127.0.0.1:3141"), "http://10.1.2.3:3141", "10.1.2.3"),
+        ("h", "https://devpi.example.com/pypi/", ("http://0.0.0.0:3141",), "https://devpi.example.com/pypi", None),
+        ("h", "http://u:p@devpi.example:8/pypi/", ("unix:/x",), "http://u:p@devpi.example:8/pypi", "devpi.example"),
+        ("h;id", None, ("http://0.0.0.0:3141",), "http://HOST:3141", "HOST"),
+        ("$(id)", None, ("http://0.0.0.0:3141",), "http://HOST:3141", "HOST"),
+        ('"><script>x</script>', None, ("http://0.0.0.0:3141",), "http://HOST:3141", "HOST"),
+        ("h", "https://x/;id", ("http://0.0.0.0:3141",), "http://h:3141", "h"),
+        ("h", f"https://{'x' * 10_000}", ("http://0.0.0.0:3141",), "http://h:3141", "h"),
+        ("x" * 254, None, ("http://0.0.0.0:3141",), "http://HOST:3141", "HOST"),
     ],
 )
-async def test_how_to_use_it(site: Site, host: str, outside: str | None, addresses: tuple[str, ...], url: str) -> None:
-    """The outside URL, or this page's host with devpi's port. A forged one brings nothing into a shell's command."""
+async def test_how_to_use_it(
+    site: Site, host: str, outside: str | None, addresses: tuple[str, ...], url: str, trust: str | None
+) -> None:
+    """The outside URL, or this page's host with devpi's port; pip trusts it, and is told to where it wouldn't. A forged
+    one brings nothing into a shell's command.
+    """
+    trusted = "" if trust is None else f"--trusted-host {trust} "
+    link = Link(f"{url}/root/dev/+simple/")
+    assert PipSession(trusted_hosts=[trust] if trust else []).is_secure_origin(link)
+    assert bool(trust) is not PipSession().is_secure_origin(link)
     site.lifecycle.enter(Phase.LAUNCHING)
     site.lifecycle.update(devpi=replace(SERVER, addresses=addresses, outside_url=outside))
     outline = await page(site, Host=host)
-    assert f"pip install --index-url {url} /USER/INDEX/+simple/ PACKAGE" in outline.text
-    assert f"devpi use {url} devpi login root" in outline.text
+    assert (
+        f"Log in Copy devpi use {url} devpi login root Make an index, once Copy devpi index --create dev"
+        in outline.text
+    )
+    assert f"pip install --index-url {url}/root/dev/+simple/ {trusted}PACKAGE" in outline.text
     assert 1 == outline.tags.count("script")
 
 
@@ -275,12 +295,12 @@ def test_behind_a_unix_socket_alone() -> None:
     """Nothing can be guessed, so nothing is; and nothing is told to be used where nothing serves."""
     behind = replace(SERVER, addresses=("unix:/run/devpi.sock",))
     snapshot = replace(Lifecycle().snapshot, phase=Phase.READY, devpi=behind)
-    shown = report.use(snapshot, "h")
+    shown = guide.use(snapshot, "h")
     assert "--outside-url" in shown
     assert "pip" not in shown
     assert "/run" not in shown
-    assert "" == report.use(replace(snapshot, devpi=None), "h")
-    assert "" == report.use(replace(snapshot, phase=Phase.FAILED), "h")
+    assert "" == guide.use(replace(snapshot, devpi=None), "h")
+    assert "" == guide.use(replace(snapshot, phase=Phase.FAILED), "h")
 
 
 def told(**changes: object) -> ServerStatus:
