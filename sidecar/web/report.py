@@ -192,7 +192,8 @@ def _checks(checks: tuple[Check, ...], trends: tuple[Trend, ...]) -> str:
     rows = "".join(_check(check, trend) for check, trend in zip(checks, trends, strict=True))
     return (
         '<h2>Checks</h2><table class="checks"><thead><tr><th scope="col">Check</th><th scope="col">Verdict</th>'
-        '<th scope="col">Value</th><th scope="col">Last 15 minutes</th></tr></thead>'
+        '<th scope="col">Value</th><th scope="col"><div class="history">'
+        '<span class="ends"><span>15 min ago …</span> <span>now</span></span></div></th></tr></thead>'
         f"<tbody>{rows}</tbody></table>"
     )
 
