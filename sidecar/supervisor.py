@@ -284,14 +284,17 @@ class Supervisor:
 
     def _devpi_ended(self, code: int) -> NoReturn:
         """devpi-server ended by itself: its code becomes the container's."""
+        mend = "its own log says why"
         if code < 0:
-            name = signal.Signals(-code).name
-            hint = ", most likely for want of memory" if code == -signal.SIGKILL else ""
+            name, hint = signal.Signals(-code).name, ""
+            if code == -signal.SIGKILL:
+                hint = ", most likely for want of memory"
+                mend = "raise the memory limit; the orchestrator's own record tells whether that was it"
             reason, code = f"devpi-server was ended by {name}{hint}", 128 - code
         else:
             reason, code = f"devpi-server ended by itself with code {code}", code or 1
-        self._health.process_ended(reason)
-        raise Exit(code, reason, "its own log says why")
+        self._health.process_ended(reason, mend)
+        raise Exit(code, reason, mend)
 
     # --- the way down -------------------------------------------------------------------------------------------
 

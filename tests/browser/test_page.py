@@ -6,16 +6,18 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
 
 from bench.looking import PAINTED, WEIGHT
+from sidecar.web.events import MOST
 from tests.browser.conftest import Viewer
 from tests.integration import exported
 from tests.integration.container import ROOT, TOKEN, Container, free_port, wait_for
@@ -39,7 +41,7 @@ def test_first_start(container: Make, view: View) -> None:
     assert ["starting", "initialising", "launching", "ready"] == phases
     viewer.wait("#phases .now", "for ")
     assert 7 == viewer.page.locator("#checks .badge.pass").count()
-    assert f"pip install --index-url {new.devpi}/USER/INDEX/+simple/ PACKAGE" in viewer.text("#use")
+    assert f"pip install --index-url {new.devpi}/root/dev/+simple/ PACKAGE" in viewer.text("#use")
     viewer.wait("#checks tr:has-text('http') td:last-child", "", 40)
     viewer.page.locator("#checks tr:has-text('http') svg.trend").wait_for(timeout=40_000)
     viewer.look("first-start")
@@ -159,7 +161,7 @@ def test_what_has_changed_keeps_the_focus(container: Make, view: View) -> None:
     exported.pack(exported.write(new.home / "export"), new.init_dir / "backup.tar")
     page = view(new.start().wait_ready()).page
     page.locator("#archives summary").click()
-    page.evaluate("show('import', byId('import').innerHTML.replaceAll('backup.tar', 'other.tar'))")
+    page.evaluate("show('import', parsed(byId('import').innerHTML.replaceAll('backup.tar', 'other.tar')))")
     assert "other.tar" in page.locator("#archives").inner_text()
     assert page.evaluate("document.activeElement.matches('#archives summary')")
     assert page.locator("#archives").evaluate("each => each.open")
@@ -311,6 +313,66 @@ new MutationObserver(() => { window.said += byId("live").textContent; }).observe
 """
 
 
+def test_the_commands_work(container: Make, view: View, tmp_path: Path) -> None:
+    """As they are copied, from the page of a first start: log in, make an index, upload, install."""
+    new = container(env={"DEVPI_PASSWORD": "f1rst-Start"}).start().wait_ready()
+    viewer = view(new)
+    page = viewer.page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    copied = []
+    for number in range(page.locator("#use .copy").count()):
+        button = page.locator("#use .copy").nth(number)
+        button.click()
+        button.filter(has_text="Copied").wait_for()
+        copied.append(page.evaluate("navigator.clipboard.readText()"))
+    assert copied == page.locator("#use pre").all_text_contents()
+    script = (
+        "\n".join(copied).replace("login root", "login root --password f1rst-Start").replace("PACKAGE", "hello-devpi")
+    )
+    script = script.replace("pip install", f"pip install --no-deps --target {tmp_path / 'installed'}")
+    name, content = exported.wheel("hello-devpi", "1.0")
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist" / name).write_bytes(content)
+    environ = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    done = subprocess.run(
+        ["sh", "-ec", script], env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert 0 == done.returncode, done
+    assert (tmp_path / "installed/hello_devpi.py").is_file()
+
+
+def test_a_command_is_scrolled_by_keyboard(container: Make, view: View) -> None:
+    """No URL is broken within a word: a line that is too long for a phone can be scrolled by whoever has no mouse."""
+    page = view(container(env={"DEVPI_PASSWORD": "f1rst-Start"}).start().wait_ready()).page
+    page.set_viewport_size({"width": 320, "height": 640})
+    command = page.locator("#use pre").last
+    assert command.evaluate("each => each.scrollWidth > each.clientWidth")
+    command.focus()
+    page.keyboard.press("ArrowRight")
+    wait_for(lambda: page.evaluate("document.activeElement.scrollLeft > 0"), "a look further to the right")
+
+
+def test_all_places_taken(container: Make, view: View) -> None:
+    """The page says that it isn't live, and is renewed all the same; with a place it is live."""
+    new = container().start().wait_ready()
+    with ExitStack() as stack:
+        for _ in range(MOST):
+            taken = stack.enter_context(socket.create_connection(("127.0.0.1", int(new.url.rpartition(":")[2]))))
+            taken.sendall(b"GET /events HTTP/1.1\r\nHost: h\r\n\r\n")
+        wait_for(lambda: new.get("/events").status == 503, "no more places")
+        viewer = view(new, "/nothing")
+        viewer.page.clock.install()
+        viewer.page.goto(new.url)
+        viewer.wait("#live", "not live: too many pages are open; renewed every 15 s")
+        viewer.wait("#password", "nobody has claimed it yet")
+        new.claim()
+        viewer.page.clock.fast_forward(16_000)
+        viewer.wait("#password", "Claimed 20")
+        assert "No connection" not in viewer.text("#live")
+    viewer.page.clock.fast_forward(16_000)
+    wait_for(lambda: viewer.text("#live") == "live", "a place")
+
+
 def test_devpi_hangs(container: Make, view: View) -> None:
     """A devpi-server that doesn't answer is told as a warning, with the check's name, while the sidecar lives."""
     new = container(env={"SIDECAR_MONITOR_TIMEOUT": "0.5"}).start().wait_ready()
@@ -334,6 +396,8 @@ def test_without_javascript(container: Make, view: View) -> None:
     assert "reload it" in viewer.text("noscript")
     assert "sidecar claim" in viewer.text("#password")
     assert not viewer.page.locator("#claim").is_visible()
+    assert 4 == viewer.page.locator("#use pre").count()
+    assert not viewer.page.locator("#use .copy").first.is_visible()
 
 
 @pytest.mark.alone

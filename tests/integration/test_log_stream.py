@@ -166,7 +166,7 @@ def test_a_crash_of_devpis_interpreter_is_one_object(
 
 
 def test_a_failed_import_in_json(container: Callable[..., Container]) -> None:
-    """The fork's lines and the reason are objects like all others."""
+    """The fork's lines and the reason, told once, are objects like all others."""
     c = container(env={"SIDECAR_LOG_FORMAT": "json"}, stderr_apart=True)
     c.init_dir.mkdir()
     (c.init_dir / "backup.bz2").write_bytes(b"no archive")
@@ -174,6 +174,7 @@ def test_a_failed_import_in_json(container: Callable[..., Container]) -> None:
     assert c.stop() == 0
     (failed,) = [each for each in objects(c) if each["log.level"] == "error"]
     assert "backup.bz2" in failed["message"]
+    assert 1 == sum("the import failed" in each["message"] for each in objects(c))
     assert c.errors == ""
 
 
