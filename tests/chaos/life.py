@@ -213,14 +213,18 @@ class Workshop:
             number = next(self._numbers)
         container = Container(self._home / f"life-{number}")
         if life == "import":
-            container.init_dir.mkdir()
-            shutil.copy(self._archive, container.init_dir)
+            self.give_archive(container)
         if life in ("later", "adopted"):
             shutil.copytree(self._state, container.serverdir)
         if life == "adopted":
             told.password = json.loads((self._state / ".sidecar" / "root-password.json").read_text())["password"]
             shutil.rmtree(container.serverdir / ".sidecar")
         return container, told
+
+    def give_archive(self, container: Container) -> None:
+        """Let it import, where its serverdir is empty."""
+        container.init_dir.mkdir()
+        shutil.copy(self._archive, container.init_dir)
 
     def record(self, life: str) -> tuple[Container, Path, Told]:
         """Live a whole life and record it: the container, which has ended, the trace, and what was told."""
@@ -449,6 +453,11 @@ def uploads(container: Container, told: Told) -> None:
             raise Violation(f"{name} is not what was uploaded: {got.status}, {len(got.body)} of {len(content)} bytes")
 
 
+def imported_files() -> dict[str, bytes]:
+    """What the archive holds: content by the file's name."""
+    return dict(exported.wheel(f"mass-{n:04}", f"1.{minor}") for n in range(PROJECTS) for minor in range(FILES))
+
+
 def imported(container: Container) -> None:
     """Invariant 2: all users, projects and files by digest."""
     devpi = container.devpi
@@ -483,9 +492,7 @@ def nothing_left(container: Container, told: Told, life: str) -> None:
     files = [path for path in (container.serverdir / "+files").rglob("*") if path.is_file()]
     contents = [*told.files.values(), *told.unsure.values()]
     if life == "import":
-        contents += [
-            exported.wheel(f"mass-{number:04}", f"1.{minor}")[1] for number in range(PROJECTS) for minor in range(FILES)
-        ]
+        contents += imported_files().values()
     strange = [path.name for path in files if path.name.endswith("-tmp") or path.read_bytes() not in contents]
     expect(not strange, f"left in +files: {strange}")
     expect(len(files) <= len(contents), f"{len(files)} files for {len(contents)} uploads")
