@@ -33,8 +33,10 @@ from devpi_server.fileutil import loads
 
 from sidecar.exits import Exit
 from sidecar.serverdir import Content, Serverdir, Storage
-from tests.chaos import disk, life, steps
-from tests.chaos.life import STORIES, Violation, Workshop, expect
+from tests.chaos import disk, invariants, life, steps
+from tests.chaos.invariants import expect
+from tests.chaos.life import STORIES, Violation
+from tests.chaos.workshop import Workshop
 from tests.integration.container import Container, cleared_away
 
 pytestmark = pytest.mark.chaos
@@ -181,7 +183,7 @@ def start(
         else:
             assert asking or recording.adopted, (where, state)
         if recording.life == "import":
-            life.imported(container)
+            invariants.imported(container)
         assert container.stop() == 0
     there = {path.name: path.read_bytes() for path in (container.serverdir / "+files").rglob("*") if path.is_file()}
     assert acknowledged(recording, end).items() <= there.items(), where
