@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.life import Outcome, Workshop
+from tests.chaos.plans import Outcome
+from tests.chaos.workshop import Workshop
 
 _OUTCOMES = pytest.StashKey[list[Outcome]]()
 _SEED = pytest.StashKey[int]()

@@ -1,6 +1,6 @@
 """Killed at any instant, and at each write, fsync and rename: the next start finds nothing lost and nobody let in.
 
-What must hold is in `life.check`; how to run it for hours, and how to reproduce one kill, in docs/chaos.md.
+What must hold is in `invariants.check`; how to run it for hours, and how to reproduce one kill, in docs/chaos.md.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.chaos.life import STORIES, Outcome, Plan, Workshop, kills_of, plans
+from tests.chaos.life import STORIES
+from tests.chaos.plans import Outcome, Plan, kills_of, plans
+from tests.chaos.workshop import Workshop
 
 pytestmark = pytest.mark.chaos
 

@@ -2,7 +2,8 @@
 
 All steps of a life on the serverdir are recorded, SQLite's too, and replayed on a model of a disk (`disk.Disk`). After
 every step the power fails, in five ways. Each state that comes of it is looked at with the sidecar's own recovery, and
-root's password and the uploads are held against what the world had been told by then; a sample is started for real.
+root's password, the uploads and what was imported are held against what the world had been told by then; a sample is
+started for real.
 
 That the recording is whole is tested: replayed to its end, it gives the real directory, byte by byte.
 
@@ -22,6 +23,7 @@ import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -31,8 +33,10 @@ from devpi_server.fileutil import loads
 
 from sidecar.exits import Exit
 from sidecar.serverdir import Content, Serverdir, Storage
-from tests.chaos import disk, life, steps
-from tests.chaos.life import STORIES, Violation, Workshop, expect
+from tests.chaos import disk, invariants, life, steps
+from tests.chaos.invariants import expect
+from tests.chaos.life import STORIES, Violation
+from tests.chaos.workshop import Workshop
 from tests.integration.container import Container, cleared_away
 
 pytestmark = pytest.mark.chaos
@@ -61,8 +65,12 @@ class Recording:
     """Bytes of the trace from which on a claim or a rotation was asked for."""
     files: list[tuple[int, str, bytes]]
     """Acknowledged uploads: from which byte of the trace on, the file's name, its content."""
-    adopted: bool
-    """It began with a state that was not made here."""
+    life: str
+
+    @property
+    def adopted(self) -> bool:
+        """It began with a state that was not made here."""
+        return self.life == "adopted"
 
     @property
     def began_empty(self) -> bool:
@@ -93,9 +101,7 @@ def record(workshop: Workshop, life_name: str) -> Recording:
             if act == "upload":
                 name, content = list(told.files.items())[-1]
                 files.append((trace.stat().st_size, f"{name}-1.0.tar.gz", content))
-    return Recording(
-        container.serverdir, before if before.exists() else None, trace, events, asked, files, life_name == "adopted"
-    )
+    return Recording(container.serverdir, before if before.exists() else None, trace, events, asked, files, life_name)
 
 
 @pytest.fixture(scope="module", params=sorted(STORIES))
@@ -155,16 +161,20 @@ def test_every_power_cut_leaves_a_whole_state_or_none(
     sample = last + chance.sample(states, STARTS)
     with ThreadPoolExecutor(2) as pool:
         started = [
-            pool.submit(start, tmp_path / f"start-{number}", found, recording, end, where)
+            pool.submit(start, workshop, tmp_path / f"start-{number}", found, recording, end, where)
             for number, (where, found, end) in enumerate(sample)
         ]
     for each in started:
         each.result()
 
 
-def start(home: Path, found: dict[str, bytes | None], recording: Recording, end: int, where: str) -> None:
+def start(
+    workshop: Workshop, home: Path, found: dict[str, bytes | None], recording: Recording, end: int, where: str
+) -> None:
     """Start what a power cut left for real; who was told root's password can log in, and nobody else."""
     container = Container(home)
+    if recording.life == "import":
+        workshop.give_archive(container)
     disk.write(found, container.serverdir)
     told, asking = so_far(recording, end)
     with cleared_away(container):
@@ -177,6 +187,8 @@ def start(home: Path, found: dict[str, bytes | None], recording: Recording, end:
             assert container.login("root", container.claim()) == 200, where
         else:
             assert asking or recording.adopted, (where, state)
+        if recording.life == "import":
+            invariants.imported(container)
         assert container.stop() == 0
     there = {path.name: path.read_bytes() for path in (container.serverdir / "+files").rglob("*") if path.is_file()}
     assert acknowledged(recording, end).items() <= there.items(), where
@@ -198,6 +210,8 @@ def look(path: Path, recording: Recording, end: int) -> None:
         expect(not told and recording.began_empty, "it is empty, and was not before")
         return
     uploads(path, acknowledged(recording, end), after_kill)
+    if recording.life == "import":
+        imported(path)
     expect(content is Content.OURS or (recording.adopted and not told), "it holds a state without the marker")
     origin = json.loads((serverdir.own / "marker.json").read_text())["origin"] if content is Content.OURS else None
     strange = origin == "initialised" and (serverdir.own / "import.json").exists()
@@ -223,10 +237,25 @@ def acknowledged(recording: Recording, end: int) -> dict[str, bytes]:
     return {name: content for at, name, content in recording.files if at <= end}
 
 
+def imported(serverdir: Path) -> None:
+    """Every wheel of the archive is in the database, and in `+files` under its name, by digest."""
+    keys = keys_of_files(serverdir)
+    for name, content in life.imported_files().items():
+        found = [serverdir / "+files" / key for key in keys if key.endswith(f"/{name}")]
+        expect(len(found) == 1, f"the database has the imported {name} {len(found)} times")
+        there = sha256(found[0].read_bytes()).hexdigest() if found[0].is_file() else "nothing"
+        expect(there == sha256(content).hexdigest(), f"in place of the imported {name} there is {there}")
+
+
+def keys_of_files(serverdir: Path) -> list[str]:
+    """The files of all indexes, by their paths in `+files`, as devpi's database has them."""
+    with contextlib.closing(sqlite3.connect(serverdir / ".sqlite")) as connection:
+        return [key for (key,) in connection.execute("SELECT key FROM kv WHERE keyname = 'STAGEFILE'")]
+
+
 def uploads(serverdir: Path, wanted: dict[str, bytes], after_kill: bool) -> None:
     """Every one is committed and there, under its name or, for a start after a kill, under the one before it."""
-    with contextlib.closing(sqlite3.connect(serverdir / ".sqlite")) as connection:
-        keys = [key for (key,) in connection.execute("SELECT key FROM kv WHERE keyname = 'STAGEFILE'")]
+    keys = keys_of_files(serverdir)
     for name, content in wanted.items():
         found = [serverdir / "+files" / key for key in keys if key.endswith(f"/{name}")]
         expect(found, f"the acknowledged upload {name} is not in the database")

@@ -170,6 +170,20 @@ ENDS_AT_ONCE = Fault(
     log="devpi-server ended by itself with code 1",
     then="its own log says why",
 )
+ENDS_LATER = Fault(
+    "devpi-server ends by itself while it serves, with a code n (here 7)",
+    within=5,
+    exit_code=7,
+    log="devpi-server ended by itself with code 7",
+    then="its own log says why; a restart serves what was acknowledged",
+)
+ENDS_LATER_WITH_0 = Fault(
+    "devpi-server ends by itself while it serves, with code 0",
+    within=5,
+    exit_code=1,
+    log="devpi-server ended by itself with code 0",
+    then="the same; code 1, so that nobody takes it for a stop that was asked for",
+)
 OUT_OF_MEMORY = Fault(
     "devpi-server is killed for want of memory",
     within=5,

@@ -301,6 +301,36 @@ def test_devpi_ends_at_once(container: Make, tmp_path: Path) -> None:
     assert 200 == c.login("root", c.claim())
 
 
+@pytest.mark.parametrize("fault", [faults.ENDS_LATER, faults.ENDS_LATER_WITH_0], ids=["with-7", "with-0"])
+def test_devpi_ends_while_it_serves(container: Make, tmp_path: Path, fault: faults.Fault) -> None:
+    """After hours, so to say: a plugin of it ends the process; the next start serves what was there."""
+    trigger = tmp_path / "trigger"
+    plugin = installed_plugin(
+        tmp_path / "plugins",
+        "tired",
+        "import os, threading, time\n"
+        "from pathlib import Path\n"
+        "from devpi_server.config import hookimpl\n"
+        "def wait():\n"
+        f"    trigger = Path({str(trigger)!r})\n"
+        "    while not trigger.exists():\n"
+        "        time.sleep(0.05)\n"
+        "    os._exit(int(trigger.read_text()))\n"
+        "@hookimpl\n"
+        "def devpiserver_cmdline_run(xom):\n"
+        "    threading.Thread(target=wait, daemon=True).start()\n",
+    )
+    c = container(env=DEFAULTS | plugin)
+    password, _, path = serving(c)
+    (code := tmp_path / "code").write_text("0" if fault is faults.ENDS_LATER_WITH_0 else "7")
+    began = time.monotonic()
+    code.rename(trigger)
+    fault.seen(c, began)
+    c.env = DEFAULTS
+    c.start().wait_ready()
+    assert (True, 200) == (still_there(c, path), c.login("root", password))
+
+
 def test_devpi_is_killed_for_memory(container: Make) -> None:
     """By the kernel, in a cgroup without room for a password check."""
     c = container(env=DEFAULTS).start().wait_ready()

@@ -1,0 +1,209 @@
+"""What must hold after the start that follows a kill, a fault or a power cut."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from tests.chaos.life import ACTS, FILES, PROJECTS, Told, Violation, imported_files
+from tests.integration import exported
+from tests.integration.container import Container, call_devpi, request, wait_for
+
+PROMPT = 10.0
+"""Seconds within which a container that was killed is gone with all its processes."""
+
+
+def check(container: Container, life: str, told: Told, fsck: Fsck) -> str:
+    """Start again and hold all invariants against what was told; what the start found. Raises Violation."""
+    no_processes(container)
+    before = found(container)
+    logged = len(container.log) if container.log_file.exists() else 0
+    container.start().wait_ready()
+    status = container.status()
+    tells(before, status, container.log[logged:], life)
+    root_password(container, told, status, life)
+    uploads(container, told)
+    if life == "import":
+        imported(container)
+    told.token = None
+    ACTS["upload"](
+        container, told
+    )  # it takes writes; and SQLite clears a torn journal away when it writes the next one
+    code = container.stop()
+    expect(code == 0, f"it stopped with {code}")
+    no_processes(container)
+    nothing_left(container, told, life)
+    fsck.check(container.serverdir)
+    return before
+
+
+def expect(condition: object, otherwise: str) -> None:
+    """Raises Violation."""
+    if not condition:
+        raise Violation(otherwise)
+
+
+def no_processes(container: Container) -> None:
+    """Invariant 4: every process of the container is gone soon after its sidecar, whoever was killed."""
+    try:
+        wait_for(lambda: not processes(container), "the end of all processes", PROMPT)
+    except AssertionError:
+        raise Violation(f"stray processes: {processes(container)}") from None
+
+
+def processes(container: Container) -> dict[int, str]:
+    """All processes that run with this container's home, by their environment."""
+    mark = f"HOME={container.home}\0".encode()
+    alive = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if mark in (entry / "environ").read_bytes():
+                    alive[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
+    return alive
+
+
+def found(container: Container) -> str:
+    """What lies there before the next start, which is nothing that devpi-server would serve half (invariant 2)."""
+    own, state = container.serverdir / ".sidecar", container.serverdir / ".sidecar" / "staging" / "state"
+    if (container.serverdir / ".nodeinfo").exists() and (own / "promotion.json").exists():
+        rest = exported.names(state) if state.exists() else set()
+        expect(not rest, f".nodeinfo is there, so devpi-server would start, while {rest} are not promoted yet")
+    if (own / "promotion.json").exists():
+        return "promotion to finish"
+    if (own / "staging").exists() and (own / "marker.json").exists():
+        return "staging to clear"
+    if (own / "staging").exists():
+        return "half-made state"
+    if (own / "marker.json").exists():
+        record = own / "root-password.json"
+        state = json.loads(record.read_text())["state"] if record.exists() else "unknown"
+        return f"whole state, password {state}"
+    return "nothing yet"
+
+
+def tells(before: str, status: dict[str, object], log: str, life: str) -> None:
+    """Invariant 5: `/status` and the log tell what happened."""
+    expect(status["phase"] == "ready", f"/status tells {status['phase']!r}")
+    told: dict[str, dict[str, object]] = status  # type: ignore[assignment]
+    if life == "import":
+        total = PROJECTS * FILES
+        want = {"state": "completed", "files": {"done": total, "total": total}, "error": None}
+    else:
+        want = {"state": "none", "error": None}
+    got = {name: told["import"][name] for name in want}
+    expect(got == want, f"/status tells of the import {got}, not {want}")
+    words = {"promotion to finish": "finished the promotion", "half-made state": "threw away a half-made state"}
+    if before in words:
+        expect(words[before] in log, f"it found a {before}, and the log does not tell")
+
+
+def root_password(container: Container, told: Told, status: dict[str, object], life: str) -> None:
+    """Invariant 1."""
+    state = status["root_password"]["state"]  # type: ignore[index]
+    expect(container.login("root", "") == 401, "root logs in with an empty password")
+    answer = container.post("/bootstrap/root-password")
+    if state == "claimable":
+        expect(answer.status == 200, f"a claimable password is not given: {answer}")
+        given = answer.json["password"]
+        lost = told.asked == "rotate"  # a rotation that nobody was told of, finished at the start
+        expect(told.password is None or lost, "a password can be claimed, and one was told already")
+        expect(container.login("root", given) == 200, "the claimed password is not root's")
+        expect(given != told.password, "a told password is given again")
+        again = container.post("/bootstrap/root-password").status
+        expect(again == 410, f"claimed twice: {again}")
+        told.password = given
+    elif state == "claimed":
+        expect(answer.status == 410, f"a claimed password is not refused: {answer}")
+        if told.asked in ("claim", "rotate") and (
+            told.password is None or container.login("root", told.password) != 200
+        ):  # the answer was lost after the record: rotating is the way back
+            answer = container.post("/bootstrap/rotate")
+            expect(answer.status == 200, f"after a lost answer, rotating fails: {answer}")
+            told.password = answer.json["password"]
+            told.token = None
+        expect(told.password is not None, "the password counts as claimed, and nobody asked for it")
+        expect(container.login("root", told.password or "") == 200, "the password that was told is not root's")
+    else:
+        expect(state == "unknown" and life == "adopted", f"the state of root's password is {state!r}")
+        expect(answer.status == 404, f"a password that is not known here is claimed: {answer}")
+        expect(container.login("root", told.password or "") == 200, "the adopted password is not root's any more")
+
+
+def uploads(container: Container, told: Told) -> None:
+    """Invariant 3: every acknowledged upload is there, by digest; any other one is whole or absent."""
+    index = f"{container.devpi}/root/dev"
+    for name, content in (told.files | told.unsure).items():
+        answer = call_devpi(f"{index}/{name}")
+        links = answer.json["result"].get("1.0", {}).get("+links", []) if answer.status == 200 else []
+        if not links:
+            expect(
+                name in told.unsure, f"the acknowledged upload {name} is gone: {answer.status} {answer.body[:200]!r}"
+            )
+            continue
+        got = request(links[0]["href"])
+        if not (got.status == 200 and got.body == content):
+            raise Violation(f"{name} is not what was uploaded: {got.status}, {len(got.body)} of {len(content)} bytes")
+
+
+def imported(container: Container) -> None:
+    """Invariant 2: all users, projects and files by digest."""
+    devpi = container.devpi
+    users = set(call_devpi(f"{devpi}/").json["result"])
+    expect(users == {"root", "mass"}, f"the users are {users}")
+    projects = set(call_devpi(f"{devpi}/mass/dev").json["result"]["projects"])
+    wanted = {f"mass-{number:04}" for number in range(PROJECTS)}
+    expect(projects == wanted, f"the projects are {projects}")
+    for project in sorted(wanted):
+        for version in (f"1.{minor}" for minor in range(FILES)):
+            basename, content = exported.wheel(project, version)
+            (link,) = call_devpi(f"{devpi}/mass/dev/{project}/{version}").json["result"]["+links"]
+            expect(link["href"].endswith(basename), f"{project} {version} has {link}")
+            expect(request(link["href"]).body == content, f"{basename} is not what was imported")
+
+
+_DEVPI = {".serverversion", ".nodeinfo", ".sqlite", ".event_serial"}
+_OWN = {"lock", "marker.json", "root-password.json", "login-secret.json", "derivation", "root-hash", "import.json"}
+
+
+def nothing_left(container: Container, told: Told, life: str) -> None:
+    """Invariant 4: no staging area, secret, journal or unfinished file; no more on disk than the data needs."""
+    expect(
+        exported.names(container.runtime) <= {"lock"}, f"in the runtime directory {exported.names(container.runtime)}"
+    )
+    own = exported.names(container.serverdir / ".sidecar")
+    expect(own <= _OWN, f"left in .sidecar: {own - _OWN}")
+    names = exported.names(container.serverdir) - {".sidecar", "+files"}
+    expect(names <= _DEVPI, f"left in the serverdir: {names - _DEVPI}")
+    record = container.serverdir / ".sidecar" / "root-password.json"
+    expect('"password"' not in (record.read_text() if record.exists() else ""), "the claimed password is still on disk")
+    files = [path for path in (container.serverdir / "+files").rglob("*") if path.is_file()]
+    contents = [*told.files.values(), *told.unsure.values()]
+    if life == "import":
+        contents += imported_files().values()
+    strange = [path.name for path in files if path.name.endswith("-tmp") or path.read_bytes() not in contents]
+    expect(not strange, f"left in +files: {strange}")
+    expect(len(files) <= len(contents), f"{len(files)} files for {len(contents)} uploads")
+
+
+class Fsck:
+    """`devpi-fsck`, run in forks of a process that has imported devpi once: a tenth of a second, not a whole one."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["tests.chaos.fsck"])
+        self._pool = ProcessPoolExecutor(2, mp_context=context, max_tasks_per_child=1)
+
+    def check(self, serverdir: Path) -> None:
+        """Raises Violation where it isn't clean."""
+        from tests.chaos import fsck
+
+        code, said = self._pool.submit(fsck.run, serverdir).result(60)
+        expect(code == 0, f"devpi-fsck: {said}")
+
+    def close(self) -> None:
+        """End its processes."""
+        self._pool.shutdown()

@@ -1,0 +1,113 @@
+"""Where lives are killed: plans without end, out of a seed."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.chaos import steps
+from tests.chaos.steps import Kill
+
+
+@dataclass
+class Outcome:
+    """One life that was killed, and what came of it."""
+
+    life: str
+    step: str
+    """Where: a step's name, or `random instant`; of several kills the last one's."""
+    victim: str
+    what: str
+    """What the next start found."""
+    planned: int
+    """Kills that were planned."""
+    kills: int = 0
+    """Kills that came about: sent to a process that lived."""
+    violation: str | None = None
+
+
+@dataclass(frozen=True)
+class Instant:
+    """SIGKILL a number of seconds into a life, whatever is done then; `victim` as a `Kill` has it."""
+
+    seconds: float
+    victim: str
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.3f}@{self.victim}"
+
+    @classmethod
+    def parse(cls, text: str) -> Instant:
+        """Back from its text."""
+        seconds, _, victim = text.partition("@")
+        return cls(float(seconds), victim)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which life is killed where; the second kill is for the start after the first one."""
+
+    life: str
+    kills: tuple[Kill | Instant, ...]
+
+    def __str__(self) -> str:
+        return ";".join([self.life, *map(str, self.kills)])
+
+    @classmethod
+    def parse(cls, text: str) -> Plan:
+        """Back from its text."""
+        life, *kills = text.split(";")
+        return cls(life, tuple(Kill.parse(kill) if "|" in kill else Instant.parse(kill) for kill in kills))
+
+
+def plans(seed: int, recorded: dict[str, list[Kill]], lengths: dict[str, float]) -> Iterator[Plan]:
+    """Plans without end: three in four at steps, all kinds of step before any comes again.
+
+    `recorded`: every step of each life, as a kill of the process that takes it; `lengths`: of each life, in seconds.
+    """
+    chance = random.Random(seed)
+    at_steps = _every_kind(chance, recorded)
+    for number in itertools.count():
+        if number % 4 == 3:
+            life = chance.choice(sorted(lengths))
+            seconds = round(chance.uniform(0, lengths[life]), 3)
+            plan = Plan(life, (Instant(seconds, chance.choice(("sidecar", "child", "both"))),))
+        else:
+            plan = next(at_steps)
+        if chance.random() < 0.2:  # and the start that mends it, too
+            second = Kill("sidecar", "*", chance.randint(1, 45), "both", chance.choice(("whole", "torn")))
+            plan = Plan(plan.life, (*plan.kills, second))
+        yield plan
+
+
+def _every_kind(chance: random.Random, recorded: dict[str, list[Kill]]) -> Iterator[Plan]:
+    kinds: dict[tuple[str, str, str], list[Kill]] = {}
+    for life, all_kills in recorded.items():
+        for kill in all_kills:
+            kinds.setdefault((life, kill.process, kill.name), []).append(kill)
+    for occurrences in kinds.values():
+        chance.shuffle(occurrences)
+    used = 0
+    while True:
+        order = sorted(kinds)
+        chance.shuffle(order)
+        for kind in order:
+            kill = kinds[kind][used % len(kinds[kind])]
+            how = "torn" if kill.name.startswith("write") and chance.random() < 0.5 else "whole"
+            victim = chance.choice(("self", "sidecar", "child", "both"))
+            yield Plan(kind[0], (Kill(kill.process, kill.name, kill.number, victim, how),))
+        used += 1
+
+
+def kills_of(trace: Path) -> list[Kill]:
+    """Every step of a recorded life, as a kill at it; a process counts from its own begin."""
+    counted: Counter[tuple[int, str]] = Counter()
+    found: dict[Kill, None] = {}
+    for _, step in steps.read(trace):
+        counted[step.pid, step.name] += 1
+        found[Kill(step.process, step.name, counted[step.pid, step.name], "self")] = None
+    return list(found)

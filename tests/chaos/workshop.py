@@ -1,0 +1,156 @@
+"""Makes containers, and has them live, be killed, start again, and looked at."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import threading
+from pathlib import Path
+
+from sidecar import imports
+from sidecar.lifecycle import ImportState, ImportStatus, now
+from tests.chaos import steps
+from tests.chaos.invariants import PROMPT, Fsck, check
+from tests.chaos.life import DEATHS, FILES, PROJECTS, STORIES, Told, Violation, live
+from tests.chaos.plans import Outcome, Plan
+from tests.chaos.steps import Kill
+from tests.integration import exported
+from tests.integration.container import Container, alive, children, cleared_away
+
+
+class Workshop:
+    """What all lives begin from: the library, the archive, an unclaimed state; and the steps of each life."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self.library = steps.build(home)
+        self._archive = exported.pack(exported.write(home / "export", PROJECTS, FILES), home / "export.tar")
+        self._state = self._make_state()
+        self.fsck = Fsck()
+        self._numbers = iter(range(1_000_000))
+        self._lock = threading.Lock()
+
+    def _make_state(self) -> Path:
+        with cleared_away(Container(self._home / "state")) as container:
+            container.start().wait_ready()
+            assert container.stop() == 0
+            return container.serverdir
+
+    def begin(self, life: str) -> tuple[Container, Told]:
+        """A new container at the begin of a life, and what the world knows already."""
+        told = Told()
+        with self._lock:
+            number = next(self._numbers)
+        container = Container(self._home / f"life-{number}")
+        if life == "import":
+            self.give_archive(container)
+        if life == "no-import":
+            own = container.serverdir / ".sidecar"
+            own.mkdir(parents=True, mode=0o700)
+            imports.save(own / "import.json", ImportStatus(ImportState.COMPLETED, started=now(), finished=now()), [])
+        if life in ("later", "adopted"):
+            shutil.copytree(self._state, container.serverdir)
+        if life == "adopted":
+            told.password = json.loads((self._state / ".sidecar" / "root-password.json").read_text())["password"]
+            shutil.rmtree(container.serverdir / ".sidecar")
+        return container, told
+
+    def give_archive(self, container: Container) -> None:
+        """Let it import, where its serverdir is empty."""
+        container.init_dir.mkdir()
+        shutil.copy(self._archive, container.init_dir)
+
+    def record(self, life: str) -> tuple[Container, Path, Told]:
+        """Live a whole life and record it: the container, which has ended, the trace, and what was told."""
+        container, told = self.begin(life)
+        trace = container.home / "trace"
+        steps.watch(container, self.library, trace=trace)
+        with cleared_away(container):
+            live(container, STORIES[life], told)
+        steps.let_alone(container)
+        return container, trace, told
+
+    def execute(self, plan: Plan) -> Outcome:
+        """Live, be killed, start again, and look."""
+        container, told = self.begin(plan.life)
+        outcome = Outcome(plan.life, "", "", "", planned=len(plan.kills))
+        with cleared_away(container):
+            try:
+                self._kill(container, plan, told, outcome)
+                steps.let_alone(container)
+                outcome.what = check(container, plan.life, told, self.fsck)
+            except Exception as error:
+                log = container.log[-3000:] if container.log_file.exists() else ""
+                outcome.violation = f"{type(error).__name__}: {error}\n--- told: {told}\n--- its log:\n{log}"
+                return outcome
+        shutil.rmtree(container.home)
+        return outcome
+
+    def _kill(self, container: Container, plan: Plan, told: Told, outcome: Outcome) -> None:
+        story = STORIES[plan.life]
+        for kill in plan.kills:
+            outcome.victim = kill.victim
+            if isinstance(kill, Kill):
+                outcome.step = f"{kill.process} {kill.name}"
+                outcome.victim += " (torn)" if kill.how == "torn" else ""
+                steps.watch(container, self.library, kill=kill)
+                try:
+                    live(container, story, told)
+                except DEATHS as error:
+                    if not steps.died_at(container).exists():
+                        raise
+                    end(container, error)
+                reached = steps.died_at(container).exists()
+            else:
+                outcome.step = "random instant"
+                steps.let_alone(container)
+                hit: list[int] = []
+                timer = threading.Timer(kill.seconds, kill_now, (container, kill.victim, hit))
+                timer.start()
+                try:
+                    live(container, story, told)
+                except DEATHS as error:
+                    if not hit:
+                        raise
+                    timer.join()
+                    end(container, error)
+                finally:
+                    timer.cancel()
+                    timer.join()
+                reached = bool(hit)
+            if reached:
+                outcome.kills += 1
+            else:
+                outcome.step, outcome.victim = f"{outcome.step} (not reached)", "nobody"
+            if container.running:  # the kill hit a process on its way out, or came too late
+                container.stop()
+            story = ("start", "stop")
+
+
+def kill_now(container: Container, victim: str, hit: list[int]) -> None:
+    """SIGKILL to the `sidecar`, its `child` or `both`, as far as they live; `hit` gets their ids, before they die."""
+    with contextlib.suppress(OSError, AssertionError, ValueError):
+        pids = [] if victim == "sidecar" else children(container.pid)
+        for pid in [*pids, *([] if victim == "child" else [container.pid])]:
+            if alive(pid):
+                hit.append(pid)
+                os.kill(pid, signal.SIGKILL)
+
+
+def end(container: Container, met: BaseException) -> None:
+    """Wait until the container, some process of which was killed, has ended as it should: by itself."""
+    if container.running and _phase(container) == "failed":  # on its way out, or the import's preparation was killed
+        container.stop()
+    try:
+        container.wait_end(PROMPT)
+    except Exception:
+        raise Violation(f"it still runs {PROMPT:.0f} s after the kill; the client met {met!r}") from met
+
+
+def _phase(container: Container) -> str | None:
+    with contextlib.suppress(*DEATHS):
+        return str(container.status()["phase"])
+    return None
