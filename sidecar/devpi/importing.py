@@ -21,7 +21,7 @@ from sidecar import archives, exports, garbage, unpacking
 from sidecar.archives import ImportRefused
 from sidecar.devpi.messages import Import, Prepared, Progress
 from sidecar.devpi.preparation import digest, hash_of, is_hash_of_empty
-from sidecar.devpi.staged_storage import Batches, disk_error, with_fast_copies, without_fsync
+from sidecar.devpi.staged_storage import Batches, can_link, disk_error, with_fast_copies, without_fsync
 from sidecar.lifecycle import ImportState
 
 if TYPE_CHECKING:
@@ -94,12 +94,15 @@ def _load(
     root_hash: str | None,
 ) -> None:
     """Run devpi's importer on the verified export."""
+    scratch, staging = Path(request.scratch), Path(request.target).parent
+    links = can_link(scratch, staging)
     importer: list[ObservedImporter] = []
 
     class Importer(ObservedImporter):
         def __init__(self, tw: TerminalWriter, xom: XOM) -> None:
             super().__init__(tw, xom)
-            self.export, self.scratch, self.report = export, Path(request.scratch), report
+            self.export, self.report = export, report
+            self.scratch, self.links = scratch, links
             importer.append(self)
 
     argv = ["devpi-import", "--serverdir", request.target, *flags.tool_flags, "--no-events"]
@@ -137,6 +140,8 @@ class ObservedImporter(importexport.Importer):
 
     export: exports.Export
     scratch: Path
+    links: bool
+    """Whether files in `scratch` can get a second name in the target instead of a copy."""
     report: Reporter
     refusal: ImportRefused | None = None
     _current: str | None = None
@@ -230,7 +235,8 @@ class ObservedImporter(importexport.Importer):
         relpath = filedesc["relpath"]
         self._current = relpath if relpath.startswith(f"{stage.name}/") else f"{stage.name}: {relpath}"
         # an unpacked file is ours, and on the target's file system; one of a folder in the init directory is not
-        self.xom.config.args.hard_links = self.export.files[relpath].is_relative_to(self.scratch)
+        is_ours = self.export.files[relpath].is_relative_to(self.scratch)
+        self.xom.config.args.hard_links = is_ours and self.links
         super().import_filedesc(stage, filedesc, versions)
         self.report.file_done(self.export.sizes[relpath])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration import exported, private_mounts
+from tests.integration import exported, obstacles, private_mounts
 from tests.integration.container import Container, installed_plugin, request, wait_for
 from tests.integration.exported import MASS_PASSWORD, PASSWORDS, Described
 
@@ -54,6 +55,12 @@ def archive(name: str) -> Callable[[Path, Path], None]:
 
 
 FORMATS = [*map(archive, ("e.tar.bz2", "e.tar.gz", "e.tar.xz", "e.tar")), in_folder, in_two, as_directory]
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """See `obstacles`."""
+    return obstacles.build(tmp_path_factory.mktemp("obstacles"))
 
 
 def totals(export: Path) -> dict[str, int]:
@@ -127,6 +134,21 @@ def test_devpi_serves_what_was_exported(
     assert expected.files == again.files
     assert expected.data == again.data
     assert_sound(new)
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK], ids=errno.errorcode.get)
+def test_a_volume_without_hard_links(container: Make, rich: Path, library: Path, tmp_path: Path, number: int) -> None:
+    """As Azure Files (CIFS), vfat and some FUSE: unpacked files are copied, and all is there just the same."""
+    new = container(env=obstacles.without_links(library, number))
+    exported.pack(rich, new.init_dir / "backup.tar.gz")
+    new.start().wait_ready()
+    assert_completed(new, rich)
+    assert 0 == new.stop()
+    again = Described.of(exported.export(new.serverdir, tmp_path / "again"))
+    expected = Described.of(rich)
+    assert expected.files == again.files
+    assert expected.data == again.data
+    assert not (new.serverdir / ".sidecar" / "staging").exists()
 
 
 def assert_sound(container: Container) -> None:
