@@ -31,6 +31,8 @@ STACK_LIMIT = 10_000
 """… so this is for a traceback."""
 
 _STDOUT = 1
+_WIDEST = 12
+"""Bytes of one character at most, as it is written: in JSON, one outside the first 65,536 is two escapes."""
 _USERINFO = re.compile(
     r"(?<=://)(?:[^\s/?#]*@"  # up to the last @ before the path: a password may have one
     r"|(?!\[)[^\s/?#:]*:(?!\d*(?:[^\w.%~-]|$))[^\s'\"]{0,200}@)"  # no port follows: a password with a bare / ? or #
@@ -157,7 +159,7 @@ def _stack(record: logging.LogRecord) -> str:
 
 def _cut(text: str, limit: int, written: Callable[[str], str]) -> str:
     """`text` with the middle left out where `written`, a byte or more a character, makes over `limit` bytes of it."""
-    if len(text) <= limit and len(written(text).encode()) <= limit:
+    if _WIDEST * len(text) <= limit or (len(text) <= limit and len(written(text).encode()) <= limit):
         return text
     head = _fitting(text[:limit], limit // 2, written)
     tail = _fitting(text[: -limit - 1 : -1], limit - limit // 2, written)

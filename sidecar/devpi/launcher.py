@@ -162,6 +162,8 @@ def _in_a_fork(prepare, *arguments):  # type: ignore[no-untyped-def]
     of its own; where it dies instead, the answer says of what.
     """
     reader, writer = os.pipe()
+    sys.stdout.flush()  # a traceback that waits for its end has a thread
+    sys.stderr.flush()
     pid = os.fork()
     if pid == 0:
         code = 1

@@ -32,7 +32,7 @@ TEXT_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO |WARNI
 HOSTILE = "x\n2026-11-22 10:20:30,456 INFO  [sidecar.supervisor] forged \u202e\x1b[31m"
 
 PLUGIN = """
-import faulthandler, sys, warnings
+import faulthandler, sys, traceback, warnings
 from devpi_server.config import hookimpl
 
 class Plugin:
@@ -40,6 +40,13 @@ class Plugin:
     def devpiserver_cmdline_run(self, xom):
         print("printed", file=sys.stdout)
         print("complained", file=sys.stderr)
+        try:
+            try:
+                raise KeyError("the cause")
+            except KeyError as error:
+                raise ValueError("printed, with its cause") from error
+        except ValueError:
+            traceback.print_exc()
         warnings.warn("something odd")
 
     @hookimpl
@@ -99,6 +106,11 @@ def test_every_line_is_one_object(container: Callable[..., Container], plugin: d
     assert by_message["complained"]["log.level"] == "warning"
     (warned,) = [each for each in said if each["message"].startswith("UserWarning: something odd")]
     assert warned["service.name"] == "devpi-server"
+
+    (caused,) = [each for each in said if "with its cause" in json.dumps(each)]
+    assert (caused["message"], caused["log.logger"]) == ("ValueError: printed, with its cause", "devpi.stderr")
+    assert 2 == caused["error.stack_trace"].count("Traceback (most recent call last):")
+    assert "KeyError: 'the cause'" in caused["error.stack_trace"]
 
     failed = [each for each in said if each.get("error.type") == "RuntimeError"]
     assert len(failed) == 1, failed
