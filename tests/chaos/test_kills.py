@@ -6,14 +6,13 @@ What must hold is in `invariants.check`; how to run it for hours, and how to rep
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.chaos.life import STORIES
-from tests.chaos.plans import Outcome, Plan, kills_of, plans
+from tests.chaos.conftest import Recorded
+from tests.chaos.plans import Outcome, Plan, plans
 from tests.chaos.workshop import Workshop
 
 pytestmark = pytest.mark.chaos
@@ -32,17 +31,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="module")
-def planned(workshop: Workshop, seed: int, pytestconfig: pytest.Config) -> Iterator[Plan]:
+def planned(recorded: dict[str, Recorded], seed: int, pytestconfig: pytest.Config) -> Iterator[Plan]:
     """The lives that are killed in this run, each once."""
     if only := pytestconfig.getoption("--chaos-plan"):
         return iter([Plan.parse(only)])
-    recorded, lengths = {}, {}
-    for life in STORIES:
-        begin = time.monotonic()
-        _, trace, _ = workshop.record(life)
-        lengths[life] = time.monotonic() - begin
-        recorded[life] = kills_of(trace)
-    return plans(seed, recorded, lengths)
+    lengths = {life: each.seconds for life, each in recorded.items()}
+    return plans(seed, {life: each.steps for life, each in recorded.items()}, lengths)
 
 
 def test_nothing_is_lost_and_nobody_let_in(
