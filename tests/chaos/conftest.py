@@ -17,6 +17,7 @@ from tests.chaos.steps import Kill
 from tests.chaos.workshop import Workshop
 
 _OUTCOMES = pytest.StashKey[list[Outcome]]()
+_ELAPSED = pytest.StashKey[list[float]]()
 _FAILED = pytest.StashKey[list[failures.Outcome]]()
 _SEED = pytest.StashKey[int]()
 
@@ -27,6 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_SEED] = random.SystemRandom().randrange(2**32) if given is None else given
     config.stash[_OUTCOMES] = []
     config.stash[_FAILED] = []
+    config.stash[_ELAPSED] = []
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +41,12 @@ def seed(pytestconfig: pytest.Config) -> int:
 def outcomes(pytestconfig: pytest.Config) -> list[Outcome]:
     """What became of every kill."""
     return pytestconfig.stash[_OUTCOMES]
+
+
+@pytest.fixture(scope="session")
+def elapsed(pytestconfig: pytest.Config) -> list[float]:
+    """Seconds that the kills took, batch by batch."""
+    return pytestconfig.stash[_ELAPSED]
 
 
 @pytest.fixture(scope="session")
@@ -78,12 +86,12 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """The tables of steps, and what came of each."""
     if outcomes := config.stash[_OUTCOMES]:
-        _tell_kills(terminalreporter, outcomes, config.stash[_SEED])
+        _tell_kills(terminalreporter, outcomes, config.stash[_SEED], sum(config.stash[_ELAPSED]))
     if failed := config.stash[_FAILED]:
         _tell_failures(terminalreporter, failed, config.stash[_SEED])
 
 
-def _tell_kills(terminal: pytest.TerminalReporter, outcomes: list[Outcome], seed: int) -> None:
+def _tell_kills(terminal: pytest.TerminalReporter, outcomes: list[Outcome], seed: int, seconds: float) -> None:
     kills, planned = sum(o.kills for o in outcomes), sum(o.planned for o in outcomes)
     terminal.section(f"chaos: {kills} kills of {planned} planned, seed {seed}")
     rows: dict[str, Counter[str]] = {}
@@ -92,6 +100,8 @@ def _tell_kills(terminal: pytest.TerminalReporter, outcomes: list[Outcome], seed
         row[f"{outcome.what if outcome.violation is None else 'VIOLATION'} ({outcome.victim} killed)"] += 1
     _table(terminal, rows)
     violations = sum(outcome.violation is not None for outcome in outcomes)
+    at_random = sum(outcome.at_random for outcome in outcomes)
+    terminal.line(f"{kills} kills, {at_random} of them at random instants, in {seconds:.0f} s")
     terminal.line(f"{len(outcomes)} lives, {violations} with a violation")
 
 

@@ -6,13 +6,15 @@ What must hold is in `invariants.check`; how to run it for hours, and how to rep
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.chaos.ci import in_ci
 from tests.chaos.conftest import Recorded
-from tests.chaos.plans import Outcome, Plan, plans
+from tests.chaos.plans import Outcome, Plan, plans, random_plans
 from tests.chaos.workshop import Workshop
 
 pytestmark = pytest.mark.chaos
@@ -21,13 +23,21 @@ AT_ONCE = 2
 """Lives at a time. Each waits for its own processes; more would only wait for the cores."""
 BATCH = 50
 """Kills of one test, so that a long run tells how far it is."""
+KILLS = 64
+"""Kills of a run that isn't told how many."""
+BOUND = 360.0
+"""Seconds that these may take in CI: the kills alone, without the lives that are recorded before."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test for each batch of kills."""
     if "batch" in metafunc.fixturenames:
-        kills = 1 if metafunc.config.getoption("--chaos-plan") else metafunc.config.getoption("--kills")
-        metafunc.parametrize("batch", range(0, kills, BATCH), ids=lambda first: f"from-{first}")
+        metafunc.parametrize("batch", range(0, wanted(metafunc.config), BATCH), ids=lambda first: f"from-{first}")
+
+
+def wanted(config: pytest.Config) -> int:
+    """How many kills the run shall have."""
+    return 1 if config.getoption("--chaos-plan") else int(config.getoption("--kills") or KILLS)
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +46,8 @@ def planned(recorded: dict[str, Recorded], seed: int, pytestconfig: pytest.Confi
     if only := pytestconfig.getoption("--chaos-plan"):
         return iter([Plan.parse(only)])
     lengths = {life: each.seconds for life, each in recorded.items()}
+    if pytestconfig.getoption("--random-only"):
+        return random_plans(seed, lengths)
     return plans(seed, {life: each.steps for life, each in recorded.items()}, lengths)
 
 
@@ -45,27 +57,29 @@ def test_nothing_is_lost_and_nobody_let_in(
     batch: int,
     seed: int,
     outcomes: list[Outcome],
+    elapsed: list[float],
     pytestconfig: pytest.Config,
 ) -> None:
-    """After every kill all five invariants hold; and as many processes as were asked for did die."""
-    only = pytestconfig.getoption("--chaos-plan")
-    wanted = 1 if only else min(BATCH, pytestconfig.getoption("--kills") - batch)
+    """After every kill all five invariants hold; as many processes as were asked for did die; and in CI in time."""
+    kills = min(BATCH, wanted(pytestconfig) - batch)
     came: list[tuple[Plan, Outcome]] = []
     lock = threading.Lock()
 
     def live_and_die() -> None:
         while True:
             with lock:
-                enough = sum(outcome.kills for _, outcome in came) >= wanted or len(came) >= 2 * wanted
+                enough = sum(outcome.kills for _, outcome in came) >= kills or len(came) >= 2 * kills
                 if enough or (plan := next(planned, None)) is None:
                     return
             outcome = workshop.execute(plan)
             with lock:
                 came.append((plan, outcome))
 
+    began = time.monotonic()
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for each in [pool.submit(live_and_die) for _ in range(AT_ONCE)]:
             each.result()
+    elapsed.append(time.monotonic() - began)
     outcomes += [outcome for _, outcome in came]
     violations = [
         f"seed {seed}, life {plan.life!r}, killed at {outcome.step!r} ({outcome.victim}): {outcome.violation}\n"
@@ -74,5 +88,7 @@ def test_nothing_is_lost_and_nobody_let_in(
         if outcome.violation is not None
     ]
     assert not violations, "\n\n".join(violations)
-    kills = sum(outcome.kills for _, outcome in came)
-    assert kills >= wanted, f"only {kills} of {wanted} kills came about, in {len(came)} lives"
+    hit = sum(outcome.kills for _, outcome in came)
+    assert hit >= kills, f"only {hit} of {kills} kills came about, in {len(came)} lives"
+    if in_ci() and wanted(pytestconfig) == KILLS:
+        assert sum(elapsed) <= BOUND, f"{batch + hit} kills took {sum(elapsed):.0f} s"

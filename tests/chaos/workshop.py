@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.chaos import steps
 from tests.chaos.invariants import PROMPT, Fsck, check
 from tests.chaos.life import DEATHS, FILES, PROJECTS, STORIES, Told, Violation, live
-from tests.chaos.plans import Outcome, Plan
+from tests.chaos.plans import Instant, Outcome, Plan
 from tests.chaos.steps import Kill
 from tests.integration import exported
 from tests.integration.container import Container, alive, children, cleared_away
@@ -117,6 +117,7 @@ class Workshop:
                 reached = bool(hit)
             if reached:
                 outcome.kills += 1
+                outcome.at_random += isinstance(kill, Instant)
             else:
                 outcome.step, outcome.victim = f"{outcome.step} (not reached)", "nobody"
             if container.running:  # the kill hit a process on its way out, or came too late
