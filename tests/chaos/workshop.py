@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 from tests.chaos import steps
-from tests.chaos.invariants import PROMPT, Fsck, check
+from tests.chaos.invariants import PROMPT, Fsck, check, processes
 from tests.chaos.life import DEATHS, FILES, PROJECTS, STORIES, Told, Violation, live
 from tests.chaos.plans import Instant, Outcome, Plan
 from tests.chaos.steps import Kill
@@ -25,6 +25,8 @@ class Workshop:
     def __init__(self, home: Path) -> None:
         self._home = home
         self.library = steps.build(home)
+        self.unseen: set[int] = set()
+        """Live processes of a container that `processes` does not find."""
         self._archive = exported.pack(exported.write(home / "export", PROJECTS, FILES), home / "export.tar")
         self._state = self._make_state()
         self.fsck = Fsck()
@@ -34,6 +36,7 @@ class Workshop:
     def _make_state(self) -> Path:
         with cleared_away(Container(self._home / "state")) as container:
             container.start().wait_ready()
+            self.unseen = {container.pid, container.devpi_pid} - set(processes(container))
             assert container.stop() == 0
             return container.serverdir
 
