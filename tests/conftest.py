@@ -21,6 +21,9 @@ def pytest_configure() -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What tests/chaos is told; here, for pytest reads options before it looks into that folder."""
     group = parser.getgroup("chaos")
-    group.addoption("--kills", type=int, default=64, help="how many times tests/chaos kills a container at least (64)")
+    group.addoption("--kills", type=int, help="how many times tests/chaos kills a container at least (64)")
+    group.addoption("--random-only", action="store_true", help="all kills of tests/chaos come at random instants")
     group.addoption("--chaos-seed", type=int, help="the seed of tests/chaos, as an earlier run printed it")
     group.addoption("--chaos-plan", help="kill exactly there, once; as a violation printed it")
+    group.addoption("--failures", type=int, help="how many steps tests/chaos has fail; 0: of each kind")
+    group.addoption("--chaos-failure", help="have exactly that step fail; as a violation printed it")

@@ -27,6 +27,8 @@ class Outcome:
     """Kills that were planned."""
     kills: int = 0
     """Kills that came about: sent to a process that lived."""
+    at_random: int = 0
+    """Those of them that came at a random instant."""
     violation: str | None = None
 
 
@@ -74,14 +76,30 @@ def plans(seed: int, recorded: dict[str, list[Kill]], lengths: dict[str, float])
     for number in itertools.count():
         if number % 4 == 3:
             life = chance.choice(sorted(lengths))
-            seconds = round(chance.uniform(0, lengths[life]), 3)
-            plan = Plan(life, (Instant(seconds, chance.choice(("sidecar", "child", "both"))),))
+            plan = Plan(life, (_instant(chance, lengths[life]),))
         else:
             plan = next(at_steps)
         if chance.random() < 0.2:  # and the start that mends it, too
             second = Kill("sidecar", "*", chance.randint(1, 45), "both", chance.choice(("whole", "torn")))
             plan = Plan(plan.life, (*plan.kills, second))
         yield plan
+
+
+_START = 2.0
+"""Seconds that the start may take that mends a kill, and is killed again."""
+
+
+def random_plans(seed: int, lengths: dict[str, float]) -> Iterator[Plan]:
+    """Plans without end, all at random instants; one in five has the start that mends it killed, too."""
+    chance = random.Random(seed)
+    while True:
+        life = chance.choice(sorted(lengths))
+        kills = (_instant(chance, lengths[life]),)
+        yield Plan(life, (*kills, _instant(chance, _START)) if chance.random() < 0.2 else kills)
+
+
+def _instant(chance: random.Random, length: float) -> Instant:
+    return Instant(round(chance.uniform(0, length), 3), chance.choice(("sidecar", "child", "both")))
 
 
 def _every_kind(chance: random.Random, recorded: dict[str, list[Kill]]) -> Iterator[Plan]:

@@ -1,11 +1,13 @@
 /* Preloaded into the sidecar and all its processes: sees each step that they take in the directories it watches, before
- * the kernel does. It can write the steps down, with what they write, and it can kill at one of them. The product knows
- * nothing of it. See steps.py, which compiles it and tells it what to do through the environment:
+ * the kernel does. It can write the steps down, with what they write, it can kill at one of them, and it can have one
+ * fail. The product knows nothing of it. See steps.py, which compiles it and tells it what to do through the environment:
  *
  *   CHAOS_WATCH   NAME=DIRECTORY[:NAME=DIRECTORY], the directories; a step is named after NAME
  *   CHAOS_TRACE   a file that the steps are appended to, as `struct record` and three byte strings
  *   CHAOS_KILL    PROCESS|STEP|N|VICTIM|whole or torn: at PROCESS' N-th STEP, instead of it (torn: after half of it)
- *   CHAOS_DIED    a file that is written where that kill came about
+ *   CHAOS_FAIL    PROCESS|STEP|N|ENOSPC or EIO|once or full: PROCESS' N-th STEP fails with that error (full: from then on
+ *                 all that needs room does, in all processes, until CHAOS_DIED is removed)
+ *   CHAOS_DIED    a file that is written where that kill or that failure came about
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -42,6 +44,7 @@ static int trace = -1;
 static pid_t started;
 static char kill_process[32], kill_step[PATH_MAX], kill_victim[16], kill_how[16];
 static long kill_at;
+static int fail_with;
 static long counted;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static const char *program = "other";
@@ -70,7 +73,9 @@ __attribute__((constructor)) static void begin(void) {
         watched[watches].length = strlen(path);
         watches++;
     }
-    if ((env = getenv("CHAOS_KILL"))) {
+    if ((env = getenv("CHAOS_FAIL"))) fail_with = strstr(env, "|EIO|") ? EIO : ENOSPC;
+    else env = getenv("CHAOS_KILL");
+    if (env) {
         char *spec = strdup(env), *next = spec;
         snprintf(kill_process, sizeof kill_process, "%s", strsep(&next, "|"));
         snprintf(kill_step, sizeof kill_step, "%s", next ? strsep(&next, "|") : "");
@@ -191,8 +196,18 @@ static int lives(pid_t pid) {
     return got > 0 && (field = strrchr(text, ')')) && field[2] != 'Z' && field[2] != 'X';
 }
 
+/* Write down that it came about. */
+static void note(const char *step) {
+    const char *path = getenv("CHAOS_DIED");
+    char line[PATH_MAX + 64];
+    if (!path) return;
+    int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    raw_write(fd, line, (size_t)snprintf(line, sizeof line, "%s %.4000s %ld\n", process(), step, kill_at));
+    close(fd);
+}
+
 static void send_kill(const char *step) {
-    const char *path = getenv("CHAOS_DIED"), *me = process();
+    const char *me = process();
     pid_t sidecar = getpid(), child = getpid();
     if (!strcmp(me, "sidecar")) child = child_of(sidecar);
     else if (!strcmp(me, "child")) sidecar = getppid();
@@ -203,12 +218,7 @@ static void send_kill(const char *step) {
                        both || !strcmp(kill_victim, "self") ? getpid() : 0};
     int hit = 0;
     for (int i = 0; i < 3; i++) hit |= victims[i] > 1 && lives(victims[i]);
-    if (path && hit) {
-        char line[PATH_MAX];
-        int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-        raw_write(fd, line, (size_t)snprintf(line, sizeof line, "%s %s %ld\n", me, step, kill_at));
-        close(fd);
-    }
+    if (hit) note(step);
     for (int last = 0; last < 2; last++) /* itself last */
         for (int i = 0; i < 3; i++)
             if (victims[i] > 1 && (victims[i] == getpid()) == last) kill(victims[i], SIGKILL);
@@ -220,14 +230,31 @@ static int due(const char *name) {
     return __atomic_add_fetch(&counted, 1, __ATOMIC_SEQ_CST) == kill_at;
 }
 
-static int step_begins(enum op op, const char *path) {
+/* Whether the disk has been full since an earlier step, of whichever process, and this one needs room. */
+static int is_full(enum op op) {
+    const char *path = getenv("CHAOS_DIED");
+    return fail_with && !strcmp(kill_how, "full") && (op == CREATE || op == WRITE || op == LINK || op == MKDIR) && path &&
+           !syscall(SYS_faccessat, AT_FDCWD, path, F_OK);
+}
+
+enum how { WHOLE, TORN, FAILS }; /* FAILS: errno is set, and the step is not to be done */
+
+static enum how step_begins(enum op op, const char *path) {
     char name[PATH_MAX];
     int before = errno;
     name_of(op, path, name, sizeof name);
-    int torn = 0;
-    if (due(name)) {
-        torn = !strcmp(kill_how, "torn") && op == WRITE;
-        if (!torn) send_kill(name);
+    enum how how = WHOLE;
+    if (is_full(op)) how = FAILS;
+    else if (due(name)) {
+        if (fail_with) {
+            note(name);
+            how = FAILS;
+        } else if (!strcmp(kill_how, "torn") && op == WRITE) how = TORN;
+        else send_kill(name);
+    }
+    if (how == FAILS) {
+        errno = fail_with;
+        return how;
     }
     if (trace >= 0) { /* a step and its record are one, over all threads and processes: the trace has their order */
         pthread_mutex_lock(&mutex);
@@ -235,7 +262,7 @@ static int step_begins(enum op op, const char *path) {
         while (fcntl(trace, F_SETLKW, &lock) < 0 && errno == EINTR) {}
     }
     errno = before;
-    return torn;
+    return how;
 }
 
 static void step_ended(int done, enum op op, const char *path, const char *other, uint64_t offset, const void *data,
@@ -272,7 +299,7 @@ static int do_open(int dir, const char *path, int flags, mode_t mode) {
     if (is_there && (!(flags & O_TRUNC) || !S_ISREG(found.st_mode)))
         return (int)syscall(SYS_openat, dir, path, flags, mode);
     enum op op = is_there ? TRUNCATE : CREATE;
-    step_begins(op, at);
+    if (step_begins(op, at) == FAILS) return -1;
     int fd = (int)syscall(SYS_openat, dir, path, flags, mode);
     step_ended(fd >= 0, op, at, NULL, 0, NULL, 0);
     return fd;
@@ -312,7 +339,9 @@ static ssize_t do_write(int fd, const void *data, size_t length, off_t offset, i
         struct stat found;
         offset = fcntl(fd, F_GETFL) & O_APPEND && !fstat(fd, &found) ? found.st_size : lseek(fd, 0, SEEK_CUR);
     }
-    if (step_begins(WRITE, path)) return torn_write(fd, data, length, offset, positioned, path);
+    enum how how = step_begins(WRITE, path);
+    if (how == FAILS) return -1;
+    if (how == TORN) return torn_write(fd, data, length, offset, positioned, path);
     ssize_t done = positioned ? syscall(SYS_pwrite64, fd, data, length, offset) : raw_write(fd, data, length);
     step_ended(done >= 0, WRITE, path, NULL, (uint64_t)offset, data, done > 0 ? (size_t)done : 0);
     return done;
@@ -327,7 +356,7 @@ ssize_t pwrite64(int fd, const void *data, size_t length, off64_t offset) {
 #define ON_FD(op, call, offset)                                                                                        \
     char path[PATH_MAX];                                                                                               \
     if (!of_fd(fd, path)) return (int)(call);                                                                          \
-    step_begins(op, path);                                                                                             \
+    if (step_begins(op, path) == FAILS) return -1;                                                                     \
     int done = (int)(call);                                                                                            \
     step_ended(!done, op, path, NULL, offset, NULL, 0);                                                                \
     return done
@@ -348,7 +377,7 @@ static int on_path(enum op op, long number, int dir, const char *path, long argu
     char at[PATH_MAX];
     absolute(dir, path, at);
     if (!watches || watch_of(at) < 0) return (int)syscall(number, dir, path, argument);
-    step_begins(op, at);
+    if (step_begins(op, at) == FAILS) return -1;
     int done = (int)syscall(number, dir, path, argument);
     step_ended(!done, op, at, NULL, op == MKDIR ? (uint64_t)argument : 0, NULL, 0);
     return done;
@@ -367,7 +396,7 @@ static int on_two(enum op op, long number, int dir, const char *path, int to, co
     absolute(dir, path, from);
     absolute(to, other, into);
     if (!watches || watch_of(into) < 0) return (int)syscall(number, dir, path, to, other, flags);
-    step_begins(op, into);
+    if (step_begins(op, into) == FAILS) return -1;
     int done = (int)syscall(number, dir, path, to, other, flags);
     step_ended(!done, op, from, into, 0, NULL, 0);
     return done;

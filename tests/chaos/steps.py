@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-import pytest
-
+from tests.chaos.ci import not_tested
 from tests.integration.container import Container
 
 SOURCE = Path(__file__).with_name("steps.c")
@@ -82,17 +81,46 @@ class Kill:
         return cls(process, name, int(number), victim, how)
 
 
+@dataclass(frozen=True)
+class Failure:
+    """The `number`-th time (from 1) that `process` comes to the step `name`, the step fails."""
+
+    process: str
+    name: str
+    number: int
+    error: str
+    """`ENOSPC` or `EIO`."""
+    how: str
+    """`once`; or `full`: from then on all steps that need room fail, of all processes, until `make_room`."""
+
+    def __str__(self) -> str:
+        return "|".join((self.process, self.name, str(self.number), self.error, self.how))
+
+    @classmethod
+    def parse(cls, text: str) -> Failure:
+        """Back from its text."""
+        process, name, number, error, how = text.split("|")
+        return cls(process, name, int(number), error, how)
+
+
 def build(into: Path) -> Path:
     """The compiled library. Skips the test where there is no C compiler."""
     if (compiler := shutil.which("cc")) is None:
-        pytest.skip("NOT TESTED: there is no C compiler (Debian: apt-get install gcc libc6-dev)")
+        not_tested("there is no C compiler (Debian: apt-get install gcc libc6-dev)")
     library = into / "steps.so"
     subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, SOURCE], check=True)
     return library
 
 
-def watch(container: Container, library: Path, *, trace: Path | None = None, kill: Kill | None = None) -> None:
-    """Preload the library into all that the container starts from now on, to record its steps or to kill at one."""
+def watch(
+    container: Container,
+    library: Path,
+    *,
+    trace: Path | None = None,
+    kill: Kill | None = None,
+    failure: Failure | None = None,
+) -> None:
+    """Preload the library into all that the container starts from now on: to record steps, kill at one, or fail it."""
     died_at(container).unlink(missing_ok=True)
     container.env |= {
         "LD_PRELOAD": str(library),
@@ -100,18 +128,24 @@ def watch(container: Container, library: Path, *, trace: Path | None = None, kil
         "CHAOS_DIED": str(died_at(container)),
         "CHAOS_TRACE": "-" if trace is None else str(trace),
         "CHAOS_KILL": "-" if kill is None else str(kill),
+        "CHAOS_FAIL": "-" if failure is None else str(failure),
     }
 
 
 def let_alone(container: Container) -> None:
     """Start it without the library from now on."""
-    for name in ("LD_PRELOAD", "CHAOS_WATCH", "CHAOS_DIED", "CHAOS_TRACE", "CHAOS_KILL"):
+    for name in ("LD_PRELOAD", "CHAOS_WATCH", "CHAOS_DIED", "CHAOS_TRACE", "CHAOS_KILL", "CHAOS_FAIL"):
         container.env.pop(name, None)
 
 
 def died_at(container: Container) -> Path:
-    """Where the library says that a kill came about."""
+    """Where the library says that a kill or a failure came about."""
     return container.home / "died"
+
+
+def make_room(container: Container) -> None:
+    """The disk is not full any more."""
+    died_at(container).unlink(missing_ok=True)
 
 
 def read(trace: Path) -> Iterator[tuple[int, Step]]:

@@ -13,9 +13,9 @@ from pathlib import Path
 from sidecar import imports
 from sidecar.lifecycle import ImportState, ImportStatus, now
 from tests.chaos import steps
-from tests.chaos.invariants import PROMPT, Fsck, check
+from tests.chaos.invariants import PROMPT, Fsck, check, processes
 from tests.chaos.life import DEATHS, FILES, PROJECTS, STORIES, Told, Violation, live
-from tests.chaos.plans import Outcome, Plan
+from tests.chaos.plans import Instant, Outcome, Plan
 from tests.chaos.steps import Kill
 from tests.integration import exported
 from tests.integration.container import Container, alive, children, cleared_away
@@ -27,6 +27,8 @@ class Workshop:
     def __init__(self, home: Path) -> None:
         self._home = home
         self.library = steps.build(home)
+        self.unseen: set[int] = set()
+        """Live processes of a container that `processes` does not find."""
         self._archive = exported.pack(exported.write(home / "export", PROJECTS, FILES), home / "export.tar")
         self._state = self._make_state()
         self.fsck = Fsck()
@@ -36,6 +38,7 @@ class Workshop:
     def _make_state(self) -> Path:
         with cleared_away(Container(self._home / "state")) as container:
             container.start().wait_ready()
+            self.unseen = {container.pid, container.devpi_pid} - set(processes(container))
             assert container.stop() == 0
             return container.serverdir
 
@@ -123,6 +126,7 @@ class Workshop:
                 reached = bool(hit)
             if reached:
                 outcome.kills += 1
+                outcome.at_random += isinstance(kill, Instant)
             else:
                 outcome.step, outcome.victim = f"{outcome.step} (not reached)", "nobody"
             if container.running:  # the kill hit a process on its way out, or came too late

@@ -1,0 +1,66 @@
+"""The disk is full, or fails, at any step: it says so, recovers or ends, and the next start finds nothing lost.
+
+What must hold is in `failures` and in `invariants.check`; how to try every step in docs/chaos.md.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.chaos.conftest import Recorded
+from tests.chaos.failures import Outcome, Plan, plans, suffer
+from tests.chaos.workshop import Workshop
+
+pytestmark = pytest.mark.chaos
+
+AT_ONCE = 2
+"""Lives at a time."""
+BUDGET = 75.0
+"""Seconds in which lives begin in a run that isn't told how many; those that have begun take some more to end."""
+
+
+def test_a_disk_that_refuses(
+    workshop: Workshop,
+    recorded: dict[str, Recorded],
+    seed: int,
+    failed: list[Outcome],
+    pytestconfig: pytest.Config,
+) -> None:
+    """A named exit code or a word on `/status`, no secret left; and with a sound disk all five invariants hold."""
+    began, number = time.monotonic(), pytestconfig.getoption("--failures")
+    if only := pytestconfig.getoption("--chaos-failure"):
+        planned = [Plan.parse(only)]
+    else:
+        planned = plans(seed, {life: each.steps for life, each in recorded.items()})
+    bounded = number is None and not only
+    if not bounded:
+        faulthandler.cancel_dump_traceback_later()  # which pytest asked for, should a test hang
+    chosen = iter(planned[: number or None])
+    lock = threading.Lock()
+
+    def live() -> None:
+        while True:
+            with lock:
+                late = bounded and time.monotonic() - began > BUDGET
+                if late or (plan := next(chosen, None)) is None:
+                    return
+            outcome = suffer(workshop, plan)
+            with lock:
+                failed.append(outcome)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for each in [pool.submit(live) for _ in range(AT_ONCE)]:
+            each.result()
+    violations = [
+        f"seed {seed}, {outcome.plan}: {outcome.violation}\n"
+        f"--- again: pytest tests/chaos/test_failures.py --chaos-failure '{outcome.plan}'"
+        for outcome in failed
+        if outcome.violation is not None
+    ]
+    assert not violations, "\n\n".join(violations)
+    assert any(outcome.came for outcome in failed)
