@@ -163,6 +163,7 @@ class _Follower:
             ImportState(report.state),
             archives=report.archives,
             ignored=report.ignored,
+            digests=report.digests,
             counts=report.counts,
             current=report.current,
         )

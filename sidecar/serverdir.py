@@ -80,11 +80,12 @@ class Serverdir:
         self._serving = self.own / "serving"
         self._promoting = threading.Lock()  # a stop may clear up while another thread still promotes
         self._recovered: str | None = None
+        self._lock_fd = -1
 
     # --- open ---------------------------------------------------------------------------------------------------
 
     def open(self) -> int:
-        """Make the folder where it is missing, and lock it. Returns the lock's descriptor.
+        """Make the folder where it is missing, and lock it. Returns the lock's descriptor, which must stay open.
 
         Raises Exit: not writable, held by another server, or on a file system that can't lock.
         """
@@ -108,7 +109,12 @@ class Serverdir:
         except OSError as error:
             os.close(fd)
             raise self._not_writable(error) from error
+        self._lock_fd = fd
         return fd
+
+    def sync(self) -> None:
+        """Bring all that was written since `open` to disk. Raises OSError where some of it was lost."""
+        durable.sync_file_system(self._lock_fd)  # as old as our hold on the directory, and so as whatever we wrote
 
     def _probe_write(self) -> None:
         probe = self.own / ".tmp-probe"
@@ -297,7 +303,7 @@ class Serverdir:
                 self.discard()
         shutil.rmtree(self.tmp, ignore_errors=True)
         if whole:
-            durable.sync_file_system(self.path)  # a power cut may not undo an upload's last rename, but not this unlink
+            self.sync()  # a power cut may not undo an upload's last rename, but not this unlink
             self._serving.unlink(missing_ok=True)
 
     # --- stage, promote, adopt ----------------------------------------------------------------------------------

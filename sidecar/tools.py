@@ -15,6 +15,8 @@ from sidecar.settings import DEFAULT_SERVERDIR, Settings
 if TYPE_CHECKING:
     from devpi_server.config import Config, MyArgumentParser
 
+    from sidecar.serverdir import Serverdir
+
 LOCKED = {
     "devpi-init": "devpi_server.init:init",
     "devpi-import": "devpi_server.importexport:import_",
@@ -71,8 +73,7 @@ def _devpi_tool(arguments: list[str], env: Mapping[str, str]) -> int:
         config: Config = parse(runner, argv, parser)
         _check_owner(name, config.nodeinfo_path)
         if name in LOCKED:
-            _lock(config.server_path)
-            state.is_of(config.server_path)
+            state.is_of(_lock(config.server_path))
         if name in _MAKES_STATE and not config.nodeinfo_path.exists():
             state.begin(config.server_path)
             set_state_version(config)  # devpi leaves it out where lost+found and our .sidecar are two entries
@@ -91,7 +92,7 @@ def _devpi_tool(arguments: list[str], env: Mapping[str, str]) -> int:
     return int(code or 0)
 
 
-def _lock(serverdir: Path) -> None:
+def _lock(serverdir: Path) -> Serverdir:
     """Hold the serverdir's lock until this process ends, and finish what was being promoted. Raises Exit."""
     from sidecar.serverdir import Serverdir, Storage
 
@@ -99,6 +100,7 @@ def _lock(serverdir: Path) -> None:
     locked.open()
     if done := locked.recover():
         sys.stderr.write(f"{done}\n")
+    return locked
 
 
 def _check_owner(tool: str, nodeinfo: Path) -> None:
@@ -124,12 +126,12 @@ class _Unfinished:
 
     def __init__(self, tool: str) -> None:
         self._tool = tool
-        self._serverdir: Path | None = None
+        self._serverdir: Serverdir | None = None
         self._mark: Path | None = None
 
-    def is_of(self, serverdir: Path) -> None:
-        """Where the tool works; it is locked."""
-        self._serverdir = serverdir.absolute()
+    def is_of(self, locked: Serverdir) -> None:
+        """Where the tool works."""
+        self._serverdir = locked
 
     def begin(self, serverdir: Path) -> None:
         """A state is in the making."""
@@ -143,6 +145,6 @@ class _Unfinished:
         from sidecar import durable
 
         if self._serverdir is not None:
-            durable.sync_file_system(self._serverdir)
+            self._serverdir.sync()
         if self._mark is not None:
             durable.remove(self._mark)

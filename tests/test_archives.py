@@ -232,6 +232,19 @@ def test_find_refuses_a_link_that_leads_nowhere(box: Box, target: str) -> None:
         find(box.init)
 
 
+def test_find_refuses_more_than_a_thousand(box: Box) -> None:
+    """So many are found; one more is refused with a mend, and what isn't an archive doesn't count."""
+    for number in range(archives.MOST_SOURCES):
+        (box.init / f"{number:04}.tar").touch()
+    (box.init / "zzz.txt").touch()
+    found = find(box.init)
+    assert (archives.MOST_SOURCES, ("zzz.txt",)) == (len(found.sources), found.ignored)
+    (box.init / "one-more.tar").touch()
+    with pytest.raises(ImportRefused, match="more than 1000 archives and folders") as caught:
+        find(box.init)
+    assert "in a folder of its own" in caught.value.mend
+
+
 def test_find_refuses_an_export_without_a_folder(box: Box) -> None:
     """An export mounted as the init directory itself is not silently ignored."""
     (box.init / "dataindex.json").write_bytes(b"{}")

@@ -512,7 +512,7 @@ def test_a_kill_is_told_from_a_clean_stop(tmp_path: Path) -> None:
 def test_a_kill_is_not_forgotten_where_the_disk_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Uploads that can't be brought to disk are looked at again by the next start."""
 
-    def refuse(path: Path) -> None:
+    def refuse(descriptor: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr("sidecar.durable.sync_file_system", refuse)

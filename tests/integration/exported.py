@@ -309,6 +309,16 @@ def pack_split(directory: Path, first: Path, second: Path) -> None:
                 tar.add(path, path.relative_to(directory))
 
 
+def pack_apart(directory: Path, into: Path) -> int:
+    """Tar each file of an export into an archive of its own. Returns how many there are."""
+    into.mkdir(parents=True, exist_ok=True)
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    for number, path in enumerate(files):
+        with tarfile.open(into / f"part-{number:04}.tar", "w") as tar:
+            tar.add(path, path.relative_to(directory))
+    return len(files)
+
+
 def names(directory: Path) -> set[str]:
     """What is in a directory."""
     return {path.name for path in directory.iterdir()}

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.archives import MOST_SOURCES
 from tests.integration import exported, obstacles, private_mounts
 from tests.integration.container import Container, installed_plugin, request, wait_for
 from tests.integration.exported import MASS_PASSWORD, PASSWORDS, Described
@@ -210,6 +211,19 @@ def test_two_exports_become_one(container: Make, rich: Path, tmp_path: Path) -> 
     assert 200 == new.login("mass", MASS_PASSWORD)
     assert 200 == new.login("bob", PASSWORDS["bob"])
     assert {*exported.load(rich)["users"], "mass"} == set(get(new, "/"))
+
+
+def test_an_export_in_a_thousand_archives(container: Make, tmp_path: Path) -> None:
+    """As many as there may be: each is on `/status` with its size and digest, and the export is whole."""
+    export = exported.write(tmp_path / "export", projects=MOST_SOURCES - 1)
+    new = container()
+    assert MOST_SOURCES == exported.pack_apart(export, new.init_dir)
+    new.start().wait_ready()
+    assert_completed(new, export)
+    told = {each["name"]: (each["bytes"], each["sha256"]) for each in new.status()["import"]["archives"]}
+    digests = exported.digests(new.init_dir)
+    assert {name: ((new.init_dir / name).stat().st_size, digest) for name, digest in digests.items()} == told
+    assert len(new.get("/status").body) < 400_000
 
 
 def test_root_pypi_is_not_invented(container: Make, tmp_path: Path) -> None:
