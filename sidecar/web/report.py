@@ -5,17 +5,18 @@ Everything that comes from outside (archives, uploads, devpi-server, the request
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import datetime
 from string import Template
 
 from sidecar.checks import FAIL, NOT_RUNNING, NOT_YET, PASS, Check
-from sidecar.devpi.client import Replica, ServerStatus
-from sidecar.lifecycle import Count, DevpiInfo, ImportState, ImportStatus, Phase, RootPassword, Snapshot
+from sidecar.devpi.client import ServerStatus
+from sidecar.lifecycle import Count, DevpiInfo, ImportState, ImportStatus, Phase, RootPassword, Snapshot, now
 from sidecar.trends import Trend
 from sidecar.web import assets, guide, words
 from sidecar.web.headline import headline, spoken, trouble
 from sidecar.web.keys import Context
+from sidecar.web.replicas import replicas
 from sidecar.web.sparkline import sparkline
 
 _MANY = 20
@@ -33,6 +34,7 @@ class View:
     """What devpi-server said of itself last."""
     version: str
     """The sidecar's."""
+    at: datetime = field(default_factory=now)
 
 
 def view(context: Context) -> View:
@@ -65,7 +67,7 @@ def sections(of: View) -> dict[str, str]:
         "import": _import(snapshot.imported),
         "checks": _checks(of.checks, of.trends),
         "password": _password(snapshot),
-        "replicas": _replicas(of.said, of.checks),
+        "replicas": replicas(of.said, of.checks, of.at),
         "versions": _versions(snapshot.devpi, of.said, of.version),
     }
 
@@ -245,37 +247,6 @@ def _password(snapshot: Snapshot) -> str:
     elif of.state is not RootPassword.UNKNOWN:
         told += "<p>If it is lost, <code>sidecar rotate</code> in the container sets a new one.</p>"
     return f'<h2>root&rsquo;s password</h2><div data-state="{of.state}">{told}</div>'
-
-
-def _replicas(said: ServerStatus | None, checks: tuple[Check, ...]) -> str:
-    if said is None:
-        return ""
-    if said.primary_serial is not None or (said.role or "").upper() == "REPLICA":
-        behind = None if said.primary_serial is None or said.serial is None else said.primary_serial - said.serial
-        check = next(each for each in checks if each.name == "replication")
-        lag = "unknown" if behind is None else words.value(max(0, behind), "serials")
-        return (
-            "<h2>Replication</h2><p>This is a replica.</p>"
-            f'<dl class="counts"><div><dt>Behind its primary</dt><dd>{lag}</dd></div>'
-            f"<div><dt>Verdict</dt><dd>{words.badge(check.status)}</dd></div></dl>"
-        )
-    if not said.polling_replicas:
-        return ""
-    rows = "".join(_replica(each, said.serial) for each in said.replicas[:_MANY])
-    more = said.polling_replicas - min(len(said.replicas), _MANY)
-    return (
-        '<h2>Replicas</h2><table><thead><tr><th scope="col">Address</th><th scope="col">Behind</th>'
-        f'<th scope="col">Last heard of</th></tr></thead><tbody>{rows}</tbody></table>'
-        + (f"<p>and {more} more</p>" if more > 0 else "")
-    )
-
-
-def _replica(of: Replica, serial: int | None) -> str:
-    lag = "unknown" if serial is None or of.serial is None else words.value(max(0, serial - of.serial), "serials")
-    heard = "unknown"
-    if of.asked_at is not None and 0 <= of.asked_at < 4e9:
-        heard = words.time(datetime.fromtimestamp(int(of.asked_at), UTC))
-    return f'<tr><th scope="row">{words.text(of.address or "unknown", 60)}</th><td>{lag}</td><td>{heard}</td></tr>'
 
 
 def _versions(devpi: DevpiInfo | None, said: ServerStatus | None, version: str) -> str:

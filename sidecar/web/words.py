@@ -27,6 +27,12 @@ def lasting(since: datetime) -> str:
     return f'<span class="for">since {at}</span>'
 
 
+def ago(at: datetime, seconds: float) -> str:
+    """How long ago that was; the script counts on."""
+    took = f"{seconds:.0f} s" if seconds < 60 else duration(seconds)
+    return f'<time data-ago datetime="{rfc3339(at)}">{took} ago</time>'
+
+
 def duration(seconds: float) -> str:
     """As much of it as people want to know."""
     if seconds < 10:
