@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 
+from sidecar import figures
 from sidecar.checks import FAIL, PASS, WARN, Check
 from sidecar.devpi.client import Replica, ServerStatus
 from sidecar.web import words
@@ -19,18 +20,16 @@ def replicas(said: ServerStatus | None, checks: tuple[Check, ...], at: datetime)
     """The section, at the time `at`; empty where there is nothing to replicate."""
     if said is None:
         return ""
-    if said.primary_serial is not None or (said.role or "").upper() == "REPLICA":
-        behind = None if said.primary_serial is None or said.serial is None else said.primary_serial - said.serial
+    if said.is_replica:
         check = next(each for each in checks if each.name == "replication")
-        lag = "unknown" if behind is None else words.value(max(0, behind), "serials")
         return (
             "<h2>Replication</h2><p>This is a replica.</p>"
-            f'<dl class="counts"><div><dt>Behind its primary</dt><dd>{lag}</dd></div>'
+            f'<dl class="counts"><div><dt>Behind its primary</dt><dd>{_lag(said.behind)}</dd></div>'
             f"<div><dt>Verdict</dt><dd>{words.badge(check.status)}</dd></div></dl>"
         )
     if not said.polling_replicas:
         return ""
-    rows = "".join(_replica(each, said.serial, at.timestamp()) for each in said.replicas[:_MANY])
+    rows = "".join(_replica(each, said.lag(each), at) for each in said.replicas[:_MANY])
     more = said.polling_replicas - min(len(said.replicas), _MANY)
     return (
         '<h2>Replicas</h2><table class="replicas"><thead><tr><th scope="col">Address</th><th scope="col">Verdict</th>'
@@ -39,17 +38,19 @@ def replicas(said: ServerStatus | None, checks: tuple[Check, ...], at: datetime)
     )
 
 
-def _replica(of: Replica, serial: int | None, now: float) -> str:
-    behind = None if serial is None or of.serial is None else max(0, serial - of.serial)
-    lag = "unknown" if behind is None else words.value(behind, "serials")
+def _replica(of: Replica, behind: int | None, at: datetime) -> str:
     silence, heard = None, "unknown"
-    if of.asked_at is not None and 0 <= of.asked_at < 4e9:
-        silence, at = abs(now - of.asked_at), datetime.fromtimestamp(int(of.asked_at), UTC)
-        heard = f"{words.time(at)} <small>{words.ago(at, silence)}</small>"
+    if of.asked is not None:
+        silence = abs((at - of.asked).total_seconds())
+        heard = f"{words.time(of.asked)} <small>{words.ago(of.asked, silence)}</small>"
     return (
         f'<tr><th scope="row">{words.text(of.address or "unknown", 60)}</th><td>{_verdict(behind, silence)}</td>'
-        f"<td>{lag}</td><td>{heard}</td></tr>"
+        f"<td>{_lag(behind)}</td><td>{heard}</td></tr>"
     )
+
+
+def _lag(behind: int | None) -> str:
+    return "unknown" if behind is None else figures.value(behind, "serials")
 
 
 def _verdict(behind: int | None, silence: float | None) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from string import Template
 
+from sidecar import figures
 from sidecar.checks import FAIL, NOT_RUNNING, NOT_YET, PASS, Check
 from sidecar.devpi.client import ServerStatus
 from sidecar.lifecycle import Count, DevpiInfo, ImportState, ImportStatus, Phase, RootPassword, Snapshot, now
@@ -83,7 +84,7 @@ def _phases(snapshot: Snapshot) -> str:
         if number < len(history) - _MANY:
             continue
         if number < len(ends):
-            took = words.duration((ends[number] - since).total_seconds())
+            took = figures.duration((ends[number] - since).total_seconds())
             items.append(f'<li class="done"><b>{phase}</b><span>{took}</span></li>')
         else:
             kind = "bad" if phase is Phase.FAILED else "good" if phase is Phase.READY else "wait"
@@ -120,7 +121,7 @@ def _import(of: ImportStatus) -> str:
 def _span(of: ImportStatus) -> str:
     if of.started is None or of.finished is None:
         return ""
-    return f"{words.time(of.finished)}, after {words.duration((of.finished - of.started).total_seconds())}"
+    return f"{words.time(of.finished)}, after {figures.duration((of.finished - of.started).total_seconds())}"
 
 
 def _import_error(of: ImportStatus) -> str:
@@ -142,7 +143,7 @@ def _progress(of: ImportStatus) -> str:
         count = Count(1, 1)
     measure = f' max="{count.total}" value="{min(count.done, count.total)}"' if count.total else ""
     percent = f"{100 * min(count.done, count.total) // count.total} %" if count.total else ""
-    left = f"about {words.duration(of.eta_seconds)} left" if of.eta_seconds is not None else ""
+    left = f"about {figures.duration(of.eta_seconds)} left" if of.eta_seconds is not None else ""
     rate = f"{of.rate:,.0f} files/s" if of.rate is not None else ""
     now = f'<p class="current">{words.text(of.current, 120)}</p>' if of.current else '<p class="current"></p>'
     return (
@@ -160,7 +161,7 @@ def _counts(of: ImportStatus) -> str:
             ("Files", of.files), ("Projects", of.projects), ("Indexes", of.indexes), ("Users", of.users),
         )
     ]  # fmt: skip
-    counts.append(("Bytes", words.size(of.bytes.done), words.size(of.bytes.total)))
+    counts.append(("Bytes", figures.size(of.bytes.done), figures.size(of.bytes.total)))
     if not of.files.total and not of.users.total:
         return ""
     done = of.state is ImportState.COMPLETED
@@ -177,7 +178,7 @@ def _archives(of: ImportStatus) -> str:
     items = []
     for archive in of.archives[:_MANY]:
         digest = f"<br><code>sha256 {words.text(archive.sha256, 64)}</code>" if archive.sha256 else ""
-        items.append(f"<li>{words.text(archive.name)}, {words.size(archive.bytes)}{digest}</li>")
+        items.append(f"<li>{words.text(archive.name)}, {figures.size(archive.bytes)}{digest}</li>")
     items += [f"<li>{words.text(name)}, ignored: not an export</li>" for name in of.ignored[:_MANY]]
     if (more := max(0, len(of.archives) - _MANY) + max(0, len(of.ignored) - _MANY)) > 0:
         items.append(f"<li>and {more} more</li>")
@@ -208,7 +209,7 @@ def _check(check: Check, trend: Trend) -> str:
         verdict = f'<span class="none">{check.reason}</span>'
     row = (
         f'<tr><th scope="row">{check.name}{gates}</th><td>{verdict}</td>'
-        f"<td>{words.value(check.value, check.unit)}{free}</td><td>{sparkline(trend, check.unit)}</td></tr>"
+        f"<td>{figures.value(check.value, check.unit)}{free}</td><td>{sparkline(trend, check.unit)}</td></tr>"
     )
     if check.status is PASS or check.reason is None or unknown or check.name == "process":  # the headline says that
         return row

@@ -230,6 +230,7 @@ async def test_a_devpi_that_does_not_listen_yet_is_launching(site: Site) -> None
     site.health.watch(Serving(os.getpid(), client, site.folder, UUID, "replica"))
     await eventually(lambda: "not listening yet" in str(site.health.checks()))
     text = (await page(site)).text
+    await client.close()
     assert "Launching devpi-server starts." in text
     assert "launching: devpi-server is not listening yet" in text
 
@@ -330,9 +331,9 @@ async def test_replicas(site: Site) -> None:
     ("serial", "seconds", "badge"),
     [
         (2004, 59, "✓ in sync 0 serials"),
-        (2003, 0, "! behind 1 serials"),
+        (2003, 0, "! behind 1 serial "),
         (2004, 61, "! silent 0 serials"),
-        (2003, 299, "! silent 1 serials"),
+        (2003, 299, "! silent 1 serial "),
         (2004, 301, "✕ silent 0 serials"),
         (2004, -301, "✕ silent 0 serials"),
         (2005, 1, "✓ in sync 0 serials"),
