@@ -5,17 +5,19 @@ Everything that comes from outside (archives, uploads, devpi-server, the request
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import datetime
 from string import Template
 
+from sidecar import figures
 from sidecar.checks import FAIL, NOT_RUNNING, NOT_YET, PASS, Check
-from sidecar.devpi.client import Replica, ServerStatus
-from sidecar.lifecycle import Count, DevpiInfo, ImportState, ImportStatus, Phase, RootPassword, Snapshot
+from sidecar.devpi.client import ServerStatus
+from sidecar.lifecycle import Count, DevpiInfo, ImportState, ImportStatus, Phase, RootPassword, Snapshot, now
 from sidecar.trends import Trend
 from sidecar.web import assets, guide, words
 from sidecar.web.headline import headline, spoken, trouble
 from sidecar.web.keys import Context
+from sidecar.web.replicas import replicas
 from sidecar.web.sparkline import sparkline
 
 _MANY = 20
@@ -33,6 +35,7 @@ class View:
     """What devpi-server said of itself last."""
     version: str
     """The sidecar's."""
+    at: datetime = field(default_factory=now)
 
 
 def view(context: Context) -> View:
@@ -65,7 +68,7 @@ def sections(of: View) -> dict[str, str]:
         "import": _import(snapshot.imported),
         "checks": _checks(of.checks, of.trends),
         "password": _password(snapshot),
-        "replicas": _replicas(of.said, of.checks),
+        "replicas": replicas(of.said, of.checks, of.at),
         "versions": _versions(snapshot.devpi, of.said, of.version),
     }
 
@@ -81,7 +84,7 @@ def _phases(snapshot: Snapshot) -> str:
         if number < len(history) - _MANY:
             continue
         if number + 1 < len(history):
-            took = words.duration(begun[number + 1] - begun[number])
+            took = figures.duration(begun[number + 1] - begun[number])
             items.append(f'<li class="done"><b>{phase}</b><span>{took}</span></li>')
         else:
             kind = "bad" if phase is Phase.FAILED else "good" if phase is Phase.READY else "wait"
@@ -118,7 +121,7 @@ def _import(of: ImportStatus) -> str:
 def _span(of: ImportStatus) -> str:
     if of.started is None or of.finished is None:
         return ""
-    return f"{words.time(of.finished)}, after {words.duration((of.finished - of.started).total_seconds())}"
+    return f"{words.time(of.finished)}, after {figures.duration((of.finished - of.started).total_seconds())}"
 
 
 def _import_error(of: ImportStatus) -> str:
@@ -140,7 +143,7 @@ def _progress(of: ImportStatus) -> str:
         count = Count(1, 1)
     measure = f' max="{count.total}" value="{min(count.done, count.total)}"' if count.total else ""
     percent = f"{100 * min(count.done, count.total) // count.total} %" if count.total else ""
-    left = f"about {words.duration(of.eta_seconds)} left" if of.eta_seconds is not None else ""
+    left = f"about {figures.duration(of.eta_seconds)} left" if of.eta_seconds is not None else ""
     rate = f"{of.rate:,.0f} files/s" if of.rate is not None else ""
     now = f'<p class="current">{words.text(of.current, 120)}</p>' if of.current else '<p class="current"></p>'
     return (
@@ -158,7 +161,7 @@ def _counts(of: ImportStatus) -> str:
             ("Files", of.files), ("Projects", of.projects), ("Indexes", of.indexes), ("Users", of.users),
         )
     ]  # fmt: skip
-    counts.append(("Bytes", words.size(of.bytes.done), words.size(of.bytes.total)))
+    counts.append(("Bytes", figures.size(of.bytes.done), figures.size(of.bytes.total)))
     if not of.files.total and not of.users.total:
         return ""
     done = of.state is ImportState.COMPLETED
@@ -175,7 +178,7 @@ def _archives(of: ImportStatus) -> str:
     items = []
     for archive in of.archives[:_MANY]:
         digest = f"<br><code>sha256 {words.text(archive.sha256, 64)}</code>" if archive.sha256 else ""
-        items.append(f"<li>{words.text(archive.name)}, {words.size(archive.bytes)}{digest}</li>")
+        items.append(f"<li>{words.text(archive.name)}, {figures.size(archive.bytes)}{digest}</li>")
     items += [f"<li>{words.text(name)}, ignored: not an export</li>" for name in of.ignored[:_MANY]]
     if (more := max(0, len(of.archives) - _MANY) + max(0, len(of.ignored) - _MANY)) > 0:
         items.append(f"<li>and {more} more</li>")
@@ -206,7 +209,7 @@ def _check(check: Check, trend: Trend) -> str:
         verdict = f'<span class="none">{check.reason}</span>'
     row = (
         f'<tr><th scope="row">{check.name}{gates}</th><td>{verdict}</td>'
-        f"<td>{words.value(check.value, check.unit)}{free}</td><td>{sparkline(trend, check.unit)}</td></tr>"
+        f"<td>{figures.value(check.value, check.unit)}{free}</td><td>{sparkline(trend, check.unit)}</td></tr>"
     )
     if check.status is PASS or check.reason is None or unknown or check.name == "process":  # the headline says that
         return row
@@ -245,37 +248,6 @@ def _password(snapshot: Snapshot) -> str:
     elif of.state is not RootPassword.UNKNOWN:
         told += "<p>If it is lost, <code>sidecar rotate</code> in the container sets a new one.</p>"
     return f'<h2>root&rsquo;s password</h2><div data-state="{of.state}">{told}</div>'
-
-
-def _replicas(said: ServerStatus | None, checks: tuple[Check, ...]) -> str:
-    if said is None:
-        return ""
-    if said.primary_serial is not None or (said.role or "").upper() == "REPLICA":
-        behind = None if said.primary_serial is None or said.serial is None else said.primary_serial - said.serial
-        check = next(each for each in checks if each.name == "replication")
-        lag = "unknown" if behind is None else words.value(max(0, behind), "serials")
-        return (
-            "<h2>Replication</h2><p>This is a replica.</p>"
-            f'<dl class="counts"><div><dt>Behind its primary</dt><dd>{lag}</dd></div>'
-            f"<div><dt>Verdict</dt><dd>{words.badge(check.status)}</dd></div></dl>"
-        )
-    if not said.polling_replicas:
-        return ""
-    rows = "".join(_replica(each, said.serial) for each in said.replicas[:_MANY])
-    more = said.polling_replicas - min(len(said.replicas), _MANY)
-    return (
-        '<h2>Replicas</h2><table><thead><tr><th scope="col">Address</th><th scope="col">Behind</th>'
-        f'<th scope="col">Last heard of</th></tr></thead><tbody>{rows}</tbody></table>'
-        + (f"<p>and {more} more</p>" if more > 0 else "")
-    )
-
-
-def _replica(of: Replica, serial: int | None) -> str:
-    lag = "unknown" if serial is None or of.serial is None else words.value(max(0, serial - of.serial), "serials")
-    heard = "unknown"
-    if of.asked_at is not None and 0 <= of.asked_at < 4e9:
-        heard = words.time(datetime.fromtimestamp(int(of.asked_at), UTC))
-    return f'<tr><th scope="row">{words.text(of.address or "unknown", 60)}</th><td>{lag}</td><td>{heard}</td></tr>'
 
 
 def _versions(devpi: DevpiInfo | None, said: ServerStatus | None, version: str) -> str:

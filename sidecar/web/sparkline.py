@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from sidecar import figures
 from sidecar.checks import FAIL, PASS, WARN, CheckStatus
 from sidecar.trends import SAMPLES, Trend
-from sidecar.web import words
 
 _WIDTH, _HEIGHT = 120, 32
 """Of the drawing, in its own units."""
@@ -75,7 +75,7 @@ def _extreme(values: list[float], unit: str | None) -> str:
     """What matters of the values: of the room that is free the least, of all else the most."""
     if not values:
         return ""
-    return f"min {words.value(min(values), unit)}" if unit == "bytes" else f"max {words.value(max(values), unit)}"
+    return f"min {figures.value(min(values), unit)}" if unit == "bytes" else f"max {figures.value(max(values), unit)}"
 
 
 def _in_words(trend: Trend, values: list[float], unit: str | None, *, cut: bool) -> str:
@@ -84,7 +84,7 @@ def _in_words(trend: Trend, values: list[float], unit: str | None, *, cut: bool)
              if status in seen]  # fmt: skip
     told = f"of {len(seen)} quarter minutes: {', '.join(parts)}"
     if values:
-        told += f"; {words.value(min(values), unit)} to {words.value(max(values), unit)}"
+        told += f"; {figures.value(min(values), unit)} to {figures.value(max(values), unit)}"
     if cut:
         told += ", of which the highest are drawn cut"
-    return words.text(told, tag=False)
+    return told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 
 import pytest
@@ -230,6 +230,7 @@ async def test_a_devpi_that_does_not_listen_yet_is_launching(site: Site) -> None
     site.health.watch(Serving(os.getpid(), client, site.folder, UUID, "replica"))
     await eventually(lambda: "not listening yet" in str(site.health.checks()))
     text = (await page(site)).text
+    await client.close()
     assert "Launching devpi-server starts." in text
     assert "launching: devpi-server is not listening yet" in text
 
@@ -308,7 +309,7 @@ def told(**changes: object) -> ServerStatus:
 
 
 async def test_replicas(site: Site) -> None:
-    """Of a primary: each with its lag. Of a replica: its own. Else no such section."""
+    """Of a primary: each with its lag and when it was heard of. Of a replica: its own. Else no such section."""
     view = report.View(site.lifecycle.snapshot, site.health.checks(), site.health.trends(), told(), "1")
     assert "" == report.sections(view)["replicas"]
     replicas = (
@@ -316,13 +317,35 @@ async def test_replicas(site: Site) -> None:
         Replica(None, None, None, None),
         Replica("<b>", 10**30, -1e300, None),
     )
+    view = replace(view, at=datetime.fromtimestamp(1e9 + 12.3, UTC))
     shown = Outline(report.sections(replace(view, said=told(replicas=replicas, polling_replicas=150)))["replicas"])
-    assert "10.0.3.7 4 serials 2001-09-09 01:46:40 UTC" in shown.text
-    assert "unknown unknown unknown" in shown.text
-    assert "<b> 0 serials unknown" in shown.text
+    assert "10.0.3.7 ! behind 4 serials 2001-09-09 01:46:40 UTC 12 s ago" in shown.text
+    assert "unknown ! unknown unknown unknown" in shown.text
+    assert "<b> ! unknown 0 serials unknown" in shown.text
     assert "and 147 more" in shown.text
     shown = Outline(report.sections(replace(view, said=told(role="REPLICA", primary_serial=2010)))["replicas"])
     assert "Behind its primary 6 serials" in shown.text
+
+
+@pytest.mark.parametrize(
+    ("serial", "seconds", "badge"),
+    [
+        (2004, 59, "✓ in sync 0 serials"),
+        (2003, 0, "! behind 1 serial "),
+        (2004, 61, "! silent 0 serials"),
+        (2003, 299, "! silent 1 serial "),
+        (2004, 301, "✕ silent 0 serials"),
+        (2004, -301, "✕ silent 0 serials"),
+        (2005, 1, "✓ in sync 0 serials"),
+        (None, 1, "! unknown unknown"),
+    ],
+)
+async def test_a_replica_in_trouble_looks_so(site: Site, serial: int | None, seconds: float, badge: str) -> None:
+    """Who is behind or has been silent for a minute is worth a look, and who has been for five is away."""
+    view = report.View(site.lifecycle.snapshot, site.health.checks(), site.health.trends(), None, "1")
+    replica = Replica("10.0.3.7", serial, view.at.timestamp() - seconds, None)
+    view = replace(view, said=told(replicas=(replica,), polling_replicas=1))
+    assert f"10.0.3.7 {badge}" in Outline(report.sections(view)["replicas"]).text
 
 
 HOSTILE = [

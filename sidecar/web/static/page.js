@@ -164,13 +164,16 @@ function span(milliseconds) {
   return `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
+const since = (time) => span(Date.now() + skew - Date.parse(time.dateTime));
+
 function tick() {
   if (lostAt !== null) return; // nobody knows whether it still is so
   for (const each of document.querySelectorAll("time[data-for]")) {
     const place = each.previousSibling; // "since ", until this makes "for 5 s" of both
     if (place) place.remove();
-    each.textContent = `for ${span(Date.now() + skew - Date.parse(each.dateTime))}`;
+    each.textContent = `for ${since(each)}`;
   }
+  for (const each of document.querySelectorAll("time[data-ago]")) each.textContent = `${since(each)} ago`;
 }
 
 // --- root's password ------------------------------------------------------------------------------------------------
