@@ -294,6 +294,7 @@ async def test_a_name_that_is_told_over_and_over_costs_nothing(site: Site) -> No
     assert METRICS_LIMIT == len(said.metrics)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("unit", ["[],", "[[]],", "{},", '{"":0},', '["",""],', "1e5,", '["x","gauge",1],'])
 @pytest.mark.parametrize("key", ["anything", "metrics", "polling_replicas"])
 async def test_the_largest_status_keeps_no_probe_waiting(site: Site, unit: str, key: str) -> None:
