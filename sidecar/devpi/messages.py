@@ -214,7 +214,7 @@ class Requests(Message):
 
     routes: dict[str, dict[str, Any]]
     """Of each of `ROUTES`: `in_flight`, `statuses` (code → number), `durations` (number by bucket, the last without
-    bound), `seconds` (the sum of the durations), `bytes` (of bodies sent)."""
+    bound), `seconds` (the sum of the durations), `bytes` (of bodies sent), `received` (bytes of bodies taken)."""
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,10 @@ class Traffic:
         self._app = app
         self._run = secrets.token_hex(4)
         self._number = itertools.count().__next__  # in C, and so one number a request whatever the threads do
-        self._notes: deque[str | tuple[str, str, float, int]] = deque()
-        """The route of each request that came in; route, status, seconds and bytes of each that has ended."""
+        self._notes: deque[str | tuple[str, str, float, int, str]] = deque()
+        """The route of each request that came in; of each that has ended route, status, seconds, bytes sent, and the
+        length of its own body as waitress says it.
+        """
         self._news = threading.Event()
         self._routes = {name: _Route() for name in ROUTES}
 
@@ -56,7 +58,7 @@ class Traffic:
         if number is None or not is_sane(number):  # a random one would cost a system call
             environ[_ID_KEY] = number = f"{self._run}{self._number():08x}"  # a replica hands it to its primary
         REQUEST_ID.set(number)
-        request = _Request(self, classify(environ), start_response, number)
+        request = _Request(self, classify(environ), start_response, number, environ.get("CONTENT_LENGTH", ""))
         try:
             body = self._app(environ, request.start_response)
         except BaseException:
@@ -71,7 +73,7 @@ class Traffic:
             return _Body(body, request)
         return body
 
-    def note(self, note: str | tuple[str, str, float, int]) -> None:
+    def note(self, note: str | tuple[str, str, float, int, str]) -> None:
         """For any thread: a request came in, or has ended."""
         self._notes.append(note)
         if not self._news.is_set():
@@ -92,8 +94,8 @@ class Traffic:
             if isinstance(note, str):
                 self._routes[note].in_flight += 1
             else:
-                name, status, seconds, size = note
-                self._routes[name].ended(status, seconds, size)
+                name, status, seconds, size, received = note
+                self._routes[name].ended(status, seconds, size, int(received or 0))
         return Requests({name: route.totals() for name, route in self._routes.items()})
 
 
@@ -125,12 +127,14 @@ class _Route:
         self._statuses: dict[str, int] = {}
         self._durations = Histogram(REQUEST_SECONDS)
         self._bytes = 0
+        self._received = 0
 
-    def ended(self, status: str, seconds: float, size: int) -> None:
+    def ended(self, status: str, seconds: float, size: int, received: int) -> None:
         self.in_flight -= 1
         self._statuses[status] = self._statuses.get(status, 0) + 1
         self._durations.observe(seconds)
         self._bytes += size
+        self._received += received
 
     def totals(self) -> dict[str, Any]:
         return {
@@ -139,16 +143,20 @@ class _Route:
             "durations": list(self._durations.counts),
             "seconds": round(self._durations.seconds, 6),
             "bytes": self._bytes,
+            "received": self._received,
         }
 
 
 class _Request:
     """One request, which ends once."""
 
-    __slots__ = ("_began", "_ended", "_id", "_route", "_start_response", "_traffic", "status")
+    __slots__ = ("_began", "_ended", "_id", "_received", "_route", "_start_response", "_traffic", "status")
 
-    def __init__(self, traffic: Traffic, route: str, start_response: Callable[..., Any], number: str) -> None:
+    def __init__(
+        self, traffic: Traffic, route: str, start_response: Callable[..., Any], number: str, received: str
+    ) -> None:
         self.status = _RAISED
+        self._received = received
         self._id = number
         self._traffic = traffic
         self._route = route
@@ -168,7 +176,7 @@ class _Request:
     def end(self, size: int) -> None:
         if not self._ended:
             self._ended = True
-            self._traffic.note((self._route, self.status, time.monotonic() - self._began, size))
+            self._traffic.note((self._route, self.status, time.monotonic() - self._began, size, self._received))
 
 
 class _Body:

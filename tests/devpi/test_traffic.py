@@ -150,6 +150,17 @@ def test_an_app_that_raises_is_a_500() -> None:
     assert (0, {"500": 1}) == tuple(app.totals().routes["api"][name] for name in ("in_flight", "statuses"))
 
 
+@pytest.mark.parametrize(("length", "counted"), [("1234", 1234), ("", 0), (None, 0)])
+def test_what_a_client_sends_is_counted(length: str | None, counted: int) -> None:
+    """By the length of the body, which waitress has taken whole, and of which it knows the length in the end."""
+    app = answering([b"ok"])
+    more = {} if length is None else {"CONTENT_LENGTH": length}
+    for _ in range(2):
+        ask(app, **more)
+    totals = app.totals().routes["file"]
+    assert (2 * counted, 4) == (totals["received"], totals["bytes"])
+
+
 def test_the_sidecars_own_looks_are_not_counted() -> None:
     """Those with this run's secret; anybody else's are."""
     app = answering([b"x"])
@@ -279,6 +290,7 @@ def test_the_report_fits_a_packet_whatever_comes() -> None:
         "durations": [huge] * (len(REQUEST_SECONDS) + 1),
         "seconds": 1e15 / 3,
         "bytes": huge,
+        "received": huge,
     }
     report = Requests(dict.fromkeys(ROUTES, route))
     assert report == decode(encode(report))
