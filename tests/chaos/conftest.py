@@ -96,7 +96,7 @@ def _tell_kills(terminal: pytest.TerminalReporter, outcomes: list[Outcome], seed
     terminal.section(f"chaos: {kills} kills of {planned} planned, seed {seed}")
     rows: dict[str, Counter[str]] = {}
     for outcome in outcomes:
-        row = rows.setdefault(f"{outcome.life:6} {outcome.step}", Counter())
+        row = rows.setdefault(f"{outcome.life:7} {outcome.step}", Counter())
         row[f"{outcome.what if outcome.violation is None else 'VIOLATION'} ({outcome.victim} killed)"] += 1
     _table(terminal, rows)
     violations = sum(outcome.violation is not None for outcome in outcomes)

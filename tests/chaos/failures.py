@@ -120,7 +120,7 @@ def _live(container: Container, story: tuple[str, ...], told: Told, outcome: Out
         expect(outcome.came, f"{act} went wrong without a failure: {wrong}")
         if not container.running:
             seen.append(f"{act}: ended with {container.wait_end()}")
-            asked = act == "stop"
+            asked = act in ("stop", "mend")
             break
         if container.status()["phase"] == "failed":
             seen.append(f"{act}: /status tells that it failed")

@@ -8,7 +8,7 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from tests.chaos.life import ACTS, FILES, PROJECTS, Told, Violation, imported_files
+from tests.chaos.life import ACTS, FILES, IMPORTS, PROJECTS, Told, Violation, imported_files, mend
 from tests.integration import exported
 from tests.integration.container import Container, call_devpi, request, wait_for
 
@@ -19,6 +19,8 @@ PROMPT = 10.0
 def check(container: Container, life: str, told: Told, fsck: Fsck) -> str:
     """Start again and hold all invariants against what was told; what the start found. Raises Violation."""
     no_processes(container)
+    mend(container)
+    container.env.pop("SIDECAR_CLAIM_TTL", None)  # what is not told to be expired by now has no need to be
     before = found(container)
     logged = len(container.log) if container.log_file.exists() else 0
     container.start().wait_ready()
@@ -26,7 +28,7 @@ def check(container: Container, life: str, told: Told, fsck: Fsck) -> str:
     tells(before, status, container.log[logged:], life)
     root_password(container, told, status, life)
     uploads(container, told)
-    if life == "import":
+    if life in IMPORTS:
         imported(container)
     told.token = None
     ACTS["upload"](
@@ -89,7 +91,7 @@ def tells(before: str, status: dict[str, object], log: str, life: str) -> None:
     """Invariant 5: `/status` and the log tell what happened."""
     expect(status["phase"] == "ready", f"/status tells {status['phase']!r}")
     told: dict[str, dict[str, object]] = status  # type: ignore[assignment]
-    if life == "import":
+    if life in IMPORTS:
         total = PROJECTS * FILES
         want = {"state": "completed", "files": {"done": total, "total": total}, "error": None}
     else:
@@ -111,6 +113,7 @@ def root_password(container: Container, told: Told, status: dict[str, object], l
         given = answer.json["password"]
         lost = told.asked == "rotate"  # a rotation that nobody was told of, finished at the start
         expect(told.password is None or lost, "a password can be claimed, and one was told already")
+        expect(not told.expired or lost, "an expired password can be claimed")
         expect(container.login("root", given) == 200, "the claimed password is not root's")
         expect(given != told.password, "a told password is given again")
         again = container.post("/bootstrap/root-password").status
@@ -127,6 +130,13 @@ def root_password(container: Container, told: Told, status: dict[str, object], l
             told.token = None
         expect(told.password is not None, "the password counts as claimed, and nobody asked for it")
         expect(container.login("root", told.password or "") == 200, "the password that was told is not root's")
+    elif state == "expired":
+        expect(life == "expires" and told.password is None, "a password has expired that should not")
+        expect(answer.status == 410, f"an expired password is not refused: {answer}")
+        answer = container.post("/bootstrap/rotate")
+        expect(answer.status == 200, f"after a password's end, rotating fails: {answer}")
+        told.password, told.token = answer.json["password"], None
+        expect(container.login("root", answer.json["password"]) == 200, "the password that was told is not root's")
     else:
         expect(state == "unknown" and life == "adopted", f"the state of root's password is {state!r}")
         expect(answer.status == 404, f"a password that is not known here is claimed: {answer}")
@@ -182,7 +192,7 @@ def nothing_left(container: Container, told: Told, life: str) -> None:
     expect('"password"' not in (record.read_text() if record.exists() else ""), "the claimed password is still on disk")
     files = [path for path in (container.serverdir / "+files").rglob("*") if path.is_file()]
     contents = [*told.files.values(), *told.unsure.values()]
-    if life == "import":
+    if life in IMPORTS:
         contents += imported_files().values()
     files = [path for path in files if not any(path.match(f"{n}-1.0.tar.gz-*-tmp") for n in told.half_made)]
     strange = [path.name for path in files if path.name.endswith("-tmp") or path.read_bytes() not in contents]

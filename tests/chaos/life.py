@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.integration import exported
-from tests.integration.container import Container, call_devpi, login_token, upload_form
+from tests.integration.container import Container, call_devpi, login_token, upload_form, wait_for
 
 PROJECTS, FILES = 3, 2
 """What the imported archive holds: projects, and files of each."""
@@ -17,12 +17,18 @@ STORIES: dict[str, tuple[str, ...]] = {
     "first": ("start", "claim", "upload", "stop"),
     "import": ("start", "claim", "upload", "stop"),
     "no-import": ("start", "claim", "stop"),
+    "refused": ("refuse", "mend", "start", "claim", "upload", "stop"),
+    "expires": ("start", "expire", "rotate", "upload", "stop"),
     "adopted": ("start", "upload", "rotate", "upload", "stop"),
     "later": ("start", "claim", "upload", "rotate", "upload", "stop", "start", "upload", "rotate", "stop"),
 }
 """What happens in each life. `first` begins with nothing, `import` with an archive, `no-import` with the record of an
-import that was killed before its promotion, `later` with an unclaimed state, and `adopted` with one that was not made
-here, whose password is known."""
+import that was killed before its promotion, `refused` with a damaged archive, `expires` with a time to live, `later` with
+an unclaimed state, and `adopted` with one that was not made here, whose password is known."""
+IMPORTS = ("import", "refused")
+"""Lives that have all that the archive holds at last."""
+TTL = "1s"
+"""How long `expires` keeps an unclaimed password."""
 
 
 class Violation(AssertionError):
@@ -45,6 +51,8 @@ class Told:
     """Uploads for which the disk had no room: of these, devpi-server leaves what it had written by then."""
     token: str | None = None
     """A login of root's."""
+    expired: bool = False
+    """The log said that the unclaimed password was thrown away."""
     stopped: bool = False
     """It was stopped cleanly, and not started since."""
 
@@ -67,6 +75,37 @@ def _claim(container: Container, told: Told) -> None:
     told.asked = "claim"
     told.password = container.claim()
     told.asked = None
+
+
+def _refuse(container: Container, told: Told) -> None:
+    told.stopped = False
+    status = container.start().wait_phase("failed")
+    assert status["import"]["state"] == "failed", status
+
+
+def _mend(container: Container, told: Told) -> None:
+    _stop(container, told)
+    mend(container)
+
+
+def mend(container: Container) -> None:
+    """Put a sound archive in the place of the damaged one, if there is one."""
+    if (sound := container.home / MENDED).exists():
+        sound.replace(container.init_dir / "export.tar")
+
+
+MENDED = "mended.tar"
+"""The sound archive, beside a container that has a damaged one."""
+
+
+def _expire(container: Container, told: Told) -> None:
+    def thrown_away() -> bool:
+        assert container.running, "it has ended"
+        state = container.status()["root_password"]["state"]
+        return state == "expired" and "the unclaimed root password expired;" in container.log
+
+    wait_for(thrown_away, "the password's end, and a word about it")
+    told.expired = True
 
 
 def _rotate(container: Container, told: Told) -> None:
@@ -103,6 +142,9 @@ def _stop(container: Container, told: Told) -> None:
 ACTS: dict[str, Callable[[Container, Told], None]] = {
     "start": _start,
     "claim": _claim,
+    "refuse": _refuse,
+    "mend": _mend,
+    "expire": _expire,
     "upload": _upload,
     "rotate": _rotate,
     "stop": _stop,

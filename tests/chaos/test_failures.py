@@ -26,22 +26,23 @@ BUDGET = 75.0
 
 def test_a_disk_that_refuses(
     workshop: Workshop,
-    recorded: dict[str, Recorded],
+    request: pytest.FixtureRequest,
     seed: int,
     failed: list[Outcome],
     pytestconfig: pytest.Config,
 ) -> None:
     """A named exit code or a word on `/status`, no secret left; and with a sound disk all five invariants hold."""
-    began, number = time.monotonic(), pytestconfig.getoption("--failures")
+    number = pytestconfig.getoption("--failures")
     if only := pytestconfig.getoption("--chaos-failure"):
         planned = [Plan.parse(only)]
     else:
+        recorded: dict[str, Recorded] = request.getfixturevalue("recorded")
         planned = plans(seed, {life: each.steps for life, each in recorded.items()})
     bounded = number is None and not only
     if not bounded:
         faulthandler.cancel_dump_traceback_later()  # which pytest asked for, should a test hang
     chosen = iter(planned[: number or None])
-    lock = threading.Lock()
+    lock, began = threading.Lock(), time.monotonic()
 
     def live() -> None:
         while True:

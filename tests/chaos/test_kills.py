@@ -41,10 +41,11 @@ def wanted(config: pytest.Config) -> int:
 
 
 @pytest.fixture(scope="module")
-def planned(recorded: dict[str, Recorded], seed: int, pytestconfig: pytest.Config) -> Iterator[Plan]:
+def planned(request: pytest.FixtureRequest, seed: int, pytestconfig: pytest.Config) -> Iterator[Plan]:
     """The lives that are killed in this run, each once."""
     if only := pytestconfig.getoption("--chaos-plan"):
         return iter([Plan.parse(only)])
+    recorded: dict[str, Recorded] = request.getfixturevalue("recorded")
     lengths = {life: each.seconds for life, each in recorded.items()}
     if pytestconfig.getoption("--random-only"):
         return random_plans(seed, lengths)

@@ -14,7 +14,7 @@ from sidecar import imports
 from sidecar.lifecycle import ImportState, ImportStatus, now
 from tests.chaos import steps
 from tests.chaos.invariants import PROMPT, Fsck, check, processes
-from tests.chaos.life import DEATHS, FILES, PROJECTS, STORIES, Told, Violation, live
+from tests.chaos.life import DEATHS, FILES, IMPORTS, MENDED, PROJECTS, STORIES, TTL, Told, Violation, live, mend
 from tests.chaos.plans import Instant, Outcome, Plan
 from tests.chaos.steps import Kill
 from tests.integration import exported
@@ -25,18 +25,26 @@ class Workshop:
     """What all lives begin from: the library, the archive, an unclaimed state; and the steps of each life."""
 
     def __init__(self, home: Path) -> None:
-        self._home = home
+        self.home = home
         self.library = steps.build(home)
         self.unseen: set[int] = set()
         """Live processes of a container that `processes` does not find."""
-        self._archive = exported.pack(exported.write(home / "export", PROJECTS, FILES), home / "export.tar")
+        self.export = exported.write(home / "export", PROJECTS, FILES)
+        self._archive = exported.pack(self.export, home / "export.tar")
+        self._damaged = exported.pack(self._damage(), home / "damaged.tar")
         self._state = self._make_state()
         self.fsck = Fsck()
         self._numbers = iter(range(1_000_000))
         self._lock = threading.Lock()
 
+    def _damage(self) -> Path:
+        damaged = shutil.copytree(self.export, self.home / "damaged")
+        (*_, last) = sorted(damaged.rglob("*.whl"))
+        last.write_bytes(last.read_bytes()[:-1] + b"!")
+        return damaged
+
     def _make_state(self) -> Path:
-        with cleared_away(Container(self._home / "state")) as container:
+        with cleared_away(Container(self.home / "state")) as container:
             container.start().wait_ready()
             self.unseen = {container.pid, container.devpi_pid} - set(processes(container))
             assert container.stop() == 0
@@ -47,13 +55,18 @@ class Workshop:
         told = Told()
         with self._lock:
             number = next(self._numbers)
-        container = Container(self._home / f"life-{number}")
-        if life == "import":
+        container = Container(self.home / f"life-{number}")
+        if life in IMPORTS:
             self.give_archive(container)
         if life == "no-import":
             own = container.serverdir / ".sidecar"
             own.mkdir(parents=True, mode=0o700)
             imports.save(own / "import.json", ImportStatus(ImportState.COMPLETED, started=now(), finished=now()), [])
+        if life == "refused":
+            shutil.move(container.init_dir / "export.tar", container.home / MENDED)
+            shutil.copy(self._damaged, container.init_dir / "export.tar")
+        if life == "expires":
+            container.env["SIDECAR_CLAIM_TTL"] = TTL
         if life in ("later", "adopted"):
             shutil.copytree(self._state, container.serverdir)
         if life == "adopted":
@@ -131,6 +144,7 @@ class Workshop:
                 outcome.step, outcome.victim = f"{outcome.step} (not reached)", "nobody"
             if container.running:  # the kill hit a process on its way out, or came too late
                 container.stop()
+            mend(container)
             story = ("start", "stop")
 
 
