@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from sidecar.archives import MOST_SOURCES
+from sidecar.devpi.staged_storage import PROJECTS_AT_ONCE
 from tests.integration import exported, obstacles, private_mounts
 from tests.integration.container import Container, installed_plugin, request, wait_for
 from tests.integration.exported import MASS_PASSWORD, PASSWORDS, Described
@@ -99,6 +100,12 @@ def get(container: Container, path: str) -> Any:
     answer = request(container.devpi + path, accept="application/json")
     assert answer.status == 200, (path, answer)
     return answer.json["result"]
+
+
+def file_of(container: Container, project: str, name: str) -> str:
+    """The path of a project's file at devpi-server."""
+    (link,) = [link["href"] for link in get(container, f"/{project}")["1.0"]["+links"] if link["href"].endswith(name)]
+    return str(link).removeprefix(f"{container.devpi}/")
 
 
 # --- what was exported is served ------------------------------------------------------------------------------------
@@ -369,6 +376,39 @@ def test_progress_is_on_show(container: Make, mass: Path) -> None:
     assert any(each["eta_seconds"] > 0 for each in midway)
     assert {300} == {each["files"]["total"] for each in midway}
     assert any(each["projects"]["done"] not in (0, 300) and each["current"].startswith("mass/dev/") for each in midway)
+
+
+SLOW_EVENTS = """
+import os, time
+from pluggy import HookimplMarker
+
+@HookimplMarker("devpiserver")
+def devpiserver_on_changed_versiondata(stage, project, version, metadata):
+    while os.path.exists(os.environ["HOLD"]):
+        time.sleep(0.01)
+"""
+
+
+def test_ready_before_the_events_are_handled(container: Make, tmp_path: Path) -> None:
+    """They are put off: their backlog is on `/status`, a number that falls to 0 while devpi-server serves."""
+    hold = tmp_path / "hold"
+    hold.touch()
+    new = container(env=installed_plugin(tmp_path / "plugin", "slow_events", SLOW_EVENTS) | {"HOLD": str(hold)})
+    export = exported.write(tmp_path / "export", projects=120)
+    exported.pack(export, new.init_dir / "backup.tar.gz")
+    new.start().wait_ready()
+    assert_completed(new, export)
+    backlog = wait_for(lambda: new.status()["devpi"]["backlog"]["events"], "a backlog")
+    assert isinstance(backlog, int)
+    assert backlog >= 120 / PROJECTS_AT_ONCE
+    name, content = exported.wheel("mass-0119", "1.0")
+    assert content == request(f"{new.devpi}/{file_of(new, 'mass/dev/mass-0119', name)}").body
+    assert 200 == new.get("/readyz").status
+    hold.unlink()
+    seen: list[int] = []
+    wait_for(lambda: seen.append(new.status()["devpi"]["backlog"]["events"]) or seen[-1] == 0, "the events")
+    assert sorted(seen, reverse=True) == seen
+    assert new.status()["devpi"]["backlog"]["search_index"] is None  # there is no devpi-web
 
 
 # --- killed while it runs -------------------------------------------------------------------------------------------
