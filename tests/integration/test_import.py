@@ -427,6 +427,38 @@ def _is_gone(pid: int) -> bool:
         return True
 
 
+@pytest.mark.parametrize("killed", ["all", "the preparation"])
+def test_killed_while_syncing(container: Make, library: Path, tmp_path: Path, killed: str) -> None:
+    """SIGKILL inside the one syncfs that brings a loaded import to disk: the serverdir is untouched, and begun anew."""
+    export = exported.write(tmp_path / "export", projects=3)
+    reached = tmp_path / "reached"
+    new = container(env=obstacles.stuck_in_syncfs(library, reached))
+    exported.pack(export, new.init_dir / "backup.tar.gz")
+    new.start().wait_phase("importing")
+    wait_for(reached.exists, "the sync")
+    (preparation,) = _pids(new.devpi_pid)[1:]
+    assert 3 == new.status()["import"]["files"]["done"]
+    assert {".sidecar"} == exported.names(new.serverdir)
+    if killed == "all":
+        pids = _pids(new.pid)
+        new.kill()
+        wait_for(lambda: all(map(_is_gone, pids)), "the end of all processes")
+        assert (new.serverdir / ".sidecar" / "staging" / "state" / ".nodeinfo").exists()
+    else:
+        os.kill(preparation, signal.SIGKILL)
+        assert "killed" in new.wait_phase("failed")["import"]["error"]["reason"]
+        assert not (new.serverdir / ".sidecar" / "staging").exists()
+        assert 0 == new.stop()
+    assert {".sidecar"} == exported.names(new.serverdir)
+    assert {"marker.json", "promotion.json"}.isdisjoint(exported.names(new.serverdir / ".sidecar"))
+
+    new.start().wait_ready()
+    assert ("threw away a half-made state" in new.log) is (killed == "all")
+    assert_completed(new, export)
+    assert 2 == new.log.count("import: loading")
+    assert 3 == len(get(new, "/mass/dev")["projects"])
+
+
 @pytest.mark.parametrize("files", [0, 1, 150], ids=lambda files: f"after {files} files")
 def test_killed_while_importing(container: Make, mass: Path, files: int) -> None:
     """SIGKILL: nobody lives on, nothing half-made can be served, and the next start imports from scratch, wholly."""
