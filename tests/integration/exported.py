@@ -202,10 +202,10 @@ def fill(devpi: str) -> None:
     bob.json("POST", "/alice/dev", {"name": "hello-world", "version": "1.0", "targetindex": "bob/prod"})
 
 
-def export(serverdir: Path, into: Path) -> Path:
+def export(serverdir: Path, into: Path, *options: str) -> Path:
     """`devpi-export`, as the operator calls it."""
     done = subprocess.run(
-        [BIN / "devpi-export", "--serverdir", serverdir, into],
+        [BIN / "devpi-export", "--serverdir", serverdir, *options, into],
         env={"PATH": os.environ["PATH"], "HOME": str(into.parent)},
         capture_output=True,
         text=True,

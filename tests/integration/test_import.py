@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from sidecar.archives import MOST_SOURCES
+from sidecar.devpi.staged_storage import PROJECTS_AT_ONCE
 from tests.integration import exported, obstacles, private_mounts
 from tests.integration.container import Container, installed_plugin, request, wait_for
 from tests.integration.exported import MASS_PASSWORD, PASSWORDS, Described
@@ -99,6 +100,12 @@ def get(container: Container, path: str) -> Any:
     answer = request(container.devpi + path, accept="application/json")
     assert answer.status == 200, (path, answer)
     return answer.json["result"]
+
+
+def file_of(container: Container, project: str, name: str) -> str:
+    """The path of a project's file at devpi-server."""
+    (link,) = [link["href"] for link in get(container, f"/{project}")["1.0"]["+links"] if link["href"].endswith(name)]
+    return str(link).removeprefix(f"{container.devpi}/")
 
 
 # --- what was exported is served ------------------------------------------------------------------------------------
@@ -371,6 +378,39 @@ def test_progress_is_on_show(container: Make, mass: Path) -> None:
     assert any(each["projects"]["done"] not in (0, 300) and each["current"].startswith("mass/dev/") for each in midway)
 
 
+SLOW_EVENTS = """
+import os, time
+from pluggy import HookimplMarker
+
+@HookimplMarker("devpiserver")
+def devpiserver_on_changed_versiondata(stage, project, version, metadata):
+    while os.path.exists(os.environ["HOLD"]):
+        time.sleep(0.01)
+"""
+
+
+def test_ready_before_the_events_are_handled(container: Make, tmp_path: Path) -> None:
+    """They are put off: their backlog is on `/status`, a number that falls to 0 while devpi-server serves."""
+    hold = tmp_path / "hold"
+    hold.touch()
+    new = container(env=installed_plugin(tmp_path / "plugin", "slow_events", SLOW_EVENTS) | {"HOLD": str(hold)})
+    export = exported.write(tmp_path / "export", projects=120)
+    exported.pack(export, new.init_dir / "backup.tar.gz")
+    new.start().wait_ready()
+    assert_completed(new, export)
+    backlog = wait_for(lambda: new.status()["devpi"]["backlog"]["events"], "a backlog")
+    assert isinstance(backlog, int)
+    assert backlog >= 120 / PROJECTS_AT_ONCE
+    name, content = exported.wheel("mass-0119", "1.0")
+    assert content == request(f"{new.devpi}/{file_of(new, 'mass/dev/mass-0119', name)}").body
+    assert 200 == new.get("/readyz").status
+    hold.unlink()
+    seen: list[int] = []
+    wait_for(lambda: seen.append(new.status()["devpi"]["backlog"]["events"]) or seen[-1] == 0, "the events")
+    assert sorted(seen, reverse=True) == seen
+    assert new.status()["devpi"]["backlog"]["search_index"] is None  # there is no devpi-web
+
+
 # --- killed while it runs -------------------------------------------------------------------------------------------
 
 
@@ -385,6 +425,38 @@ def _is_gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
+
+
+@pytest.mark.parametrize("killed", ["all", "the preparation"])
+def test_killed_while_syncing(container: Make, library: Path, tmp_path: Path, killed: str) -> None:
+    """SIGKILL inside the one syncfs that brings a loaded import to disk: the serverdir is untouched, and begun anew."""
+    export = exported.write(tmp_path / "export", projects=3)
+    reached = tmp_path / "reached"
+    new = container(env=obstacles.stuck_in_syncfs(library, reached))
+    exported.pack(export, new.init_dir / "backup.tar.gz")
+    new.start().wait_phase("importing")
+    wait_for(reached.exists, "the sync")
+    (preparation,) = _pids(new.devpi_pid)[1:]
+    assert 3 == new.status()["import"]["files"]["done"]
+    assert {".sidecar"} == exported.names(new.serverdir)
+    if killed == "all":
+        pids = _pids(new.pid)
+        new.kill()
+        wait_for(lambda: all(map(_is_gone, pids)), "the end of all processes")
+        assert (new.serverdir / ".sidecar" / "staging" / "state" / ".nodeinfo").exists()
+    else:
+        os.kill(preparation, signal.SIGKILL)
+        assert "killed" in new.wait_phase("failed")["import"]["error"]["reason"]
+        assert not (new.serverdir / ".sidecar" / "staging").exists()
+        assert 0 == new.stop()
+    assert {".sidecar"} == exported.names(new.serverdir)
+    assert {"marker.json", "promotion.json"}.isdisjoint(exported.names(new.serverdir / ".sidecar"))
+
+    new.start().wait_ready()
+    assert ("threw away a half-made state" in new.log) is (killed == "all")
+    assert_completed(new, export)
+    assert 2 == new.log.count("import: loading")
+    assert 3 == len(get(new, "/mass/dev")["projects"])
 
 
 @pytest.mark.parametrize("files", [0, 1, 150], ids=lambda files: f"after {files} files")
