@@ -209,7 +209,7 @@ def _check(check: Check, trend: Trend) -> str:
         verdict = f'<span class="none">{check.reason}</span>'
     row = (
         f'<tr><th scope="row">{check.name}{gates}</th><td>{verdict}</td>'
-        f"<td>{figures.value(check.value, check.unit)}{free}</td><td>{sparkline(trend, check.unit)}</td></tr>"
+        f"<td>{figures.value(check.value, check.unit)}{free}</td><td>{sparkline(trend)}</td></tr>"
     )
     if check.status is PASS or check.reason is None or unknown or check.name == "process":  # the headline says that
         return row

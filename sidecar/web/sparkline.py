@@ -16,17 +16,24 @@ _CUT = 4.0
 """Of the value that nine in ten stay below: higher ones are cut, so that one doesn't make a flat line of the others."""
 
 
-def sparkline(trend: Trend, unit: str | None) -> str:
-    """The drawing, and the most extreme value beside it; `unit`: of the values."""
+def sparkline(trend: Trend) -> str:
+    """The drawing, and the most extreme value beside it."""
     if not any(trend.samples):
         return '<span class="none">nothing yet</span>'
-    values = [sample.value for sample in trend.samples if sample is not None and sample.value is not None]
-    line, cut = _line(trend, values) if len(values) > 1 else ("", False)
+    unit, measured = _measured(trend)
+    values = [value for value in measured if value is not None]
+    line, cut = _line(measured, values) if len(values) > 1 else ("", False)
     return (
         f'<div class="history"><svg class="trend" viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none"'
         f' role="img"><title>{_in_words(trend, values, unit, cut=cut)}</title>{line}{_strip(trend)}</svg>'
         f"<span>{_extreme(values, unit)}</span></div>"
     )
+
+
+def _measured(trend: Trend) -> tuple[str | None, list[float | None]]:
+    """The unit of the last value, and all values that have it: a check may measure now this, now that."""
+    unit = next((each.unit for each in reversed(trend.samples) if each is not None and each.value is not None), None)
+    return unit, [None if each is None or each.unit != unit else each.value for each in trend.samples]
 
 
 def _strip(trend: Trend) -> str:
@@ -47,7 +54,7 @@ def _strip(trend: Trend) -> str:
     )
 
 
-def _line(trend: Trend, values: list[float]) -> tuple[str, bool]:
+def _line(measured: list[float | None], values: list[float]) -> tuple[str, bool]:
     """From 0 up, unless the values lie close together high above it: then it is their changes that matter.
 
     And whether some of them are cut.
@@ -58,22 +65,22 @@ def _line(trend: Trend, values: list[float]) -> tuple[str, bool]:
     floor = 0.0 if least < greatest / 2 else least - (greatest - least) / 2
     scale = (_BOTTOM - _TOP) / (greatest - floor or 1)
     commands, marks, pen = [], [], "M"
-    for place, sample in enumerate(trend.samples):
-        if sample is None or sample.value is None:
+    for place, value in enumerate(measured):
+        if value is None:
             pen = "M"
             continue
-        x, y = (place + 0.5) * _WIDTH / SAMPLES, _BOTTOM - (min(sample.value, greatest) - floor) * scale
+        x, y = (place + 0.5) * _WIDTH / SAMPLES, _BOTTOM - (min(value, greatest) - floor) * scale
         commands.append(f"{pen}{x:g} {y:.1f}")
         pen = "L"
-        if sample.value > greatest:
+        if value > greatest:
             marks.append(f"M{x - 2:g} 2h4")
     cut = f'<path class="cut" d="{"".join(marks)}"/>' if marks else ""
     return f'<path d="{"".join(commands)}"/>{cut}', bool(marks)
 
 
 def _extreme(values: list[float], unit: str | None) -> str:
-    """What matters of the values: of the room that is free the least, of all else the most."""
-    if not values:
+    """What matters of the values: of the room that is free the least, of all else the most, where it isn't nothing."""
+    if not any(values):
         return ""
     return f"min {figures.value(min(values), unit)}" if unit == "bytes" else f"max {figures.value(max(values), unit)}"
 

@@ -21,8 +21,12 @@ from sidecar.web.events import MOST
 from tests.browser.conftest import Viewer
 from tests.integration import exported
 from tests.integration.container import ROOT, TOKEN, Container, free_port, wait_for
+from tests.integration.test_rolling_restarts import replicating
 
 pytestmark = pytest.mark.browser
+
+MADE_UP = (sys.executable, str(ROOT / "tests/browser/made_up.py"))
+"""The command of a container that shows more than has happened."""
 
 Make = Callable[..., Container]
 View = Callable[..., Viewer]
@@ -45,6 +49,51 @@ def test_first_start(container: Make, view: View) -> None:
     viewer.wait("#checks tr:has-text('http') td:last-child", "", 40)
     viewer.page.locator("#checks tr:has-text('http') svg.trend").wait_for(timeout=40_000)
     viewer.look("first-start")
+
+
+def test_a_quarter_of_an_hour(container: Make, view: View) -> None:
+    """Each check's history, most of it made up: where it was slow is seen, and the most is told in figures."""
+    viewer = view(container(command=MADE_UP, env={"DEVPI_PASSWORD": "f1rst-Start"}).start().wait_ready())
+    viewer.wait("#headline", "All checks pass")
+    viewer.page.locator("#checks tr:has-text('http') .trend .warn").wait_for(state="attached")
+    viewer.wait("#checks tr:has-text('http') .history", "max 2.3 s")
+    viewer.wait("#checks tr:has-text('events') .history", "max 5 serials")
+    viewer.wait("#checks tr:has-text('disk') .history", "min ")
+    viewer.look("ready")
+
+
+def test_what_keeps_it_from_being_ready(container: Make, view: View) -> None:
+    """A state of devpi's own making, whose root has no password: the page says so, and how to mend it."""
+    new = container(command=MADE_UP)
+    made = new.run("devpi-init", "--serverdir", str(new.serverdir), "--no-root-pypi")
+    assert 0 == made.returncode, made
+    viewer = view(new.start().wait_listening())
+    said = viewer.wait("#headline", "Not ready")
+    assert "root-password: root's password is empty What to do: sidecar rotate" in said.replace("`", "")
+    viewer.wait("#verdict", "Not ready: root-password")
+    viewer.page.locator("#checks tr:has-text('root-password') .trend .fail").wait_for(state="attached", timeout=40_000)
+    viewer.wait("#checks tr:has-text('http')", "pass")
+    viewer.look("not-ready")
+
+
+def test_replicas(container: Make, view: View, tmp_path: Path) -> None:
+    """One that is there, and is in sync; those that are behind or silent, which are made up, stand out."""
+
+    def make(name: str, *, flags: tuple[str, ...], env: dict[str, str]) -> Container:
+        made_up = {"command": MADE_UP, "env": env | {"MADE_UP_REPLICAS": "1"}} if name == "primary" else {"env": env}
+        return container(name, flags=flags, **made_up)
+
+    primary, replica, _ = replicating(make, tmp_path)
+    viewer = view(primary)
+    viewer.wait("#replicas tr:has-text('127.0.0.1')", "in sync")
+    viewer.wait("#replicas tr:has-text('10.0.3.7')", "2 serials")
+    viewer.wait("#replicas tr:has-text('10.0.3.8')", "silent")
+    gone = viewer.wait("#replicas tr:has-text('10.0.4.2')", "silent")
+    assert "31 min" in gone
+    assert "ago" in gone
+    viewer.page.evaluate("byId('replicas').scrollIntoView()")
+    viewer.look("replicas")
+    assert "Behind its primary 0 serials" in view(replica).wait("#replicas", "This is a replica")
 
 
 def test_claim(container: Make, view: View) -> None:
@@ -375,12 +424,13 @@ def test_all_places_taken(container: Make, view: View) -> None:
 
 def test_devpi_hangs(container: Make, view: View) -> None:
     """A devpi-server that doesn't answer is told as a warning, with the check's name, while the sidecar lives."""
-    new = container(env={"SIDECAR_MONITOR_TIMEOUT": "0.5"}).start().wait_ready()
+    new = container(command=MADE_UP, env={"SIDECAR_MONITOR_TIMEOUT": "0.5"}).start().wait_ready()
     viewer = view(new)
     viewer.wait("#headline", "Ready")
     os.kill(new.devpi_pid, signal.SIGSTOP)
     try:
         viewer.wait("#headline", "http: slow", 5)
+        viewer.wait("#verdict", "Ready, with a warning: http")
         assert "live" == viewer.text("#live")
         viewer.look("warning")
     finally:

@@ -31,13 +31,13 @@ def heights(drawn: str) -> list[float]:
     return [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", line[1])]
 
 
-def of(status: CheckStatus, value: float | None = None) -> Sample:
-    return Sample(status, value)
+def of(status: CheckStatus, value: float | None = None, unit: str | None = "seconds") -> Sample:
+    return Sample(status, value, None if value is None else unit)
 
 
 def test_a_verdict_is_told_by_its_height() -> None:
     """A failure stands out over a warning, and that over a pass, for whoever sees no green and no red."""
-    drawn = steps(sparkline(trend(of(PASS), of(PASS), of(WARN), of(FAIL), of(PASS)), None))
+    drawn = steps(sparkline(trend(of(PASS), of(PASS), of(WARN), of(FAIL), of(PASS))))
     assert [("pass", 4), ("warn", 2), ("fail", 2), ("pass", 2)] == [(name, width) for name, width, _ in drawn]
     tall = {name: height for name, _, height in drawn}
     assert tall["fail"] >= 1.5 * tall["warn"] >= 2.25 * tall["pass"]
@@ -45,28 +45,40 @@ def test_a_verdict_is_told_by_its_height() -> None:
 
 def test_where_nobody_looked_is_nothing() -> None:
     """Neither a step, nor a stretch that goes on over the gap."""
-    assert 2 == len(steps(sparkline(trend(of(PASS), None, of(PASS)), None)))
-    assert "nothing yet" in sparkline(trend(), None)
+    assert 2 == len(steps(sparkline(trend(of(PASS), None, of(PASS)))))
+    assert "nothing yet" in sparkline(trend())
 
 
 def test_one_outlier_leaves_the_others_their_shape() -> None:
     """It is cut and marked, and told in figures; what is usual still has its ups and downs."""
     usual = [of(PASS, 0.003), of(PASS, 0.006)] * 25
-    drawn = sparkline(trend(*usual, of(FAIL, 31.0), *usual[:4]), "seconds")
+    drawn = sparkline(trend(*usual, of(FAIL, 31.0), *usual[:4]))
     assert 1 == drawn.count('class="cut"')
     assert "max 31.0 s</span>" in drawn
     assert "3.0 ms to 31.0 s, of which the highest are drawn cut</title>" in drawn
     shape = heights(drawn)
     assert min(shape) == shape[50] == 3.0
     assert shape[0] - shape[1] > 1.5
-    whole = sparkline(trend(*usual, of(WARN, 0.02)), "seconds")
+    whole = sparkline(trend(*usual, of(WARN, 0.02)))
     assert 'class="cut"' not in whole
     assert "cut" not in whole
 
 
 def test_what_is_free_is_told_by_its_least() -> None:
     """The most of it that there was is of no use to anybody."""
-    assert "min 2.0 GB</span>" in sparkline(trend(of(PASS, 2e9), of(PASS, 9e9)), "bytes")
+    assert "min 2.0 GB</span>" in sparkline(trend(of(PASS, 2e9, "bytes"), of(PASS, 9e9, "bytes")))
+
+
+def test_what_is_measured_in_another_unit_is_left_out() -> None:
+    """A replica's silence, in seconds, is not drawn among its serials."""
+    drawn = sparkline(trend(of(FAIL, 300.0), of(PASS, 2, "serials"), of(PASS, 4, "serials"), of(FAIL)))
+    assert "max 4 serials</span>" in drawn
+    assert 2 == len(heights(drawn))
+
+
+def test_nothing_needs_no_figure() -> None:
+    """Where all values are 0 the last one says it."""
+    assert "<span></span>" in sparkline(trend(of(PASS, 0, "serials"), of(PASS, 0, "serials")))
 
 
 def luminance(color: str) -> float:
