@@ -25,6 +25,8 @@ from devpi_server.auth import verify_and_update_password_hash
 from pyramid.httpexceptions import HTTPRequestEntityTooLarge, HTTPServiceUnavailable
 from pyramid.interfaces import ISecurityPolicy
 
+from sidecar.devpi.stretching import Turn
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -70,8 +72,9 @@ class Checks:
 
     def __init__(self, waiting: int = WAITING) -> None:
         self._places = threading.BoundedSemaphore(waiting + 1)
-        self.turn = threading.Lock()
-        """Held by the check that runs."""
+        self.turn = Turn()
+        """Of the one that asks `stretching` for argon2: who needs that within devpi's write transaction waits there
+        behind one of these, not behind all."""
 
     @contextmanager
     def place(self) -> Iterator[None]:

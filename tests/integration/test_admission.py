@@ -32,10 +32,12 @@ BASIC = {"Authorization": "Basic " + base64.b64encode(b"root:not the password").
 DEVPI_AUTH = {"X-Devpi-Auth": base64.b64encode(b"root:not the password").decode()}
 
 
-def ask(port: int, method: str, path: str, headers: dict[str, str], body: str | None = None) -> tuple[int, float]:
+def ask(
+    port: int, method: str, path: str, headers: dict[str, str], body: str | None = None, timeout: float = 30
+) -> tuple[int, float]:
     """One request over a new connection; its status, and how long it took in seconds."""
     begin = time.monotonic()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request(method, path, body, JSON | headers)
         answer = connection.getresponse()
