@@ -213,6 +213,30 @@ def test_a_password_in_a_header_says_who_asks_and_no_more(
         connection.close()
 
 
+def test_a_plugin_may_find_credentials_elsewhere(container: Callable[..., Container], tmp_path: Path) -> None:
+    """Passwords that come in a header of a plugin's own are bounded, too, and right ones let in."""
+    plugin = installed_plugin(
+        tmp_path / "plugin",
+        "elsewhere",
+        "from pluggy import HookimplMarker\n"
+        "@HookimplMarker('devpiserver')\n"
+        "def devpiserver_get_credentials(request):\n"
+        "    said = request.headers.get('X-Elsewhere')\n"
+        "    return tuple(said.split(':')) if said else None\n",
+    )
+    devpi = container(env={"DEVPI_PASSWORD": "of-root"} | plugin).start().wait_ready()
+    port = int(devpi.devpi.rpartition(":")[2])
+    with ThreadPoolExecutor(30) as pool:
+        asked = [pool.submit(ask, port, "GET", "/+api", {"X-Elsewhere": "root:wrong"}) for _ in range(30)]
+        assert {200, 503} == {each.result()[0] for each in asked}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("GET", "/+api", headers=JSON | {"X-Elsewhere": "root:of-root"})
+        assert ["ok", "root"] == json.load(connection.getresponse())["result"]["authstatus"][:2]
+    finally:
+        connection.close()
+
+
 @pytest.mark.parametrize("how", ["login", "Authorization", "X-Devpi-Auth"])
 def test_who_waits_while_the_password_changes_has_the_old_one_no_more(
     container: Callable[..., Container], tmp_path: Path, how: str
