@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
         return ExitCode.SETTINGS
     environ = settings.child_environment(os.environ)
     if arguments and not arguments[0].startswith("-"):
-        if arguments[0] != "devpi-server":
+        if os.path.basename(arguments[0]) != "devpi-server":  # noqa: PTH119 - pathlib is not imported yet
             from sidecar import tools
 
             return tools.run(arguments, given, environ)

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import NoReturn, Protocol
 
 SUFFIXES = (".bz2", ".tbz2", ".tar.gz", ".tgz", ".tar.xz", ".tar.zst", ".tar")
+MOST_SOURCES = 1000
+"""Archives and folders of one import. `/status` lists them all, and whoever looks asks for that every second."""
 READABLE = "let uid {uid} read it: chmod -R a+rX, fitting runAsUser or fsGroup, :z on the mount under SELinux"
 """The mend for what can't be read."""
 
@@ -60,7 +62,7 @@ class ImportRefused(Exception):
         super().__init__(reason, mend, archive, member)
         self.circumstances = circumstances
         """It was for want of disk or permission, not for what is in the archive: another try may succeed."""
-        self.reason = reason
+        self.reason = reason[:2000]  # it may quote what an export says, and must fit into a packet and a page
         self.mend = mend
         self.archive = _printable(archive)
         self.member = _printable(member)
@@ -146,6 +148,11 @@ def find(init_dir: Path) -> Found:
             if name.startswith("."):
                 continue
             source = _source(home, name)
+            if len(sources) == MOST_SOURCES and source is not None:
+                raise ImportRefused(
+                    f"the init directory holds more than {MOST_SOURCES} archives and folders",
+                    "put several exports into one folder or archive, each in a folder of its own there",
+                )
             if source is None:
                 ignored.append(name)
             else:
@@ -177,11 +184,12 @@ def _source(home: Path, name: str) -> Source | None:
         path.open("rb").close()
         return Source(name, path, False, status.st_size, status.st_mtime_ns)
     if stat.S_ISDIR(status.st_mode) and name != "lost+found":
-        inside = [status, *statuses(path)]
-        if len(inside) == 1:  # what Docker makes of a bind mount whose source is missing
-            return None
-        size = sum(each.st_size for each in inside if stat.S_ISREG(each.st_mode))
-        return Source(name, path, True, size, max(each.st_mtime_ns for each in inside))
+        size, newest, empty = 0, status.st_mtime_ns, True
+        for each in statuses(path):
+            size += each.st_size if stat.S_ISREG(each.st_mode) else 0
+            newest, empty = max(newest, each.st_mtime_ns), False
+        # an empty one is what Docker makes of a bind mount whose source is missing
+        return None if empty else Source(name, path, True, size, newest)
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -35,6 +36,16 @@ class Check:
     mend: str | None = None
     """What an operator can do about it."""
 
+    @property
+    def seen(self) -> bool:
+        """Whether somebody has looked, and at a devpi-server that is there and has answered."""
+        return self.reason is None or not self.reason.startswith((NOT_YET, NOT_RUNNING, LAUNCHING))
+
+    @property
+    def gist(self) -> tuple[CheckStatus, str | None]:
+        """Status and reason without figures: those run on while nothing changes."""
+        return self.status, self.reason and _FIGURES.sub("", self.reason)
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -50,15 +61,20 @@ class Verdict:
 PASS, WARN, FAIL = CheckStatus.PASS, CheckStatus.WARN, CheckStatus.FAIL
 BADNESS = {PASS: 0, WARN: 1, FAIL: 2}
 
+_FIGURES = re.compile(r"\d+(?:\.\d+)?")
 NOT_YET = "not looked at yet"
 """The reason of a check before its first look."""
+NOT_RUNNING = "devpi-server is not running"
+"""The reason of a check that looks at a devpi-server which there isn't."""
+LAUNCHING = f"{Phase.LAUNCHING}: "
+"""So begins the reason of a check that fails as long as devpi-server is on its way up."""
 SLOW_SECONDS = 1.0
 """An answer of devpi-server that takes longer is called slow."""
 FAILURES = 2
 """So many failures in a row, and a server that has answered before is called dead."""
 
 
-def judge_process(snapshot: Snapshot, *, started: bool, ended: str | None) -> Verdict:
+def judge_process(snapshot: Snapshot, *, started: bool, ended: Verdict | None) -> Verdict:
     """`process`: devpi-server was started, has not ended, and the phase is one in which it serves."""
     phase = snapshot.phase
     if phase is Phase.FAILED:
@@ -70,7 +86,7 @@ def judge_process(snapshot: Snapshot, *, started: bool, ended: str | None) -> Ve
     if phase not in {Phase.LAUNCHING, Phase.READY}:
         return Verdict(FAIL, phase.value)
     if ended is not None:
-        return Verdict(FAIL, ended)
+        return ended
     if not started:
         return Verdict(FAIL, f"{phase}: devpi-server is not started yet")
     return Verdict(PASS)
@@ -128,7 +144,7 @@ class HttpJudge:
         """Busy: `what` came instead of a good answer."""
         silence = at - self._heard_at
         if self.answered_at is None:
-            return Verdict(FAIL, f"launching: {what} for {silence:.0f} s", round(silence, 1), "seconds")
+            return Verdict(FAIL, f"{LAUNCHING}{what} for {silence:.0f} s", round(silence, 1), "seconds")
         if self._dead or silence >= self.dead_after:
             self._dead = True
             return Verdict(FAIL, f"dead: {what} for {silence:.0f} s", round(silence, 1), "seconds")
@@ -138,7 +154,7 @@ class HttpJudge:
         """No connection, or a wrong answer: broken, if it happens again."""
         self.failures += 1
         if self.answered_at is None:
-            return Verdict(FAIL, f"launching: {reason}")
+            return Verdict(FAIL, f"{LAUNCHING}{reason}")
         if self._dead or self.failures >= FAILURES:
             self._dead = True
             return Verdict(FAIL, reason)

@@ -234,7 +234,9 @@ class Checked:
         mapping = self._object(file.get("entrymapping", {}), f"entrymapping of {what}")
         self._shallow(mapping, f"entrymapping of {what}")
         if mapping.get("last_modified") is not None:
-            self._string(mapping["last_modified"], f"last_modified of {what}")
+            text = self._string(mapping["last_modified"], f"last_modified of {what}")
+            if not (text.isascii() and text.isprintable()):  # devpi answers with it as a header, as it is
+                self._refuse(f"last_modified of {what} is {shown(text)}, which can't be a header")
         has_digest = self._digests(mapping, what)
         if kind == "releasefile":
             if "last_modified" not in mapping:

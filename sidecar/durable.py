@@ -59,19 +59,16 @@ def fsync_dir(path: Path) -> None:
         os.close(descriptor)
 
 
-def sync_file_system(path: Path) -> None:
-    """Bring everything that was written on the file system of `path` to disk: one pass instead of one fsync a file.
+def sync_file_system(descriptor: int) -> None:
+    """Bring everything that was written on the file system of `descriptor` to disk: one pass, not one fsync a file.
 
-    Raises OSError where the kernel reports a lost write (since Linux 5.8).
+    Raises OSError where the kernel has lost a write since the descriptor was opened (since Linux 5.8), so that must be
+    before the first write: a loss of which another one has heard by then isn't told again (kernel: errseq_sample).
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        if libc.syncfs(fd) != 0:
-            error = ctypes.get_errno()
-            raise OSError(error, os.strerror(error))
-    finally:
-        os.close(fd)
+    if libc.syncfs(descriptor) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
 
 
 def read_file(path: Path, limit: int, *, follow: bool = False) -> bytes | None:

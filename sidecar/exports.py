@@ -7,7 +7,7 @@ import graphlib
 import os
 import posixpath
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -208,11 +208,16 @@ def _locate(parts: Sequence[_Part], rests: Sequence[_Tree]) -> tuple[dict[str, P
     files: dict[str, Path] = {}
     sizes: dict[str, int] = {}
     unused = set(rests)
+    held: dict[str, int] = {}  # to ask each tree for each file would take files times archives
+    for number, rest in enumerate(rests):
+        for path in rest.paths():
+            held.setdefault(path, number)
     for part in parts:
         for relpath in part.checked.relpaths:
             in_folder = posixpath.join(part.folder, relpath)
+            paths = dict.fromkeys((in_folder, relpath))
             places = [(part.tree, in_folder)]
-            places += [(rest, path) for rest in rests for path in dict.fromkeys((in_folder, relpath))]
+            places += [(rests[held[p]], p) for p in sorted((p for p in paths if p in held), key=held.__getitem__)]
             for tree, path in places:
                 size = tree.size_of(path)
                 if size is not None:
@@ -220,6 +225,7 @@ def _locate(parts: Sequence[_Part], rests: Sequence[_Tree]) -> tuple[dict[str, P
                     unused.discard(tree)
                     break
             else:
+                _ = [rest.size_of(path) for rest in rests for path in paths]  # refuses what lies behind a link
                 mend = "add the archive that holds it, or export again"
                 raise ImportRefused("the export names it, but it isn't there", mend, part.tree.archive, relpath)
     for rest in rests:
@@ -247,6 +253,12 @@ class _Tree:
                 folders.clear()
             folders[:] = sorted(name for name in folders if not name.startswith("."))
         return found
+
+    def paths(self) -> Iterator[str]:
+        """Everything that is no folder, relative."""
+        for folder, _, names in os.walk(self.root, onerror=self._unreadable):
+            inside = folder.removeprefix(str(self.root)).lstrip("/")
+            yield from (posixpath.join(inside, name) for name in names)
 
     def read(self, path: str, limit: int) -> bytes:
         """A file of at most ``limit`` bytes."""

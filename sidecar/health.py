@@ -11,7 +11,17 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 
 from sidecar.board import Board
-from sidecar.checks import FAIL, NOT_YET, WARN, Check, CheckStatus, Verdict, judge_process, judge_root_password
+from sidecar.checks import (
+    FAIL,
+    NOT_RUNNING,
+    NOT_YET,
+    WARN,
+    Check,
+    CheckStatus,
+    Verdict,
+    judge_process,
+    judge_root_password,
+)
 from sidecar.devpi.client import ServerStatus
 from sidecar.lifecycle import Lifecycle, Phase, Snapshot, now
 from sidecar.settings import MonitorSettings
@@ -65,7 +75,7 @@ class Health:
         self._due: dict[str, float] = {}
         """When to look next; absent: at once."""
         self._watch: Watch | None = None
-        self._ended: str | None = None
+        self._ended: Verdict | None = None
         self._unready_since: float | None = None
         self._judge_process()
         lifecycle.subscribe(self._lived)
@@ -119,18 +129,19 @@ class Health:
         self._watch = None if serving is None else Watch(serving, self._settings, self._clock)
         self._ended = None
         self._ready.clear()
-        reason = "devpi-server is not running" if serving is None else NOT_YET
-        for name in ("http", "write", "replication", *WARNING):
-            self._board.forget(name, reason)
+        self._forget_looks(NOT_RUNNING if serving is None else NOT_YET)
         if self._watch is not None and not self._watch.replica:
             self._see("replication", self._watch.replication())
         self._judge_process()
         self.look_now()
 
-    def process_ended(self, reason: str) -> None:
-        """devpi-server has ended: `process` fails at once, until the next `watch()`."""
-        self._ended = reason
+    def process_ended(self, reason: str, mend: str | None = None) -> None:
+        """devpi-server has ended: `process` fails at once, and nothing else is known, until the next `watch()`."""
+        self._ended = Verdict(FAIL, reason, mend=mend)
+        self._cancel_looks()
         self._judge_process()
+        self._forget_looks(NOT_RUNNING)
+        self._wake.set()
 
     def set_root_password(self, empty: bool | None, allowed: bool) -> None:
         """Whether root's password is empty (None: not known yet), and whether the settings allow that."""
@@ -159,8 +170,8 @@ class Health:
                 self._wake.clear()
                 try:
                     self._tick()
-                    if self._lifecycle.snapshot.phase is Phase.READY:  # on the way up a failure is no news
-                        self._trends.see(self._ticked, (c for c in self._board.checks if c.reason != NOT_YET))
+                    if self._serves():
+                        self._trends.see(self._ticked, (c for c in self._board.checks if c.seen))
                     for listener in self._listeners:
                         listener()
                 except Exception:
@@ -178,14 +189,24 @@ class Health:
         """Whether there is something to look at."""
         return self._watch is not None and self._lifecycle.snapshot.phase in {Phase.LAUNCHING, Phase.READY}
 
+    def _looks_on(self) -> bool:
+        """Whether looking is of use: what has ended doesn't come back."""
+        return self._ended is None and self._serves()
+
+    def _forget_looks(self, reason: str) -> None:
+        """Nothing is known of what the looks tell, for this reason."""
+        for name in ("http", "write", "replication", *WARNING):
+            self._board.forget(name, reason)
+
     def _tick(self) -> None:
         """Start the looks that are due; judge what time alone changes."""
         watch = self._watch
-        if watch is None or not self._serves():
+        if watch is None or not self._looks_on():
             return
         at = self._clock()
-        if self._ended is None and not watch.alive():
+        if not watch.alive():
             self.process_ended("devpi-server is gone")
+            return
         if watch.replica:
             self._see("replication", watch.replication(), expected=self._launching(watch))
         if "volume" in self._looks and (waited := at - self._looks["volume"][1]) > self._settings.dead_after:
@@ -207,7 +228,7 @@ class Health:
     def _pause(self) -> float:
         """Seconds until the next tick."""
         pause = min(self._settings.interval, _HEARTBEAT)
-        if self._watch is not None and self._serves():
+        if self._watch is not None and self._looks_on():
             at = self._clock()
             pause = min([pause, *(self._due.get(kind, at) - at for kind in self._wanted(self._watch))])
         return max(pause, 0.001)
@@ -289,5 +310,4 @@ class Health:
     def _judge_process(self) -> None:
         snapshot = self._lifecycle.snapshot
         verdict = judge_process(snapshot, started=self._watch is not None, ended=self._ended)
-        expected = self._ended is None and snapshot.phase is not Phase.FAILED
-        self._see("process", verdict, expected=expected)
+        self._see("process", verdict, expected=self._ended is None)  # whoever enters FAILED logs why

@@ -35,15 +35,20 @@ class Tracker:
         *,
         archives: Sequence[Mapping[str, Any]] | None,
         ignored: Sequence[str] | None,
+        digests: Mapping[str, str] | None,
         counts: Mapping[str, Sequence[int]] | None,
         current: str | None,
     ) -> ImportStatus:
         """Take in one report of the importer; None is what it did not mention."""
         changes: dict[str, Any] = {"state": state, "current": current}
         if archives is not None:
-            changes["archives"] = tuple(Archive(**each) for each in archives)
+            changes["archives"] = (*self.status.archives, *(Archive(**each) for each in archives))
         if ignored is not None:
-            changes["ignored"] = tuple(ignored)
+            changes["ignored"] = (*self.status.ignored, *ignored)
+        if digests:
+            changes["archives"] = tuple(
+                replace(each, sha256=digests.get(each.name, each.sha256)) for each in self.status.archives
+            )
         for name, (done, total) in (counts or {}).items():
             changes[name] = Count(done, total)
         if state is ImportState.LOADING and self._loading_since is None:

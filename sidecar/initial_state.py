@@ -12,12 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sidecar import archives, imports
+from sidecar import archives, durable, imports
 from sidecar.credentials import generate_password
 from sidecar.devpi.child import Child
 from sidecar.devpi.messages import Import, Initialise, Prepared, PrepareFailed, Progress
 from sidecar.exits import Exit, ExitCode
 from sidecar.lifecycle import Failure, ImportFailure, ImportState, ImportStatus, Lifecycle, Phase, now
+from sidecar.logs import redact
 from sidecar.root_password import RootPasswordFile
 from sidecar.serverdir import Serverdir
 from sidecar.settings import ImportSettings
@@ -73,6 +74,8 @@ class InitialState:
             await asyncio.to_thread(self._serverdir.discard)
             code = ExitCode.NOT_WRITABLE if answer.circumstances else ExitCode.INTERNAL
             raise Exit(code, f"the initialisation failed: {answer.reason}", answer.mend)
+        # that of an import which failed, or was killed before its promotion: this state is not of it
+        await asyncio.to_thread(durable.remove, self._record)
         await asyncio.to_thread(self._promote, answer, "initialised")
         return answer
 
@@ -131,6 +134,7 @@ class InitialState:
     ) -> ImportFailed | Exit:
         """Throw away what there is, keep the record of the failure; the exception to raise."""
         failure = failure or ImportFailure("the import failed", "replace the archive, and start again")
+        failure = replace(failure, reason=redact(failure.reason), mend=redact(failure.mend))  # anybody may read them
         await asyncio.to_thread(self._serverdir.discard)
         status = replace(
             status, state=ImportState.FAILED, finished=status.finished or now(), eta_seconds=None, error=failure
@@ -159,6 +163,7 @@ class _Follower:
             ImportState(report.state),
             archives=report.archives,
             ignored=report.ignored,
+            digests=report.digests,
             counts=report.counts,
             current=report.current,
         )

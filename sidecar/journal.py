@@ -27,7 +27,7 @@ class Journal:
         if before.phase is after.phase:
             return
         os.pwrite(self._shared, bytes([_PHASES.index(after.phase)]), 0)
-        seconds = (after.since - before.since).total_seconds()
+        seconds = after.begun[-1] - before.begun[-1]
         fields = {"sidecar.phase_before": before.phase.value, "event.duration": round(seconds * 1e9)}
         log.info("phase: %s, after %.1f s of %s", after.phase, seconds, before.phase, extra={"fields": fields})
 

@@ -6,6 +6,7 @@ One `Lifecycle` owns the state. Everybody else reads its frozen `Snapshot`, or s
 from __future__ import annotations
 
 import enum
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -139,6 +140,8 @@ class Snapshot:
     since: datetime
     history: tuple[tuple[Phase, datetime], ...] = ()
     """The phases so far, this one included, each with its start."""
+    begun: tuple[float, ...] = ()
+    """When each of them began, by the clock of the lifecycle: differences of `history` may be negative."""
     imported: ImportStatus = ImportStatus()
     root_password: RootPasswordStatus = RootPasswordStatus()
     devpi: DevpiInfo | None = None
@@ -166,8 +169,14 @@ _NEXT: dict[Phase, frozenset[Phase]] = {
 class Lifecycle:
     """The one object that owns the phase. Not thread-safe: it lives on the event loop."""
 
-    snapshot: Snapshot = field(default_factory=lambda: Snapshot(Phase.STARTING, at := now(), ((Phase.STARTING, at),)))
+    clock: Callable[[], float] = time.monotonic
+    """Gives seconds that never go back."""
+    snapshot: Snapshot = field(init=False)
     _listeners: list[Callable[[Snapshot, Snapshot], None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        at = now()
+        self.snapshot = Snapshot(Phase.STARTING, at, ((Phase.STARTING, at),), (self.clock(),))
 
     def enter(self, phase: Phase, failure: Failure | None = None) -> None:
         """Go to `phase`. Raises ValueError for a step that no container's life has."""
@@ -176,7 +185,17 @@ class Lifecycle:
             raise ValueError(f"a container can't go from {before} to {phase}")
         at = now()
         history = (*self.snapshot.history, (phase, at))
-        self.update(phase=phase, since=at, history=history, failure=failure or self.snapshot.failure)
+        begun = (*self.snapshot.begun, self.clock())
+        failure = failure or self.snapshot.failure
+        self.update(phase=phase, since=at, history=history, begun=begun, failure=failure)
+
+    def spent(self) -> dict[Phase, float]:
+        """Seconds in each phase so far, this one included; they only grow, whatever the wall clock does."""
+        begun = self.snapshot.begun
+        spent = dict.fromkeys(Phase, 0.0)
+        for (phase, _), begin, end in zip(self.snapshot.history, begun, (*begun[1:], self.clock()), strict=True):
+            spent[phase] += end - begin
+        return spent
 
     def update(self, **changes: object) -> None:
         """Replace fields of the snapshot, and tell all who listen."""

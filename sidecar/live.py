@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,12 +14,24 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import NoReturn
 
-from sidecar.summary import Fields, duration, summary
+from sidecar.figures import duration, size, value
+from sidecar.summary import (
+    Fields,
+    archives,
+    headline,
+    phases,
+    progress,
+    replication,
+    root_password,
+    trouble,
+    versions,
+)
 
 INTERVAL = 0.5
 """Seconds between two looks."""
 _WIDEST_BAR = 40
 _COUNTS = ("extracted", "users", "indexes", "projects", "files", "bytes")
+_BYTES = frozenset({"extracted", "bytes"})
 _COLORS = {"pass": "32", "warn": "33", "fail": "31"}
 
 
@@ -91,49 +104,74 @@ def _size() -> tuple[int, int]:
 
 
 def _draw(lines: list[str], rows: int, columns: int) -> None:
-    """Over what is there, without a flicker."""
-    fitting = [_clip(line, columns) for line in lines[:rows]]
+    """Over what is there, without a flicker; what doesn't fit is counted."""
+    if len(lines) > rows:
+        lines = [*lines[: rows - 1], f"  … {len(lines) - rows + 1} more lines"]
+    fitting = [_clip(line, columns) for line in lines]
     sys.stdout.write("\x1b[H" + "\n".join(f"{line}\x1b[0m\x1b[K" for line in fitting) + "\x1b[J")
     sys.stdout.flush()
 
 
 def _clip(line: str, columns: int) -> str:
-    """The line's first `columns` characters; colours take no room."""
+    """As much of the line as fits into `columns` cells; colours take none."""
     shown, at = 0, 0
-    while at < len(line) and shown < columns:
+    while at < len(line):
         if line[at] == "\x1b":
             at = line.index("m", at)
-        else:
-            shown += 1
+        elif (shown := shown + _cells(line[at])) > columns:
+            break
         at += 1
     return line[:at]
 
 
+def _cells(character: str) -> int:
+    """Cells of a terminal: two for what East Asia writes wide, none for what is put onto the character before it."""
+    if unicodedata.category(character) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
 def _page(view: View, note: str, columns: int, *, color: bool) -> Iterator[str]:
+    """What matters most comes first: a terminal may be small."""
+
     def paint(text: str, code: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if color else text
 
+    at = datetime.now(UTC)
     if view.gone is not None:
         yield paint(f"no sidecar: {view.gone}", "31")
         yield "  it is looked for until it is back"
     else:
-        first, *rest = summary(view.status, [], ready=view.ready)
-        yield paint(first, "1;32" if view.ready else "1;33")
-        yield from _bars(view.status.inner("import"), columns)
-        yield from rest
+        imported = view.status.inner("import")
+        yield paint(headline(view.status, ready=view.ready), "1;32" if view.ready else "1;33")
+        yield from trouble("failed", view.status.inner("failure"))
+        yield from phases(view.status, at)
+        yield from _bars(imported, columns) if _moves(imported) else progress(imported)
         for check in view.checks:
-            verdict, reason = check.text("status", 20), check.text("reason", 500)
-            shown = paint(f"{verdict:<4}", _COLORS.get(verdict, "0"))
-            yield f"  {shown} {check.text('name', 50):<14} {reason}".rstrip()
+            yield _check(check, paint)
+        yield from replication(view.status.inner("devpi"), at)
+        yield from root_password(view.status)
+        yield from archives(imported)
+        yield from versions(view.status)
     if note:
         yield paint(f"  {note}", "33")
-    yield paint(f"  {datetime.now(UTC):%H:%M:%S} UTC, Ctrl-C ends", "2")
+    yield paint(f"  {at:%H:%M:%S} UTC, Ctrl-C ends", "2")
+
+
+def _check(check: Fields, paint: Callable[[str, str], str]) -> str:
+    verdict, unit = check.text("status", 20), check.text("unit", 30)
+    measured = value(check.number("value"), unit) + (" free" if unit == "bytes" else "")
+    shown = paint(f"{verdict:<4}", _COLORS.get(verdict, "0"))
+    return f"  {shown} {check.text('name', 50):<14} {measured:>12}  {check.text('reason', 500)}".rstrip()
+
+
+def _moves(imported: Fields) -> bool:
+    """Whether there is a progress to show."""
+    return imported.text("state", 30) in ("extracting", "loading")
 
 
 def _bars(status: Fields, columns: int) -> Iterator[str]:
     """A progress bar for each count of a running import."""
-    if status.text("state", 30) not in ("extracting", "loading"):
-        return
     full, empty = ("█", "░") if (sys.stdout.encoding or "").lower().startswith("utf") else ("#", ".")
     width = max(5, min(_WIDEST_BAR, columns - 50))
     for name in _COUNTS:
@@ -142,7 +180,8 @@ def _bars(status: Fields, columns: int) -> Iterator[str]:
             continue
         part = min(1.0, max(0.0, done / total))
         filled = int(part * width)
-        yield f"  {name:<10} {full * filled}{empty * (width - filled)} {part:4.0%}  {done:,.0f} of {total:,.0f}"
+        word = size if name in _BYTES else "{:,.0f}".format
+        yield f"  {name:<10} {full * filled}{empty * (width - filled)} {part:4.0%}  {word(done)} of {word(total)}"
     rate, eta = status.number("rate"), status.number("eta_seconds")
     said = [
         "" if rate is None else f"{rate:,.0f} files/s",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import threading
 import traceback
@@ -16,10 +17,11 @@ import warnings
 from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import TextIO
+
+from sidecar.request_id import REQUEST_ID
 
 ECS_VERSION = "8.11.0"
 """The version of the Elastic Common Schema that the names of JSON's fields are from."""
@@ -28,10 +30,14 @@ MESSAGE_LIMIT = 4000
 STACK_LIMIT = 10_000
 """… so this is for a traceback."""
 
-REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The id of the request that is being answered."""
-
 _STDOUT = 1
+_WIDEST = 12
+"""Bytes of one character at most, as it is written: in JSON, one outside the first 65,536 is two escapes."""
+_USERINFO = re.compile(
+    r"(?<=://)(?:[^\s/?#]*@"  # up to the last @ before the path: a password may have one
+    r"|(?!\[)[^\s/?#:]*:(?!\d*(?:[^\w.%~-]|$))[^\s'\"]{0,200}@)"  # no port follows: a password with a bare / ? or #
+)
+"""The user and the password in a URL. It takes time in proportion to the text, whatever that is."""
 _COLORS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 
 
@@ -50,6 +56,11 @@ def configure(style: str, level: str, service: str, *, access: bool = False) -> 
     threading.excepthook = _uncaught_in_thread
     sys.unraisablehook = _unraisable
     return formatter
+
+
+def redact(text: str) -> str:
+    """`text` without the user and the password of any URL in it: devpi-server logs those of its mirrors."""
+    return _USERINFO.sub("***@", text) if "://" in text and "@" in text else text
 
 
 class Lines(logging.Formatter):
@@ -72,7 +83,7 @@ class JsonLines(Lines):
         line: dict[str, object] = {
             "@timestamp": at.replace("+00:00", "Z"),
             "log.level": record.levelname.lower(),
-            "message": _cut(_unicode(record.getMessage()), MESSAGE_LIMIT, _in_json),
+            "message": _cut(_unicode(redact(record.getMessage())), MESSAGE_LIMIT, _in_json),
             "ecs.version": ECS_VERSION,
             "service.name": self._service,
             "log.logger": _name(record),
@@ -82,10 +93,11 @@ class JsonLines(Lines):
             line["sidecar.phase"] = self.phase()
         if (request := REQUEST_ID.get()) is not None:
             line["http.request.id"] = request
-        line |= getattr(record, "fields", {})
+        for name, value in getattr(record, "fields", {}).items():
+            line[name] = redact(value) if isinstance(value, str) else value
         if record.exc_info and record.exc_info[0] is not None:
             line["error.type"] = record.exc_info[0].__name__
-            line["error.message"] = _cut(_unicode(str(record.exc_info[1])), MESSAGE_LIMIT // 4, _in_json)
+            line["error.message"] = _cut(_unicode(redact(str(record.exc_info[1]))), MESSAGE_LIMIT // 4, _in_json)
         if stack := _stack(record):
             line["error.stack_trace"] = _cut(_unicode(stack), STACK_LIMIT, _in_json)
         return json.dumps(line)
@@ -103,7 +115,7 @@ class TextLines(Lines):
         level = f"{record.levelname:<5.5}"
         if self._color and (code := _COLORS.get(record.levelname)):
             level = f"\x1b[{code}m{level}\x1b[0m"
-        message = _escape(_cut(record.getMessage(), MESSAGE_LIMIT, _escape))
+        message = _escape(_cut(redact(record.getMessage()), MESSAGE_LIMIT, _escape))
         line = f"{self.formatTime(record)} {level} [{_name(record)}] {message}"
         if (request := REQUEST_ID.get()) is not None:
             line += f" (request {request})"
@@ -141,13 +153,13 @@ def _name(record: logging.LogRecord) -> str:
 def _stack(record: logging.LogRecord) -> str:
     """The traceback of the record, as Python prints it, or what was given as its `stack`; empty: there is none."""
     if not record.exc_info or record.exc_info[1] is None:
-        return str(getattr(record, "stack", ""))
-    return "".join(traceback.format_exception(record.exc_info[1])).rstrip("\n")
+        return redact(str(getattr(record, "stack", "")))
+    return redact("".join(traceback.format_exception(record.exc_info[1])).rstrip("\n"))
 
 
 def _cut(text: str, limit: int, written: Callable[[str], str]) -> str:
     """`text` with the middle left out where `written`, a byte or more a character, makes over `limit` bytes of it."""
-    if len(text) <= limit and len(written(text).encode()) <= limit:
+    if _WIDEST * len(text) <= limit or (len(text) <= limit and len(written(text).encode()) <= limit):
         return text
     head = _fitting(text[:limit], limit // 2, written)
     tail = _fitting(text[: -limit - 1 : -1], limit - limit // 2, written)

@@ -37,6 +37,7 @@ _LAST = ".nodeinfo"
 """devpi-server refuses to start without it, so it is moved last."""
 _RECORDS = ("root-password.json",)
 """What is promoted from the staging area into `.sidecar` together with a state."""
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _LOCK_PATIENCE = 3.0
 """Seconds to wait for a lock: a server that was just killed may not have been cleared away yet."""
 
@@ -78,11 +79,13 @@ class Serverdir:
         self._marker = self.own / "marker.json"
         self._serving = self.own / "serving"
         self._promoting = threading.Lock()  # a stop may clear up while another thread still promotes
+        self._recovered: str | None = None
+        self._lock_fd = -1
 
     # --- open ---------------------------------------------------------------------------------------------------
 
     def open(self) -> int:
-        """Make the folder where it is missing, and lock it. Returns the lock's descriptor.
+        """Make the folder where it is missing, and lock it. Returns the lock's descriptor, which must stay open.
 
         Raises Exit: not writable, held by another server, or on a file system that can't lock.
         """
@@ -94,13 +97,24 @@ class Serverdir:
             raise self._not_writable(error) from error
         self._lock(fd)
         try:
-            self._probe_write()
+            try:
+                self._probe_write()
+            except OSError as error:
+                if error.errno not in _FULL:
+                    raise
+                self._throw_away()  # what an earlier run left half-made may be what fills the volume
+                self._probe_write()
             os.ftruncate(fd, 0)
             os.pwrite(fd, _signature(), 0)
         except OSError as error:
             os.close(fd)
             raise self._not_writable(error) from error
+        self._lock_fd = fd
         return fd
+
+    def sync(self) -> None:
+        """Bring all that was written since `open` to disk. Raises OSError where some of it was lost."""
+        durable.sync_file_system(self._lock_fd)  # as old as our hold on the directory, and so as whatever we wrote
 
     def _probe_write(self) -> None:
         probe = self.own / ".tmp-probe"
@@ -141,7 +155,7 @@ class Serverdir:
 
     def _not_writable(self, error: OSError) -> Exit:
         uid, gid = os.geteuid(), os.getegid()
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno in _FULL:
             reason = f"no space is left for the serverdir {self.path}"
             return Exit(ExitCode.NOT_WRITABLE, reason, "free some, or enlarge the volume")
         if error.errno == errno.EROFS:
@@ -170,17 +184,24 @@ class Serverdir:
 
         Raises Exit where the leftovers can't be understood.
         """
-        durable.remove_leftovers(self.own)
-        done = None
         if (intent := self._read_json(self._intent)) is not None:
             self._roll_forward(intent)
-            done = "finished the promotion of a state that an earlier run had prepared"
-        elif os.path.lexists(self.staging):
-            shutil.rmtree(self.staging)
-            done = "threw away a half-made state that an earlier run had left"
-        shutil.rmtree(self.tmp, ignore_errors=True)
+            self._recovered = "finished the promotion of a state that an earlier run had prepared"
+        self._throw_away()
         self.tmp.mkdir(mode=0o700)
+        done, self._recovered = self._recovered, None
         return done
+
+    def _throw_away(self) -> None:
+        """Clear away what an earlier run left half-made. What it was promoting stays for `recover`."""
+        durable.remove_leftovers(self.own)
+        shutil.rmtree(self.tmp, ignore_errors=True)
+        if os.path.lexists(self._intent) or not os.path.lexists(self.staging):
+            return
+        shutil.rmtree(self.staging)
+        promoted = os.path.lexists(self._marker)
+        what = "what the promotion of a state had left" if promoted else "a half-made state"
+        self._recovered = f"threw away {what} in an earlier run"
 
     def examine(self) -> Content:
         """What the serverdir holds. Raises Exit for anything that is neither empty nor a whole devpi state."""
@@ -282,7 +303,7 @@ class Serverdir:
                 self.discard()
         shutil.rmtree(self.tmp, ignore_errors=True)
         if whole:
-            durable.sync_file_system(self.path)  # a power cut may not undo an upload's last rename, but not this unlink
+            self.sync()  # a power cut may not undo an upload's last rename, but not this unlink
             self._serving.unlink(missing_ok=True)
 
     # --- stage, promote, adopt ----------------------------------------------------------------------------------
@@ -324,14 +345,21 @@ class Serverdir:
         for name in intent["entries"]:
             if name == _LAST:
                 durable.fsync_dir(self.path)
-            _move(self.staged_state / name, self.path / name)
+            self._move_entry(name)
         durable.fsync_dir(self.path)
         self._mark(intent["origin"])
         durable.remove(self._intent)
         self.discard()
 
+    def _move_entry(self, name: str) -> None:
+        source, target = self.staged_state / name, self.path / name
+        if os.path.lexists(source) and os.path.lexists(target):  # nothing was there when this was begun
+            raise self._damaged(f"{name} is in it, though the promotion of a state has not come to that yet")
+        _move(source, target)
+
     def adopt(self) -> None:
-        """Make a whole state of somebody else's making ours."""
+        """Make a whole state of somebody else's making ours. Its server may have been killed."""
+        durable.write_file(self._serving, b"")
         self._mark("adopted")
         durable.fsync_dir(self.path)  # .sidecar itself: what is recorded in it from now on must last
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
+from sidecar.figures import ago, duration, size, value
 from sidecar.terminal import printable
 
 _PASSWORD = {
@@ -24,7 +26,11 @@ NOT_YET = "not looked at yet"
 """The reason of a check before its first look; see `board`."""
 
 _MANY = 20
-"""Archives, or checks, that are listed; the rest is counted."""
+"""Archives, checks or phases that are listed; the rest is counted."""
+_MOST = 1e18
+"""No figure of ours reaches that."""
+_FEW = 4
+"""Replicas that fit into a line."""
 
 
 class Fields:
@@ -41,9 +47,19 @@ class Fields:
         return value if limit is None else printable(value, limit)
 
     def number(self, name: str) -> float | None:
-        """The field as a number; None where it is none."""
-        value = self._content.get(name)
-        return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+        """The field as a number that can be worded; None where it is none."""
+        number = self._content.get(name)
+        if not isinstance(number, (int, float)) or isinstance(number, bool):
+            return None
+        return number if abs(number) < _MOST else None
+
+    def time(self, name: str) -> datetime | None:
+        """The field as a time with its zone; None where it is none."""
+        try:
+            at = datetime.fromisoformat(self.text(name, 50))
+        except ValueError:
+            return None
+        return at if at.tzinfo is not None else None
 
     def inner(self, name: str) -> Fields:
         """The object in this field; an empty one where it is none."""
@@ -57,25 +73,70 @@ class Fields:
 
 def summary(status: Fields, checks: list[Fields], *, ready: bool) -> Iterator[str]:
     """The lines of `sidecar status`."""
-    yield f"{'ready' if ready else 'not ready'}: {status.text('phase') or 'no phase'}{_since(status)}"
-    versions = [
-        f"{name} {version}"
-        for name, part in (("devpi-server", "devpi"), ("sidecar", "sidecar"))
-        if (version := status.inner(part).text("version", 50))
-    ]
-    if versions:
-        yield f"  versions: {', '.join(versions)}"
-    yield from _trouble("failed", status.inner("failure"))
+    yield headline(status, ready=ready)
+    yield from versions(status)
+    yield from trouble("failed", status.inner("failure"))
     for check in checks[:_MANY]:
         reason = check.text("reason", 500) or "no reason given"
         if (verdict := check.text("status", 20)) in ("fail", "warn") and reason != NOT_YET:
             yield f"  check {check.text('name', 50)}: {verdict}{_since(check)}: {reason}"
-    yield from _import(status.inner("import"))
-    if status.text("phase") != "failed":  # then nothing can be done about it
-        yield from _root_password(status.inner("root_password"))
+    yield from replication(status.inner("devpi"), datetime.now(UTC))
+    yield from progress(status.inner("import"))
+    yield from archives(status.inner("import"))
+    yield from root_password(status)
 
 
-def _import(status: Fields) -> Iterator[str]:
+def headline(status: Fields, *, ready: bool) -> str:
+    """Whether it is ready, and the phase."""
+    return f"{'ready' if ready else 'not ready'}: {status.text('phase') or 'no phase'}{_since(status)}"
+
+
+def versions(status: Fields) -> Iterator[str]:
+    """Of what runs."""
+    said = [
+        f"{name} {version}"
+        for name, part in (("devpi-server", "devpi"), ("sidecar", "sidecar"))
+        if (version := status.inner(part).text("version", 50))
+    ]
+    if said:
+        yield f"  versions: {', '.join(said)}"
+
+
+def phases(status: Fields, at: datetime) -> Iterator[str]:
+    """The last phases, each with how long it took; the one that lasts up to `at`."""
+    begun = [(phase.text("phase", 30), phase.time("since")) for phase in status.list("phases")][-_MANY:]
+    said = []
+    for (name, since), until in zip(begun, [*(since for _, since in begun[1:]), at], strict=False):
+        took = "" if since is None or until is None else f" {duration((until - since).total_seconds())}"
+        said.append(f"{name}{took}")
+    if said:
+        yield f"  phases: {', '.join(said)}"
+
+
+def replication(devpi: Fields, at: datetime) -> Iterator[str]:
+    """A primary's replicas, or how far behind a replica is; nothing where there is neither."""
+    if (behind := devpi.number("behind")) is not None:
+        yield f"  replication: {_lag(behind)}"
+    replicas = devpi.list("replicas")
+    said = []
+    for replica in replicas[:_FEW]:
+        heard = replica.time("asked_at")
+        age = "" if heard is None else f" ({ago(abs((at - heard).total_seconds()))})"
+        said.append(f"{replica.text('address', 60) or 'unknown'} {_lag(replica.number('behind'))}{age}")
+    if len(replicas) > _FEW:
+        said.append(f"and {len(replicas) - _FEW} more")
+    if said:
+        yield f"  replicas: {', '.join(said)}"
+
+
+def _lag(behind: float | None) -> str:
+    if behind is None:
+        return "at an unknown serial"
+    return f"{value(behind, 'serials')} behind" if behind else "in sync"
+
+
+def progress(status: Fields) -> Iterator[str]:
+    """How far the import is; nothing where there was none."""
     state = status.text("state", 30)
     if state in ("", "none"):
         return
@@ -90,28 +151,37 @@ def _import(status: Fields) -> Iterator[str]:
         if (eta := status.number("eta_seconds")) is not None:
             line += f", about {duration(eta)} left"
     yield line
-    archives = status.list("archives")
-    for archive in archives[:_MANY]:
-        size = archive.number("bytes")
-        yield f"    {archive.text('name', 200)}" + ("" if size is None else f", {size:,.0f} bytes")
-    if len(archives) > _MANY:
-        yield f"    and {len(archives) - _MANY} more"
-    yield from _trouble("failed", status.inner("error"), indent="    ")
 
 
-def _root_password(status: Fields) -> Iterator[str]:
-    state = status.text("state", 30)
-    if not state:
+def archives(status: Fields) -> Iterator[str]:
+    """What is imported, and where that has failed."""
+    if status.text("state", 30) in ("", "none"):
+        return
+    found = status.list("archives")
+    for archive in found[:_MANY]:
+        count = archive.number("bytes")
+        yield f"    {archive.text('name', 200)}" + ("" if count is None else f", {size(count)}")
+    if len(found) > _MANY:
+        yield f"    and {len(found) - _MANY} more"
+    yield from trouble("failed", status.inner("error"), indent="    ")
+
+
+def root_password(status: Fields) -> Iterator[str]:
+    """Whose it is, and what can be done about it; nothing where that is nothing."""
+    of = status.inner("root_password")
+    state = of.text("state", 30)
+    if not state or status.text("phase") == "failed":
         return
     line = f"  root's password: {_PASSWORD.get(state, state)}"
-    if state == "claimed" and (address := status.text("claimed_from", 100)):
+    if state == "claimed" and (address := of.text("claimed_from", 100)):
         line += f" (from {address})"
-    if state == "claimable" and (expires := status.text("expires", 50)):
+    if state == "claimable" and (expires := of.text("expires", 50)):
         line += f", until {expires}"
     yield line
 
 
-def _trouble(what: str, error: Fields, indent: str = "  ") -> Iterator[str]:
+def trouble(what: str, error: Fields, indent: str = "  ") -> Iterator[str]:
+    """A reason, where, and the mend."""
     if not (reason := error.text("reason", 1000)):
         return
     places = [f"{name} {place}" for name in ("archive", "member") if (place := error.text(name, 500))]
@@ -123,10 +193,3 @@ def _trouble(what: str, error: Fields, indent: str = "  ") -> Iterator[str]:
 def _since(fields: Fields) -> str:
     since = fields.text("since", 50)
     return f" since {since}" if since else ""
-
-
-def duration(seconds: float) -> str:
-    """Some seconds, in the unit that a person would take."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

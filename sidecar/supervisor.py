@@ -36,7 +36,7 @@ from sidecar.devpi.messages import (
 from sidecar.exits import Exit, ExitCode
 from sidecar.health import Health, Serving
 from sidecar.initial_state import ImportFailed, InitialState, import_record
-from sidecar.lifecycle import DevpiInfo, Lifecycle, Phase
+from sidecar.lifecycle import DevpiInfo, ImportState, Lifecycle, Phase
 from sidecar.login_secret import copy_given_secret, place_copy, place_secret
 from sidecar.root_password import RootPasswordFile
 from sidecar.rundir import RuntimeDir
@@ -120,6 +120,7 @@ class Supervisor:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._clear_up(whole=False)
             if self._client is not None:
                 await self._client.close()
 
@@ -175,8 +176,9 @@ class Supervisor:
 
     async def _open(self, configured: Configured) -> Serverdir:
         """Lock the serverdir, and clear up what an earlier run left in it."""
-        serverdir = self._serverdir = Serverdir(Path(configured.serverdir), Storage(configured.storage))
+        serverdir = Serverdir(Path(configured.serverdir), Storage(configured.storage))
         self._child.hand_over_lock(await asyncio.to_thread(serverdir.open))
+        self._serverdir = serverdir  # not before: whoever else holds it has things there that are not to be cleared up
         await asyncio.to_thread(secure_directory, serverdir.own)
         if await asyncio.to_thread(in_memory, serverdir.path):
             log.warning("the serverdir is on a tmpfs: all of it is lost with the container; mount a volume to keep it")
@@ -204,10 +206,12 @@ class Supervisor:
             return (await first.make()).root_hash
         if content is Content.FOREIGN:
             log.warning("the serverdir holds a devpi state that was not made here; it is taken over as it is")
+            await asyncio.to_thread(durable.remove, import_record(serverdir))  # of an import that this state is not of
             await asyncio.to_thread(serverdir.adopt)
         if given is not None:
             log.info("the serverdir holds data: root's password stays what it is, the given one is not used")
-        if kept := await asyncio.to_thread(imports.load, import_record(serverdir)):
+        kept = await asyncio.to_thread(imports.load, import_record(serverdir))
+        if kept is not None and kept[0].state is ImportState.COMPLETED:  # a failed one left no state
             self._lifecycle.update(imported=kept[0])
         return await asyncio.to_thread(_read_text, serverdir.own / "root-hash")
 
@@ -280,14 +284,17 @@ class Supervisor:
 
     def _devpi_ended(self, code: int) -> NoReturn:
         """devpi-server ended by itself: its code becomes the container's."""
+        mend = "its own log says why"
         if code < 0:
-            name = signal.Signals(-code).name
-            hint = ", most likely for want of memory" if code == -signal.SIGKILL else ""
+            name, hint = signal.Signals(-code).name, ""
+            if code == -signal.SIGKILL:
+                hint = ", most likely for want of memory"
+                mend = "raise the memory limit; the orchestrator's own record tells whether that was it"
             reason, code = f"devpi-server was ended by {name}{hint}", 128 - code
         else:
             reason, code = f"devpi-server ended by itself with code {code}", code or 1
-        self._health.process_ended(reason)
-        raise Exit(code, reason, "its own log says why")
+        self._health.process_ended(reason, mend)
+        raise Exit(code, reason, mend)
 
     # --- the way down -------------------------------------------------------------------------------------------
 
@@ -307,13 +314,18 @@ class Supervisor:
         self._child.signal(signal.SIGKILL)
         code = await self._child.exited()
         self._health.watch(None)
-        if self._serverdir is not None:
-            whole = self._cleared and self._cut == 0 and code == 0
-            try:
-                await asyncio.to_thread(self._serverdir.clear_up, whole=whole)
-            except OSError as error:
-                log.warning("the serverdir's volume refuses to sync: %s", error.strerror)
+        await self._clear_up(whole=self._cleared and self._cut == 0 and code == 0)
         log.info("stopped")
+
+    async def _clear_up(self, *, whole: bool) -> None:
+        """Leave nothing half-made in the serverdir, whatever the end; nobody works there any more."""
+        serverdir, self._serverdir = self._serverdir, None
+        if serverdir is None:
+            return
+        try:
+            await asyncio.to_thread(serverdir.clear_up, whole=whole)
+        except OSError as error:
+            log.warning("the serverdir's volume refuses to sync: %s", error.strerror)
 
     async def _drained(self) -> None:
         """Wait until devpi-server has drained and ended."""

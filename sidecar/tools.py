@@ -15,6 +15,8 @@ from sidecar.settings import DEFAULT_SERVERDIR, Settings
 if TYPE_CHECKING:
     from devpi_server.config import Config, MyArgumentParser
 
+    from sidecar.serverdir import Serverdir
+
 LOCKED = {
     "devpi-init": "devpi_server.init:init",
     "devpi-import": "devpi_server.importexport:import_",
@@ -29,7 +31,7 @@ _MAKES_STATE = ("devpi-init", "devpi-import")
 
 def run(arguments: list[str], settings: Settings, environ: Mapping[str, str]) -> int:
     """Become the command, or run devpi's tool in this process. Returns the exit code, if it returns."""
-    name = arguments[0]
+    name = name_of(arguments[0])
     env = dict(environ)
     if not env.get("DEVPISERVER_SERVERDIR"):
         env["DEVPISERVER_SERVERDIR"] = str(settings.serverdir or DEFAULT_SERVERDIR)
@@ -40,10 +42,15 @@ def run(arguments: list[str], settings: Settings, environ: Mapping[str, str]) ->
 
         return cli.main(arguments[1:])
     try:
-        os.execvpe(name, arguments, env)  # noqa: S606 - what the operator asked for
+        os.execvpe(arguments[0], arguments, env)  # noqa: S606 - what the operator asked for
     except OSError as error:
-        sys.stderr.write(f"error: can't run {name!r}: {error.strerror}\n")
+        sys.stderr.write(f"error: can't run {arguments[0]!r}: {error.strerror}\n")
         return 127 if isinstance(error, FileNotFoundError) else 126
+
+
+def name_of(command: str) -> str:
+    """What a command is, wherever it lies: `/usr/bin/devpi-init` must not pass by the lock."""
+    return os.path.basename(command)  # noqa: PTH119 - "" for a folder, which is no command
 
 
 def _devpi_tool(arguments: list[str], env: Mapping[str, str]) -> int:
@@ -58,7 +65,7 @@ def _devpi_tool(arguments: list[str], env: Mapping[str, str]) -> int:
     from sidecar.devpi import after_kill
 
     after_kill.keep_nodeinfo_whole()
-    name = arguments[0]
+    name = name_of(arguments[0])
     state = _Unfinished(name)
     parse: Any = CommandRunner.get_config
 
@@ -66,7 +73,7 @@ def _devpi_tool(arguments: list[str], env: Mapping[str, str]) -> int:
         config: Config = parse(runner, argv, parser)
         _check_owner(name, config.nodeinfo_path)
         if name in LOCKED:
-            _lock(config.server_path)
+            state.is_of(_lock(config.server_path))
         if name in _MAKES_STATE and not config.nodeinfo_path.exists():
             state.begin(config.server_path)
             set_state_version(config)  # devpi leaves it out where lost+found and our .sidecar are two entries
@@ -85,11 +92,15 @@ def _devpi_tool(arguments: list[str], env: Mapping[str, str]) -> int:
     return int(code or 0)
 
 
-def _lock(serverdir: Path) -> None:
-    """Hold the serverdir's lock until this process ends. Raises Exit."""
+def _lock(serverdir: Path) -> Serverdir:
+    """Hold the serverdir's lock until this process ends, and finish what was being promoted. Raises Exit."""
     from sidecar.serverdir import Serverdir, Storage
 
-    Serverdir(serverdir, Storage("sqlite")).open()
+    locked = Serverdir(serverdir, Storage("sqlite"))
+    locked.open()
+    if done := locked.recover():
+        sys.stderr.write(f"{done}\n")
+    return locked
 
 
 def _check_owner(tool: str, nodeinfo: Path) -> None:
@@ -115,16 +126,25 @@ class _Unfinished:
 
     def __init__(self, tool: str) -> None:
         self._tool = tool
+        self._serverdir: Serverdir | None = None
         self._mark: Path | None = None
 
+    def is_of(self, locked: Serverdir) -> None:
+        """Where the tool works."""
+        self._serverdir = locked
+
     def begin(self, serverdir: Path) -> None:
+        """A state is in the making."""
         from sidecar import durable
 
         self._mark = serverdir.absolute() / ".sidecar" / "tool.json"
         durable.write_file(self._mark, json.dumps({"tool": self._tool}).encode())
 
     def end(self) -> None:
+        """Bring to disk what the tool has written: devpi's don't, and a power cut may not take back what is done."""
         from sidecar import durable
 
+        if self._serverdir is not None:
+            self._serverdir.sync()
         if self._mark is not None:
             durable.remove(self._mark)

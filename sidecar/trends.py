@@ -22,6 +22,8 @@ class Sample:
     """The worst in that time."""
     value: float | None
     """The greatest in that time; None: there was none."""
+    unit: str | None = None
+    """Of the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +50,11 @@ class Trends:
         for check in checks:
             before = samples.get(check.name)
             if before is None:
-                samples[check.name] = Sample(check.status, check.value)
+                samples[check.name] = Sample(check.status, check.value, check.unit)
             elif BADNESS[check.status] > BADNESS[before.status] or _greater(check.value, before.value):
                 status = max(before.status, check.status, key=BADNESS.__getitem__)
-                value = check.value if _greater(check.value, before.value) else before.value
-                samples[check.name] = Sample(status, value)
+                of = check if _greater(check.value, before.value) else before
+                samples[check.name] = Sample(status, of.value, of.unit)
 
     def of(self, name: str) -> Trend:
         """The trend of one check, up to the last sample of any."""

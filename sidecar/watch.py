@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sidecar.checks import FAIL, PASS, WARN, HttpJudge, ReplicationJudge, Verdict, judge_events
+from sidecar.checks import FAIL, LAUNCHING, PASS, WARN, HttpJudge, ReplicationJudge, Verdict, judge_events
 from sidecar.devpi.client import BadAnswer, DevpiClient, DevpiError, Refused, ServerStatus, TimedOut
 from sidecar.settings import MonitorSettings
 from sidecar.volume import Space, Volume
@@ -102,5 +102,5 @@ class Watch:
             replicas = self.status.polling_replicas if self.status else None
             return Verdict(PASS, value=replicas, unit=None if replicas is None else "replicas")
         if self.status is None:
-            return Verdict(FAIL, "the replica's status is not known yet")
+            return Verdict(FAIL, f"{LAUNCHING}the replica's status is not known yet")
         return self._replication.judge(self.status, time.time())

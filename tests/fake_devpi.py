@@ -42,6 +42,8 @@ class FakeDevpi:
         self.delay = 0.0
         self.cut = False
         self.status = status_of()
+        self.status_body: bytes | None = None
+        """What `+status` answers instead of `status`."""
         self.status_delay = 0.0
         self.calls: dict[str, int] = {}
         self.headers: list[dict[str, str]] = []
@@ -86,6 +88,8 @@ class FakeDevpi:
     async def _status(self, request: web.Request) -> web.StreamResponse:
         self._heard(request)
         await asyncio.sleep(self.status_delay)
+        if self.status_body is not None:
+            return web.Response(body=self.status_body)
         return web.json_response({"result": self.status, "type": "status"})
 
 

@@ -197,6 +197,22 @@ def test_find_sorts_and_ignores(box: Box) -> None:
     assert ("lost+found", "notes.txt", "run.sh") == found.ignored
 
 
+def test_a_folder_of_many_files_takes_no_memory(box: Box) -> None:
+    """It is looked through in the sidecar, whose memory does not grow with an export."""
+    for folder in range(3):
+        (box.init / "dir" / str(folder)).mkdir(parents=True)
+        for number in range(1000):
+            (box.init / "dir" / str(folder) / str(number)).write_bytes(b"1")
+    tracemalloc.start()
+    try:
+        (source,) = find(box.init).sources
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert source.bytes == 3000
+    assert peak < 600_000, "200 bytes a file"
+
+
 def test_find_in_a_configmap(box: Box) -> None:
     """Kubernetes' links into ..data are followed."""
     (box.init / "..2024").mkdir()
@@ -214,6 +230,19 @@ def test_find_refuses_a_link_that_leads_nowhere(box: Box, target: str) -> None:
     (box.init / "e.tar").symlink_to(target)
     with pytest.raises(ImportRefused, match="link"):
         find(box.init)
+
+
+def test_find_refuses_more_than_a_thousand(box: Box) -> None:
+    """So many are found; one more is refused with a mend, and what isn't an archive doesn't count."""
+    for number in range(archives.MOST_SOURCES):
+        (box.init / f"{number:04}.tar").touch()
+    (box.init / "zzz.txt").touch()
+    found = find(box.init)
+    assert (archives.MOST_SOURCES, ("zzz.txt",)) == (len(found.sources), found.ignored)
+    (box.init / "one-more.tar").touch()
+    with pytest.raises(ImportRefused, match="more than 1000 archives and folders") as caught:
+        find(box.init)
+    assert "in a folder of its own" in caught.value.mend
 
 
 def test_find_refuses_an_export_without_a_folder(box: Box) -> None:

@@ -353,9 +353,9 @@ async def test_the_status_of_an_import(sidecar: Sidecar) -> None:
     assert "  check http: fail since 2026-11-22T12:00:00Z: devpi-server does not run yet" in lines
     assert "  check disk: warn: 900 MB free" in lines
     assert not any("process" in line for line in lines)
-    progress = "512 of 2000 files (26 %), 100 of 500 projects (20 %), 180 files/s, about 2 min left"
+    progress = "512 of 2000 files (26 %), 100 of 500 projects (20 %), 180 files/s, about 2 min 10 s left"
     assert f"  import: loading, {progress}" in lines
-    assert "    backup0.bz2, 1,234,567 bytes" in lines
+    assert "    backup0.bz2, 1.2 MB" in lines
     assert "    and 5 more" in lines
     assert lines[-1] == "  root's password: claimed; if it is lost: `sidecar rotate` (from 10.0.3.7)"
 

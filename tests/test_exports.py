@@ -456,6 +456,8 @@ def deep(levels: int) -> object:
         (release(entrymapping=None), "entrymapping"),
         (release(entrymapping={}), "last_modified"),
         (mapping(last_modified=1), "last_modified"),
+        (mapping(last_modified="a\r\nSet-Cookie: x=1"), "can't be a header"),
+        (mapping(last_modified="\u20ac"), "can't be a header"),
         (mapping(hashes=None), "hashes"),
         (mapping(hashes={}), "no digest"),
         (mapping(hashes={"sha256": "ab"}), "digest"),

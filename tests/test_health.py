@@ -269,6 +269,21 @@ async def test_process_ended_fails_at_once(world: World) -> None:
     await world.ready()
     world.health.process_ended("devpi-server ended with code 1")
     assert world.check("process").reason == "devpi-server ended with code 1"
+    gone = {check.name: check for check in world.health.checks() if check.name not in ("process", "root-password")}
+    assert {"http", "write", "replication", "disk", "events"} == set(gone)
+    assert {("devpi-server is not running", None)} == {(check.reason, check.value) for check in gone.values()}
+    assert {FAIL, WARN} == {check.status for check in gone.values()}
+    asked = world.devpi.calls["/+api"]
+    ticks = 0
+
+    def tick() -> None:
+        nonlocal ticks
+        ticks += 1
+
+    world.health.subscribe(tick)
+    world.health.look_now()
+    await eventually(lambda: ticks > 3)
+    assert asked == world.devpi.calls["/+api"]
     assert world.client is not None
     world.health.watch(Serving(os.getpid(), world.client, world.serverdir, UUID, "standalone"))
     await world.ready()
@@ -499,6 +514,22 @@ def test_a_replica_that_was_in_sync_may_be_behind_for_a_minute() -> None:
     behind = replica(serial=7, primary_serial=9, update_from_primary_at=1059.0)
     assert judge.judge(behind, 1059).status is WARN
     assert judge.judge(behind, 1060).status is FAIL
+
+
+async def test_what_keeps_it_from_being_ready_has_a_history(world: World) -> None:
+    """While it launches, too: but not that devpi-server isn't listening yet, which is no news."""
+    await world.serve(listening=False)
+    await eventually(lambda: world.check("http").reason == "launching: devpi-server is not listening yet")
+    world.health.set_root_password(empty=True, allowed=False)
+    await eventually(lambda: FAIL in histories(world)["root-password"])
+    assert set() == histories(world)["http"]
+    await world.devpi.start()
+    await eventually(lambda: {PASS} == histories(world)["http"])
+
+
+def histories(world: World) -> dict[str, set[CheckStatus]]:
+    """What each check is remembered to have been."""
+    return {trend.name: {each.status for each in trend.samples if each} for trend in world.health.trends()}
 
 
 async def test_a_replica_becomes_ready_when_it_is_in_sync(world: World) -> None:

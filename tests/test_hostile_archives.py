@@ -21,6 +21,8 @@ from sidecar.dataindex import Checked, parse
 from sidecar.unpacking import unpack
 from tests.hostile import corpus, judge
 
+pytestmark = pytest.mark.alone
+
 PEAK = 64 * 2**20
 """Bytes of memory, Python's own included."""
 SECONDS = 2.0

@@ -49,6 +49,7 @@ def report(tracker: Tracker, state: ImportState, current: str | None = None, **f
         state,
         archives=fields.pop("archives", None),
         ignored=fields.pop("ignored", None),
+        digests=fields.pop("digests", None),
         counts=fields or None,
         current=current,
     )
@@ -76,6 +77,18 @@ def test_reports_are_taken_in(clock: Clock) -> None:
         started=START,
     )
     assert status is tracker.status
+
+
+def test_archives_come_piece_by_piece(clock: Clock) -> None:
+    """More of them are put behind those that are known, and a digest comes to its archive alone."""
+    tracker = Tracker(ImportStatus(ImportState.PENDING, started=START), clock=clock.monotonic)
+    for names in (["a", "b"], ["c"]):
+        given = [{"name": name, "bytes": 1, "sha256": None} for name in names]
+        report(tracker, ImportState.EXTRACTING, archives=given, ignored=[f"not {name}" for name in names])
+    report(tracker, ImportState.EXTRACTING, digests={"c": "0c"})
+    status = report(tracker, ImportState.EXTRACTING, digests={"a": "0a"})
+    assert (Archive("a", 1, "0a"), Archive("b", 1), Archive("c", 1, "0c")) == status.archives
+    assert ("not a", "not b", "not c") == status.ignored
 
 
 def test_rate_and_time_left_are_those_of_loading(clock: Clock) -> None:

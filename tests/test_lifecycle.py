@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import UTC
+from datetime import UTC, timedelta
 
 import pytest
 
+from sidecar import lifecycle as lifecycle_module
 from sidecar.lifecycle import Failure, ImportState, ImportStatus, Lifecycle, Phase, Snapshot, now
 
 S, I, M, L, R, T, F = (  # noqa: E741 - a table is read better with short names
@@ -68,6 +69,21 @@ def test_the_history_has_every_phase_with_its_start() -> None:
     assert times == sorted(times)
     assert before <= times[0] <= times[-1] <= now()
     assert snapshot.history[-1] == (T, snapshot.since)
+
+
+def test_time_in_a_phase_is_that_of_a_clock_that_never_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wall clock is set back by an hour in each phase, as NTP may; what was spent adds up, and only grows."""
+    seconds, wall = 0.0, now()
+    monkeypatch.setattr(lifecycle_module, "now", lambda: wall)
+    lifecycle = Lifecycle(clock=lambda: seconds)
+    for phase, stay in ((I, 2.0), (L, 3.0), (R, 4.0), (L, 5.0)):
+        lifecycle.enter(phase)
+        seconds += stay
+        wall -= timedelta(hours=1)
+    assert lifecycle.spent() == {S: 0, I: 2, M: 0, L: 8, R: 4, T: 0, F: 0}
+    seconds += 1
+    assert lifecycle.spent()[L] == 9
+    assert lifecycle.snapshot.begun == (0, 0, 2, 5, 9)
 
 
 def test_an_update_is_no_step() -> None:

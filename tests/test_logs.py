@@ -12,6 +12,7 @@ import pty
 import re
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 
 import sidecar
 from sidecar import logs
+from sidecar.request_id import REQUEST_ID
 from sidecar.settings import LogSettings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,6 +66,50 @@ def test_text_escapes_control_characters(text: str, shown: str) -> None:
     """An archive's member can't write a line of its own, or colour the terminal; what is printable stays."""
     line = logs.TextLines().format(record("member %s", text))
     assert line.endswith(f"member {shown}")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("{'mirror_url': 'http://me:SECRET@127.0.0.1:9/simple/'}", "{'mirror_url': 'http://***@127.0.0.1:9/simple/'}"),
+        ("https://SECRET@host and http://me:SECRET@other", "https://***@host and http://***@other"),
+        ("http://me:SEC@RET'\"@host/a@b", "http://***@host/a@b"),
+        ("http://me:SEC/R?E#T@host/simple", "http://***@host/simple"),
+        ("http://me:12/SECRET@host", "http://me:12/SECRET@host"),  # a host, a port, and a path
+        ("http://host:3141/root/x@1.0", "http://host:3141/root/x@1.0"),
+        ("http://[::1]:3141/root/x@1.0", "http://[::1]:3141/root/x@1.0"),
+        ("http://host:80, me@example.com; http://host/a?b=c@d", "http://host:80, me@example.com; http://host/a?b=c@d"),
+        ("no URL: me@example.com", "no URL: me@example.com"),
+    ],
+)
+def test_the_user_and_password_of_a_url_are_left_out(text: str, shown: str) -> None:
+    """In message, exception, traceback and fields, of both shapes."""
+    assert shown == logs.redact(text)
+    said = logs.TextLines().format(record("%s", text))
+    assert said.endswith(f" {shown}")
+    failed = record_of_an_exception(text)
+    failed.fields = {"a": text, "b": 7}
+    told = json.loads(logs.JsonLines("test").format(failed))
+    assert (shown, shown, 7) == (told["error.message"], told["a"], told["b"])
+    assert f"RuntimeError: {shown}" in told["error.stack_trace"]
+    assert f"RuntimeError: {shown}" in logs.TextLines().format(failed)
+    assert shown == json.loads(logs.JsonLines("test").format(record("%s", text)))["message"]
+
+
+def test_a_password_is_left_out_before_a_line_is_cut() -> None:
+    """What would show it is in the part that is cut away."""
+    text = "http://me:SECRET" + "x" * 5000 + "@host/"
+    for lines in (logs.TextLines(), logs.JsonLines("test")):
+        assert "SECRET" not in lines.format(record("%s", text))
+
+
+@pytest.mark.parametrize("part", ["://a", "://a@", "://a:b", "://a:/", "a:@", "://a:1", "://:" + "a" * 300, "@"])
+def test_no_text_makes_leaving_it_out_slow(part: str) -> None:
+    """Twenty times a message's length of whatever repeats takes no 200 ms, where a quadratic pattern takes seconds."""
+    text = "@" + "://a:" + (part * 80_000)[:80_000]
+    began = time.process_time()
+    logs.redact(text)
+    assert time.process_time() - began < 0.2
 
 
 @given(ANY_TEXT)
@@ -125,10 +171,10 @@ def test_json_has_phase_request_and_fields() -> None:
     lines.phase = lambda: "ready"
     given_record = record("x")
     given_record.fields = {"sidecar.check": "http"}
-    token = logs.REQUEST_ID.set("abc")
+    token = REQUEST_ID.set("abc")
     fields = json.loads(lines.format(given_record))
     text = logs.TextLines().format(given_record)
-    logs.REQUEST_ID.reset(token)
+    REQUEST_ID.reset(token)
     assert {"sidecar.phase": "ready", "http.request.id": "abc", "sidecar.check": "http"}.items() <= fields.items()
     assert text.endswith("x (request abc)")
 

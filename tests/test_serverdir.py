@@ -512,7 +512,7 @@ def test_a_kill_is_told_from_a_clean_stop(tmp_path: Path) -> None:
 def test_a_kill_is_not_forgotten_where_the_disk_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Uploads that can't be brought to disk are looked at again by the next start."""
 
-    def refuse(path: Path) -> None:
+    def refuse(descriptor: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr("sidecar.durable.sync_file_system", refuse)
@@ -548,6 +548,23 @@ def test_a_half_made_state_is_thrown_away(tmp_path: Path) -> None:
         assert serverdir.examine() is Content.EMPTY
         assert names(serverdir.own) == ["lock", "tmp"]
         assert serverdir.recover() is None
+
+
+def test_a_half_made_state_makes_room_for_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be what fills the volume: it goes before a byte is written, else no start would ever come so far."""
+    with opened(tmp_path) as serverdir:
+        serverdir.stage()
+        make_state(serverdir.staged_state)
+    real_write = os.write
+
+    def write(fd: int, data: bytes) -> int:
+        if serverdir.staging.exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real_write(fd, data)
+
+    monkeypatch.setattr(os, "write", write)
+    with opened(tmp_path) as again:
+        assert again.recover() == "threw away a half-made state in an earlier run"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"entries": []}', '{"origin": "x"}', "[" * 50_000])
@@ -604,6 +621,40 @@ def test_a_promotion(tmp_path: Path) -> None:
         assert names(serverdir.own) == ["lock", "marker.json", "root-password.json", "tmp"]
         assert json.loads((serverdir.own / "marker.json").read_bytes())["origin"] == "initialised"
         assert serverdir.examine() is Content.OURS
+
+
+def test_a_state_that_came_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    """Promotion was interrupted, and somebody has made another state in its place: damaged, and both are kept."""
+    with opened(tmp_path) as serverdir:
+        stage(serverdir)
+        entries = [".serverversion", ".sqlite", "+files", ".event_serial", ".nodeinfo"]
+        (serverdir.own / "promotion.json").write_text(json.dumps({"origin": "imported", "entries": entries}))
+        (tmp_path / ".sqlite").write_bytes(b"theirs")
+        with pytest.raises(Exit, match=r"\.sqlite is in it") as caught:
+            serverdir.recover()
+        assert caught.value.code == ExitCode.DAMAGED
+        assert (tmp_path / ".sqlite").read_bytes() == b"theirs"
+        assert (serverdir.staged_state / ".sqlite").exists()
+
+
+def test_what_a_finished_promotion_leaves_is_told_as_that(tmp_path: Path) -> None:
+    """Killed between its last two steps, it is not called a half-made state: the state is whole, and served."""
+    with opened(tmp_path) as serverdir:
+        stage(serverdir)
+        serverdir.promote("initialised")
+        serverdir.stage()
+    with opened(tmp_path) as serverdir:
+        assert serverdir.recover() == "threw away what the promotion of a state had left in an earlier run"
+        assert serverdir.examine() is Content.OURS
+
+
+def test_an_adopted_state_may_be_of_a_killed_server(tmp_path: Path) -> None:
+    """So its uploads are looked through once: nobody knows how it ended."""
+    make_state(tmp_path)
+    with opened(tmp_path) as serverdir:
+        serverdir.recover()
+        serverdir.adopt()
+        assert serverdir.begin_serving() is True
 
 
 def test_nodeinfo_is_moved_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

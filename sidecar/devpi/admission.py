@@ -17,13 +17,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import itsdangerous
 from devpi_server.auth import verify_and_update_password_hash
 from pyramid.httpexceptions import HTTPRequestEntityTooLarge, HTTPServiceUnavailable
 from pyramid.interfaces import ISecurityPolicy
+
+from sidecar.devpi.stretching import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +49,8 @@ _LOG_EVERY = 10.0
 """Least seconds between two log lines about clients turned away."""
 _RESULT = "__devpiserver_user_validate_result"
 """The attribute of a request in which devpi keeps the result of its own check (devpi_server.auth, `_validate`)."""
+_OF_HEADERS = {"devpi_server.auth_basic", "devpi_server.auth_devpi"}
+"""The plugins that find credentials in `Authorization` and `X-Devpi-Auth`, and nowhere else."""
 _CHECKED = "sidecar.checked"
 """The key of a request's environ under which its `Checked` is."""
 
@@ -70,8 +74,9 @@ class Checks:
 
     def __init__(self, waiting: int = WAITING) -> None:
         self._places = threading.BoundedSemaphore(waiting + 1)
-        self.turn = threading.Lock()
-        """Held by the check that runs."""
+        self.turn = Turn()
+        """Of the one that asks `stretching` for argon2: who needs that within devpi's write transaction waits there
+        behind one of these, not behind all."""
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -94,7 +99,7 @@ def before_identity(request: Request, credentials: tuple[str, str] | None) -> No
 
 def forget(request: Request) -> None:
     """Who asks is known: the result is nobody else's."""
-    with suppress(AttributeError):
+    if hasattr(request, _RESULT):  # mostly not: asking costs less than an exception
         delattr(request, _RESULT)
 
 
@@ -141,10 +146,20 @@ class _Admission:
         self._registry = registry
         self._xom: XOM = registry["xom"]
         self._checks = Checks()
+        plugins = self._xom.config.hook.devpiserver_get_credentials.get_hookimpls()
+        self._headers_only = {plugin.function.__module__ for plugin in plugins} <= _OF_HEADERS
         self._turned_away = 0
         self._logged = 0.0
 
     def __call__(self, request: Request) -> Response:
+        environ = request.environ
+        if (
+            self._headers_only
+            and environ["REQUEST_METHOD"] != "POST"
+            and not environ.get("HTTP_AUTHORIZATION")
+            and not environ.get("HTTP_X_DEVPI_AUTH")
+        ):  # no credentials, as in nearly all requests; for these this costs next to nothing
+            return self._handler(request)
         login = _is_login(request)
         if login and (request.content_length or 0) > _LOGIN_BYTES:
             return HTTPRequestEntityTooLarge(f"A login has {_LOGIN_BYTES} bytes at most.")

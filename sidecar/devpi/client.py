@@ -14,19 +14,23 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 import aiohttp
 
 API_LIMIT = 64 * 1024
 """Bytes of a `+api` answer that are read at most."""
-STATUS_LIMIT = 4 * 2**20
-"""Bytes of a `+status` answer that are read at most."""
+STATUS_LIMIT = 256 * 1024
+"""Bytes of a `+status` answer that are read at most: 1,000 replicas. It is parsed on the event loop, which the worst of
+so many bytes keeps for 20 ms, and the probes with it."""
 
 REPLICAS_LIMIT = 100
 """Replicas of which more than their number is kept."""
 METRICS_LIMIT = 1000
 """Of devpi-server's own metrics, as many are looked at; the others are not kept."""
+_FAR = 4e9
+"""Seconds since the epoch that no sound clock shows."""
 _UUID = re.compile(r"[0-9a-f-]{8,36}")
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - these are dialled, not bound
@@ -92,6 +96,12 @@ class Replica:
     uuid: str | None
     """None: what it calls itself is no uuid."""
 
+    @property
+    def asked(self) -> datetime | None:
+        """When it asked last, to the second; None: that can't be."""
+        plausible = self.asked_at is not None and 0 <= self.asked_at < _FAR
+        return datetime.fromtimestamp(int(self.asked_at or 0), UTC) if plausible else None
+
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
@@ -117,6 +127,24 @@ class ServerStatus:
     """Of them, the well-formed ones, `REPLICAS_LIMIT` at most: those that asked last."""
     metrics: tuple[Metric, ...] = ()
     """The well-formed ones of the first `METRICS_LIMIT`."""
+
+    @property
+    def is_replica(self) -> bool:
+        """Whether it has a primary."""
+        return self.primary_serial is not None or (self.role or "").upper() == "REPLICA"
+
+    @property
+    def behind(self) -> int | None:
+        """Serials that this replica is behind its primary."""
+        return None if self.primary_serial is None else self._until(self.primary_serial, self.serial)
+
+    def lag(self, replica: Replica) -> int | None:
+        """Serials that a replica is behind this primary."""
+        return None if self.serial is None else self._until(self.serial, replica.serial)
+
+    @staticmethod
+    def _until(ahead: int, serial: int | None) -> int | None:
+        return None if serial is None else max(0, ahead - serial)
 
     @property
     def events_behind(self) -> int | None:
@@ -281,17 +309,16 @@ def _replicas(value: object) -> tuple[Replica, ...]:
     """Anybody who knows the secret may call itself a replica, so there may be many."""
     if not isinstance(value, dict):
         return ()
-    told = [
+    told = [(_number(said.get("last-request")), uuid, said) for uuid, said in value.items() if isinstance(said, dict)]
+    return tuple(
         Replica(
             _text(said.get("remote-ip")),
             _integer(said.get("serial")),
-            _number(said.get("last-request")),
+            asked_at,
             uuid if _UUID.fullmatch(uuid) else None,
         )
-        for uuid, said in value.items()
-        if isinstance(said, dict)
-    ]
-    return tuple(sorted(told, key=lambda replica: -(replica.asked_at or 0))[:REPLICAS_LIMIT])
+        for asked_at, uuid, said in sorted(told, key=lambda each: -(each[0] or 0))[:REPLICAS_LIMIT]
+    )
 
 
 def _text(value: object) -> str | None:

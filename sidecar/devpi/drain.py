@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from devpi_server.replica import PrimaryChangelogRequest
+from pyramid.httpexceptions import HTTPAccepted
 from waitress import wasyncore
 from waitress.server import BaseWSGIServer, MultiSocketServer
 
@@ -20,6 +22,9 @@ _LOOK_EVERY = 0.02
 _FIRST_REQUEST = 0.25
 """Seconds that a connection has to send its first request before it counts as idle."""
 
+_WAIT_AT_ONCE = 0.5
+"""Seconds after which a replica's wait for news looks whether this server drains."""
+
 _LOOP_PATIENCE = 1.0
 """Seconds after the grace within which waitress' loop must have answered; else it is dead, or stuck."""
 
@@ -30,6 +35,8 @@ class Drainer:
     def __init__(self, server: BaseWSGIServer | MultiSocketServer) -> None:
         sockets = server.map if isinstance(server, MultiSocketServer) else server._map
         self.listeners = [each for each in sockets.values() if isinstance(each, BaseWSGIServer)]
+        self._begun = threading.Event()
+        _let_replicas_go(self._begun)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -47,6 +54,7 @@ class Drainer:
         Returns how many connections were busy to the end; all that are open, where waitress' loop answers no more.
         """
         deadline = time.monotonic() + grace
+        self._begun.set()
         try:
             self._in_the_loop(self._close_listeners, deadline)
             while (busy := self._in_the_loop(self._close_idle, deadline)) and time.monotonic() < deadline:
@@ -102,3 +110,26 @@ class Drainer:
                 else:
                     channel.handle_close()
         return busy
+
+
+def _let_replicas_go(drains: threading.Event) -> None:
+    """Have devpi tell replicas that there is no news, from when `drains` is set: they wait 30 s for some.
+
+    That is no transfer that a stop should wait for, and they ask again. Else they wait as long as devpi has them.
+    """
+    wait = PrimaryChangelogRequest._wait_for_serial
+    whole = PrimaryChangelogRequest.MAX_REPLICA_BLOCK_TIME
+
+    def wait_for_serial(request: PrimaryChangelogRequest, serial: int) -> int:
+        if "initial_fetch" in request.request.params:  # devpi waits for a second at most
+            return int(wait(request, serial))
+        request.MAX_REPLICA_BLOCK_TIME = min(whole, _WAIT_AT_ONCE)
+        deadline = time.monotonic() + whole
+        while True:
+            try:
+                return int(wait(request, serial))
+            except HTTPAccepted:  # no news
+                if drains.is_set() or time.monotonic() >= deadline:
+                    raise
+
+    PrimaryChangelogRequest._wait_for_serial = wait_for_serial  # type: ignore[method-assign]

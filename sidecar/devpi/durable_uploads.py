@@ -7,10 +7,13 @@ for half a minute the power may take an acknowledged upload back, or leave an em
 from __future__ import annotations
 
 import os
+import threading
+from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from devpi_server.filestore_fs import DirtyFile, FSFactory
+from devpi_server.filestore_hash_hl import HashHLFactory
 from devpi_server.keyfs_sqlite import BaseStorage
 
 from sidecar import durable
@@ -21,28 +24,65 @@ if TYPE_CHECKING:
     from devpi_server.interfaces import ContentOrFile
     from devpi_server.keyfs_types import FilePathInfo
 
+_REMEMBERED = 10_000
+"""Folders; beyond, the one that was used least recently is synced again when it is used."""
+
+
+class SyncedFolders:
+    """The folders whose names this process has brought to disk. That one exists says nothing.
+
+    Another thread, or a server that was killed, may have made it just before, without fsync.
+    """
+
+    def __init__(self, most: int = _REMEMBERED) -> None:
+        self._most = most
+        self._known: OrderedDict[Path, None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def sync(self, folder: Path, top: Path) -> None:
+        """Make all names in `folder` durable, and its own, up to the folder `top`. Raises OSError."""
+        durable.fsync_dir(folder)
+        new = []
+        while folder != top and not self._is_known(folder):
+            new.append(folder)
+            folder = folder.parent
+            durable.fsync_dir(folder)
+        with self._lock:
+            self._known.update(dict.fromkeys(reversed(new)))
+            while len(self._known) > self._most:
+                self._known.popitem(last=False)
+
+    def _is_known(self, folder: Path) -> bool:
+        with self._lock:
+            if folder not in self._known:
+                return False
+            self._known.move_to_end(folder)
+            return True
+
 
 def sync_what_is_acknowledged() -> None:
     """Have devpi sync each new file and its folders before the commit, and the commit itself, from now on."""
-    make = FSFactory.from_content
+    folders = SyncedFolders()
+    for factory in (FSFactory, HashHLFactory):
+        _sync_new_files(factory, folders)
+
+    def pragmas(_storage: BaseStorage, connection: Connection) -> None:
+        connection.execute("PRAGMA synchronous=EXTRA")
+
+    BaseStorage._execute_conn_pragmas = pragmas  # type: ignore[method-assign]
+
+
+def _sync_new_files(factory: type[FSFactory | HashHLFactory], folders: SyncedFolders) -> None:
+    make = factory.from_content
 
     def from_content(basedir: Path, file_path_info: FilePathInfo, content_or_file: ContentOrFile) -> DirtyFile:
-        folder = Path(basedir) / "+files" / Path(file_path_info.relpath).parent
-        changed = [folder]
-        while not changed[-1].exists():
-            changed.append(changed[-1].parent)
         file = cast(DirtyFile, make(basedir, file_path_info, content_or_file))
         descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        for each in changed:
-            durable.fsync_dir(each)
+        folders.sync(file.path.parent, Path(basedir))
         return file
 
-    def pragmas(_storage: BaseStorage, connection: Connection) -> None:
-        connection.execute("PRAGMA synchronous=EXTRA")
-
-    FSFactory.from_content = staticmethod(from_content)  # type: ignore[method-assign, assignment]
-    BaseStorage._execute_conn_pragmas = pragmas  # type: ignore[method-assign]
+    factory.from_content = staticmethod(from_content)  # type: ignore[method-assign, assignment]

@@ -6,7 +6,6 @@ import functools
 import gc
 import logging
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +18,10 @@ from devpi_server.normalized import normalize_name
 
 from sidecar import archives, exports, garbage, unpacking
 from sidecar.archives import ImportRefused
-from sidecar.devpi.messages import Import, Prepared, Progress
+from sidecar.devpi.messages import Import, Prepared
 from sidecar.devpi.preparation import digest, hash_of, is_hash_of_empty
-from sidecar.devpi.staged_storage import Batches, disk_error, with_fast_copies, without_fsync
+from sidecar.devpi.progress import Reporter
+from sidecar.devpi.staged_storage import Batches, can_link, disk_error, with_fast_copies, without_fsync
 from sidecar.lifecycle import ImportState
 
 if TYPE_CHECKING:
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
     from sidecar.devpi.channel import Channel
     from sidecar.devpi.flags import ServerFlags
-
-_REPORT_EVERY = 0.05
-"""Least seconds between two reports of progress."""
 
 
 def import_exports(request: Import, flags: ServerFlags, plugins: PluginManager, channel: Channel) -> Prepared:
@@ -94,12 +91,15 @@ def _load(
     root_hash: str | None,
 ) -> None:
     """Run devpi's importer on the verified export."""
+    scratch, staging = Path(request.scratch), Path(request.target).parent
+    links = can_link(scratch, staging)
     importer: list[ObservedImporter] = []
 
     class Importer(ObservedImporter):
         def __init__(self, tw: TerminalWriter, xom: XOM) -> None:
             super().__init__(tw, xom)
-            self.export, self.scratch, self.report = export, Path(request.scratch), report
+            self.export, self.report = export, report
+            self.scratch, self.links = scratch, links
             importer.append(self)
 
     argv = ["devpi-import", "--serverdir", request.target, *flags.tool_flags, "--no-events"]
@@ -137,6 +137,8 @@ class ObservedImporter(importexport.Importer):
 
     export: exports.Export
     scratch: Path
+    links: bool
+    """Whether files in `scratch` can get a second name in the target instead of a copy."""
     report: Reporter
     refusal: ImportRefused | None = None
     _current: str | None = None
@@ -230,94 +232,7 @@ class ObservedImporter(importexport.Importer):
         relpath = filedesc["relpath"]
         self._current = relpath if relpath.startswith(f"{stage.name}/") else f"{stage.name}: {relpath}"
         # an unpacked file is ours, and on the target's file system; one of a folder in the init directory is not
-        self.xom.config.args.hard_links = self.export.files[relpath].is_relative_to(self.scratch)
+        is_ours = self.export.files[relpath].is_relative_to(self.scratch)
+        self.xom.config.args.hard_links = is_ours and self.links
         super().import_filedesc(stage, filedesc, versions)
         self.report.file_done(self.export.sizes[relpath])
-
-
-class Reporter:
-    """Counts what is done, and tells the sidecar now and then. Also the `archives.Watcher` of unpacking."""
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self._state = ImportState.EXTRACTING
-        self._counts: dict[str, list[int]] = {
-            name: [0, 0] for name in ("users", "indexes", "projects", "files", "bytes", "extracted")
-        }
-        self._current: str | None = None
-        self._archives: list[dict[str, Any]] = []
-        self._read_before = 0
-        self._last = 0.0
-
-    def begin(self, found: archives.Found) -> None:
-        """Unpacking begins."""
-        self._archives = [{"name": each.name, "bytes": each.bytes, "sha256": None} for each in found.sources]
-        self._counts["extracted"][1] = sum(each.bytes for each in found.sources if not each.is_directory)
-        self._send(archives=self._archives, ignored=list(found.ignored[:100]))
-
-    def unpacking(self, source: str, compressed_bytes: int, members: int, unpacked_bytes: int) -> None:
-        """So many bytes of an archive have been read."""
-        self._counts["extracted"][0] = self._read_before + compressed_bytes
-        self._current = source
-        self._now_and_then()
-
-    def unpacked(self, tree: archives.Unpacked) -> None:
-        """One archive is unpacked, and its digest known."""
-        if not tree.source.is_directory:
-            self._read_before += tree.source.bytes
-            self._counts["extracted"][0] = self._read_before
-        for archive in self._archives:
-            if archive["name"] == tree.source.name:
-                archive["sha256"] = tree.sha256
-        self._send(archives=self._archives)
-
-    def state(self, state: ImportState) -> None:
-        """The import goes on to its next part."""
-        self._state, self._current = state, None
-        self._send()
-
-    def totals(self, totals: exports.Totals) -> None:
-        """What there is to load is known."""
-        for name in ("users", "indexes", "projects", "files", "bytes"):
-            self._counts[name][1] = getattr(totals, name)
-        self._send()
-
-    def now_at(self, what: str) -> None:
-        """Loading has come to a project."""
-        self._current = what
-
-    def users_done(self) -> None:
-        """devpi makes all users in one transaction before the first index."""
-        self._counts["users"][0] = self._counts["users"][1]
-        self._now_and_then()
-
-    def index_done(self) -> None:
-        """All projects of an index are committed."""
-        self._counts["indexes"][0] += 1
-        self._now_and_then()
-
-    def project_done(self, names: int) -> None:
-        """A project is committed, which may have had several spellings of its name."""
-        self._counts["projects"][0] += names
-        self._now_and_then()
-
-    def file_done(self, size: int) -> None:
-        """A file is stored, and its digest was right."""
-        self._counts["files"][0] += 1
-        self._counts["bytes"][0] += size
-        self._now_and_then()
-
-    def loaded(self) -> None:
-        """Everything is loaded."""
-        self._current = None
-        self.users_done()
-        self._send()
-
-    def _now_and_then(self) -> None:
-        if time.monotonic() - self._last >= _REPORT_EVERY:
-            self._send()
-
-    def _send(self, **more: list[Any]) -> None:
-        self._last = time.monotonic()
-        counts = {name: list(pair) for name, pair in self._counts.items()}
-        self._channel.send(Progress(state=self._state.value, counts=counts, current=self._current, **more))

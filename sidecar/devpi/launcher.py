@@ -37,9 +37,8 @@ SUPPORTED = ((6, 20), (7,))
 """The devpi-server versions that this launcher knows from the inside: from, and below."""
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its parent dies: devpi-server must not outlive its sidecar."""
-    parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the kernel knew our wish
         os._exit(ExitCode.INTERNAL)
@@ -47,7 +46,7 @@ def die_with_parent() -> None:
 
 def main(fd: int, crash_fd: int, phase_fd: int, style: str, level: str) -> int:
     """Do what the sidecar says until devpi-server ends. Returns the exit code."""
-    die_with_parent()
+    die_with_parent(os.getppid())  # if that isn't the sidecar any more, the end of the socket pair tells
     privacy.undumpable()
     logs.configure(style, level, "devpi-server").phase = lambda: phase_of(phase_fd)
     crash.report_to(crash_fd)
@@ -162,11 +161,14 @@ def _in_a_fork(prepare, *arguments):  # type: ignore[no-untyped-def]
     of its own; where it dies instead, the answer says of what.
     """
     reader, writer = os.pipe()
+    sys.stdout.flush()  # a traceback that waits for its end has a thread
+    sys.stderr.flush()
+    parent = os.getpid()  # asked in the fork, it may be who adopts orphans already
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
-            die_with_parent()
+            die_with_parent(parent)
             os.close(reader)
             answer = prepare(*arguments)
             with os.fdopen(writer, "wb") as pipe:

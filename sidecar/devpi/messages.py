@@ -157,7 +157,11 @@ class Progress(Message):
 
     state: str
     archives: list[dict[str, Any]] | None = None
+    """More archives, behind those told before: all of them may be too many for one packet."""
     ignored: list[str] | None = None
+    """More names that mean nothing here."""
+    digests: dict[str, str] | None = None
+    """Name → SHA-256 of archives that have been read since."""
     counts: dict[str, list[int]] | None = None
     """`users`, `indexes`, `projects`, `files`, `bytes`, `extracted` → [done, total]."""
     current: str | None = None
@@ -210,7 +214,7 @@ class Requests(Message):
 
     routes: dict[str, dict[str, Any]]
     """Of each of `ROUTES`: `in_flight`, `statuses` (code → number), `durations` (number by bucket, the last without
-    bound), `seconds` (the sum of the durations), `bytes` (of bodies sent)."""
+    bound), `seconds` (the sum of the durations), `bytes` (of bodies sent), `received` (bytes of bodies taken)."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def prepare(
     request: Initialise | Import, flags: ServerFlags, plugins: PluginManager, channel: Channel
 ) -> Prepared | PrepareFailed:
     """Make the state that `request` asks for, and bring it to disk."""
-    target = Path(request.target)
+    since = os.open(Path(request.target).parent, os.O_RDONLY | os.O_CLOEXEC)  # before the first write
     os.environ.pop("DEVPISERVER_NO_ROOT_PYPI", None)  # it has been read; at an import it would drop the export's index
     staged_storage.without_patience()
     try:
@@ -43,7 +43,7 @@ def prepare(
             from sidecar.devpi import importing
 
             answer = importing.import_exports(request, flags, plugins, channel)
-        durable.sync_file_system(target)
+        durable.sync_file_system(since)
     except ImportRefused as error:
         return PrepareFailed(error.reason, error.mend, error.archive, error.member, error.circumstances)
     except MemoryError:
@@ -59,6 +59,7 @@ def prepare(
         logging.getLogger("sidecar").exception("the preparation failed")
         return PrepareFailed(f"devpi-server failed with {type(error).__name__}", "see the traceback in the log")
     finally:
+        os.close(since)
         sys.stdout.flush()
         sys.stderr.flush()
     return answer

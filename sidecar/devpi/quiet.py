@@ -11,6 +11,8 @@ from typing import Any
 HEADER = "X-Devpi-Sidecar-Look"
 """Carries a secret of this run, so that nobody else can stay out of the log."""
 
+_KEY = "HTTP_" + HEADER.upper().replace("-", "_")
+
 LOOK = "devpi_sidecar.look"
 """The key of the WSGI environment under which the app inside finds whether this is one."""
 
@@ -29,8 +31,8 @@ class QuietLooks:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Hand the request on; devpi handles it in this thread."""
-        said = environ.pop("HTTP_" + HEADER.upper().replace("-", "_"), "")
-        look = hmac.compare_digest(said.encode("latin-1"), self._secret)
+        said = environ.pop(_KEY, None)
+        look = said is not None and hmac.compare_digest(said.encode("latin-1"), self._secret)
         self._thread.look = environ[LOOK] = look
         return self._app(environ, start_response)
 

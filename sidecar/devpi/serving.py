@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from pyramid.interfaces import ISecurityPolicy, ITweens
 from pyramid.tweens import EXCVIEW
 
 from sidecar import garbage
-from sidecar.devpi import admission, after_kill, durable_uploads
+from sidecar.devpi import admission, after_kill, durable_uploads, stretching
 from sidecar.devpi.channel import SidecarGone
 from sidecar.devpi.crowd import Crowd
 from sidecar.devpi.drain import Drainer
@@ -61,6 +62,7 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
     tempfile.tempdir = None
     after_kill.keep_nodeinfo_whole()
     durable_uploads.sync_what_is_acknowledged()
+    stretching.one_at_a_time()
     after_kill.mend_event_serial(flags.serverdir)
     argv = [*flags.argv, "--secretfile", request.secretfile]
     if request.cheap_derivation and not flags.own_derivation:
@@ -88,6 +90,7 @@ class SidecarPlugin:
         self._channel = channel
         self._xom: XOM
         self._registry: Any = None
+        self._about_root: queue.SimpleQueue[SetRootPassword | CheckRootPassword] = queue.SimpleQueue()
         self.bind_error: OSError | None = None
 
     @hookimpl
@@ -183,13 +186,12 @@ class SidecarPlugin:
 
     def _obey(self, drainer: Drainer) -> None:
         """The thread that does what the sidecar says while devpi-server serves."""
+        threading.Thread(target=self._look_after_root, name="root's password", daemon=True).start()
         try:
             while True:
                 match self._channel.receive():
-                    case SetRootPassword() as request:
-                        self._channel.send(self._change_root_password(request))
-                    case CheckRootPassword() as request:
-                        self._channel.send(self._check_root_password(request))
+                    case (SetRootPassword() | CheckRootPassword()) as request:
+                        self._about_root.put(request)
                     case Drain(grace):
                         self._channel.send(Drained(drainer.drain(grace)))
                         end_cleanly()
@@ -198,6 +200,16 @@ class SidecarPlugin:
                         raise AssertionError(f"unexpected {type(message).__name__}")
         except SidecarGone:
             os._exit(ExitCode.INTERNAL)
+
+    def _look_after_root(self) -> None:
+        """The thread that changes and checks root's password: devpi may let a change wait, and a stop should not."""
+        with suppress(SidecarGone):
+            while True:
+                request = self._about_root.get()
+                if isinstance(request, SetRootPassword):
+                    self._channel.send(self._change_root_password(request))
+                else:
+                    self._channel.send(self._check_root_password(request))
 
     def _report(self, traffic: Traffic) -> None:
         """The thread that tells the sidecar how many requests there were."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -65,6 +67,26 @@ def without_fsync() -> None:
         connection.execute("PRAGMA synchronous=OFF")
 
     BaseStorage._execute_conn_pragmas = pragmas  # type: ignore[method-assign]
+
+
+def can_link(source: Path, target: Path) -> bool:
+    """Whether a file in the folder `source` can have a second name in the folder `target`; leaves nothing behind.
+
+    CIFS without Unix extensions (Azure Files), vfat and some FUSE file systems refuse, with EPERM, EOPNOTSUPP or
+    EMLINK. Raises OSError where not even the file can be made.
+    """
+    probe, link = source / ".link-probe", target / ".link-probe"
+    probe.touch(mode=0o600)
+    try:
+        os.link(probe, link)
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        for each in (probe, link):
+            with suppress(OSError):
+                each.unlink()
 
 
 _ATOMS = frozenset({str, int, float, bool, bytes, type(None)})

@@ -1,8 +1,10 @@
-"""Counts the requests that devpi-server answers, and tells the sidecar, so that no scrape has to wait for devpi."""
+"""Gives devpi-server's requests their ids, counts them, and tells the sidecar: no scrape has to wait for devpi."""
 
 from __future__ import annotations
 
+import itertools
 import re
+import secrets
 import threading
 import time
 from collections import deque
@@ -15,6 +17,7 @@ from waitress.buffers import ReadOnlyFileBasedBuffer
 from sidecar.devpi.messages import REQUEST_SECONDS, ROUTES, Requests
 from sidecar.devpi.quiet import LOOK, WsgiApp
 from sidecar.histogram import Histogram
+from sidecar.request_id import HEADER, REQUEST_ID, is_sane
 
 REPORT_EVERY = 1.0
 """Least seconds between two reports to the sidecar."""
@@ -23,6 +26,9 @@ _API = frozenset({"+api", "+authcheck", "+login", "+status"})
 _RAISED = "500"
 """What waitress answers where the app raises."""
 _READS = frozenset({"GET", "HEAD"})
+_ID_KEY = "HTTP_" + HEADER.upper().replace("-", "_")
+_ID_HEADER = "-".join(word.capitalize() for word in HEADER.split("-"))
+"""As waitress writes it, and so as a replica relays it from its primary."""
 _INSTALLER = re.compile(INSTALLER_USER_AGENT)
 
 
@@ -31,16 +37,28 @@ class Traffic:
 
     def __init__(self, app: WsgiApp) -> None:
         self._app = app
-        self._notes: deque[str | tuple[str, str, float, int]] = deque()
-        """The route of each request that came in; route, status, seconds and bytes of each that has ended."""
+        self._run = secrets.token_hex(4)
+        self._number = itertools.count().__next__  # in C, and so one number a request whatever the threads do
+        self._notes: deque[str | tuple[str, str, float, int, str]] = deque()
+        """The route of each request that came in; of each that has ended route, status, seconds, bytes sent, and the
+        length of its own body as waitress says it.
+        """
         self._news = threading.Event()
         self._routes = {name: _Route() for name in ROUTES}
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """Hand the request on; it has ended when waitress closes the body. The sidecar's own looks don't count."""
+        """Hand the request on; it has ended when waitress closes the body. The sidecar's own looks don't count.
+
+        The thread keeps the request's id until its next one, for waitress may have to say something about it, too.
+        """
         if environ.get(LOOK):
+            REQUEST_ID.set(None)
             return self._app(environ, start_response)
-        request = _Request(self, classify(environ), start_response)
+        number = environ.get(_ID_KEY)
+        if number is None or not is_sane(number):  # a random one would cost a system call
+            environ[_ID_KEY] = number = f"{self._run}{self._number():08x}"  # a replica hands it to its primary
+        REQUEST_ID.set(number)
+        request = _Request(self, classify(environ), start_response, number, environ.get("CONTENT_LENGTH", ""))
         try:
             body = self._app(environ, request.start_response)
         except BaseException:
@@ -55,7 +73,7 @@ class Traffic:
             return _Body(body, request)
         return body
 
-    def note(self, note: str | tuple[str, str, float, int]) -> None:
+    def note(self, note: str | tuple[str, str, float, int, str]) -> None:
         """For any thread: a request came in, or has ended."""
         self._notes.append(note)
         if not self._news.is_set():
@@ -72,30 +90,31 @@ class Traffic:
     def totals(self) -> Requests:
         """All so far. For one thread alone."""
         for _ in range(len(self._notes)):
-            match self._notes.popleft():
-                case str(name):
-                    self._routes[name].in_flight += 1
-                case (name, status, seconds, size):
-                    self._routes[name].ended(status, seconds, size)
+            note = self._notes.popleft()
+            if isinstance(note, str):
+                self._routes[note].in_flight += 1
+            else:
+                name, status, seconds, size, received = note
+                self._routes[name].ended(status, seconds, size, int(received or 0))
         return Requests({name: route.totals() for name, route in self._routes.items()})
 
 
 def classify(environ: dict[str, Any]) -> str:
     """Which of `ROUTES` a request is of, by devpi's own patterns (devpi_server.main, `create_app`)."""
     method = environ["REQUEST_METHOD"]
-    _, *parts = environ.get("PATH_INFO", "").split("/", 4)
-    third = parts[2] if len(parts) > 2 else ""
+    parts = environ.get("PATH_INFO", "").split("/", 4)  # before the first / is nothing
+    third = parts[3] if len(parts) > 3 else ""
     if third == "+simple":
         return "simple"
     if third in ("+f", "+e") and method in _READS:
         return "file"
     if method == "POST" and environ.get("CONTENT_TYPE", "").startswith("multipart/form-data"):
         return "upload"
-    if parts[:1] == ["+changelog"]:  # a replica waits here for 30 s, again and again
+    if parts[1:2] == ["+changelog"]:  # a replica waits here for 30 s, again and again
         return "replication"
-    if method not in _READS or not _API.isdisjoint(parts[:3]):
+    if method not in _READS or not _API.isdisjoint(parts[1:4]):
         return "api"
-    if len(parts) > 1 and _INSTALLER.match(environ.get("HTTP_USER_AGENT", "")):
+    if len(parts) > 2 and _INSTALLER.match(environ.get("HTTP_USER_AGENT", "")):
         return "simple"
     return "api" if "application/json" in environ.get("HTTP_ACCEPT", "") else "other"
 
@@ -108,12 +127,14 @@ class _Route:
         self._statuses: dict[str, int] = {}
         self._durations = Histogram(REQUEST_SECONDS)
         self._bytes = 0
+        self._received = 0
 
-    def ended(self, status: str, seconds: float, size: int) -> None:
+    def ended(self, status: str, seconds: float, size: int, received: int) -> None:
         self.in_flight -= 1
         self._statuses[status] = self._statuses.get(status, 0) + 1
         self._durations.observe(seconds)
         self._bytes += size
+        self._received += received
 
     def totals(self) -> dict[str, Any]:
         return {
@@ -122,16 +143,21 @@ class _Route:
             "durations": list(self._durations.counts),
             "seconds": round(self._durations.seconds, 6),
             "bytes": self._bytes,
+            "received": self._received,
         }
 
 
 class _Request:
     """One request, which ends once."""
 
-    __slots__ = ("_began", "_ended", "_route", "_start_response", "_traffic", "status")
+    __slots__ = ("_began", "_ended", "_id", "_received", "_route", "_start_response", "_traffic", "status")
 
-    def __init__(self, traffic: Traffic, route: str, start_response: Callable[..., Any]) -> None:
+    def __init__(
+        self, traffic: Traffic, route: str, start_response: Callable[..., Any], number: str, received: str
+    ) -> None:
         self.status = _RAISED
+        self._received = received
+        self._id = number
         self._traffic = traffic
         self._route = route
         self._start_response = start_response
@@ -139,15 +165,18 @@ class _Request:
         self._began = time.monotonic()
         traffic.note(route)
 
-    def start_response(self, status: str, *rest: object) -> object:
-        """WSGI's."""
+    def start_response(self, status: str, headers: list[tuple[str, str]], *rest: object) -> object:
+        """WSGI's, with the id in the answer."""
         self.status = status[:3]
-        return self._start_response(status, *rest)
+        told = (_ID_HEADER, self._id)
+        if told not in headers:
+            headers.append(told)
+        return self._start_response(status, headers, *rest)
 
     def end(self, size: int) -> None:
         if not self._ended:
             self._ended = True
-            self._traffic.note((self._route, self.status, time.monotonic() - self._began, size))
+            self._traffic.note((self._route, self.status, time.monotonic() - self._began, size, self._received))
 
 
 class _Body:

@@ -1,31 +1,28 @@
-"""An id for each request, which its answer and every log line about it carry; and, if wanted, a line of its own."""
+"""Each of the sidecar's requests gets its id; and, if wanted, a line of its own in the log."""
 
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 import time
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from sidecar.logs import REQUEST_ID
+from sidecar.request_id import HEADER, REQUEST_ID, is_sane
 from sidecar.web.guard import peer
 
 log = logging.getLogger("sidecar.access")
 """`logs.configure` decides whether anybody hears it."""
 
-HEADER = "X-Request-ID"
 _ID = web.RequestKey("request_id", str)
-_SANE = re.compile(r"[A-Za-z0-9._:=+/@-]{1,128}", re.ASCII)
 
 
 @web.middleware
 async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Take the id that a client or a proxy gave, if it is one that can't do harm in a log; else make one."""
     given = request.headers.get(HEADER, "")
-    request[_ID] = given if _SANE.fullmatch(given) else secrets.token_hex(8)
+    request[_ID] = given if is_sane(given) else secrets.token_hex(8)
     token = REQUEST_ID.set(request[_ID])
     began = time.perf_counter_ns()
     status: int | None = None

@@ -94,6 +94,8 @@ def _requests(said: Requests | None) -> Iterator[Metric]:
     yield histograms("devpi_server_http_request_duration_seconds",
                      "How long devpi-server took for an answer, to the end of its body.", "route", REQUEST_SECONDS,
                      ((name, route["durations"], route["seconds"]) for name, route in routes.items()))  # fmt: skip
+    yield counters("devpi_server_http_request_bytes", "Bytes of the bodies that devpi-server has taken.", ("route",),
+                   (((name,), route["received"]) for name, route in routes.items()))  # fmt: skip
     yield counters("devpi_server_http_response_bytes", "Bytes of the bodies that devpi-server has sent.", ("route",),
                    (((name,), route["bytes"]) for name, route in routes.items()))  # fmt: skip
     yield gauges("devpi_server_http_requests_in_flight", "Requests that devpi-server is answering.", ("route",),

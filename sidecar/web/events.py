@@ -141,8 +141,8 @@ class Hub:
             self._tell_in(GAP - since)
 
     def _key(self) -> object:
-        """What of the checks is worth telling at once; their values can wait for the next pulse."""
-        return [(check.status, check.reason) for check in self._context.health.checks()]
+        """What of the checks is worth telling at once; their figures can wait for the next pulse."""
+        return [check.gist for check in self._context.health.checks()]
 
     def _tell_in(self, seconds: float) -> None:
         """Not from inside of whoever tells us: an error in a rendering is no matter of theirs."""
@@ -178,9 +178,9 @@ class Hub:
             self._tell_use(stream, view)
 
     def _tell_use(self, stream: Stream, view: View) -> None:
-        from sidecar.web import report
+        from sidecar.web import guide
 
-        if stream.use != (use := report.use(view.snapshot, stream.host)):
+        if stream.use != (use := guide.use(view.snapshot, stream.host)):
             stream.use = use
             stream.put("use", _event("use", use))
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from sidecar.logs import REQUEST_ID
+from sidecar.request_id import REQUEST_ID
 
 HEADERS = {
     "Server": "devpi-sidecar",  # aiohttp's own names versions

@@ -5,18 +5,19 @@ Everything that comes from outside (archives, uploads, devpi-server, the request
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import datetime
 from string import Template
-from urllib.parse import urlsplit
 
-from sidecar.checks import FAIL, NOT_YET, PASS, Check
-from sidecar.devpi.client import Replica, ServerStatus
-from sidecar.lifecycle import Count, DevpiInfo, ImportState, ImportStatus, Phase, RootPassword, Snapshot
+from sidecar import figures
+from sidecar.checks import FAIL, NOT_RUNNING, NOT_YET, PASS, Check
+from sidecar.devpi.client import ServerStatus
+from sidecar.lifecycle import Count, DevpiInfo, ImportState, ImportStatus, Phase, RootPassword, Snapshot, now
 from sidecar.trends import Trend
-from sidecar.web import assets, words
+from sidecar.web import assets, guide, words
+from sidecar.web.headline import headline, spoken, trouble
 from sidecar.web.keys import Context
+from sidecar.web.replicas import replicas
 from sidecar.web.sparkline import sparkline
 
 _MANY = 20
@@ -34,6 +35,7 @@ class View:
     """What devpi-server said of itself last."""
     version: str
     """The sidecar's."""
+    at: datetime = field(default_factory=now)
 
 
 def view(context: Context) -> View:
@@ -46,10 +48,13 @@ def view(context: Context) -> View:
 
 def page(of: View, host: str, *, epoch: str, edition: str) -> str:
     """The whole page, for a browser that calls this server `host`."""
-    roles = {"headline": ' role="status"'}
-    shown = {name: f'<div id="{name}"{roles.get(name, "")}>{section}</div>' for name, section in sections(of).items()}
+    roles = {"verdict": ' role="status" class="hidden"'}
+    shown = {
+        name: f'<div id="{name}" data-section{roles.get(name, "")}>{section}</div>'
+        for name, section in sections(of).items()
+    }
     return Template(assets.read("page.html").decode()).substitute(
-        **shown, use=f'<div id="use">{use(of.snapshot, host)}</div>', epoch=epoch, edition=edition
+        **shown, use=f'<div id="use" data-section>{guide.use(of.snapshot, host)}</div>', epoch=epoch, edition=edition
     )
 
 
@@ -57,77 +62,29 @@ def sections(of: View) -> dict[str, str]:
     """Each section but `use`, by its id in the page; an empty one isn't seen."""
     snapshot = of.snapshot
     return {
-        "headline": _headline(snapshot, of.checks),
+        "verdict": spoken(snapshot, of.checks),
+        "headline": headline(snapshot, of.checks),
         "phases": _phases(snapshot),
         "import": _import(snapshot.imported),
         "checks": _checks(of.checks, of.trends),
         "password": _password(snapshot),
-        "replicas": _replicas(of.said, of.checks),
+        "replicas": replicas(of.said, of.checks, of.at),
         "versions": _versions(snapshot.devpi, of.said, of.version),
     }
 
 
 # --- at a glance ------------------------------------------------------------------------------------------------
 
-_ICONS = {
-    "good": '<path d="M7 12.5l3.5 3.5L17 9"/>',
-    "wait": '<path d="M12 7v5l3.5 2"/>',
-    "warn": '<path d="M12 7v6M12 16.5v.5"/>',
-    "bad": '<path d="M8.5 8.5l7 7M15.5 8.5l-7 7"/>',
-}
-_UNDER_WAY = {
-    Phase.STARTING: ("Starting", "Reading the flags, locking the volume."),
-    Phase.INITIALISING: ("Initialising", "An empty volume gets its first state."),
-    Phase.IMPORTING: (
-        "Importing",
-        "devpi-server serves when it is done. Nothing is half: a stop leaves the volume empty.",
-    ),
-    Phase.LAUNCHING: ("Launching", "devpi-server starts."),
-    Phase.STOPPING: ("Stopping", "Running transfers finish, then it ends."),
-}
-
-
-def _headline(snapshot: Snapshot, checks: tuple[Check, ...]) -> str:
-    tone, title, more = _verdict(snapshot, checks)
-    since = f'<p class="since">{snapshot.phase} since {words.time(snapshot.since)}</p>'
-    return (
-        f'<div class="headline {tone}"><svg viewBox="0 0 24 24" aria-hidden="true"><circle cx="12" cy="12" r="10"/>'
-        f"{_ICONS[tone]}</svg><div><h1>{title}</h1>{more}{since}</div></div>"
-    )
-
-
-def _verdict(snapshot: Snapshot, checks: tuple[Check, ...]) -> tuple[str, str, str]:
-    """The tone, the title, and what there is to add."""
-    if snapshot.phase is Phase.FAILED:
-        failure = snapshot.failure
-        return "bad", "Failed", _trouble(failure.reason, failure.mend) if failure else ""
-    if snapshot.phase in _UNDER_WAY:
-        title, more = _UNDER_WAY[snapshot.phase]
-        return "wait", title, f"<p>{more}</p>"
-    failing = [check for check in checks if check.gates and check.status is FAIL]
-    if failing:
-        return "bad", "Not ready", "".join(_trouble(f"{c.name}: {c.reason}", c.mend) for c in failing)
-    warning = [check for check in checks if check.status is not PASS and check.reason != NOT_YET]
-    if warning:
-        return "warn", "Ready, with a warning", "".join(_trouble(f"{c.name}: {c.reason}", c.mend) for c in warning)
-    passing = all(check.status is PASS for check in checks)
-    return "good", "Ready", f"<p>devpi-server serves.{' All checks pass.' if passing else ''}</p>"
-
-
-def _trouble(reason: str | None, mend: str | None) -> str:
-    told = f"<p>{words.text(reason, 1000)}</p>"
-    return f'{told}<p class="mend"><b>What to do:</b> {words.text(mend, 1000)}</p>' if mend else told
-
 
 def _phases(snapshot: Snapshot) -> str:
     history = snapshot.history
-    ends = [since for _, since in history[1:]]
+    begun = snapshot.begun
     items = []
     for number, (phase, since) in enumerate(history):
         if number < len(history) - _MANY:
             continue
-        if number < len(ends):
-            took = words.duration((ends[number] - since).total_seconds())
+        if number + 1 < len(history):
+            took = figures.duration(begun[number + 1] - begun[number])
             items.append(f'<li class="done"><b>{phase}</b><span>{took}</span></li>')
         else:
             kind = "bad" if phase is Phase.FAILED else "good" if phase is Phase.READY else "wait"
@@ -164,7 +121,7 @@ def _import(of: ImportStatus) -> str:
 def _span(of: ImportStatus) -> str:
     if of.started is None or of.finished is None:
         return ""
-    return f"{words.time(of.finished)}, after {words.duration((of.finished - of.started).total_seconds())}"
+    return f"{words.time(of.finished)}, after {figures.duration((of.finished - of.started).total_seconds())}"
 
 
 def _import_error(of: ImportStatus) -> str:
@@ -176,7 +133,7 @@ def _import_error(of: ImportStatus) -> str:
         if place
     ]
     where = f'<dl class="places">{"".join(places)}</dl>' if places else ""
-    return f'<div class="trouble">{_trouble(of.error.reason, of.error.mend)}{where}</div>'
+    return f'<div class="trouble">{trouble(of.error.reason, of.error.mend)}{where}</div>'
 
 
 def _progress(of: ImportStatus) -> str:
@@ -186,7 +143,7 @@ def _progress(of: ImportStatus) -> str:
         count = Count(1, 1)
     measure = f' max="{count.total}" value="{min(count.done, count.total)}"' if count.total else ""
     percent = f"{100 * min(count.done, count.total) // count.total} %" if count.total else ""
-    left = f"about {words.duration(of.eta_seconds)} left" if of.eta_seconds is not None else ""
+    left = f"about {figures.duration(of.eta_seconds)} left" if of.eta_seconds is not None else ""
     rate = f"{of.rate:,.0f} files/s" if of.rate is not None else ""
     now = f'<p class="current">{words.text(of.current, 120)}</p>' if of.current else '<p class="current"></p>'
     return (
@@ -204,7 +161,7 @@ def _counts(of: ImportStatus) -> str:
             ("Files", of.files), ("Projects", of.projects), ("Indexes", of.indexes), ("Users", of.users),
         )
     ]  # fmt: skip
-    counts.append(("Bytes", words.size(of.bytes.done), words.size(of.bytes.total)))
+    counts.append(("Bytes", figures.size(of.bytes.done), figures.size(of.bytes.total)))
     if not of.files.total and not of.users.total:
         return ""
     done = of.state is ImportState.COMPLETED
@@ -221,7 +178,7 @@ def _archives(of: ImportStatus) -> str:
     items = []
     for archive in of.archives[:_MANY]:
         digest = f"<br><code>sha256 {words.text(archive.sha256, 64)}</code>" if archive.sha256 else ""
-        items.append(f"<li>{words.text(archive.name)}, {words.size(archive.bytes)}{digest}</li>")
+        items.append(f"<li>{words.text(archive.name)}, {figures.size(archive.bytes)}{digest}</li>")
     items += [f"<li>{words.text(name)}, ignored: not an export</li>" for name in of.ignored[:_MANY]]
     if (more := max(0, len(of.archives) - _MANY) + max(0, len(of.ignored) - _MANY)) > 0:
         items.append(f"<li>and {more} more</li>")
@@ -238,7 +195,8 @@ def _checks(checks: tuple[Check, ...], trends: tuple[Trend, ...]) -> str:
     rows = "".join(_check(check, trend) for check, trend in zip(checks, trends, strict=True))
     return (
         '<h2>Checks</h2><table class="checks"><thead><tr><th scope="col">Check</th><th scope="col">Verdict</th>'
-        '<th scope="col">Value</th><th scope="col">Last 15 minutes</th></tr></thead>'
+        '<th scope="col">Value</th><th scope="col"><div class="history">'
+        '<span class="ends"><span>15 min ago …</span> <span>now</span></span></div></th></tr></thead>'
         f"<tbody>{rows}</tbody></table>"
     )
 
@@ -247,15 +205,15 @@ def _check(check: Check, trend: Trend) -> str:
     gates = "" if check.gates else " <small>warns only</small>"
     free = " free" if check.unit == "bytes" else ""
     verdict = f"{words.badge(check.status)} {words.lasting(check.since)}"
-    if check.reason == NOT_YET:
-        verdict = f'<span class="none">{NOT_YET}</span>'
+    if unknown := check.reason in (NOT_YET, NOT_RUNNING):
+        verdict = f'<span class="none">{check.reason}</span>'
     row = (
         f'<tr><th scope="row">{check.name}{gates}</th><td>{verdict}</td>'
-        f"<td>{words.value(check.value, check.unit)}{free}</td><td>{sparkline(trend, check.unit)}</td></tr>"
+        f"<td>{figures.value(check.value, check.unit)}{free}</td><td>{sparkline(trend)}</td></tr>"
     )
-    if check.status is PASS or check.reason in (None, NOT_YET) or check.name == "process":  # the headline says that
+    if check.status is PASS or check.reason is None or unknown or check.name == "process":  # the headline says that
         return row
-    return f'{row}<tr class="why"><td colspan="4">{_trouble(check.reason, check.mend)}</td></tr>'
+    return f'{row}<tr class="why"><td colspan="4">{trouble(check.reason, check.mend)}</td></tr>'
 
 
 # --- the rest ---------------------------------------------------------------------------------------------------
@@ -272,10 +230,9 @@ _PASSWORDS = {
 
 def _password(snapshot: Snapshot) -> str:
     of = snapshot.root_password
-    said = _PASSWORDS[of.state]
     if of.state is RootPassword.UNKNOWN and snapshot.phase not in (Phase.LAUNCHING, Phase.READY):
-        said = "Nothing is known of it yet."
-    told = f"<p>{said}"
+        return ""
+    told = f"<p>{_PASSWORDS[of.state]}"
     if of.changed is not None:
         told += f" {words.time(of.changed)}"
     if of.state is RootPassword.CLAIMED:
@@ -291,74 +248,6 @@ def _password(snapshot: Snapshot) -> str:
     elif of.state is not RootPassword.UNKNOWN:
         told += "<p>If it is lost, <code>sidecar rotate</code> in the container sets a new one.</p>"
     return f'<h2>root&rsquo;s password</h2><div data-state="{of.state}">{told}</div>'
-
-
-def use(snapshot: Snapshot, host: str) -> str:
-    """How to use devpi-server, from a browser that calls this server `host`; nothing, where it doesn't serve."""
-    if snapshot.devpi is None or snapshot.phase not in (Phase.LAUNCHING, Phase.READY):
-        return ""
-    url, hint = _outside(snapshot.devpi, host)
-    if url is None:
-        return (
-            "<h2>Use it</h2><p>devpi-server listens on a Unix socket, behind a proxy of yours. With"
-            " <code>--outside-url</code> this page can say how to reach it.</p>"
-        )
-    shown = words.text(url, 300)
-    return (
-        f"<h2>Use it</h2><h3>Install</h3><pre>pip install --index-url {shown}/USER/INDEX/+simple/ PACKAGE</pre>"
-        f"<h3>Log in and upload</h3><pre>devpi use {shown}\ndevpi login root\ndevpi use USER/INDEX\ndevpi upload</pre>"
-        f"{hint}"
-    )
-
-
-_HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
-_URL = re.compile(r"https?://[A-Za-z0-9._~:/\[\]@%+-]+")
-
-
-def _outside(devpi: DevpiInfo, host: str) -> tuple[str | None, str]:
-    """devpi-server's URL, and what is to be said to it. Only what a shell takes for one word gets into a command."""
-    if devpi.outside_url is not None and _URL.fullmatch(devpi.outside_url):
-        return devpi.outside_url.rstrip("/"), ""
-    ports = [urlsplit(address).port for address in devpi.addresses if address.startswith("http")]
-    if not ports:
-        return None, ""
-    match = _HOST.fullmatch(host)
-    name = match[1] if match else "HOST"
-    return f"http://{name}:{ports[0]}", (
-        '<p class="hint">Guessed from this page&rsquo;s address and devpi-server&rsquo;s own port. If clients reach it'
-        " by another one, say so with <code>--outside-url</code>.</p>"
-    )
-
-
-def _replicas(said: ServerStatus | None, checks: tuple[Check, ...]) -> str:
-    if said is None:
-        return ""
-    if said.primary_serial is not None or (said.role or "").upper() == "REPLICA":
-        behind = None if said.primary_serial is None or said.serial is None else said.primary_serial - said.serial
-        check = next(each for each in checks if each.name == "replication")
-        lag = "unknown" if behind is None else words.value(max(0, behind), "serials")
-        return (
-            "<h2>Replication</h2><p>This is a replica.</p>"
-            f'<dl class="counts"><div><dt>Behind its primary</dt><dd>{lag}</dd></div>'
-            f"<div><dt>Verdict</dt><dd>{words.badge(check.status)}</dd></div></dl>"
-        )
-    if not said.polling_replicas:
-        return ""
-    rows = "".join(_replica(each, said.serial) for each in said.replicas[:_MANY])
-    more = said.polling_replicas - min(len(said.replicas), _MANY)
-    return (
-        '<h2>Replicas</h2><table><thead><tr><th scope="col">Address</th><th scope="col">Behind</th>'
-        f'<th scope="col">Last heard of</th></tr></thead><tbody>{rows}</tbody></table>'
-        + (f"<p>and {more} more</p>" if more > 0 else "")
-    )
-
-
-def _replica(of: Replica, serial: int | None) -> str:
-    lag = "unknown" if serial is None or of.serial is None else words.value(max(0, serial - of.serial), "serials")
-    heard = "unknown"
-    if of.asked_at is not None and 0 <= of.asked_at < 4e9:
-        heard = words.time(datetime.fromtimestamp(int(of.asked_at), UTC))
-    return f'<tr><th scope="row">{words.text(of.address or "unknown", 60)}</th><td>{lag}</td><td>{heard}</td></tr>'
 
 
 def _versions(devpi: DevpiInfo | None, said: ServerStatus | None, version: str) -> str:

@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime
 
 from sidecar.bootstrap import BootstrapStatus
-from sidecar.devpi.client import ServerStatus
+from sidecar.devpi.client import Replica, ServerStatus
 from sidecar.health import Check
 from sidecar.lifecycle import (
     Count,
@@ -133,8 +133,15 @@ def devpi(of: DevpiInfo | None, said: ServerStatus | None) -> Json | None:
         "addresses": ["unix" if a.startswith("unix:") else a for a in of.addresses],
         "plugins": [{"name": name, "version": version} for name, version in of.plugins],
         "serial": None if said is None else said.serial,
+        "behind": None if said is None else said.behind,
+        "replicas": [] if said is None else [replica(each, said) for each in said.replicas],
         "backlog": None if said is None else {"events": said.events_behind, "search_index": said.search_index_queue},
     }
+
+
+def replica(of: Replica, said: ServerStatus) -> Json:
+    """One replica of the primary that has said this."""
+    return {"address": of.address, "behind": said.lag(of), "asked_at": rfc3339(of.asked)}
 
 
 def bootstrap(of: BootstrapStatus) -> Json:

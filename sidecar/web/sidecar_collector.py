@@ -53,19 +53,16 @@ class SidecarCollector:
 
     def _life(self, snapshot: Snapshot) -> Iterator[Metric]:
         yield states("devpi_sidecar_phase", "1 for the phase that the container is in.", "phase", Phase, snapshot.phase)
-        ends = [*(at for _, at in snapshot.history[1:]), datetime.now(UTC)]
-        spent = dict.fromkeys(Phase, 0.0)
-        for (phase, since), end in zip(snapshot.history, ends, strict=True):
-            spent[phase] += max(0.0, (end - since).total_seconds())
         yield counters(
             "devpi_sidecar_phase_seconds",
             "Time spent in each phase.",
             ("phase",),
-            (((phase,), seconds) for phase, seconds in spent.items()),
+            (((phase,), seconds) for phase, seconds in self._context.lifecycle.spent().items()),
         )
-        ready = next((at for phase, at in snapshot.history if phase is Phase.READY), None)
-        begun = snapshot.history[0][1].timestamp() if self._started is None else self._started
-        startup = None if ready is None else max(0.0, ready.timestamp() - begun)
+        steps = zip(snapshot.history, snapshot.begun, strict=True)
+        ready = next((at for (phase, _), at in steps if phase is Phase.READY), None)
+        started = snapshot.begun[0] if self._started is None else self._started
+        startup = None if ready is None else max(0.0, ready - started)
         text = "From the start of the process until devpi-server was ready for the first time."
         yield gauge("devpi_sidecar_startup_seconds", text, startup)
 
@@ -153,14 +150,13 @@ def _import(of: ImportStatus) -> Iterator[Metric]:
     if of.started is not None:
         took = max(0.0, ((of.finished or datetime.now(UTC)) - of.started).total_seconds())
     yield gauge("devpi_sidecar_import_duration_seconds", "How long the import took, or runs by now.", took)
-    failed = float(of.error is not None)
-    yield counters("devpi_sidecar_import_errors", "Imports that failed; the last one is known.", (), (((), failed),))
+    yield gauge("devpi_sidecar_import_failed", "1 where the import has failed.", float(of.error is not None))
 
 
 def _started() -> float | None:
-    """When this process started, in seconds since the epoch; the kernel's own boot time has but whole seconds."""
+    """When this process started, in seconds of the monotonic clock."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         after_name = Path("/proc/self/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2]
         since_boot = int(after_name.split()[19]) / os.sysconf("SC_CLK_TCK")
-        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + since_boot
+        return time.monotonic() - time.clock_gettime(time.CLOCK_BOOTTIME) + since_boot
     return None

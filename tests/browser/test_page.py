@@ -6,21 +6,27 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
 
 from bench.looking import PAINTED, WEIGHT
+from sidecar.web.events import MOST
 from tests.browser.conftest import Viewer
 from tests.integration import exported
 from tests.integration.container import ROOT, TOKEN, Container, free_port, wait_for
+from tests.integration.test_rolling_restarts import replicating
 
 pytestmark = pytest.mark.browser
+
+MADE_UP = (sys.executable, str(ROOT / "tests/browser/made_up.py"))
+"""The command of a container that shows more than has happened."""
 
 Make = Callable[..., Container]
 View = Callable[..., Viewer]
@@ -39,10 +45,55 @@ def test_first_start(container: Make, view: View) -> None:
     assert ["starting", "initialising", "launching", "ready"] == phases
     viewer.wait("#phases .now", "for ")
     assert 7 == viewer.page.locator("#checks .badge.pass").count()
-    assert f"pip install --index-url {new.devpi}/USER/INDEX/+simple/ PACKAGE" in viewer.text("#use")
+    assert f"pip install --index-url {new.devpi}/root/dev/+simple/ PACKAGE" in viewer.text("#use")
     viewer.wait("#checks tr:has-text('http') td:last-child", "", 40)
     viewer.page.locator("#checks tr:has-text('http') svg.trend").wait_for(timeout=40_000)
     viewer.look("first-start")
+
+
+def test_a_quarter_of_an_hour(container: Make, view: View) -> None:
+    """Each check's history, most of it made up: where it was slow is seen, and the most is told in figures."""
+    viewer = view(container(command=MADE_UP, env={"DEVPI_PASSWORD": "f1rst-Start"}).start().wait_ready())
+    viewer.wait("#headline", "All checks pass")
+    viewer.page.locator("#checks tr:has-text('http') .trend .warn").wait_for(state="attached")
+    viewer.wait("#checks tr:has-text('http') .history", "max 2.3 s")
+    viewer.wait("#checks tr:has-text('events') .history", "max 5 serials")
+    viewer.wait("#checks tr:has-text('disk') .history", "min ")
+    viewer.look("ready")
+
+
+def test_what_keeps_it_from_being_ready(container: Make, view: View) -> None:
+    """A state of devpi's own making, whose root has no password: the page says so, and how to mend it."""
+    new = container(command=MADE_UP)
+    made = new.run("devpi-init", "--serverdir", str(new.serverdir), "--no-root-pypi")
+    assert 0 == made.returncode, made
+    viewer = view(new.start().wait_listening())
+    said = viewer.wait("#headline", "Not ready")
+    assert "root-password: root's password is empty What to do: sidecar rotate" in said.replace("`", "")
+    viewer.wait("#verdict", "Not ready: root-password")
+    viewer.page.locator("#checks tr:has-text('root-password') .trend .fail").wait_for(state="attached", timeout=40_000)
+    viewer.wait("#checks tr:has-text('http')", "pass")
+    viewer.look("not-ready")
+
+
+def test_replicas(container: Make, view: View, tmp_path: Path) -> None:
+    """One that is there, and is in sync; those that are behind or silent, which are made up, stand out."""
+
+    def make(name: str, *, flags: tuple[str, ...], env: dict[str, str]) -> Container:
+        made_up = {"command": MADE_UP, "env": env | {"MADE_UP_REPLICAS": "1"}} if name == "primary" else {"env": env}
+        return container(name, flags=flags, **made_up)
+
+    primary, replica, _ = replicating(make, tmp_path)
+    viewer = view(primary)
+    viewer.wait("#replicas tr:has-text('127.0.0.1')", "in sync")
+    viewer.wait("#replicas tr:has-text('10.0.3.7')", "2 serials")
+    viewer.wait("#replicas tr:has-text('10.0.3.8')", "silent")
+    gone = viewer.wait("#replicas tr:has-text('10.0.4.2')", "silent")
+    assert "31 min" in gone
+    assert "ago" in gone
+    viewer.page.evaluate("byId('replicas').scrollIntoView()")
+    viewer.look("replicas")
+    assert "Behind its primary 0 serials" in view(replica).wait("#replicas", "This is a replica")
 
 
 def test_claim(container: Make, view: View) -> None:
@@ -159,7 +210,7 @@ def test_what_has_changed_keeps_the_focus(container: Make, view: View) -> None:
     exported.pack(exported.write(new.home / "export"), new.init_dir / "backup.tar")
     page = view(new.start().wait_ready()).page
     page.locator("#archives summary").click()
-    page.evaluate("show('import', byId('import').innerHTML.replaceAll('backup.tar', 'other.tar'))")
+    page.evaluate("show('import', parsed(byId('import').innerHTML.replaceAll('backup.tar', 'other.tar')))")
     assert "other.tar" in page.locator("#archives").inner_text()
     assert page.evaluate("document.activeElement.matches('#archives summary')")
     assert page.locator("#archives").evaluate("each => each.open")
@@ -311,14 +362,75 @@ new MutationObserver(() => { window.said += byId("live").textContent; }).observe
 """
 
 
+def test_the_commands_work(container: Make, view: View, tmp_path: Path) -> None:
+    """As they are copied, from the page of a first start: log in, make an index, upload, install."""
+    new = container(env={"DEVPI_PASSWORD": "f1rst-Start"}).start().wait_ready()
+    viewer = view(new)
+    page = viewer.page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    copied = []
+    for number in range(page.locator("#use .copy").count()):
+        button = page.locator("#use .copy").nth(number)
+        button.click()
+        button.filter(has_text="Copied").wait_for()
+        copied.append(page.evaluate("navigator.clipboard.readText()"))
+    assert copied == page.locator("#use pre").all_text_contents()
+    script = (
+        "\n".join(copied).replace("login root", "login root --password f1rst-Start").replace("PACKAGE", "hello-devpi")
+    )
+    script = script.replace("pip install", f"pip install --no-deps --target {tmp_path / 'installed'}")
+    name, content = exported.wheel("hello-devpi", "1.0")
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist" / name).write_bytes(content)
+    environ = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    done = subprocess.run(
+        ["sh", "-ec", script], env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert 0 == done.returncode, done
+    assert (tmp_path / "installed/hello_devpi.py").is_file()
+
+
+def test_a_command_is_scrolled_by_keyboard(container: Make, view: View) -> None:
+    """No URL is broken within a word: a line that is too long for a phone can be scrolled by whoever has no mouse."""
+    page = view(container(env={"DEVPI_PASSWORD": "f1rst-Start"}).start().wait_ready()).page
+    page.set_viewport_size({"width": 320, "height": 640})
+    command = page.locator("#use pre").last
+    assert command.evaluate("each => each.scrollWidth > each.clientWidth")
+    command.focus()
+    page.keyboard.press("ArrowRight")
+    wait_for(lambda: page.evaluate("document.activeElement.scrollLeft > 0"), "a look further to the right")
+
+
+def test_all_places_taken(container: Make, view: View) -> None:
+    """The page says that it isn't live, and is renewed all the same; with a place it is live."""
+    new = container().start().wait_ready()
+    with ExitStack() as stack:
+        for _ in range(MOST):
+            taken = stack.enter_context(socket.create_connection(("127.0.0.1", int(new.url.rpartition(":")[2]))))
+            taken.sendall(b"GET /events HTTP/1.1\r\nHost: h\r\n\r\n")
+        wait_for(lambda: new.get("/events").status == 503, "no more places")
+        viewer = view(new, "/nothing")
+        viewer.page.clock.install()
+        viewer.page.goto(new.url)
+        viewer.wait("#live", "not live: too many pages are open; renewed every 15 s")
+        viewer.wait("#password", "nobody has claimed it yet")
+        new.claim()
+        viewer.page.clock.fast_forward(16_000)
+        viewer.wait("#password", "Claimed 20")
+        assert "No connection" not in viewer.text("#live")
+    viewer.page.clock.fast_forward(16_000)
+    wait_for(lambda: viewer.text("#live") == "live", "a place")
+
+
 def test_devpi_hangs(container: Make, view: View) -> None:
     """A devpi-server that doesn't answer is told as a warning, with the check's name, while the sidecar lives."""
-    new = container(env={"SIDECAR_MONITOR_TIMEOUT": "0.5"}).start().wait_ready()
+    new = container(command=MADE_UP, env={"SIDECAR_MONITOR_TIMEOUT": "0.5"}).start().wait_ready()
     viewer = view(new)
     viewer.wait("#headline", "Ready")
     os.kill(new.devpi_pid, signal.SIGSTOP)
     try:
         viewer.wait("#headline", "http: slow", 5)
+        viewer.wait("#verdict", "Ready, with a warning: http")
         assert "live" == viewer.text("#live")
         viewer.look("warning")
     finally:
@@ -334,8 +446,11 @@ def test_without_javascript(container: Make, view: View) -> None:
     assert "reload it" in viewer.text("noscript")
     assert "sidecar claim" in viewer.text("#password")
     assert not viewer.page.locator("#claim").is_visible()
+    assert 4 == viewer.page.locator("#use pre").count()
+    assert not viewer.page.locator("#use .copy").first.is_visible()
 
 
+@pytest.mark.alone
 def test_its_first_paint_and_its_weight(container: Make, view: View) -> None:
     """Painted within 100 ms, in the best of some tries on a busy machine; 60 kB in all, as they came over the wire."""
     new = container().start().wait_ready()

@@ -16,14 +16,15 @@ PROJECTS, FILES = 3, 2
 STORIES: dict[str, tuple[str, ...]] = {
     "first": ("start", "claim", "upload", "stop"),
     "import": ("start", "claim", "upload", "stop"),
+    "no-import": ("start", "claim", "stop"),
     "refused": ("refuse", "mend", "start", "claim", "upload", "stop"),
     "expires": ("start", "expire", "rotate", "upload", "stop"),
     "adopted": ("start", "upload", "rotate", "upload", "stop"),
     "later": ("start", "claim", "upload", "rotate", "upload", "stop", "start", "upload", "rotate", "stop"),
 }
-"""What happens in each life. `first` begins with nothing, `import` with an archive, `refused` with a damaged one,
-`expires` with a time to live, `later` with an unclaimed state, and `adopted` with one that was not made here, whose
-password is known."""
+"""What happens in each life. `first` begins with nothing, `import` with an archive, `no-import` with the record of an
+import that was killed before its promotion, `refused` with a damaged archive, `expires` with a time to live, `later`
+with an unclaimed state, and `adopted` with one that was not made here, whose password is known."""
 IMPORTS = ("import", "refused")
 """Lives that have all that the archive holds at last."""
 TTL = "1s"

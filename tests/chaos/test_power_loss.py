@@ -72,6 +72,11 @@ class Recording:
         """It began with a state that was not made here."""
         return self.life == "adopted"
 
+    @property
+    def began_empty(self) -> bool:
+        """There was no state before: nothing, or what an earlier run had left in our own folder."""
+        return self.before is None or {path.name for path in self.before.iterdir()} == {".sidecar"}
+
 
 def record(workshop: Workshop, life_name: str) -> Recording:
     """Live a life, and note how long the trace was at each answer."""
@@ -202,12 +207,15 @@ def look(path: Path, recording: Recording, end: int) -> None:
     except Exit as refusal:
         raise Violation(f"it refuses to start: {refusal.reason}") from refusal
     if content is Content.EMPTY:
-        expect(not told and recording.before is None, "it is empty, and was not before")
+        expect(not told and recording.began_empty, "it is empty, and was not before")
         return
     uploads(path, acknowledged(recording, end), after_kill)
     if recording.life in IMPORTS:
         imported(path)
     expect(content is Content.OURS or (recording.adopted and not told), "it holds a state without the marker")
+    origin = json.loads((serverdir.own / "marker.json").read_text())["origin"] if content is Content.OURS else None
+    strange = origin == "initialised" and (serverdir.own / "import.json").exists()
+    expect(not strange, "an initialised state has the record of an import")
     record = serverdir.own / "root-password.json"
     expect(record.exists() or (recording.adopted and not told), "nobody knows root's password")
     if not record.exists():

@@ -10,6 +10,8 @@ import signal
 import threading
 from pathlib import Path
 
+from sidecar import imports
+from sidecar.lifecycle import ImportState, ImportStatus, now
 from tests.chaos import steps
 from tests.chaos.invariants import PROMPT, Fsck, check, processes
 from tests.chaos.life import DEATHS, FILES, IMPORTS, MENDED, PROJECTS, STORIES, TTL, Told, Violation, live, mend
@@ -56,6 +58,10 @@ class Workshop:
         container = Container(self.home / f"life-{number}")
         if life in IMPORTS:
             self.give_archive(container)
+        if life == "no-import":
+            own = container.serverdir / ".sidecar"
+            own.mkdir(parents=True, mode=0o700)
+            imports.save(own / "import.json", ImportStatus(ImportState.COMPLETED, started=now(), finished=now()), [])
         if life == "refused":
             shutil.move(container.init_dir / "export.tar", container.home / MENDED)
             shutil.copy(self._damaged, container.init_dir / "export.tar")

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -143,6 +144,23 @@ def test_the_web_interface(box: Make, web_image: str, shared_folder: Path) -> No
         60,
     )
     assert not web.state["OOMKilled"]
+
+
+def test_an_import_is_ready_before_it_is_searchable(box: Make, web_image: str, shared_folder: Path) -> None:
+    """devpi-web's index of an import is made while devpi-server serves; `/status` tells what is left of it."""
+    exported.pack(exported.write(shared_folder / "export", projects=300), shared_folder / "init.d" / "backup.tar.gz")
+    mount = f"{shared_folder / 'init.d'}:/devpi-init.d:ro"
+    web = box("--env", "SIDECAR_MONITOR_INTERVAL=0.5", "--volume", mount, image=web_image).start().wait_ready()
+    told: list[dict[str, Any]] = [web.get("/status").json["devpi"]["backlog"]]
+    wait_for(
+        lambda: told.append(web.get("/status").json["devpi"]["backlog"]) or set(told[-1].values()) == {0},
+        "the end of the backlog",
+        120,
+    )
+    assert all(isinstance(number, int) for backlog in told[1:] for number in backlog.values())
+    assert max(backlog["search_index"] for backlog in told[1:]) > 0, "it was searchable before it was ready"
+    found = request(f"{web.devpi}/+search?query=mass-0299", accept="text/html").body
+    assert b"mass-0299" in found
 
 
 def test_a_command_in_place_of_flags(image: str) -> None:

@@ -424,6 +424,42 @@ def test_a_preparation_dies_with_its_parent() -> None:
         wait_until_dead(pid)
 
 
+FORK_ORPHANED = """
+import os, sys, time
+from sidecar.devpi import launcher
+
+die_with_parent = launcher.die_with_parent
+
+def late(parent):
+    print(os.getpid(), flush=True)
+    while os.getppid() == parent:
+        time.sleep(0.01)
+    die_with_parent(parent)
+
+def prepare():
+    open(sys.argv[1], "w").close()
+    time.sleep(600)
+
+launcher.die_with_parent = late
+launcher._in_a_fork(prepare)
+"""
+
+
+def test_a_preparation_whose_parent_died_before_it_began(tmp_path: Path) -> None:
+    """Adopted by another process by the time that it asks who its parent is, it ends, and prepares nothing."""
+    command = [sys.executable, "-c", FORK_ORPHANED, str(tmp_path / "prepares")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        parent.kill()
+        try:
+            wait_until_dead(pid)
+        finally:
+            if state_of(pid) not in (None, "Z"):
+                os.kill(pid, signal.SIGKILL)
+    assert not (tmp_path / "prepares").exists()
+
+
 # --- versions -------------------------------------------------------------------------------------------------------
 
 

@@ -189,6 +189,7 @@ def test_uploads_that_come_no_further_make_room(place: Places, short: None) -> N
     assert time.monotonic() - before < PATIENCE / 2
 
 
+@pytest.mark.alone
 def test_a_limit_of_two_connections(place: Places) -> None:
     """Who has just come has the time to ask."""
     it = place(listen=f"{LOOPBACK}:0", connection_limit=4)

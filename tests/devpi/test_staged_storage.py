@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
 from devpi_server.normalized import normalize_name
 from devpi_server.readonly import ensure_deeply_readonly, get_mutable_deepcopy
 
-from sidecar.devpi.staged_storage import with_fast_copies
+from sidecar.devpi.staged_storage import can_link, with_fast_copies
 
 VALUE = {
     "name": normalize_name("A.b"),
@@ -53,3 +55,19 @@ def test_what_cannot_be_copied_is_refused() -> None:
     """As without it."""
     with pytest.raises(ValueError, match="object"):
         get_mutable_deepcopy({"a": [object()]})
+
+
+def test_whether_there_are_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two folders of one file system; whatever the answer, nothing is left of the question."""
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+    assert can_link(*folders)
+    assert [[], []] == [list(folder.iterdir()) for folder in folders]
+
+    def link(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    assert not can_link(*folders)
+    assert [[], []] == [list(folder.iterdir()) for folder in folders]

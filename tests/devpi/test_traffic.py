@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,10 +15,18 @@ from waitress.buffers import ReadOnlyFileBasedBuffer
 
 from sidecar.devpi import traffic
 from sidecar.devpi.messages import REQUEST_SECONDS, ROUTES, Requests, decode, encode
-from sidecar.devpi.quiet import HEADER, QuietLooks
+from sidecar.devpi.quiet import HEADER, LOOK, QuietLooks
 from sidecar.devpi.traffic import Traffic, classify
+from sidecar.request_id import REQUEST_ID
 
 PIP = "pip/25.0"
+
+
+@pytest.fixture(autouse=True)
+def thread_without_a_request() -> Iterator[None]:
+    """A thread keeps the id of its last request; here that is the one of all tests."""
+    yield
+    REQUEST_ID.set(None)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +150,17 @@ def test_an_app_that_raises_is_a_500() -> None:
     assert (0, {"500": 1}) == tuple(app.totals().routes["api"][name] for name in ("in_flight", "statuses"))
 
 
+@pytest.mark.parametrize(("length", "counted"), [("1234", 1234), ("", 0), (None, 0)])
+def test_what_a_client_sends_is_counted(length: str | None, counted: int) -> None:
+    """By the length of the body, which waitress has taken whole, and of which it knows the length in the end."""
+    app = answering([b"ok"])
+    more = {} if length is None else {"CONTENT_LENGTH": length}
+    for _ in range(2):
+        ask(app, **more)
+    totals = app.totals().routes["file"]
+    assert (2 * counted, 4) == (totals["received"], totals["bytes"])
+
+
 def test_the_sidecars_own_looks_are_not_counted() -> None:
     """Those with this run's secret; anybody else's are."""
     app = answering([b"x"])
@@ -150,6 +170,67 @@ def test_the_sidecars_own_looks_are_not_counted() -> None:
     assert {} == app.totals().routes["api"]["statuses"]
     ask(quiet, "/+api", **{key: "a guess"})
     assert {"200": 1} == app.totals().routes["api"]["statuses"]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        *[("from-a-proxy:7", True), ("a" * 128, True), ("a" * 129, False), ("a\nb", False), ("", False)],
+        *[("a, b", False), ("<script>", False), (None, False)],
+    ],
+)
+def test_a_request_has_an_id(given: str | None, kept: bool) -> None:
+    """The one that a proxy gave, if it is sane; in the answer, in the log meanwhile, and for a primary behind."""
+    seen: list[tuple[str | None, str]] = []
+    answered: list[list[tuple[str, str]]] = []
+
+    def devpi(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        seen.append((REQUEST_ID.get(), environ["HTTP_X_REQUEST_ID"]))
+        start("200 OK", [("Vary", "Accept")])
+        return [b""]
+
+    app = Traffic(devpi)
+    headers = {} if given is None else {"HTTP_X_REQUEST_ID": given}
+    for _ in range(2):
+        environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", **headers}
+        app(environ, lambda _status, headers, *_: answered.append(headers))
+    (first, to_primary), (second, _) = seen
+    assert [[("Vary", "Accept"), ("X-Request-Id", each)] for each in (first, second)] == answered
+    assert first == to_primary
+    if kept:
+        assert first == second == given
+    else:
+        assert first != second
+        assert re.fullmatch("[0-9a-f]{16}", first or "")
+
+
+def test_an_id_that_a_primary_has_told_is_not_told_twice() -> None:
+    """A replica relays the answer of its primary, which has got its id from there."""
+    answered: list[list[tuple[str, str]]] = []
+
+    def devpi(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        start("200 OK", [("X-Request-Id", environ["HTTP_X_REQUEST_ID"])])
+        return [b""]
+
+    Traffic(devpi)(
+        {"REQUEST_METHOD": "GET", "HTTP_X_REQUEST_ID": "a"}, lambda _, headers, *__: answered.append(headers)
+    )
+    assert [[("X-Request-Id", "a")]] == answered
+
+
+def test_a_look_has_no_id_of_the_request_before() -> None:
+    """Both are answered by one thread."""
+    seen: list[str | None] = []
+
+    def devpi(_environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        seen.append(REQUEST_ID.get())
+        start("200 OK", [])
+        return [b""]
+
+    app = Traffic(devpi)
+    ask(app, HTTP_X_REQUEST_ID="a")
+    ask(app, **{LOOK: True})
+    assert ["a", None] == seen
 
 
 def test_nothing_is_lost_between_threads() -> None:
@@ -209,6 +290,7 @@ def test_the_report_fits_a_packet_whatever_comes() -> None:
         "durations": [huge] * (len(REQUEST_SECONDS) + 1),
         "seconds": 1e15 / 3,
         "bytes": huge,
+        "received": huge,
     }
     report = Requests(dict.fromkeys(ROUTES, route))
     assert report == decode(encode(report))

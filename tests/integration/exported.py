@@ -202,10 +202,10 @@ def fill(devpi: str) -> None:
     bob.json("POST", "/alice/dev", {"name": "hello-world", "version": "1.0", "targetindex": "bob/prod"})
 
 
-def export(serverdir: Path, into: Path) -> Path:
+def export(serverdir: Path, into: Path, *options: str) -> Path:
     """`devpi-export`, as the operator calls it."""
     done = subprocess.run(
-        [BIN / "devpi-export", "--serverdir", serverdir, into],
+        [BIN / "devpi-export", "--serverdir", serverdir, *options, into],
         env={"PATH": os.environ["PATH"], "HOME": str(into.parent)},
         capture_output=True,
         text=True,
@@ -307,6 +307,16 @@ def pack_split(directory: Path, first: Path, second: Path) -> None:
         with tarfile.open(archive, "w:gz") as tar:
             for path in part:
                 tar.add(path, path.relative_to(directory))
+
+
+def pack_apart(directory: Path, into: Path) -> int:
+    """Tar each file of an export into an archive of its own. Returns how many there are."""
+    into.mkdir(parents=True, exist_ok=True)
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    for number, path in enumerate(files):
+        with tarfile.open(into / f"part-{number:04}.tar", "w") as tar:
+            tar.add(path, path.relative_to(directory))
+    return len(files)
 
 
 def names(directory: Path) -> set[str]:

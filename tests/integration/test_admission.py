@@ -25,6 +25,8 @@ from tests.integration.container import (
     wait_for,
 )
 
+pytestmark = pytest.mark.alone
+
 CLIENTS = 90
 SECONDS = 2.0
 JSON = {"Accept": "application/json", "Content-Type": "application/json"}
@@ -32,10 +34,12 @@ BASIC = {"Authorization": "Basic " + base64.b64encode(b"root:not the password").
 DEVPI_AUTH = {"X-Devpi-Auth": base64.b64encode(b"root:not the password").decode()}
 
 
-def ask(port: int, method: str, path: str, headers: dict[str, str], body: str | None = None) -> tuple[int, float]:
+def ask(
+    port: int, method: str, path: str, headers: dict[str, str], body: str | None = None, timeout: float = 30
+) -> tuple[int, float]:
     """One request over a new connection; its status, and how long it took in seconds."""
     begin = time.monotonic()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request(method, path, body, JSON | headers)
         answer = connection.getresponse()
@@ -207,6 +211,30 @@ def test_a_password_in_a_header_says_who_asks_and_no_more(
         for when, asks in (("before", None), ("after", "root")):
             connection.request("GET", f"/+second?{when}=", headers=credentials(header, "root", "of-root"))
             assert [asks, None] == json.load(connection.getresponse())
+    finally:
+        connection.close()
+
+
+def test_a_plugin_may_find_credentials_elsewhere(container: Callable[..., Container], tmp_path: Path) -> None:
+    """Passwords that come in a header of a plugin's own are bounded, too, and right ones let in."""
+    plugin = installed_plugin(
+        tmp_path / "plugin",
+        "elsewhere",
+        "from pluggy import HookimplMarker\n"
+        "@HookimplMarker('devpiserver')\n"
+        "def devpiserver_get_credentials(request):\n"
+        "    said = request.headers.get('X-Elsewhere')\n"
+        "    return tuple(said.split(':')) if said else None\n",
+    )
+    devpi = container(env={"DEVPI_PASSWORD": "of-root"} | plugin).start().wait_ready()
+    port = int(devpi.devpi.rpartition(":")[2])
+    with ThreadPoolExecutor(30) as pool:
+        asked = [pool.submit(ask, port, "GET", "/+api", {"X-Elsewhere": "root:wrong"}) for _ in range(30)]
+        assert {200, 503} == {each.result()[0] for each in asked}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("GET", "/+api", headers=JSON | {"X-Elsewhere": "root:of-root"})
+        assert ["ok", "root"] == json.load(connection.getresponse())["result"]["authstatus"][:2]
     finally:
         connection.close()
 

@@ -209,6 +209,9 @@ def test_a_second_container_on_the_same_serverdir(container: Make) -> None:
     assert "in use by another server" in second.log
     assert f"pid {first.pid}" in second.log
     assert before == exported.digests(first.serverdir)
+    third = container("third", env={"DEVPI_SERVERDIR": str(first.serverdir)}).start().wait_listening()
+    assert 0 == third.stop()  # while it waits for the lock
+    assert (first.serverdir / ".sidecar/tmp").is_dir(), "uploads are spooled there"
     assert (200, 200) == (first.get("/readyz").status, first.login("root", password))
     first.kill()
     second.start().wait_ready()

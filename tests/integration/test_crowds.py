@@ -15,6 +15,8 @@ from bench.sampling import rss
 from tests.certificates import Authority
 from tests.integration.container import Container, wait_for
 
+pytestmark = pytest.mark.alone
+
 Make = Callable[..., Container]
 MIB = 2**20
 

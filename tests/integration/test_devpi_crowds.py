@@ -10,9 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from urllib.parse import urlsplit
 
+import pytest
+
 from sidecar.devpi.crowd import PATIENCE, STEP
 from tests.integration.container import Container, call_devpi, login_token, make_index, request, upload, upload_form
 from tests.integration.transfers import auth_header, connected
+
+pytestmark = pytest.mark.alone
 
 LIMIT = 100
 """devpi-server's own."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -188,7 +190,8 @@ def test_beside_a_running_server(initialised: Path, container: Callable[..., Con
     with ThreadPoolExecutor() as pool:  # each waits some seconds for the lock
         tools = list(pool.map(lambda command: c.run(*command), commands))
         same, other = pool.map(lambda server: server.run(*LOCAL, "--port", "0"), (c, elsewhere))
-    for refused in (*tools, other):
+    by_path = c.run(str(Path(sys.executable).with_name("devpi-fsck")))
+    for refused in (*tools, other, by_path):
         assert (75, True) == (refused.returncode, "in use by another server" in refused.stdout), refused
     assert (73, True) == (same.returncode, "another running sidecar uses the runtime directory" in same.stdout)
 
@@ -245,6 +248,23 @@ def test_initialised_by_hand(container: Callable[..., Container]) -> None:
     again = c.run("devpi-init")
     assert 1 == again.returncode
     assert not (c.serverdir / ".sidecar/tool.json").exists()
+
+
+def test_a_tool_after_a_promotion_that_was_cut_short(
+    container: Callable[..., Container], made_by_devpi: Callable[..., Path]
+) -> None:
+    """It finishes the promotion first, and finds that state: devpi-init has nothing to make, fsck looks at it."""
+    c = container(flags=(*LOCAL, "--port", "0"))
+    staging = c.serverdir / ".sidecar/staging"
+    shutil.copytree(made_by_devpi("root's password"), staging / "state")
+    entries = sorted(names(staging / "state"), key=lambda name: (name == ".nodeinfo", name))
+    (c.serverdir / ".sidecar/promotion.json").write_text(json.dumps({"origin": "initialised", "entries": entries}))
+
+    refused = c.run("devpi-init")
+    assert (1, True) == (refused.returncode, "finished the promotion" in refused.stdout), refused
+    assert 0 == c.run("devpi-fsck").returncode
+    c.start().wait_ready()
+    assert 200 == c.login("root", "root's password")
 
 
 def test_a_killed_import_by_hand_is_not_served(container: Callable[..., Container], tmp_path: Path) -> None:

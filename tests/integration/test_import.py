@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -13,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration import exported, private_mounts
+from sidecar.archives import MOST_SOURCES
+from sidecar.devpi.staged_storage import PROJECTS_AT_ONCE
+from tests.integration import exported, obstacles, private_mounts
 from tests.integration.container import Container, installed_plugin, request, wait_for
 from tests.integration.exported import MASS_PASSWORD, PASSWORDS, Described
 
@@ -56,6 +59,12 @@ def archive(name: str) -> Callable[[Path, Path], None]:
 FORMATS = [*map(archive, ("e.tar.bz2", "e.tar.gz", "e.tar.xz", "e.tar")), in_folder, in_two, as_directory]
 
 
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """See `obstacles`."""
+    return obstacles.build(tmp_path_factory.mktemp("obstacles"))
+
+
 def totals(export: Path) -> dict[str, int]:
     """What an import of the export has to count."""
     data = exported.load(export)
@@ -93,6 +102,12 @@ def get(container: Container, path: str) -> Any:
     return answer.json["result"]
 
 
+def file_of(container: Container, project: str, name: str) -> str:
+    """The path of a project's file at devpi-server."""
+    (link,) = [link["href"] for link in get(container, f"/{project}")["1.0"]["+links"] if link["href"].endswith(name)]
+    return str(link).removeprefix(f"{container.devpi}/")
+
+
 # --- what was exported is served ------------------------------------------------------------------------------------
 
 
@@ -127,6 +142,21 @@ def test_devpi_serves_what_was_exported(
     assert expected.files == again.files
     assert expected.data == again.data
     assert_sound(new)
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK], ids=errno.errorcode.get)
+def test_a_volume_without_hard_links(container: Make, rich: Path, library: Path, tmp_path: Path, number: int) -> None:
+    """As Azure Files (CIFS), vfat and some FUSE: unpacked files are copied, and all is there just the same."""
+    new = container(env=obstacles.without_links(library, number))
+    exported.pack(rich, new.init_dir / "backup.tar.gz")
+    new.start().wait_ready()
+    assert_completed(new, rich)
+    assert 0 == new.stop()
+    again = Described.of(exported.export(new.serverdir, tmp_path / "again"))
+    expected = Described.of(rich)
+    assert expected.files == again.files
+    assert expected.data == again.data
+    assert not (new.serverdir / ".sidecar" / "staging").exists()
 
 
 def assert_sound(container: Container) -> None:
@@ -188,6 +218,19 @@ def test_two_exports_become_one(container: Make, rich: Path, tmp_path: Path) -> 
     assert 200 == new.login("mass", MASS_PASSWORD)
     assert 200 == new.login("bob", PASSWORDS["bob"])
     assert {*exported.load(rich)["users"], "mass"} == set(get(new, "/"))
+
+
+def test_an_export_in_a_thousand_archives(container: Make, tmp_path: Path) -> None:
+    """As many as there may be: each is on `/status` with its size and digest, and the export is whole."""
+    export = exported.write(tmp_path / "export", projects=MOST_SOURCES - 1)
+    new = container()
+    assert MOST_SOURCES == exported.pack_apart(export, new.init_dir)
+    new.start().wait_ready()
+    assert_completed(new, export)
+    told = {each["name"]: (each["bytes"], each["sha256"]) for each in new.status()["import"]["archives"]}
+    digests = exported.digests(new.init_dir)
+    assert {name: ((new.init_dir / name).stat().st_size, digest) for name, digest in digests.items()} == told
+    assert len(new.get("/status").body) < 400_000
 
 
 def test_root_pypi_is_not_invented(container: Make, tmp_path: Path) -> None:
@@ -335,6 +378,39 @@ def test_progress_is_on_show(container: Make, mass: Path) -> None:
     assert any(each["projects"]["done"] not in (0, 300) and each["current"].startswith("mass/dev/") for each in midway)
 
 
+SLOW_EVENTS = """
+import os, time
+from pluggy import HookimplMarker
+
+@HookimplMarker("devpiserver")
+def devpiserver_on_changed_versiondata(stage, project, version, metadata):
+    while os.path.exists(os.environ["HOLD"]):
+        time.sleep(0.01)
+"""
+
+
+def test_ready_before_the_events_are_handled(container: Make, tmp_path: Path) -> None:
+    """They are put off: their backlog is on `/status`, a number that falls to 0 while devpi-server serves."""
+    hold = tmp_path / "hold"
+    hold.touch()
+    new = container(env=installed_plugin(tmp_path / "plugin", "slow_events", SLOW_EVENTS) | {"HOLD": str(hold)})
+    export = exported.write(tmp_path / "export", projects=120)
+    exported.pack(export, new.init_dir / "backup.tar.gz")
+    new.start().wait_ready()
+    assert_completed(new, export)
+    backlog = wait_for(lambda: new.status()["devpi"]["backlog"]["events"], "a backlog")
+    assert isinstance(backlog, int)
+    assert backlog >= 120 / PROJECTS_AT_ONCE
+    name, content = exported.wheel("mass-0119", "1.0")
+    assert content == request(f"{new.devpi}/{file_of(new, 'mass/dev/mass-0119', name)}").body
+    assert 200 == new.get("/readyz").status
+    hold.unlink()
+    seen: list[int] = []
+    wait_for(lambda: seen.append(new.status()["devpi"]["backlog"]["events"]) or seen[-1] == 0, "the events")
+    assert sorted(seen, reverse=True) == seen
+    assert new.status()["devpi"]["backlog"]["search_index"] is None  # there is no devpi-web
+
+
 # --- killed while it runs -------------------------------------------------------------------------------------------
 
 
@@ -349,6 +425,38 @@ def _is_gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
+
+
+@pytest.mark.parametrize("killed", ["all", "the preparation"])
+def test_killed_while_syncing(container: Make, library: Path, tmp_path: Path, killed: str) -> None:
+    """SIGKILL inside the one syncfs that brings a loaded import to disk: the serverdir is untouched, and begun anew."""
+    export = exported.write(tmp_path / "export", projects=3)
+    reached = tmp_path / "reached"
+    new = container(env=obstacles.stuck_in_syncfs(library, reached))
+    exported.pack(export, new.init_dir / "backup.tar.gz")
+    new.start().wait_phase("importing")
+    wait_for(reached.exists, "the sync")
+    (preparation,) = _pids(new.devpi_pid)[1:]
+    assert 3 == new.status()["import"]["files"]["done"]
+    assert {".sidecar"} == exported.names(new.serverdir)
+    if killed == "all":
+        pids = _pids(new.pid)
+        new.kill()
+        wait_for(lambda: all(map(_is_gone, pids)), "the end of all processes")
+        assert (new.serverdir / ".sidecar" / "staging" / "state" / ".nodeinfo").exists()
+    else:
+        os.kill(preparation, signal.SIGKILL)
+        assert "killed" in new.wait_phase("failed")["import"]["error"]["reason"]
+        assert not (new.serverdir / ".sidecar" / "staging").exists()
+        assert 0 == new.stop()
+    assert {".sidecar"} == exported.names(new.serverdir)
+    assert {"marker.json", "promotion.json"}.isdisjoint(exported.names(new.serverdir / ".sidecar"))
+
+    new.start().wait_ready()
+    assert ("threw away a half-made state" in new.log) is (killed == "all")
+    assert_completed(new, export)
+    assert 2 == new.log.count("import: loading")
+    assert 3 == len(get(new, "/mass/dev")["projects"])
 
 
 @pytest.mark.parametrize("files", [0, 1, 150], ids=lambda files: f"after {files} files")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from sidecar import imports
+from sidecar.lifecycle import ImportState, ImportStatus, now
 from tests.hostile import corpus
 from tests.integration import exported, private_mounts
 from tests.integration.container import Container
@@ -313,6 +316,41 @@ def test_the_same_archive_is_not_tried_again_another_is(container: Make, export:
     new.start().wait_ready()
     status = new.status()["import"]
     assert ("completed", None, 2) == (status["state"], status["error"], status["files"]["done"])
+
+
+def test_a_failed_import_is_forgotten_with_the_next_state(container: Make, export: Path) -> None:
+    """Failed; then without the archive initialised; the start after that knows of no import, nor do its metrics."""
+    new = container()
+    new.init_dir.mkdir()
+    no_index(export, new.init_dir)
+    assert_refused(new.start())
+    assert 0 == new.stop()
+    (new.init_dir / "bad.tar.gz").unlink()
+    for _ in range(2):
+        new.start().wait_ready()
+        assert ("none", None) == (new.status()["import"]["state"], new.status()["import"]["error"])
+        metrics = new.get("/metrics").body.decode()
+        assert "devpi_sidecar_import_failed 0.0" in metrics
+        assert 'devpi_sidecar_import_state{state="none"} 1.0' in metrics
+        assert 0 == new.stop()
+    assert not (new.serverdir / ".sidecar" / "import.json").exists()
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+def test_an_import_that_was_not_promoted_never_was(container: Make, adopted: bool) -> None:
+    """Killed between its record and its promotion; the next start, without archives, tells of no import."""
+    new = container()
+    if adopted:
+        assert 0 == new.start().wait_ready().stop()
+        shutil.rmtree(new.serverdir / ".sidecar")
+    (new.serverdir / ".sidecar").mkdir(parents=True, mode=0o700)
+    record = new.serverdir / ".sidecar" / "import.json"
+    imports.save(record, ImportStatus(ImportState.COMPLETED, started=now(), finished=now()), [])
+    for _ in range(2):
+        new.start().wait_ready()
+        assert "none" == new.status()["import"]["state"]
+        assert 0 == new.stop()
+        assert not record.exists()
 
 
 def test_a_raised_limit_is_tried(container: Make, export: Path) -> None:

@@ -7,6 +7,8 @@ import json
 import os
 import re
 import signal
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from http.client import HTTPException
@@ -30,7 +32,7 @@ TEXT_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO |WARNI
 HOSTILE = "x\n2026-11-22 10:20:30,456 INFO  [sidecar.supervisor] forged \u202e\x1b[31m"
 
 PLUGIN = """
-import faulthandler, sys, warnings
+import faulthandler, sys, traceback, warnings
 from devpi_server.config import hookimpl
 
 class Plugin:
@@ -38,6 +40,13 @@ class Plugin:
     def devpiserver_cmdline_run(self, xom):
         print("printed", file=sys.stdout)
         print("complained", file=sys.stderr)
+        try:
+            try:
+                raise KeyError("the cause")
+            except KeyError as error:
+                raise ValueError("printed, with its cause") from error
+        except ValueError:
+            traceback.print_exc()
         warnings.warn("something odd")
 
     @hookimpl
@@ -98,6 +107,11 @@ def test_every_line_is_one_object(container: Callable[..., Container], plugin: d
     (warned,) = [each for each in said if each["message"].startswith("UserWarning: something odd")]
     assert warned["service.name"] == "devpi-server"
 
+    (caused,) = [each for each in said if "with its cause" in json.dumps(each)]
+    assert (caused["message"], caused["log.logger"]) == ("ValueError: printed, with its cause", "devpi.stderr")
+    assert 2 == caused["error.stack_trace"].count("Traceback (most recent call last):")
+    assert "KeyError: 'the cause'" in caused["error.stack_trace"]
+
     failed = [each for each in said if each.get("error.type") == "RuntimeError"]
     assert len(failed) == 1, failed
     assert failed[0]["log.level"] == "error"
@@ -107,6 +121,28 @@ def test_every_line_is_one_object(container: Callable[..., Container], plugin: d
     assert claim["http.response.status_code"] == 200
     about = [each["log.logger"] for each in said if each.get("http.request.id") == claim["http.request.id"]]
     assert about == ["sidecar.bootstrap", "sidecar.access"]
+
+
+def test_devpis_lines_have_the_requests_id(container: Callable[..., Container]) -> None:
+    """Every line about it, errors too: a proxy's id, or a new one; and the answer tells it."""
+    c = container(env={"SIDECAR_LOG_FORMAT": "json"}, stderr_apart=True).start().wait_ready()
+    for given in ("proxy-4711", None):
+        call = urllib.request.Request(f"{c.devpi}/root/no-such-index", headers={"Accept": "application/json"})
+        if given is not None:
+            call.add_header("X-Request-ID", given)
+        with pytest.raises(urllib.error.HTTPError) as answer:
+            urllib.request.build_opener(urllib.request.ProxyHandler({})).open(call, timeout=20)
+        with answer.value:
+            told = answer.value.headers["X-Request-ID"]
+        assert given is None or told == given
+        assert re.fullmatch(r"proxy-4711|[0-9a-f]{16}", told)
+        about = [each for each in objects(c) if each.get("http.request.id") == told]
+        assert "devpi-server" in {each["service.name"] for each in about}
+        assert any("GET /root/no-such-index" in each["message"] for each in about)
+    others = [each for each in objects(c) if "serving at url" in each["message"]]
+    assert others
+    assert all("http.request.id" not in each for each in others)
+    assert c.stop() == 0
 
 
 def test_text_lines_cannot_be_forged(container: Callable[..., Container], plugin: dict[str, str]) -> None:
@@ -142,7 +178,7 @@ def test_a_crash_of_devpis_interpreter_is_one_object(
 
 
 def test_a_failed_import_in_json(container: Callable[..., Container]) -> None:
-    """The fork's lines and the reason are objects like all others."""
+    """The fork's lines and the reason, told once, are objects like all others."""
     c = container(env={"SIDECAR_LOG_FORMAT": "json"}, stderr_apart=True)
     c.init_dir.mkdir()
     (c.init_dir / "backup.bz2").write_bytes(b"no archive")
@@ -150,6 +186,7 @@ def test_a_failed_import_in_json(container: Callable[..., Container]) -> None:
     assert c.stop() == 0
     (failed,) = [each for each in objects(c) if each["log.level"] == "error"]
     assert "backup.bz2" in failed["message"]
+    assert 1 == sum("the import failed" in each["message"] for each in objects(c))
     assert c.errors == ""
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.container import ROOT, Container, request, wait_for
-from tests.integration.test_admission import ask
+from tests.integration.container import PATIENCE, ROOT, Container, call_devpi, login_token, request, wait_for
+from tests.integration.test_admission import BASIC, ask
+
+pytestmark = pytest.mark.alone
 
 LIMIT = 192 * 2**20
 LOGINS = 50
@@ -77,6 +81,49 @@ def test_192_mib(container: Callable[..., Container], cgroup: Cgroup) -> None:
     assert cgroup.oom_kills == 0
     assert cgroup.peak <= LIMIT
     assert request(f"{small.devpi}/+api").status == 200
+    assert small.stop() == 0
+
+
+def test_all_that_hashes_at_once(cgroup: Cgroup, container: Callable[..., Container]) -> None:
+    """50 logins, a claim, a rotation and a user's new passwords, while others ask with passwords without a pause."""
+    enter = f'echo $$ > "{cgroup.path}/cgroup.procs" && exec "$@"'
+    command = ("/bin/sh", "-c", enter, "sh", sys.executable, str(ROOT / "entrypoint.py"))
+    small = container(command=command, env={"DEVPI_RESTRICT_MODIFY": ""}).start().wait_ready()
+    port = int(small.devpi.rpartition(":")[2])
+    assert call_devpi(f"{small.devpi}/alice", "PUT", {"password": "of-alice"}).status == 201
+    token = base64.b64encode(f"alice:{login_token(small.devpi, 'of-alice', 'alice')}".encode()).decode()
+    body = json.dumps({"user": "root", "password": "not the password"})
+    over = threading.Event()
+
+    def logs_in(_: int) -> int:
+        return ask(port, "POST", "/+login", {}, body, PATIENCE)[0]
+
+    def asks() -> set[int]:
+        statuses = set()
+        while not over.is_set():
+            statuses.add(ask(port, "GET", "/+api", BASIC, timeout=PATIENCE)[0])
+        return statuses
+
+    def changes_her_password(number: int) -> int:
+        patch = json.dumps({"password": f"new {number}"})
+        return ask(port, "PATCH", "/alice", {"X-Devpi-Auth": token}, patch, PATIENCE)[0]
+
+    with ThreadPoolExecutor(LOGINS + 4) as pool:
+        askers = [pool.submit(asks) for _ in range(3)]
+        alice = pool.submit(lambda: [changes_her_password(number) for number in (1, 2)])
+        logins = pool.map(logs_in, range(LOGINS))
+        try:
+            small.claim()
+            rotated = small.post("/bootstrap/rotate?keep_logins=true")  # else alice's ends
+            assert alice.result(2 * PATIENCE) == [200, 200]
+            assert {401, 503} == set(logins)
+        finally:
+            over.set()
+        assert set().union(*(asker.result(PATIENCE) for asker in askers)) <= {200, 503}
+    assert rotated.status == 200
+    assert small.login("root", rotated.json["password"]) == 200
+    assert small.login("alice", "new 2") == 200
+    assert cgroup.oom_kills == 0
     assert small.stop() == 0
 
 

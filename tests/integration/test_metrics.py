@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import http.client
 import os
 import signal
 import time
@@ -21,6 +23,7 @@ from tests.integration.container import (
     make_index,
     request,
     upload,
+    upload_form,
     wait_for,
 )
 
@@ -79,6 +82,18 @@ def test_what_devpi_answers_is_counted(container: Make) -> None:
     assert 900_000 == samples['devpi_server_http_response_bytes_total{route="file"}']
     assert 3 == samples['devpi_server_http_request_duration_seconds_count{route="file"}']
     assert 0 == samples['devpi_server_http_requests_in_flight{route="file"}']
+    received = 'devpi_server_http_request_bytes_total{route="upload"}'
+    assert 300_000 < samples[received] < 302_000
+    assert 0 == samples['devpi_server_http_request_bytes_total{route="file"}']
+    body, kind = upload_form("chunked", os.urandom(200_000))
+    connection = http.client.HTTPConnection(box.devpi.removeprefix("http://"), timeout=20)
+    headers = {"Content-Type": kind, "X-Devpi-Auth": base64.b64encode(f"root:{token}".encode()).decode()}
+    path = f"{index.removeprefix(box.devpi)}/"
+    connection.request("POST", path, iter([body[:1000], body[1000:]]), headers, encode_chunked=True)
+    assert 200 == connection.getresponse().status
+    connection.close()
+    after = counted(box, 'devpi_server_http_requests_total{route="upload",status="200"}', 2)
+    assert len(body) == after[received] - samples[received]
     assert 300_000 < counted(box, "devpi_serverdir_used_bytes", 1)["devpi_serverdir_free_bytes"]
 
 

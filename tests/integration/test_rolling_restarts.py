@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -158,12 +159,16 @@ def test_reads_never_fail(container: Callable[..., Container], haproxy: str, tmp
         with Readers(url, paths) as readers:
             for number in range(RESTARTS):
                 restarted, other = (primary, "replica") if number % 2 == 0 else (replica, "primary")
+                began = time.monotonic()
                 assert 0 == restarted.stop(), restarted.log
+                assert time.monotonic() - began < 2 + 3, "delay, and no wait for a replica that waits for news"
                 before = readers.served.copy()
                 wait_for(lambda: readers.served.total() > before.total() + 20, "some reads without it")  # noqa: B023
                 assert {other} == set(readers.served - before)
                 restarted.start().wait_ready()
                 wait_for(lambda: served_by() == {"primary", "replica"}, "its return")
         assert [] == readers.failures
+    for stopped in (primary, replica):
+        assert "were cut" not in stopped.log
     assert readers.served.total() > 50 * RESTARTS
     print(f"{RESTARTS} restarts, {readers.served.total()} requests, {len(readers.failures)} failed: {readers.served}")

@@ -19,6 +19,7 @@ from urllib.request import urlopen
 import pytest
 
 from sidecar.web.app import ROUTES
+from tests.integration import exported
 from tests.integration.container import TOKEN, Container, call_devpi, children, login_token, request, wait_for
 
 CLAIM, ROTATE = "/bootstrap/root-password", "/bootstrap/rotate"
@@ -203,6 +204,46 @@ def test_no_secret_is_seen_anywhere(container: Callable[..., Container], tmp_pat
     assert "Traceback" in c.log, "no error was forced"
     assert [] == holding(secrets, c.log.encode())
     assert [] == list(c.runtime.glob("*token*")) + list(c.runtime.glob("login-secret"))
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_a_mirrors_password_is_in_no_line_and_no_answer(container: Callable[..., Container], style: str) -> None:
+    """devpi logs the URLs of mirrors as they are; who may read its indexes, reads them there."""
+    flags = ("--host", "127.0.0.1", "--port", "0", "--no-root-pypi", "--debug")
+    env = {"SIDECAR_LOG_LEVEL": "debug", "SIDECAR_LOG_FORMAT": style}
+    c = container(flags=flags, env=env).start().wait_ready()
+    token = login_token(c.devpi, c.claim())
+    secrets = {"in a URL": "MirrorSecret7", "with a bare slash": "Slash/Secret7"}
+    for name, secret in zip("mn", secrets.values(), strict=True):
+        config = {"type": "mirror", "mirror_url": f"http://muser:{secret}@127.0.0.1:9/simple/"}
+        assert 200 == call_devpi(f"{c.devpi}/root/{name}", "PUT", config, token=token).status
+        assert call_devpi(f"{c.devpi}/root/{name}/+simple/hello/").status in (404, 500, 502)
+    secret = secrets.pop("with a bare slash")
+    assert b"MirrorSecret7" in call_devpi(f"{c.devpi}/root/m").body  # as devpi does; docs/security.md tells
+    for route in ("/", "/status", "/metrics", "/health", "/events"):
+        answer = stream(c.url + route) if route == "/events" else c.get(route).body
+        assert [] == holding(secrets, answer), route
+        assert secret.encode() not in answer, route
+    assert 0 == c.stop()
+    assert "created index root/m" in c.log
+    assert "***@127.0.0.1:9/simple/" in c.log
+    assert [] == holding(secrets, c.log.encode())
+    assert "Secret7" not in c.log
+
+
+def test_an_imports_failure_tells_no_password_of_a_url(container: Callable[..., Container], tmp_path: Path) -> None:
+    """Not on `/status`, the page or in the log, whichever value of an export it names."""
+    c = container()
+    export = exported.write(tmp_path / "export", projects=1)
+    data = exported.load(export)
+    data["indexes"]["mass/dev"]["indexconfig"]["type"] = "http://muser:MirrorSecret7@127.0.0.1:9/simple/"
+    exported.save(export, data)
+    exported.pack(export, c.init_dir / "backup.tar.gz")
+    c.start().wait_phase("failed")
+    assert "'http://***@127.0.0.1:9/simple/'" in c.status()["import"]["error"]["reason"]
+    told = [c.log.encode(), *(c.get(path).body for path in ("/", "/status", "/readyz", "/health"))]
+    told += [(c.serverdir / ".sidecar" / "import.json").read_bytes()]
+    assert [] == [each for each in told if b"MirrorSecret7" in each]
 
 
 def on_disk(c: Container, secrets: dict[str, str]) -> dict[str, set[str]]:

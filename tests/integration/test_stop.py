@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -131,6 +133,26 @@ def test_transfers_finish(container: Callable[..., Container]) -> None:
     (uploaded,) = call_devpi(f"{c.devpi}/root/dev/late", token=token).json["result"]["1.0"]["+links"]
     path = urlsplit(uploaded["href"]).path
     assert content == request(c.devpi + path).body
+
+
+def test_a_rotation_that_waits_holds_no_drain_up(container: Callable[..., Container]) -> None:
+    """devpi lets a change of root's password wait for the database's lock; the listener closes meanwhile."""
+    c = container(env={"DEVPI_PASSWORD": "the root password of these tests"}).start().wait_ready()
+    devpi = c.devpi
+    with closing(sqlite3.connect(c.serverdir / ".sqlite", isolation_level=None)) as foreign:
+        foreign.execute("BEGIN IMMEDIATE")
+        rotation = threading.Thread(target=c.post, args=("/bootstrap/rotate",))
+        rotation.start()
+        record = c.serverdir / ".sidecar/root-password.json"
+        wait_for(lambda: "rotating" in record.read_text(), "the rotation's intent")
+        began = time.monotonic()
+        os.kill(c.pid, signal.SIGTERM)
+        wait_for(lambda: refuses(devpi), "the listener's end", 6.0)
+        assert 0 == c.wait_end()
+        assert time.monotonic() - began < 12, "the grace is 25 s, devpi's own patience 30 s"
+    rotation.join()
+    c.start().wait_ready()
+    assert 200 == c.login("root", c.claim()), "the next start finishes it"
 
 
 def test_the_grace_ends(container: Callable[..., Container]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from sidecar.devpi.launcher import SUPPORTED
-from tests.integration.container import Container
+from tests.integration import exported
+from tests.integration.container import Container, login_token, make_index, request, upload, wait_for
+from tests.integration.exported import PASSWORDS, Described
+from tests.integration.transfers import downloading, refuses
 
 OLDEST = "6.20.0"
 TOO_OLD = "6.19.3"
@@ -20,6 +26,7 @@ TOO_OLD = "6.19.3"
 def devpi_server(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Installs a version of devpi-server into a folder of its own; its dependencies are the environment's."""
 
+    @functools.cache
     def install(version: str) -> Path:
         target = tmp_path_factory.mktemp(f"devpi-server-{version}")
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target)]
@@ -42,6 +49,37 @@ def test_oldest_supported(container: Callable[..., Container], devpi_server: Cal
     assert old.login("root", answer.json["password"]) == 200
     assert old.stop() == 0
     assert old.start().wait_ready().login("root", answer.json["password"]) == 200
+
+
+def test_oldest_supported_holds_what_is_promised(
+    container: Callable[..., Container], devpi_server: Callable[[str], Path], rich: Path, tmp_path: Path
+) -> None:
+    """All that reaches into devpi-server works with it: the import, what a kill leaves, and the drain."""
+    old = container(env={"PYTHONPATH": str(devpi_server(OLDEST))})
+    exported.pack(rich, old.init_dir / "backup.tar.gz")
+    old.start().wait_ready()
+    status = old.status()
+    assert (OLDEST, "completed") == (status["devpi"]["version"], status["import"]["state"])
+    again, expected = Described.of(exported.export(old.serverdir, tmp_path / "again")), Described.of(rich)
+    assert expected.files == again.files
+    assert expected.data == again.data
+
+    content = os.urandom(20 * 10**6)
+    token = login_token(old.devpi, PASSWORDS["root"])
+    link = upload(make_index(old.devpi, token), token, "large", content)
+    path = link.partition("#")[0].removeprefix(old.devpi)
+    old.kill()
+    old.start().wait_ready()
+    assert content == request(old.devpi + path).body
+
+    with downloading(old.devpi + path) as rest:
+        devpi = old.devpi
+        os.kill(old.pid, signal.SIGTERM)
+        wait_for(lambda: refuses(devpi), "the listener's end")
+        assert old.running
+        assert content == rest()
+    assert 0 == old.wait_end()
+    assert "were cut" not in old.log
 
 
 def test_unsupported_is_refused(container: Callable[..., Container], devpi_server: Callable[[str], Path]) -> None:

@@ -93,5 +93,24 @@ def ext4(path: Path) -> Iterator[Volume]:
         _run("umount", "-l", path)
 
 
+@contextmanager
+def thin(path: Path) -> Iterator[tuple[Volume, Volume]]:
+    """An ext4 that says it has 64 MiB, and the tmpfs of 24 MiB below it: fill that, and the kernel loses writes."""
+    if os.geteuid() != 0:
+        pytest.skip("NOT TESTED: only root can make and mount a file system")
+    with tmpfs(path.with_name(f"{path.name}.below"), "24m") as below:
+        image = below.path / "image"
+        with image.open("wb") as file:
+            file.truncate(64 * 2**20)
+        made = _run("mkfs.ext4", "-q", "-E", "nodiscard,lazy_itable_init=1", "-O", "^has_journal", image)
+        assert made.returncode == 0, made
+        volume = Volume(path, str(image), "ext4", "loop")
+        volume.mount()
+        try:
+            yield volume, below
+        finally:
+            _run("umount", "-l", path)
+
+
 def _run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)

@@ -122,6 +122,11 @@ def panel_queries() -> list[tuple[str, str]]:
     ]
 
 
+def legend(target: dict[str, Any], labels: dict[str, str]) -> str:
+    """What Grafana writes for a series."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: labels.get(found[1], ""), target["legendFormat"])
+
+
 def filled(expression: str) -> str:
     """As Grafana asks where everything is chosen."""
     text = expression.replace("$__rate_interval", "1m").replace("$job", ".*").replace("$instance", ".*")
@@ -194,6 +199,41 @@ def test_every_panel_has_data(scraped: Prometheus, title: str, expression: str) 
         return scraped.values(expression)
 
     assert wait_for(look, f"{title}: {expression}", patience=30)
+
+
+@pytest.mark.parametrize("panel", [p for p in DASHBOARD["panels"] if "targets" in p], ids=lambda panel: panel["title"])
+def test_no_two_lines_of_a_panel_have_one_name(scraped: Prometheus, panel: dict[str, Any]) -> None:
+    """With the primary and its replica chosen, as all instances are unless told otherwise."""
+    scraped.traffic()
+    wait_for(lambda: scraped.values("sum(devpi_sidecar_ready)") == [2.0], "both to be scraped")
+    legends = [
+        legend(target, series["metric"])
+        for target in panel["targets"]
+        for series in scraped.ask("query", query=filled(target["expr"]))["result"]
+    ]
+    assert len(legends) == len(set(legends)), sorted(legends)
+    for target in panel["targets"]:
+        assert "{{instance}}" in target["legendFormat"] or "sum" in target["expr"]
+        assert "sum" not in target["expr"] or "All chosen instances together." in panel["description"]
+
+
+def test_a_check_is_one_of_three_whatever_is_chosen(scraped: Prometheus) -> None:
+    """One line for each check of each instance, with 0, 1 or 2; nothing is added up over instances."""
+    (expression,) = [
+        filled(target["expr"]) for p in DASHBOARD["panels"] if p["title"] == "Checks" for target in p["targets"]
+    ]
+    checks = len(scraped.primary.get("/health").json["checks"])
+    values = wait_for(lambda: (v := scraped.values(expression)) and len(v) == 2 * checks and v, "all checks")
+    assert {0.0, 1.0, 2.0} >= set(values)
+
+
+def test_the_rate_of_changes_is_never_below_none(scraped: Prometheus) -> None:
+    """The serial is a gauge: a restored backup has a lower one, which is no counter that began anew."""
+    (expression,) = [
+        filled(t["expr"]) for p in DASHBOARD["panels"] if p["title"] == "Changes committed" for t in p["targets"]
+    ]
+    assert "rate(" not in expression
+    assert all(value >= 0 for value in wait_for(lambda: scraped.values(expression), expression))
 
 
 def test_the_dashboards_variables_find_the_targets(scraped: Prometheus) -> None:

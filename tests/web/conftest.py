@@ -59,6 +59,7 @@ class Site:
     bootstrap: Bootstrap
     devpi: FakeDevpi
     tick_age: float = 0.0
+    client: DevpiClient | None = None
     web: WebServer = field(init=False)
     session: aiohttp.ClientSession = field(init=False)
 
@@ -91,7 +92,7 @@ class Site:
 
     async def become_ready(self) -> None:
         """devpi-server serves."""
-        client = DevpiClient(await self.devpi.start(), 1)
+        client = self.client = DevpiClient(await self.devpi.start(), 1)
         (self.folder / ".sidecar").mkdir(exist_ok=True)
         self.lifecycle.enter(Phase.LAUNCHING)
         self.health.set_root_password(empty=False, allowed=False)
@@ -126,6 +127,8 @@ async def site(tmp_path: Path, claim_ttl: float | None) -> AsyncIterator[Site]:
     yield site
     monitor.cancel()
     await asyncio.gather(monitor, return_exceptions=True)
+    if site.client is not None:
+        await site.client.close()
     await site.session.close()
     await site.web.stop()
     await site.devpi.stop()

@@ -277,6 +277,7 @@ async def test_a_flood_of_wrong_tokens(site: Site, monkeypatch: pytest.MonkeyPat
     assert statuses == [401, 401, 429, 429, 429]
 
 
+@pytest.mark.alone
 async def test_one_source_gets_a_share_of_the_patience(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who guesses on many connections gets 429 and its connection closed; all of it is counted, the log is not
     flooded, and the right token passes at once from the same address.

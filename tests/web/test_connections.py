@@ -24,6 +24,8 @@ from tests.certificates import Authority
 from tests.fake_devpi import eventually
 from tests.web.conftest import ADMIN, Site
 
+pytestmark = pytest.mark.alone
+
 GET = b"GET /livez HTTP/1.1\r\nHost: h\r\n"
 POST = b"POST /bootstrap/rotate HTTP/1.1\r\nHost: h\r\nAuthorization: " + ADMIN["Authorization"].encode() + b"\r\n"
 Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -19,7 +19,7 @@ from sidecar.web.keys import Context
 from tests.fake_devpi import eventually
 from tests.web.conftest import PASSWORD, TOKEN, Site
 
-SECTIONS = {"headline", "phases", "import", "checks", "password", "replicas", "versions"}
+SECTIONS = {"verdict", "headline", "phases", "import", "checks", "password", "replicas", "versions"}
 
 
 class Listener:
@@ -101,6 +101,7 @@ async def test_at_first_everything(site: Site) -> None:
         assert not [secret for secret in (PASSWORD, TOKEN) if secret.encode() in stream.raw]
 
 
+@pytest.mark.alone
 async def test_changes_alone(site: Site) -> None:
     """A change is told at once, and only the sections in which it shows."""
     async with listening(site) as stream:
@@ -110,7 +111,7 @@ async def test_changes_alone(site: Site) -> None:
         site.lifecycle.enter(Phase.INITIALISING)
         await stream.until("phases", "initialising")
         assert time.monotonic() - began < 0.2
-        assert {"headline", "phases", "checks"} >= stream.sections.keys()
+        assert {"verdict", "headline", "phases", "checks"} >= stream.sections.keys()
 
 
 async def test_a_check_that_changes_is_told(site: Site) -> None:
@@ -121,6 +122,33 @@ async def test_a_check_that_changes_is_told(site: Site) -> None:
         site.health.process_ended("devpi-server was ended by SIGKILL")
         site.health.look_now()
         await stream.until("headline", "was ended by SIGKILL")
+
+
+async def test_a_figure_that_runs_on_is_told_to_nobody_at_once(site: Site) -> None:
+    """While devpi-server hangs nothing is rendered at each look; what is read out says which check, and no figure."""
+    await site.become_ready()
+    async with listening(site) as stream:
+        await stream.settle()
+        site.devpi.delay = 30.0
+        said = await stream.until("verdict", "warning")
+        assert "Ready, with a warning: http" == said
+        told = hub(site)._number
+        first = reason_of_http(site)
+        await eventually(lambda: reason_of_http(site) != first)
+        ticks = 0
+
+        def tick() -> None:
+            nonlocal ticks
+            ticks += 1
+
+        site.health.subscribe(tick)
+        await eventually(lambda: ticks > 2)
+        assert "no answer for" in reason_of_http(site)
+        assert told == hub(site)._number
+
+
+def reason_of_http(site: Site) -> str:
+    return next(check.reason or "" for check in site.health.checks() if check.name == "http")
 
 
 async def test_an_import_is_told_four_times_a_second(site: Site) -> None:
@@ -229,6 +257,7 @@ async def test_a_client_that_goes_is_forgotten(site: Site, monkeypatch: pytest.M
     await eventually(lambda: len(hub(site)) == 0)
 
 
+@pytest.mark.alone
 async def test_the_end(site: Site) -> None:
     """The last words are told, then the streams end, and the stop waits for none of them."""
     async with listening(site) as stream:

@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Iterable
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,14 @@ OPENMETRICS = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;versi
 HUGE = 10**400
 """No float is as large."""
 HOSTILE = ["<script>alert(1)</script>", 'a"b', "line\nbreak", "\N{RIGHT-TO-LEFT OVERRIDE}lru", "x" * 10_000, "{}\\"]
+
+
+class Back(datetime):
+    """A wall clock that stands years ago."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Back:
+        return cls(2020, 1, 1, tzinfo=tz)
 
 
 async def scrape(site: Site) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -95,6 +104,25 @@ async def test_the_life_and_the_checks_are_told(site: Site) -> None:
     assert (0, 1) == (
         gone[sample("devpi_sidecar_ready")],
         gone[sample("devpi_sidecar_readiness_transitions_total", to="not_ready")],
+    )
+
+
+async def test_a_clock_that_goes_back_takes_no_counter_along(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wall clock is set back between two scrapes: each counter of the phases, and the start-up, stay or grow."""
+    monkeypatch.setattr("sidecar.web.metrics.RECENT", 0.0)
+    await site.become_ready()
+    before = await scrape(site)
+    monkeypatch.setattr("sidecar.lifecycle.now", lambda: datetime(2020, 1, 1, tzinfo=UTC))
+    monkeypatch.setattr("sidecar.web.sidecar_collector.datetime", Back)
+    site.lifecycle.enter(Phase.LAUNCHING)
+    site.lifecycle.enter(Phase.READY)
+    after = await scrape(site)
+    phases = [key for key in before if key[0] == "devpi_sidecar_phase_seconds_total"]
+    assert len(phases) == len(Phase)
+    assert all(after[key] >= before[key] for key in phases)
+    assert after[sample("devpi_sidecar_phase_seconds_total", phase="launching")] > 0
+    assert before[sample("devpi_sidecar_startup_seconds")] == pytest.approx(
+        after[sample("devpi_sidecar_startup_seconds")], abs=1e-6
     )
 
 
@@ -178,7 +206,7 @@ async def test_the_import_is_told(site: Site) -> None:
     )
     found = await scrape(site)
     assert 1 == found[sample("devpi_sidecar_import_state", state="failed")]
-    assert 1 == found[sample("devpi_sidecar_import_errors_total")]
+    assert 1 == found[sample("devpi_sidecar_import_failed")]
     assert 12.5 == found[sample("devpi_sidecar_import_files_per_second")]
     assert_clean(found)
 
@@ -264,6 +292,49 @@ async def test_a_name_that_is_told_over_and_over_costs_nothing(site: Site) -> No
     said = await eventually(site.health.server_status)
     assert 1 == (await scrape(site))[sample("devpi_x")]
     assert METRICS_LIMIT == len(said.metrics)
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("unit", ["[],", "[[]],", "{},", '{"":0},', '["",""],', "1e5,", '["x","gauge",1],'])
+@pytest.mark.parametrize("key", ["anything", "metrics", "polling_replicas"])
+async def test_the_largest_status_keeps_no_probe_waiting(site: Site, unit: str, key: str) -> None:
+    """Whatever `+status` is made of, up to the bytes that are read of it, `/livez` answers while it is parsed: after
+    so much CPU time, for the machine may have more to do than this.
+    """
+    head, end = f'{{"result": {{"serial": 7, "{key}": [', "0]}}"
+    if key == "polling_replicas":
+        head, end = head[:-1] + "{", '"":0}}}'
+        unit = f'"%05x":{unit}'
+    room = STATUS_LIMIT - len(head) - len(end)
+    entries = "".join(unit % n if "%" in unit else unit for n in range(room // len(unit.replace("%05x", "12345"))))
+    site.devpi.status_body = f"{head}{entries}{end}".encode()
+    assert STATUS_LIMIT - 50 < len(site.devpi.status_body) <= STATUS_LIMIT
+    await site.become_ready()
+    slowest = 0.0
+    looks = site.devpi.calls.get("/+status", 0)
+    deadline = time.monotonic() + 60
+    while site.devpi.calls.get("/+status", 0) < looks + 3:
+        assert time.monotonic() < deadline
+        site.health.look_now()
+        began = time.process_time()
+        async with site.session.get(f"http://127.0.0.1:{site.web.port}/livez") as answer:
+            assert answer.status == 200
+        slowest = max(slowest, time.process_time() - began)
+    assert slowest <= 0.25
+    assert await eventually(site.health.server_status)
+    assert 7 == site.health.server_status().serial  # type: ignore[union-attr]
+
+
+async def test_too_large_a_status_degrades_the_view_alone(site: Site) -> None:
+    """The check `events` warns and says why; the probes are what they were."""
+    site.devpi.status_body = b'{"result": {"serial": 7, "x": "' + b"x" * STATUS_LIMIT + b'"}}'
+    await site.become_ready()
+    reason = f"devpi-server does not tell its status: the answer has more than {STATUS_LIMIT} bytes"
+    await eventually(lambda: reason in [check.reason for check in site.health.checks()])
+    events = await site.get("/readyz/events", Accept="application/json")
+    assert (200, "warn") == (events.status, events.json["status"])
+    assert 200 == (await site.get("/readyz")).status
+    assert site.health.server_status() is None
 
 
 async def test_replicas_are_told_apart(site: Site) -> None:

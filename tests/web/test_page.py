@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 
 import pytest
+from pip._internal.models.link import Link
+from pip._internal.network.session import PipSession
 
 from sidecar.checks import CheckStatus
-from sidecar.devpi.client import Replica, ServerStatus
+from sidecar.devpi.client import DevpiClient, Replica, ServerStatus
+from sidecar.health import Serving
 from sidecar.lifecycle import (
     Archive,
     Count,
@@ -25,8 +29,8 @@ from sidecar.lifecycle import (
     RootPasswordStatus,
     now,
 )
-from sidecar.web import assets, report
-from tests.fake_devpi import eventually
+from sidecar.web import assets, guide, report
+from tests.fake_devpi import UUID, eventually
 from tests.web.conftest import PASSWORD, TOKEN, Site
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -161,17 +165,74 @@ async def test_a_failed_import(site: Site) -> None:
     site.lifecycle.update(imported=ImportStatus(ImportState.FAILED, error=error))
     site.lifecycle.enter(Phase.FAILED, Failure("the import failed", "see its archive"))
     text = (await page(site)).text
-    for words in ("Failed", "the import failed", "What to do: see its archive", "can't read <path>", "backup.bz2",
-                  "alice/dev/x-1.tar.gz"):  # fmt: skip
-        assert words in text
+    for words in ("Failed The import failed: why, and what to do about it, stands below.", "can't read <path>",
+                  "What to do: look at it", "backup.bz2", "alice/dev/x-1.tar.gz"):  # fmt: skip
+        assert 1 == text.count(words)
     assert "secret" not in text
+    assert "see its archive" not in text
+    assert "data-state" not in str((await page(site)).attributes)
+
+
+async def test_a_failure_of_later_is_not_the_imports(site: Site) -> None:
+    """A kept record of a failed import explains nothing that happens to a devpi-server that serves."""
+    site.lifecycle.update(imported=ImportStatus(ImportState.FAILED, error=ImportFailure("no archive", "mend it")))
+    await site.become_ready()
+    site.lifecycle.enter(Phase.FAILED, Failure("devpi-server was ended by SIGKILL", "raise the memory limit"))
+    assert "Failed devpi-server was ended by SIGKILL What to do: raise the memory limit" in (await page(site)).text
 
 
 async def test_not_ready_says_why(site: Site) -> None:
     """devpi-server is gone: the headline has the check and its reason."""
     await site.become_ready()
-    site.health.process_ended("devpi-server was ended by SIGKILL")
-    assert "Not ready process: devpi-server was ended by SIGKILL" in (await page(site)).text
+    site.health.process_ended("devpi-server was ended by SIGKILL", "raise the memory limit")
+    text = (await page(site)).text
+    assert "Not ready process: devpi-server was ended by SIGKILL What to do: raise the memory limit ready since" in text
+    assert 5 == text.count("devpi-server is not running")
+    assert "http devpi-server is not running" in text
+
+
+async def test_what_is_read_out(site: Site) -> None:
+    """The verdict alone is a status: a screen reader reads it out again whenever it changes."""
+    await site.become_ready()
+    await eventually(lambda: {CheckStatus.PASS} == {check.status for check in site.health.checks()})
+    site.health.process_ended("devpi-server is gone for 8 s")
+    answer = await site.get("/", **HTML)
+    assert b'<div id="verdict" data-section role="status" class="hidden">Not ready: process</div>' in answer.body
+    assert b'<div id="headline" data-section>' in answer.body
+
+
+async def test_where_else_to_look(site: Site) -> None:
+    """The footer's links lead somewhere."""
+    outline = await page(site)
+    links = [value for tag, name, value in outline.attributes if (tag, name) == ("a", "href")]
+    assert {"status", "health", "readyz?verbose", "metrics", "docs", "openapi.json"} == set(links)
+    for link in links:
+        assert (await site.get(f"/{link}", Accept="*/*")).status in (200, 503)
+
+
+async def test_what_keeps_it_from_being_ready_is_no_launching(site: Site) -> None:
+    """devpi-server runs, and nobody may wait for an empty password to go away: the reason and the mend are told."""
+    site.lifecycle.enter(Phase.LAUNCHING)
+    assert "Launching devpi-server starts." in (await page(site)).text
+    site.health.set_root_password(empty=True, allowed=False)
+    text = (await page(site)).text
+    assert "Not ready root-password: root's password is empty What to do: `sidecar rotate`" in text
+    assert "devpi-server starts" not in text
+
+
+async def test_a_devpi_that_does_not_listen_yet_is_launching(site: Site) -> None:
+    """What time will mend is no trouble: the headline waits, the checks say how far it is."""
+    client = DevpiClient(await site.devpi.start(), 1)
+    await site.devpi.stop()
+    (site.folder / ".sidecar").mkdir()
+    site.lifecycle.enter(Phase.LAUNCHING)
+    site.health.set_root_password(empty=False, allowed=False)
+    site.health.watch(Serving(os.getpid(), client, site.folder, UUID, "replica"))
+    await eventually(lambda: "not listening yet" in str(site.health.checks()))
+    text = (await page(site)).text
+    await client.close()
+    assert "Launching devpi-server starts." in text
+    assert "launching: devpi-server is not listening yet" in text
 
 
 @pytest.mark.parametrize("state", list(RootPassword))
@@ -181,32 +242,53 @@ async def test_root_password(site: Site, state: RootPassword) -> None:
     claimed_from = "10.0.3.7"
     status = RootPasswordStatus(state, now() + timedelta(hours=1), now(), claimed_from)
     site.lifecycle.update(root_password=status)
+    if state is RootPassword.UNKNOWN:
+        assert "data-state" not in str((await page(site)).attributes)  # nothing is known yet, and nothing said
+    site.lifecycle.enter(Phase.LAUNCHING)
     answer = await site.get("/", **HTML)
     assert f'data-state="{state}"'.encode() in answer.body
     assert not [secret for secret in (PASSWORD, TOKEN, claimed_from) if secret.encode() in answer.body]
 
 
+@pytest.mark.filterwarnings("ignore:pkg_resources is deprecated:DeprecationWarning")  # of pip, by pip
 @pytest.mark.parametrize(
-    ("host", "outside", "addresses", "url"),
+    ("host", "outside", "addresses", "url", "trust"),
     [
-        ("devpi.example:3142", None, ("http://0.0.0.0:3141",), "http://devpi.example:3141"),
-        ("[::1]:3142", None, ("http://[::]:8000",), "http://[::1]:8000"),
-        ("10.1.2.3", None, ("unix:/run/x", "http://127.0.0.1:3141"), "http://10.1.2.3:3141"),
-        ("h", "https://devpi.example.com/pypi/", ("http://0.0.0.0:3141",), "https://devpi.example.com/pypi"),
-        ("h;id", None, ("http://0.0.0.0:3141",), "http://HOST:3141"),
-        ("$(id)", None, ("http://0.0.0.0:3141",), "http://HOST:3141"),
-        ('"><script>x</script>', None, ("http://0.0.0.0:3141",), "http://HOST:3141"),
-        ("h", "https://x/;id", ("http://0.0.0.0:3141",), "http://h:3141"),
-        ("x" * 254, None, ("http://0.0.0.0:3141",), "http://HOST:3141"),
+        ("devpi.example:3142", None, ("http://0.0.0.0:3141",), "http://devpi.example:3141", "devpi.example"),
+        ("localhost:3142", None, ("http://0.0.0.0:3141",), "http://localhost:3141", None),
+        ("127.0.0.3", None, ("http://0.0.0.0:3141",), "http://127.0.0.3:3141", None),
+        ("127.0.0.1.example", None, ("http://0.0.0.0:3141",), "http://127.0.0.1.example:3141", "127.0.0.1.example"),
+        ("[::1]:3142", None, ("http://[::]:8000",), "http://[::1]:8000", None),
+        ("[2001:db8::7]:3142", None, ("http://[::]:8000",), "http://[2001:db8::7]:8000", "2001:db8::7"),
+        ("10.1.2.3", None, ("unix:/run/x", "http://127.0.0.1:3141"), "http://10.1.2.3:3141", "10.1.2.3"),
+        ("h", "https://devpi.example.com/pypi/", ("http://0.0.0.0:3141",), "https://devpi.example.com/pypi", None),
+        ("h", "http://u:p@devpi.example:8/pypi/", ("unix:/x",), "http://u:p@devpi.example:8/pypi", "devpi.example"),
+        ("h;id", None, ("http://0.0.0.0:3141",), "http://HOST:3141", "HOST"),
+        ("$(id)", None, ("http://0.0.0.0:3141",), "http://HOST:3141", "HOST"),
+        ('"><script>x</script>', None, ("http://0.0.0.0:3141",), "http://HOST:3141", "HOST"),
+        ("h", "https://x/;id", ("http://0.0.0.0:3141",), "http://h:3141", "h"),
+        ("h", f"https://{'x' * 10_000}", ("http://0.0.0.0:3141",), "http://h:3141", "h"),
+        ("x" * 254, None, ("http://0.0.0.0:3141",), "http://HOST:3141", "HOST"),
     ],
 )
-async def test_how_to_use_it(site: Site, host: str, outside: str | None, addresses: tuple[str, ...], url: str) -> None:
-    """The outside URL, or this page's host with devpi's port. A forged one brings nothing into a shell's command."""
+async def test_how_to_use_it(
+    site: Site, host: str, outside: str | None, addresses: tuple[str, ...], url: str, trust: str | None
+) -> None:
+    """The outside URL, or this page's host with devpi's port; pip trusts it, and is told to where it wouldn't. A forged
+    one brings nothing into a shell's command.
+    """
+    trusted = "" if trust is None else f"--trusted-host {trust} "
+    link = Link(f"{url}/root/dev/+simple/")
+    assert PipSession(trusted_hosts=[trust] if trust else []).is_secure_origin(link)
+    assert bool(trust) is not PipSession().is_secure_origin(link)
     site.lifecycle.enter(Phase.LAUNCHING)
     site.lifecycle.update(devpi=replace(SERVER, addresses=addresses, outside_url=outside))
     outline = await page(site, Host=host)
-    assert f"pip install --index-url {url} /USER/INDEX/+simple/ PACKAGE" in outline.text
-    assert f"devpi use {url} devpi login root" in outline.text
+    assert (
+        f"Log in Copy devpi use {url} devpi login root Make an index, once Copy devpi index --create dev"
+        in outline.text
+    )
+    assert f"pip install --index-url {url}/root/dev/+simple/ {trusted}PACKAGE" in outline.text
     assert 1 == outline.tags.count("script")
 
 
@@ -214,12 +296,12 @@ def test_behind_a_unix_socket_alone() -> None:
     """Nothing can be guessed, so nothing is; and nothing is told to be used where nothing serves."""
     behind = replace(SERVER, addresses=("unix:/run/devpi.sock",))
     snapshot = replace(Lifecycle().snapshot, phase=Phase.READY, devpi=behind)
-    shown = report.use(snapshot, "h")
+    shown = guide.use(snapshot, "h")
     assert "--outside-url" in shown
     assert "pip" not in shown
     assert "/run" not in shown
-    assert "" == report.use(replace(snapshot, devpi=None), "h")
-    assert "" == report.use(replace(snapshot, phase=Phase.FAILED), "h")
+    assert "" == guide.use(replace(snapshot, devpi=None), "h")
+    assert "" == guide.use(replace(snapshot, phase=Phase.FAILED), "h")
 
 
 def told(**changes: object) -> ServerStatus:
@@ -227,7 +309,7 @@ def told(**changes: object) -> ServerStatus:
 
 
 async def test_replicas(site: Site) -> None:
-    """Of a primary: each with its lag. Of a replica: its own. Else no such section."""
+    """Of a primary: each with its lag and when it was heard of. Of a replica: its own. Else no such section."""
     view = report.View(site.lifecycle.snapshot, site.health.checks(), site.health.trends(), told(), "1")
     assert "" == report.sections(view)["replicas"]
     replicas = (
@@ -235,13 +317,35 @@ async def test_replicas(site: Site) -> None:
         Replica(None, None, None, None),
         Replica("<b>", 10**30, -1e300, None),
     )
+    view = replace(view, at=datetime.fromtimestamp(1e9 + 12.3, UTC))
     shown = Outline(report.sections(replace(view, said=told(replicas=replicas, polling_replicas=150)))["replicas"])
-    assert "10.0.3.7 4 serials 2001-09-09 01:46:40 UTC" in shown.text
-    assert "unknown unknown unknown" in shown.text
-    assert "<b> 0 serials unknown" in shown.text
+    assert "10.0.3.7 ! behind 4 serials 2001-09-09 01:46:40 UTC 12 s ago" in shown.text
+    assert "unknown ! unknown unknown unknown" in shown.text
+    assert "<b> ! unknown 0 serials unknown" in shown.text
     assert "and 147 more" in shown.text
     shown = Outline(report.sections(replace(view, said=told(role="REPLICA", primary_serial=2010)))["replicas"])
     assert "Behind its primary 6 serials" in shown.text
+
+
+@pytest.mark.parametrize(
+    ("serial", "seconds", "badge"),
+    [
+        (2004, 59, "✓ in sync 0 serials"),
+        (2003, 0, "! behind 1 serial "),
+        (2004, 61, "! silent 0 serials"),
+        (2003, 299, "! silent 1 serial "),
+        (2004, 301, "✕ silent 0 serials"),
+        (2004, -301, "✕ silent 0 serials"),
+        (2005, 1, "✓ in sync 0 serials"),
+        (None, 1, "! unknown unknown"),
+    ],
+)
+async def test_a_replica_in_trouble_looks_so(site: Site, serial: int | None, seconds: float, badge: str) -> None:
+    """Who is behind or has been silent for a minute is worth a look, and who has been for five is away."""
+    view = report.View(site.lifecycle.snapshot, site.health.checks(), site.health.trends(), None, "1")
+    replica = Replica("10.0.3.7", serial, view.at.timestamp() - seconds, None)
+    view = replace(view, said=told(replicas=(replica,), polling_replicas=1))
+    assert f"10.0.3.7 {badge}" in Outline(report.sections(view)["replicas"]).text
 
 
 HOSTILE = [
@@ -279,7 +383,19 @@ async def test_hostile_names(site: Site, name: str) -> None:
 def test_every_section_has_its_place() -> None:
     """A section without one in the page would be rendered for nobody."""
     assert set(re.findall(r"\$([a-z]+)", assets.read("page.html").decode())) == {
-        *("headline", "phases", "import", "checks", "password", "replicas", "versions", "use", "epoch", "edition"),
+        *(
+            "verdict",
+            "headline",
+            "phases",
+            "import",
+            "checks",
+            "password",
+            "replicas",
+            "versions",
+            "use",
+            "epoch",
+            "edition",
+        ),
     }
 
 

@@ -20,6 +20,7 @@ from sidecar.lifecycle import (
     RootPasswordStatus,
 )
 from sidecar.web.shapes import public
+from tests.fake_devpi import UUID, eventually, status_of
 from tests.web.conftest import PASSWORD, TOKEN, Site
 
 AT = datetime(2026, 11, 22, 10, 20, 30, 456000, tzinfo=UTC)
@@ -96,8 +97,28 @@ async def test_status_of_devpi(site: Site) -> None:
         "addresses": ["http://0.0.0.0:3141", "unix"],
         "plugins": [{"name": "devpi-web", "version": "5.0"}],
         "serial": None,
+        "behind": None,
+        "replicas": [],
         "backlog": None,
     }
+
+
+async def test_status_of_replicas(site: Site) -> None:
+    """Of a primary's replicas, from where they ask, how far behind they are, and when they asked last."""
+    await site.become_ready()
+    site.lifecycle.update(devpi=DevpiInfo("6.20.3", "primary"))
+    replica = {"remote-ip": "10.0.3.7", "serial": 5, "last-request": 1e9, "outside-url": None, "in-request": True}
+    site.devpi.status = status_of(serial=7) | {"polling_replicas": {UUID: replica}}
+    site.health.look_now()
+    await eventually(lambda: (said := site.health.server_status()) and said.replicas)
+    told = (await site.get("/status")).json["devpi"]
+    assert [{"address": "10.0.3.7", "behind": 2, "asked_at": "2001-09-09T01:46:40.000Z"}] == told["replicas"]
+    assert told["behind"] is None
+    site.devpi.status = status_of(role="REPLICA", serial=7, primary_serial=9)
+    site.health.look_now()
+    await eventually(lambda: (said := site.health.server_status()) and said.is_replica)
+    told = (await site.get("/status")).json["devpi"]
+    assert ([], 2) == (told["replicas"], told["behind"])
 
 
 @pytest.mark.parametrize("state", list(RootPassword))

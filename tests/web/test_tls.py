@@ -131,6 +131,7 @@ async def test_certificate_and_key_in_one_file(start: Start, authority: Authorit
     assert 200 == await secured.ask(authority.client(), "GET", "/livez")
 
 
+@pytest.mark.alone
 async def test_handshakes_that_do_not_come(start: Start, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are bounded in number and in time, and others get through meanwhile."""
     monkeypatch.setattr(connection, "HEAD_SECONDS", 1.0)

@@ -194,6 +194,17 @@ _STATUS: Json = {
             "addresses": _list(_said("Where it listens: `http://host:port`, or `unix`.")),
             "plugins": _list(_record("A plugin of devpi-server.", {"name": TEXT, "version": TEXT})),
             "serial": _or_null(COUNT, "Of its last change."),
+            "behind": _or_null(COUNT, "Serials that this replica is behind its primary; null: it has none."),
+            "replicas": _list(
+                _record(
+                    "A replica of this primary, as the primary sees it.",
+                    {
+                        "address": _or_null(TEXT),
+                        "behind": _or_null(COUNT, "Serials; null: not known."),
+                        "asked_at": _or_null(ref("Time"), "When it was heard of last."),
+                    },
+                )
+            ),
             "backlog": _or_null(
                 _record(
                     "What it puts off until after it serves; null: it does not say.",

@@ -3,6 +3,7 @@
 
 const byId = (id) => document.getElementById(id);
 const root = document.documentElement;
+root.classList.add("js");
 let skew = 0; // milliseconds that the server's clock is ahead of this one
 let heard = Date.now();
 let lostAt = null;
@@ -11,33 +12,60 @@ let outdated = false; // the sidecar has become another version, with another pa
 // --- live -----------------------------------------------------------------------------------------------------------
 
 const SILENCE = 40000; // milliseconds: two pulses and a bit
+const RENEWAL = 15000; // milliseconds between two reports, where no stream is to be had
 let stream = null;
 let begun; // when it was
+let again; // the next try
 
 function connect() {
+  clearTimeout(again);
   stream?.close();
   stream = new EventSource("events");
   begun = Date.now();
   stream.addEventListener("hello", (event) => {
-    const hello = JSON.parse(event.data);
-    outdated = hello.edition !== root.dataset.edition;
-    if (renew()) return;
-    skew = Date.parse(hello.now) - Date.now();
-    const restarted = hello.epoch !== root.dataset.epoch;
-    root.dataset.epoch = hello.epoch;
-    found(restarted);
+    const restarted = greet(JSON.parse(event.data));
+    found("live", restarted);
   });
   stream.addEventListener("section", (event) => {
-    found(false);
-    show(...JSON.parse(event.data));
+    found("live");
+    const [id, section] = JSON.parse(event.data);
+    show(id, parsed(section));
   });
-  stream.addEventListener("pulse", () => found(false));
+  stream.addEventListener("pulse", () => found("live"));
   stream.onerror = () => {
-    lost("No connection to the sidecar");
-    if (stream.readyState === EventSource.CLOSED) { // refused, 503 perhaps: the browser doesn't try again by itself
-      setTimeout(connect, 5000);
-    }
+    if (stream.readyState === EventSource.CLOSED) refused();
+    else lost("No connection to the sidecar");
   };
+}
+
+async function refused() { // the browser doesn't try again by itself
+  let there = false;
+  try {
+    there = (await get("livez")).ok && await report();
+  } catch { /* nobody answers */ }
+  if (!there) lost("No connection to the sidecar");
+  again = setTimeout(connect, there ? RENEWAL : 5000);
+}
+
+const get = (path) => fetch(path, { headers: { Accept: "text/html" }, cache: "no-store", signal: AbortSignal.timeout(5000) });
+
+async function report() { // instead of a stream: the whole page as it is now; whether it came
+  const answer = await get("./");
+  if (!answer.ok) return false;
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const restarted = greet({ ...page.documentElement.dataset, now: answer.headers.get("Date") });
+  for (const section of page.querySelectorAll("[data-section]")) show(section.id, section.childNodes);
+  found("partly", restarted);
+  return true;
+}
+
+function greet({ epoch, edition, now }) { // whether the sidecar was restarted
+  outdated = edition !== root.dataset.edition;
+  if (renew()) return false;
+  skew = Date.parse(now) - Date.now();
+  const restarted = epoch !== root.dataset.epoch;
+  root.dataset.epoch = epoch;
+  return restarted;
 }
 
 function renew() { // not while the password is told or awaited: it would be lost
@@ -46,28 +74,27 @@ function renew() { // not while the password is told or awaited: it would be los
   return due;
 }
 
-function found(restarted) {
+const WAYS = { live: "live", partly: "not live: too many pages are open; renewed every 15 s" };
+
+function found(way, restarted = false) {
   heard = Date.now();
-  if (restarted) {
-    say(`live; the sidecar was restarted at ${clock(Date.now())}`, false);
-  } else if (lostAt !== null || byId("live").textContent === "") {
-    say("live", false);
-  }
   lostAt = null;
+  if (restarted) say(way, `${WAYS[way]}; the sidecar was restarted at ${clock(Date.now())}`);
+  else if (byId("live").className !== way) say(way, WAYS[way]);
 }
 
 function lost(what) {
   lostAt ??= heard;
-  say(`${what} since ${clock(lostAt)}; trying again`, true);
+  say("lost", `${what} since ${clock(lostAt)}; trying again`);
 }
 
 const clock = (at) => new Date(at).toLocaleTimeString([], { hour12: false });
 
-function say(text, isLost) {
+function say(way, text) {
   const live = byId("live");
   if (live.textContent !== text) live.textContent = text;
-  live.classList.toggle("lost", isLost);
-  root.classList.toggle("stale", isLost);
+  live.className = way;
+  root.classList.toggle("stale", way === "lost");
 }
 
 const made = new WeakMap(); // each part of a section, and what it was made of
@@ -77,11 +104,9 @@ function remember(part) {
 }
 
 // Leaves alone what is as it was: the focus, and a press of the mouse, are lost with the element.
-function change(place, section) {
-  const template = document.createElement("template");
-  template.innerHTML = section;
+function change(place, parts) {
   let next = place.firstChild;
-  for (const part of [...template.content.childNodes]) {
+  for (const part of [...parts]) {
     remember(part);
     let same = next;
     while (same && made.get(same) !== made.get(part)) same = same.nextSibling;
@@ -95,19 +120,25 @@ function change(place, section) {
   while (next) next = removed(next);
 }
 
+function parsed(section) {
+  const template = document.createElement("template");
+  template.innerHTML = section;
+  return template.content.childNodes;
+}
+
 function removed(part) {
   const next = part.nextSibling;
   part.remove();
   return next;
 }
 
-function show(id, section) {
+function show(id, parts) {
   const place = byId(id);
   if (!place) return;
   const open = [...place.querySelectorAll("details[open]")].map((each) => each.id);
   const value = place.querySelector("progress")?.value;
   const focused = document.activeElement?.id;
-  change(place, section);
+  change(place, parts);
   for (const each of open) byId(each)?.setAttribute("open", "");
   if (focused && document.activeElement?.id !== focused) byId(focused)?.focus({ preventScroll: true });
   const bar = place.querySelector("progress[value]");
@@ -133,21 +164,26 @@ function span(milliseconds) {
   return `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
+const since = (time) => span(Date.now() + skew - Date.parse(time.dateTime));
+
 function tick() {
   if (lostAt !== null) return; // nobody knows whether it still is so
   for (const each of document.querySelectorAll("time[data-for]")) {
     const place = each.previousSibling; // "since ", until this makes "for 5 s" of both
     if (place) place.remove();
-    each.textContent = `for ${span(Date.now() + skew - Date.parse(each.dateTime))}`;
+    each.textContent = `for ${since(each)}`;
   }
+  for (const each of document.querySelectorAll("time[data-ago]")) each.textContent = `${since(each)} ago`;
 }
 
 // --- root's password ------------------------------------------------------------------------------------------------
 
 const form = byId("claim");
 
+const passwordState = () => document.querySelector("#password [data-state]")?.dataset.state; // not known yet: undefined
+
 function offer() {
-  const state = document.querySelector("#password [data-state]").dataset.state;
+  const state = passwordState();
   form.hidden = !["claimable", "claimed"].includes(state);
   form.querySelector("button").textContent = state === "claimed" ? "Show from where" : "Claim";
 }
@@ -179,7 +215,7 @@ form.addEventListener("submit", async (event) => {
   const button = form.querySelector("button");
   button.disabled = true;
   answered("", "");
-  const claiming = document.querySelector("#password [data-state]").dataset.state === "claimable";
+  const claiming = passwordState() === "claimable";
   try {
     const [status, said] = await (claiming
       ? ask("POST", "bootstrap/root-password", token) : ask("GET", "bootstrap", token));
@@ -206,17 +242,18 @@ form.addEventListener("submit", async (event) => {
   }
 });
 
-byId("copy").addEventListener("click", async () => {
+async function copy(text, button, select) {
   try {
-    await navigator.clipboard.writeText(byId("secret").value);
+    await navigator.clipboard.writeText(text);
   } catch { // plain HTTP from another machine: the browser keeps its clipboard to itself
-    byId("secret").select();
+    select();
     if (!document.execCommand("copy")) return;
-    byId("copy").focus();
+    button.focus();
   }
-  byId("copy").textContent = "Copied";
-  setTimeout(() => { byId("copy").textContent = "Copy"; }, 2000);
-});
+  button.textContent = "Copied";
+  setTimeout(() => { button.textContent = "Copy"; }, 2000);
+}
+byId("copy").addEventListener("click", () => copy(byId("secret").value, byId("copy"), () => byId("secret").select()));
 
 function forget() {
   byId("secret").value = "";
@@ -224,6 +261,14 @@ function forget() {
 }
 byId("forget").addEventListener("click", () => { forget(); renew(); });
 window.addEventListener("pagehide", () => { forget(); byId("token").value = ""; });
+
+// --- commands --------------------------------------------------------------------------------------------------------
+
+byId("use").addEventListener("click", ({ target }) => {
+  if (!target.matches(".copy")) return;
+  const commands = target.parentElement.querySelector("pre");
+  copy(commands.textContent, target, () => getSelection().selectAllChildren(commands));
+});
 
 // --- begin ----------------------------------------------------------------------------------------------------------
 

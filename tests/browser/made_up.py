@@ -1,0 +1,70 @@
+"""The entrypoint, of which the page shows what would take a quarter of an hour, or many machines: all of it made up.
+
+Histories of the checks, and, with `MADE_UP_REPLICAS`, replicas that are in trouble beside those that there are.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from math import sin
+from pathlib import Path
+
+from sidecar import health
+from sidecar.checks import PASS, WARN, Check, CheckStatus
+from sidecar.devpi.client import DevpiClient, Replica, ServerStatus
+from sidecar.trends import SAMPLES, SPAN, Trends
+
+ENTRYPOINT = Path(__file__).resolve().parents[2] / "entrypoint.py"
+SLOW, BUSY = (22, 23, 24), range(38, 44)
+"""Quarter minutes ago in which devpi-server was slow, and in which it had events to process."""
+
+
+class MadeUpTrends(Trends):
+    """A quarter of an hour in which nobody looked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        at, free = time.monotonic(), float(shutil.disk_usage("/").free)
+        for ago in range(SAMPLES - 1, 0, -1):
+            self.see(at - ago * SPAN, _checks(ago, free))
+
+
+def _checks(ago: int, free: float) -> Iterator[Check]:
+    def check(name: str, status: CheckStatus = PASS, value: float | None = None, unit: str | None = None) -> Check:
+        return Check(name, status, datetime.now(UTC), True, value=value, unit=unit)
+
+    yield from map(check, ("process", "write", "root-password", "replication"))
+    slow = ago in SLOW
+    yield check("http", WARN if slow else PASS, 2.3 if slow else 0.003 + 0.001 * sin(ago) * sin(3 * ago), "seconds")
+    yield check("disk", PASS, free * (1 + ago / 2000), "bytes")
+    yield check("events", PASS, max(0, ago - BUSY.start) if ago in BUSY else 0, "serials")
+
+
+class MadeUpClient(DevpiClient):
+    """What it is told of replicas isn't all."""
+
+    async def status(self) -> ServerStatus:
+        said = await super().status()
+        serial, now = said.serial or 0, time.time()
+        more = (
+            Replica("10.0.3.7", serial - 2, now - 1, None),
+            Replica("10.0.3.8", serial, now - 97, None),
+            Replica("10.0.4.2", 0, now - 1870, None),
+        )
+        there = said.polling_replicas or 0
+        return replace(said, replicas=(*said.replicas, *more), polling_replicas=there + len(more))
+
+
+if __name__ == "__main__":
+    health.Trends = MadeUpTrends  # type: ignore[misc]
+    if os.environ.get("MADE_UP_REPLICAS"):
+        from sidecar import supervisor
+
+        supervisor.DevpiClient = MadeUpClient  # type: ignore[misc]
+    runpy.run_path(str(ENTRYPOINT), run_name="__main__")

@@ -1,0 +1,115 @@
+"""What devpi-server has acknowledged is on disk: the file, and the name of every folder that it lies in."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from devpi_server.filestore_fs import FSFactory
+from devpi_server.filestore_hash_hl import HashHLFactory
+from devpi_server.keyfs_sqlite import BaseStorage
+from devpi_server.keyfs_types import FilePathInfo, RelPath
+
+from sidecar import durable
+from sidecar.devpi.durable_uploads import SyncedFolders, sync_what_is_acknowledged
+
+PATIENCE = 10.0
+"""Seconds after which what a test waits for counts as failed."""
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Every file and folder that is synced, in order."""
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+
+    monkeypatch.setattr(os, "fsync", note)
+    return synced
+
+
+@pytest.fixture
+def durably() -> Iterator[None]:
+    """devpi syncs what it acknowledges, in this test alone."""
+    own = FSFactory.from_content, HashHLFactory.from_content, BaseStorage._execute_conn_pragmas
+    sync_what_is_acknowledged()
+    yield
+    FSFactory.from_content, HashHLFactory.from_content, BaseStorage._execute_conn_pragmas = own  # type: ignore[method-assign]
+
+
+@pytest.mark.usefixtures("durably")
+@pytest.mark.parametrize("factory", [FSFactory, HashHLFactory])
+def test_a_new_file_and_all_its_folders(
+    factory: type[FSFactory | HashHLFactory], tmp_path: Path, synced: list[Path]
+) -> None:
+    """In both of devpi's stores of files; the folders also where somebody else has made them, perhaps without fsync."""
+    relpath = RelPath("alice/dev/+f/abc/p-1.0.tar.gz")
+    folders = [tmp_path, *(tmp_path / "+files" / each for each in ("", "alice", "alice/dev", "alice/dev/+f"))]
+    folders.append(folders[-1] / "abc")
+    folders[-1].mkdir(parents=True)
+    info = FilePathInfo(relpath, hashlib.sha256(b"content").hexdigest())
+    file = factory.from_content(tmp_path, info, b"content")
+    assert file.path.read_bytes() == b"content"  # type: ignore[attr-defined]
+    assert [file.path, *reversed(folders)] == synced  # type: ignore[attr-defined]
+    synced.clear()
+    info = FilePathInfo(RelPath("alice/dev/+f/abd/p-1.0.tar.gz"), info.hash_digest)
+    file = factory.from_content(tmp_path, info, b"content")
+    new = folders[-2] / "abd"
+    assert [file.path, new, folders[-2]] == synced  # type: ignore[attr-defined]
+
+
+def test_the_folder_itself_always(tmp_path: Path, synced: list[Path]) -> None:
+    """It has a new name each time; those above it not again."""
+    folders = SyncedFolders()
+    (folder := tmp_path / "a" / "b").mkdir(parents=True)
+    folders.sync(folder, tmp_path)
+    folders.sync(folder, tmp_path)
+    folders.sync(tmp_path, tmp_path)
+    assert [folder, folder.parent, tmp_path, folder, tmp_path] == synced
+
+
+def test_only_so_many_are_remembered(tmp_path: Path, synced: list[Path]) -> None:
+    """The least used is forgotten first, and then synced again; the folders above others are used with each of them."""
+    folders = SyncedFolders(3)
+    numbered = [tmp_path / "above" / str(number) for number in range(3)]
+    for folder in numbered:
+        folder.mkdir(parents=True)
+        folders.sync(folder, tmp_path)
+    synced.clear()
+    folders.sync(numbered[0], tmp_path)
+    assert [numbered[0], numbered[0].parent] == synced
+    synced.clear()
+    folders.sync(numbered[2], tmp_path)
+    assert [numbered[2]] == synced
+
+
+def test_a_folder_that_another_thread_is_syncing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It isn't known before it is on disk: nobody is told "done" on the strength of a sync that may still fail."""
+    folders = SyncedFolders()
+    (folder := tmp_path / "a" / "b").mkdir(parents=True)
+    reached, go_on = threading.Event(), threading.Event()
+    synced: list[tuple[int, Path]] = []
+    first = threading.Thread(target=lambda: folders.sync(folder, tmp_path))
+
+    def fsync_dir(path: Path) -> None:
+        if path == tmp_path and threading.current_thread() is first:
+            reached.set()
+            assert go_on.wait(PATIENCE)
+            raise OSError(5, "Input/output error")
+        synced.append((threading.get_ident(), path))
+
+    monkeypatch.setattr(durable, "fsync_dir", fsync_dir)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    first.start()
+    assert reached.wait(PATIENCE)
+    folders.sync(folder, tmp_path)
+    assert [folder, folder.parent, tmp_path] == [path for who, path in synced if who == threading.get_ident()]
+    go_on.set()
+    first.join()

@@ -1,0 +1,53 @@
+"""`sidecar.devpi.progress`: whatever is imported, the sidecar hears of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sidecar.archives import MOST_SOURCES, Found, Source, Unpacked
+from sidecar.devpi.channel import Channel
+from sidecar.devpi.messages import PACKET_BYTES, Message, Progress, encode
+from sidecar.devpi.progress import Reporter
+from sidecar.exports import Totals
+
+
+class Heard(Channel):
+    """A channel that keeps what is sent, and takes no larger packet than the real one."""
+
+    def __init__(self) -> None:
+        self.reports: list[Progress] = []
+
+    def send(self, message: Message) -> None:
+        assert isinstance(message, Progress)
+        assert len(encode(message)) <= PACKET_BYTES
+        self.reports.append(message)
+
+
+def worst(number: int) -> str:
+    """A file name of 255 bytes, none of them UTF-8: six characters for each in JSON."""
+    return f"{number:04}" + "\udcff" * 251
+
+
+def test_many_archives_fit_into_packets() -> None:
+    """As many as there may be, with the longest names: all are told once, then each digest alone."""
+    sources = tuple(Source(worst(number), Path("/x"), False, 10**12, 0) for number in range(MOST_SOURCES))
+    heard = Heard()
+    reporter = Reporter(heard)
+    reporter.begin(Found(sources, tuple(map(worst, range(5000)))))
+    told = [each["name"] for report in heard.reports for each in report.archives or []]
+    assert [source.name for source in sources] == told
+    assert [worst(number) for number in range(100)] == [n for each in heard.reports for n in each.ignored or []]
+    reporter.unpacked(Unpacked(sources[7], Path("/x"), "5ha", 1, 1))
+    last = heard.reports[-1]
+    assert (None, {worst(7): "5ha"}) == (last.archives, last.digests)
+    assert {"extracted": [10**12, MOST_SOURCES * 10**12]}.items() <= (last.counts or {}).items()
+
+
+def test_a_project_of_any_length_fits_into_a_packet() -> None:
+    """Its name comes from the export, which may say anything."""
+    heard = Heard()
+    reporter = Reporter(heard)
+    reporter.now_at("alice/dev/" + "☃" * PACKET_BYTES)
+    reporter.totals(Totals(1, 1, 1, 1, 1))
+    (report,) = heard.reports
+    assert ("alice/dev/" + "☃" * 290) == report.current

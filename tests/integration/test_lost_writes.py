@@ -1,0 +1,79 @@
+"""What the kernel could not write is heard of, also where another process has heard of it first."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sidecar import durable
+from sidecar.devpi import preparation, staged_storage
+from sidecar.devpi.messages import Initialise, Prepared, PrepareFailed
+from sidecar.serverdir import Serverdir, Storage
+from sidecar.tools import _Unfinished
+from tests.integration import volumes
+
+SYNC = "import os, sys; from sidecar.durable import sync_file_system as s; s(os.open(sys.argv[1], os.O_RDONLY))"
+
+
+@pytest.fixture
+def lose(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """A volume, and what loses 8 MiB of writes to it, of which another process has then heard already."""
+    with volumes.thin(tmp_path / "volume") as (volume, below):
+
+        def lose() -> None:
+            below.fill()
+            (volume.path / "lost").write_bytes(os.urandom(8 * 2**20))
+            somebody = subprocess.run([sys.executable, "-c", SYNC, volume.path], capture_output=True, check=False)
+            assert b"OSError" in somebody.stderr, somebody
+            durable.sync_file_system(late := os.open(volume.path, os.O_RDONLY))  # nobody tells who comes later
+            os.close(late)
+
+        yield volume.path, lose
+
+
+def test_of_a_stop(lose: tuple[Path, Callable[[], None]]) -> None:
+    """The next start looks at the uploads again."""
+    path, lose_writes = lose
+    serverdir = Serverdir(path, Storage("sqlite"))
+    with open(serverdir.open()):  # noqa: PTH123 - a descriptor
+        serverdir.begin_serving()
+        lose_writes()
+        with pytest.raises(OSError, match=r"No space|Input/output"):
+            serverdir.clear_up(whole=True)
+        assert serverdir.begin_serving() is True
+
+
+def test_of_a_tool(lose: tuple[Path, Callable[[], None]]) -> None:
+    """It doesn't end as if all were well, and what it made stays marked."""
+    path, lose_writes = lose
+    serverdir = Serverdir(path, Storage("sqlite"))
+    with open(serverdir.open()):  # noqa: PTH123 - a descriptor
+        state = _Unfinished("devpi-import")
+        state.is_of(serverdir)
+        state.begin(path)
+        lose_writes()
+        with pytest.raises(OSError, match=r"No space|Input/output"):
+            state.end()
+        assert (path / ".sidecar" / "tool.json").exists()
+
+
+def test_of_a_preparation(lose: tuple[Path, Callable[[], None]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has failed, for want of a disk."""
+    path, lose_writes = lose
+
+    def initialise(*_: object) -> Prepared:
+        lose_writes()
+        return Prepared("password")
+
+    monkeypatch.setattr(preparation, "_initialise", initialise)
+    monkeypatch.setattr(staged_storage, "without_patience", lambda: None)
+    request = Initialise(str(path / "state"), "x")
+    answer = preparation.prepare(request, None, None, None)  # type: ignore[arg-type]
+    assert isinstance(answer, PrepareFailed)
+    assert "while writing the new state" in answer.reason
+    assert answer.circumstances

@@ -1,0 +1,101 @@
+"""A check's quarter of an hour as a drawing: told by more than colours, and one outlier hides nothing."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from sidecar.checks import FAIL, PASS, WARN, CheckStatus
+from sidecar.trends import SAMPLES, Sample, Trend
+from sidecar.web import assets
+from sidecar.web.sparkline import sparkline
+
+
+def trend(*samples: Sample | None) -> Trend:
+    """These are the last ones."""
+    return Trend("http", (*[None] * (SAMPLES - len(samples)), *samples))
+
+
+def steps(drawn: str) -> list[tuple[str, float, float]]:
+    """Class, width and height of each stretch; all of them stand on the ground."""
+    found = re.findall(r'<rect class="(\w+)" x="[\d.]+" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"/>', drawn)
+    assert {32.0} == {float(y) + float(height) for _, y, _, height in found}
+    return [(name, float(width), float(height)) for name, _, width, height in found]
+
+
+def heights(drawn: str) -> list[float]:
+    """Where the line of the values is, point by point: 0 is the top."""
+    line = re.search(r'<path d="([^"]+)"', drawn)
+    assert line is not None
+    return [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", line[1])]
+
+
+def of(status: CheckStatus, value: float | None = None, unit: str | None = "seconds") -> Sample:
+    return Sample(status, value, None if value is None else unit)
+
+
+def test_a_verdict_is_told_by_its_height() -> None:
+    """A failure stands out over a warning, and that over a pass, for whoever sees no green and no red."""
+    drawn = steps(sparkline(trend(of(PASS), of(PASS), of(WARN), of(FAIL), of(PASS))))
+    assert [("pass", 4), ("warn", 2), ("fail", 2), ("pass", 2)] == [(name, width) for name, width, _ in drawn]
+    tall = {name: height for name, _, height in drawn}
+    assert tall["fail"] >= 1.5 * tall["warn"] >= 2.25 * tall["pass"]
+
+
+def test_where_nobody_looked_is_nothing() -> None:
+    """Neither a step, nor a stretch that goes on over the gap."""
+    assert 2 == len(steps(sparkline(trend(of(PASS), None, of(PASS)))))
+    assert "nothing yet" in sparkline(trend())
+
+
+def test_one_outlier_leaves_the_others_their_shape() -> None:
+    """It is cut and marked, and told in figures; what is usual still has its ups and downs."""
+    usual = [of(PASS, 0.003), of(PASS, 0.006)] * 25
+    drawn = sparkline(trend(*usual, of(FAIL, 31.0), *usual[:4]))
+    assert 1 == drawn.count('class="cut"')
+    assert "max 31.0 s</span>" in drawn
+    assert "3.0 ms to 31.0 s, of which the highest are drawn cut</title>" in drawn
+    shape = heights(drawn)
+    assert min(shape) == shape[50] == 3.0
+    assert shape[0] - shape[1] > 1.5
+    whole = sparkline(trend(*usual, of(WARN, 0.02)))
+    assert 'class="cut"' not in whole
+    assert "cut" not in whole
+
+
+def test_what_is_free_is_told_by_its_least() -> None:
+    """The most of it that there was is of no use to anybody."""
+    assert "min 2.0 GB</span>" in sparkline(trend(of(PASS, 2e9, "bytes"), of(PASS, 9e9, "bytes")))
+
+
+def test_what_is_measured_in_another_unit_is_left_out() -> None:
+    """A replica's silence, in seconds, is not drawn among its serials."""
+    drawn = sparkline(trend(of(FAIL, 300.0), of(PASS, 2, "serials"), of(PASS, 4, "serials"), of(FAIL)))
+    assert "max 4 serials</span>" in drawn
+    assert 2 == len(heights(drawn))
+
+
+def test_nothing_needs_no_figure() -> None:
+    """Where all values are 0 the last one says it."""
+    assert "<span></span>" in sparkline(trend(of(PASS, 0, "serials"), of(PASS, 0, "serials")))
+
+
+def luminance(color: str) -> float:
+    digits = color.lstrip("#")
+    digits = "".join(2 * c for c in digits) if len(digits) == 3 else digits
+    parts = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize("name", ["strip-good", "strip-warn", "strip-bad", "soft", "ink"])
+def test_it_is_seen_against_its_card(scheme: int, name: str) -> None:
+    """3:1 at least, as WCAG 1.4.11 wants it of what has to be seen."""
+    colors = [
+        dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{3,6});", block))
+        for block in re.findall(r":root \{(.*?)\}", assets.read("page.css").decode(), re.DOTALL)
+    ][scheme]
+    lighter, darker = sorted([luminance(colors["card"]), luminance(colors[name])], reverse=True)
+    assert (lighter + 0.05) / (darker + 0.05) >= 3
