@@ -72,6 +72,9 @@ class Workshop:
         if life == "adopted":
             told.password = json.loads((self._state / ".sidecar" / "root-password.json").read_text())["password"]
             shutil.rmtree(container.serverdir / ".sidecar")
+            orphan = container.serverdir / "+files/root/dev/+f/abc" / f"killed-1.0.tar.gz-{64 * 'a'}-tmp"
+            orphan.parent.mkdir(parents=True)
+            orphan.write_bytes(b"what a devpi-server had written of an upload when it was killed")
         return container, told
 
     def give_archive(self, container: Container) -> None:
