@@ -6,9 +6,11 @@ for half a minute the power may take an acknowledged upload back, or leave an em
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -72,17 +74,28 @@ def sync_what_is_acknowledged() -> None:
     BaseStorage._execute_conn_pragmas = pragmas  # type: ignore[method-assign]
 
 
+def _half_made(path: Path) -> Path:
+    """Where this thread writes what shall be `path`, as devpi_server.filestore_fs has it."""
+    key = f"{path}{os.getpid()}{threading.current_thread().ident}"
+    return path.with_name(f"{path.name}-{hashlib.sha256(key.encode()).hexdigest()}-tmp")
+
+
 def _sync_new_files(factory: type[FSFactory | HashHLFactory], folders: SyncedFolders) -> None:
     make = factory.from_content
 
     def from_content(basedir: Path, file_path_info: FilePathInfo, content_or_file: ContentOrFile) -> DirtyFile:
-        file = cast(DirtyFile, make(basedir, file_path_info, content_or_file))
-        descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        folders.sync(file.path.parent, Path(basedir))
+            file = cast(DirtyFile, make(basedir, file_path_info, content_or_file))
+            descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            folders.sync(file.path.parent, Path(basedir))
+        except BaseException:  # devpi knows nothing of this file yet, so would leave it for good
+            with suppress(OSError):
+                _half_made(Path(basedir) / "+files" / file_path_info.relpath).unlink()
+            raise
         return file
 
     factory.from_content = staticmethod(from_content)  # type: ignore[method-assign, assignment]

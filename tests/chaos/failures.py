@@ -126,8 +126,6 @@ def _live(container: Container, story: tuple[str, ...], told: Told, outcome: Out
             seen.append(f"{act}: /status tells that it failed")
             break
         seen.append(f"{act}: went wrong, and then not")
-        if act == "upload":
-            told.half_made |= set(told.unsure)
         steps.make_room(container)
         container.wait_ready()
         told.token = None  # a rotation may have ended it

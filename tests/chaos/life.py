@@ -47,8 +47,6 @@ class Told:
     """Acknowledged uploads to `root/dev`: content by project."""
     unsure: dict[str, bytes] = field(default_factory=dict, repr=False)
     """Uploads without an answer: there or not, but never something else."""
-    half_made: set[str] = field(default_factory=set)
-    """Uploads for which the disk had no room: of these, devpi-server leaves what it had written by then."""
     token: str | None = None
     """A login of root's."""
     expired: bool = False
