@@ -37,7 +37,7 @@ from sidecar.exits import Exit, ExitCode
 from sidecar.health import Health, Serving
 from sidecar.initial_state import ImportFailed, InitialState, import_record
 from sidecar.lifecycle import DevpiInfo, Lifecycle, Phase
-from sidecar.login_secret import copy_given_secret, place_copy, place_secret
+from sidecar.login_secret import DerivedKey, copy_given_secret, note_derived_key, place_copy, place_secret
 from sidecar.root_password import RootPasswordFile
 from sidecar.rundir import RuntimeDir
 from sidecar.serverdir import Content, Serverdir, Storage
@@ -225,7 +225,6 @@ class Supervisor:
             given=None if configured.secretfile is None else Path(configured.secretfile),
             is_random=self._settings.credentials.secret_is_random,
             renew=record.rotating and not record.pending_keeps_logins,
-            own_derivation=configured.own_derivation,
         )
         self._bootstrap.attach(record, secret.own)
         await self._child.send(
@@ -248,6 +247,8 @@ class Supervisor:
                 "free the port, or choose another one with --port",
             )
         self._serves = True
+        key = DerivedKey(said.derived_key, said.argon2)
+        await asyncio.to_thread(note_derived_key, serverdir.own, key, kept=secret.own is not None)
         self._cleared = said.role != "replica"  # which looks for no half-made uploads
         if record.rotating:
             await asyncio.to_thread(record.recover_rotation)

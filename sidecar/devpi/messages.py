@@ -195,6 +195,10 @@ class Listening(Message):
     root_password: str
     """`set`, `empty`, or `absent` where there is no root user; `unknown` on a replica."""
     root_hash: str | None
+    derived_key: str
+    """SHA-256 of the key that signs logins."""
+    argon2: str
+    """The parameters with which it was derived: `m=8,t=1,p=1`."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import queue
 import signal
@@ -134,13 +135,17 @@ class SidecarPlugin:
             return
         drainer = Drainer(server)
         Crowd(drainer.listeners)
+        config = self._xom.config
+        cost = config._secret_parameters
         self._channel.send(
             Listening(
                 addresses=list(drainer.addresses),
-                role=self._xom.config.role,
-                uuid=self._xom.config.nodeinfo["uuid"],
+                role=config.role,
+                uuid=config.nodeinfo["uuid"],
                 root_password=root,
                 root_hash=root_hash,
+                derived_key=hashlib.sha256(config.get_auth_secret()).hexdigest(),
+                argon2=f"m={cost.memory_cost},t={cost.time_cost},p={cost.parallelism}",
             )
         )
         threading.Thread(target=self._obey, args=(drainer,), name="sidecar", daemon=True).start()
