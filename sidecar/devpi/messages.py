@@ -202,6 +202,16 @@ class Listening(Message):
 
 
 @dataclass(frozen=True)
+class PrimaryAnswered(Message):
+    """What the primary answered this replica last; said when it is another answer than before."""
+
+    refusal: str | None = None
+    """`key`, `clock`, `role`, `uuid`, `serial`, `offline`, or `other`; None: changes, or it was not reached."""
+    code: int | None = None
+    """The HTTP status of a refusal."""
+
+
+@dataclass(frozen=True)
 class CannotListen(Message):
     """devpi-server's address can't be had."""
 

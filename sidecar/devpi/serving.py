@@ -19,7 +19,7 @@ from pyramid.interfaces import ISecurityPolicy, ITweens
 from pyramid.tweens import EXCVIEW
 
 from sidecar import garbage
-from sidecar.devpi import admission, after_kill, durable_uploads, stretching
+from sidecar.devpi import admission, after_kill, durable_uploads, primary, stretching
 from sidecar.devpi.channel import SidecarGone
 from sidecar.devpi.crowd import Crowd
 from sidecar.devpi.drain import Drainer
@@ -64,6 +64,8 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
     after_kill.keep_nodeinfo_whole()
     durable_uploads.sync_what_is_acknowledged()
     stretching.one_at_a_time()
+    if flags.replica:
+        primary.tell_refusals(channel.send)
     after_kill.mend_event_serial(flags.serverdir)
     argv = [*flags.argv, "--secretfile", request.secretfile]
     if request.cheap_derivation and not flags.own_derivation:
