@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sidecar.devpi.client import ServerStatus
+from sidecar.devpi.messages import PrimaryAnswered
 from sidecar.lifecycle import ImportStatus, Phase, Snapshot
 
 
@@ -200,6 +201,31 @@ def _catches_up(status: ServerStatus, now: float) -> bool:
     return in_sync is not None and in_sync <= 300
 
 
+_REFUSALS: dict[str | None, tuple[str, str]] = {
+    None: ("", "see that the primary can be reached"),
+    "key": (
+        ": it refuses our secret, for it has another one, or derives its keys in another way",
+        "give both the same --secretfile, SIDECAR_SECRET_IS_RANDOM and --argon2-*",
+    ),
+    "clock": (": it finds our login expired", "set the clocks of both right"),
+    "role": (": it does not run as a primary", "start it with --role primary"),
+    "uuid": (
+        ": it is another one than was replicated so far",
+        "mend --primary-url, or start the replica on an empty serverdir",
+    ),
+    "serial": (
+        ": it has fewer changes than this replica, as after a restore of an older backup",
+        "start the replica on an empty serverdir",
+    ),
+    "offline": (": --offline-mode keeps this replica from it", "start the replica without --offline-mode"),
+    "other": (
+        ": it answers {}",
+        "see both logs; a proxy in between must pass Authorization and X-Devpi-* on, and follow no redirect",
+    ),
+}
+"""Why a primary gives a replica no changes (`PrimaryAnswered`), and what to do."""
+
+
 class ReplicationJudge:
     """`replication`: whether this replica has what its primary has.
 
@@ -215,19 +241,14 @@ class ReplicationJudge:
     def __init__(self) -> None:
         self._in_sync_at: float | None = None
 
-    def judge(self, status: ServerStatus, now: float) -> Verdict:
-        """The verdict at `now`, in seconds since the epoch, on a `+status` that may be older."""
+    def judge(self, status: ServerStatus, now: float, primary: PrimaryAnswered) -> Verdict:
+        """The verdict at `now`, in seconds since the epoch, on a `+status` and an answer that may be older."""
         updated = _age(status.update_from_primary_at, now)
-        if updated is None:
-            return Verdict(FAIL, "no update from the primary yet", mend="see that the primary can be reached")
-        if updated >= self.FRESH:
-            return Verdict(
-                FAIL,
-                f"no update from the primary for {updated:.0f} s",
-                updated,
-                "seconds",
-                "see that the primary can be reached",
-            )
+        if updated is None or updated >= self.FRESH:
+            since = "yet" if updated is None else f"for {updated:.0f} s"
+            why, mend = _REFUSALS.get(primary.refusal, _REFUSALS["other"])
+            reason = f"no update from the primary {since}{why.format(primary.code)}"
+            return Verdict(FAIL, reason, updated, None if updated is None else "seconds", mend)
         if status.replication_errors:
             return Verdict(FAIL, f"{status.replication_errors} files could not be replicated")
         if status.replica_init_queue_finished_at is None:

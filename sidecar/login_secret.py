@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import json
 import logging
 import os
@@ -25,6 +24,9 @@ log = logging.getLogger(__name__)
 
 Origin = Literal["generated", "adopted"]
 Derivation = Literal["cheap", "devpi"]
+
+_DERIVATION = "derivation"
+"""The file with what `note_derived_key` remembers."""
 
 
 def generate_login_secret() -> bytes:
@@ -80,6 +82,7 @@ class LoginSecret:
         Every login token signed with the old one is void once devpi has the new one.
         """
         new = LoginSecret(secret or generate_login_secret(), "generated", "cheap", self.path)
+        self.path.with_name(_DERIVATION).unlink(missing_ok=True)  # that logins end is wanted, and no news
         new._store()
         self.secret, self.origin, self.derivation = new.secret, new.origin, new.derivation
         return self.secret
@@ -125,14 +128,11 @@ def place_secret(
     given: Path | None,
     is_random: bool,
     renew: bool,
-    own_derivation: bool,
 ) -> PlacedSecret:
     """Have the login secret where devpi-server may read it: the one kept in `sidecar_dir`, unless one is `given`.
 
     `given`: the copy that `copy_given_secret` made. `is_random`: the operator says so of a secret that was not
-    generated here. `renew`: end all logins, where the secret is ours. `own_derivation`: the operator chose devpi's
-    --argon2-* himself. The choice of the derivation is written beside the secret, and a change of it is logged: it
-    ends all logins, and parts a replica from its primary.
+    generated here. `renew`: end all logins, where the secret is ours.
     Raises `CredentialsError` and OSError.
     """
     own = None
@@ -144,25 +144,52 @@ def place_secret(
     else:
         path = given
     cheap = is_random or (own is not None and own.derivation == "cheap")
-    placed = PlacedSecret(path, "cheap" if cheap else "devpi", own)
-    _note_derivation(sidecar_dir / "derivation", path.read_bytes(), "flags" if own_derivation else placed.derivation)
-    return placed
+    return PlacedSecret(path, "cheap" if cheap else "devpi", own)
 
 
-def _note_derivation(path: Path, secret: bytes, derivation: str) -> None:
-    noted = f"{hashlib.sha256(secret).hexdigest()[:16]} {derivation}"
-    before = (durable.read_file(path, LIMIT) or b"").decode(errors="replace")
+@dataclass(frozen=True, slots=True)
+class DerivedKey:
+    """The key that devpi-server signs logins with, as it derived it from the secret: named, and how."""
+
+    digest: str
+    """SHA-256 of the key. Never of the secret: a guess at that shall cost what devpi's derivation costs."""
+    argon2: str
+    """The parameters: `m=8,t=1,p=1`."""
+
+
+def note_derived_key(sidecar_dir: Path, key: DerivedKey, *, kept: bool) -> None:
+    """Remember devpi-server's key, and say so in the log where it is another one than before. Raises OSError.
+
+    Another one ends all logins, and parts a replica from its primary. `kept`: the secret is the one kept here, not the
+    operator's own. A note of an earlier shape is forgotten, and so is all where the secret was renewed.
+    """
+    path = sidecar_dir / _DERIVATION
+    noted = {"key": key.digest, "argon2": key.argon2, "secret": "kept" if kept else "given"}
+    before = _noted(durable.read_file(path, LIMIT) or b"")
     if before == noted:
         return
-    of, _, earlier = before.partition(" ")
-    if of == noted.partition(" ")[0]:  # the same secret; with a new one, logins end anyhow
-        log.warning(
-            "devpi-server's keys are derived from the login secret in another way than before (%s, it was %s): "
-            "all logins have ended, and a primary and its replicas must be set alike",
-            derivation,
-            earlier,
-        )
-    durable.write_file(path, noted.encode())
+    if before is not None and before["key"] != noted["key"]:
+        if before["secret"] == noted["secret"] and before["argon2"] != noted["argon2"]:
+            log.warning(
+                "devpi-server's keys are derived from the login secret in another way than before (argon2 %s, it was "
+                "%s): all logins have ended, and a primary and its replicas must be set alike",
+                noted["argon2"],
+                before["argon2"],
+            )
+        else:
+            log.warning(
+                "the login secret is another one than before: all logins have ended, and a primary and its replicas "
+                "must have the same"
+            )
+    durable.write_file(path, json.dumps(noted).encode())
+
+
+def _noted(content: bytes) -> dict[str, str] | None:
+    try:
+        noted = json.loads(content)
+        return {name: str(noted[name]) for name in ("key", "argon2", "secret")}
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def copy_given_secret(source: Path, runtime_dir: Path) -> Path:

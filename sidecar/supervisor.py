@@ -37,7 +37,7 @@ from sidecar.exits import Exit, ExitCode
 from sidecar.health import Health, Serving
 from sidecar.initial_state import ImportFailed, InitialState, import_record
 from sidecar.lifecycle import DevpiInfo, ImportState, Lifecycle, Phase
-from sidecar.login_secret import copy_given_secret, place_copy, place_secret
+from sidecar.login_secret import DerivedKey, copy_given_secret, note_derived_key, place_copy, place_secret
 from sidecar.root_password import RootPasswordFile
 from sidecar.rundir import RuntimeDir
 from sidecar.serverdir import Content, Serverdir, Storage
@@ -227,7 +227,6 @@ class Supervisor:
             given=None if configured.secretfile is None else Path(configured.secretfile),
             is_random=self._settings.credentials.secret_is_random,
             renew=record.rotating and not record.pending_keeps_logins,
-            own_derivation=configured.own_derivation,
         )
         self._bootstrap.attach(record, secret.own)
         await self._child.send(
@@ -250,6 +249,8 @@ class Supervisor:
                 "free the port, or choose another one with --port",
             )
         self._serves = True
+        key = DerivedKey(said.derived_key, said.argon2)
+        await asyncio.to_thread(note_derived_key, serverdir.own, key, kept=secret.own is not None)
         self._cleared = said.role != "replica"  # which looks for no half-made uploads
         if record.rotating:
             await asyncio.to_thread(record.recover_rotation)
@@ -270,7 +271,8 @@ class Supervisor:
             await setter.keep_root_hash(said.root_hash)
         headers = {quiet.HEADER: self._look_secret}
         self._client = DevpiClient(said.addresses[0], self._settings.monitor.request_timeout, headers)
-        self._health.watch(Serving(self._child.pid, self._client, serverdir.path, said.uuid, said.role))
+        pid, primary = self._child.pid, lambda: self._child.primary
+        self._health.watch(Serving(pid, self._client, serverdir.path, said.uuid, said.role, primary))
         self._bootstrap.devpi_runs(setter, said.role)
         ready = asyncio.ensure_future(self._health.wait_until_ready())
         ended = asyncio.ensure_future(self._child.exited())

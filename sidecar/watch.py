@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sidecar.checks import FAIL, LAUNCHING, PASS, WARN, HttpJudge, ReplicationJudge, Verdict, judge_events
 from sidecar.devpi.client import BadAnswer, DevpiClient, DevpiError, Refused, ServerStatus, TimedOut
+from sidecar.devpi.messages import PrimaryAnswered
 from sidecar.settings import MonitorSettings
 from sidecar.volume import Space, Volume
 
@@ -30,6 +31,8 @@ class Serving:
     """Its X-Devpi-Uuid; None: not known, any will do."""
     role: str
     """`standalone`, `primary` or `replica`."""
+    primary: Callable[[], PrimaryAnswered] = PrimaryAnswered
+    """Of a replica: what its primary answered it last."""
 
 
 class Watch:
@@ -102,5 +105,5 @@ class Watch:
             replicas = self.status.polling_replicas if self.status else None
             return Verdict(PASS, value=replicas, unit=None if replicas is None else "replicas")
         if self.status is None:
-            return Verdict(FAIL, f"{LAUNCHING}the replica's status is not known yet")
-        return self._replication.judge(self.status, time.time())
+            return Verdict(FAIL, "the replica's status is not known yet")
+        return self._replication.judge(self.status, time.time(), self.serving.primary())

@@ -21,6 +21,7 @@ from aiohttp import web
 
 from sidecar.checks import HttpJudge, ReplicationJudge, judge_events
 from sidecar.devpi.client import DevpiClient, ServerStatus
+from sidecar.devpi.messages import PrimaryAnswered
 from sidecar.health import GATING, Check, CheckStatus, Health, Serving
 from sidecar.lifecycle import Count, Failure, ImportState, ImportStatus, Lifecycle, Phase
 from sidecar.settings import MonitorSettings
@@ -504,16 +505,30 @@ def replica(**changes: Any) -> ServerStatus:
 )
 def test_replication_rules(changes: dict[str, Any], status: CheckStatus) -> None:
     """A replica is ready only when it is in sync, and its primary was heard of within a minute."""
-    assert ReplicationJudge().judge(replica(**changes), 1000).status is status
+    assert ReplicationJudge().judge(replica(**changes), 1000, PrimaryAnswered()).status is status
+
+
+@pytest.mark.parametrize("refusal", [None, "key", "clock", "role", "uuid", "serial", "offline", "other", "unheard of"])
+def test_a_refusal_of_the_primary_is_told(refusal: str | None) -> None:
+    """As the reason, before the first update and when there has been none for a minute; a fresh one is not doubted."""
+    judge, answered = ReplicationJudge(), PrimaryAnswered(refusal, 418)
+    never = judge.judge(replica(update_from_primary_at=None), 1000, answered)
+    late = judge.judge(replica(update_from_primary_at=939.0), 1000, answered)
+    assert (FAIL, FAIL, PASS) == (never.status, late.status, judge.judge(replica(), 1000, answered).status)
+    assert never.reason is not None
+    assert (None, "no update from the primary for 61 s") == (never.value, str(late.reason).partition(":")[0])
+    assert ("it answers 418" in never.reason) == (refusal in ("other", "unheard of"))
+    assert (never.reason == "no update from the primary yet") == (refusal is None)
+    assert ("SIDECAR_SECRET_IS_RANDOM" in str(never.mend)) == (refusal == "key")
 
 
 def test_a_replica_that_was_in_sync_may_be_behind_for_a_minute() -> None:
     """A busy primary is always a serial ahead: that is no reason to take its replica out."""
     judge = ReplicationJudge()
-    assert judge.judge(replica(), 1000).status is PASS
+    assert judge.judge(replica(), 1000, PrimaryAnswered()).status is PASS
     behind = replica(serial=7, primary_serial=9, update_from_primary_at=1059.0)
-    assert judge.judge(behind, 1059).status is WARN
-    assert judge.judge(behind, 1060).status is FAIL
+    assert judge.judge(behind, 1059, PrimaryAnswered()).status is WARN
+    assert judge.judge(behind, 1060, PrimaryAnswered()).status is FAIL
 
 
 async def test_what_keeps_it_from_being_ready_has_a_history(world: World) -> None:

@@ -16,6 +16,7 @@ from sidecar.devpi.messages import (
     CheckRootPassword,
     HoldLock,
     Message,
+    PrimaryAnswered,
     Progress,
     Requests,
     RootPasswordChecked,
@@ -71,6 +72,8 @@ class Child:
         """Called, in the event loop, with each report of an import."""
         self.requests: Requests | None = None
         """What devpi-server counted last; None: it has not been asked for anything yet."""
+        self.primary = PrimaryAnswered()
+        """What its primary answered devpi-server last, where that is a replica."""
 
     @property
     def pid(self) -> int:
@@ -118,6 +121,8 @@ class Child:
                     self.on_progress(progress)
                 case Requests() as requests:
                     self.requests = requests
+                case PrimaryAnswered() as answered:
+                    self.primary = answered
                 case RootPasswordSet() | RootPasswordChecked() as answer:
                     if answer.number == self._asked and self._answer is not None and not self._answer.done():
                         self._answer.set_result(answer)

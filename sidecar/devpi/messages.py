@@ -199,6 +199,20 @@ class Listening(Message):
     root_password: str
     """`set`, `empty`, or `absent` where there is no root user; `unknown` on a replica."""
     root_hash: str | None
+    derived_key: str
+    """SHA-256 of the key that signs logins."""
+    argon2: str
+    """The parameters with which it was derived: `m=8,t=1,p=1`."""
+
+
+@dataclass(frozen=True)
+class PrimaryAnswered(Message):
+    """What the primary answered this replica last; said when it is another answer than before."""
+
+    refusal: str | None = None
+    """`key`, `clock`, `role`, `uuid`, `serial`, `offline`, or `other`; None: changes, or it was not reached."""
+    code: int | None = None
+    """The HTTP status of a refusal."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import queue
 import signal
@@ -18,7 +19,7 @@ from pyramid.interfaces import ISecurityPolicy, ITweens
 from pyramid.tweens import EXCVIEW
 
 from sidecar import garbage
-from sidecar.devpi import admission, after_kill, durable_uploads, stretching
+from sidecar.devpi import admission, after_kill, durable_uploads, primary, stretching
 from sidecar.devpi.channel import SidecarGone
 from sidecar.devpi.crowd import Crowd
 from sidecar.devpi.drain import Drainer
@@ -63,6 +64,8 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
     after_kill.keep_nodeinfo_whole()
     durable_uploads.sync_what_is_acknowledged()
     stretching.one_at_a_time()
+    if flags.replica:
+        primary.tell_refusals(channel.send)
     after_kill.mend_event_serial(flags.serverdir)
     argv = [*flags.argv, "--secretfile", request.secretfile]
     if request.cheap_derivation and not flags.own_derivation:
@@ -134,13 +137,17 @@ class SidecarPlugin:
             return
         drainer = Drainer(server)
         Crowd(drainer.listeners)
+        config = self._xom.config
+        cost = config._secret_parameters
         self._channel.send(
             Listening(
                 addresses=list(drainer.addresses),
-                role=self._xom.config.role,
-                uuid=self._xom.config.nodeinfo["uuid"],
+                role=config.role,
+                uuid=config.nodeinfo["uuid"],
                 root_password=root,
                 root_hash=root_hash,
+                derived_key=hashlib.sha256(config.get_auth_secret()).hexdigest(),
+                argon2=f"m={cost.memory_cost},t={cost.time_cost},p={cost.parallelism}",
             )
         )
         threading.Thread(target=self._obey, args=(drainer,), name="sidecar", daemon=True).start()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -29,6 +31,8 @@ pytestmark = pytest.mark.alone
 
 CLIENTS = 90
 SECONDS = 2.0
+P99_SECONDS = 0.5
+"""What others wait for `+api` at most, but for one answer in a hundred."""
 JSON = {"Accept": "application/json", "Content-Type": "application/json"}
 BASIC = {"Authorization": "Basic " + base64.b64encode(b"root:not the password").decode()}
 DEVPI_AUTH = {"X-Devpi-Auth": base64.b64encode(b"root:not the password").decode()}
@@ -66,9 +70,41 @@ def crowd(request: Callable[[], tuple[int, float]]) -> Counter[int]:
     return statuses
 
 
+class Bystander:
+    """A client without a password, in a process of its own, that asks for `+api` again and again."""
+
+    SOURCE = """
+import http.client, sys, time
+while True:
+    began = time.monotonic()
+    connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=30)
+    connection.request("GET", "/+api")
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    print(answer.status, time.monotonic() - began, flush=True)
+"""
+
+    def __init__(self, port: int) -> None:
+        self._process = subprocess.Popen([sys.executable, "-c", self.SOURCE, str(port)], stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        self._process.stdout.readline()  # it has begun
+
+    def over(self) -> list[float]:
+        """Stop it; how long it took for each answer, in seconds. Every one must have been 200."""
+        self._process.terminate()
+        said, _ = self._process.communicate(timeout=30)
+        answers = [line.split() for line in said.decode().splitlines()[:-1]]  # the last may be cut
+        assert {status for status, _ in answers} == {"200"}
+        return [float(seconds) for _, seconds in answers]
+
+
 @pytest.mark.parametrize("shape", ["basic", "devpi-auth", "login", "login behind a path", "login%0A"])
 def test_a_crowd_of_passwords(container: Callable[..., Container], shape: str) -> None:
-    """90 clients with a password each: memory stays small, most are told to come again, `+api` answers others."""
+    """90 clients with a password each: memory stays small, most are told to come again, `+api` answers others.
+
+    In under 0.5 s at p99, in the best of three rounds: beside other work a machine may spoil one or two, not all.
+    """
     behind = ("--outside-url", "https://host.example/devpi") if shape == "login behind a path" else ()
     devpi = container(flags=behind).start().wait_ready()
     port = int(devpi.devpi.rpartition(":")[2])
@@ -80,25 +116,21 @@ def test_a_crowd_of_passwords(container: Callable[..., Container], shape: str) -
         "login behind a path": lambda: ask(port, "POST", "/devpi/+login", {}, body),
         "login%0A": lambda: ask(port, "POST", "/+login%0A", {}, body),  # a login to pyramid's routes, too
     }
-    times: list[float] = []
-    over = threading.Event()
-
-    def bystander() -> None:
-        while not over.is_set():
-            status, seconds = ask(port, "GET", "/+api", {})
-            assert status == 200
-            times.append(seconds)
-
+    rounds: list[float] = []
     with RssWatch(devpi.devpi_pid, 0.01) as memory:
-        thread = threading.Thread(target=bystander)
-        thread.start()
-        statuses = crowd(requests[shape])
-        over.set()
-        thread.join()
+        for _ in range(3):
+            bystander = Bystander(port)
+            try:
+                statuses = crowd(requests[shape])
+            finally:
+                times = sorted(bystander.over())
+            assert set(statuses) <= {200, 401, 503}
+            assert statuses[503] > statuses[200] + statuses[401] > 0
+            rounds.append(times[int(len(times) * 0.99)])
+            if rounds[-1] < P99_SECONDS:
+                break
     assert max(memory.values) < 160 * 2**20  # one check is 64 MiB, devpi-server 60
-    assert set(statuses) <= {200, 401, 503}
-    assert statuses[503] > statuses[200] + statuses[401] > 0
-    assert sorted(times)[int(len(times) * 0.9)] < 1.5  # the figure, 0.5 s at p99, needs a quiet machine
+    assert min(rounds) < P99_SECONDS, rounds
     assert devpi.get("/readyz").status == 200
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -170,3 +171,61 @@ def test_a_bad_secretfile(container: Callable[..., Container], tmp_path: Path, c
     assert "--secretfile" in c.log
     assert not c.serverdir.exists()
     assert content is None or f"'{content}'" not in c.log
+
+
+def keys_of(c: Container) -> dict[str, str]:
+    """What is remembered of the derived key."""
+    noted: dict[str, str] = json.loads((c.serverdir / ".sidecar/derivation").read_text())
+    return noted
+
+
+def test_keys_derived_in_another_way_are_told(container: Callable[..., Container], tmp_path: Path) -> None:
+    """Other values of --argon2-*, SIDECAR_SECRET_IS_RANDOM, another secret: logins end, and the log says why."""
+    secret = tmp_path / "secret"
+    secret.write_text("fedcba9876543210" * 4)
+    flags = ("--host", "127.0.0.1", "--port", "0", "--no-root-pypi", "--offline-mode", "--secretfile", str(secret))
+    argon2 = ("--argon2-memory-cost", "1024", "--argon2-time-cost", "1", "--argon2-parallelism")
+    c = container(flags=(*flags, *argon2, "1"), env={"DEVPI_PASSWORD": "of-root"}).start().wait_ready()
+    token = login_token(c.devpi, "of-root")
+    assert "m=1024,t=1,p=1" == keys_of(c)["argon2"]
+    of_the_secret = hashlib.sha256(secret.read_bytes()).hexdigest()
+    assert of_the_secret[:16] not in (c.serverdir / ".sidecar/derivation").read_text()
+    assert 0 == c.stop()
+    c.start().wait_ready()
+    assert token_holds(c.devpi, token)
+    assert 0 == c.stop()
+    assert "than before" not in c.log
+
+    c.flags = (*flags, *argon2, "2")
+    c.start().wait_ready()
+    assert not token_holds(c.devpi, token)
+    assert 0 == c.stop()
+    assert "in another way than before (argon2 m=1024,t=1,p=2, it was m=1024,t=1,p=1): all logins have ended" in c.log
+
+    c.flags, c.env = flags, c.env | {"SIDECAR_SECRET_IS_RANDOM": "true"}
+    c.start().wait_ready()
+    assert 0 == c.stop()
+    assert "in another way than before (argon2 m=8,t=1,p=1, it was m=1024,t=1,p=2)" in c.log
+
+    secret.write_text("another, of the length that devpi wants to have")
+    c.start().wait_ready()
+    assert 0 == c.stop()
+    assert "the login secret is another one than before" in c.log
+
+
+def test_renewed_and_older_notes_are_no_news(container: Callable[..., Container]) -> None:
+    """A rotation, which ends all logins, and a note as it was written once, don't make the next start speak of it."""
+    c = container(env={"DEVPI_PASSWORD": "of-root"}).start().wait_ready()
+    before = keys_of(c)
+    assert ("m=8,t=1,p=1", "kept") == (before["argon2"], before["secret"])
+    assert 200 == c.post("/bootstrap/rotate").status
+    assert 0 == c.stop()
+    c.start().wait_ready()
+    assert keys_of(c)["key"] != before["key"]
+    assert 0 == c.stop()
+
+    (c.serverdir / ".sidecar/derivation").write_text("0123456789abcdef devpi")
+    c.start().wait_ready()
+    assert {"key", "argon2", "secret"} == set(keys_of(c))
+    assert 0 == c.stop()
+    assert "than before" not in c.log

@@ -1,0 +1,85 @@
+"""A replica that its primary refuses says why, on a real pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.container import Container, cleared_away, free_port, wait_for
+
+ARGON2 = ("--argon2-memory-cost", "1024", "--argon2-time-cost", "1", "--argon2-parallelism")
+HOST = ("--host", "127.0.0.1", "--no-root-pypi", "--port")
+
+
+@pytest.fixture(scope="module")
+def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The primary's."""
+    path = tmp_path_factory.mktemp("secret") / "secret"
+    path.write_text("fedcba9876543210" * 4)
+    return path
+
+
+@pytest.fixture(scope="module")
+def primary(tmp_path_factory: pytest.TempPathFactory, secret: Path) -> Iterator[Container]:
+    """A primary that all tests share."""
+    flags = (*HOST, str(free_port()), "--offline-mode", "--role", "primary", "--secretfile", str(secret), *ARGON2, "1")
+    with cleared_away(Container(tmp_path_factory.mktemp("primary"), flags=flags)) as container:
+        yield container.start().wait_ready()
+
+
+def replica_of(primary: Container, make: Callable[..., Container], secret: Path, *flags: str, **env: str) -> Container:
+    """A replica with this secret, started. Only with --offline-mode would it not reach its primary."""
+    own = (*HOST, str(free_port()), "--primary-url", primary.devpi, "--secretfile", str(secret), *flags)
+    return make("replica", flags=own, env=env).start().wait_listening()
+
+
+def refused(replica: Container, why: str) -> dict[str, str]:
+    """The check `replication`, once it fails with this reason."""
+
+    def look() -> dict[str, str] | None:
+        checks: list[dict[str, str]] = replica.get("/health").json["checks"]
+        (check,) = [check for check in checks if check["name"] == "replication"]
+        return check if check["status"] == "fail" and why in str(check.get("reason")) else None
+
+    found: dict[str, str] = wait_for(look, f"a failure with {why!r}")
+    assert replica.get("/readyz").status == 503
+    return found
+
+
+def test_a_pair_that_agrees(primary: Container, container: Callable[..., Container], secret: Path) -> None:
+    """The same secret, and keys derived in the same way: the replica is ready."""
+    replica_of(primary, container, secret, *ARGON2, "1").wait_ready()
+
+
+@pytest.mark.parametrize("differs", ["secret", "argon2", "random"])
+def test_a_pair_that_disagrees(
+    primary: Container, container: Callable[..., Container], secret: Path, tmp_path: Path, differs: str
+) -> None:
+    """Another secret, another --argon2-* value, or SIDECAR_SECRET_IS_RANDOM on one side alone: said, with the mend."""
+    other = tmp_path / "other"
+    other.write_text("0123456789abcdef" * 4)
+    if differs == "secret":
+        replica = replica_of(primary, container, other, *ARGON2, "1")
+    elif differs == "argon2":
+        replica = replica_of(primary, container, secret, *ARGON2, "2")
+    else:
+        replica = replica_of(primary, container, secret, SIDECAR_SECRET_IS_RANDOM="true")
+    check = refused(replica, "it refuses our secret")
+    for setting in ("--secretfile", "SIDECAR_SECRET_IS_RANDOM", "--argon2-*"):
+        assert setting in check["mend"]
+
+
+def test_a_primary_that_is_none(container: Callable[..., Container], secret: Path) -> None:
+    """A devpi-server without --role primary refuses every replica."""
+    flags = (*HOST, str(free_port()), "--offline-mode", "--secretfile", str(secret), *ARGON2, "1")
+    standalone = container("standalone", flags=flags).start().wait_ready()
+    replica = replica_of(standalone, container, secret, *ARGON2, "1")
+    assert "--role primary" in refused(replica, "it does not run as a primary")["mend"]
+
+
+def test_a_replica_in_offline_mode(primary: Container, container: Callable[..., Container], secret: Path) -> None:
+    """It doesn't reach its primary either."""
+    replica = replica_of(primary, container, secret, *ARGON2, "1", "--offline-mode")
+    assert "without --offline-mode" in refused(replica, "--offline-mode keeps")["mend"]
