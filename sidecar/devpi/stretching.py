@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Turn:
     """A lock that is had in the order in which it was asked for.
 
-    A `threading.Lock` goes to whoever runs just then, mostly to a newcomer: under a crowd some wait for half a minute.
+    A `threading.Lock` goes to whoever runs just then, often a newcomer: under a crowd some wait several times as long.
     """
 
     def __init__(self) -> None:
