@@ -87,8 +87,14 @@ def _devpi_tool(arguments: list[str], env: Mapping[str, str]) -> int:
     except Exit as error:
         sys.stderr.write(f"error: {error.reason}; {error.mend}\n")
         return error.code
-    if not code:
-        state.end()
+    try:
+        if not code:
+            state.end()
+    except OSError as error:
+        sys.stderr.write(
+            f"error: what {name} wrote is not on the disk: {error.strerror}; mend the volume, and try again\n"
+        )
+        return ExitCode.NOT_WRITABLE
     return int(code or 0)
 
 

@@ -105,5 +105,5 @@ class Watch:
             replicas = self.status.polling_replicas if self.status else None
             return Verdict(PASS, value=replicas, unit=None if replicas is None else "replicas")
         if self.status is None:
-            return Verdict(FAIL, "the replica's status is not known yet")
+            return Verdict(FAIL, f"{LAUNCHING}the replica's status is not known yet")
         return self._replication.judge(self.status, time.time(), self.serving.primary())
