@@ -24,13 +24,12 @@ def use(snapshot: Snapshot, host: str) -> str:
             "<h2>Use it</h2><p>devpi-server listens on a Unix socket, behind a proxy of yours. With"
             " <code>--outside-url</code> this page can say how to reach it.</p>"
         )
-    install = f"pip install --index-url {url}/root/dev/+simple/{_trusted(url)} PACKAGE"
     return (
         "<h2>Use it</h2>"
         + _commands("Log in", "in", f"devpi use {url}", "devpi login root")
         + _commands("Make an index, once", "index", "devpi index --create dev")
         + _commands("Upload to it", "upload", "devpi use root/dev", "devpi upload dist/*")
-        + _commands("Install from it", "install", install)
+        + _commands("Install from it", "install", *_install(url))
         + hint
     )
 
@@ -45,13 +44,15 @@ def _commands(title: str, name: str, *commands: str) -> str:
     )
 
 
-def _trusted(url: str) -> str:
-    """What pip wants to be told of plain HTTP to another machine: else it warns, and ignores the index."""
+def _install(url: str) -> list[str]:
+    """One command, on lines that fit. pip wants to be told of plain HTTP to another machine: else it ignores that."""
+    options = [f"--index-url {url}/root/dev/+simple/"]
     origin = _ORIGIN.match(url)
     name = (origin[2] or origin[3]) if origin else ""
-    if not origin or origin[1] == "https" or name.lower() in ("localhost", "::1") or _loopback(name):
-        return ""
-    return f" --trusted-host {name}"
+    if origin and origin[1] == "http" and name.lower() not in ("localhost", "::1") and not _loopback(name):
+        options.append(f"--trusted-host {name}")
+    *lines, last = ["pip install PACKAGE", *(f"  {option}" for option in options)]
+    return [*(f"{line} \\" for line in lines), last]
 
 
 def _loopback(name: str) -> bool:

@@ -45,7 +45,7 @@ def test_first_start(container: Make, view: View) -> None:
     assert ["starting", "initialising", "launching", "ready"] == phases
     viewer.wait("#phases .now", "for ")
     assert 7 == viewer.page.locator("#checks .badge.pass").count()
-    assert f"pip install --index-url {new.devpi}/root/dev/+simple/ PACKAGE" in viewer.text("#use")
+    assert f"pip install PACKAGE \\ --index-url {new.devpi}/root/dev/+simple/" in viewer.text("#use")
     viewer.wait("#checks tr:has-text('http') td:last-child", "", 40)
     viewer.page.locator("#checks tr:has-text('http') svg.trend").wait_for(timeout=40_000)
     viewer.look("first-start")

@@ -277,7 +277,7 @@ async def test_how_to_use_it(
     """The outside URL, or this page's host with devpi's port; pip trusts it, and is told to where it wouldn't. A forged
     one brings nothing into a shell's command.
     """
-    trusted = "" if trust is None else f"--trusted-host {trust} "
+    trusted = "" if trust is None else f" \\ --trusted-host {trust}"
     link = Link(f"{url}/root/dev/+simple/")
     assert PipSession(trusted_hosts=[trust] if trust else []).is_secure_origin(link)
     assert bool(trust) is not PipSession().is_secure_origin(link)
@@ -288,7 +288,7 @@ async def test_how_to_use_it(
         f"Log in Copy devpi use {url} devpi login root Make an index, once Copy devpi index --create dev"
         in outline.text
     )
-    assert f"pip install --index-url {url}/root/dev/+simple/ {trusted}PACKAGE" in outline.text
+    assert f"pip install PACKAGE \\ --index-url {url}/root/dev/+simple/{trusted} " in outline.text
     assert 1 == outline.tags.count("script")
 
 
