@@ -151,6 +151,8 @@ def test_a_killed_devpi_init_is_not_served(container: Make, tmp_path: Path) -> N
         init.wait()
     before = exported.digests(bad.serverdir)
     assert ".nodeinfo" in before
+    if before.pop(".sqlite-journal", None):  # whoever looks into the database next rolls back what was cut short
+        before.pop(".sqlite", None)
     assert DAMAGED == bad.start().wait_end()
     after = exported.digests(bad.serverdir)
     assert before.items() <= after.items()
