@@ -39,7 +39,9 @@ def main(arguments: list[str]) -> int:
     spawned = spawn(environ, given.log)  # before all other imports, which take as long as the child's own
     from sidecar import container
 
-    return container.run(given, arguments, spawned)
+    code = container.run(given, arguments, spawned)
+    sys.stderr.flush()
+    os._exit(code)  # nothing is left to do: taking the interpreter apart would only make the stop longer
 
 
 def _stop_early(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -108,6 +108,14 @@ def suffer(workshop: Workshop, plan: Plan) -> Outcome:
     return outcome
 
 
+def _phase(container: Container) -> str | None:
+    """What `/status` tells; None where nobody answers, for the container has ended, or is just doing so."""
+    try:
+        return str(container.status()["phase"])
+    except (OSError, ValueError):
+        return None
+
+
 def _live(container: Container, story: tuple[str, ...], told: Told, outcome: Outcome) -> str:
     """One life. What was seen of the failure, which must be told, and be over where there is room again."""
     seen: list[str] = []
@@ -118,11 +126,12 @@ def _live(container: Container, story: tuple[str, ...], told: Told, outcome: Out
         if wrong is None:
             continue
         expect(outcome.came, f"{act} went wrong without a failure: {wrong}")
-        if not container.running:
+        phase = _phase(container)
+        if phase is None:
             seen.append(f"{act}: ended with {container.wait_end()}")
             asked = act in ("stop", "mend")
             break
-        if container.status()["phase"] == "failed":
+        if phase == "failed":
             seen.append(f"{act}: /status tells that it failed")
             break
         seen.append(f"{act}: went wrong, and then not")
