@@ -1,4 +1,4 @@
-"""The serverdir: what is in it, who holds it, and how a new state gets into it, whole or not at all.
+"""The serverdir: who holds it, and how a new state gets into it, whole or not at all.
 
 SERVERDIR/                 devpi-server's own files, and
     .sidecar/              ours, 0700
@@ -13,54 +13,26 @@ SERVERDIR/                 devpi-server's own files, and
 from __future__ import annotations
 
 import contextlib
-import enum
-import errno
 import fcntl
 import json
 import os
 import shutil
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sidecar import durable
+from sidecar.examination import FULL, Content, Storage, damaged, examine, not_writable, read_record
 from sidecar.exits import Exit, ExitCode
 from sidecar.lifecycle import now
 
-STATE_VERSION = "4"
-"""devpi-server's database version, the first number of `.serverversion`, since devpi-server 4."""
-
-_NOT_CONTENT = frozenset({"lost+found", ".snapshot", ".sidecar"})
 _LAST = ".nodeinfo"
 """devpi-server refuses to start without it, so it is moved last."""
 _RECORDS = ("root-password.json",)
 """What is promoted from the staging area into `.sidecar` together with a state."""
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _LOCK_PATIENCE = 3.0
 """Seconds to wait for a lock: a server that was just killed may not have been cleared away yet."""
-
-
-class Content(enum.Enum):
-    """What a serverdir holds."""
-
-    EMPTY = enum.auto()
-    OURS = enum.auto()
-    FOREIGN = enum.auto()
-    """A whole devpi state without our marker."""
-
-
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """What of devpi's --storage can be looked at from outside."""
-
-    name: str
-
-    @property
-    def database(self) -> str | None:
-        """The database file's name in the serverdir; None where the database is elsewhere."""
-        return {"sqlite": ".sqlite", "sqlite_db_files": ".sqlite_db"}.get(self.name)
 
 
 class Serverdir:
@@ -94,13 +66,13 @@ class Serverdir:
             self.own.mkdir(mode=0o700, exist_ok=True)
             fd = os.open(self.own / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            raise self._not_writable(error) from error
+            raise not_writable(self.path, error) from error
         self._lock(fd)
         try:
             try:
                 self._probe_write()
             except OSError as error:
-                if error.errno not in _FULL:
+                if error.errno not in FULL:
                     raise
                 self._throw_away()  # what an earlier run left half-made may be what fills the volume
                 self._probe_write()
@@ -108,7 +80,7 @@ class Serverdir:
             os.pwrite(fd, _signature(), 0)
         except OSError as error:
             os.close(fd)
-            raise self._not_writable(error) from error
+            raise not_writable(self.path, error) from error
         self._lock_fd = fd
         return fd
 
@@ -153,30 +125,6 @@ class Serverdir:
                     "use a volume whose file system can (NFS: mount it with its lock daemon, or as NFSv4)",
                 ) from error
 
-    def _not_writable(self, error: OSError) -> Exit:
-        uid, gid = os.geteuid(), os.getegid()
-        if error.errno in _FULL:
-            reason = f"no space is left for the serverdir {self.path}"
-            return Exit(ExitCode.NOT_WRITABLE, reason, "free some, or enlarge the volume")
-        if error.errno == errno.EROFS:
-            reason = f"the serverdir {self.path} is on a read-only file system"
-            return Exit(ExitCode.NOT_WRITABLE, reason, "mount it writable")
-        if error.errno in {errno.EACCES, errno.EPERM}:
-            at_fault = [Path(error.filename)] if error.filename else []
-            where = next(p for p in (*at_fault, self.own, self.path, *self.path.parents) if os.path.lexists(p))
-            owner = where.lstat()
-            return Exit(
-                ExitCode.NOT_WRITABLE,
-                f"the serverdir {self.path} is not writable for uid {uid}, gid {gid}: {where} belongs to "
-                f"uid {owner.st_uid}, gid {owner.st_gid}, mode {owner.st_mode & 0o7777:04o}",
-                f"run `chown -R {uid}:{gid} {self.path}` on the volume, or run the container as uid {owner.st_uid}",
-            )
-        return Exit(
-            ExitCode.NOT_WRITABLE,
-            f"the serverdir {self.path} can't be used: {error.strerror}",
-            "name a folder on a working, writable volume",
-        )
-
     # --- recover and examine ------------------------------------------------------------------------------------
 
     def recover(self) -> str | None:
@@ -184,7 +132,7 @@ class Serverdir:
 
         Raises Exit where the leftovers can't be understood.
         """
-        if (intent := self._read_json(self._intent)) is not None:
+        if (intent := read_record(self.path, self._intent)) is not None:
             self._roll_forward(intent)
             self._recovered = "finished the promotion of a state that an earlier run had prepared"
         self._throw_away()
@@ -205,79 +153,7 @@ class Serverdir:
 
     def examine(self) -> Content:
         """What the serverdir holds. Raises Exit for anything that is neither empty nor a whole devpi state."""
-        try:
-            return self._examine()
-        except PermissionError as error:
-            raise self._not_writable(error) from error
-
-    def _examine(self) -> Content:
-        entries = {entry.name for entry in os.scandir(self.path)} - _NOT_CONTENT
-        marked = self._marker.exists()
-        if not entries and not marked:
-            return Content.EMPTY
-        self._examine_access(entries)
-        self._examine_version(entries)
-        if (tool := self._read_json(self.own / "tool.json")) is not None:
-            raise self._damaged(f"a {tool.get('tool', 'devpi tool')} that was run on it has not finished")
-        if ".nodeinfo" not in entries:
-            raise self._damaged("there is no .nodeinfo" + (", which was there" if marked else " of a devpi-server"))
-        self._examine_database(entries)
-        return Content.OURS if marked else Content.FOREIGN
-
-    def _examine_version(self, entries: set[str]) -> None:
-        if ".serverversion" not in entries:
-            names = ", ".join(sorted(entries)[:5]) or "nothing"
-            raise self._damaged(f"it is not devpi-server's: it holds {names}, but no .serverversion")
-        try:
-            version = (self.path / ".serverversion").read_text(errors="replace")[:20].strip()
-        except OSError as error:
-            raise self._damaged(f".serverversion can't be read ({type(error).__name__})") from error
-        if version.partition(".")[0] != STATE_VERSION:
-            raise Exit(
-                ExitCode.DAMAGED,
-                f"the serverdir {self.path} has devpi's state version {version!r}, this devpi-server needs "
-                f"{STATE_VERSION!r}",
-                "export it with the devpi-server that made it (devpi-export), and import that into an empty serverdir",
-            )
-
-    def _examine_database(self, entries: set[str]) -> None:
-        if (name := self.storage.database) is None:
-            return
-        if name not in entries:
-            raise self._damaged(f"its database {name} is missing")
-        nodeinfo = self._read_json(self.path / ".nodeinfo") or {}
-        if nodeinfo.get("role") != "replica" and self._serial(name) < 0:  # a new replica has nothing yet
-            raise self._damaged("its database holds nothing (serial -1): its initialisation or import was cut short")
-
-    def _serial(self, name: str) -> int:
-        import sqlite3
-
-        try:
-            # not `ro`: a commit that was cut short is rolled back by whoever opens the database next, and it must write
-            uri = f"{(self.path / name).absolute().as_uri()}?mode=rw"
-            with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10)) as connection:
-                (serial,) = connection.execute("SELECT max(serial) FROM changelog").fetchone()
-        except sqlite3.Error as error:
-            raise self._damaged(f"its database {name} can't be read: {error}") from error
-        return -1 if serial is None else int(serial)
-
-    def _examine_access(self, entries: set[str]) -> None:
-        written = {".serverversion", ".nodeinfo", self.storage.database or ".nodeinfo", "+files", ".event_serial"}
-        for name in entries & written:
-            if not os.access(self.path / name, os.R_OK | os.W_OK):
-                owner, uid, gid = (self.path / name).lstat(), os.geteuid(), os.getegid()
-                raise Exit(
-                    ExitCode.NOT_WRITABLE,
-                    f"{name} in the serverdir {self.path} belongs to uid {owner.st_uid}, not writable for uid {uid}",
-                    f"run `chown -R {uid}:{gid} {self.path}` on the volume, or run the container as uid {owner.st_uid}",
-                )
-
-    def _damaged(self, what: str) -> Exit:
-        return Exit(
-            ExitCode.DAMAGED,
-            f"the serverdir {self.path} is damaged or not devpi's: {what}",
-            "restore a backup of it, or empty it (.sidecar too) to begin anew; what it holds has not been changed",
-        )
+        return examine(self.path, self.storage)
 
     # --- serve and stop -----------------------------------------------------------------------------------------
 
@@ -338,7 +214,7 @@ class Serverdir:
 
     def _roll_forward(self, intent: dict[str, Any]) -> None:
         if not (isinstance(intent.get("entries"), list) and isinstance(intent.get("origin"), str)):
-            raise self._damaged(f"{self._intent.name} is not what was written")
+            raise damaged(self.path, f"{self._intent.name} is not what was written")
         for name in _RECORDS:
             _move(self.staging / name, self.own / name)
         durable.fsync_dir(self.own)
@@ -354,7 +230,7 @@ class Serverdir:
     def _move_entry(self, name: str) -> None:
         source, target = self.staged_state / name, self.path / name
         if os.path.lexists(source) and os.path.lexists(target):  # nothing was there when this was begun
-            raise self._damaged(f"{name} is in it, though the promotion of a state has not come to that yet")
+            raise damaged(self.path, f"{name} is in it, though the promotion of a state has not come to that yet")
         _move(source, target)
 
     def adopt(self) -> None:
@@ -366,19 +242,6 @@ class Serverdir:
     def _mark(self, origin: str) -> None:
         marker = {"version": 1, "origin": origin, "since": f"{now():%Y-%m-%dT%H:%M:%SZ}"}
         durable.write_file(self._marker, json.dumps(marker).encode())
-
-    def _read_json(self, path: Path) -> dict[str, Any] | None:
-        """A record of ours or devpi's; None where it is absent. Raises Exit where it can't be understood."""
-        try:
-            content = durable.read_file(path, 64 * 1024)
-            value = None if content is None else json.loads(content)
-        except PermissionError:
-            raise
-        except (OSError, ValueError, RecursionError) as error:
-            raise self._damaged(f"{path.name} can't be read ({type(error).__name__})") from error
-        if value is not None and not isinstance(value, dict):
-            raise self._damaged(f"{path.name} does not hold an object")
-        return value
 
 
 def _signature() -> bytes:

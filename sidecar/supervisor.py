@@ -33,6 +33,7 @@ from sidecar.devpi.messages import (
     Refused,
     Serve,
 )
+from sidecar.examination import Content, Storage
 from sidecar.exits import Exit, ExitCode
 from sidecar.health import Health, Serving
 from sidecar.initial_state import ImportFailed, InitialState, import_record
@@ -40,7 +41,7 @@ from sidecar.lifecycle import DevpiInfo, ImportState, Lifecycle, Phase
 from sidecar.login_secret import DerivedKey, copy_given_secret, note_derived_key, place_copy, place_secret
 from sidecar.root_password import RootPasswordFile
 from sidecar.rundir import RuntimeDir
-from sidecar.serverdir import Content, Serverdir, Storage
+from sidecar.serverdir import Serverdir
 from sidecar.settings import DEFAULT_SERVERDIR, Settings
 from sidecar.volume import in_memory
 

@@ -100,7 +100,8 @@ def _devpi_tool(arguments: list[str], env: Mapping[str, str]) -> int:
 
 def _lock(serverdir: Path) -> Serverdir:
     """Hold the serverdir's lock until this process ends, and finish what was being promoted. Raises Exit."""
-    from sidecar.serverdir import Serverdir, Storage
+    from sidecar.examination import Storage
+    from sidecar.serverdir import Serverdir
 
     locked = Serverdir(serverdir, Storage("sqlite"))
     locked.open()

@@ -20,8 +20,9 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from sidecar import serverdir as module
+from sidecar.examination import Content, Storage
 from sidecar.exits import Exit, ExitCode
-from sidecar.serverdir import Content, Serverdir, Storage
+from sidecar.serverdir import Serverdir
 
 ROOT = Path(__file__).resolve().parents[1]
 SQLITE = Storage("sqlite")
@@ -152,7 +153,8 @@ AS_ANOTHER = """
 import os, sys
 from pathlib import Path
 from sidecar.exits import Exit
-from sidecar.serverdir import Serverdir, Storage
+from sidecar.examination import Storage
+from sidecar.serverdir import Serverdir
 os.setgroups([])
 os.setresgid(65534, 65534, 65534)
 os.setresuid(65534, 65534, 65534)
@@ -224,7 +226,8 @@ def test_a_file_of_another_user(open_folder: Path, name: str) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from sidecar.serverdir import Serverdir, Storage
+from sidecar.examination import Storage
+from sidecar.serverdir import Serverdir
 Serverdir(Path(sys.argv[1]), Storage("sqlite")).open()
 print("held", flush=True)
 sys.stdin.read()
@@ -708,7 +711,8 @@ KILL_EVERYWHERE = """
 # Does `action` to copies of each serverdir, in forks that die at their first, second, … call, until one doesn't.
 import os, shutil, sys
 from pathlib import Path
-from sidecar.serverdir import Serverdir, Storage
+from sidecar.examination import Storage
+from sidecar.serverdir import Serverdir
 
 CALLS = ["open", "write", "fchmod", "fsync", "rename", "unlink", "rmdir", "mkdir", "close"]
 action, copies = sys.argv[1], Path(sys.argv[2])
@@ -835,7 +839,8 @@ def test_a_promotion_that_is_killed_by_a_signal(tmp_path: Path) -> None:
     script = """
 import os, signal, sys
 from pathlib import Path
-from sidecar.serverdir import Serverdir, Storage
+from sidecar.examination import Storage
+from sidecar.serverdir import Serverdir
 real = os.rename
 def rename(source, target):
     real(source, target)

@@ -31,8 +31,9 @@ from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 from devpi_server.fileutil import loads
 
+from sidecar.examination import Content, Storage
 from sidecar.exits import Exit
-from sidecar.serverdir import Content, Serverdir, Storage
+from sidecar.serverdir import Serverdir
 from tests.chaos import disk, invariants, life, steps
 from tests.chaos.invariants import expect
 from tests.chaos.life import IMPORTS, STORIES, Violation

@@ -38,8 +38,9 @@ from sidecar.devpi.messages import (
     Serve,
 )
 from sidecar.devpi.spawn import spawn
+from sidecar.examination import Content, Storage
 from sidecar.exits import ExitCode
-from sidecar.serverdir import Content, Serverdir, Storage
+from sidecar.serverdir import Serverdir
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 40.0

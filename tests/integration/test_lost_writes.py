@@ -13,7 +13,8 @@ import pytest
 from sidecar import durable
 from sidecar.devpi import preparation, staged_storage
 from sidecar.devpi.messages import Initialise, Prepared, PrepareFailed
-from sidecar.serverdir import Serverdir, Storage
+from sidecar.examination import Storage
+from sidecar.serverdir import Serverdir
 from sidecar.tools import _Unfinished
 from tests.integration import volumes
 

@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from sidecar import durable
-from sidecar.serverdir import Content, Serverdir, Storage
+from sidecar.examination import Content, Storage
+from sidecar.serverdir import Serverdir
 from tests.integration.container import (
     ROOT,
     TOKEN,

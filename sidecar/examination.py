@@ -1,0 +1,176 @@
+"""What a serverdir holds: nothing, a whole devpi state, or what must be neither served nor initialised over."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import errno
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sidecar import durable
+from sidecar.exits import Exit, ExitCode
+
+STATE_VERSION = "4"
+"""devpi-server's database version, the first number of `.serverversion`, since devpi-server 4."""
+
+_NOT_CONTENT = frozenset({"lost+found", ".snapshot", ".sidecar"})
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Error numbers of a volume on which nothing fits any more."""
+
+
+class Content(enum.Enum):
+    """What a serverdir holds."""
+
+    EMPTY = enum.auto()
+    OURS = enum.auto()
+    FOREIGN = enum.auto()
+    """A whole devpi state without our marker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """What of devpi's --storage can be looked at from outside."""
+
+    name: str
+
+    @property
+    def database(self) -> str | None:
+        """The database file's name in the serverdir; None where the database is elsewhere."""
+        return {"sqlite": ".sqlite", "sqlite_db_files": ".sqlite_db"}.get(self.name)
+
+
+def examine(serverdir: Path, storage: Storage) -> Content:
+    """What the serverdir holds. Raises Exit for anything that is neither empty nor a whole devpi state."""
+    try:
+        return _Examination(serverdir, storage).content()
+    except PermissionError as error:
+        raise not_writable(serverdir, error) from error
+
+
+class _Examination:
+    def __init__(self, path: Path, storage: Storage) -> None:
+        self._path = path
+        self._own = path / ".sidecar"
+        self._storage = storage
+
+    def content(self) -> Content:
+        """Raises Exit for anything that is neither empty nor a whole devpi state."""
+        entries = {entry.name for entry in os.scandir(self._path)} - _NOT_CONTENT
+        marked = (self._own / "marker.json").exists()
+        if not entries and not marked:
+            return Content.EMPTY
+        self._access(entries)
+        self._version(entries)
+        if (tool := read_record(self._path, self._own / "tool.json")) is not None:
+            raise damaged(self._path, f"a {tool.get('tool', 'devpi tool')} that was run on it has not finished")
+        if ".nodeinfo" not in entries:
+            raise damaged(
+                self._path, "there is no .nodeinfo" + (", which was there" if marked else " of a devpi-server")
+            )
+        self._database(entries)
+        return Content.OURS if marked else Content.FOREIGN
+
+    def _version(self, entries: set[str]) -> None:
+        if ".serverversion" not in entries:
+            names = ", ".join(sorted(entries)[:5]) or "nothing"
+            raise damaged(self._path, f"it is not devpi-server's: it holds {names}, but no .serverversion")
+        try:
+            version = (self._path / ".serverversion").read_text(errors="replace")[:20].strip()
+        except OSError as error:
+            raise damaged(self._path, f".serverversion can't be read ({type(error).__name__})") from error
+        if version.partition(".")[0] != STATE_VERSION:
+            raise Exit(
+                ExitCode.DAMAGED,
+                f"the serverdir {self._path} has devpi's state version {version!r}, this devpi-server needs "
+                f"{STATE_VERSION!r}",
+                "export it with the devpi-server that made it (devpi-export), and import that into an empty serverdir",
+            )
+
+    def _database(self, entries: set[str]) -> None:
+        if (name := self._storage.database) is None:
+            return
+        if name not in entries:
+            raise damaged(self._path, f"its database {name} is missing")
+        nodeinfo = read_record(self._path, self._path / ".nodeinfo") or {}
+        if nodeinfo.get("role") != "replica" and self._serial(name) < 0:  # a new replica has nothing yet
+            raise damaged(
+                self._path, "its database holds nothing (serial -1): its initialisation or import was cut short"
+            )
+
+    def _serial(self, name: str) -> int:
+        import sqlite3
+
+        try:
+            # not `ro`: a commit that was cut short is rolled back by whoever opens the database next, and it must write
+            uri = f"{(self._path / name).absolute().as_uri()}?mode=rw"
+            with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10)) as connection:
+                (serial,) = connection.execute("SELECT max(serial) FROM changelog").fetchone()
+        except sqlite3.Error as error:
+            raise damaged(self._path, f"its database {name} can't be read: {error}") from error
+        return -1 if serial is None else int(serial)
+
+    def _access(self, entries: set[str]) -> None:
+        written = {".serverversion", ".nodeinfo", self._storage.database or ".nodeinfo", "+files", ".event_serial"}
+        for name in entries & written:
+            if not os.access(self._path / name, os.R_OK | os.W_OK):
+                owner, uid, gid = (self._path / name).lstat().st_uid, os.geteuid(), os.getegid()
+                raise Exit(
+                    ExitCode.NOT_WRITABLE,
+                    f"{name} in the serverdir {self._path} belongs to uid {owner}, not writable for uid {uid}",
+                    f"run `chown -R {uid}:{gid} {self._path}` on the volume, or run the container as uid {owner}",
+                )
+
+
+def damaged(serverdir: Path, what: str) -> Exit:
+    """What must be neither served nor initialised over, and the mend."""
+    return Exit(
+        ExitCode.DAMAGED,
+        f"the serverdir {serverdir} is damaged or not devpi's: {what}",
+        "restore a backup of it, or empty it (.sidecar too) to begin anew; what it holds has not been changed",
+    )
+
+
+def not_writable(serverdir: Path, error: OSError) -> Exit:
+    """Why the serverdir can't be used, and the mend."""
+    uid, gid = os.geteuid(), os.getegid()
+    if error.errno in FULL:
+        reason = f"no space is left for the serverdir {serverdir}"
+        return Exit(ExitCode.NOT_WRITABLE, reason, "free some, or enlarge the volume")
+    if error.errno == errno.EROFS:
+        reason = f"the serverdir {serverdir} is on a read-only file system"
+        return Exit(ExitCode.NOT_WRITABLE, reason, "mount it writable")
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        at_fault = [Path(error.filename)] if error.filename else []
+        where = next(
+            p for p in (*at_fault, serverdir / ".sidecar", serverdir, *serverdir.parents) if os.path.lexists(p)
+        )
+        owner = where.lstat()
+        return Exit(
+            ExitCode.NOT_WRITABLE,
+            f"the serverdir {serverdir} is not writable for uid {uid}, gid {gid}: {where} belongs to "
+            f"uid {owner.st_uid}, gid {owner.st_gid}, mode {owner.st_mode & 0o7777:04o}",
+            f"run `chown -R {uid}:{gid} {serverdir}` on the volume, or run the container as uid {owner.st_uid}",
+        )
+    return Exit(
+        ExitCode.NOT_WRITABLE,
+        f"the serverdir {serverdir} can't be used: {error.strerror}",
+        "name a folder on a working, writable volume",
+    )
+
+
+def read_record(serverdir: Path, path: Path) -> dict[str, Any] | None:
+    """A record of ours or devpi's; None where it is absent. Raises Exit where it can't be understood."""
+    try:
+        content = durable.read_file(path, 64 * 1024)
+        value = None if content is None else json.loads(content)
+    except PermissionError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(serverdir, f"{path.name} can't be read ({type(error).__name__})") from error
+    if value is not None and not isinstance(value, dict):
+        raise damaged(serverdir, f"{path.name} does not hold an object")
+    return value
