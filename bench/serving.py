@@ -11,7 +11,7 @@ from statistics import median
 
 from bench import inputs
 from bench.probes import Load, rate, simple_pages
-from bench.processes import ByHand, Ours, devpi_import, devpi_server, free_ports, get
+from bench.processes import ByHand, Ours, devpi_import, devpi_server, free_ports, get, installed_plugin
 from bench.report import Reach, Result, Row
 from bench.rounds import Bench, Comparison, Failed, Outcome, Values, Way
 
@@ -61,16 +61,6 @@ serving.Traffic = Uncounted
 """
 
 
-def _uncounted(folder: Path) -> dict[str, str]:
-    """An environment in which devpi-server finds a plugin that takes the counting out."""
-    info = folder / "uncounted-1.0.dist-info"
-    info.mkdir(parents=True)
-    (folder / "uncounted.py").write_text(_UNCOUNTED)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: uncounted\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[devpi_server]\nuncounted = uncounted\n")
-    return {"PYTHONPATH": str(folder)}
-
-
 def _state(folder: Path, export: inputs.Export) -> Path:
     """A serverdir that holds the export."""
     state = folder / "serverdir"
@@ -97,7 +87,7 @@ def _against_uncounted(state: Path, load: _AskedInTurn) -> Way:
         for home in homes.values():
             home.mkdir()
             shutil.copytree(state, home / "serverdir")
-        plugin = _uncounted(folder / "plugin")
+        plugin = installed_plugin(folder / "plugin", "uncounted", _UNCOUNTED)
         with Ours(homes[_BY_HAND], environ=plugin) as without, Ours(homes[_OURS]) as counted:
             without.ready()
             counted.ready()

@@ -104,7 +104,6 @@ def _run(channel: Channel, crash_fd: int) -> int:
             replica=understood.replica,
             storage=understood.storage,
             secretfile=understood.secretfile,
-            own_derivation=understood.own_derivation,
             plugins=[list(plugin) for plugin in plugin_versions(plugins)],
             outside_url=understood.outside_url,
         )

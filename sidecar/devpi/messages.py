@@ -130,8 +130,6 @@ class Configured(Message):
     storage: str
     secretfile: str | None
     """The operator's own --secretfile."""
-    own_derivation: bool
-    """The operator chose --argon2-* himself."""
     plugins: list[list[str]]
     """Name and version of each."""
     outside_url: str | None = None

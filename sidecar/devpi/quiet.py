@@ -11,10 +11,16 @@ from typing import Any
 HEADER = "X-Devpi-Sidecar-Look"
 """Carries a secret of this run, so that nobody else can stay out of the log."""
 
-_KEY = "HTTP_" + HEADER.upper().replace("-", "_")
-
 LOOK = "devpi_sidecar.look"
 """The key of the WSGI environment under which the app inside finds whether this is one."""
+
+
+def environ_key(header: str) -> str:
+    """Where the WSGI environment has a request's header."""
+    return "HTTP_" + header.upper().replace("-", "_")
+
+
+_KEY = environ_key(HEADER)
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 

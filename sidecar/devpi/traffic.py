@@ -15,7 +15,7 @@ from devpi_server.views import INSTALLER_USER_AGENT
 from waitress.buffers import ReadOnlyFileBasedBuffer
 
 from sidecar.devpi.messages import REQUEST_SECONDS, ROUTES, Requests
-from sidecar.devpi.quiet import LOOK, WsgiApp
+from sidecar.devpi.quiet import LOOK, WsgiApp, environ_key
 from sidecar.histogram import Histogram
 from sidecar.request_id import HEADER, REQUEST_ID, is_sane
 
@@ -26,7 +26,7 @@ _API = frozenset({"+api", "+authcheck", "+login", "+status"})
 _RAISED = "500"
 """What waitress answers where the app raises."""
 _READS = frozenset({"GET", "HEAD"})
-_ID_KEY = "HTTP_" + HEADER.upper().replace("-", "_")
+_ID_KEY = environ_key(HEADER)
 _ID_HEADER = "-".join(word.capitalize() for word in HEADER.split("-"))
 """As waitress writes it, and so as a replica relays it from its primary."""
 _INSTALLER = re.compile(INSTALLER_USER_AGENT)

@@ -54,18 +54,6 @@ def request(url: str, method: str = "GET", *, token: str | None = None, accept: 
             return Answer(error.code, dict(error.headers), error.read())
 
 
-def installed_plugin(folder: Path, module: str, source: str, attribute: str = "") -> dict[str, str]:
-    """An environment in which devpi-server has a plugin: a module of this source in `folder`, or an attribute of it."""
-    name = module.replace("_", "-")
-    info = folder / f"{module}-1.0.dist-info"
-    info.mkdir(parents=True)
-    (folder / f"{module}.py").write_text(source)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    target = f"{module}:{attribute}" if attribute else module
-    (info / "entry_points.txt").write_text(f"[devpi_server]\n{name} = {target}\n")
-    return {"PYTHONPATH": str(folder)}
-
-
 def wait_for(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
     """Ask until `condition` gives something true, and return that; fails after `patience` seconds."""
     deadline = time.monotonic() + patience

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.processes import installed_plugin
 from bench.sampling import RssWatch
 from tests.integration.container import (
     Container,
     call_devpi,
     cleared_away,
-    installed_plugin,
     login,
     login_token,
     wait_for,

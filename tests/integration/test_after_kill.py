@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.processes import installed_plugin
 from tests.integration.container import (
     Container,
     call_devpi,
-    installed_plugin,
     login_token,
     make_index,
     request,

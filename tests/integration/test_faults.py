@@ -19,13 +19,13 @@ from pathlib import Path
 
 import pytest
 
+from bench.processes import installed_plugin
 from tests.integration import exported, faults, volumes
 from tests.integration.container import (
     ROOT,
     Container,
     alive,
     call_devpi,
-    installed_plugin,
     login_token,
     make_index,
     request,

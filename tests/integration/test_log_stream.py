@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
+from bench.processes import installed_plugin
 from tests.integration.container import (
     TOKEN,
     Container,
-    installed_plugin,
     login_token,
     make_index,
     upload,

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from bench.processes import installed_plugin
 from tests.integration import exported
 from tests.integration.container import (
     Answer,
     Container,
     call_devpi,
-    installed_plugin,
     login_token,
     make_index,
     request,
