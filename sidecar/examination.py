@@ -64,9 +64,9 @@ class _Examination:
         if not entries and not marked:
             return Content.EMPTY
         self._access(entries)
-        self._version(entries)
         if (tool := read_record(self._path, self._own / "tool.json")) is not None:
             raise damaged(self._path, f"a {tool.get('tool', 'devpi tool')} that was run on it has not finished")
+        self._version(entries)
         if ".nodeinfo" not in entries:
             raise damaged(
                 self._path, "there is no .nodeinfo" + (", which was there" if marked else " of a devpi-server")
@@ -82,6 +82,8 @@ class _Examination:
             version = (self._path / ".serverversion").read_text(errors="replace")[:20].strip()
         except OSError as error:
             raise damaged(self._path, f".serverversion can't be read ({type(error).__name__})") from error
+        if not version:
+            raise damaged(self._path, ".serverversion is empty: its initialisation or import was cut short")
         if version.partition(".")[0] != STATE_VERSION:
             raise Exit(
                 ExitCode.DAMAGED,
