@@ -2,10 +2,12 @@
 
   python -m bench.load open   --rate 500 --seconds 20 [--keep-alive] PORT PATH
   python -m bench.load closed --clients 8 --seconds 20 [--header 'NAME: VALUE'] [--post BODY] PORT PATH…
+  python -m bench.load turns  --clients 8 --seconds 20 --way 'PORT NAME: VALUE' --way … PATH…
 
 `open` sends at fixed times, whatever the answers do, and measures from the time at which a request was due: a
 stall of the server counts for every request that it holds up. `closed` has so many clients that each send, wait for
-the answer, and send again, over a kept connection.
+the answer, and send again, over a kept connection. `turns` is the same with two ways or more, of which the clients
+change from one to the next four times a second: what the machine does meanwhile, it does to all of them.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from bench.report import percentile
 MAX_WAITING = 800
 """Open requests above which no more are sent, but counted as `not sent`."""
 TIMEOUT = 30.0
+TURN = 0.25
+"""Seconds after which the clients change to the next way."""
 
 
 class Client:
@@ -193,6 +197,31 @@ async def closed_loop(
     return tally.summary(time.monotonic() - end + seconds)
 
 
+async def in_turns(ways: Sequence[tuple[int, str]], paths: list[str], clients: int, seconds: float) -> dict[str, Any]:
+    """As `closed_loop`, with ports and headers in turn; `ways` has a summary of each."""
+    tallies = [Tally() for _ in ways]
+    began = time.monotonic()
+
+    async def run(start: int) -> None:
+        own = [Client(port, True, [header]) for port, header in ways]
+        for path in itertools.islice(itertools.cycle(paths), start, None):
+            now = time.monotonic()
+            if now >= began + seconds:
+                break
+            turn = int((now - began) / TURN) % len(ways)
+            await tallies[turn].ask(own[turn], path, now)
+        for client in own:
+            client.close()
+
+    await asyncio.gather(*(run(number * len(paths) // clients) for number in range(clients)))
+    return {"ways": [tally.summary(seconds / len(ways)) for tally in tallies]}
+
+
+def _way(said: str) -> tuple[int, str]:
+    port, _, header = said.partition(" ")
+    return int(port), header
+
+
 def main() -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(prog="python -m bench.load")
@@ -204,9 +233,13 @@ def main() -> None:
     closed.add_argument("--clients", type=int, required=True)
     closed.add_argument("--header", action="append", default=[], help="sent as well; may be given again")
     closed.add_argument("--post", metavar="BODY", help="POST this JSON instead of a GET")
-    for kind in (fixed, closed):
+    turns = kinds.add_parser("turns")
+    turns.add_argument("--clients", type=int, required=True)
+    turns.add_argument("--way", action="append", type=_way, required=True, help="a port, and a header for it")
+    for kind in (fixed, closed, turns):
         kind.add_argument("--seconds", type=float, required=True)
-        kind.add_argument("port", type=int)
+        if kind is not turns:
+            kind.add_argument("port", type=int)
         kind.add_argument("paths", nargs="+")
     given = parser.parse_args()
     gc.disable()  # a pause of ours is not the server's
@@ -214,6 +247,8 @@ def main() -> None:
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
         if given.kind == "open":
             work = open_loop(given.port, given.paths[0], given.rate, given.seconds, given.keep_alive)
+        elif given.kind == "turns":
+            work = in_turns(given.way, given.paths, given.clients, given.seconds)
         else:
             work = closed_loop(given.port, given.paths, given.clients, given.seconds, given.header, given.post)
         print(json.dumps(runner.run(work)))

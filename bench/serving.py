@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 from bench import inputs
 from bench.probes import Load, rate, simple_pages
@@ -36,28 +35,26 @@ def request_metrics(bench: Bench) -> Result:
     export = inputs.export(bench.inputs, inputs.SMALL)
     load = _AskedInTurn.of(bench, export)
     with bench.folder() as folder:
-        outcome = bench.in_turn({"both": _against_uncounted(_state(folder, export), load)})
+        outcome = bench.in_turn({"both": _with_and_without(_state(folder, export), load)})
     return Result(
         load.rows(outcome),
         [
-            "By hand: the same container, in which a plugin of devpi-server has taken the counting out. Both run side "
-            f"by side on copies of one state, and neither is scraped. {load.words}",
+            "By hand: requests to the same devpi-server with a header by which they pass by the counting, through a "
+            f"plugin. So it is one process that answers both, and it isn't scraped meanwhile. {load.words}",
         ],
     )
 
 
-_UNCOUNTED = """
-import threading
+_PASSABLE = """
 from sidecar.devpi import serving
 
-class Uncounted:
-    def __init__(self, app):
-        self.report = lambda send: threading.Event().wait()
-        self.app = app
+class Passable(serving.Traffic):
     def __call__(self, environ, start_response):
-        return self.app(environ, start_response)
+        if environ.get("HTTP_X_COUNTED") == "0":
+            return self._app(environ, start_response)
+        return super().__call__(environ, start_response)
 
-serving.Traffic = Uncounted
+serving.Traffic = Passable
 """
 
 
@@ -76,53 +73,67 @@ def _against_bare(state: Path, load: _AskedInTurn) -> Way:
         with ByHand(folder, devpi_server(by_hand, port)) as bare, Ours(folder, serverdir=ours) as container:
             bare.first_200(port, "/+api")
             container.ready()
-            return load.run({_BY_HAND: port, _OURS: container.devpi_port})
+            return load.run(_Asked(port), _Asked(container.devpi_port))
 
     return run
 
 
-def _against_uncounted(state: Path, load: _AskedInTurn) -> Way:
+def _with_and_without(state: Path, load: _AskedInTurn) -> Way:
     def run(folder: Path) -> Values:
-        homes = {name: folder / name.replace(" ", "-") for name in (_BY_HAND, _OURS)}
-        for home in homes.values():
-            home.mkdir()
-            shutil.copytree(state, home / "serverdir")
-        plugin = installed_plugin(folder / "plugin", "uncounted", _UNCOUNTED)
-        with Ours(homes[_BY_HAND], environ=plugin) as without, Ours(homes[_OURS]) as counted:
-            without.ready()
-            counted.ready()
-            values = load.run({_BY_HAND: without.devpi_port, _OURS: counted.devpi_port})
-            if [_counts_files(each.port) for each in (without, counted)] != [False, True]:
-                raise Failed("the plugin has not taken the counting out")
+        plugin = installed_plugin(folder / "plugin", "passable", _PASSABLE)
+        own = shutil.copytree(state, folder / "serverdir")
+        with Ours(folder, serverdir=own, environ=plugin) as container:
+            container.ready()
+            port = container.devpi_port
+            values = load.run(_Asked(port, "X-Counted: 0"), _Asked(port, "X-Counted: 1"))
+            time.sleep(2)
+            page = simple_pages(load.export)[0]
+            if [_counts(container, page, header) for header in "01"] != [False, True]:
+                raise Failed("the plugin does not let requests pass by the counting")
             return values
 
     return run
 
 
-def _counts_files(port: int) -> bool:
-    """Whether `/metrics` tells of requests for files; what was answered is known a second later."""
+def _counts(container: Ours, page: str, header: str) -> bool:
+    """Whether a request with this header is in `/metrics`, where what was answered is a second later."""
+    before = _pages_counted(container)
+    get(container.devpi_port, page, headers={"X-Counted": header})
     time.sleep(2)
-    return b'devpi_server_http_requests_total{route="file"' in get(port, "/metrics")[1]
+    return _pages_counted(container) == before + 1
+
+
+def _pages_counted(container: Ours) -> float:
+    told = get(container.port, "/metrics")[1].decode().splitlines()
+    pages = 'devpi_server_http_requests_total{route="simple",'
+    return sum(float(line.rpartition(" ")[2]) for line in told if line.startswith(pages))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Whom to ask, and a header to say."""
+
+    port: int
+    header: str = "X-Asked: by the bench"
 
 
 @dataclass(frozen=True)
 class _AskedInTurn:
-    """Clients that ask two servers in turn."""
+    """Clients that ask two ways in turn."""
 
     export: inputs.Export
-    blocks: int
     seconds: float
 
     @classmethod
     def of(cls, bench: Bench, export: inputs.Export) -> _AskedInTurn:
-        return cls(export, *((3, 1.0) if bench.quick else (10, 2.0)))
+        return cls(export, 4.0 if bench.quick else 40.0)
 
     @property
     def words(self) -> str:
         return (
             f"{CLIENTS} clients over kept connections, each asking again as soon as it has its answer, in a process of "
-            f"their own on the same CPUs. They ask both in turn, {self.blocks} times {self.seconds:.0f} s each, so "
-            "that both have what this machine's speed does meanwhile; the value of a run is the median of these."
+            f"their own on the same CPUs. For {self.seconds:.0f} s they change from one way to the other four times a "
+            "second, so that both have what this machine's speed does meanwhile."
         )
 
     def rows(self, outcome: Outcome) -> list[Row]:
@@ -132,20 +143,20 @@ class _AskedInTurn:
 
         return [row("simple pages", "pages"), row("files of 4 kB", "files")]
 
-    def run(self, ports: Mapping[str, int]) -> Values:
+    def run(self, by_hand: _Asked, ours: _Asked) -> Values:
         values: dict[str, float] = {}
         pages = simple_pages(self.export)
-        files = [_first_file(ports[_BY_HAND], page) for page in pages]
+        files = [_first_file(by_hand.port, page) for page in pages]
         for kind, paths in (("pages", pages), ("files", files)):
-            rates: dict[str, list[float]] = {name: [] for name in ports}
-            for block in range(-1, self.blocks):  # the first fills the caches, and does not count
-                for name in ports if block % 2 else reversed(list(ports)):
-                    load = Load("closed", "--clients", CLIENTS, "--seconds", self.seconds, ports[name], *paths)
-                    answered = rate(load.result())
-                    if block >= 0:
-                        rates[name].append(answered)
-            values |= {f"{name} {kind}": median(found) for name, found in rates.items()}
+            self._rates((by_hand, ours), paths, 2.0)  # fills the caches
+            found = self._rates((by_hand, ours), paths, self.seconds)
+            values |= {f"{name} {kind}": answered for name, answered in zip((_BY_HAND, _OURS), found, strict=True)}
         return values
+
+    def _rates(self, ways: Sequence[_Asked], paths: Sequence[str], seconds: float) -> list[float]:
+        told = [part for way in ways for part in ("--way", f"{way.port} {way.header}")]
+        said = Load("turns", "--clients", CLIENTS, "--seconds", seconds, *told, *paths).result()
+        return [rate(way) for way in said["ways"]]
 
 
 def _first_file(port: int, page: str) -> str:

@@ -68,10 +68,15 @@ def sync_what_is_acknowledged() -> None:
     for factory in (FSFactory, HashHLFactory):
         _sync_new_files(factory, folders)
 
-    def pragmas(_storage: BaseStorage, connection: Connection) -> None:
-        connection.execute("PRAGMA synchronous=EXTRA")
+    connect = BaseStorage._get_sqlconn_uri_kw
 
-    BaseStorage._execute_conn_pragmas = pragmas  # type: ignore[method-assign]
+    def connect_durably(storage: BaseStorage, uri: str) -> Connection:
+        connection: Connection = connect(storage, uri)
+        if not uri.endswith("?mode=ro"):  # each request has a connection of its own, mostly to read
+            connection.execute("PRAGMA synchronous=EXTRA")
+        return connection
+
+    BaseStorage._get_sqlconn_uri_kw = connect_durably  # type: ignore[method-assign]
 
 
 def _half_made(path: Path) -> Path:
