@@ -6,8 +6,8 @@
 
 `open` sends at fixed times, whatever the answers do, and measures from the time at which a request was due: a
 stall of the server counts for every request that it holds up. `closed` has so many clients that each send, wait for
-the answer, and send again, over a kept connection. `turns` is the same with two ways or more, of which the clients
-change from one to the next four times a second: what the machine does meanwhile, it does to all of them.
+the answer, and send again, over the same connection where it is kept. `turns` is the same with two ways or more; all
+clients change from one to the next four times a second: what the machine does meanwhile, it does to all of them.
 """
 
 from __future__ import annotations

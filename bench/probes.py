@@ -78,8 +78,8 @@ def probe_latency(bench: Bench) -> Result:
             "process of its own; each with a new connection, as kubelet does it, except where kept ones are named.",
             "Measured from the moment at which a request was due, so the generator's own delay (time until it was "
             "sent) and every stall count.",
-            "The clients, in a third process, ask for simple pages over kept connections, one after the other, "
-            "without a pause. All of them share this machine's CPUs with devpi-server and the sidecar.",
+            "The clients, in a third process, ask for simple pages, one after the other, without a pause. "
+            "All of them share this machine's CPUs with devpi-server and the sidecar.",
         ],
     )
 

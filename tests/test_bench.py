@@ -262,6 +262,15 @@ async def test_closed_load_reads_both_kinds_of_bodies(port: int) -> None:
     assert outcomes["200"] * 1000 <= said["bytes"] <= outcomes["200"] * 1500
 
 
+async def test_load_in_turns_asks_each_way_for_its_share_of_the_time(port: int) -> None:
+    (closed,) = processes.free_ports(1)
+    said = await load.in_turns([(port, "X-A: b"), (closed, "X-A: b")], ["/fixed"], clients=2, seconds=0.5)
+    answered, refused = (way["outcomes"] for way in said["ways"])
+    assert {"200"} == set(answered)
+    assert {"ConnectionRefusedError"} == set(refused)
+    assert [0.25, 0.25] == [way["seconds"] for way in said["ways"]]
+
+
 @pytest.mark.parametrize("keep_alive", [True, False])
 async def test_open_load_sends_at_its_times_whatever_the_answers_do(port: int, keep_alive: bool) -> None:
     said = await load.open_loop(port, "/slow", rate=100, seconds=0.5, keep_alive=keep_alive)

@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -376,42 +376,44 @@ def test_a_commit_that_was_cut_short_is_no_damage(tmp_path: Path) -> None:
         assert connection.execute("SELECT max(serial) FROM changelog").fetchone() == (2,)
 
 
-def spoil(path: Path, what: str) -> None:
-    """Make of the whole state in `path` one of the table below."""
-    if what == "no version":
-        (path / ".serverversion").unlink()
-    elif what == "version is a folder":
-        (path / ".serverversion").unlink()
-        (path / ".serverversion").mkdir()
-    elif what == "version is empty":
-        (path / ".serverversion").write_text("\n")
-    elif what == "no nodeinfo":
-        (path / ".nodeinfo").unlink()
-    elif what == "nodeinfo truncated":
-        (path / ".nodeinfo").write_text(NODEINFO[:10])
-    elif what == "nodeinfo deep":
-        (path / ".nodeinfo").write_text("[" * 50_000)
-    elif what == "nodeinfo a list":
-        (path / ".nodeinfo").write_text("[]")
-    elif what == "no database":
-        (path / ".sqlite").unlink()
-    elif what == "empty database":
-        (path / ".sqlite").write_bytes(b"")
-    elif what == "no database file":
-        (path / ".sqlite").write_bytes(b"hello" * 1000)
-    elif what == "truncated database":
-        os.truncate(path / ".sqlite", 4096)
-    elif what == "serial -1":
-        with closing(sqlite3.connect(path / ".sqlite")) as connection:
-            connection.execute("DELETE FROM changelog")
-            connection.commit()
-    elif what.startswith("tool"):
-        if what == "tool, killed at its first step":
-            (path / ".serverversion").write_text("")
-        (path / ".sidecar").mkdir(exist_ok=True)
-        (path / ".sidecar" / "tool.json").write_text('{"tool": "devpi-import"}')
+def folder_as_version(path: Path) -> None:
+    (path / ".serverversion").unlink()
+    (path / ".serverversion").mkdir()
 
 
+def nothing_committed(path: Path) -> None:
+    with closing(sqlite3.connect(path / ".sqlite")) as connection:
+        connection.execute("DELETE FROM changelog")
+        connection.commit()
+
+
+def killed_tool(path: Path) -> None:
+    (path / ".sidecar").mkdir(exist_ok=True)
+    (path / ".sidecar" / "tool.json").write_text('{"tool": "devpi-import"}')
+
+
+def killed_tool_at_first_step(path: Path) -> None:
+    killed_tool(path)
+    (path / ".serverversion").write_text("")
+
+
+SPOIL: dict[str, Callable[[Path], object]] = {
+    "no version": lambda path: (path / ".serverversion").unlink(),
+    "version is a folder": folder_as_version,
+    "version is empty": lambda path: (path / ".serverversion").write_text("\n"),
+    "no nodeinfo": lambda path: (path / ".nodeinfo").unlink(),
+    "nodeinfo truncated": lambda path: (path / ".nodeinfo").write_text(NODEINFO[:10]),
+    "nodeinfo deep": lambda path: (path / ".nodeinfo").write_text("[" * 50_000),
+    "nodeinfo a list": lambda path: (path / ".nodeinfo").write_text("[]"),
+    "no database": lambda path: (path / ".sqlite").unlink(),
+    "empty database": lambda path: (path / ".sqlite").write_bytes(b""),
+    "no database file": lambda path: (path / ".sqlite").write_bytes(b"hello" * 1000),
+    "truncated database": lambda path: os.truncate(path / ".sqlite", 4096),
+    "serial -1": nothing_committed,
+    "tool": killed_tool,
+    "tool, killed at its first step": killed_tool_at_first_step,
+}
+"""How to make of a whole state in a folder one of those below."""
 DAMAGES = {
     "no version": "it is not devpi-server's: it holds +files, .event_serial, .nodeinfo, .sqlite, but no .serverversion",
     "version is a folder": ".serverversion can't be read",
@@ -438,7 +440,7 @@ def test_damaged(tmp_path: Path, what: str, marked: bool) -> None:
     if marked:
         with opened(tmp_path) as serverdir:
             serverdir.adopt()
-    spoil(tmp_path, what)
+    SPOIL[what](tmp_path)
     error = refused(tmp_path)
     assert error.code == ExitCode.DAMAGED
     reason = DAMAGES[what].replace(" of a devpi-server", ", which was there" if marked else " of a devpi-server")

@@ -12,7 +12,9 @@ import pytest
 from devpi_server.filestore_fs import FSFactory
 from devpi_server.filestore_hash_hl import HashHLFactory
 from devpi_server.keyfs_sqlite import BaseStorage
+from devpi_server.keyfs_sqlite_fs import Storage
 from devpi_server.keyfs_types import FilePathInfo, RelPath
+from py.path import local
 
 from sidecar import durable
 from sidecar.devpi.durable_uploads import SyncedFolders, sync_what_is_acknowledged
@@ -38,10 +40,19 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 @pytest.fixture
 def durably() -> Iterator[None]:
     """devpi syncs what it acknowledges, in this test alone."""
-    own = FSFactory.from_content, HashHLFactory.from_content, BaseStorage._execute_conn_pragmas
+    own = FSFactory.from_content, HashHLFactory.from_content, BaseStorage._get_sqlconn_uri_kw
     sync_what_is_acknowledged()
     yield
-    FSFactory.from_content, HashHLFactory.from_content, BaseStorage._execute_conn_pragmas = own  # type: ignore[method-assign]
+    FSFactory.from_content, HashHLFactory.from_content, BaseStorage._get_sqlconn_uri_kw = own  # type: ignore[method-assign]
+
+
+@pytest.mark.usefixtures("durably")
+@pytest.mark.parametrize(("write", "level"), [(True, 3), (False, 2)])
+def test_who_commits_syncs_the_folder_too(tmp_path: Path, write: bool, level: int) -> None:
+    """SQLite's EXTRA; each request has a connection of its own, and one that only reads is not told."""
+    storage = Storage(local(str(tmp_path)), lambda _: None, 10)  # noqa: PTH124 - as devpi has it
+    with storage.get_connection(write=write) as connection:
+        assert (level,) == connection._sqlconn.execute("PRAGMA synchronous").fetchone()
 
 
 @pytest.mark.usefixtures("durably")
