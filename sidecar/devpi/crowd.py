@@ -1,13 +1,18 @@
-"""Waitress' connections: a newcomer finds room, for whoever has kept the server waiting for longest goes."""
+"""Waitress' connections: a newcomer finds room, for whoever has kept the server waiting for longest goes.
+
+And in a crowd nobody waits long to be let in: waitress accepts one connection in each round of its loop, which takes
+tens of milliseconds when many have something to say.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import functools
 import socket
 import struct
 import termios
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from operator import itemgetter
 
@@ -22,6 +27,10 @@ PATIENCE = 10.0
 """Seconds that an upload has for each further step, and the client of an answer to read on, where room is needed."""
 
 
+BUSY = 20
+"""Connections above which all who wait are accepted at once. It costs one look too many, so it is not done before."""
+
+
 class Crowd:
     """All connections of one waitress server, which accepts nobody at its limit, until some were silent for 2 minutes.
 
@@ -33,13 +42,22 @@ class Crowd:
         """Before they accept anybody."""
         first = listeners[0]
         self._map = first._map
-        # in each round of the loop, every listener accepts one; at its limit, waitress would say so and stop
+        # in each round of the loop, every listener accepts one at least; at its limit, waitress would say so and stop
         self._newcomers = len(listeners)
         self._most = first.adj.connection_limit - self._newcomers - 1
         self._accepts = first.readable
         first.readable = self._look  # it comes before all connections in a round
         for listener in listeners:
             listener.channel_class = Connection
+            listener.handle_accept = functools.partial(self._accept, listener.handle_accept)
+
+    def _accept(self, one: Callable[[], None]) -> None:
+        """The listeners' `handle_accept`, where somebody waits."""
+        one()
+        while BUSY < (before := len(self._map)) < self._most:  # there is room, and nobody has to go for it
+            one()
+            if len(self._map) <= before:
+                break  # it was the last
 
     def _look(self) -> bool:
         """The listener's `readable`, which waitress asks once in each round."""

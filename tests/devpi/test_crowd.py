@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.devpi.crowd import STEP
+from sidecar.devpi.crowd import BUSY, STEP
 from tests.devpi.test_drain import BODY, LOOPBACK, PATIENCE, Client, Server
 
 LIMIT = 30
@@ -96,6 +97,33 @@ def test_who_keeps_it_waiting_makes_room(place: Places, tmp_path: Path, where: s
         it.connect(sent)
     it.ask()
     assert it.open < LIMIT
+
+
+@pytest.mark.parametrize("come", [0, BUSY])
+def test_a_crowd_is_let_in_at_once(place: Places, come: int) -> None:
+    """Who waits in the kernel's queue is accepted in one round of the loop, once there are many; else one a round."""
+    it = place(listen=f"{LOOPBACK}:0", connection_limit=10 * BUSY)
+    for _ in range(come):
+        it.connect()
+    it.ask()
+    (listener,) = it.server.listeners
+    readable, rounds, go_on = listener.readable, 0, threading.Event()
+
+    def count() -> bool:
+        nonlocal rounds
+        rounds += it.open < come + BUSY
+        return bool(readable())
+
+    listener.trigger.pull_trigger(lambda: go_on.wait(PATIENCE))
+    for _ in range(BUSY):
+        it.connect()
+    listener.readable = count
+    go_on.set()
+    deadline = time.monotonic() + PATIENCE
+    while it.open < come + BUSY:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    assert rounds <= 3 if come else rounds >= BUSY - 3
 
 
 @pytest.mark.parametrize("sent", [HALF_A_HEAD, HEAD], ids=["head", "body"])
