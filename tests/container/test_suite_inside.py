@@ -13,6 +13,7 @@ pytestmark = pytest.mark.container
 
 PATIENCE = 1800.0
 """Seconds for all of it."""
+TWO_FILES_AT_A_TIME = ("--numprocesses", "2", "--dist", "loadfile")
 NOT_OF_THE_IMAGE = (
     *("-m", "not alone"),  # they measure, and other tests run beside the container
     "--ignore=tests/chaos",  # it needs a C compiler
@@ -43,9 +44,8 @@ def run(image: str, *arguments: str) -> int:
     name = engine.unique("suite")
     command = ("run", "--name", name, "--label", engine.LABEL, "--network", "none", "--tmpfs", "/tmp:exec,mode=1777")
     try:
-        done = docker(
-            *command, image, "-q", "--tb=short", *NOT_OF_THE_IMAGE, *arguments, patience=PATIENCE, check=False
-        )
+        how = ("-q", "--tb=short", *TWO_FILES_AT_A_TIME, *NOT_OF_THE_IMAGE)
+        done = docker(*command, image, *how, *arguments, patience=PATIENCE, check=False)
     finally:
         docker("rm", "--force", "--volumes", name, check=False)
     print(done.stdout[-2000:])
@@ -56,5 +56,5 @@ def run(image: str, *arguments: str) -> int:
 
 
 def test_the_suite_passes_inside(test_image: str) -> None:
-    """Unit and integration tests, one after the other: they have deadlines of their own."""
+    """Unit and integration tests."""
     assert 1000 < run(test_image, "tests")
