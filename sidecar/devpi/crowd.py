@@ -25,8 +25,6 @@ STEP = 4096
 
 PATIENCE = 10.0
 """Seconds that an upload has for each further step, and the client of an answer to read on, where room is needed."""
-
-
 BUSY = 20
 """Connections above which all who wait are accepted at once. It costs one look too many, so it is not done before."""
 
