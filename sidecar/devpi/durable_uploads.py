@@ -2,15 +2,19 @@
 
 devpi writes an upload's file without fsync, and SQLite commits by removing its journal without syncing the folder. So
 for half a minute the power may take an acknowledged upload back, or leave an empty file in its place.
+
+And what is not acknowledged is taken back once that can be done: a commit that a full disk refused would else keep
+every reader out until somebody writes, and nobody writes who can't log in.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import sqlite3
 import threading
 from collections import OrderedDict
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -21,8 +25,6 @@ from devpi_server.keyfs_sqlite import BaseStorage
 from sidecar import durable
 
 if TYPE_CHECKING:
-    from sqlite3 import Connection
-
     from devpi_server.interfaces import ContentOrFile
     from devpi_server.keyfs_types import FilePathInfo
 
@@ -70,13 +72,47 @@ def sync_what_is_acknowledged() -> None:
 
     connect = BaseStorage._get_sqlconn_uri_kw
 
-    def connect_durably(storage: BaseStorage, uri: str) -> Connection:
-        connection: Connection = connect(storage, uri)
-        if not uri.endswith("?mode=ro"):  # each request has a connection of its own, mostly to read
-            connection.execute("PRAGMA synchronous=EXTRA")
-        return connection
+    def connect_durably(storage: BaseStorage, uri: str) -> sqlite3.Connection:
+        if uri.endswith("?mode=ro"):  # each request has a connection of its own, mostly to read
+            if _left:
+                _take_back(storage)
+            reading: sqlite3.Connection = connect(storage, uri)
+            return reading
+        writing = sqlite3.connect(uri, timeout=60, isolation_level=None, uri=True, factory=_Writing)
+        writing.journal = _journal(storage)
+        writing.execute("PRAGMA synchronous=EXTRA")
+        return writing
 
     BaseStorage._get_sqlconn_uri_kw = connect_durably  # type: ignore[method-assign]
+
+
+_left: set[str] = set()
+"""Journals that were there when their writer had ended."""
+
+
+class _Writing(sqlite3.Connection):
+    """A connection that tells of a journal which it leaves: a full disk may have refused the rollback as well."""
+
+    journal = ""
+
+    def close(self) -> None:
+        super().close()
+        if os.path.lexists(self.journal):
+            _left.add(self.journal)
+
+
+def _take_back(storage: BaseStorage) -> None:
+    """Roll back what is in the journal that was left. Who only reads can't, and fails for as long as it is there.
+
+    Without room this fails, too, and the next one tries again. A writer's own journal, who is at work, stays.
+    """
+    with suppress(sqlite3.Error), closing(sqlite3.connect(str(storage.sqlpath), timeout=5)) as connection:
+        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+        _left.discard(_journal(storage))
+
+
+def _journal(storage: BaseStorage) -> str:
+    return f"{storage.sqlpath}-journal"
 
 
 def _half_made(path: Path) -> Path:

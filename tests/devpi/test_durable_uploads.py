@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,29 @@ def test_who_commits_syncs_the_folder_too(tmp_path: Path, write: bool, level: in
     storage = Storage(local(str(tmp_path)), lambda _: None, 10)  # noqa: PTH124 - as devpi has it
     with storage.get_connection(write=write) as connection:
         assert (level,) == connection._sqlconn.execute("PRAGMA synchronous").fetchone()
+
+
+@pytest.mark.usefixtures("durably")
+def test_what_a_failed_commit_left_is_taken_back(tmp_path: Path) -> None:
+    """A reader finds the journal that a writer could not roll back, and the state from before it."""
+    storage = Storage(local(str(tmp_path)), lambda _: None, 10)  # noqa: PTH124 - as devpi has it
+    database = tmp_path / ".sqlite"
+    with storage.get_connection(write=True) as writing:
+        writing._sqlconn.execute("PRAGMA cache_size=1")  # writes into the database before the commit
+        writing._sqlconn.execute("CREATE TABLE half_made AS SELECT zeroblob(1000000) AS content")
+        journal, half = (tmp_path / ".sqlite-journal").read_bytes(), database.read_bytes()
+    assert not os.path.lexists(tmp_path / ".sqlite-journal"), "SQLite has rolled it back itself"
+    (tmp_path / ".sqlite-journal").write_bytes(journal)
+    database.write_bytes(half)
+    with storage.get_connection() as reading, pytest.raises(sqlite3.OperationalError, match="readonly database"):
+        reading._sqlconn.execute("SELECT name FROM sqlite_master").fetchall()
+    with storage.get_connection(write=True):  # it fails in the same way where the disk is full
+        (tmp_path / ".sqlite-journal").write_bytes(journal)
+        database.write_bytes(half)
+    with storage.get_connection() as reading:
+        names = reading._sqlconn.execute("SELECT name FROM sqlite_master").fetchall()
+    assert ("changelog",) in names
+    assert ("half_made",) not in names
 
 
 @pytest.mark.usefixtures("durably")
