@@ -197,6 +197,7 @@ def test_find_sorts_and_ignores(box: Box) -> None:
     assert ("lost+found", "notes.txt", "run.sh") == found.ignored
 
 
+@pytest.mark.alone
 def test_a_folder_of_many_files_takes_no_memory(box: Box) -> None:
     """It is looked through in the sidecar, whose memory does not grow with an export."""
     for folder in range(3):
@@ -454,6 +455,7 @@ def zeros_tar(size: int) -> Iterator[bytes]:
     yield ZEROS
 
 
+@pytest.mark.alone
 def test_bomb_stops_early_and_small(box: Box) -> None:
     """A few kB that unpack to GBs end at the ratio, quickly and without the memory."""
     codec = bz2.BZ2Compressor()
