@@ -75,7 +75,7 @@ def sync_what_is_acknowledged() -> None:
     def connect_durably(storage: BaseStorage, uri: str) -> sqlite3.Connection:
         if uri.endswith("?mode=ro"):  # each request has a connection of its own, mostly to read
             if _left:
-                _take_back(storage)
+                _take_back(storage, uri)
             reading: sqlite3.Connection = connect(storage, uri)
             return reading
         writing = sqlite3.connect(uri, timeout=60, isolation_level=None, uri=True, factory=_Writing)
@@ -101,12 +101,13 @@ class _Writing(sqlite3.Connection):
             _left.add(self.journal)
 
 
-def _take_back(storage: BaseStorage) -> None:
-    """Roll back what is in the journal that was left. Who only reads can't, and fails for as long as it is there.
+def _take_back(storage: BaseStorage, uri: str) -> None:
+    """Roll back what is in the journal that was left. Who only reads, by `uri`, can't, and fails while it is there.
 
     Without room this fails, too, and the next one tries again. A writer's own journal, who is at work, stays.
     """
-    with suppress(sqlite3.Error), closing(sqlite3.connect(str(storage.sqlpath), timeout=5)) as connection:
+    writing = uri.replace("?mode=ro", "?mode=rw")  # which makes no new database where somebody has deleted it
+    with suppress(sqlite3.Error), closing(sqlite3.connect(writing, timeout=5, uri=True)) as connection:
         connection.execute("SELECT 1 FROM sqlite_master").fetchone()
         _left.discard(_journal(storage))
 
