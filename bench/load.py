@@ -21,7 +21,8 @@ import selectors
 import socket
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from bench.report import percentile
@@ -181,40 +182,38 @@ async def closed_loop(
     port: int, paths: list[str], clients: int, seconds: float, headers: Sequence[str] = (), body: str | None = None
 ) -> dict[str, Any]:
     """`clients` at once, each asking for all paths again and again."""
-    tally = Tally()
-    end = time.monotonic() + seconds
-
-    async def run(start: int) -> None:
-        client = Client(port, True, headers, body)
-        for path in itertools.islice(itertools.cycle(paths), start, None):
-            now = time.monotonic()
-            if now >= end:
-                break
-            await tally.ask(client, path, now)
-        client.close()
-
-    await asyncio.gather(*(run(number * len(paths) // clients) for number in range(clients)))
-    return tally.summary(time.monotonic() - end + seconds)
+    began = time.monotonic()
+    (tally,) = await _again_and_again([lambda: Client(port, True, headers, body)], paths, clients, seconds)
+    return tally.summary(time.monotonic() - began)
 
 
 async def in_turns(ways: Sequence[tuple[int, str]], paths: list[str], clients: int, seconds: float) -> dict[str, Any]:
     """As `closed_loop`, with ports and headers in turn; `ways` has a summary of each."""
-    tallies = [Tally() for _ in ways]
+    kinds = [partial(Client, port, True, [header]) for port, header in ways]
+    tallies = await _again_and_again(kinds, paths, clients, seconds)
+    return {"ways": [tally.summary(seconds / len(ways)) for tally in tallies]}
+
+
+async def _again_and_again(
+    kinds: Sequence[Callable[[], Client]], paths: list[str], clients: int, seconds: float
+) -> list[Tally]:
+    """A tally of each kind of client, each of which has its `TURN`."""
+    tallies = [Tally() for _ in kinds]
     began = time.monotonic()
 
     async def run(start: int) -> None:
-        own = [Client(port, True, [header]) for port, header in ways]
+        own = [kind() for kind in kinds]
         for path in itertools.islice(itertools.cycle(paths), start, None):
             now = time.monotonic()
             if now >= began + seconds:
                 break
-            turn = int((now - began) / TURN) % len(ways)
+            turn = int((now - began) / TURN) % len(kinds)
             await tallies[turn].ask(own[turn], path, now)
         for client in own:
             client.close()
 
     await asyncio.gather(*(run(number * len(paths) // clients) for number in range(clients)))
-    return {"ways": [tally.summary(seconds / len(ways)) for tally in tallies]}
+    return tallies
 
 
 def _way(said: str) -> tuple[int, str]:
@@ -236,10 +235,10 @@ def main() -> None:
     turns = kinds.add_parser("turns")
     turns.add_argument("--clients", type=int, required=True)
     turns.add_argument("--way", action="append", type=_way, required=True, help="a port, and a header for it")
+    for kind in (fixed, closed):
+        kind.add_argument("port", type=int)
     for kind in (fixed, closed, turns):
         kind.add_argument("--seconds", type=float, required=True)
-        if kind is not turns:
-            kind.add_argument("port", type=int)
         kind.add_argument("paths", nargs="+")
     given = parser.parse_args()
     gc.disable()  # a pause of ours is not the server's

@@ -85,7 +85,6 @@ def page(bench: Bench) -> Result:
 def _paints(browser: str, url: str, loads: int) -> Values:
     from playwright.sync_api import sync_playwright
 
-    weight = 0.0
     with sync_playwright() as playwright, ExitStack() as stack:
         chromium = playwright.chromium.launch(
             executable_path=browser, args=list(BROWSER_FLAGS), chromium_sandbox=os.geteuid() != 0
@@ -93,13 +92,11 @@ def _paints(browser: str, url: str, loads: int) -> Values:
         stack.callback(chromium.close)
 
         def load(tab: Page) -> float:
-            nonlocal weight
             tab.goto(url)
             deadline = time.monotonic() + PATIENCE
             while not (painted := tab.evaluate(PAINTED)):  # the page's own policy forbids Playwright's waiting for it
                 if time.monotonic() > deadline:
                     raise Failed(f"nothing was painted for {PATIENCE:.0f} s")
-            weight = float(tab.evaluate(WEIGHT))
             return float(painted)
 
         profiles: list[float] = []
@@ -112,6 +109,7 @@ def _paints(browser: str, url: str, loads: int) -> Values:
         for _ in range(loads + 1):
             tab.goto("about:blank")
             tabs.append(load(tab))
+        weight = float(tab.evaluate(WEIGHT))
     counted = {"profile": profiles[1:], "tab": tabs[1:]}
     medians = {name: median(paints) for name, paints in counted.items()}
     return medians | {"slowest": max(counted["tab"]), "weight": weight / 1000}

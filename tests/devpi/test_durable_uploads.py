@@ -47,19 +47,21 @@ def durably() -> Iterator[None]:
     FSFactory.from_content, HashHLFactory.from_content, BaseStorage._get_sqlconn_uri_kw = own  # type: ignore[method-assign]
 
 
-@pytest.mark.usefixtures("durably")
+@pytest.fixture
+def storage(durably: None, tmp_path: Path) -> Storage:
+    """devpi's own, with an empty database."""
+    return Storage(local(str(tmp_path)), lambda _: None, 10)  # noqa: PTH124 - as devpi has it
+
+
 @pytest.mark.parametrize(("write", "level"), [(True, 3), (False, 2)])
-def test_who_commits_syncs_the_folder_too(tmp_path: Path, write: bool, level: int) -> None:
+def test_who_commits_syncs_the_folder_too(storage: Storage, write: bool, level: int) -> None:
     """SQLite's EXTRA; each request has a connection of its own, and one that only reads is not told."""
-    storage = Storage(local(str(tmp_path)), lambda _: None, 10)  # noqa: PTH124 - as devpi has it
     with storage.get_connection(write=write) as connection:
         assert (level,) == connection._sqlconn.execute("PRAGMA synchronous").fetchone()
 
 
-@pytest.mark.usefixtures("durably")
-def test_what_a_failed_commit_left_is_taken_back(tmp_path: Path) -> None:
+def test_what_a_failed_commit_left_is_taken_back(storage: Storage, tmp_path: Path) -> None:
     """A reader finds the journal that a writer could not roll back, and the state from before it."""
-    storage = Storage(local(str(tmp_path)), lambda _: None, 10)  # noqa: PTH124 - as devpi has it
     database = tmp_path / ".sqlite"
     with storage.get_connection(write=True) as writing:
         writing._sqlconn.execute("PRAGMA cache_size=1")  # writes into the database before the commit
