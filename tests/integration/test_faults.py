@@ -38,7 +38,8 @@ from tests.integration.transfers import refuses
 
 Make = Callable[..., Container]
 DEFAULTS = {"SIDECAR_MONITOR_INTERVAL": "-"}
-CONTENT = os.urandom(20_000)
+CONTENT = os.urandom(500)
+"""So little that devpi-server spools it in memory: a spooled file is let go at some later time, and makes room then."""
 ROTATE = "/bootstrap/rotate"
 
 
