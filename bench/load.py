@@ -7,7 +7,7 @@
 `open` sends at fixed times, whatever the answers do, and measures from the time at which a request was due: a
 stall of the server counts for every request that it holds up. `closed` has so many clients that each send, wait for
 the answer, and send again, over the same connection where it is kept. `turns` is the same with two ways or more; all
-clients change from one to the next four times a second: what the machine does meanwhile, it does to all of them.
+clients change to another four times a second: what the machine does meanwhile, it does to all of them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import asyncio
 import gc
 import itertools
 import json
+import math
+import random
 import selectors
 import socket
 import time
@@ -31,7 +33,9 @@ MAX_WAITING = 800
 """Open requests above which no more are sent, but counted as `not sent`."""
 TIMEOUT = 30.0
 TURN = 0.25
-"""Seconds after which the clients change to the next way."""
+"""Seconds after which the clients change to the next way. Which that is, chance says: what a server does once a second
+would else fall to the same way each time.
+"""
 
 
 class Client:
@@ -199,6 +203,7 @@ async def _again_and_again(
 ) -> list[Tally]:
     """A tally of each kind of client, each of which has its `TURN`."""
     tallies = [Tally() for _ in kinds]
+    turns = _turns(len(kinds), seconds)
     began = time.monotonic()
 
     async def run(start: int) -> None:
@@ -207,13 +212,20 @@ async def _again_and_again(
             now = time.monotonic()
             if now >= began + seconds:
                 break
-            turn = int((now - began) / TURN) % len(kinds)
-            await tallies[turn].ask(own[turn], path, now)
+            way = turns[int((now - began) / TURN)]
+            await tallies[way].ask(own[way], path, now)
         for client in own:
             client.close()
 
     await asyncio.gather(*(run(number * len(paths) // clients) for number in range(clients)))
     return tallies
+
+
+def _turns(ways: int, seconds: float) -> list[int]:
+    """The way of each turn: all of them, each time in another order."""
+    chance = random.Random(0)
+    rounds = math.ceil(seconds / TURN / ways)
+    return [way for _ in range(rounds) for way in chance.sample(range(ways), ways)]
 
 
 def _way(said: str) -> tuple[int, str]:

@@ -134,8 +134,9 @@ class _AskedInTurn:
     def words(self) -> str:
         return (
             f"{CLIENTS} clients, each asking again as soon as it has its answer, over the same connection where devpi "
-            "keeps it (after a file), in a process of their own on the same CPUs. They change from one way to the "
-            f"other four times a second, for {self.seconds:.0f} s, so that both have what this machine's speed does."
+            "keeps it (after a file), in a process of their own on the same CPUs. For "
+            f"{self.seconds:.0f} s they ask one way or the other for a quarter of a second, in an order by chance, so "
+            "that both have what this machine's speed does."
         )
 
     def rows(self, outcome: Outcome) -> list[Row]:
