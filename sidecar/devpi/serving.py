@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import queue
@@ -53,6 +54,10 @@ REQUEST_LOG = "devpi_server.views.tween_request_logging"
 TRANSACTION = "devpi_server.views.tween_keyfs_transaction"
 ADMISSION = "sidecar.devpi.admission.tween_factory"
 LOGIN = "sidecar.devpi.admission.login_tween_factory"
+_GARBAGE = 10_000, 2, 2
+"""When Python looks for garbage. Requests that are being answered have thousands of objects in use: to look through
+them at each 700, as it does by itself, finds little, and takes 2 % of devpi-server's time.
+"""
 
 
 def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: Channel) -> int:
@@ -153,6 +158,7 @@ class SidecarPlugin:
         threading.Thread(target=self._obey, args=(drainer,), name="sidecar", daemon=True).start()
         threading.Thread(target=self._report, args=(traffic,), name="traffic", daemon=True).start()
         garbage.spare()
+        gc.set_threshold(*_GARBAGE)
         server.run()
 
     def _check_tweens(self) -> None:
