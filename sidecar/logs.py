@@ -12,12 +12,14 @@ import os
 import re
 import sys
 import threading
+import time
 import traceback
 import warnings
 from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import TracebackType
 from typing import TextIO
 
@@ -107,7 +109,7 @@ class TextLines(Lines):
     """devpi-server's own shape with the logger's name; nothing in a message can begin a line or steer a terminal."""
 
     def __init__(self, *, color: bool = False) -> None:
-        super().__init__("%(asctime)s %(levelname)-5.5s [%(name)s] %(message)s")
+        super().__init__()
         self._color = color
 
     def format(self, record: logging.LogRecord) -> str:
@@ -116,7 +118,8 @@ class TextLines(Lines):
         if self._color and (code := _COLORS.get(record.levelname)):
             level = f"\x1b[{code}m{level}\x1b[0m"
         message = _escape(_cut(redact(record.getMessage()), MESSAGE_LIMIT, _escape))
-        line = f"{self.formatTime(record)} {level} [{_name(record)}] {message}"
+        at = f"{_second(int(record.created))},{int(record.msecs):03d}"
+        line = f"{at} {level} [{_name(record)}] {message}"
         if (request := REQUEST_ID.get()) is not None:
             line += f" (request {request})"
         if stack := _stack(record):
@@ -143,6 +146,12 @@ class Stdout(logging.Handler):
         with suppress(OSError):
             while data:
                 data = data[os.write(_STDOUT, data) :]
+
+
+@lru_cache(maxsize=1)
+def _second(at: int) -> str:
+    """A second since the epoch in local time, as Python's own logs have it; devpi-server's has many lines in one."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
 def _name(record: logging.LogRecord) -> str:

@@ -49,6 +49,15 @@ def test_text_has_time_level_logger_and_message() -> None:
     datetime.strptime(line.partition(" WARNI")[0], "%Y-%m-%d %H:%M:%S,%f").replace(tzinfo=UTC)
 
 
+def test_each_line_has_its_own_time() -> None:
+    """Python's own, to the millisecond; also where lines of other seconds come between."""
+    records = [record("x") for _ in range(4)]
+    for each, at in zip(records, (1.25, 1.5, 86_400.0, 1.999), strict=True):
+        each.created, each.msecs = at, at % 1 * 1000
+    lines = [logs.TextLines().format(each) for each in records]
+    assert [logging.Formatter().formatTime(each) for each in records] == [line[:23] for line in lines]
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

@@ -25,6 +25,10 @@ REPORT_EVERY = 1.0
 _API = frozenset({"+api", "+authcheck", "+login", "+status"})
 _RAISED = "500"
 """What waitress answers where the app raises."""
+Note = str | tuple[str, str, float, int, str]
+"""The route of a request that came in; of one that has ended route, status, seconds, bytes sent, and the length of its
+own body as waitress says it.
+"""
 _READS = frozenset({"GET", "HEAD"})
 _ID_KEY = environ_key(HEADER)
 _ID_HEADER = "-".join(word.capitalize() for word in HEADER.split("-"))
@@ -39,10 +43,7 @@ class Traffic:
         self._app = app
         self._run = secrets.token_hex(4)
         self._number = itertools.count().__next__  # in C, and so one number a request whatever the threads do
-        self._notes: deque[str | tuple[str, str, float, int, str]] = deque()
-        """The route of each request that came in; of each that has ended route, status, seconds, bytes sent, and the
-        length of its own body as waitress says it.
-        """
+        self._notes: deque[Note] = deque()
         self._news = threading.Event()
         self._routes = {name: _Route() for name in ROUTES}
 
@@ -58,22 +59,23 @@ class Traffic:
         if number is None or not is_sane(number):  # a random one would cost a system call
             environ[_ID_KEY] = number = f"{self._run}{self._number():08x}"  # a replica hands it to its primary
         REQUEST_ID.set(number)
-        request = _Request(self, classify(environ), start_response, number, environ.get("CONTENT_LENGTH", ""))
+        answer = _Answer(self, classify(environ), start_response, number, environ.get("CONTENT_LENGTH", ""))
         try:
-            body = self._app(environ, request.start_response)
+            body = self._app(environ, answer.start)
         except BaseException:
-            request.status = _RAISED
-            request.end(0)
+            answer.status = _RAISED
+            answer.end(0)
             raise
-        if isinstance(body, list | tuple):  # whole, and waitress looks at its length
-            request.end(sum(map(len, body)))
+        if isinstance(body, (list, tuple)):  # whole, and waitress looks at its length
+            answer.end(sum(map(len, body)))
         elif isinstance(body, ReadOnlyFileBasedBuffer):  # waitress knows it by its class, and closes it when it is sent
-            _watch(body, request)
+            answer.watch(body)
         else:
-            return _Body(body, request)
+            answer.count(body)
+            return answer
         return body
 
-    def note(self, note: str | tuple[str, str, float, int, str]) -> None:
+    def note(self, note: Note) -> None:
         """For any thread: a request came in, or has ended."""
         self._notes.append(note)
         if not self._news.is_set():
@@ -147,10 +149,10 @@ class _Route:
         }
 
 
-class _Request:
-    """One request, which ends once."""
+class _Answer:
+    """The answer to one request, which ends once. One object a request: this is in the way of each."""
 
-    __slots__ = ("_began", "_ended", "_id", "_received", "_route", "_start_response", "_traffic", "status")
+    __slots__ = ("_began", "_body", "_id", "_next", "_note", "_received", "_route", "_size", "_start", "status")
 
     def __init__(
         self, traffic: Traffic, route: str, start_response: Callable[..., Any], number: str, received: str
@@ -158,36 +160,30 @@ class _Request:
         self.status = _RAISED
         self._received = received
         self._id = number
-        self._traffic = traffic
+        self._note: Callable[[Note], None] | None = traffic.note
         self._route = route
-        self._start_response = start_response
-        self._ended = False
+        self._start = start_response
         self._began = time.monotonic()
         traffic.note(route)
 
-    def start_response(self, status: str, headers: list[tuple[str, str]], *rest: object) -> object:
-        """WSGI's, with the id in the answer."""
+    def start(self, status: str, headers: list[tuple[str, str]], *rest: object) -> object:
+        """WSGI's `start_response`, with the id in the answer."""
         self.status = status[:3]
         told = (_ID_HEADER, self._id)
         if told not in headers:
             headers.append(told)
-        return self._start_response(status, headers, *rest)
+        return self._start(status, headers, *rest)
 
     def end(self, size: int) -> None:
-        if not self._ended:
-            self._ended = True
-            self._traffic.note((self._route, self.status, time.monotonic() - self._began, size, self._received))
+        """All `size` bytes of the body are on their way, or it was cut."""
+        note, self._note = self._note, None
+        if note is not None:
+            note((self._route, self.status, time.monotonic() - self._began, size, self._received))
 
-
-class _Body:
-    """The body of an answer, counted while waitress iterates over it."""
-
-    __slots__ = ("_body", "_next", "_request", "_size")
-
-    def __init__(self, body: Iterable[bytes], request: _Request) -> None:
+    def count(self, body: Iterable[bytes]) -> None:
+        """Be this body, whose bytes are counted while waitress iterates over it."""
         self._body = body
         self._next = iter(body).__next__
-        self._request = request
         self._size = 0
 
     def __iter__(self) -> Iterator[bytes]:
@@ -203,21 +199,20 @@ class _Body:
             if (close := getattr(self._body, "close", None)) is not None:
                 close()
         finally:
-            self._request.end(self._size)
+            self.end(self._size)
 
+    def watch(self, body: ReadOnlyFileBasedBuffer) -> None:
+        """Have a file tell of its end."""
+        close = body.close
 
-def _watch(body: ReadOnlyFileBasedBuffer, request: _Request) -> None:
-    """Have it tell of its end."""
-    close = body.close
+        def closed() -> None:
+            try:
+                size = body.file.tell()
+            except (OSError, ValueError):  # a pipe, or closed before
+                size = 0
+            try:
+                close()
+            finally:
+                self.end(size)
 
-    def closed() -> None:
-        try:
-            size = body.file.tell()
-        except (OSError, ValueError):  # a pipe, or closed before
-            size = 0
-        try:
-            close()
-        finally:
-            request.end(size)
-
-    body.close = closed
+        body.close = closed
