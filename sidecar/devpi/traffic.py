@@ -59,6 +59,7 @@ class Traffic:
         if number is None or not is_sane(number):  # a random one would cost a system call
             environ[_ID_KEY] = number = f"{self._run}{self._number():08x}"  # a replica hands it to its primary
         REQUEST_ID.set(number)
+        environ["wsgi.file_wrapper"] = _File
         answer = _Answer(self, classify(environ), start_response, number, environ.get("CONTENT_LENGTH", ""))
         try:
             body = self._app(environ, answer.start)
@@ -68,8 +69,8 @@ class Traffic:
             raise
         if isinstance(body, (list, tuple)):  # whole, and waitress looks at its length
             answer.end(sum(map(len, body)))
-        elif isinstance(body, ReadOnlyFileBasedBuffer):  # waitress knows it by its class, and closes it when it is sent
-            answer.watch(body)
+        elif isinstance(body, _File):
+            body.answer = answer
         else:
             answer.count(body)
             return answer
@@ -201,18 +202,26 @@ class _Answer:
         finally:
             self.end(self._size)
 
-    def watch(self, body: ReadOnlyFileBasedBuffer) -> None:
-        """Have a file tell of its end."""
-        close = body.close
 
-        def closed() -> None:
-            try:
-                size = body.file.tell()
-            except (OSError, ValueError):  # a pipe, or closed before
-                size = 0
-            try:
-                close()
-            finally:
-                self.end(size)
+class _File(ReadOnlyFileBasedBuffer):  # type: ignore[misc] # waitress has no types
+    """What waitress sends a file from; it knows that by its class, and closes it when it is sent.
 
-        body.close = closed
+    It is not asked how far it was read: that is a system call, at which the thread would have to wait for its turn.
+    """
+
+    answer: _Answer | None = None
+    """Whose body it is; None while it is nobody's."""
+    _size = 0
+
+    def prepare(self, size: int | None = None) -> int:
+        """How many bytes waitress is to send, `size` at most."""
+        self._size = super().prepare(size)
+        return self._size
+
+    def close(self) -> None:
+        sent = self._size - self.remain
+        try:
+            super().close()
+        finally:
+            if self.answer is not None:
+                self.answer.end(sent)

@@ -122,19 +122,46 @@ def test_a_whole_body_stays_what_it_is() -> None:
     assert (0, 5) == tuple(app.totals().routes["file"][name] for name in ("in_flight", "bytes"))
 
 
-def test_a_file_stays_what_waitress_knows() -> None:
-    """waitress sends its own file buffers by itself, and closes them when they are gone."""
-    given = ReadOnlyFileBasedBuffer(io.BytesIO(b"x" * 1000))
-    app = answering(given)
-    assert ask(app) is given
-    given.prepare(None)
-    assert 1000 == len(given.get(1000, skip=True))
+def a_file(size: int) -> tuple[Traffic, Any]:
+    """Devpi's answer with a file of so many bytes, and who counts it."""
+
+    def devpi(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        start("200 OK", [])
+        file: Iterable[bytes] = environ["wsgi.file_wrapper"](io.BytesIO(b"x" * size), 32)
+        return file
+
+    app = Traffic(devpi)
+    return app, ask(app)
+
+
+@pytest.mark.parametrize("sent", [1000, 400, 0])
+def test_a_file_stays_what_waitress_knows(sent: int) -> None:
+    """waitress sends its own file buffers by itself, and closes them when they are gone, or their client is."""
+    app, body = a_file(1000)
+    assert isinstance(body, ReadOnlyFileBasedBuffer)
+    assert 1000 == body.prepare(None)
+    assert 1000 == len(body.get(1000))
+    assert sent == len(body.get(sent, skip=True))
     assert 1 == app.totals().routes["file"]["in_flight"]
-    given.close()
-    given.close()
-    assert (0, 1000, {"200": 1}) == tuple(
+    body.close()
+    body.close()
+    assert body.file.closed
+    assert (0, sent, {"200": 1}) == tuple(
         app.totals().routes["file"][name] for name in ("in_flight", "bytes", "statuses")
     )
+
+
+def test_a_file_that_is_not_answered_with_is_not_counted() -> None:
+    """devpi may open one, and answer with an error."""
+
+    def devpi(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        environ["wsgi.file_wrapper"](io.BytesIO(b"x" * 1000)).close()
+        start("404 Not Found", [])
+        return [b"gone"]
+
+    app = Traffic(devpi)
+    ask(app)
+    assert (4, {"404": 1}) == tuple(app.totals().routes["file"][name] for name in ("bytes", "statuses"))
 
 
 def test_an_app_that_raises_is_a_500() -> None:
