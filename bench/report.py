@@ -57,6 +57,8 @@ class Row:
     """None: there is no way by hand."""
     ours: Series
     reach: Reach | None = None
+    together: bool = False
+    """Whether both ways ran at the same time, so that what the machine did then is in both numbers of a pair."""
 
     @property
     def failed(self) -> str | None:
@@ -64,9 +66,11 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """Median of ours / median of by hand; None where there is none."""
+        """Median of ours / median of by hand, or the median of pairs that ran together; None where there is none."""
         if self.by_hand is None or self.failed or not self.by_hand.median:
             return None
+        if self.together:
+            return statistics.median(self.ratios)
         return self.ours.median / self.by_hand.median
 
     @property
@@ -128,6 +132,7 @@ class Result:
                 _series(row["by_hand"]) if row["by_hand"] else None,
                 _series(row["ours"]),
                 Reach(**row["reach"]) if row["reach"] else None,
+                row.get("together", False),  # an earlier bench kept none
             )
             for row in data["rows"]
         ]
@@ -206,8 +211,9 @@ def as_markdown(sections: Iterable[Section | str]) -> str:
         "",
         "Written by `python3 dev.py bench --write`; don't edit. The way by hand and ours run in turn on the same",
         "machine, in alternating order, each in a fresh serverdir. Numbers are medians, in brackets the least and the",
-        "greatest; the ratio is that of the medians, in brackets those of single pairs. A measurement that failed in",
-        "one of its runs says so, and shows no number.",
+        "greatest; the ratio is that of the medians, in brackets those of single pairs. Where both ways ran at the",
+        "same time, which the notes then say, it is the median of the pairs'. A measurement that failed in one of its",
+        "runs says so, and shows no number.",
     ]
     for section in sections:
         lines += ["", section if isinstance(section, str) else _one_as_markdown(section)]

@@ -39,6 +39,13 @@ def test_ratio_is_of_the_medians_and_the_pairs_are_kept() -> None:
     assert (0.2, 0.15, 1 / 12) == row.ratios
 
 
+def test_ratio_of_ways_that_ran_together_is_the_median_of_the_pairs() -> None:
+    """A pair that the machine was slow in is slow both ways."""
+    row = Row("requests", "1/s", Series((400, 200, 300)), Series((396, 197, 306)), together=True)
+    assert 0.99 == row.ratio
+    assert "0.99 (0.985 to 1.02)" in cells(row)
+
+
 @pytest.mark.parametrize(
     ("reach", "expected"),
     [
@@ -300,7 +307,7 @@ def test_markdown_has_every_row_with_its_verdict() -> None:
 
 def test_a_result_survives_being_kept() -> None:
     result = Result(
-        [Row("a", "s", BY_HAND, Series((), ("x",)), Reach("ratio", "≤", 0.1)), Row("b", "", None, OURS)],
+        [Row("a", "s", BY_HAND, Series((), ("x",)), Reach("ratio", "≤", 0.1)), Row("b", "", None, OURS, None, True)],
         ["n"],
         {"p.svg": "<svg/>"},
     )
