@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import logging
 import threading
 from collections import Counter
@@ -111,8 +110,8 @@ def _load(
     logging.disable(logging.INFO)  # devpi logs a line a file; this process does nothing else
     without_fsync()
     with_fast_copies()
-    garbage.spare()  # the export, too, stays to the end
-    gc.set_threshold(20_000, 10, 10)  # a batch of projects lives until its commit: looking for garbage finds little
+    # the export, too, stays to the end; a batch of projects lives until its commit: looking for garbage finds little
+    garbage.spare(20_000, full=10)
     importexport.Importer = Importer  # type: ignore[misc]  # devpi's do_import looks it up there
     code = importexport.import_(pluginmanager=plugins, argv=argv)
     if importer and importer[0].refusal is not None:

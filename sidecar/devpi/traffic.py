@@ -161,7 +161,7 @@ class _Answer:
         self.status = _RAISED
         self._received = received
         self._id = number
-        self._note: Callable[[Note], None] | None = traffic.note
+        self._note: Callable[[Note], None] | None = traffic.note  # None: it has ended
         self._route = route
         self._start = start_response
         self._began = time.monotonic()
