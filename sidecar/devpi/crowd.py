@@ -68,11 +68,10 @@ class Crowd:
         now = time.monotonic()
         everything = list(self._map.values())  # at once: a thread that answers may close its connection meanwhile
         connections = [each for each in everything if isinstance(each, Connection) and each.connected]
-        waiting = [
-            (waited, each) for each in connections if not each.will_close and (waited := each.waits(now)) is not None
-        ]
+        before = connections[: -self._newcomers]  # by when they came: an answer may be stamped late
+        waiting = [(waited, each) for each in before if not each.will_close and (waited := each.waits(now)) is not None]
         waiting.sort(key=itemgetter(0), reverse=True)
-        for _, connection in waiting[: -self._newcomers]:
+        for _, connection in waiting:
             if surplus and not (connection.readable() and has_unread(connection)):
                 connection.cut()
                 surplus -= 1
