@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
-from aiohttp import HttpVersion10, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.typedefs import Handler
 
 from sidecar.web.problems import HEADERS, Problem
@@ -20,7 +20,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     """Word every error as a problem, and answer OPTIONS.
 
     204: OPTIONS of a known path, with Allow; 400: a request without an HTTP version; 404: unknown path; 405: unknown
-    method, with Allow; 413: body too large; 417: an unknown expectation; 500: an error of the sidecar's own, which is
+    method, with Allow; 413: body too large; 500: an error of the sidecar's own, which is
     in its log.
     """
     if request.version < HttpVersion10:  # "GET /", which aiohttp takes for HTTP/0.9
@@ -41,14 +41,14 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return Problem(500, detail="an error of the sidecar's own, see its log").response()
 
 
-def worded(handler: Answer) -> Answer:
-    """The app's `handler`, with what aiohttp refuses before any middleware worded as well: 417, to an odd `Expect`."""
+def expected(handler: Answer) -> Answer:
+    """The app's `handler`, and 417 to an odd `Expect`: aiohttp's own refusal repeats it, which not all bytes can be."""
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except web.HTTPException as error:
-            return Problem(error.status).response()
+        expectation = request.headers.get(hdrs.EXPECT, "")
+        if expectation.lower() not in ("", "100-continue") and request.version == HttpVersion11:
+            return Problem(417).response()
+        return await handler(request)
 
     return answer
 

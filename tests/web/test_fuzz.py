@@ -131,6 +131,7 @@ bodies = st.one_of(
 @given(method=methods, path=paths, query=queries, fields=headers, body=bodies)
 @example("GET", "/bootstrap", "", [(b"Authorization", b"Bearer \xff\xfe")], b"")
 @example("POST", "/bootstrap/rotate", "", [(b"Expect", b"200-maybe")], b"")
+@example("GET", "/", "", [(b"Expect", b"\x80")], b"")
 async def test_made_up_requests(
     site: Site, method: str, path: str, query: str, fields: list[tuple[bytes, bytes]], body: bytes
 ) -> None:

@@ -121,9 +121,10 @@ async def test_other_methods(site: Site, method: str) -> None:
 
 
 @pytest.mark.parametrize("path", [b"/livez", b"/nope"])
-async def test_an_odd_expectation(site: Site, path: bytes) -> None:
+@pytest.mark.parametrize("expectation", [b"s3cret", b"s3cret \x80\xff", b"100-continue, s3cret"])
+async def test_an_odd_expectation(site: Site, path: bytes, expectation: bytes) -> None:
     """417 as a problem, and nothing is echoed."""
-    answer = await site.raw(b"GET " + path + b" HTTP/1.1\r\nExpect: s3cret\r\n" + CLOSE + b"\r\n")
+    answer = await site.raw(b"GET " + path + b" HTTP/1.1\r\nExpect: " + expectation + b"\r\n" + CLOSE + b"\r\n")
     status, problem = read(answer)
     assert (status, problem["title"]) == (417, "Expectation Failed")
     assert b"s3cret" not in answer
