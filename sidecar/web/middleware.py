@@ -41,8 +41,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return Problem(500, detail="an error of the sidecar's own, see its log").response()
 
 
-def expected(handler: Answer) -> Answer:
-    """The app's `handler`, and 417 to an odd `Expect`: aiohttp's own refusal repeats it, which not all bytes can be."""
+def expectation_checked(handler: Answer) -> Answer:
+    """The app's `handler`, and 417 to an odd `Expect`: aiohttp's refusal repeats it as text, which it may not be."""
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         expectation = request.headers.get(hdrs.EXPECT, "")

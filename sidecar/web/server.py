@@ -15,7 +15,7 @@ from sidecar.web.crowd import Crowd
 from sidecar.web.events import HUB
 from sidecar.web.keys import GUARD
 from sidecar.web.listener import Listener, bind, room
-from sidecar.web.middleware import expected
+from sidecar.web.middleware import expectation_checked
 
 if TYPE_CHECKING:
     import ssl
@@ -110,7 +110,7 @@ class _Runner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
-        handler = expected(made.request_handler)
+        handler = expectation_checked(made.request_handler)
 
         async def answer(request: web.BaseRequest) -> web.StreamResponse:
             connection = request.protocol
