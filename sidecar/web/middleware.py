@@ -20,8 +20,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     """Word every error as a problem, and answer OPTIONS.
 
     204: OPTIONS of a known path, with Allow; 400: a request without an HTTP version; 404: unknown path; 405: unknown
-    method, with Allow; 413: body too large; 500: an error of the sidecar's own, which is
-    in its log.
+    method, with Allow; 413: body too large; 500: an error of the sidecar's own, which is in its log.
     """
     if request.version < HttpVersion10:  # "GET /", which aiohttp takes for HTTP/0.9
         return Problem(400, close=True).response()

@@ -19,9 +19,8 @@ PROBLEMS = {"about:blank"} | {
     f"urn:devpi-sidecar:problem:{name}"
     for name in ("not-yet", "nothing-to-claim", "already-claimed", "expired", "cannot-rotate")
 }
-CHECK = "http"
 DOCUMENTED = {
-    (route.method, route.path.replace("{check}", CHECK)): {
+    (route.method, route.path.replace("{check}", "http")): {
         int(code) for code in re.findall(r"\b([2-5]\d\d)\b", route.handler.__doc__ or "")
     }
     for route in ROUTES
