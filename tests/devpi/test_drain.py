@@ -443,7 +443,14 @@ def test_a_loop_that_is_stuck_is_not_waited_for(server: Servers, connect: Client
     client = connect(it)
     client.say("GET /")
     assert client.hear() == b"hello"
-    it.listeners[1].trigger.pull_trigger(lambda: it.go_on.wait(PATIENCE))
+    stuck = threading.Event()
+
+    def hold() -> None:
+        stuck.set()
+        it.go_on.wait(PATIENCE)
+
+    it.listeners[1].trigger.pull_trigger(hold)
+    assert stuck.wait(PATIENCE)
     before = time.monotonic()
     assert it.drain(0.1).result(PATIENCE) == 1
     assert 0.1 <= time.monotonic() - before < PATIENCE / 2
