@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.container import wait_for
+
 EXT4_IOC_SHUTDOWN = 0x8004587D
 NO_LOG_FLUSH = 2
 
@@ -42,6 +44,19 @@ class Volume:
         """At once, as a node does that loses its storage: who has files open keeps them."""
         done = _run("umount", "-l", self.path)
         assert done.returncode == 0, done
+
+    def wait_released(self) -> None:
+        """Until nobody has the unmounted one any more; mounted before that, it is the same again, broken as it was.
+
+        A mount namespace has it too, which another test made while it was mounted.
+        """
+
+        def released() -> bool:
+            found = _run("losetup", "--associated", self.source)
+            assert found.returncode == 0, found
+            return not found.stdout
+
+        wait_for(released, f"the end of the loop device of {self.source}")
 
     def fill(self) -> None:
         """To the last byte."""
