@@ -67,6 +67,17 @@ class Server:
         threading.Thread(target=lambda: drained.set_result(self.drainer.drain(grace)), daemon=True).start()
         return drained
 
+    def hold_up(self) -> None:
+        """Keep waitress' loop, from now on and until `go_on`, at something that isn't the first listener's."""
+        held = threading.Event()
+
+        def hold() -> None:
+            held.set()
+            assert self.go_on.wait(PATIENCE)
+
+        self.listeners[1].trigger.pull_trigger(hold)
+        assert held.wait(PATIENCE)
+
     def stop(self) -> None:
         """End waitress' loop, whatever is connected."""
         self.go_on.set()
@@ -413,21 +424,14 @@ def test_who_waits_at_several_listeners_is_let_in(
     """A connection gets no descriptor that waitress' loop, in its present round, takes for a listener's."""
     monkeypatch.setattr("sidecar.devpi.drain._FIRST_REQUEST", PATIENCE)
     it = server(listen=" ".join([f"{LOOPBACK}:0"] * 3))
-    held, go_on = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        held.set()
-        assert go_on.wait(PATIENCE)
-
-    it.listeners[1].trigger.pull_trigger(hold)
-    assert held.wait(PATIENCE)
+    it.hold_up()
     clients = [connect(it, number) for number in range(3)]
     drained = it.drain()
     deadline = time.monotonic() + PATIENCE
     while not it.listeners[0].trigger.thunks:  # the next round sees three listeners, and is told to close them
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    go_on.set()
+    it.go_on.set()
     wait_until_closed(it)
     for client in clients:
         client.say("GET /")
@@ -443,14 +447,7 @@ def test_a_loop_that_is_stuck_is_not_waited_for(server: Servers, connect: Client
     client = connect(it)
     client.say("GET /")
     assert client.hear() == b"hello"
-    stuck = threading.Event()
-
-    def hold() -> None:
-        stuck.set()
-        it.go_on.wait(PATIENCE)
-
-    it.listeners[1].trigger.pull_trigger(hold)
-    assert stuck.wait(PATIENCE)
+    it.hold_up()
     before = time.monotonic()
     assert it.drain(0.1).result(PATIENCE) == 1
     assert 0.1 <= time.monotonic() - before < PATIENCE / 2

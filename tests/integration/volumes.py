@@ -45,8 +45,8 @@ class Volume:
         done = _run("umount", "-l", self.path)
         assert done.returncode == 0, done
 
-    def wait_released(self) -> None:
-        """Until nobody has the unmounted one any more; mounted before that, it is the same again, broken as it was.
+    def renew(self) -> None:
+        """Mount it again, once nobody has the old one any more: before, it would be the same again, broken as it was.
 
         A mount namespace has it too, which another test made while it was mounted.
         """
@@ -56,7 +56,9 @@ class Volume:
             assert found.returncode == 0, found
             return not found.stdout
 
+        self.unmount()
         wait_for(released, f"the end of the loop device of {self.source}")
+        self.mount()
 
     def fill(self) -> None:
         """To the last byte."""
