@@ -2,7 +2,9 @@
 """Set up and do the everyday things of this project, with nothing but Python's standard library.
 
   python3 dev.py run [devpi-server flags]   devpi-server and sidecar on ./devpi-data
-  python3 dev.py test [pytest arguments]    all checks and tests; with arguments, pytest alone
+  python3 dev.py test                       linters, and the tests that are quick anywhere: about five minutes
+  python3 dev.py test --all                 these, and the tests that measure or take long: about fifteen
+  python3 dev.py test ARGUMENTS             pytest alone, with its arguments
   python3 dev.py lint                       ruff, mypy, import-linter, hadolint
   python3 dev.py bench [arguments]          the measurements in bench/
   python3 dev.py lock [uv arguments]        write requirements*.lock anew (--upgrade: newer versions)
@@ -25,14 +27,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-OLDEST_PYTHON = (3, 11)
+OLDEST_PYTHON = (3, 11, 2)
+"""Debian 12's; what is older is tested nowhere."""
 RUN = ".venv", "requirements.lock"
 DEVELOP = ".venv-dev", "requirements-dev.lock"
 
-NO_ENGINE = "not container and not kubernetes and not chaos"
-"""The tests that need nothing but this virtual environment, and no more than minutes."""
 AT_ONCE = "--numprocesses", str((os.cpu_count() or 1) + 1), "--dist", "loadfile"
-"""Most of them wait for processes of their own; those marked `alone` measure, and nothing else may run meanwhile."""
+"""Most tests wait for processes of their own."""
+ELSEWHERE = "not container and not kubernetes and not chaos"
+"""Leaves out what needs more than this virtual environment, or many minutes."""
+PLAIN = *AT_ONCE, "-m", f"{ELSEWHERE} and not slow and not alone"
+SLOW = *AT_ONCE, "-m", f"{ELSEWHERE} and slow and not alone"
+ALONE = "-m", f"{ELSEWHERE} and alone"
+"""These measure: nothing else may run meanwhile."""
 
 LOCKS = {
     "requirements.lock": (),
@@ -64,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return command(list(arguments[1:]))
     except SetupError as error:
-        print(f"dev.py: {error}", file=sys.stderr)
+        report(str(error))
         return 1
     except KeyboardInterrupt:
         return 130
@@ -86,14 +93,12 @@ def run(flags: Sequence[str]) -> int:
 
 def test(arguments: Sequence[str]) -> int:
     """All checks, then the tests, whose closing line comes last; the first failure's exit code."""
+    everything = list(arguments) == ["--all"]
     python = venv(*DEVELOP)
-    if arguments:
+    if arguments and not everything:
         return call(python, "-m", "pytest", *arguments)
-    codes = [
-        lint([]),
-        call(python, "-m", "pytest", *AT_ONCE, "-m", f"{NO_ENGINE} and not alone"),
-        call(python, "-m", "pytest", "-m", f"{NO_ENGINE} and alone"),
-    ]
+    codes = [lint([])]
+    codes += [call(python, "-m", "pytest", *part) for part in ((PLAIN, SLOW, ALONE) if everything else (PLAIN,))]
     return next(filter(None, codes), 0)
 
 
@@ -201,7 +206,7 @@ def make_venv(directory: Path, lock_file: Path) -> None:
     if not all(map(importlib.util.find_spec, ("venv", "ensurepip"))):
         version = "{}.{}".format(*sys.version_info)
         raise SetupError(f"this Python lacks venv or ensurepip: apt-get install python{version}-venv")
-    print(f"dev.py: making {directory.name} from {lock_file.name}, about half a minute", file=sys.stderr)
+    report(f"making {directory.name} from {lock_file.name}: it takes about a minute")
     setup(sys.executable, "-m", "venv", "--clear", str(directory))
     pip_install(directory, "--only-binary", ":all:", "--require-hashes", "--requirement", str(lock_file))
 
@@ -212,23 +217,42 @@ def install_project(directory: Path) -> None:
 
 
 def pip_install(directory: Path, *arguments: str) -> None:
-    """Run the virtual environment's own pip. Raises `SetupError`."""
+    """Run the virtual environment's own pip, and report how far it is. Raises `SetupError`."""
     python = str(directory / "bin" / "python")
-    setup(python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *arguments)
+    options = "--disable-pip-version-check", "install", "--progress-bar", "off"
+    setup(python, "-m", "pip", *options, *arguments, progress=directory.name)
 
 
-def setup(*command: str) -> None:
-    """Run one step of the set-up, with stdout left to the command that needs it. Raises `SetupError`."""
-    code = subprocess.run(command, cwd=ROOT, check=False, stdout=sys.stderr).returncode
-    if code:
-        raise SetupError(f"{shlex.join(command)} ended with {code}; what it said is above")
+def setup(*command: str, progress: str | None = None) -> None:
+    """Run one step of the set-up, with stdout left to the command that needs it. Raises `SetupError`.
+
+    With the name of a virtual environment in `progress`, what pip prints becomes a line every 10 packages.
+    """
+    output = []
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, errors="replace") as process:
+        packages = 0
+        for line in process.stdout or ():
+            output.append(line)
+            packages += line.startswith("Collecting ")
+            if progress and line.startswith("Collecting ") and packages % 10 == 0:
+                report(f"{progress}: {packages} packages downloaded or found in pip's cache")
+            elif progress and packages and line.startswith("Installing collected packages"):
+                report(f"{progress}: installing {packages} packages")
+    if process.returncode:
+        sys.stderr.writelines(output)
+        raise SetupError(f"{shlex.join(command)} ended with {process.returncode}; its output is above")
+
+
+def report(text: str) -> None:
+    """A line for whoever waits; stdout is left to the command that is run afterwards."""
+    print(f"dev.py: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
     if sys.version_info < OLDEST_PYTHON:
         sys.exit(
-            "dev.py: Python {}.{} or newer is needed; {} is {}.{}".format(
-                *OLDEST_PYTHON, sys.executable, *sys.version_info[:2]
+            "dev.py: Python {}.{}.{} or newer is needed; {} is {}.{}.{}".format(
+                *OLDEST_PYTHON, sys.executable, *sys.version_info[:3]
             )
         )
     sys.exit(main(sys.argv[1:]))

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import signal
+import shutil
 import subprocess
 import sys
 import traceback
@@ -102,6 +103,8 @@ def _line(environment: dict[str, str]) -> str:
 
 def _commit() -> str:
     """The checked-out commit, and whether files differ from it."""
+    if shutil.which("git") is None:
+        return "unknown"
     git = ["git", "--no-optional-locks", "-C", str(ROOT)]
     head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=False)

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -112,7 +111,8 @@ def _write(target: Export) -> None:
             path.write_bytes(package.content)
             index["files"].append(file_entry(name, package.version, path.relative_to(target.tree), package.digest))
     (target.tree / "dataindex.json").write_text(json.dumps(data))
-    subprocess.run(["tar", "-cjf", target.archive, "-C", target.tree, "--sort=name", "."], check=True)
+    with tarfile.open(target.archive, "w:bz2") as archive:  # in the order of names
+        archive.add(target.tree, ".")
 
 
 def _packages(spec: Spec, number: int) -> Iterator[packages.Package]:

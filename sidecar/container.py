@@ -23,6 +23,7 @@ from sidecar.exits import Exit, ExitCode
 from sidecar.health import Health
 from sidecar.journal import Journal, phase_of
 from sidecar.lifecycle import Failure, Lifecycle, Phase
+from sidecar.next_step import NextStep
 from sidecar.rundir import RuntimeDir
 from sidecar.settings import Settings, TlsSettings
 from sidecar.supervisor import Supervisor
@@ -161,10 +162,11 @@ async def _listening(
         ) from error
     try:
         try:
-            runtime.write_state(host, server.port, tls=tls is not None)
+            url = runtime.write_state(host, server.port, tls=tls is not None)
         except OSError as error:
             reason = f"the runtime directory can't be written to: {error.strerror}"
             raise Exit(ExitCode.NOT_WRITABLE, reason, "make room there, or set SIDECAR_RUNTIME_DIR") from error
+        NextStep(context.lifecycle, url)
         log.info("the sidecar listens on %s:%d%s", host, server.port, "" if tls is None else ", with TLS")
         yield
     finally:

@@ -76,21 +76,23 @@ class RuntimeDir:
         """Put the admin token where `sidecar token` reads it. Raises OSError."""
         durable.write_file(self.path / locate.TOKEN, token.value.encode() + b"\n", sync=False)
 
-    def write_state(self, host: str, port: int, *, tls: bool = False) -> None:
-        """Say that the sidecar listens on `host` (a wildcard counts as its loopback) and `port`; with `tls`, that
-        whoever is in here shall use the socket in clear. Raises OSError.
+    def write_state(self, host: str, port: int, *, tls: bool = False) -> str:
+        """Write the URL at which the sidecar is found from inside, and return it. A wildcard `host` counts as its
+        loopback; with `tls`, whoever is in here shall use the socket in clear. Raises OSError.
         """
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - told apart, not bound
         quoted = f"[{host.replace('%', '%25')}]" if ":" in host else host
+        url = f"{'https' if tls else 'http'}://{quoted}:{port}"
         state = {
             "pid": os.getpid(),
-            "url": f"{'https' if tls else 'http'}://{quoted}:{port}",
+            "url": url,
             "token_file": str(self.path / locate.TOKEN),
             "started": now().isoformat(),
         }
         durable.write_file(self.path / locate.STATE, json.dumps(state).encode() + b"\n", sync=False)
         address = "local" if tls else f"{host} {port}"
         durable.write_file(self.path / locate.ADDRESS, f"{address}\n".encode(), sync=False)
+        return url
 
     def clear(self) -> None:
         """Remove all that was written here: nobody finds this sidecar any more. Raises OSError."""

@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # milliseconds say nothing on a busy machine, and hangs are pytest's matter; with CI set hypothesis would derandomize
-settings.register_profile("busy", deadline=None, derandomize=False)
+settings.register_profile("busy", deadline=None, derandomize=False, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
 
-def pytest_configure() -> None:
+class Skips:
+    """Writes the name of each test that is skipped into a file, for a machine that has what this one lacks."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._path.touch()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """With pytest-xdist, all reports pass through its main process too."""
+        if report.skipped and not hasattr(report, "wasxfail"):
+            with self._path.open("a") as file:
+                file.write(f"{report.nodeid}\n")
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """What is started by the tests can be interrupted, also if they run in the background, where SIGINT is ignored."""
+    skips: Path | None = config.getoption("--skips")
+    if skips is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Skips(skips), "skips")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """What tests/chaos is told; here, for pytest reads options before it looks into that folder."""
+    """Options of the whole suite, and of tests/chaos: pytest reads options before it looks into that folder."""
+    parser.addoption("--skips", type=Path, help="append the name of each skipped test to this file (.ci/run)")
     group = parser.getgroup("chaos")
     group.addoption("--kills", type=int, help="how many times tests/chaos kills a container at least (64)")
     group.addoption("--random-only", action="store_true", help="all kills of tests/chaos come at random instants")

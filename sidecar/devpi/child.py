@@ -16,6 +16,7 @@ from sidecar.devpi.messages import (
     CheckRootPassword,
     HoldLock,
     Message,
+    OpenFiles,
     PrimaryAnswered,
     Progress,
     Requests,
@@ -67,6 +68,7 @@ class Child:
         self._answer: asyncio.Future[RootPasswordSet | RootPasswordChecked] | None = None
         self._asked = 0
         self._fell_silent = False
+        self._open_files: int | None = None
         self._heard: asyncio.Queue[Message | None] = asyncio.Queue()
         self.on_progress: Callable[[Progress], None] = lambda progress: None
         """Called, in the event loop, with each report of an import."""
@@ -108,15 +110,16 @@ class Child:
 
     async def listen(self) -> None:
         """Hear what the child says, until this is cancelled. Progress goes to `on_progress`, the rest to who waits."""
-        loop = asyncio.get_running_loop()
         while True:
             try:
-                packet = await loop.sock_recv(self._socket, PACKET_BYTES)
+                packet, descriptors = await self._packet()
             except ConnectionError:
-                packet = b""
+                packet, descriptors = b"", []
             if not packet:
                 break
             match decode(packet):
+                case OpenFiles() if descriptors:
+                    (self._open_files,) = descriptors
                 case Progress() as progress:
                     self.on_progress(progress)
                 case Requests() as requests:
@@ -133,6 +136,33 @@ class Child:
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(SetFailed("devpi-server has ended", maybe_done=True))
         await asyncio.Event().wait()
+
+    async def _packet(self) -> tuple[bytes, list[int]]:
+        """The next packet, and the descriptors that come with it: asyncio's own `sock_recv` throws those away."""
+        while True:
+            try:
+                packet, descriptors, _, _ = socket.recv_fds(self._socket, PACKET_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+            except BlockingIOError:
+                await self._readable()
+            else:
+                return packet, descriptors
+
+    async def _readable(self) -> None:
+        readable = asyncio.Event()
+        asyncio.get_running_loop().add_reader(self._socket, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            asyncio.get_running_loop().remove_reader(self._socket)
+
+    def open_files(self) -> int | None:
+        """How many descriptors it has open; None: it has ended, or can't say."""
+        if self._open_files is None:
+            return None
+        try:
+            return len(os.listdir(self._open_files))  # noqa: PTH208 - there is no path to it
+        except OSError:
+            return None
 
     @overload
     async def expect(self, one: type[A], /) -> A: ...

@@ -54,6 +54,7 @@ def main(fd: int, crash_fd: int, phase_fd: int, style: str, level: str) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # may be ignored, as in a shell's background job
     channel = Channel(fd)
     try:
+        channel.hand_over_open_files()
         return _run(channel, crash_fd)
     except SidecarGone:
         return ExitCode.INTERNAL

@@ -221,6 +221,15 @@ class CannotListen(Message):
 
 
 @dataclass(frozen=True)
+class OpenFiles(Message):
+    """With this packet comes a descriptor of the sender's own `/proc/self/fd`, unasked, at its start.
+
+    Whoever has it can count the sender's descriptors. Nobody but root can open that folder of a process that is not
+    dumpable (`sidecar.privacy`).
+    """
+
+
+@dataclass(frozen=True)
 class Requests(Message):
     """All requests that devpi-server has answered so far, without the sidecar's own looks."""
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
+import resource
 from collections.abc import Iterator
 
+from prometheus_client import ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from sidecar.devpi.child import Child
 from sidecar.devpi.client import Metric as Said
 from sidecar.devpi.client import ServerStatus
 from sidecar.devpi.messages import REQUEST_SECONDS, Requests
@@ -49,6 +53,28 @@ class DevpiCollector:
         ]
         yield from ours
         yield from own(status.metrics, {family.name for family in ours})
+
+
+class DevpiProcess(ProcessCollector):
+    """The process of devpi-server. Its descriptors are counted by `Child.open_files`: its `/proc/PID/fd` is root's."""
+
+    def __init__(self, child: Child) -> None:
+        super().__init__(namespace="devpi_server", pid=lambda: child.pid, registry=None)
+        self._child = child
+
+    def collect(self) -> Iterator[Metric]:
+        """The families that `ProcessCollector` has."""
+        yield from (family for family in super().collect() if not family.name.endswith("_fds"))
+        text = "Maximum number of open file descriptors."
+        yield gauge("devpi_server_process_max_fds", text, self._most_files())
+        yield gauge("devpi_server_process_open_fds", "Number of open file descriptors.", self._child.open_files())
+
+    def _most_files(self) -> float | None:
+        try:
+            soft, _ = resource.prlimit(self._child.pid, resource.RLIMIT_NOFILE)
+        except OSError:
+            return None
+        return math.inf if soft == resource.RLIM_INFINITY else soft
 
 
 def _server(devpi: DevpiInfo | None, status: ServerStatus, at: float | None) -> Iterator[Metric]:

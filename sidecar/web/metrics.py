@@ -87,7 +87,7 @@ class Exposition:
         from prometheus_client import CollectorRegistry, ProcessCollector, exposition
         from prometheus_client.openmetrics import exposition as openmetrics
 
-        from sidecar.web.devpi_collector import DevpiCollector
+        from sidecar.web.devpi_collector import DevpiCollector, DevpiProcess
         from sidecar.web.sidecar_collector import SidecarCollector
 
         registry = CollectorRegistry()
@@ -95,7 +95,7 @@ class Exposition:
         registry.register(DevpiCollector(self._context))
         ProcessCollector(registry=registry)
         if (child := self._context.child) is not None:
-            ProcessCollector(namespace="devpi_server", pid=lambda: child.pid, registry=registry)
+            registry.register(DevpiProcess(child))
         return _Made(
             registry,
             _Text(_Format(exposition.CONTENT_TYPE_PLAIN_0_0_4, exposition.generate_latest, b"")),

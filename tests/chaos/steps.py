@@ -7,7 +7,6 @@ by `replay.Disk`: all steps replayed must give the real directory.
 
 from __future__ import annotations
 
-import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from tests.chaos.ci import not_tested
+from tests import needs
 from tests.integration.container import Container
 
 SOURCE = Path(__file__).with_name("steps.c")
@@ -105,8 +104,7 @@ class Failure:
 
 def build(into: Path) -> Path:
     """The compiled library. Skips the test where there is no C compiler."""
-    if (compiler := shutil.which("cc")) is None:
-        not_tested("there is no C compiler (Debian: apt-get install gcc libc6-dev)")
+    compiler = needs.compiler()
     library = into / "steps.so"
     subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, SOURCE], check=True)
     return library

@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.chaos.ci import in_ci, not_tested
 from tests.chaos.conftest import Recorded
 from tests.chaos.plans import Outcome, Plan, plans, random_plans
 from tests.chaos.workshop import Workshop
+from tests.needs import in_ci, not_tested
 
 pytestmark = pytest.mark.chaos
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests import needs
 from tests.integration import exported
 from tests.integration.container import ROOT, Container, cleared_away, python_of_everybody
 
@@ -41,8 +42,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
 @pytest.fixture
 def other_user() -> Iterator[Callable[..., Container]]:
     """Makes containers that run as another user than root, and clears them away."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can start a process as another user")
+    needs.root("start a process as another user")
     if (found := python_of_everybody()) is None:
         pytest.skip("no Python with these packages that another user may run")
     python, env = found

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
+from tests import needs
 
 SOURCE = Path(__file__).with_name("obstacles.c")
 
 
 def build(into: Path) -> Path:
     """The compiled library. Skips the test where there is no C compiler; in CI that is a failure."""
-    if (compiler := shutil.which("cc")) is None:
-        reason = "there is no C compiler (Debian: apt-get install gcc libc6-dev)"
-        if os.environ.get("CI", "").lower() not in {"", "0", "false"}:
-            pytest.fail(f"{reason}; with CI set it is not optional")
-        pytest.skip(f"NOT TESTED: {reason}")
+    compiler = needs.compiler()
     library = into / "obstacles.so"
     subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, SOURCE], check=True)
     return library

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,7 +115,7 @@ def test_the_readme_s_story(container: Make, tmp_path: Path) -> None:
     second = container("second")
     second.init_dir.mkdir()
     backup = second.init_dir / "backup.bz2"
-    person.run("tar", "-cjf", backup, "-C", export, ".")
+    person.run(sys.executable, "-m", "tarfile", "--create", backup, export.name)
     packed = hashlib.sha256(backup.read_bytes()).hexdigest()
 
     # start an empty one with it, watch the import, and install the same package from it

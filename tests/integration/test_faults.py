@@ -6,7 +6,6 @@ What is expected of each is in `faults`. The monitor looks at its default interv
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from bench.processes import installed_plugin
+from tests import needs
 from tests.integration import exported, faults, volumes
 from tests.integration.container import (
     ROOT,
@@ -470,8 +470,7 @@ time_t time(time_t *at) {
 @pytest.fixture
 def clock(tmp_path: Path) -> Path:
     """A library that moves a process's wall clock by the seconds in the file beside it; monotonic clocks stay."""
-    if (compiler := shutil.which("cc")) is None:
-        pytest.skip("NOT TESTED: there is no C compiler")
+    compiler = needs.compiler()
     (tmp_path / "clock.c").write_text(CLOCK)
     library = tmp_path / "clock.so"
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, tmp_path / "clock.c"], check=True)

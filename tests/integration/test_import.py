@@ -32,7 +32,7 @@ def mass(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def in_folder(export: Path, init_dir: Path) -> None:
-    """The export in a folder of the archive, as `tar -C /backup -cjf … export` packs it."""
+    """The export in a folder of the archive, as `python3 -m tarfile --create … export` packs it."""
     exported.pack(export, init_dir / "backup.bz2", folder="var/backup/export")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import os
+import resource
 import signal
 import time
 import urllib.request
@@ -113,6 +114,8 @@ def test_a_scrape_does_not_wait_for_devpi(container: Make) -> None:
     for process in ("process", "devpi_server_process"):
         assert samples[f"{process}_resident_memory_bytes"] > 10 * 2**20
         assert samples[f"{process}_cpu_seconds_total"] > 0
+        assert samples[f"{process}_open_fds"] > 3, "also for another user than root, who may not open /proc/PID/fd"
+        assert samples[f"{process}_max_fds"] == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     assert abs(samples["process_start_time_seconds"] - time.time()) < 60
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import threading
 import time
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests import needs
 from tests.integration.container import (
     PATIENCE,
     ROOT,
@@ -41,12 +41,7 @@ FILE = os.urandom(300_000)
 @pytest.fixture(scope="module")
 def haproxy() -> str:
     """The program. Skips where there is none; in CI that is a failure."""
-    if (found := shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")) is None:
-        reason = "there is no haproxy here (apt-get install haproxy)"
-        if os.environ.get("CI", "").lower() not in {"", "0", "false"}:
-            pytest.fail(f"{reason}; with CI set the rolling restarts are not optional")
-        pytest.skip(f"NOT TESTED: {reason}")
-    return found
+    return needs.program("haproxy")
 
 
 @contextmanager

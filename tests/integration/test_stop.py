@@ -20,6 +20,7 @@ import pytest
 from sidecar import durable
 from sidecar.examination import Content, Storage
 from sidecar.serverdir import Serverdir
+from tests import needs
 from tests.integration.container import (
     ROOT,
     TOKEN,
@@ -227,7 +228,7 @@ def require_pid_namespace() -> None:
     """Skip the test, saying why, where this may not make one."""
     done = subprocess.run([*UNSHARE, "true"], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        pytest.skip(f"unshare --pid is not permitted here: {done.stderr.strip()}")
+        needs.not_tested(f"unshare --pid is not permitted here: {done.stderr.strip()}")
 
 
 def test_as_pid_1(container: Callable[..., Container]) -> None:
@@ -252,8 +253,7 @@ def test_as_pid_1(container: Callable[..., Container]) -> None:
 def test_under_an_init(container: Callable[..., Container]) -> None:
     """Under tini as PID 1, as the image has it, SIGTERM to tini ends all with 0."""
     require_pid_namespace()
-    if (tini := shutil.which("tini")) is None:
-        pytest.skip("tini is not installed")
+    tini = needs.program("tini")
     c = container(command=(*UNSHARE, tini, "--", sys.executable, str(ROOT / "entrypoint.py"))).start().wait_ready()
     (init,) = children(c.pid)
     (sidecar,) = children(init)

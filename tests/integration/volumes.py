@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.integration.container import wait_for
 
 EXT4_IOC_SHUTDOWN = 0x8004587D
@@ -95,8 +96,7 @@ def tmpfs(path: Path, size: str) -> Iterator[Volume]:
 @contextmanager
 def ext4(path: Path) -> Iterator[Volume]:
     """One of 64 MiB on a loop device, that turns read-only at an error."""
-    if os.geteuid() != 0:
-        pytest.skip("NOT TESTED: only root can make and mount a file system")
+    needs.root("make and mount a file system")
     image = path.with_name(f"{path.name}.ext4")
     with image.open("wb") as file:
         file.truncate(64 * 2**20)
@@ -113,8 +113,7 @@ def ext4(path: Path) -> Iterator[Volume]:
 @contextmanager
 def thin(path: Path) -> Iterator[tuple[Volume, Volume]]:
     """An ext4 that says it has 64 MiB, and the tmpfs of 24 MiB below it: fill that, and the kernel loses writes."""
-    if os.geteuid() != 0:
-        pytest.skip("NOT TESTED: only root can make and mount a file system")
+    needs.root("make and mount a file system")
     with tmpfs(path.with_name(f"{path.name}.below"), "24m") as below:
         image = below.path / "image"
         with image.open("wb") as file:

@@ -1,0 +1,66 @@
+"""`sidecar.next_step`: what the log says to do once devpi-server is ready."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+from sidecar.lifecycle import Lifecycle, Phase, RootPassword, RootPasswordStatus
+from sidecar.next_step import NextStep, command
+
+LOGGER = "sidecar.next_step"
+URL = "http://127.0.0.1:3142"
+
+
+@pytest.mark.parametrize("state", list(RootPassword))
+def test_a_password_that_can_be_claimed_is_named_with_its_command(
+    state: RootPassword, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The page in each case; the claim only where there is something to claim."""
+    caplog.set_level(logging.INFO, LOGGER)
+    lifecycle = Lifecycle()
+    NextStep(lifecycle, URL)
+    lifecycle.update(root_password=RootPasswordStatus(state))
+    lifecycle.enter(Phase.LAUNCHING)
+    assert [] == caplog.messages
+    lifecycle.enter(Phase.READY)
+    page, *claim = caplog.messages
+    assert f"the page is at {URL}/" == page
+    expected = [f"root's password is not claimed yet; to get it, once, run: {command()} claim"]
+    assert (expected if state is RootPassword.CLAIMABLE else []) == claim
+
+
+def test_it_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A devpi-server that was launched again is nothing new to a person."""
+    caplog.set_level(logging.INFO, LOGGER)
+    lifecycle = Lifecycle()
+    NextStep(lifecycle, URL)
+    for _ in range(2):
+        lifecycle.enter(Phase.LAUNCHING)
+        lifecycle.enter(Phase.READY)
+    assert 1 == len(caplog.messages)
+
+
+def test_the_command_can_be_called_as_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its name if PATH has it, else by a path that holds in the working directory."""
+    folder = tmp_path / "venv" / "bin"
+    folder.mkdir(parents=True)
+    script = folder / "sidecar"
+    script.touch(0o755)
+    monkeypatch.setattr(sys, "executable", str(folder / "python"))
+    monkeypatch.setenv("PATH", str(folder))
+    assert "sidecar" == command()
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.chdir(tmp_path)
+    assert "venv/bin/sidecar" == command()
+    monkeypatch.chdir("/")
+    assert str(script).removeprefix("/") == command()
+    monkeypatch.chdir(folder.parent)
+    assert "bin/sidecar" == command()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert str(script) == command()
