@@ -3,7 +3,7 @@
 
   python3 dev.py run [devpi-server flags]   devpi-server and sidecar on ./devpi-data
   python3 dev.py test                       linters, and the tests that are quick anywhere: about five minutes
-  python3 dev.py test --all                 these, and the tests that measure or take long: about fifteen
+  python3 dev.py test --all                 these, what takes long, what measures (or a part: --slow, --alone)
   python3 dev.py test ARGUMENTS             pytest alone, with its arguments
   python3 dev.py lint                       ruff, mypy, import-linter, hadolint
   python3 dev.py bench [arguments]          the measurements in bench/
@@ -16,6 +16,7 @@ needed, and made again when their lock file or the Python changes.
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import importlib.util
 import os
@@ -36,7 +37,7 @@ AT_ONCE = "--numprocesses", str((os.cpu_count() or 1) + 1), "--dist", "loadfile"
 """Most tests wait for processes of their own."""
 ELSEWHERE = "not container and not kubernetes and not chaos"
 """Leaves out what needs more than this virtual environment, or many minutes."""
-PLAIN = *AT_ONCE, "-m", f"{ELSEWHERE} and not slow and not alone"
+QUICK = *AT_ONCE, "-m", f"{ELSEWHERE} and not slow and not alone"
 SLOW = *AT_ONCE, "-m", f"{ELSEWHERE} and slow and not alone"
 ALONE = "-m", f"{ELSEWHERE} and alone"
 """These measure: nothing else may run meanwhile."""
@@ -93,12 +94,18 @@ def run(flags: Sequence[str]) -> int:
 
 def test(arguments: Sequence[str]) -> int:
     """All checks, then the tests, whose closing line comes last; the first failure's exit code."""
-    everything = list(arguments) == ["--all"]
-    python = venv(*DEVELOP)
-    if arguments and not everything:
-        return call(python, "-m", "pytest", *arguments)
-    codes = [lint([])]
-    codes += [call(python, "-m", "pytest", *part) for part in ((PLAIN, SLOW, ALONE) if everything else (PLAIN,))]
+    pytest = functools.partial(call, venv(*DEVELOP), "-m", "pytest")
+    match arguments:
+        case []:
+            codes = [lint([]), pytest(*QUICK)]
+        case ["--all"]:
+            codes = [lint([]), pytest(*QUICK), pytest(*SLOW), pytest(*ALONE)]
+        case ["--slow"]:
+            codes = [pytest(*SLOW)]
+        case ["--alone"]:
+            codes = [pytest(*ALONE)]
+        case _:
+            codes = [pytest(*arguments)]
     return next(filter(None, codes), 0)
 
 
@@ -229,7 +236,10 @@ def setup(*command: str, progress: str | None = None) -> None:
     With the name of a virtual environment in `progress`, what pip prints becomes a line every 10 packages.
     """
     output = []
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, errors="replace") as process:
+    environ = os.environ | {"PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True, errors="replace"
+    ) as process:
         packages = 0
         for line in process.stdout or ():
             output.append(line)

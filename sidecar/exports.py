@@ -16,7 +16,9 @@ from .archives import ImportRefused, Limits, Unpacked, shown
 from .dataindex import Checked, normalized, parse
 
 INDEX_FILE = "dataindex.json"
-_COMPLETE = "wait for devpi-export to end, then pack its whole directory: python3 -m tarfile --create backup.bz2 DIRECTORY"
+_COMPLETE = (
+    "wait for devpi-export to end, then pack its whole directory: python3 -m tarfile --create backup.bz2 DIRECTORY"
+)
 _MERGE = "leave one of them out, or rename or delete it in one devpi-server and export that one again"
 _BOOKKEEPING = ("created", "modified")  # when, not what: differs between any two servers
 

@@ -282,8 +282,8 @@ class Supervisor:
         if ended.done():
             return
         ended.cancel()
-        self._lifecycle.enter(Phase.READY)
         log.info("ready: devpi-server %s serves on %s", devpi.version, ", ".join(said.addresses))
+        self._lifecycle.enter(Phase.READY)  # what listens for it logs what a person does next: that is the last line
 
     def _devpi_ended(self, code: int) -> NoReturn:
         """devpi-server ended by itself: its code becomes the container's."""

@@ -74,7 +74,9 @@ def image_id(image: str) -> str:
 
 def source_date() -> str:
     """`SOURCE_DATE_EPOCH` of the checkout: its commit's time."""
-    done = subprocess.run([needs.program("git"), "log", "-1", "--format=%ct"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [needs.program("git"), "log", "-1", "--format=%ct"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     return done.stdout.strip() or "1700000000"
 
 
