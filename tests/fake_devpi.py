@@ -93,7 +93,7 @@ class FakeDevpi:
         return web.json_response({"result": self.status, "type": "status"})
 
 
-async def eventually(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
+async def eventually(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """What `condition` gives once that is true; AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -43,9 +44,10 @@ async def client(devpi: FakeDevpi) -> AsyncIterator[DevpiClient]:
 
 async def test_api_tells_uuid_and_seconds(client: DevpiClient) -> None:
     """A good answer has the server's uuid, and how long it took."""
+    began = time.monotonic()
     answer = await client.api()
     assert answer.uuid == UUID
-    assert 0 < answer.seconds < 0.3
+    assert 0 < answer.seconds <= time.monotonic() - began
 
 
 async def test_asks_for_json_without_cookies_over_new_connections(devpi: FakeDevpi, client: DevpiClient) -> None:

@@ -73,14 +73,14 @@ class World:
 
     async def ready(self) -> None:
         """Be ready, as the supervisor makes it."""
-        await asyncio.wait_for(self.health.wait_until_ready(), 5)
+        await asyncio.wait_for(self.health.wait_until_ready(), 60)
         if self.lifecycle.snapshot.phase is Phase.LAUNCHING:
             self.lifecycle.enter(Phase.READY)
 
     def check(self, name: str) -> Check:
         return next(check for check in self.health.checks() if check.name == name)
 
-    async def sees(self, name: str, status: CheckStatus, seconds: float = 5) -> Check:
+    async def sees(self, name: str, status: CheckStatus, seconds: float = 60) -> Check:
         """The check once it has that status."""
         await eventually(lambda: self.check(name).status is status, seconds)
         return self.check(name)
@@ -93,12 +93,23 @@ class World:
         await self.devpi.stop()
 
 
-SETTINGS = MonitorSettings(interval=INTERVAL, request_timeout=0.15, dead_after=0.6, disk_warn_bytes=1)
+SETTINGS = MonitorSettings(interval=INTERVAL, request_timeout=30, dead_after=60, disk_warn_bytes=1)
+"""Nothing is slow by these, whatever else the machine does."""
+SOON = replace(SETTINGS, request_timeout=1, dead_after=3)
+"""By these an answer that never comes is noticed within seconds, and one that comes is not slow."""
 
 
 @pytest.fixture
 async def world(serverdir: Path) -> AsyncIterator[World]:
     world = World(serverdir, SETTINGS)
+    yield world
+    await world.close()
+
+
+@pytest.fixture
+async def impatient(serverdir: Path) -> AsyncIterator[World]:
+    """A world in which an answer that doesn't come is soon noticed."""
+    world = World(serverdir, SOON)
     yield world
     await world.close()
 
@@ -127,17 +138,17 @@ async def test_process_names_the_phase(world: World) -> None:
     assert (world.check("process").reason, world.check("process").mend) == ("failed: no", "do this")
 
 
-async def test_readiness_is_seen_at_once(world: World) -> None:
+async def test_readiness_is_seen_at_once(serverdir: Path) -> None:
     """While devpi-server starts it is asked every few milliseconds, whatever the interval is."""
+    world = World(serverdir, replace(SETTINGS, interval=3600))
     await world.serve(listening=False)
     http = await world.sees("http", FAIL)
     await eventually(lambda: world.check("http").reason != http.reason)
     assert world.check("http").reason == "launching: devpi-server is not listening yet"
-    started = time.monotonic()
     await world.devpi.start()
-    await world.ready()
-    assert time.monotonic() - started < INTERVAL
+    await world.ready()  # waits for less than an interval
     assert world.health.verdict() == ()
+    await world.close()
 
 
 async def test_not_ready_in_a_phase_that_does_not_serve(world: World) -> None:
@@ -161,8 +172,9 @@ async def test_watching_nothing_again(world: World) -> None:
 # --- http: busy is not broken ------------------------------------------------------------------------------------
 
 
-async def test_slow_is_a_warning_until_it_is_dead(world: World, caplog: pytest.LogCaptureFixture) -> None:
+async def test_slow_is_a_warning_until_it_is_dead(impatient: World, caplog: pytest.LogCaptureFixture) -> None:
     """No answer warns; none for `dead_after` seconds fails; an answer heals; the log hears of each once."""
+    world = impatient
     await world.serve()
     await world.ready()
     with caplog.at_level(logging.INFO, "sidecar.health"):
@@ -175,7 +187,7 @@ async def test_slow_is_a_warning_until_it_is_dead(world: World, caplog: pytest.L
         assert dead.reason is not None
         assert dead.reason.startswith("dead: no answer for")
         assert dead.value is not None
-        assert dead.value >= 0.6
+        assert dead.value >= SOON.dead_after
         world.devpi.delay = 0
         await world.sees("http", PASS)
     told = [(r.levelname, r.getMessage().split(": ")[1]) for r in caplog.records if "check http" in r.getMessage()]
@@ -190,20 +202,26 @@ async def test_a_slow_answer_passes_as_slow(world: World) -> None:
     assert judge.answered(0.2, 2).status is PASS
 
 
-async def test_slow_looks_do_not_make_the_monitor_stale(world: World) -> None:
+async def test_slow_looks_do_not_make_the_monitor_stale(serverdir: Path) -> None:
     """The monitor ticks on while an answer is awaited for longer than three intervals."""
+    interval = 1.0
+    world = World(serverdir, replace(SETTINGS, interval=interval))
     await world.serve()
     await world.ready()
     world.devpi.delay = 60
-    deadline = time.monotonic() + 4 * INTERVAL
+    asked = world.devpi.calls["/+api"]
+    await eventually(lambda: world.devpi.calls["/+api"] > asked)
+    deadline = time.monotonic() + 4 * interval
     while time.monotonic() < deadline:
         assert "stale" not in (world.check("http").reason or "")
-        assert world.health.age() < 2 * INTERVAL
+        assert world.health.age() < 3 * interval
         await asyncio.sleep(0.01)
+    await world.close()
 
 
-async def test_polite_503_is_slow(world: World) -> None:
+async def test_polite_503_is_slow(impatient: World) -> None:
     """503 with Retry-After is load being shed."""
+    world = impatient
     await world.serve()
     await world.ready()
     world.devpi.api = lambda: web.Response(status=503, headers={"Retry-After": "1"})
@@ -225,17 +243,16 @@ async def test_wrong_answers_fail_at_the_second(
     """One wrong answer warns, a second fails, and says why."""
     await world.serve()
     await world.ready()
-    failures = 0
+    before: list[CheckStatus] = []
 
     def wrong() -> web.StreamResponse:
-        nonlocal failures
-        failures += 1
+        before.append(world.check("http").status)
         return answer()
 
     world.devpi.api = wrong
-    await world.sees("http", WARN)
     http = await world.sees("http", FAIL)
-    assert failures == 2
+    assert [PASS, WARN] == before[:2]
+    assert {FAIL} >= set(before[2:])
     assert reason in (http.reason or "")
 
 

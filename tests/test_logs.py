@@ -114,11 +114,11 @@ def test_a_password_is_left_out_before_a_line_is_cut() -> None:
 
 @pytest.mark.parametrize("part", ["://a", "://a@", "://a:b", "://a:/", "a:@", "://a:1", "://:" + "a" * 300, "@"])
 def test_no_text_makes_leaving_it_out_slow(part: str) -> None:
-    """Twenty times a message's length of whatever repeats takes no 200 ms, where a quadratic pattern takes seconds."""
+    """Twenty times a message's length of whatever repeats takes no CPU second, where a quadratic pattern takes many."""
     text = "@" + "://a:" + (part * 80_000)[:80_000]
     began = time.process_time()
     logs.redact(text)
-    assert time.process_time() - began < 0.2
+    assert time.process_time() - began < 1
 
 
 @given(ANY_TEXT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -386,3 +387,66 @@ def test_dev_tells_its_commands(arguments: list[str], code: int) -> None:
     shown = done.stdout if code == 0 else done.stderr
     assert code == done.returncode
     assert [] == [name for name in ("run", "test", "lint", "bench", "lock") if f"dev.py {name}" not in shown]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], ["lint", "QUICK"]),
+        (["--all"], ["lint", "QUICK", "SLOW", "ALONE"]),
+        (["--slow"], ["SLOW"]),
+        (["--alone"], ["ALONE"]),
+        (["tests/test_settings.py", "-k", "port"], ["tests/test_settings.py -k port"]),
+    ],
+)
+def test_dev_test_runs_its_parts_in_order(
+    dev: ModuleType, monkeypatch: pytest.MonkeyPatch, arguments: list[str], expected: list[str]
+) -> None:
+    """What fails first gives the exit code, and all the rest runs."""
+    parts = {getattr(dev, name): name for name in ("QUICK", "SLOW", "ALONE")}
+    ran: list[str] = []
+
+    def lint(_arguments: list[str]) -> int:
+        ran.append("lint")
+        return 0
+
+    def call(_python: Path, _m: str, _pytest: str, *rest: str) -> int:
+        ran.append(parts.get(rest, " ".join(rest)))
+        return 40 + len(ran)
+
+    monkeypatch.setattr(dev, "venv", lambda *_: Path("python"))
+    monkeypatch.setattr(dev, "lint", lint)
+    monkeypatch.setattr(dev, "call", call)
+    first = 41 if expected[0] != "lint" else 42
+    assert (first, expected) == (dev.test(arguments), ran)
+
+
+def test_dev_reports_how_far_pip_is(dev: ModuleType, capfd: pytest.CaptureFixture[str]) -> None:
+    """A line every ten packages and one for the installation, on stderr; what pip prints itself only if it fails."""
+    lines = [*(f"Collecting p{number}==1" for number in range(25)), "Installing collected packages: p0, p1"]
+    command = [
+        sys.executable,
+        "-c",
+        f"print({chr(10).join(lines)!r}); raise SystemExit(int(__import__('sys').argv[1]))",
+    ]
+    dev.setup(*command, "0", progress=".venv")
+    out, err = capfd.readouterr()
+    assert ("", 10, 20, 25) == (out, *map(int, re.findall(r"^dev\.py: \.venv: .*?(\d+) packages", err, re.MULTILINE)))
+    assert "Collecting" not in err
+    with pytest.raises(dev.SetupError, match="ended with 3"):
+        dev.setup(*command, "3")
+    assert "Collecting p24==1" in capfd.readouterr().err
+
+
+def test_the_skipped_tests_are_written_down(tmp_path: Path) -> None:
+    """With `--skips`, also by several processes: .ci/run gives them to a machine that has what is missing here."""
+    skips = tmp_path / "skips"
+    environ = {name: value for name, value in os.environ.items() if name != "CI"} | {"PATH": str(tmp_path)}
+    command = [sys.executable, "-m", "pytest", "-q", "--numprocesses=2", f"--skips={skips}", "tests/prometheus"]
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120, check=False)
+    assert 0 == done.returncode, done.stdout
+    assert "apt-get install prometheus" in done.stdout
+    names = skips.read_text().splitlines()
+    (count,) = re.findall(r"(\d+) skipped", done.stdout)
+    assert int(count) == len(set(names)) == len(names)
+    assert all(name.startswith("tests/prometheus/test_") for name in names)

@@ -110,7 +110,7 @@ def test_a_scrape_does_not_wait_for_devpi(container: Make) -> None:
         took = time.monotonic() - began
     finally:
         os.kill(devpi, signal.SIGCONT)
-    assert took < 0.5
+    assert took < 10, "devpi-server would be waited for until the request's timeout"
     for process in ("process", "devpi_server_process"):
         assert samples[f"{process}_resident_memory_bytes"] > 10 * 2**20
         assert samples[f"{process}_cpu_seconds_total"] > 0

@@ -190,7 +190,7 @@ async def test_what_fails_in_the_background_is_told_by_the_scrape(
         assert await eventually(lambda: len(ticks) >= 3)
         assert 1 == caplog.text.count("ZeroDivisionError")
         assert (await site.get("/metrics")).status == 500
-        assert site.health.age() < 1
+        assert await eventually(lambda: site.health.age() < 1)
     assert (await site.get("/metrics")).status == 200
     await site.get("/livez")
     made = site.web.runner.app[EXPOSITION]._made
