@@ -1,4 +1,4 @@
-"""The project's own tests, run inside the image's root file system: what was trimmed away is not missed."""
+"""Some of the project's own tests, run inside the image's root file system: what was trimmed away is not missed."""
 
 from __future__ import annotations
 
@@ -7,35 +7,29 @@ import re
 import pytest
 
 from tests.container import engine
-from tests.container.engine import docker
+from tests.container.engine import ROOT, docker
 
 pytestmark = pytest.mark.container
 
 PATIENCE = 1800.0
 """Seconds for all of it."""
 TWO_FILES_AT_A_TIME = ("--numprocesses", "2", "--dist", "loadfile")
-NOT_OF_THE_IMAGE = (
-    *("-m", "not alone"),  # they measure, and other tests run beside the container
-    "--ignore=tests/chaos",  # it needs a C compiler
-    # of documents, the set-up, the cluster, the browser, the bench
-    *("--ignore=tests/container", "--ignore=tests/kubernetes", "--ignore=tests/prometheus", "--ignore=tests/browser"),
-    "--ignore=tests/test_docs.py",
-    *("--ignore=tests/test_layers.py", "--ignore=tests/test_packaging.py", "--ignore=tests/test_bench.py"),
-    # they call pip, which isn't there; test_story.py tells the same story with the machine's own
-    *("--ignore=tests/integration/test_versions.py", "--ignore=tests/integration/test_end_to_end.py"),
-    # /tmp is memory there, and there is no load balancer
-    *("--ignore=tests/integration/test_drain_transfers.py", "--ignore=tests/integration/test_rolling_restarts.py"),
-    # about crowds, memory, broken disks and clocks, minutes of them: our own code and the kernel, as outside
-    *("--ignore=tests/integration/test_admission.py", "--ignore=tests/integration/test_after_kill.py"),
-    *("--ignore=tests/integration/test_crowds.py", "--ignore=tests/integration/test_faults.py"),
-    *("--ignore=tests/integration/test_memory_limit.py", "--ignore=tests/integration/test_streams.py"),
-    # pairs of servers, every kind of export and lost writes: as outside, and minutes of them
-    *("--ignore=tests/integration/test_replicas.py", "--ignore=tests/integration/test_export_kinds.py"),
-    "--ignore=tests/integration/test_lost_writes.py",
+WHAT_ONLY_THE_IMAGE_CAN_BREAK = (
+    # each module of ours and what it imports of the trimmed standard library
+    *("tests/devpi", "tests/web", "tests/test_*.py"),
+    # devpi-server with its own imports, libraries in C, TLS, each kind of archive; all else is as outside
+    *(
+        f"tests/integration/test_{name}.py"
+        for name in ("first_start", "flags", "import", "log_stream", "metrics", "tls")
+    ),
+)
+NOT_THERE = (
+    *("-m", "not alone and not slow"),
+    # of documents, the layers, the set-up, the bench
+    *("--ignore=tests/test_docs.py", "--ignore=tests/test_layers.py"),
+    *("--ignore=tests/test_packaging.py", "--ignore=tests/test_bench.py"),
     # they judge a document, with a library in Rust that wants librt
     *("--ignore=tests/web/test_openapi.py", "--ignore=tests/web/test_schemathesis.py"),
-    # it kills a devpi-init that passes by our lock; in the image none does
-    "--deselect=tests/integration/test_bad_serverdir.py::test_a_killed_devpi_init_is_not_served",
 )
 
 
@@ -44,7 +38,7 @@ def run(image: str, *arguments: str) -> int:
     name = engine.unique("suite")
     command = ("run", "--name", name, "--label", engine.LABEL, "--network", "none", "--tmpfs", "/tmp:exec,mode=1777")
     try:
-        how = ("-q", "--tb=short", *TWO_FILES_AT_A_TIME, *NOT_OF_THE_IMAGE)
+        how = ("-q", "--tb=short", *TWO_FILES_AT_A_TIME, *NOT_THERE)
         done = docker(*command, image, *how, *arguments, patience=PATIENCE, check=False)
     finally:
         docker("rm", "--force", "--volumes", name, check=False)
@@ -56,5 +50,7 @@ def run(image: str, *arguments: str) -> int:
 
 
 def test_the_suite_passes_inside(test_image: str) -> None:
-    """Unit and integration tests."""
-    assert 1000 < run(test_image, "tests")
+    """Unit tests, and those with a real devpi-server that need more of the image than the others."""
+    named = [path.relative_to(ROOT) for pattern in WHAT_ONLY_THE_IMAGE_CAN_BREAK for path in ROOT.glob(pattern)]
+    assert len(named) >= len(WHAT_ONLY_THE_IMAGE_CAN_BREAK)
+    assert 1000 < run(test_image, *map(str, named))

@@ -43,7 +43,7 @@ from sidecar.exits import ExitCode
 from sidecar.serverdir import Serverdir
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 40.0
+PATIENCE = 180.0
 """Seconds after which what a test waits for counts as failed."""
 FLAGS = ["--host", "127.0.0.1", "--port", "0", "--no-root-pypi", "--offline-mode", "--threads", "4"]
 PASSWORD = "correct horse battery"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds after which a condition that a test waits for counts as failed; never slept through."""
 TOKEN = "t0ken-of-the-test-suite-0123456789"
 

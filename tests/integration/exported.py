@@ -209,7 +209,7 @@ def export(serverdir: Path, into: Path, *options: str) -> Path:
         env={"PATH": os.environ["PATH"], "HOME": str(into.parent)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

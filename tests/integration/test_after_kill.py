@@ -21,6 +21,8 @@ from tests.integration.container import (
     wait_for,
 )
 
+pytestmark = pytest.mark.slow
+
 SUFFIX = f"-{'0a' * 32}-tmp"
 HOLDS = """
 import os, time

@@ -15,6 +15,8 @@ import pytest
 from tests.integration import exported
 from tests.integration.container import Container, wait_for
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Container]
 SETTINGS, DAMAGED, PORT_IN_USE, NOT_WRITABLE, LOCKED = 2, 65, 69, 73, 75
 

@@ -30,6 +30,8 @@ from tests.integration.container import (
 )
 from tests.integration.transfers import auth_header, connected, refuses
 
+pytestmark = pytest.mark.slow
+
 SIZE = 50 * 10**6
 """Bytes of each transfer."""
 EACH_WAY = 10

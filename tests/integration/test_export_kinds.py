@@ -18,6 +18,8 @@ from tests.integration.conftest import tool
 from tests.integration.container import Container, call_devpi, login_token, request
 from tests.integration.exported import PASSWORDS, Described
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Container]
 UPSTREAM = dict(exported.wheel("from-upstream", version) for version in ("1.0", "1.1"))
 

@@ -36,6 +36,8 @@ from tests.integration.container import (
 from tests.integration.test_memory_limit import Cgroup
 from tests.integration.transfers import refuses
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Container]
 DEFAULTS = {"SIDECAR_MONITOR_INTERVAL": "-"}
 CONTENT = os.urandom(500)

@@ -322,7 +322,7 @@ def test_passwd_on_a_stopped_server(container: Callable[..., Container], made_by
         input="changed by hand\n" * 2,
         text=True,
         capture_output=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert 0 == done.returncode, done

@@ -221,6 +221,7 @@ def test_two_exports_become_one(container: Make, rich: Path, tmp_path: Path) -> 
     assert {*exported.load(rich)["users"], "mass"} == set(get(new, "/"))
 
 
+@pytest.mark.slow
 def test_an_export_in_a_thousand_archives(container: Make, tmp_path: Path) -> None:
     """As many as there may be: each is on `/status` with its size and digest, and the export is whole."""
     export = exported.write(tmp_path / "export", projects=MOST_SOURCES - 1)
@@ -460,6 +461,7 @@ def test_killed_while_syncing(container: Make, library: Path, tmp_path: Path, ki
     assert 3 == len(get(new, "/mass/dev")["projects"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("files", [0, 1, 150], ids=lambda files: f"after {files} files")
 def test_killed_while_importing(container: Make, mass: Path, files: int) -> None:
     """SIGKILL: nobody lives on, nothing half-made can be served, and the next start imports from scratch, wholly."""
@@ -481,6 +483,7 @@ def test_killed_while_importing(container: Make, mass: Path, files: int) -> None
     assert not (new.serverdir / ".sidecar" / "staging").exists()
 
 
+@pytest.mark.slow
 def test_killed_while_promoting(container: Make, tmp_path: Path) -> None:
     """SIGKILL at the instant when the state moves into place: the next start finishes that, without importing again."""
     export = exported.write(tmp_path / "export", projects=2)
@@ -506,6 +509,7 @@ def test_killed_while_promoting(container: Make, tmp_path: Path) -> None:
     assert not intent.exists()
 
 
+@pytest.mark.slow
 def test_killed_importer(container: Make, mass: Path) -> None:
     """An importer that the kernel kills for want of memory is a failed import with that reason; the container lives."""
     new = container()
@@ -528,6 +532,7 @@ def test_killed_importer(container: Make, mass: Path) -> None:
     assert_completed(new, mass)
 
 
+@pytest.mark.slow
 def test_stopped_while_importing(container: Make, mass: Path) -> None:
     """SIGTERM ends an import at once, with code 0 and nothing left; the next start begins anew."""
     new = container()

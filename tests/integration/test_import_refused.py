@@ -20,6 +20,8 @@ from tests.hostile import corpus
 from tests.integration import exported, private_mounts
 from tests.integration.container import Container
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Container]
 HIDDEN = "what-no-index-may-publish"
 

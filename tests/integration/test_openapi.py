@@ -7,9 +7,13 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests import described
 from tests.integration import exported
 from tests.integration.container import TOKEN, Container, request, wait_for
+
+pytestmark = pytest.mark.slow
 
 Make = Callable[..., Container]
 KINDS = ("*/*", "application/json", "text/plain")

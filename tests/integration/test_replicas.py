@@ -9,6 +9,8 @@ import pytest
 
 from tests.integration.container import Container, cleared_away, free_port, wait_for
 
+pytestmark = pytest.mark.slow
+
 ARGON2 = ("--argon2-memory-cost", "1024", "--argon2-time-cost", "1", "--argon2-parallelism")
 HOST = ("--host", "127.0.0.1", "--no-root-pypi", "--port")
 

@@ -22,6 +22,8 @@ from sidecar.web.app import ROUTES
 from tests.integration import exported
 from tests.integration.container import TOKEN, Container, call_devpi, children, login_token, request, wait_for
 
+pytestmark = pytest.mark.slow
+
 CLAIM, ROTATE = "/bootstrap/root-password", "/bootstrap/rotate"
 GIVEN = 'gäv\'n "by" th\\e %op+erat/or='
 """Of characters that every way of writing it down escapes in another way."""

@@ -7,8 +7,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from urllib.parse import urlsplit
 
+import pytest
+
 from bench.looking import STREAMS, hold_streams
 from tests.integration.container import Container
+
+pytestmark = pytest.mark.slow
 
 
 def test_two_hundred_pages_while_nothing_happens(container: Callable[..., Container]) -> None:

@@ -18,6 +18,8 @@ from tests.integration.container import Container, login_token, make_index, requ
 from tests.integration.exported import PASSWORDS, Described
 from tests.integration.transfers import downloading, refuses
 
+pytestmark = pytest.mark.slow
+
 OLDEST = "6.20.0"
 TOO_OLD = "6.19.3"
 

@@ -22,6 +22,8 @@ import pytest
 from tests.integration import exported
 from tests.integration.container import PATIENCE, ROOT, Container, wait_for
 
+pytestmark = pytest.mark.slow
+
 SHOW, HIDE, OTHER, BACK = "\x1b[?25h", "\x1b[?25l", "\x1b[?1049h", "\x1b[?1049l"
 
 

@@ -12,6 +12,8 @@ import pytest
 from sidecar.web import guard
 from tests.web.conftest import TOKEN, Site
 
+pytestmark = pytest.mark.slow
+
 CONFIG = Path(__file__).resolve().parents[1] / "schemathesis.toml"
 
 
@@ -39,7 +41,7 @@ async def schemathesis(url: str, *options: str, examples: int) -> str:
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        told, _ = await asyncio.wait_for(running.communicate(), 60)
+        told, _ = await asyncio.wait_for(running.communicate(), 600)
     finally:
         if running.returncode is None:
             running.kill()
