@@ -19,7 +19,7 @@ from waitress.server import create_server
 from sidecar.devpi.crowd import Crowd
 from sidecar.devpi.drain import Drainer
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds after which what a test waits for counts as failed; also a grace that no test uses up."""
 BODY = b"0123456789abcdef" * 500_000
 """8 MB: more than the kernel's buffers and waitress' first buffer take."""

@@ -20,7 +20,7 @@ from py.path import local
 from sidecar import durable
 from sidecar.devpi.durable_uploads import SyncedFolders, sync_what_is_acknowledged
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 """Seconds after which what a test waits for counts as failed."""
 
 
