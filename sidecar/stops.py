@@ -8,9 +8,8 @@ that swallows it, or between a fork and the line that keeps the child's id.
 
 from __future__ import annotations
 
-import os
-
 import _signal  # type: ignore[import-not-found] # part of CPython, without stubs
+import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing costs 4 ms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import random
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from sidecar.examination import Content, Storage, examine
 from sidecar.exits import Exit
-from tests.integration.container import PATIENCE, ROOT, Container, cleared_away, children, wait_for
+from tests.integration.container import PATIENCE, ROOT, Container, children, cleared_away, wait_for
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT)
 UNSHARE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -98,10 +99,8 @@ class Start:
 
     def send(self, number: int) -> None:
         """Nothing, where it has ended."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
-        except ProcessLookupError:
-            pass
 
     def end(self) -> tuple[int, str]:
         """Its exit code, and all output: that ends only when no process is left that could write any."""
