@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import faulthandler
 import logging
 import os
@@ -53,7 +54,10 @@ def run(settings: Settings, flags: list[str], spawned: Spawned, stops: Stops) ->
     except Exit as error:
         log.error("%s; %s", error.reason, error.mend)
         return error.code
-    except Exception:
+    except Exception as error:
+        if isinstance(error, MemoryError) or "can't start new thread" in str(error):  # a RuntimeError like any other
+            log.critical("the sidecar gets no memory or no thread; raise the limits of both (--memory, --pids-limit)")
+            return ExitCode.EXHAUSTED
         log.critical("the sidecar has failed", exc_info=True)
         return ExitCode.INTERNAL
     finally:
@@ -169,11 +173,11 @@ async def _listening(
     try:
         server = await serve(make_app(context), host, port, tls=tls, local=local)
     except OSError as error:
-        raise Exit(
-            ExitCode.PORT_IN_USE,
-            f"the sidecar can't listen on {host}:{port}: {error.strerror or error}",
-            "free the port, or set SIDECAR_HOST and SIDECAR_PORT",
-        ) from error
+        hint = "free the port, or set SIDECAR_HOST and SIDECAR_PORT"
+        if error.errno == errno.EAFNOSUPPORT:
+            hint = "this machine has no IPv6: set SIDECAR_HOST=0.0.0.0"
+        reason = f"the sidecar can't listen on {host}:{port}: {error.strerror or error}"
+        raise Exit(ExitCode.PORT_IN_USE, reason, hint) from error
     try:
         try:
             runtime.write_state(host, server.port, tls=tls is not None)

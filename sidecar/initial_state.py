@@ -15,7 +15,8 @@ from typing import Any
 from sidecar import archives, durable, imports
 from sidecar.credentials import generate_password
 from sidecar.devpi.child import Child
-from sidecar.devpi.messages import Import, Initialise, Prepared, PrepareFailed, Progress
+from sidecar.devpi.messages import Configured, Import, Initialise, Prepared, PrepareFailed, Progress
+from sidecar.examination import Storage, looks_empty
 from sidecar.exits import Exit, ExitCode
 from sidecar.lifecycle import Failure, ImportFailure, ImportState, ImportStatus, Lifecycle, Phase, now
 from sidecar.logs import redact
@@ -31,6 +32,33 @@ _LOG_EVERY = 10.0
 
 class ImportFailed(Exception):
     """The import failed; `/status` says why, and nothing is left of it but that record."""
+
+
+def check_first_state(configured: Configured, init_dir: Path) -> None:
+    """Find what makes a first state impossible before anything is touched. Raises Exit."""
+    if not looks_empty(Path(configured.serverdir)):
+        return
+    check_storage(Storage(configured.storage))
+    try:
+        found = archives.find(init_dir).sources if configured.replica else ()
+    except archives.ImportRefused:
+        return  # the import says what is wrong with them
+    if found:
+        raise Exit(
+            ExitCode.SETTINGS,
+            f"a replica gets its state from its primary, and {init_dir} (DEVPI_INIT_DIR) holds exports to import",
+            "do not mount exports into a replica, or remove --primary-url and --role replica to import them",
+        )
+
+
+def check_storage(storage: Storage) -> None:
+    """Raise Exit if the sidecar can't make a first state in this storage."""
+    if storage.database is None:
+        raise Exit(
+            ExitCode.SETTINGS,
+            f"the storage {storage.name!r} is not in the serverdir, so it can't be made in staging",
+            "run devpi-init with --root-passwd, or devpi-import, then start this",
+        )
 
 
 class InitialState:
@@ -72,8 +100,7 @@ class InitialState:
         answer = await self._child.expect(Prepared, PrepareFailed)
         if isinstance(answer, PrepareFailed):
             await asyncio.to_thread(self._serverdir.discard)
-            code = ExitCode.NOT_WRITABLE if answer.circumstances else ExitCode.INTERNAL
-            raise Exit(code, f"the initialisation failed: {answer.reason}", answer.mend)
+            raise Exit(_code_of(answer), f"the initialisation failed: {answer.reason}", answer.mend)
         # that of an import which failed, or was killed before its promotion: this state is not of it
         await asyncio.to_thread(durable.remove, self._record)
         await asyncio.to_thread(self._promote, answer, "initialised")
@@ -184,6 +211,12 @@ class _Follower:
 def import_record(serverdir: Serverdir) -> Path:
     """Where the status of the last import is kept."""
     return serverdir.own / "import.json"
+
+
+def _code_of(failed: PrepareFailed) -> ExitCode:
+    if failed.exhausted:
+        return ExitCode.EXHAUSTED
+    return ExitCode.NOT_WRITABLE if failed.circumstances else ExitCode.INTERNAL
 
 
 def _import_failure(error: archives.ImportRefused) -> ImportFailure:

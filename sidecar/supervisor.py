@@ -36,7 +36,7 @@ from sidecar.devpi.messages import (
 from sidecar.examination import Content, Storage
 from sidecar.exits import Exit, ExitCode
 from sidecar.health import Health, Serving
-from sidecar.initial_state import ImportFailed, InitialState, import_record
+from sidecar.initial_state import ImportFailed, InitialState, check_first_state, check_storage, import_record
 from sidecar.lifecycle import DevpiInfo, ImportState, Lifecycle, Phase
 from sidecar.login_secret import DerivedKey, copy_given_secret, note_derived_key, place_copy, place_secret
 from sidecar.root_password import RootPasswordFile
@@ -158,6 +158,8 @@ class Supervisor:
                 default_serverdir=str(DEFAULT_SERVERDIR),
                 port=self._settings.devpi_port,
                 restrict_modify=self._settings.restrict_modify,
+                sidecar_host=self._settings.listen.host,
+                sidecar_port=self._settings.listen.port,
             )
         )
         answer = await self._child.expect(Configured, Refused, Done)
@@ -165,6 +167,7 @@ class Supervisor:
             raise Exit(ExitCode.SETTINGS, answer.reason, answer.mend)
         if isinstance(answer, Done):
             return None
+        await asyncio.to_thread(check_first_state, answer, self._settings.imports.init_dir)
         if answer.secretfile is not None:  # a mistake in the flags, too, is found before the serverdir is touched
             try:
                 copy = await asyncio.to_thread(copy_given_secret, Path(answer.secretfile), self._runtime.path)
@@ -197,12 +200,7 @@ class Supervisor:
         content = await asyncio.to_thread(serverdir.examine)
         given = self._settings.credentials.root_password
         if content is Content.EMPTY:
-            if serverdir.storage.database is None:
-                raise Exit(
-                    ExitCode.SETTINGS,
-                    f"the storage {serverdir.storage.name!r} is not in the serverdir, so it can't be made in staging",
-                    "initialise it by hand (devpi-init or devpi-import), then start this",
-                )
+            check_storage(serverdir.storage)  # again: now nobody else can change what is there
             first = InitialState(serverdir, self._child, self._lifecycle, self._settings.imports, given)
             return (await first.make()).root_hash
         if content is Content.FOREIGN:

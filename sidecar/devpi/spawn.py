@@ -5,6 +5,7 @@ devpi takes longest to import, so its process is started before anything else is
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -39,18 +40,25 @@ def spawn(environ: Mapping[str, str], log: LogSettings | None = None) -> Spawned
 
 
 def _spawn(environ: Mapping[str, str], log: LogSettings) -> Spawned:
-    crash, phase = os.memfd_create("crash"), os.memfd_create("phase")
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        arguments = [str(theirs.fileno()), str(crash), str(phase), log.style, log.level]
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "sidecar.devpi.launcher", *arguments],  # no modules of the current folder
-            env=_with_our_package(environ),
-            pass_fds=[theirs.fileno(), crash, phase],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # a terminal's Ctrl-C is for the sidecar, which drains it
-        )
-    return Spawned(process, ours, crash, phase)
+    with contextlib.ExitStack() as ours:
+        files = []
+        for name in ("crash", "phase"):
+            files.append(os.memfd_create(name))
+            ours.callback(os.close, files[-1])
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.enter_context(mine)
+        with theirs:
+            passed = [theirs.fileno(), *files]
+            process = subprocess.Popen(
+                # -P: no modules of the current folder
+                [sys.executable, "-P", "-m", "sidecar.devpi.launcher", *map(str, passed), log.style, log.level],
+                env=_with_our_package(environ),
+                pass_fds=passed,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a terminal's Ctrl-C is for the sidecar, which drains it
+            )
+        ours.pop_all()  # they stay open
+        return Spawned(process, mine, *files)
 
 
 def _refused(error: OSError) -> Exit:

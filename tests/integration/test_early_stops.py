@@ -28,7 +28,7 @@ def span(tmp_path_factory: pytest.TempPathFactory) -> float:
         return early_stops.until_ready(container)
 
 
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("way", list(WAYS.values()), ids=list(WAYS))
 def test_at_random_instants(
     pytestconfig: pytest.Config, tmp_path: Path, span: float, way: Way, container: Callable[..., Container]
 ) -> None:
