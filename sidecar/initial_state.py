@@ -5,7 +5,6 @@ The child does the work, in a process of its own; here is decided what it shall 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from dataclasses import replace
@@ -23,6 +22,7 @@ from sidecar.logs import redact
 from sidecar.root_password import RootPasswordFile
 from sidecar.serverdir import Serverdir
 from sidecar.settings import ImportSettings
+from sidecar.threads import to_the_end
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class InitialState:
     async def make(self) -> Prepared:
         """Initialise or import, and promote. Raises ImportFailed, or Exit where an initialisation failed."""
         try:
-            found = await asyncio.to_thread(archives.find, self._settings.init_dir)
+            found = await to_the_end(archives.find, self._settings.init_dir)
         except archives.ImportRefused as error:
             raise await self._failed(ImportStatus(started=now()), [], _import_failure(error)) from error
         if found.ignored:
@@ -95,28 +95,28 @@ class InitialState:
 
     async def _initialise(self) -> Prepared:
         self._lifecycle.enter(Phase.INITIALISING)
-        await asyncio.to_thread(self._serverdir.stage)
+        await to_the_end(self._serverdir.stage)
         await self._child.send(Initialise(str(self._serverdir.staged_state), self._password))
         answer = await self._child.expect(Prepared, PrepareFailed)
         if isinstance(answer, PrepareFailed):
-            await asyncio.to_thread(self._serverdir.discard)
+            await to_the_end(self._serverdir.discard)
             raise Exit(_code_of(answer), f"the initialisation failed: {answer.reason}", answer.mend)
         # that of an import which failed, or was killed before its promotion: this state is not of it
-        await asyncio.to_thread(durable.remove, self._record)
-        await asyncio.to_thread(self._promote, answer, "initialised")
+        await to_the_end(durable.remove, self._record)
+        await to_the_end(self._promote, answer, "initialised")
         return answer
 
     async def _import(self, found: archives.Found) -> Prepared:
         fingerprint = self._fingerprint(found)
         self._lifecycle.enter(Phase.IMPORTING)
-        earlier = await asyncio.to_thread(imports.load, self._record)
+        earlier = await to_the_end(imports.load, self._record)
         if earlier and earlier[0].state is ImportState.FAILED and earlier[1] == fingerprint:
             log.warning("archives and settings are those of the import that failed before: it is not tried again")
             raise await self._failed(earlier[0], fingerprint, earlier[0].error)
         tracker = imports.Tracker(ImportStatus(ImportState.PENDING, started=now()))
         self._lifecycle.update(imported=tracker.status)
         self._child.on_progress = _Follower(tracker, self._lifecycle).follow
-        await asyncio.to_thread(self._serverdir.stage)
+        await to_the_end(self._serverdir.stage)
         await self._child.send(
             Import(
                 init_dir=str(self._settings.init_dir),
@@ -134,8 +134,8 @@ class InitialState:
             raise await self._failed(tracker.status, [] if answer.circumstances else fingerprint, failure)
         self._lifecycle.update(imported=replace(tracker.status, state=ImportState.PROMOTING, current=None))
         status = tracker.end(ImportState.COMPLETED)
-        await asyncio.to_thread(imports.save, self._record, status, fingerprint)
-        await asyncio.to_thread(self._promote, answer, "imported")
+        await to_the_end(imports.save, self._record, status, fingerprint)
+        await to_the_end(self._promote, answer, "imported")
         self._lifecycle.update(imported=status)
         log.info("imported %d files of %d projects", status.files.done, status.projects.done)
         return answer
@@ -162,11 +162,11 @@ class InitialState:
         """Throw away what there is, keep the record of the failure; the exception to raise."""
         failure = failure or ImportFailure("the import failed", "replace the archive, and start again")
         failure = replace(failure, reason=redact(failure.reason), mend=redact(failure.mend))  # anybody may read them
-        await asyncio.to_thread(self._serverdir.discard)
+        await to_the_end(self._serverdir.discard)
         status = replace(
             status, state=ImportState.FAILED, finished=status.finished or now(), eta_seconds=None, error=failure
         )
-        await asyncio.to_thread(imports.save, self._record, status, fingerprint)
+        await to_the_end(imports.save, self._record, status, fingerprint)
         where = " of ".join(filter(None, [failure.member, failure.archive]))
         reason = f"the import failed{f' at {where}' if where else ''}: {failure.reason}"
         log.error("%s; %s", reason, failure.mend)
