@@ -34,12 +34,21 @@ class Way:
     """With SIGTERM and SIGINT blocked by its parent, as the image does it: then the first instant is that of exec.
     Else it is the instant at which the handlers are there: what comes before is Python's own."""
 
+    init: bool = False
+    """Under tini, which the image has as PID 1."""
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """A `Container.command`."""
+        return (*(UNSHARE if self.pid_1 else ()), *(("tini", "--") if self.init else ()), *PYTHON)
+
 
 WAYS = {
     "plain": Way(pid_1=False, blocked=False),
     "blocked": Way(pid_1=False, blocked=True),
     "PID 1": Way(pid_1=True, blocked=False),
     "PID 1, blocked": Way(pid_1=True, blocked=True),
+    "as in the image": Way(pid_1=True, blocked=True, init=True),
 }
 
 
@@ -70,7 +79,7 @@ class Start:
 
     def __init__(self, container: Container, way: Way) -> None:
         self.container = container
-        container.command = (*UNSHARE, *PYTHON) if way.pid_1 else PYTHON
+        container.command = way.command
         reader, writer = os.pipe()
         self._output = reader
         if way.blocked:

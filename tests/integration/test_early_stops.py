@@ -35,6 +35,8 @@ def test_at_random_instants(
     """One signal or two at a random instant of a first start: code 0, no traceback, no process, no lock, no half."""
     if way.pid_1:
         require_pid_namespace()
+    if way.init and shutil.which("tini") is None:
+        not_tested("tini is not installed")
     seed = pytestconfig.getoption("--chaos-seed")
     seed = random.SystemRandom().randrange(2**32) if seed is None else seed
     rng = random.Random(f"{seed} {way}")
