@@ -61,7 +61,7 @@ def test_no_descriptors(container: Callable[..., Container]) -> None:
 
 
 def test_no_processes(other_user: Callable[..., Container]) -> None:
-    """One process is allowed: there is none for devpi-server. With more it starts."""
+    """One process is allowed: there is none for devpi-server. Two: there is no thread. With more it starts."""
     found = python_of_everybody()
     assert found is not None
     python, _ = found
@@ -70,6 +70,9 @@ def test_no_processes(other_user: Callable[..., Container]) -> None:
     c.command = (*prlimit("--nproc=1"), *plain)
     assert_exhausted(c.start(), "can't be started: Resource temporarily unavailable", "--pids-limit", "ulimit -u")
     assert not c.serverdir.exists()
+
+    c.command = (*prlimit("--nproc=2"), *plain)
+    assert_exhausted(c.start(), "the sidecar gets no memory or no thread", "--pids-limit")
 
     c.command = (*prlimit("--nproc=500"), *plain)
     assert 0 == c.start().wait_ready().stop()
