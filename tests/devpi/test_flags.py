@@ -41,10 +41,10 @@ def _quiet_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "etc"))
     resolve = socket.getaddrinfo
 
-    def numeric(host: Any, port: Any, family: int = 0, kind: int = 0, proto: int = 0, options: int = 0) -> Any:
+    def numeric(host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> Any:
         if host not in (None, "localhost"):
-            options |= socket.AI_NUMERICHOST
-        return resolve(host, port, family, kind, proto, options)
+            flags |= socket.AI_NUMERICHOST
+        return resolve(host, port, family, type, proto, flags)
 
     monkeypatch.setattr(socket, "getaddrinfo", numeric)
 
@@ -154,7 +154,7 @@ def test_where_it_listens(understand: Understand, argv: list[str], addresses: li
     ],
 )
 def test_one_port_for_two(understand: Understand, host: str, argv: tuple[str, ...], clash: bool) -> None:
-    """Refused where the kernel would refuse the second one; devpi-server's `::` is IPv6 alone, the sidecar's is both."""
+    """Refused where the kernel refuses the second socket; devpi-server's `::` is IPv6 alone, the sidecar's is both."""
     if not clash:
         understand(*argv, sidecar=(host, 3141))
         return
