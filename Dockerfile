@@ -65,7 +65,8 @@ STOPSIGNAL SIGTERM
 # An import may take hours and is no illness: within the start period failures don't count, and the first success
 # ends it.
 HEALTHCHECK --start-period=24h --start-interval=1s --interval=10s --timeout=5s --retries=3 CMD ["sidecar", "healthcheck"]
-ENTRYPOINT ["tini", "--", "python3", "/opt/devpi/entrypoint.py"]
+# Until the entrypoint has its handlers, some 20 ms after the start, a stop would be lost or kill it: env has it wait.
+ENTRYPOINT ["env", "--block-signal=TERM,INT", "tini", "--", "python3", "/opt/devpi/entrypoint.py"]
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="devpi-sidecar" \

@@ -3,20 +3,30 @@
 Prepares a devpi-server state directory, runs devpi-server on it, and beside it the sidecar that tells how it is.
 """
 
-from __future__ import annotations
-
 import os
-import signal
 import sys
-from types import FrameType
-from typing import NoReturn
 
-from sidecar import settings
-from sidecar.exits import ExitCode
+from sidecar import stops
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sidecar.settings import Settings
 
 
 def main(arguments: list[str]) -> int:
     """Run. Returns the exit code, see `sidecar.exits`."""
+    tool = None
+    if arguments and not arguments[0].startswith("-"):
+        tool, *rest = arguments
+        if os.path.basename(tool) == "devpi-server":  # noqa: PTH119 - pathlib is not imported yet
+            tool, arguments = None, rest
+    # a tool keeps the default reactions: what it has not finished must not end with 0
+    stopping = stops.Stops() if tool is None else None
+    stops.hear()
+
+    from sidecar import settings
+    from sidecar.exits import ExitCode
+
     try:
         given = settings.from_environ(os.environ)
     except settings.SettingsError as error:
@@ -24,29 +34,30 @@ def main(arguments: list[str]) -> int:
             sys.stderr.write(f"error: {problem}\n")
         return ExitCode.SETTINGS
     environ = settings.child_environment(os.environ)
-    if arguments and not arguments[0].startswith("-"):
-        if os.path.basename(arguments[0]) != "devpi-server":  # noqa: PTH119 - pathlib is not imported yet
-            from sidecar import tools
+    if stopping is not None:
+        return serve(given, arguments, environ, stopping)
+    from sidecar import tools
 
-            return tools.run(arguments, given, environ)
-        arguments = arguments[1:]
+    return tools.run(arguments, given, environ)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop_early)  # until the event loop takes them; as PID 1 they would be lost
 
+def serve(given: "Settings", flags: list[str], environ: dict[str, str], stopping: stops.Stops) -> int:
+    """Live one container's life. Returns only where the child can't be started."""
     from sidecar.devpi.spawn import spawn
+    from sidecar.exits import Exit
 
-    spawned = spawn(environ, given.log)  # before all other imports, which take as long as the child's own
+    stopping.hold()  # the child's id is known when `spawn` returns
+    try:
+        spawned = spawn(environ, given.log)  # before all other imports, which take as long as the child's own
+    except Exit as error:
+        sys.stderr.write(f"error: {error.reason}; {error.mend}\n")
+        return error.code
+    stopping.end_with(spawned.process)
     from sidecar import container
 
-    code = container.run(given, arguments, spawned)
+    code = container.run(given, flags, spawned, stopping)
     sys.stderr.flush()
     os._exit(code)  # nothing is left to do: taking the interpreter apart would only make the stop longer
-
-
-def _stop_early(_number: int, _frame: FrameType | None) -> NoReturn:
-    """Nothing has been touched yet; the child dies with this process."""
-    sys.exit(ExitCode.STOPPED)
 
 
 if __name__ == "__main__":

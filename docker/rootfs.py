@@ -108,7 +108,8 @@ def main() -> int:
     image.copy(executable)
     copy_standard_library(image)
     copy_environment(image, options.environment, executable)
-    image.copy(Path("/usr/bin/tini"))
+    for program in ("tini", "env"):
+        image.copy(Path("/usr/bin") / program)
     copy_libraries(image)
     write_system_files(image, options.uid, options.gid)
     write_certificates(image)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import faulthandler
 import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ from sidecar.lifecycle import Failure, Lifecycle, Phase
 from sidecar.next_step import NextStep
 from sidecar.rundir import RuntimeDir
 from sidecar.settings import Settings, TlsSettings
+from sidecar.stops import Stops
 from sidecar.supervisor import Supervisor
 from sidecar.usage import Usage
 from sidecar.web.app import Context, make_app
@@ -40,7 +42,7 @@ _NEEDED_MEMORY = 160 * 2**20
 """Bytes, measured: 60 MiB devpi-server, 40 the sidecar, 64 for one password check (argon2id, at most one at a time)."""
 
 
-def run(settings: Settings, flags: list[str], spawned: Spawned) -> int:
+def run(settings: Settings, flags: list[str], spawned: Spawned, stops: Stops) -> int:
     """Live one container's life. Returns its exit code."""
     privacy.undumpable()
     os.umask(0o077)
@@ -49,18 +51,21 @@ def run(settings: Settings, flags: list[str], spawned: Spawned) -> int:
     faulthandler.enable()
     garbage.spare()
     try:
-        return asyncio.run(_live(settings, flags, spawned))
+        return asyncio.run(_live(settings, flags, spawned, stops))
     except Exit as error:
         log.error("%s; %s", error.reason, error.mend)
         return error.code
-    except Exception:
+    except Exception as error:
+        if isinstance(error, MemoryError) or "can't start new thread" in str(error):  # a RuntimeError like any other
+            log.critical("the sidecar gets no memory or no thread; raise the limits of both (--memory, --pids-limit)")
+            return ExitCode.EXHAUSTED
         log.critical("the sidecar has failed", exc_info=True)
         return ExitCode.INTERNAL
     finally:
         sys.stdout.flush()
 
 
-async def _live(settings: Settings, flags: list[str], spawned: Spawned) -> int:
+async def _live(settings: Settings, flags: list[str], spawned: Spawned, stops: Stops) -> int:
     child = Child(spawned)
     for name in settings.ignored_service_links:
         log.warning("%s is of a Kubernetes service link, and ignored; set enableServiceLinks: false", name)
@@ -76,20 +81,34 @@ async def _live(settings: Settings, flags: list[str], spawned: Spawned) -> int:
         health = Health(lifecycle, settings.monitor)
         bootstrap = Bootstrap(lifecycle, settings.credentials.claim_ttl)
         supervisor = Supervisor(settings, flags, child, lifecycle, health, bootstrap, runtime)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
         certified = settings.tls.client_ca is not None
         usage = Usage(lifecycle, health)
         context = Context(
             lifecycle, health, bootstrap, supervisor.tick_age, _version(), certified, child=child, usage=usage
         )
-        async with _listening(settings, context, runtime, tls), _counting(usage):
-            try:
-                await supervisor.run()
-            except Exit as error:
-                lifecycle.enter(Phase.FAILED, Failure(error.reason, error.mend))
-                raise
-            return ExitCode.STOPPED
+        with _stopping(stops, supervisor):
+            async with _listening(settings, context, runtime, tls), _counting(usage):
+                try:
+                    await supervisor.run()
+                except Exit as error:
+                    lifecycle.enter(Phase.FAILED, Failure(error.reason, error.mend))
+                    raise
+                return ExitCode.STOPPED
+
+
+@contextlib.contextmanager
+def _stopping(stops: Stops, supervisor: Supervisor) -> Iterator[None]:
+    """A stop is the supervisor's to carry out, until all is done.
+
+    Not by the loop's `add_signal_handler`: the loop takes its handlers away before this process ends, and a second
+    signal would kill it.
+    """
+    loop = asyncio.get_running_loop()
+    stops.react = lambda: loop.call_soon_threadsafe(supervisor.stop)
+    try:
+        yield
+    finally:
+        stops.ignore()
 
 
 @contextlib.asynccontextmanager
@@ -155,11 +174,11 @@ async def _listening(
     try:
         server = await serve(make_app(context), host, port, tls=tls, local=local)
     except OSError as error:
-        raise Exit(
-            ExitCode.PORT_IN_USE,
-            f"the sidecar can't listen on {host}:{port}: {error.strerror or error}",
-            "free the port, or set SIDECAR_HOST and SIDECAR_PORT",
-        ) from error
+        hint = "free the port, or set SIDECAR_HOST and SIDECAR_PORT"
+        if error.errno == errno.EAFNOSUPPORT:
+            hint = "this machine has no IPv6: set SIDECAR_HOST=0.0.0.0"
+        reason = f"the sidecar can't listen on {host}:{port}: {error.strerror or error}"
+        raise Exit(ExitCode.PORT_IN_USE, reason, hint) from error
     try:
         try:
             url = runtime.write_state(host, server.port, tls=tls is not None)

@@ -51,6 +51,21 @@ def examine(serverdir: Path, storage: Storage) -> Content:
         raise not_writable(serverdir, error) from error
 
 
+def looks_empty(serverdir: Path) -> bool:
+    """Whether a first state will have to be made there, as far as it can be seen without the lock.
+
+    False if that can't be seen: `examine` decides, once the serverdir is locked.
+    """
+    own = serverdir / ".sidecar"
+    try:
+        entries = {entry.name for entry in os.scandir(serverdir)} - _NOT_CONTENT
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return not entries and not any(os.path.lexists(own / name) for name in ("marker.json", "promotion.json"))
+
+
 class _Examination:
     def __init__(self, path: Path, storage: Storage) -> None:
         self._path = path

@@ -20,6 +20,8 @@ class ExitCode(enum.IntEnum):
     """The sidecar's or devpi-server's address can't be listened on (EX_UNAVAILABLE)."""
     INTERNAL = 70
     """An error of the sidecar itself (EX_SOFTWARE)."""
+    EXHAUSTED = 71
+    """The system refuses a process, memory or a descriptor (EX_OSERR)."""
     NOT_WRITABLE = 73
     """The serverdir can't be written to: owner, mode, read-only or full (EX_CANTCREAT)."""
     LOCKED = 75

@@ -5,7 +5,6 @@ The child does the work, in a process of its own; here is decided what it shall 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from dataclasses import replace
@@ -15,13 +14,15 @@ from typing import Any
 from sidecar import archives, durable, imports
 from sidecar.credentials import generate_password
 from sidecar.devpi.child import Child
-from sidecar.devpi.messages import Import, Initialise, Prepared, PrepareFailed, Progress
+from sidecar.devpi.messages import Configured, Import, Initialise, Prepared, PrepareFailed, Progress
+from sidecar.examination import Storage, looks_empty
 from sidecar.exits import Exit, ExitCode
 from sidecar.lifecycle import Failure, ImportFailure, ImportState, ImportStatus, Lifecycle, Phase, now
 from sidecar.logs import redact
 from sidecar.root_password import RootPasswordFile
 from sidecar.serverdir import Serverdir
 from sidecar.settings import ImportSettings
+from sidecar.threads import to_the_end
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,33 @@ _LOG_EVERY = 10.0
 
 class ImportFailed(Exception):
     """The import failed; `/status` says why, and nothing is left of it but that record."""
+
+
+def check_first_state(configured: Configured, init_dir: Path) -> None:
+    """Find what makes a first state impossible before anything is touched. Raises Exit."""
+    if not looks_empty(Path(configured.serverdir)):
+        return
+    check_storage(Storage(configured.storage))
+    try:
+        found = archives.find(init_dir).sources if configured.replica else ()
+    except archives.ImportRefused:
+        return  # the import says what is wrong with them
+    if found:
+        raise Exit(
+            ExitCode.SETTINGS,
+            f"a replica gets its state from its primary, and {init_dir} (DEVPI_INIT_DIR) holds exports to import",
+            "do not mount exports into a replica, or remove --primary-url and --role replica to import them",
+        )
+
+
+def check_storage(storage: Storage) -> None:
+    """Raise Exit if the sidecar can't make a first state in this storage."""
+    if storage.database is None:
+        raise Exit(
+            ExitCode.SETTINGS,
+            f"the storage {storage.name!r} is not in the serverdir, so it can't be made in staging",
+            "run devpi-init with --root-passwd, or devpi-import, then start this",
+        )
 
 
 class InitialState:
@@ -55,7 +83,7 @@ class InitialState:
     async def make(self) -> Prepared:
         """Initialise or import, and promote. Raises ImportFailed, or Exit where an initialisation failed."""
         try:
-            found = await asyncio.to_thread(archives.find, self._settings.init_dir)
+            found = await to_the_end(archives.find, self._settings.init_dir)
         except archives.ImportRefused as error:
             raise await self._failed(ImportStatus(started=now()), [], _import_failure(error)) from error
         if found.ignored:
@@ -67,29 +95,28 @@ class InitialState:
 
     async def _initialise(self) -> Prepared:
         self._lifecycle.enter(Phase.INITIALISING)
-        await asyncio.to_thread(self._serverdir.stage)
+        await to_the_end(self._serverdir.stage)
         await self._child.send(Initialise(str(self._serverdir.staged_state), self._password))
         answer = await self._child.expect(Prepared, PrepareFailed)
         if isinstance(answer, PrepareFailed):
-            await asyncio.to_thread(self._serverdir.discard)
-            code = ExitCode.NOT_WRITABLE if answer.circumstances else ExitCode.INTERNAL
-            raise Exit(code, f"the initialisation failed: {answer.reason}", answer.mend)
+            await to_the_end(self._serverdir.discard)
+            raise Exit(_code_of(answer), f"the initialisation failed: {answer.reason}", answer.mend)
         # that of an import which failed, or was killed before its promotion: this state is not of it
-        await asyncio.to_thread(durable.remove, self._record)
-        await asyncio.to_thread(self._promote, answer, "initialised")
+        await to_the_end(durable.remove, self._record)
+        await to_the_end(self._promote, answer, "initialised")
         return answer
 
     async def _import(self, found: archives.Found) -> Prepared:
         fingerprint = self._fingerprint(found)
         self._lifecycle.enter(Phase.IMPORTING)
-        earlier = await asyncio.to_thread(imports.load, self._record)
+        earlier = await to_the_end(imports.load, self._record)
         if earlier and earlier[0].state is ImportState.FAILED and earlier[1] == fingerprint:
             log.warning("archives and settings are those of the import that failed before: it is not tried again")
             raise await self._failed(earlier[0], fingerprint, earlier[0].error)
         tracker = imports.Tracker(ImportStatus(ImportState.PENDING, started=now()))
         self._lifecycle.update(imported=tracker.status)
         self._child.on_progress = _Follower(tracker, self._lifecycle).follow
-        await asyncio.to_thread(self._serverdir.stage)
+        await to_the_end(self._serverdir.stage)
         await self._child.send(
             Import(
                 init_dir=str(self._settings.init_dir),
@@ -107,8 +134,8 @@ class InitialState:
             raise await self._failed(tracker.status, [] if answer.circumstances else fingerprint, failure)
         self._lifecycle.update(imported=replace(tracker.status, state=ImportState.PROMOTING, current=None))
         status = tracker.end(ImportState.COMPLETED)
-        await asyncio.to_thread(imports.save, self._record, status, fingerprint)
-        await asyncio.to_thread(self._promote, answer, "imported")
+        await to_the_end(imports.save, self._record, status, fingerprint)
+        await to_the_end(self._promote, answer, "imported")
         self._lifecycle.update(imported=status)
         log.info("imported %d files of %d projects", status.files.done, status.projects.done)
         return answer
@@ -135,11 +162,11 @@ class InitialState:
         """Throw away what there is, keep the record of the failure; the exception to raise."""
         failure = failure or ImportFailure("the import failed", "replace the archive, and start again")
         failure = replace(failure, reason=redact(failure.reason), mend=redact(failure.mend))  # anybody may read them
-        await asyncio.to_thread(self._serverdir.discard)
+        await to_the_end(self._serverdir.discard)
         status = replace(
             status, state=ImportState.FAILED, finished=status.finished or now(), eta_seconds=None, error=failure
         )
-        await asyncio.to_thread(imports.save, self._record, status, fingerprint)
+        await to_the_end(imports.save, self._record, status, fingerprint)
         where = " of ".join(filter(None, [failure.member, failure.archive]))
         reason = f"the import failed{f' at {where}' if where else ''}: {failure.reason}"
         log.error("%s; %s", reason, failure.mend)
@@ -184,6 +211,12 @@ class _Follower:
 def import_record(serverdir: Serverdir) -> Path:
     """Where the status of the last import is kept."""
     return serverdir.own / "import.json"
+
+
+def _code_of(failed: PrepareFailed) -> ExitCode:
+    if failed.exhausted:
+        return ExitCode.EXHAUSTED
+    return ExitCode.NOT_WRITABLE if failed.circumstances else ExitCode.INTERNAL
 
 
 def _import_failure(error: archives.ImportRefused) -> ImportFailure:

@@ -80,7 +80,8 @@ class RuntimeDir:
         """Write the URL at which the sidecar is found from inside, and return it. A wildcard `host` counts as its
         loopback; with `tls`, whoever is in here shall use the socket in clear. Raises OSError.
         """
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - told apart, not bound
+        if host in {"0.0.0.0", "::"}:  # noqa: S104 - not bound here; `::` takes IPv4 too, and many containers lack ::1
+            host = "127.0.0.1"
         quoted = f"[{host.replace('%', '%25')}]" if ":" in host else host
         url = f"{'https' if tls else 'http'}://{quoted}:{port}"
         state = {

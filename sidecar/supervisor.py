@@ -36,13 +36,14 @@ from sidecar.devpi.messages import (
 from sidecar.examination import Content, Storage
 from sidecar.exits import Exit, ExitCode
 from sidecar.health import Health, Serving
-from sidecar.initial_state import ImportFailed, InitialState, import_record
+from sidecar.initial_state import ImportFailed, InitialState, check_first_state, check_storage, import_record
 from sidecar.lifecycle import DevpiInfo, ImportState, Lifecycle, Phase
 from sidecar.login_secret import DerivedKey, copy_given_secret, note_derived_key, place_copy, place_secret
 from sidecar.root_password import RootPasswordFile
 from sidecar.rundir import RuntimeDir
 from sidecar.serverdir import Serverdir
 from sidecar.settings import DEFAULT_SERVERDIR, Settings
+from sidecar.threads import to_the_end
 from sidecar.volume import in_memory
 
 log = logging.getLogger(__name__)
@@ -158,6 +159,8 @@ class Supervisor:
                 default_serverdir=str(DEFAULT_SERVERDIR),
                 port=self._settings.devpi_port,
                 restrict_modify=self._settings.restrict_modify,
+                sidecar_host=self._settings.listen.host,
+                sidecar_port=self._settings.listen.port,
             )
         )
         answer = await self._child.expect(Configured, Refused, Done)
@@ -165,9 +168,10 @@ class Supervisor:
             raise Exit(ExitCode.SETTINGS, answer.reason, answer.mend)
         if isinstance(answer, Done):
             return None
+        await to_the_end(check_first_state, answer, self._settings.imports.init_dir)
         if answer.secretfile is not None:  # a mistake in the flags, too, is found before the serverdir is touched
             try:
-                copy = await asyncio.to_thread(copy_given_secret, Path(answer.secretfile), self._runtime.path)
+                copy = await to_the_end(copy_given_secret, Path(answer.secretfile), self._runtime.path)
             except CredentialsError as error:
                 raise Exit(ExitCode.SETTINGS, error.reason, error.mend) from error
             answer = replace(answer, secretfile=str(copy))
@@ -178,14 +182,14 @@ class Supervisor:
     async def _open(self, configured: Configured) -> Serverdir:
         """Lock the serverdir, and clear up what an earlier run left in it."""
         serverdir = Serverdir(Path(configured.serverdir), Storage(configured.storage))
-        self._child.hand_over_lock(await asyncio.to_thread(serverdir.open))
+        self._child.hand_over_lock(await to_the_end(serverdir.open))
         self._serverdir = serverdir  # not before: whoever else holds it has things there that are not to be cleared up
-        await asyncio.to_thread(secure_directory, serverdir.own)
-        if await asyncio.to_thread(in_memory, serverdir.path):
+        await to_the_end(secure_directory, serverdir.own)
+        if await to_the_end(in_memory, serverdir.path):
             log.warning("the serverdir is on a tmpfs: all of it is lost with the container; mount a volume to keep it")
-        if done := await asyncio.to_thread(serverdir.recover):
+        if done := await to_the_end(serverdir.recover):
             log.warning("%s", done)
-        token = await asyncio.to_thread(
+        token = await to_the_end(
             AdminToken.load_or_generate, serverdir.own / "admin-token", self._settings.credentials.admin_token
         )
         self._bootstrap.set_token(token)
@@ -194,33 +198,28 @@ class Supervisor:
 
     async def _prepare(self, serverdir: Serverdir) -> str | None:
         """Make the first state where there is none. Returns the digest of root's hash, where it is known."""
-        content = await asyncio.to_thread(serverdir.examine)
+        content = await to_the_end(serverdir.examine)
         given = self._settings.credentials.root_password
         if content is Content.EMPTY:
-            if serverdir.storage.database is None:
-                raise Exit(
-                    ExitCode.SETTINGS,
-                    f"the storage {serverdir.storage.name!r} is not in the serverdir, so it can't be made in staging",
-                    "initialise it by hand (devpi-init or devpi-import), then start this",
-                )
+            check_storage(serverdir.storage)  # again: now nobody else can change what is there
             first = InitialState(serverdir, self._child, self._lifecycle, self._settings.imports, given)
             return (await first.make()).root_hash
         if content is Content.FOREIGN:
             log.warning("the serverdir holds a devpi state that was not made here; it is taken over as it is")
-            await asyncio.to_thread(durable.remove, import_record(serverdir))  # of an import that this state is not of
-            await asyncio.to_thread(serverdir.adopt)
+            await to_the_end(durable.remove, import_record(serverdir))  # of an import that this state is not of
+            await to_the_end(serverdir.adopt)
         if given is not None:
             log.info("the serverdir holds data: root's password stays what it is, the given one is not used")
-        kept = await asyncio.to_thread(imports.load, import_record(serverdir))
+        kept = await to_the_end(imports.load, import_record(serverdir))
         if kept is not None and kept[0].state is ImportState.COMPLETED:  # a failed one left no state
             self._lifecycle.update(imported=kept[0])
-        return await asyncio.to_thread(_read_text, serverdir.own / "root-hash")
+        return await to_the_end(_read_text, serverdir.own / "root-hash")
 
     async def _launch(self, serverdir: Serverdir, configured: Configured, root_hash: str | None) -> None:
         """Have the child become devpi-server, and wait until it truly answers."""
         self._lifecycle.enter(Phase.LAUNCHING)
-        record = await asyncio.to_thread(RootPasswordFile(serverdir.own / "root-password.json").load)
-        secret = await asyncio.to_thread(
+        record = await to_the_end(RootPasswordFile(serverdir.own / "root-password.json").load)
+        secret = await to_the_end(
             place_secret,
             serverdir.own,
             serverdir.path,
@@ -238,7 +237,7 @@ class Supervisor:
                 known_root_hash=root_hash,
                 look_secret=self._look_secret,
                 new_root_password=record.pending_rotation(),
-                after_kill=await asyncio.to_thread(serverdir.begin_serving),
+                after_kill=await to_the_end(serverdir.begin_serving),
             )
         )
         said = await self._child.expect(Listening, CannotListen)
@@ -251,10 +250,10 @@ class Supervisor:
             )
         self._serves = True
         key = DerivedKey(said.derived_key, said.argon2)
-        await asyncio.to_thread(note_derived_key, serverdir.own, key, kept=secret.own is not None)
+        await to_the_end(note_derived_key, serverdir.own, key, kept=secret.own is not None)
         self._cleared = said.role != "replica"  # which looks for no half-made uploads
         if record.rotating:
-            await asyncio.to_thread(record.recover_rotation)
+            await to_the_end(record.recover_rotation)
             log.warning("finished a change of root's password that an earlier run had begun: it can be claimed")
             self._bootstrap.attach(record, secret.own)
         plugins = tuple((name, version) for name, version in configured.plugins)
@@ -385,7 +384,7 @@ class _Setter:
     async def keep_root_hash(self, root_hash: str) -> None:
         """Remember that this hash is not the empty password's, so that the next start need not find out."""
         with contextlib.suppress(OSError):  # it costs that start a quarter of a second, no more
-            await asyncio.to_thread(durable.write_file, self.serverdir.own / "root-hash", root_hash.encode())
+            await to_the_end(durable.write_file, self.serverdir.own / "root-hash", root_hash.encode())
 
 
 def _read_text(path: Path) -> str | None:

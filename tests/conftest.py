@@ -44,5 +44,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--random-only", action="store_true", help="all kills of tests/chaos come at random instants")
     group.addoption("--chaos-seed", type=int, help="the seed of tests/chaos, as an earlier run printed it")
     group.addoption("--chaos-plan", help="kill exactly there, once; as a violation printed it")
+    group.addoption("--early-stops", type=int, help="how many starts tests/integration/test_early_stops.py stops (100)")
     group.addoption("--failures", type=int, help="how many steps tests/chaos has fail; 0: of each kind")
     group.addoption("--chaos-failure", help="have exactly that step fail; as a violation printed it")

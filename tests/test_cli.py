@@ -22,6 +22,7 @@ from sidecar import healthcheck, locate
 from sidecar.credentials import AdminToken
 from sidecar.rundir import RuntimeDir
 from sidecar.terminal import printable
+from sidecar.web.listener import bind
 
 ROOT = Path(__file__).parent.parent
 TOKEN = "given-token-0123456789"
@@ -93,8 +94,10 @@ async def sidecar(stopped: Sidecar, request: pytest.FixtureRequest) -> AsyncIter
     runner = web.AppRunner(app)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, request.param, 0)
-        await site.start()
+        listening, *more = await bind(request.param, 0)
+        for each in more:
+            each.close()
+        await web.SockSite(runner, listening).start()
     except OSError:
         await runner.cleanup()
         pytest.skip(f"no {request.param} on this machine")

@@ -726,7 +726,8 @@ def test_the_runtime_directory_tells_where_the_sidecar_is(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("host", "url", "reached"),
     [
-        ("::", "http://[::1]:1", "::1"),
+        ("::", "http://127.0.0.1:1", "127.0.0.1"),
+        ("::1", "http://[::1]:1", "::1"),
         ("fe80::1%eth0", "http://[fe80::1%25eth0]:1", "fe80::1%eth0"),
         ("10.1.2.3", "http://10.1.2.3:1", "10.1.2.3"),
         ("localhost", "http://localhost:1", "localhost"),

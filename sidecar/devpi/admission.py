@@ -56,7 +56,7 @@ _CHECKED = "sidecar.checked"
 
 
 class Full(Exception):
-    """As many wait as may."""
+    """As many wait as may, or there is no memory for a check."""
 
 
 class Checked(NamedTuple):
@@ -186,6 +186,8 @@ class _Admission:
                     valid, new_hash = verify_and_update_password_hash(password, *hashed)
             except (ValueError, TypeError):
                 return None  # a hash that devpi can't read either; it says so in its own way
+            except MemoryError as error:
+                raise Full from error
         # a hash that is too weak by now is left to devpi, which checks once more, and renews it
         return Checked((user, password), hashed, bool(valid)) if new_hash is None else None
 

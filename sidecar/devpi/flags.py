@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from devpi_server.config import get_parser, hookimpl, parseoptions
 from devpi_server.main import Fatal
+
+from sidecar.devpi.roles import role_of
 
 if TYPE_CHECKING:
     from devpi_server.config import Config, MyArgumentParser
@@ -107,13 +110,17 @@ def _understand(request: Configure, plugins: PluginManager, probe: SilenceProbe)
         defaults += ["--restrict-modify", request.restrict_modify]
     argv = ("devpi-server", *request.flags, *defaults)
     config = _parse(list(argv), plugins)
-    primary_url = config.args.primary_url or config.args.deprecated_master_url
+    if config.args.primary_url and config.args.deprecated_master_url:
+        raise FlagsRefused("--primary-url and --master-url are both given", "keep --primary-url")
+    role = role_of(config.args, config.server_path.absolute())
+    if (contradiction := role.contradiction()) is not None:
+        raise FlagsRefused(*contradiction)
     return ServerFlags(
         argv=argv,
         serverdir=config.server_path.absolute(),
-        addresses=_addresses(config),
-        replica=bool(primary_url) or config.args.role == "replica",
-        primary_url=primary_url,
+        addresses=_addresses(config, request),
+        replica=role.replica,
+        primary_url=role.url,
         storage=_storage_name(config),
         secretfile=config.args.secretfile,
         no_root_pypi=bool(config.args.no_root_pypi),
@@ -147,8 +154,8 @@ def _agree(what: str, flag: object, variable: str, value: object) -> str | None:
     return str(flag)
 
 
-def _addresses(config: Config) -> tuple[str, ...]:
-    """Where waitress will listen, by its own reading of its arguments."""
+def _addresses(config: Config, request: Configure) -> tuple[str, ...]:
+    """Where waitress will listen, by its own reading of its arguments. Raises FlagsRefused if the sidecar is there."""
     from waitress.adjustments import Adjustments
 
     if not 0 <= config.args.port <= 65535:  # the resolver takes it modulo 65536
@@ -163,7 +170,39 @@ def _addresses(config: Config) -> tuple[str, ...]:
         return (f"unix:{Path(adjustments.unix_socket).absolute()}",)
     if not adjustments.listen:
         raise FlagsRefused("devpi-server would listen nowhere", "mend --listen")
-    return tuple(http_address(*sockaddr[:2]) for _, _, _, sockaddr in adjustments.listen)
+    addresses = tuple(http_address(*sockaddr[:2]) for _, _, _, sockaddr in adjustments.listen)
+    taken = _sockets_of_the_sidecar(request)
+    for (family, _, _, (host, port, *_)), address in zip(adjustments.listen, addresses, strict=True):
+        if any(_same_place((family, host, port), other) for other in taken):
+            raise FlagsRefused(
+                f"devpi-server and the sidecar can't both listen on port {port}: {address} by devpi-server's flags, "
+                f"{http_address(request.sidecar_host, port)} by SIDECAR_HOST and SIDECAR_PORT",
+                "set SIDECAR_PORT to another port",
+            )
+    return addresses
+
+
+def _sockets_of_the_sidecar(request: Configure) -> list[tuple[int, str, int]]:
+    """Family, host and port of each; empty for port 0. It listens by now, so its host can be resolved."""
+    if request.sidecar_port == 0:
+        return []
+    try:
+        found = socket.getaddrinfo(
+            request.sidecar_host, request.sidecar_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError:
+        return []
+    return [(family, str(address[0]), int(address[1])) for family, _, _, _, address in found]
+
+
+def _same_place(devpi: tuple[int, str, int], sidecar: tuple[int, str, int]) -> bool:
+    """Whether two sockets that listen there are in each other's way; the sidecar's `::` takes IPv4 too."""
+    (family, host, port), (other_family, other_host, other_port) = devpi, sidecar
+    if port != other_port or port == 0:
+        return False
+    if family != other_family:
+        return other_host == "::"
+    return host == other_host or not {host, other_host}.isdisjoint({"0.0.0.0", "::"})  # noqa: S104 - not bound here
 
 
 def http_address(host: str, port: int) -> str:

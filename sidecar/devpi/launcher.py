@@ -164,7 +164,17 @@ def _in_a_fork(prepare, *arguments):  # type: ignore[no-untyped-def]
     sys.stdout.flush()  # a traceback that waits for its end has a thread
     sys.stderr.flush()
     parent = os.getpid()  # asked in the fork, it may be who adopts orphans already
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        os.close(reader)
+        os.close(writer)
+        return PrepareFailed(
+            f"no process can be started for it: {error.strerror}",
+            "raise the limits of processes and memory (--pids-limit, podPidsLimit, --memory), and start again",
+            circumstances=True,
+            exhausted=True,
+        )
     if pid == 0:
         code = 1
         try:
@@ -195,6 +205,7 @@ def _in_a_fork(prepare, *arguments):  # type: ignore[no-untyped-def]
                 f"the preparing process was killed ({name}), most likely for want of memory",
                 "raise the memory limit, and start again",
                 circumstances=True,
+                exhausted=True,
             )
         return PrepareFailed(f"the preparing process was ended by {name}", "start again; tell us if it stays")
     return PrepareFailed("the preparing process ended without an answer", "see the log above, and tell us")

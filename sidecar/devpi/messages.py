@@ -39,6 +39,10 @@ class Configure(Message):
     """DEVPI_PORT."""
     restrict_modify: str
     """What --restrict-modify is where devpi's flags, environment and configuration are silent; "" leaves it off."""
+    sidecar_host: str = "0.0.0.0"  # noqa: S104 - not bound here
+    """SIDECAR_HOST."""
+    sidecar_port: int = 0
+    """SIDECAR_PORT; 0 is any free one."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,8 @@ class PrepareFailed(Message):
     member: str | None = None
     circumstances: bool = False
     """It was for want of memory or disk, not for what was asked: another try may succeed."""
+    exhausted: bool = False
+    """Of these circumstances: memory or processes ran out."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from sidecar import durable
 from sidecar.archives import ImportRefused
 from sidecar.devpi import staged_storage
 from sidecar.devpi.messages import Import, Initialise, Prepared, PrepareFailed
+from sidecar.devpi.stretching import no_verdict_without_memory
 from sidecar.password_hash import is_bearable
 
 if TYPE_CHECKING:
@@ -47,8 +48,7 @@ def prepare(
     except ImportRefused as error:
         return PrepareFailed(error.reason, error.mend, error.archive, error.member, error.circumstances)
     except MemoryError:
-        mend = "raise the memory limit, and start again"
-        return PrepareFailed("there is not enough memory", mend, circumstances=True)
+        return out_of_memory("there is not enough memory")
     except OSError as error:
         return _of_the_disk(error)
     except SystemExit:
@@ -82,6 +82,11 @@ def _initialise(request: Initialise, flags: ServerFlags, plugins: PluginManager)
     return Prepared("none" if root_hash is None else "password", None if root_hash is None else digest(root_hash))
 
 
+def out_of_memory(reason: str) -> PrepareFailed:
+    """Another try with more memory may succeed."""
+    return PrepareFailed(reason, "raise the memory limit, and start again", circumstances=True, exhausted=True)
+
+
 def _of_the_disk(error: OSError) -> PrepareFailed:
     """The volume refuses: another try may succeed."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -91,25 +96,30 @@ def _of_the_disk(error: OSError) -> PrepareFailed:
 
 
 def hash_of(password: str) -> str:
-    """devpi's hash of a password (argon2id, 64 MiB)."""
+    """devpi's hash of a password (argon2id, 64 MiB). Raises MemoryError."""
     from devpi_server.auth import hash_password
 
-    return str(hash_password(password))
+    with no_verdict_without_memory():
+        return str(hash_password(password))
 
 
 def is_hash_of_empty(pwhash: str, pwsalt: str | None) -> bool:
-    """Whether the empty password matches the hash."""
+    """Whether the empty password matches the hash. Raises MemoryError."""
     return is_hash_of("", pwhash, pwsalt)
 
 
 def is_hash_of(password: str, pwhash: str, pwsalt: str | None) -> bool:
-    """Whether the password matches the hash; one that devpi can't read, or that asks for too much, matches none."""
+    """Whether the password matches the hash; one that devpi can't read, or that asks for too much, matches none.
+
+    Raises MemoryError: nobody knows then.
+    """
     from devpi_server.auth import verify_and_update_password_hash
 
     if not is_bearable(pwhash, pwsalt):
         return False
     try:
-        return bool(verify_and_update_password_hash(password, pwhash, pwsalt)[0])
+        with no_verdict_without_memory():
+            return bool(verify_and_update_password_hash(password, pwhash, pwsalt)[0])
     except (ValueError, TypeError):
         return False
 

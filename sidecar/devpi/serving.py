@@ -82,6 +82,9 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
     except Fatal as error:
         print(f"fatal: {error}", file=sys.stderr)  # noqa: T201 - as devpi-server's own main does
         return 1
+    except MemoryError:
+        print("fatal: there is not enough memory to start", file=sys.stderr)  # noqa: T201
+        return ExitCode.EXHAUSTED
     if plugin.bind_error is not None:
         channel.send(CannotListen(plugin.bind_error.strerror or str(plugin.bind_error)))
         return ExitCode.PORT_IN_USE
@@ -245,10 +248,11 @@ class SidecarPlugin:
     def _check_root_password(self, request: CheckRootPassword) -> RootPasswordChecked:
         try:
             pwhash, pwsalt = self._root_hash()
-        except Exception:  # whatever a database that fails makes devpi raise
+            holds = pwhash is not None and is_hash_of(request.password, pwhash, pwsalt)
+        except Exception:  # whatever a database that fails makes devpi raise, and no memory for argon2
             threadlog.exception("root's password can't be looked at")
             return RootPasswordChecked(request.number, None)
-        return RootPasswordChecked(request.number, pwhash is not None and is_hash_of(request.password, pwhash, pwsalt))
+        return RootPasswordChecked(request.number, holds)
 
     def _renew_login_secret(self) -> None:
         """Read the secret file again and sign with it from now on, so that every login made before has ended."""

@@ -5,6 +5,8 @@ devpi takes longest to import, so its process is started before anything else is
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import socket
 import subprocess
@@ -13,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from sidecar.exits import Exit, ExitCode
 from sidecar.settings import LogSettings
 
 
@@ -29,20 +32,48 @@ class Spawned(NamedTuple):
 
 
 def spawn(environ: Mapping[str, str], log: LogSettings | None = None) -> Spawned:
-    """Start `launcher` with the environment `environ`, its log as `log` says. Raises OSError."""
-    log = log or LogSettings()
-    crash, phase = os.memfd_create("crash"), os.memfd_create("phase")
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        arguments = [str(theirs.fileno()), str(crash), str(phase), log.style, log.level]
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "sidecar.devpi.launcher", *arguments],  # no modules of the current folder
-            env=_with_our_package(environ),
-            pass_fds=[theirs.fileno(), crash, phase],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # a terminal's Ctrl-C is for the sidecar, which drains it
-        )
-    return Spawned(process, ours, crash, phase)
+    """Start `launcher` with the environment `environ`, its log as `log` says. Raises Exit."""
+    try:
+        return _spawn(environ, log or LogSettings())
+    except OSError as error:
+        raise _refused(error) from error
+
+
+def _spawn(environ: Mapping[str, str], log: LogSettings) -> Spawned:
+    with contextlib.ExitStack() as ours:
+        files = []
+        for name in ("crash", "phase"):
+            files.append(os.memfd_create(name))
+            ours.callback(os.close, files[-1])
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.enter_context(mine)
+        with theirs:
+            passed = [theirs.fileno(), *files]
+            process = subprocess.Popen(
+                # -P: no modules of the current folder
+                [sys.executable, "-P", "-m", "sidecar.devpi.launcher", *map(str, passed), log.style, log.level],
+                env=_with_our_package(environ),
+                pass_fds=passed,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a terminal's Ctrl-C is for the sidecar, which drains it
+            )
+        ours.pop_all()  # they stay open
+        return Spawned(process, mine, *files)
+
+
+def _refused(error: OSError) -> Exit:
+    """Why the child can't be started, and the hint."""
+    hints = {
+        errno.EAGAIN: "raise the limit of processes and threads (--pids-limit, podPidsLimit, ulimit -u)",
+        errno.ENOMEM: "raise the memory limit",
+        errno.EMFILE: "raise the limit of open files (--ulimit nofile, ulimit -n) to 1024 or more",
+        errno.ENFILE: "raise the machine's limit of open files (fs.file-max)",
+        errno.E2BIG: "pass fewer or shorter environment variables",
+        errno.ENOENT: f"use an image or an environment in which {sys.executable or 'Python'} can be run",
+        errno.EACCES: f"use an image or an environment in which {sys.executable or 'Python'} can be run",
+    }
+    reason = f"the process for devpi-server can't be started: {error.strerror or error}"
+    return Exit(ExitCode.EXHAUSTED, reason, hints.get(error.errno or 0, "restart the container; report it if it stays"))
 
 
 def _with_our_package(environ: Mapping[str, str]) -> dict[str, str]:

@@ -9,13 +9,32 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from argon2.exceptions import Argon2Error
+from argon2.low_level import error_to_str
 from devpi_server import auth
 from devpi_server.config import Config
 
 if TYPE_CHECKING:
     from passlib.context import CryptContext
+
+
+_STARVED = (error_to_str(-22), error_to_str(-33))
+"""What argon2 says of ARGON2_MEMORY_ALLOCATION_ERROR and ARGON2_THREAD_FAIL."""
+
+
+@contextmanager
+def no_verdict_without_memory() -> Iterator[None]:
+    """Raise MemoryError if argon2 gets no memory or no thread: passlib takes that for a malformed hash (ValueError)."""
+    try:
+        yield
+    except ValueError as error:
+        if isinstance(error.__context__, Argon2Error) and str(error.__context__) in _STARVED:
+            raise MemoryError(str(error.__context__)) from error
+        raise
 
 
 class Turn:
@@ -55,13 +74,16 @@ class InTurn:
         self._turn = turn
 
     def hash(self, password: str) -> str:
-        """A new hash."""
-        with self._turn:
+        """A new hash. Raises MemoryError."""
+        with self._turn, no_verdict_without_memory():
             return str(self._context.hash(password))
 
     def verify_and_update(self, password: str, pwhash: str) -> tuple[bool, str | None]:
-        """Whether the password has this hash, and a new one where this is too weak. Raises ValueError, TypeError."""
-        with self._turn:
+        """Whether the password has this hash, and a new one where this is too weak.
+
+        Raises ValueError, TypeError, MemoryError.
+        """
+        with self._turn, no_verdict_without_memory():
             valid, renewed = self._context.verify_and_update(password, pwhash)
             return bool(valid), renewed
 

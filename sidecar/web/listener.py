@@ -51,7 +51,7 @@ def room(most: int) -> int:
 
 
 async def bind(host: str, port: int) -> list[socket.socket]:
-    """A listening socket for each of the host's addresses.
+    """A listening socket for each of the host's addresses; the one for `::` takes IPv4 too.
 
     Raises OSError: EADDRINUSE, EADDRNOTAVAIL, EACCES, or a host name that doesn't resolve (socket.gaierror).
     """
@@ -60,8 +60,9 @@ async def bind(host: str, port: int) -> list[socket.socket]:
     bound: list[socket.socket] = []
     missing: OSError | None = None
     for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
+        both = address[0] == "::" and socket.has_dualstack_ipv6()
         try:
-            bound.append(socket.create_server(address, family=family, backlog=_BACKLOG))
+            bound.append(socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=both))
         except OSError as error:
             if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):  # such as ::1 where there is no IPv6
                 for each in bound:

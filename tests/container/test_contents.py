@@ -107,14 +107,14 @@ def test_there_is_no_shell_package_manager_pip_or_compiler(content: Image) -> No
 
 
 def test_every_program_is_one_that_we_know(content: Image) -> None:
-    """What can be executed outside of libraries: Python, tini, devpi's commands and the sidecar's."""
+    """What can be executed outside of libraries: Python, tini, env, devpi's commands and the sidecar's."""
     programs = {
         path.name
         for path in content.files
         if content.members[str(path)].mode & 0o111 and ".so" not in path.name and "/site-packages/" not in str(path)
     }
     python = {name for name in programs if re.fullmatch(r"python3\.\d+", name)}
-    known = {"tini", "sidecar", "devpi", "devpi-server", "devpi-gen-config", "devpi-gen-secret"}
+    known = {"env", "tini", "sidecar", "devpi", "devpi-server", "devpi-gen-config", "devpi-gen-secret"}
     known |= {"devpi-init", "devpi-import", "devpi-export", "devpi-passwd", "devpi-fsck", "devpi-clear-search-index"}
     assert 1 == len(python)
     assert set() == programs - python - known
@@ -219,7 +219,8 @@ def test_how_it_is_run(content: Image) -> None:
     """A user by number, tini first, readiness as health, ports, volume and signal."""
     config = content.config
     assert "1000:1000" == config["User"]
-    assert ["tini", "--", "python3", "/opt/devpi/entrypoint.py"] == config["Entrypoint"]
+    init = ["env", "--block-signal=TERM,INT", "tini", "--"]
+    assert [*init, "python3", "/opt/devpi/entrypoint.py"] == config["Entrypoint"]
     assert config["Cmd"] is None
     assert ["CMD", "sidecar", "healthcheck"] == config["Healthcheck"]["Test"]
     second = 1_000_000_000

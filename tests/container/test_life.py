@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Callable
 
@@ -41,6 +42,21 @@ def test_it_is_ready_soon_and_stops_at_once(box: Make) -> None:
     print(f"ready after {sorted(starts)} s, stopped after {sorted(stops)} s, load {os.getloadavg()[0]:.1f}")
     assert patience(READY_WITHIN) >= min(starts)
     assert patience(STOPPED_WITHIN) >= min(stops)
+
+
+@pytest.mark.parametrize("number", ["TERM", "INT"])
+def test_a_stop_at_any_instant_of_a_start(box: Make, pytestconfig: pytest.Config, number: str) -> None:
+    """From the return of `docker start` on, when Python has hardly begun: code 0, each time."""
+    seed = pytestconfig.getoption("--chaos-seed") or random.SystemRandom().randrange(2**32)
+    rng = random.Random(seed)
+    ends = []
+    for start in range(10):
+        run = box(name=f"early{start}").start()
+        until = time.monotonic() + 0.3 * rng.random() ** 2
+        wait_for(lambda until=until: time.monotonic() >= until, "its instant")
+        docker("kill", "--signal", number, run.name, check=False)  # fails where it has ended
+        ends.append(docker("wait", run.name).stdout.strip())
+    assert ["0"] * len(ends) == ends, f"--chaos-seed {seed}"
 
 
 def test_the_engine_finds_it_healthy(ready: Box) -> None:

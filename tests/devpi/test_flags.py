@@ -41,10 +41,10 @@ def _quiet_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "etc"))
     resolve = socket.getaddrinfo
 
-    def numeric(host: Any, port: Any, family: int = 0, kind: int = 0, proto: int = 0, options: int = 0) -> Any:
+    def numeric(host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> Any:
         if host not in (None, "localhost"):
-            options |= socket.AI_NUMERICHOST
-        return resolve(host, port, family, kind, proto, options)
+            flags |= socket.AI_NUMERICHOST
+        return resolve(host, port, family, type, proto, flags)
 
     monkeypatch.setattr(socket, "getaddrinfo", numeric)
 
@@ -54,12 +54,16 @@ def understand(plugins: PluginManager) -> Iterator[Understand]:
     """`flags.understand` with a probe of its own, as the launcher calls it."""
 
     def call(
-        *argv: str, serverdir: str | None = None, port: int | None = None, restrict_modify: str = "root"
+        *argv: str,
+        serverdir: str | None = None,
+        port: int | None = None,
+        restrict_modify: str = "root",
+        sidecar: tuple[str, int] = ("0.0.0.0", 0),
     ) -> ServerFlags:
         probe = SilenceProbe()
         plugins.register(probe)
         try:
-            request = Configure(list(argv), serverdir, DEFAULT, port, restrict_modify)
+            request = Configure(list(argv), serverdir, DEFAULT, port, restrict_modify, *sidecar)
             return flags.understand(request, plugins, probe)
         finally:
             plugins.unregister(probe)
@@ -130,6 +134,33 @@ def test_where_it_listens(understand: Understand, argv: list[str], addresses: li
     found = understand(*argv)
     assert list(found.addresses) == addresses
     assert ("--host" in added(found, *argv)) == (not {"--host", "--listen", "--unix-socket"} & set(argv))
+
+
+@pytest.mark.parametrize(
+    ("host", "argv", "clash"),
+    [
+        ("0.0.0.0", (), True),
+        ("127.0.0.1", (), True),
+        ("::1", (), False),
+        ("::", (), True),
+        ("::", ("--host", "127.0.0.1"), True),
+        ("::", ("--host", "::1"), True),
+        ("::1", ("--host", "::"), True),
+        ("0.0.0.0", ("--host", "::"), False),
+        ("127.0.0.1", ("--host", "127.0.0.2"), False),
+        ("0.0.0.0", ("--listen", "127.0.0.1:1", "--listen", "127.0.0.1:3141"), True),
+        ("0.0.0.0", ("--port", "3142"), False),
+        ("0.0.0.0", ("--unix-socket", "/run/devpi.sock"), False),
+    ],
+)
+def test_one_port_for_two(understand: Understand, host: str, argv: tuple[str, ...], clash: bool) -> None:
+    """Refused where the kernel refuses the second socket; devpi-server's `::` is IPv6 alone, the sidecar's is both."""
+    if not clash:
+        understand(*argv, sidecar=(host, 3141))
+        return
+    with pytest.raises(FlagsRefused, match="can't both listen on port 3141") as caught:
+        understand(*argv, sidecar=(host, 3141))
+    assert "SIDECAR_PORT" in caught.value.mend
 
 
 @pytest.mark.parametrize(
@@ -225,7 +256,7 @@ def test_a_configuration_file_that_devpi_finds_by_itself(understand: Understand,
         (["--primary-url", "http://p"], "primary_url", "http://p"),
         (["--master-url", "http://p"], "primary_url", "http://p"),
         (["--master-url", "http://p"], "replica", True),
-        (["--role", "replica"], "replica", True),
+        (["--role", "replica", "--primary-url", "http://p"], "replica", True),
         (["--role", "primary"], "replica", False),
         (["--argon2-time-cost", "2"], "own_derivation", True),
         (["--argon2-memory-cost=524288"], "own_derivation", True),

@@ -10,6 +10,7 @@ import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -140,6 +141,20 @@ def test_ipv6(container: Callable[..., Container]) -> None:
     assert c.devpi.startswith("http://[::1]:")
     assert 200 == call_devpi(f"{c.devpi}/+api").status
     assert 0 == c.sidecar("healthcheck").returncode
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
+def test_both_protocols(container: Callable[..., Container]) -> None:
+    """SIDECAR_HOST=:: takes IPv4 too, from loopback and from elsewhere; `sidecar healthcheck` comes over IPv4."""
+    c = container(env={"SIDECAR_HOST": "::", "SIDECAR_LOG_ACCESS": "true"}).start().wait_ready()
+    port = urlsplit(c.url).port
+
+    assert c.url == f"http://127.0.0.1:{port}"
+    assert [200, 200] == [request(f"http://{host}:{port}/readyz").status for host in ("127.0.0.1", "[::1]")]
+    assert 0 == c.sidecar("healthcheck").returncode
+    assert "127.0.0.1" in c.log
+    assert "::ffff:" not in c.log
+    assert 0 == c.stop()
 
 
 def test_several_listeners(container: Callable[..., Container]) -> None:
