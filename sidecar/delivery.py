@@ -3,7 +3,7 @@
 waitress is done with an answer when the kernel has taken its last byte, of which up to 4 MB may then lie in a socket's
 send queue. A plain host's kernel goes on sending. A container's end removes its network, and the queues with it.
 
-The queues are read from `/proc/self/net/tcp` and `tcp6`: sockets that are closed already have no owner and no descriptor
+The queues are read from `/proc/self/net/tcp` and `tcp6`: a socket that is closed has neither an owner nor a descriptor
 that could be asked (TIOCOUTQ).
 """
 
@@ -68,7 +68,7 @@ class SendQueues:
         self._refused: set[Path] = set()
 
     def unsent(self) -> Unsent:
-        """Look. Takes milliseconds for each thousand sockets of the machine; a table that can't be read counts as empty."""
+        """Look, which takes milliseconds for each thousand sockets. A table that can't be read is logged and left out."""
         connections = size = 0
         for table in self._tables:
             try:

@@ -154,12 +154,12 @@ def test_states(tmp_path: Path, state: str, queue: str, expected: int) -> None:
 @pytest.mark.parametrize("content", [None, HEAD + "what is this\n", HEAD + "\xff"], ids=["absent", "odd", "binary"])
 def test_a_table_that_cannot_be_read(tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str | None) -> None:
     """It is logged once, and passed over: the other one still counts."""
-    odd = tmp_path / "tcp"
+    odd = tmp_path / "tcp6"
     if content is not None:
         odd.write_text(content, encoding="latin-1")
-    with pair("::1", "::1", socket.AF_INET6) as (port, server, _):
+    with pair("127.0.0.1", "127.0.0.1", socket.AF_INET) as (port, server, _):
         fill(server)
-        queues = SendQueues([f"http://[::1]:{port}", "http://127.0.0.1:1"], {4: odd, 6: Path("/proc/self/net/tcp6")})
+        queues = SendQueues([f"http://127.0.0.1:{port}", "http://[::1]:1"], {4: Path("/proc/self/net/tcp"), 6: odd})
         with caplog.at_level(logging.WARNING):
             assert 1 == queues.unsent().connections == queues.unsent().connections
     (record,) = caplog.records
