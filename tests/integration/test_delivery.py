@@ -19,7 +19,7 @@ from tests.integration.container import (
     wait_for,
 )
 from tests.integration.networks import Network, network
-from tests.integration.transfers import connected, downloading, refuses
+from tests.integration.transfers import connected, downloading
 
 SMALL = 300_000
 """Bytes of a file that the kernel takes at once, and whose reader's own buffers don't hold it."""
@@ -93,7 +93,7 @@ def test_a_client_that_has_vanished_costs_the_grace(boxed: Callable[..., Contain
         began = time.monotonic()
         os.kill(c.pid, signal.SIGTERM)
         assert 0 == c.wait_end()
-        assert 4 <= time.monotonic() - began < 10
+        assert 4 <= time.monotonic() - began < 20, "and not much more"
     (cut,) = CUT.finditer(c.log)
     assert "1" == cut[2]
     assert 0 < int(cut[1]) <= SMALL + 1000
@@ -159,15 +159,13 @@ def test_a_second_signal_cuts_it_short(
 
 def test_the_grace_is_one_for_drain_and_delivery(container: Callable[..., Container]) -> None:
     """What the drain has taken of it is not there for the delivery."""
-    c = container(env={"SIDECAR_STOP_GRACE": "4"})
+    c = container(env={"SIDECAR_STOP_GRACE": "2"})
     link, _ = serve_file(c, 24 * 2**20)
     with downloading(link):
-        devpi, began = c.devpi, time.monotonic()
         os.kill(c.pid, signal.SIGTERM)
-        wait_for(lambda: refuses(devpi), "the drain")
         assert 0 == c.wait_end()
-        assert 4 <= time.monotonic() - began < 10
     assert "1 transfers did not finish" in c.log
+    assert f"{DELIVERING}, for up to 0 s" in c.log
     assert 1 == len(CUT.findall(c.log))
 
 
