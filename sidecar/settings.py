@@ -121,7 +121,7 @@ class StopSettings:
     delay: float = 0.0
     """Seconds to stay up, not ready, before the listener closes: load balancers lag (SIDECAR_STOP_DELAY)."""
     grace: float = 25.0
-    """Seconds that running transfers have to finish (SIDECAR_STOP_GRACE)."""
+    """Seconds that running transfers have to finish and to be delivered (SIDECAR_STOP_GRACE)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from typing import NoReturn
 from sidecar import durable, imports
 from sidecar.bootstrap import Bootstrap
 from sidecar.credentials import AdminToken, CredentialsDamaged, CredentialsError, secure_directory
+from sidecar.delivery import SendQueues
 from sidecar.devpi import quiet
 from sidecar.devpi.child import Child, ChildEnded, SetFailed
 from sidecar.devpi.client import DevpiClient
@@ -78,7 +79,7 @@ class Supervisor:
         self._hurry = asyncio.Event()
         self._client: DevpiClient | None = None
         self._look_secret = secrets.token_hex(16)
-        self._serves = False
+        self._queues: SendQueues | None = None  # of devpi-server, once it listens
         self._cleared = False
         self._cut: int | None = None  # transfers that the drain has cut, once it has told
         self._serverdir: Serverdir | None = None
@@ -248,7 +249,7 @@ class Supervisor:
                 f"devpi-server can't listen on {addresses}: {said.reason}",
                 "free the port, or choose another one with --port",
             )
-        self._serves = True
+        self._queues = SendQueues(said.addresses)
         key = DerivedKey(said.derived_key, said.argon2)
         await to_the_end(note_derived_key, serverdir.own, key, kept=secret.own is not None)
         self._cleared = said.role != "replica"  # which looks for no half-made uploads
@@ -306,9 +307,12 @@ class Supervisor:
         self._lifecycle.enter(Phase.STOPPING)
         await self._within(_PATIENCE, self._bootstrap.settle())
         self._bootstrap.devpi_runs(None, "standalone")
-        if self._serves and was is not Phase.FAILED:
+        queues = None if was is Phase.FAILED else self._queues
+        deadline = time.monotonic()
+        if queues is not None:
             log.info("stopping: %.0f s for load balancers, then up to %.0f s for running transfers", *self._patience())
             await self._within(self._settings.stop.delay, asyncio.Event().wait())
+            deadline = time.monotonic() + self._settings.stop.grace  # of drain and delivery together
             await self._child.send(Drain(self._settings.stop.grace))
             await self._within(self._settings.stop.grace + _PATIENCE, self._drained())
             self._child.signal(signal.SIGTERM)
@@ -317,6 +321,8 @@ class Supervisor:
         code = await self._child.exited()
         self._health.watch(None)
         await self._clear_up(whole=self._cleared and self._cut == 0 and code == 0)
+        if queues is not None:
+            await self._deliver(queues, deadline)
         log.info("stopped")
 
     async def _clear_up(self, *, whole: bool) -> None:
@@ -336,6 +342,16 @@ class Supervisor:
             if self._cut:
                 log.warning("%d transfers did not finish within the grace, and were cut", self._cut)
         await self._child.exited()
+
+    async def _deliver(self, queues: SendQueues, deadline: float) -> None:
+        """Wait, at most until `deadline`, for what the kernel still sends: it ends with a container's network."""
+        if not (unsent := await asyncio.to_thread(queues.unsent)).connections:
+            return
+        left = max(0.0, deadline - time.monotonic())
+        log.info("devpi-server has ended; %s still being delivered, for up to %.0f s", unsent, left)
+        await self._within(left, queues.sent())
+        if (unsent := await asyncio.to_thread(queues.unsent)).connections:
+            log.warning("%s are not delivered, and are lost if the network ends with this process", unsent)
 
     def _patience(self) -> tuple[float, float]:
         return self._settings.stop.delay, self._settings.stop.grace

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
@@ -33,19 +34,25 @@ def refuses(url: str) -> bool:
 
 
 @contextmanager
-def downloading(link: str) -> Iterator[Callable[[], bytes]]:
-    """A slow download, begun and then left alone; calling it reads the rest, and gives all of the body."""
+def downloading(link: str) -> Iterator[Callable[..., bytes]]:
+    """A slow download, begun and then left alone; calling it reads the rest, and gives all of the body.
+
+    With a rate it reads so many bytes a second. It ends with what it has where nothing comes for 30 s.
+    """
     with connected(link, receive_buffer=32 * 1024) as client:
         client.sendall(f"GET {urlsplit(link).path} HTTP/1.0\r\nHost: {urlsplit(link).netloc}\r\n\r\n".encode())
         begin = client.recv(4096)
         assert b" 200 " in begin.splitlines()[0], begin
 
-        def rest() -> bytes:
-            parts = [begin]
+        def rest(rate: float | None = None) -> bytes:
+            parts, got, began = [begin], 0, time.monotonic()
             try:
-                while part := client.recv(1 << 20):
+                while part := client.recv(1 << 20 if rate is None else 1 << 15):
                     parts.append(part)
-            except ConnectionResetError:
+                    got += len(part)
+                    if rate is not None:
+                        time.sleep(max(0.0, got / rate - (time.monotonic() - began)))
+            except (ConnectionResetError, TimeoutError):
                 pass
             return b"".join(parts).partition(b"\r\n\r\n")[2]
 
