@@ -30,6 +30,11 @@ def main(arguments: list[str]) -> int:
 
             return tools.run(arguments, given, environ)
         arguments = arguments[1:]
+    if any(map(_asks_for_text, arguments)):
+        from sidecar import tools
+
+        if (code := tools.print_text(arguments, environ)) is not None:
+            return code
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop_early)  # until the event loop takes them; as PID 1 they would be lost
@@ -42,6 +47,11 @@ def main(arguments: list[str]) -> int:
     code = container.run(given, arguments, spawned)
     sys.stderr.flush()
     os._exit(code)  # nothing is left to do: taking the interpreter apart would only make the stop longer
+
+
+def _asks_for_text(flag: str) -> bool:
+    """Whether it is --help or --version, or an abbreviation, as devpi's parser takes them."""
+    return flag == "-h" or (len(flag) > len("--") and any(name.startswith(flag) for name in ("--help", "--version")))
 
 
 def _stop_early(_number: int, _frame: FrameType | None) -> NoReturn:

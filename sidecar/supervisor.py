@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-from sidecar import durable, imports
+from sidecar import durable, imports, mounts
 from sidecar.bootstrap import Bootstrap
 from sidecar.credentials import AdminToken, CredentialsDamaged, CredentialsError, secure_directory
 from sidecar.devpi import quiet
@@ -43,7 +43,6 @@ from sidecar.root_password import RootPasswordFile
 from sidecar.rundir import RuntimeDir
 from sidecar.serverdir import Serverdir
 from sidecar.settings import DEFAULT_SERVERDIR, Settings
-from sidecar.volume import in_memory
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +180,7 @@ class Supervisor:
         self._child.hand_over_lock(await asyncio.to_thread(serverdir.open))
         self._serverdir = serverdir  # not before: whoever else holds it has things there that are not to be cleared up
         await asyncio.to_thread(secure_directory, serverdir.own)
-        if await asyncio.to_thread(in_memory, serverdir.path):
+        if (await asyncio.to_thread(mounts.under, serverdir.path)).in_memory:
             log.warning("the serverdir is on a tmpfs: all of it is lost with the container; mount a volume to keep it")
         if done := await asyncio.to_thread(serverdir.recover):
             log.warning("%s", done)
