@@ -178,7 +178,9 @@ def _make_it_ours(serverdir: Path, owner: int) -> str:
             "(a named volume: see docs/docker.md; Kubernetes: set securityContext.fsGroup)"
         )
     else:
-        advice = f"run `chown -R {user} {serverdir}` as root; in a container, mount a volume there that belongs to {user}"
+        advice = (
+            f"run `chown -R {user} {serverdir}` as root; in a container, mount a volume there that belongs to {user}"
+        )
     return advice if owner == 0 else f"{advice}, or run this as uid {owner}"
 
 

@@ -112,6 +112,6 @@ def _mend(path: Path, error: OSError) -> str:
         return _MEND
     folder = path.parent
     return (
-        f"make {folder} writable (docker run: `--tmpfs {folder}`, compose: `tmpfs: [{folder}]`, Kubernetes: an emptyDir "
-        f"at {folder}), or set SIDECAR_RUNTIME_DIR to a folder of this user's own"
+        f"make {folder} writable (docker run: `--tmpfs {folder}`, compose: `tmpfs: [{folder}]`, "
+        f"Kubernetes: an emptyDir at {folder}), or set SIDECAR_RUNTIME_DIR to a folder of this user's own"
     )

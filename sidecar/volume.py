@@ -27,6 +27,7 @@ _MENDS = {
     errno.ESTALE: "the serverdir's network volume went away: mount it and start again",
 }
 
+
 @dataclass(frozen=True, slots=True)
 class Space:
     """How full the volume is, in bytes."""

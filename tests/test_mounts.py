@@ -65,9 +65,7 @@ def test_a_mount_that_root_owns(place: Path) -> None:
 
 def test_a_mount_of_another_user(place: Path) -> None:
     """To run as its owner is an advice where that isn't root."""
-    mend = look(
-        place, f"mkdir '{place}.host'", f"chown 77 '{place}.host'", f"mount --bind '{place}.host' '{place}'"
-    )[1]
+    mend = look(place, f"mkdir '{place}.host'", f"chown 77 '{place}.host'", f"mount --bind '{place}.host' '{place}'")[1]
     assert mend.endswith(", or run this as uid 77")
 
 

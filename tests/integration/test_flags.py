@@ -152,12 +152,14 @@ def test_texts(container: Callable[..., Container]) -> None:
 
 
 @pytest.mark.parametrize(
-    "flags", [["--version"], ["--vers"], ["--port", "8000", "--no-root-pypi", "--version"], ["devpi-server", "--version"]]
+    "flags",
+    [["--version"], ["--vers"], ["--port", "8000", "--no-root-pypi", "--version"], ["devpi-server", "--version"]],
 )
 def test_the_version_is_all_that_is_printed(container: Callable[..., Container], flags: list[str]) -> None:
     """For scripts; on a machine where it could not run, too: no port, runtime directory or serverdir is needed."""
     c = container(env={"SIDECAR_RUNTIME_DIR": "/proc/none", "DEVPI_SERVERDIR": "/proc/none", "DEVPI_PORT": "7"})
-    assert (0, f"{version('devpi-server')}\n") == (lambda done: (done.returncode, done.stdout))(c.run(*flags))
+    done = c.run(*flags)
+    assert (0, f"{version('devpi-server')}\n") == (done.returncode, done.stdout)
     assert_untouched(c)
 
 
