@@ -51,8 +51,8 @@ class Composition:
         return docker("compose", *arguments, check=check, patience=patience, cwd=self.folder, env=environ)
 
     def container(self) -> dict[str, Any]:
-        """What the engine knows of the one container."""
-        name = self.compose("ps", "--all", "--quiet").stdout.strip()
+        """What the engine knows of devpi's container."""
+        name = self.compose("ps", "--all", "--quiet", "devpi").stdout.strip()
         return dict(json.loads(docker("inspect", name).stdout)[0])
 
 

@@ -77,7 +77,8 @@ def test_the_documented_wait_ends_with_the_container(box: Callable[..., Box]) ->
     assert 2 == wrong.wait_end()
     assert "--no-such-flag" in waited(command, wrong.name)
 
-    replica = box("--tmpfs", "/tmp", name="replica", flags=("--primary-url", "http://192.0.2.1", *NO_MIRROR)).start()
+    options = ("--tmpfs", "/tmp", "--no-healthcheck")  # whose check would be taken for the command's
+    replica = box(*options, name="replica", flags=("--primary-url", "http://192.0.2.1", *NO_MIRROR)).start()
     with ThreadPoolExecutor(1) as beside:
         waiting = beside.submit(waited, command, replica.name)
         wait_for(lambda: engine.check_age(replica.name) > 0, "a check that waits", 60)
