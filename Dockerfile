@@ -3,9 +3,11 @@
 ARG PYTHON_IMAGE=python:3.13-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS build
-# A version named here would vanish from Debian's mirrors with its next point release.
+# Security updates that the base image doesn't have yet: what the image takes from here must have them. A version named
+# here would vanish from Debian's mirrors with its next point release.
 # hadolint ignore=DL3008
 RUN apt-get update \
+ && apt-get upgrade --yes --no-install-recommends \
  && apt-get install --yes --no-install-recommends binutils busybox-static ca-certificates tini \
  && rm -rf /var/lib/apt/lists/*
 
@@ -30,7 +32,7 @@ RUN python3 -m pip --python /opt/devpi/bin/python3 install --no-cache-dir --no-c
 FROM environment AS rootfs
 COPY pyproject.toml README.md LICENSE entrypoint.py ./
 COPY sidecar sidecar
-COPY docker/rootfs.py docker/
+COPY docker/rootfs.py docker/trimmed.py docker/
 ARG UID=1000
 ARG GID=1000
 ARG SOURCE_DATE_EPOCH
@@ -42,7 +44,7 @@ RUN python3 -m pip --python /opt/devpi/bin/python3 install --no-cache-dir --no-c
 FROM environment-web AS rootfs-web
 COPY pyproject.toml README.md LICENSE entrypoint.py ./
 COPY sidecar sidecar
-COPY docker/rootfs.py docker/
+COPY docker/rootfs.py docker/trimmed.py docker/
 ARG UID=1000
 ARG GID=1000
 ARG SOURCE_DATE_EPOCH
@@ -62,18 +64,29 @@ ENV PATH=/opt/devpi/bin:/usr/local/bin:/usr/bin:/bin \
 USER ${UID}:${GID}
 EXPOSE 3141 3142
 STOPSIGNAL SIGTERM
-# An import may take hours and is no illness: within the start period failures don't count, and the first success
-# ends it.
-HEALTHCHECK --start-period=24h --start-interval=1s --interval=10s --timeout=5s --retries=3 CMD ["sidecar", "healthcheck"]
+# While it starts or imports, for hours maybe, the check itself waits (and needs its timeout); it fails once the import
+# has. A start period would hide that failure. It is as long as the first check needs to come soon.
+HEALTHCHECK --start-period=5s --start-interval=1s --interval=10s --timeout=168h --retries=3 CMD ["sidecar", "healthcheck", "--wait"]
 # Until the entrypoint has its handlers, some 20 ms after the start, a stop would be lost or kill it: env has it wait.
 ENTRYPOINT ["env", "--block-signal=TERM,INT", "tini", "--", "python3", "/opt/devpi/entrypoint.py"]
 ARG VERSION=0.1.0
 ARG REVISION=unknown
+# Labels that are empty where the build is not told; docs/docker.md has the command that tells all of them.
+ARG CREATED=
+ARG SOURCE=
+ARG URL=
+ARG PYTHON_IMAGE
+ARG PYTHON_IMAGE_DIGEST=
 LABEL org.opencontainers.image.title="devpi-sidecar" \
       org.opencontainers.image.description="devpi-server with a sidecar for initialisation, import, health and status" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.url="${URL}" \
+      org.opencontainers.image.base.name="${PYTHON_IMAGE}" \
+      org.opencontainers.image.base.digest="${PYTHON_IMAGE_DIGEST}"
 
 FROM settings AS devpi-web
 COPY --from=rootfs-web /rootfs /

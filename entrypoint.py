@@ -34,6 +34,11 @@ def main(arguments: list[str]) -> int:
             sys.stderr.write(f"error: {problem}\n")
         return ExitCode.SETTINGS
     environ = settings.child_environment(os.environ)
+    if stopping is not None and any(map(_asks_for_text, arguments)):
+        from sidecar import tools
+
+        if (code := tools.print_text(arguments, environ)) is not None:
+            return code
     if stopping is not None:
         return serve(given, arguments, environ, stopping)
     from sidecar import tools
@@ -58,6 +63,11 @@ def serve(given: "Settings", flags: list[str], environ: dict[str, str], stopping
     code = container.run(given, flags, spawned, stopping)
     sys.stderr.flush()
     os._exit(code)  # nothing is left to do: taking the interpreter apart would only make the stop longer
+
+
+def _asks_for_text(flag: str) -> bool:
+    """Whether it is --help or --version, or an abbreviation, as devpi's parser takes them."""
+    return flag == "-h" or (len(flag) > len("--") and any(name.startswith(flag) for name in ("--help", "--version")))
 
 
 if __name__ == "__main__":

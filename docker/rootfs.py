@@ -24,68 +24,10 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
+import trimmed
+
 EPOCH = int(os.environ.get("SOURCE_DATE_EPOCH") or 946684800)
 """Modification time of everything, in seconds; without the variable 2000-01-01: zip files can't tell earlier ones."""
-
-STDLIB_UNUSED = frozenset(
-    {
-        *("test", "idlelib", "tkinter", "turtle.py", "turtledemo", "lib2to3", "ensurepip", "venv", "pydoc_data"),
-        *("curses", "__phello__", "__hello__.py", "antigravity.py", "this.py", "sitecustomize.py"),
-        *("mailbox.py", "imaplib.py", "poplib.py", "wave.py", "pickletools.py"),
-        *("_pydecimal.py", "_pyio.py", "_pydatetime.py"),  # stand-ins for compiled modules, which are there
-        *("dist-packages", "site-packages", "__pycache__", "EXTERNALLY-MANAGED", "LICENSE.txt"),
-    }
-)
-"""What no server imports, by its name at the top of the standard library; also what lies there without being of it."""
-
-PROMPT_UNUSED = re.compile(r"_pyrepl/(?!__init__|pager)")
-"""The prompt of newer Pythons; pydoc, which devpi-web imports, wants its pager."""
-
-EXTENSIONS_UNUSED = re.compile(
-    r"(_test\w*|_ctypes_test|_xxtestfuzz|xx\w+|_tkinter|_curses\w*|readline|_dbm|_gdbm|nis|ossaudiodev|audioop|spwd)\."
-)
-"""Compiled modules that would bring libraries along for nobody, or are for CPython's own tests."""
-
-PACKAGE_UNUSED = frozenset({"tests", "test", "testing", "test_devpi_server", "__pycache__", "include", "sboms"})
-"""Folders of packages that only their authors, compilers and scanners of single wheels use."""
-
-SOURCES_UNUSED = (".pyi", ".pyx", ".pxd", ".pxi", ".c", ".h", ".cpp", ".hpp", ".rst", ".exe", ".a", ".whl")
-"""Suffixes of what a type checker, a compiler or another system wants."""
-
-METADATA_UNUSED = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "zip-safe", "dependency_links.txt"})
-"""For pip, which isn't there; and no list of files would be true after the trimming."""
-
-SETUPTOOLS_KEPT = re.compile(
-    r"(pkg_resources/.*|setuptools-[^/]*/.*|_distutils_hack/.*"
-    r"|setuptools/(config/|compat/)?[^/]*|setuptools/command/(__init__|_requirestxt|bdist_egg|build|egg_info|sdist|setopt)\.py"
-    r"|setuptools/_distutils/(compat/)?[^/]*|setuptools/_distutils/compilers/C/(base|errors)\.py"
-    r"|setuptools/_distutils/command/(__init__|_framework_compat|bdist|build|install|install_egg_info|sdist)\.py"
-    r"|setuptools/_vendor/(jaraco|more_itertools|backports)[/-].*)"
-)
-"""What is imported of it: pkg_resources by pyramid, egg_info with all that it imports by `devpi upload` (through
-check-manifest). Of what setuptools has vendored, the environment has its own packaging, platformdirs and others.
-"""
-
-PURE_PYTHON_SERVES = re.compile(r"frozenlist/_frozenlist\.")
-"""Compiled in C++: alone it would bring libstdc++, 2 MB, and its twin in Python does as well."""
-
-COMPILERS_SIDE = re.compile(r"(cffi|pycparser|pycparser-[^/]*)/.*")
-"""argon2's binding was made with cffi; what it needs now is `_cffi_backend` alone."""
-
-FRAMEWORKS_UNUSED = re.compile(r"prometheus_client/(aiohttp|bridge|django|twisted)/.*")
-"""Its ways into other frameworks' apps, and to Graphite; ours has a route of its own."""
-
-BYTECODE_UNUSED = re.compile(
-    r".*/(templates/.*|prometheus_client/(openmetrics/)?parser\..*"
-    r"|passlib/handlers/(?!__init__|argon2).*|(setuptools/(?!_vendor)|_distutils_hack/).*|anyio/_backends/_trio\..*"
-    r"|pygments/(lexers|styles)/(?!__init__|_mapping|special|text).*"
-    r"|pygments/formatters/(?!__init__|_mapping|html).*|docutils/utils/math/.*"
-    r"|docutils/(languages|parsers/rst/languages)/(?!__init__|en\.).*|docutils/writers/(latex|odf|xetex|s5|pep|man).*"
-    r"|whoosh/lang/(?!__init__|porter\.|stopwords).*)"
-)
-"""Sources that are no Python yet, and those of which a server reads one in a hundred, and that one in milliseconds."""
-
-SCRIPTS_KEPT = re.compile(r"devpi(-.*)?|sidecar")
 
 THROUGH_ENTRYPOINT = ("devpi-init", "devpi-import", "devpi-passwd", "devpi-fsck", "devpi-export")
 """devpi's tools that must not pass by the serverdir's lock, also where `docker exec` runs them."""
@@ -190,10 +132,10 @@ def copy_standard_library(image: RootFilesystem) -> None:
     for source in _walk(stdlib):
         relative = source.relative_to(stdlib)
         if (
-            STDLIB_UNUSED.isdisjoint(relative.parts[:1])
+            not trimmed.of_stdlib(relative.parts[0].removesuffix(".py"))
+            and not (source.suffix == ".so" and trimmed.of_stdlib(source.name.partition(".")[0]))
             and not {"__pycache__", "tests"} & set(relative.parts)
-            and not PROMPT_UNUSED.match(relative.as_posix())
-            and not EXTENSIONS_UNUSED.match(source.name)
+            and not trimmed.PROMPT.fullmatch(relative.as_posix())
             and not (config and source.is_relative_to(config))
             and source.suffix in {".py", ".so", ".txt"}
         ):
@@ -204,13 +146,13 @@ def copy_environment(image: RootFilesystem, environment: Path, executable: Path)
     """The virtual environment: packages, the commands for operators, the entrypoint."""
     packages = site_packages(environment)
     for source in _walk(packages):
-        if _wanted(source.relative_to(packages)):
+        if not trimmed.of_packages(source.relative_to(packages).as_posix()):
             copied = image.copy(source)
             if source.name == "METADATA":  # without the README in it
                 head = source.read_text(encoding="utf-8").partition("\n\n")[0]
                 copied.write_text(f"{head}\n", encoding="utf-8")
     for script in sorted((environment / "bin").iterdir()):
-        if SCRIPTS_KEPT.fullmatch(script.name):
+        if trimmed.SCRIPTS_KEPT.fullmatch(script.name):
             image.copy(script)
     for name in THROUGH_ENTRYPOINT:
         image.write(f"{environment}/bin/{name}", _through_entrypoint(environment, name), 0o755)
@@ -244,23 +186,6 @@ def site_packages(environment: Path) -> Path:
     return Path(scheme)
 
 
-def _wanted(relative: Path) -> bool:
-    """Whether a file of the packages goes into the image."""
-    name = relative.as_posix()
-    if relative.parts[0].endswith(".dist-info") and not COMPILERS_SIDE.fullmatch(name):
-        return relative.name not in METADATA_UNUSED and "sboms" not in relative.parts
-    if relative.parts[0] in {"setuptools", "pkg_resources", "_distutils_hack"} and not SETUPTOOLS_KEPT.fullmatch(name):
-        return False
-    return (
-        PACKAGE_UNUSED.isdisjoint(relative.parts[:-1])
-        and not name.endswith(SOURCES_UNUSED)
-        and not PURE_PYTHON_SERVES.match(name)
-        and not COMPILERS_SIDE.fullmatch(name)
-        and not FRAMEWORKS_UNUSED.fullmatch(name)
-        and name != "distutils-precedence.pth"
-    )
-
-
 def _through_entrypoint(environment: Path, tool: str) -> str:
     return (
         f"#!{environment}/bin/python3\nimport os\nimport sys\n\n"
@@ -291,7 +216,7 @@ def compile_environment(image: RootFilesystem, environment: Path) -> None:
     sources = [
         path
         for path in image.files(environment)
-        if path.suffix == ".py" and path != entrypoint and not BYTECODE_UNUSED.fullmatch(str(path))
+        if path.suffix == ".py" and path != entrypoint and not trimmed.BYTECODE.fullmatch(str(path))
     ]
     _compile(image, [(path, Path(importlib.util.cache_from_source(str(path)))) for path in sources])
 
@@ -415,9 +340,11 @@ def describe_packages(image: RootFilesystem) -> None:
 
 def make_writable_folders(image: RootFilesystem, uid: int) -> None:
     """The folders that the server writes to. Group 0 may do what the owner may: OpenShift and the like run the image
-    with any uid, but in that group. A new named volume takes its owner and mode from the folder here.
+    with any uid, but in that group. A new named volume takes its owner and mode from the folder here. /mnt/devpi is
+    where the older image's README had DEVPI_SERVERDIR.
     """
-    for path, owner, mode in (("/var/lib/devpi", uid, 0o770), ("/devpi-init.d", uid, 0o775), ("/tmp", 0, 0o1777)):  # noqa: S108
+    state = [(path, uid, 0o770) for path in ("/var/lib/devpi", "/mnt/devpi")]
+    for path, owner, mode in [*state, ("/devpi-init.d", uid, 0o775), ("/tmp", 0, 0o1777)]:  # noqa: S108
         folder = image.folder(Path(path))
         os.chown(folder, owner, 0)
         folder.chmod(mode)

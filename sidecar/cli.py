@@ -11,10 +11,10 @@ import sys
 def main(argv: list[str] | None = None) -> int:
     """Run `sidecar argv…` and return its exit code; `argv` is without the program's name."""
     arguments = sys.argv[1:] if argv is None else argv
-    if arguments == ["healthcheck"]:
+    if arguments in (["healthcheck"], ["healthcheck", "--wait"]):
         from sidecar import healthcheck
 
-        return healthcheck.main()
+        return healthcheck.main(wait="--wait" in arguments)
     from sidecar import commands
 
     return commands.main(arguments)

@@ -92,7 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     rotate = commands.add_parser("rotate", help="set and print a new root password, and end all logins")
     rotate.add_argument("--keep-logins", action="store_true", help="let logins that exist go on")
     rotate.add_argument("--json", action="store_true", help="print user and password as JSON")
-    commands.add_parser("healthcheck", help="exit code 0: devpi is ready, 1: it is not (for HEALTHCHECK)")
+    check = commands.add_parser("healthcheck", help="exit code 0: devpi is ready, 1: it is not (for HEALTHCHECK)")
+    check.add_argument("--wait", action="store_true", help="wait while it starts or imports; 1: it failed, or ended")
     commands.add_parser("version", help="print the version")
     return parser
 
@@ -113,7 +114,7 @@ def _run(options: argparse.Namespace, directory: str) -> int:
         case "healthcheck":  # with something behind it, or cli.main had taken it
             from sidecar import healthcheck
 
-            return healthcheck.main()
+            return healthcheck.main(wait=options.wait)
         case _:
             return _write(f"devpi-sidecar {_version()} (Python {platform.python_version()})")
 

@@ -69,6 +69,10 @@ async def _live(settings: Settings, flags: list[str], spawned: Spawned, stops: S
     child = Child(spawned)
     for name in settings.ignored_service_links:
         log.warning("%s is of a Kubernetes service link, and ignored; set enableServiceLinks: false", name)
+    if os.geteuid() == 0:
+        log.warning(
+            "this runs as root, which nothing here needs: run it as another user (docker run: without --user 0)"
+        )
     if (limit := _memory_limit()) is not None and limit < _NEEDED_MEMORY:
         log.warning(
             "the memory limit is %d MiB: devpi-server, the sidecar and a password check take %d; expect kills",

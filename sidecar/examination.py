@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sidecar import durable
+from sidecar import durable, mounts
 from sidecar.exits import Exit, ExitCode
 
 STATE_VERSION = "4"
@@ -134,11 +134,11 @@ class _Examination:
         written = {".serverversion", ".nodeinfo", self._storage.database or ".nodeinfo", "+files", ".event_serial"}
         for name in entries & written:
             if not os.access(self._path / name, os.R_OK | os.W_OK):
-                owner, uid, gid = (self._path / name).lstat().st_uid, os.geteuid(), os.getegid()
+                owner = (self._path / name).lstat().st_uid
                 raise Exit(
                     ExitCode.NOT_WRITABLE,
-                    f"{name} in the serverdir {self._path} belongs to uid {owner}, not writable for uid {uid}",
-                    f"run `chown -R {uid}:{gid} {self._path}` on the volume, or run the container as uid {owner}",
+                    f"{name} in the serverdir {self._path} belongs to uid {owner}, not writable for uid {os.geteuid()}",
+                    _make_it_ours(self._path, owner),
                 )
 
 
@@ -170,13 +170,33 @@ def not_writable(serverdir: Path, error: OSError) -> Exit:
             ExitCode.NOT_WRITABLE,
             f"the serverdir {serverdir} is not writable for uid {uid}, gid {gid}: {where} belongs to "
             f"uid {owner.st_uid}, gid {owner.st_gid}, mode {owner.st_mode & 0o7777:04o}",
-            f"run `chown -R {uid}:{gid} {serverdir}` on the volume, or run the container as uid {owner.st_uid}",
+            _make_it_ours(serverdir, owner.st_uid),
         )
     return Exit(
         ExitCode.NOT_WRITABLE,
         f"the serverdir {serverdir} can't be used: {error.strerror}",
         "name a folder on a working, writable volume",
     )
+
+
+def _make_it_ours(serverdir: Path, owner: int) -> str:
+    """What the operator can do about a serverdir of `owner`. In a container nobody can chown, and its paths are not the
+    host's, so the advice is for the outside.
+    """
+    user, mount = f"{os.geteuid()}:{os.getegid()}", mounts.under(serverdir)
+    mounted = mount.place != Path("/") and mount.place == serverdir.resolve()
+    if mounted and mount.in_memory:
+        return f"mount the tmpfs as this user's: `--tmpfs {serverdir}:uid={os.geteuid()},mode=0700`"
+    if mounted:
+        advice = (
+            f"on the host, run `chown -R {user} FOLDER` for the folder that is mounted at {serverdir} "
+            "(a named volume: see docs/docker.md; Kubernetes: set securityContext.fsGroup)"
+        )
+    else:
+        advice = (
+            f"run `chown -R {user} {serverdir}` as root; in a container, mount a volume there that belongs to {user}"
+        )
+    return advice if owner == 0 else f"{advice}, or run this as uid {owner}"
 
 
 def read_record(serverdir: Path, path: Path) -> dict[str, Any] | None:

@@ -1,4 +1,8 @@
-"""`sidecar healthcheck`: does `/readyz` say 200? With a raw socket, for it starts every few seconds."""
+"""`sidecar healthcheck`: does `/readyz` say 200? With a raw socket, for it starts every few seconds.
+
+With `--wait` it answers once that is settled. This is how HEALTHCHECK tells a long import, which Docker waits for, from
+a failed one, which it doesn't: Docker ignores every failure within a start period, but waits for a check that runs.
+"""
 
 from __future__ import annotations
 
@@ -11,31 +15,73 @@ from sidecar import locate
 from sidecar.terminal import printable
 
 TIMEOUT = 3.0
-"""Seconds for the whole of it: connecting, asking, reading."""
+"""Seconds for one question: connecting, asking, reading."""
+SILENCE = 30.0
+"""Seconds without any answer after which `--wait` gives up: a container starts, or ends, sooner."""
+UNSETTLED = frozenset({"starting", "initialising", "importing", "launching"})
+"""The phases (`lifecycle.Phase`, which costs too much to import) that `--wait` waits for the end of."""
 
-_REQUEST = b"GET /readyz HTTP/1.0\r\nHost: localhost\r\nAccept: text/plain\r\nConnection: close\r\n\r\n"
-_LIMIT = 64 * 1024
+_PAUSE = 0.5
+"""Seconds between two questions of `--wait`."""
+_REQUEST = "GET {} HTTP/1.0\r\nHost: localhost\r\nAccept: {}\r\nConnection: close\r\n\r\n"
+_CHUNK = 64 * 1024
+_LIMIT = 8 * 2**20
+"""Bytes of an answer that are read: `/status` names up to 1,000 archives."""
 
 
-def main() -> int:
-    """Write a line that says how devpi is, and return 0 if it is ready, else 1."""
+def main(*, wait: bool = False) -> int:
+    """Write a line that says how devpi is, and return 0 if it is ready, else 1.
+
+    `wait`: not before it is ready, or won't get ready by waiting: it failed, stops, or was ready before.
+    """
+    code, text = _look()
+    heard = time.monotonic()
+    while wait and code:
+        phase = _phase()  # asked before the look: in between it may get ready
+        code, text = _look()
+        at = time.monotonic()
+        if phase is not None:
+            heard = at
+        if code and phase not in UNSETTLED and (phase is not None or at - heard >= SILENCE):
+            break
+        if code:
+            time.sleep(_PAUSE)
+    return _say(text, code)
+
+
+def _look() -> tuple[int, str]:
+    """The exit code, and what to say."""
     try:
         directory = locate.runtime_dir(os.environ)
         address = locate.address(directory)
     except locate.NoSidecar as error:
-        return _say(f"no sidecar here: {error}", 1)
+        return 1, f"no sidecar here: {error}"
     try:
-        status, body = _get(directory, address)
+        status, body = _get(directory, address, "/readyz", "text/plain")
     except TimeoutError:
-        return _say(f"the sidecar does not answer within {TIMEOUT:g} s", 1)
+        return 1, f"the sidecar does not answer within {TIMEOUT:g} s"
     except OSError as error:
         where = "its socket" if address is None else f"{address[0]} port {address[1]}"
-        return _say(f"no sidecar answers at {where}: {error.strerror or error}", 1)
+        return 1, f"no sidecar answers at {where}: {error.strerror or error}"
     if status == "200":
-        return _say("ready", 0)
+        return 0, "ready"
     lines = [line.strip() for line in body.splitlines() if line.strip()]
     failing = [line.removeprefix("[-]") for line in lines if line.startswith("[-]")]  # Kubernetes' wording
-    return _say(f"not ready ({status or 'no HTTP answer'}): {'; '.join(failing or lines)}", 1)
+    return 1, f"not ready ({status or 'no HTTP answer'}): {'; '.join(failing or lines)}"
+
+
+def _phase() -> str | None:
+    """What `/status` says; None: nothing that can be understood."""
+    import json  # 5 ms that a check of a ready container need not pay
+
+    try:
+        directory = locate.runtime_dir(os.environ)
+        status, body = _get(directory, locate.address(directory), "/status", "application/json")
+        found = json.loads(body) if status == "200" else None
+    except (locate.NoSidecar, OSError, ValueError, RecursionError):
+        return None
+    phase = found.get("phase") if isinstance(found, dict) else None
+    return phase if isinstance(phase, str) else None
 
 
 def _say(text: str, code: int) -> int:
@@ -74,18 +120,18 @@ def _connected(family: int, target: str | tuple[str | int | bytes, ...]) -> _soc
     return connection
 
 
-def _get(directory: str, address: tuple[str, int] | None) -> tuple[str, str]:
-    """Status code and body of `/readyz`. Raises OSError, TimeoutError."""
+def _get(directory: str, address: tuple[str, int] | None, path: str, accept: str) -> tuple[str, str]:
+    """Status code and body of `path`. Raises OSError, TimeoutError."""
     deadline = time.monotonic() + TIMEOUT
     connection = _connect(directory, address)
     try:
-        connection.sendall(_REQUEST)
+        connection.sendall(_REQUEST.format(path, accept).encode())
         answer = b""
         while len(answer) < _LIMIT:
             if (left := deadline - time.monotonic()) <= 0:
                 raise TimeoutError
             connection.settimeout(left)
-            if not (more := connection.recv(_LIMIT)):
+            if not (more := connection.recv(_CHUNK)):
                 break
             answer += more
     finally:

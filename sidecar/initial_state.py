@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sidecar import archives, durable, imports
+from sidecar import archives, durable, figures, imports
 from sidecar.credentials import generate_password
 from sidecar.devpi.child import Child
 from sidecar.devpi.messages import Configured, Import, Initialise, Prepared, PrepareFailed, Progress
@@ -198,14 +198,17 @@ class _Follower:
         self._lifecycle.update(imported=status)
         if status.state is not before or time.monotonic() - self._logged >= _LOG_EVERY:
             self._logged = time.monotonic()
-            log.info(
-                "import: %s, %d of %d files, %d of %d projects",
-                status.state,
-                status.files.done,
-                status.files.total,
-                status.projects.done,
-                status.projects.total,
-            )
+            log.info("import: %s", ", ".join([status.state, *_counts(status)]))
+
+
+def _counts(status: ImportStatus) -> list[str]:
+    """What there is to count in this part of the import."""
+    extracted, files, projects = status.extracted, status.files, status.projects
+    if status.state is ImportState.EXTRACTING and extracted.total:  # a folder is not extracted
+        return [f"{figures.size(extracted.done)} of {figures.size(extracted.total)} of archives"]
+    if files.total or projects.total:
+        return [f"{files.done} of {files.total} files", f"{projects.done} of {projects.total} projects"]
+    return []
 
 
 def import_record(serverdir: Serverdir) -> Path:

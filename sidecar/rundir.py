@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -15,6 +16,7 @@ from sidecar.credentials import AdminToken, CredentialsError
 from sidecar.lifecycle import now
 
 _MEND = "set SIDECAR_RUNTIME_DIR to a folder of this user's own, or to a new name in an existing folder"
+_CLOSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 class RuntimeDirRefused(CredentialsError):
@@ -69,7 +71,8 @@ class RuntimeDir:
                 os.close(lock)
                 raise
         except OSError as error:
-            raise RuntimeDirRefused(f"the runtime directory can't be used: {error.strerror}", _MEND) from error
+            reason = f"the runtime directory can't be used: {error.strerror}"
+            raise RuntimeDirRefused(reason, _mend(path, error)) from error
         return opened
 
     def write_token(self, token: AdminToken) -> None:
@@ -104,3 +107,14 @@ class RuntimeDir:
         """Clear, and let the next sidecar use the folder. Raises OSError."""
         self.clear()
         os.close(self._lock)
+
+
+def _mend(path: Path, error: OSError) -> str:
+    """What the operator can do; in a container with a read-only root, a tmpfs is what is missing."""
+    if error.errno not in _CLOSED:
+        return _MEND
+    folder = path.parent
+    return (
+        f"make {folder} writable (docker run: `--tmpfs {folder}`, compose: `tmpfs: [{folder}]`, "
+        f"Kubernetes: an emptyDir at {folder}), or set SIDECAR_RUNTIME_DIR to a folder of this user's own"
+    )

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-from sidecar import durable, imports
+from sidecar import durable, imports, mounts
 from sidecar.bootstrap import Bootstrap
 from sidecar.credentials import AdminToken, CredentialsDamaged, CredentialsError, secure_directory
 from sidecar.delivery import SendQueues
@@ -45,7 +45,6 @@ from sidecar.rundir import RuntimeDir
 from sidecar.serverdir import Serverdir
 from sidecar.settings import DEFAULT_SERVERDIR, Settings
 from sidecar.threads import to_the_end
-from sidecar.volume import in_memory
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +185,7 @@ class Supervisor:
         self._child.hand_over_lock(await to_the_end(serverdir.open))
         self._serverdir = serverdir  # not before: whoever else holds it has things there that are not to be cleared up
         await to_the_end(secure_directory, serverdir.own)
-        if await to_the_end(in_memory, serverdir.path):
+        if (await to_the_end(mounts.under, serverdir.path)).in_memory:
             log.warning("the serverdir is on a tmpfs: all of it is lost with the container; mount a volume to keep it")
         if done := await to_the_end(serverdir.recover):
             log.warning("%s", done)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,38 @@ def run(arguments: list[str], settings: Settings, environ: Mapping[str, str]) ->
     except OSError as error:
         sys.stderr.write(f"error: can't run {arguments[0]!r}: {error.strerror}\n")
         return 127 if isinstance(error, FileNotFoundError) else 126
+
+
+def print_text(flags: list[str], environ: Mapping[str, str]) -> int | None:
+    """Print what `--help` or `--version` ask devpi-server for, and nothing else; no port or folder is needed for that.
+
+    Returns the exit code; None: devpi's parser finds neither among the flags.
+    """
+    os.environ.clear()
+    os.environ.update(environ)
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # pyramid's
+    import devpi_server
+    from devpi_server.config import InvalidConfigError, get_pluginmanager
+    from devpi_server.main import Fatal
+
+    from sidecar.devpi.flags import FlagsRefused, SilenceProbe, understand
+    from sidecar.devpi.messages import Configure
+
+    sys.argv[:] = ["devpi-server"]  # its name in the help
+    plugins, probe = get_pluginmanager(), SilenceProbe()
+    plugins.register(probe, "sidecar-flags")
+    request = Configure(flags, None, default_serverdir=str(DEFAULT_SERVERDIR), port=None, restrict_modify="")
+    try:
+        asked = understand(request, plugins, probe).version_asked
+    except (FlagsRefused, Fatal, InvalidConfigError, OSError, ValueError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return ExitCode.SETTINGS
+    except SystemExit as error:  # devpi has printed the help
+        return ExitCode.SETTINGS if error.code else ExitCode.STOPPED
+    if not asked:
+        return None
+    sys.stdout.write(f"{devpi_server.__version__}\n")
+    return ExitCode.STOPPED
 
 
 def name_of(command: str) -> str:

@@ -27,20 +27,6 @@ _MENDS = {
     errno.ESTALE: "the serverdir's network volume went away: mount it and start again",
 }
 
-_IN_MEMORY = frozenset({"tmpfs", "ramfs"})
-
-
-def in_memory(serverdir: Path) -> bool:
-    """Whether the serverdir is lost with a reboot or the container: no fsync brings it to a disk."""
-    path, kind, length = serverdir.resolve(), "", 0
-    with contextlib.suppress(OSError), Path("/proc/self/mountinfo").open(encoding="utf-8", errors="replace") as mounts:
-        for line in mounts:
-            left, _, right = line.partition(" - ")
-            place = left.split(" ")[4].replace("\\040", " ")
-            if path.is_relative_to(place) and len(place) >= length:  # of several at one place the last is on top
-                kind, length = right.partition(" ")[0], len(place)
-    return kind in _IN_MEMORY
-
 
 @dataclass(frozen=True, slots=True)
 class Space:

@@ -20,9 +20,11 @@ from aiohttp import web
 
 from sidecar import healthcheck, locate
 from sidecar.credentials import AdminToken
+from sidecar.lifecycle import Phase
 from sidecar.rundir import RuntimeDir
 from sidecar.terminal import printable
 from sidecar.web.listener import bind
+from tests.fake_devpi import eventually
 
 ROOT = Path(__file__).parent.parent
 TOKEN = "given-token-0123456789"
@@ -232,6 +234,70 @@ async def test_a_sidecar_that_hangs_is_unhealthy(stopped: Sidecar, monkeypatch: 
     assert time.monotonic() - begun < 5
     ended.set()
     server.close()
+
+
+async def waits(sidecar: Sidecar, run: asyncio.Task[Run], questions: int) -> None:
+    """Until `healthcheck --wait` has asked so often, and still runs."""
+    await eventually(lambda: sidecar.asked.count("GET /readyz") >= questions, 20)
+    assert not run.done()
+
+
+@pytest.mark.parametrize("phase", sorted(healthcheck.UNSETTLED))
+async def test_a_check_that_waits_ends_with_the_start(sidecar: Sidecar, phase: str) -> None:
+    """While it starts or imports, for however long, nothing is said; then that it is ready."""
+    sidecar.answers["/readyz"] = 503, f"[-]process failed: {phase}\n", {}
+    archives = [{"name": f"{number:0250}", "bytes": 1, "sha256": "0" * 64} for number in range(1000)]
+    sidecar.says("/status", {"import": {"archives": archives}, "phase": phase})
+    run = asyncio.create_task(sidecar.run("healthcheck", "--wait"))
+    await waits(sidecar, run, 4)
+    sidecar.says("/readyz", {"status": "pass"})
+    ended = await run
+    assert (ended.code, ended.out, ended.err) == (0, "ready\n", "")
+
+
+@pytest.mark.parametrize("phase", sorted({phase.value for phase in Phase} - healthcheck.UNSETTLED))
+async def test_a_check_that_waits_says_no_where_waiting_is_in_vain(sidecar: Sidecar, phase: str) -> None:
+    """An import that failed, a stop, a devpi-server that was ready before: at once, as without `--wait`."""
+    sidecar.answers["/readyz"] = 503, "[-]process failed: the disk is full\n", {}
+    sidecar.says("/status", {"phase": "importing"})
+    run = asyncio.create_task(sidecar.run("healthcheck", "--wait"))
+    await waits(sidecar, run, 2)
+    sidecar.says("/status", {"phase": phase})
+    ended = await run
+    assert (ended.code, ended.out) == (1, "not ready (503): process failed: the disk is full\n")
+
+
+def test_the_phases_that_are_waited_for_are_those_before_ready() -> None:
+    """A name that is misspelt, or a new phase, would be waited for in vain, or not at all."""
+    assert {phase.value for phase in Phase} - {"ready", "stopping", "failed"} == healthcheck.UNSETTLED
+
+
+@pytest.mark.parametrize("status", ["[]", "{}", '{"phase": 7}', "nonsense"])
+async def test_a_check_that_waits_gives_up_without_an_answer(
+    sidecar: Sidecar, status: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cannot tell is not yes: what can't be understood counts as silence, which has a limit."""
+    monkeypatch.setattr(healthcheck, "SILENCE", 1.0)
+    monkeypatch.setenv("SIDECAR_RUNTIME_DIR", str(sidecar.directory))
+    sidecar.answers["/readyz"] = 503, "[-]http failed: no answer\n", {}
+    sidecar.answers["/status"] = 200, status, {}
+    begun = time.monotonic()
+    assert await asyncio.to_thread(healthcheck.main, wait=True) == 1
+    assert time.monotonic() - begun >= 1.0
+    assert capsys.readouterr().out == "not ready (503): http failed: no answer\n"
+
+
+def test_a_check_that_waits_for_a_sidecar_to_come_up_has_a_limit(
+    stopped: Sidecar, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Docker may ask before the sidecar has written where it is."""
+    monkeypatch.setattr(healthcheck, "SILENCE", 1.0)
+    monkeypatch.setenv("SIDECAR_RUNTIME_DIR", str(stopped.directory))
+    stopped.runtime.clear()
+    begun = time.monotonic()
+    assert healthcheck.main(wait=True) == 1
+    assert time.monotonic() - begun >= 1.0
+    assert capsys.readouterr().out.startswith("no sidecar here: ")
 
 
 async def test_a_health_check_that_nobody_reads(sidecar: Sidecar) -> None:

@@ -22,6 +22,7 @@ from sidecar.exits import ExitCode
 from sidecar.health import GATING, WARNING
 from sidecar.lifecycle import ImportState, Phase, RootPassword
 from sidecar.web.app import ROUTES
+from tests.container.engine import trimmed
 from tests.exposition import families, is_devpis_own
 from tests.integration import faults
 from tests.integration.container import Container, cleared_away
@@ -436,6 +437,48 @@ def test_every_fault_is_tested() -> None:
     names = [name for name, value in vars(faults).items() if isinstance(value, faults.Fault)]
     assert len(names) > 15
     assert [] == [name for name in names if f"faults.{name}" not in text]
+
+
+# --- the image ---------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_what_is_left_out_is_the_list_that_the_build_goes_by() -> None:
+    """docs/docker.md has docker/trimmed.py's, word by word; a container test compares that with the image."""
+    text = (ROOT / "docs" / "docker.md").read_text()
+    assert [trimmed().table()] == re.findall(r"^\| of \|.*?\n(?!\|)", text, re.MULTILINE | re.DOTALL)
+
+
+def test_every_label_s_argument_is_in_the_documented_build() -> None:
+    """But the digest, which only whoever pulls the base image knows."""
+    text = (ROOT / "docs" / "docker.md").read_text()
+    labels = re.findall(r"org\.opencontainers\.image\.\S+=\"\$\{(\w+)\}\"", (ROOT / "Dockerfile").read_text())
+    told = set(re.findall(r"--build-arg (\w+)=", text))
+    assert {"CREATED", "SOURCE", "URL", "REVISION"} <= set(labels)
+    assert {"VERSION", "PYTHON_IMAGE", "PYTHON_IMAGE_DIGEST"} == set(labels) - told
+
+
+def test_the_time_of_the_documented_build_is_that_of_its_files(tmp_path: Path) -> None:
+    """`CREATED` as RFC 3339 in UTC, wherever the commit was made."""
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GIT_COMMITTER_DATE": "2026-01-02T03:04:05+0500"}
+    (command,) = re.findall(r'CREATED="\$\((.*?)\)"', (ROOT / "docs" / "docker.md").read_text())
+    made = "git init -q && git -c user.name=x -c user.email=x commit -q --allow-empty -m x"
+    done = subprocess.run(
+        ["sh", "-ec", f"{made} && {command}"], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
+    )
+    assert "2026-01-01T22:04:05Z\n" == done.stdout
+
+
+def test_the_required_versions_are_named() -> None:
+    """By the README, the sample and docs/docker.md alike."""
+    for name in ("README.md", "docker-compose.yml", "docs/docker.md"):
+        text = (ROOT / name).read_text()
+        assert re.search(r"Docker Engine 25\b", text), name
+        assert "Compose 2.20.2" in " ".join(text.split()), name
+
+
+def test_no_documented_loop_waits_for_a_container_that_has_ended() -> None:
+    """`until docker exec …` never ends then: `docker exec` fails as an unready devpi does."""
+    assert [] == [path.name for path in DOCUMENTS if re.search(r"(until|while) .*docker", path.read_text())]
 
 
 # --- metrics ------------------------------------------------------------------------------------------------------

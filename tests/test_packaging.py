@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -146,11 +147,26 @@ def test_the_volume_is_declared_after_its_folder_got_its_owner() -> None:
 
 
 def test_the_health_check_waits_for_an_import_of_hours() -> None:
-    """Failures count after the start period or the first success, which is noticed at once."""
+    """The check itself does, so it has days; a start period of any length would hide an import's failure."""
     check = only("HEALTHCHECK")
     options = dict(re.findall(r"--([a-z-]+)=(\S+)", check))
-    assert ("24h", "1s") == (options["start-period"], options["start-interval"])
-    assert check.endswith('CMD ["sidecar", "healthcheck"]')
+    assert {
+        "start-period": "5s",
+        "start-interval": "1s",
+        "interval": "10s",
+        "timeout": "168h",
+        "retries": "3",
+    } == options
+    assert check.endswith('CMD ["sidecar", "healthcheck", "--wait"]')
+
+
+def test_the_sample_composition_checks_as_the_image_does() -> None:
+    """A healthcheck in a compose file replaces the image's."""
+    composition = YAML(typ="safe").load((ROOT / "docker-compose.yml").read_text())
+    check = composition["services"]["devpi"]["healthcheck"]
+    options = dict(re.findall(r"--([a-z-]+)=(\S+)", only("HEALTHCHECK")))
+    assert {name: str(check[name.replace("-", "_")]) for name in options} == options
+    assert only("HEALTHCHECK").endswith(f"CMD {json.dumps(check['test'][1:])}")
 
 
 def test_flags_reach_the_entrypoint_through_tini() -> None:
@@ -226,7 +242,6 @@ def test_the_sample_composition_is_complete() -> None:
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
     }.items() <= devpi.items()
-    assert ["CMD", "sidecar", "healthcheck"] == devpi["healthcheck"]["test"]
     assert "devpi_data" in composition["volumes"]
 
 

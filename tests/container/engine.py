@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -80,9 +82,40 @@ def source_date() -> str:
     return done.stdout.strip() or "1700000000"
 
 
+def trimmed() -> ModuleType:
+    """docker/trimmed.py, which is no part of a package."""
+    spec = importlib.util.spec_from_file_location("trimmed", ROOT / "docker" / "trimmed.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def unique(name: str) -> str:
     """A name that nobody else has in this engine."""
     return f"{LABEL}-{name}-{uuid.uuid4().hex[:8]}"
+
+
+_CHECK_AGE = """
+import os
+age = 0.0
+for each in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        words = open(f"/proc/{each}/cmdline").read().split("\\0")
+        began = int(open(f"/proc/{each}/stat").read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    except OSError:
+        continue
+    if words[-3:] == ["healthcheck", "--wait", ""]:
+        age = max(age, float(open("/proc/uptime").read().split()[0]) - began)
+print(age)
+"""
+
+
+def check_age(container: str) -> float:
+    """Seconds for which the HEALTHCHECK that waits now in a container has been running; 0: none does."""
+    done = docker("exec", container, "python3", "-c", _CHECK_AGE, check=False)
+    return float(done.stdout) if done.returncode == 0 else 0.0
 
 
 class Box:

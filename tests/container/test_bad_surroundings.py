@@ -61,14 +61,17 @@ def test_no_tmp(box: Make, volume: str) -> None:
     assert 73 == bare.wait_end()
     last = bare.log.splitlines()[-1]
     assert "the runtime directory can't be used" in last
+    assert "(docker run: `--tmpfs /tmp`, compose: `tmpfs: [/tmp]`, Kubernetes: an emptyDir at /tmp)" in last
     assert "SIDECAR_RUNTIME_DIR" in last
 
 
-def test_the_mend_for_no_tmp_works(box: Make, volume: str) -> None:
-    """With a runtime directory elsewhere, `/tmp` isn't needed."""
+@pytest.mark.parametrize(
+    "mend", ["--tmpfs /tmp", "--env SIDECAR_RUNTIME_DIR=/run/mine --tmpfs /run:mode=1777"], ids=["tmpfs", "elsewhere"]
+)
+def test_the_mends_for_no_tmp_work(box: Make, volume: str, mend: str) -> None:
+    """With a tmpfs there, or with a runtime directory elsewhere, where `/tmp` isn't needed."""
     options = ("--read-only", "--volume", f"{volume}:/var/lib/devpi")
-    options += ("--env", "SIDECAR_RUNTIME_DIR=/run/mine", "--tmpfs", "/run:mode=1777")
-    lean = box(*options).start()
+    lean = box(*options, *mend.split()).start()
     lean.wait_ready()
     assert 0 == lean.stop()
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.container import engine
-from tests.container.engine import ROOT, docker
+from tests.container.engine import ROOT, check_age, docker
 from tests.container.test_life import KILL
 from tests.integration import exported
 from tests.integration.container import free_port, login, request, wait_for
@@ -50,8 +51,8 @@ class Composition:
         return docker("compose", *arguments, check=check, patience=patience, cwd=self.folder, env=environ)
 
     def container(self) -> dict[str, Any]:
-        """What the engine knows of the one container."""
-        name = self.compose("ps", "--all", "--quiet").stdout.strip()
+        """What the engine knows of devpi's container."""
+        name = self.compose("ps", "--all", "--quiet", "devpi").stdout.strip()
         return dict(json.loads(docker("inspect", name).stdout)[0])
 
 
@@ -129,3 +130,89 @@ def test_up_with_a_backup(composition: Composition, tmp_path: Path) -> None:
     wait_for(lambda: composition.container()["RestartCount"] == 1, "a restart", 60)
     wait_for(lambda: request(f"{composition.sidecar}/readyz").status == 200, "ready again", 60)
     assert 200 == login(composition.devpi, "mass", exported.MASS_PASSWORD)[0]
+
+
+DEPENDENT = """
+services:
+  dependent:
+    image: {tag}
+    entrypoint: [python3, -c, "import time; time.sleep(600)"]
+    stop_grace_period: 1s
+    healthcheck: {{test: [CMD, python3, -c, ""], interval: 1s}}
+    depends_on: {{devpi: {{condition: service_healthy}}}}
+"""
+SIGNAL_IMPORTER = """
+import os, signal
+launchers = {}
+for each in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        if "sidecar.devpi.launcher" in open(f"/proc/{each}/cmdline").read().split("\\0")[:5]:
+            launchers[int(each)] = int(open(f"/proc/{each}/stat").read().rpartition(")")[2].split()[1])
+    except OSError:
+        pass
+(importer,) = [pid for pid, parent in launchers.items() if parent in launchers]
+os.kill(importer, signal.WANTED)
+"""
+HELD = """
+services:
+  devpi:
+    healthcheck: {start_period: 1s, interval: 1s, retries: 1}
+"""
+"""As the sample, but less patient: one failed check would end the wait."""
+
+
+def with_file(composition: Composition, name: str, text: str) -> None:
+    """Add a compose file to those of the composition."""
+    (composition.folder / name).write_text(text)
+    composition.files += f":{name}"
+
+
+@pytest.mark.parametrize("composition", ["docker-compose.yml"], indirect=True)
+@pytest.mark.parametrize("how", ["--wait", "depends_on"])
+def test_a_failed_import_ends_the_wait(composition: Composition, tmp_path: Path, how: str) -> None:
+    """Of `up --wait` and of `depends_on: condition: service_healthy`, with an error; the reason stays on show."""
+    whole = exported.pack(exported.write(tmp_path / "export", projects=3), tmp_path / "whole.bz2").read_bytes()
+    (composition.folder / "backup.bz2").write_bytes(whole[: len(whole) // 2])
+    composition.compose("build", patience=engine.BUILD_PATIENCE)
+    if how == "depends_on":
+        with_file(composition, "dependent.yml", DEPENDENT.format(tag=f"{composition.project}:latest"))
+    done = composition.compose("up", "--detach", *(["--wait"] if how == "--wait" else []), check=False, patience=240)
+    assert 1 == done.returncode, done.stdout + done.stderr
+    assert "is unhealthy" in done.stdout + done.stderr
+    assert "truncated" in request(f"{composition.sidecar}/status").json["import"]["error"]["reason"]
+    assert 0 == composition.container()["RestartCount"]
+
+
+@pytest.mark.parametrize("composition", ["docker-compose.yml"], indirect=True)
+def test_a_wrong_flag_ends_the_wait(composition: Composition) -> None:
+    """A container that ends again and again is unhealthy in between, and `up --wait` notices."""
+    with_file(composition, "wrong.yml", "services: {devpi: {command: --no-such-flag}}")
+    composition.compose("build", patience=engine.BUILD_PATIENCE)
+    done = composition.compose("up", "--detach", "--wait", check=False, patience=240)
+    assert 1 == done.returncode, done.stdout + done.stderr
+    assert "--no-such-flag" in composition.compose("logs", "devpi").stdout
+
+
+@pytest.mark.parametrize("composition", ["docker-compose.yml"], indirect=True)
+def test_an_import_is_waited_for_for_longer_than_all_checks_may_fail(composition: Composition, tmp_path: Path) -> None:
+    """Held up by a signal for far longer than one check's interval, it is still `starting`; then `up` ends well."""
+    exported.pack(exported.write(tmp_path / "export", projects=1500), composition.folder / "backup.bz2").chmod(0o644)
+    composition.compose("build", patience=engine.BUILD_PATIENCE)
+    with_file(composition, "held.yml", HELD)
+    with ThreadPoolExecutor(1) as beside:
+        up = beside.submit(composition.compose, "up", "--detach", "--wait", check=False, patience=300)
+        wait_for(
+            lambda: request(f"{composition.sidecar}/status").json["import"]["state"] == "loading", "the import", 120
+        )
+        composition.compose("exec", "-T", "devpi", "python3", "-c", SIGNAL_IMPORTER.replace("WANTED", "SIGSTOP"))
+        name = composition.compose("ps", "--quiet", "devpi").stdout.strip()
+        try:
+            wait_for(lambda: check_age(name) > 5, "a check that waits", 120)
+            health = composition.container()["State"]["Health"]
+            assert ("starting", []) == (health["Status"], health["Log"])
+            assert not up.done()
+        finally:
+            composition.compose("exec", "-T", "devpi", "python3", "-c", SIGNAL_IMPORTER.replace("WANTED", "SIGCONT"))
+        done = up.result()
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert "completed" == request(f"{composition.sidecar}/status").json["import"]["state"]

@@ -6,15 +6,16 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.container import engine
-from tests.container.engine import ROOT, docker
+from tests.container.engine import NO_MIRROR, ROOT, Box, docker
 from tests.container.test_compose import clean_checkout
-from tests.integration.container import request
+from tests.integration.container import request, wait_for
 
 pytestmark = pytest.mark.container
 
@@ -55,6 +56,34 @@ def test_the_commands_work_as_written(image: str, checkout: Path) -> None:
     assert 5 == ran
     status = request("http://127.0.0.1:3142/status").json
     assert ("ready", "completed") == (status["phase"], status["import"]["state"])
+
+
+WAIT = re.compile(r"^docker exec devpi sidecar healthcheck --wait.*$", re.MULTILINE)
+
+
+def waited(command: str, name: str) -> str:
+    """What the documented command says of a container, to its end."""
+    line = re.sub(r"\bdevpi\b", name, command)
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=180, check=False)
+    return done.stdout + done.stderr
+
+
+def test_the_documented_wait_ends_with_the_container(box: Callable[..., Box]) -> None:
+    """Ready; ended before, by a wrong flag; ended meanwhile: the last lines of its log are shown."""
+    (command,) = set(WAIT.findall(TEXT) + WAIT.findall((ROOT / "README.md").read_text()))
+    assert "ready\n" == waited(command, box("--tmpfs", "/tmp", name="ready").start().name)
+
+    wrong = box("--tmpfs", "/tmp", name="wrong", flags=("--no-such-flag",)).start()
+    assert 2 == wrong.wait_end()
+    assert "--no-such-flag" in waited(command, wrong.name)
+
+    options = ("--tmpfs", "/tmp", "--no-healthcheck")  # whose check would be taken for the command's
+    replica = box(*options, name="replica", flags=("--primary-url", "http://192.0.2.1", *NO_MIRROR)).start()
+    with ThreadPoolExecutor(1) as beside:
+        waiting = beside.submit(waited, command, replica.name)
+        wait_for(lambda: engine.check_age(replica.name) > 0, "a check that waits", 60)
+        assert 0 == replica.stop()
+        assert "stopped" in waiting.result().splitlines()[-1]
 
 
 def test_every_target_and_argument_is_told() -> None:

@@ -79,13 +79,26 @@ print((used.ru_utime + used.ru_stime) / 25)
     assert HEALTHCHECK_CPU >= cost
 
 
-def test_an_import_that_never_ends_stays_starting(box: Make, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A container that isn't ready yet is `starting`, never `unhealthy`: nobody restarts it."""
-    waiting = box(flags=("--primary-url", "http://192.0.2.1", *NO_MIRROR), name="replica").start()
-    wait_for(lambda: len(waiting.state["Health"]["Log"]) >= 5, "five checks", 60)  # more than retries
+IMPATIENT = ("--health-start-period", "1s", "--health-interval", "1s", "--health-retries", "1")
+"""The image's check, after which one failure makes a container unhealthy."""
+
+
+def test_what_is_not_ready_yet_stays_starting(box: Make) -> None:
+    """The check itself waits, and answers when a stop is asked for: nothing is `unhealthy` that waiting may heal."""
+    waiting = box(*IMPATIENT, flags=("--primary-url", "http://192.0.2.1", *NO_MIRROR), name="replica").start()
+    wait_for(lambda: engine.check_age(waiting.name) > 5, "a check that waits", 90)
     health = waiting.state["Health"]
-    assert all(each["ExitCode"] == 1 for each in health["Log"])
-    assert "starting" == health["Status"]
+    assert ("starting", []) == (health["Status"], health["Log"])
+    assert 0 == waiting.stop()
+
+
+def test_what_was_ready_and_no_longer_is_becomes_unhealthy(box: Make) -> None:
+    """The check waits no more: there is something to be looked at."""
+    failing = box(*IMPATIENT, "--tmpfs", "/tmp").start().wait_ready()
+    wait_for(lambda: failing.state["Health"]["Status"] == "healthy", "healthy", 30)
+    failing.exec("python3", "-c", "import os; os.rename('/var/lib/devpi/.sqlite', '/var/lib/devpi/.away')")
+    wait_for(lambda: failing.state["Health"]["Status"] == "unhealthy", "unhealthy", 60)
+    assert failing.state["Health"]["Log"][-1]["Output"].startswith("not ready (503): ")
 
 
 def test_tini_is_the_first_process_and_leaves_no_zombies(ready: Box) -> None:

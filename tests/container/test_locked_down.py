@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import re
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,11 +82,12 @@ def test_a_host_folder_of_another_user_is_refused_with_the_command_to_type(box: 
     options = (*LOCKED_DOWN, "--volume", f"{host_folder}:/var/lib/devpi")
     refused = box(*options).start()
     assert 73 == refused.wait_end()
-    assert "chown -R 12345:0 /var/lib/devpi" in refused.log
+    (told,) = re.findall(r"on the host, run `(.*?)` for the folder that is mounted at /var/lib/devpi", refused.log)
+    assert "chown -R 12345:0 FOLDER" == told
+    assert "run this as uid" not in refused.log
     assert [] == list(host_folder.iterdir())
 
-    docker("run", "--rm", "--user", "0", "--volume", f"{host_folder}:/var/lib/devpi", "--entrypoint", "python3",
-           refused.image, "-c", "import os; os.chown('/var/lib/devpi', 12345, 0)")  # fmt: skip
+    subprocess.run(told.replace("FOLDER", str(host_folder)).split(), check=True)
     mended = box(*options, name="mended").start().wait_ready()
     assert 0 == mended.stop()
 
@@ -97,13 +100,45 @@ def test_a_volume_that_an_older_image_wrote_as_root(box: Make, volume: str, debu
     assert 0 == older.stop()
     refused = box(*LOCKED_DOWN, *mount, name="refused").start()
     assert 73 == refused.wait_end()
-    assert "chown -R 12345:0 /var/lib/devpi" in refused.log
+    assert "`chown -R 12345:0 FOLDER`" in refused.log
+    assert "a named volume: see docs/docker.md" in refused.log
 
     docker(
         "run", "--rm", "--user", "0", *mount, "--entrypoint", "chown", debug_image, "-R", "12345:0", "/var/lib/devpi"
     )
     mended = box(*LOCKED_DOWN, *mount, name="mended").start().wait_ready()
     assert 200 == mended.login(password)
+
+
+def test_a_tmpfs_for_the_state_is_refused_with_the_options_to_add(box: Make) -> None:
+    """Docker mounts it as the image's folder was, but root's; with the options that the log names it starts."""
+    refused = box("--read-only", "--tmpfs", "/tmp", "--tmpfs", "/var/lib/devpi").start()
+    assert 73 == refused.wait_end()
+    (told,) = re.findall(r"`--tmpfs (/var/lib/devpi:\S+)`", refused.log)
+    assert "/var/lib/devpi:uid=1000,mode=0700" == told
+    light = box("--read-only", "--tmpfs", "/tmp", "--tmpfs", told, name="light").start().wait_ready()
+    assert 0 == light.stop()
+
+
+@pytest.mark.parametrize("mount", ["", "volume"])
+def test_a_serverdir_that_the_image_does_not_have(box: Make, volume: str, mount: str) -> None:
+    """Nobody but root may make it, or owns a new volume there: what to do is told for either."""
+    options = ["--env", "DEVPI_SERVERDIR=/srv/devpi", *(["--volume", f"{volume}:/srv/devpi"] if mount else [])]
+    refused = box(*options).start()
+    assert 73 == refused.wait_end()
+    mend = (
+        "mounted at /srv/devpi (a named volume: see docs/docker.md" if mount else "mount a volume there that belongs to"
+    )
+    assert mend in refused.log.splitlines()[-1]
+
+
+def test_root_is_told_that_it_is_not_needed(box: Make) -> None:
+    """It works, but whoever breaks in is root; as the image has it nothing is said."""
+    root = box("--user", "0", name="root").start().wait_ready()
+    assert 1 == root.log.count("this runs as root")
+    assert "WARNI [sidecar.container] this runs as root" in root.log
+    user = box(name="user").start().wait_ready()
+    assert "as root" not in user.log
 
 
 def test_any_user_of_group_0_shares_a_volume_made_by_the_image(box: Make, volume: str) -> None:

@@ -103,7 +103,7 @@ def test_the_story(box: Make, volume: str, shared_folder: Path, tmp_path: Path) 
 
 
 def test_an_archive_that_is_none_is_told(box: Make, tmp_path: Path) -> None:
-    """The container stays, not ready and not unhealthy, with the reason on `/status`."""
+    """The container stays, with the reason on `/status` and in the health check, which waits for nothing any more."""
     bad = Path(tempfile.mkdtemp(prefix="devpi-sidecar-tests-")) / "backup.bz2"
     try:
         bad.parent.chmod(0o755)
@@ -111,7 +111,10 @@ def test_an_archive_that_is_none_is_told(box: Make, tmp_path: Path) -> None:
         run = box("--volume", f"{bad}:/devpi-init.d/backup.bz2:ro").start()
         wait_for(lambda: run.get("/status").json["phase"] == "failed", "the failure", 60)
         assert "tar archive" in run.get("/status").json["import"]["error"]["reason"]
-        assert "starting" == run.state["Health"]["Status"]
+        wait_for(lambda: run.state["Health"]["Status"] == "unhealthy", "unhealthy", 120)
+        assert "tar archive" in run.state["Health"]["Log"][-1]["Output"]
+        waited = run.exec("sidecar", "healthcheck", "--wait", check=False)
+        assert (1, True) == (waited.returncode, "tar archive" in waited.stdout)
         assert 0 == run.stop()
     finally:
         shutil.rmtree(bad.parent)

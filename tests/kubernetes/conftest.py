@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.container import engine
-from tests.container.conftest import REVISION
+from tests.container.conftest import build
 from tests.kubernetes import cluster
 from tests.kubernetes.cluster import Site
 
@@ -19,8 +19,7 @@ def node() -> None:
     """A cluster for tests with the image on its node."""
     cluster.require_cluster()
     engine.require()
-    options = (f"REVISION={REVISION}", f"SOURCE_DATE_EPOCH={engine.source_date()}")
-    engine.build("devpi", engine.IMAGE, *(part for option in options for part in ("--build-arg", option)))
+    build("devpi", engine.IMAGE)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,116 @@
+"""What the image leaves out, and why: the one list. rootfs.py goes by it, docs/docker.md shows it, tests compare them.
+
+Whether something is missed shows in the test suite, which runs inside the image, and in imports of every package.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+
+class Part(NamedTuple):
+    """Files that are left out of some packages."""
+
+    packages: tuple[str, ...]
+    pattern: re.Pattern[str]
+    """Matches their paths below site-packages, in full."""
+    why: str
+
+
+STDLIB = {
+    "CPython's own tests": ("test", "_test*", "_ctypes_test", "_xxtestfuzz", "xx*"),
+    "interactive use only": (
+        *("antigravity", "curses", "_curses", "_curses_panel", "idlelib", "pydoc_data", "readline", "this"),
+        *("tkinter", "_tkinter", "turtle", "turtledemo", "__hello__", "__phello__"),
+    ),
+    "install packages or convert sources": ("ensurepip", "lib2to3", "venv"),
+    "unused by devpi; a plugin that needs one must bring it": ("imaplib", "mailbox", "pickletools", "poplib", "wave"),
+    "fallbacks for compiled modules, which are included": ("_pydatetime", "_pydecimal", "_pyio"),
+    "need a library that nothing else needs, or are obsolete": (
+        *("_dbm", "_gdbm", "audioop", "nis", "ossaudiodev", "spwd"),
+    ),
+}
+"""Reason → modules of the standard library, `*` for any ending. Some exist in some versions of Python alone."""
+
+NOT_OF_STDLIB = frozenset({"sitecustomize", "dist-packages", "site-packages", "EXTERNALLY-MANAGED", "LICENSE.txt"})
+"""What lies at its top without being of it."""
+
+PROMPT = re.compile(r"_pyrepl/(?!__init__|pager).*")
+"""The prompt of newer Pythons; pydoc, which devpi-web imports, wants its pager."""
+
+PARTS = (
+    Part(
+        ("setuptools",),
+        re.compile(
+            r"(?!pkg_resources/|_distutils_hack/"
+            r"|setuptools/(config/|compat/)?[^/]*$"
+            r"|setuptools/command/(__init__|_requirestxt|bdist_egg|build|egg_info|sdist|setopt)\.py$"
+            r"|setuptools/_distutils/(compat/)?[^/]*$|setuptools/_distutils/compilers/C/(base|errors)\.py$"
+            r"|setuptools/_distutils/command/(__init__|_framework_compat|bdist|build|install|install_egg_info|sdist)\.py$"
+            r"|setuptools/_vendor/(jaraco|more_itertools|backports)[/-])"
+            r"(setuptools|pkg_resources|_distutils_hack)/.*"
+        ),
+        "everything except pkg_resources (for pyramid) and egg_info (for `devpi upload`)",
+    ),
+    Part(
+        ("frozenlist",),
+        re.compile(r"frozenlist/_frozenlist\..*"),
+        "the compiled part, which needs libstdc++ (2 MB); the Python fallback is included",
+    ),
+    Part(
+        ("cffi", "pycparser"),
+        re.compile(r"(cffi|pycparser|pycparser-[^/]*)/.*"),
+        "everything except `_cffi_backend`, which argon2 needs",
+    ),
+    Part(
+        ("prometheus_client",),
+        re.compile(r"prometheus_client/(aiohttp|bridge|django|twisted)/.*"),
+        "integrations with other frameworks and Graphite",
+    ),
+    Part(
+        ("all",),
+        re.compile(
+            r"(?![^/]*\.dist-info/)(.*\.(pyi|pyx|pxd|pxi|c|h|cpp|hpp|rst|exe|a|whl)"
+            r"|(.*/)?(tests|test|testing|test_devpi_server|__pycache__|include|sboms)/.*|distutils-precedence\.pth)"
+            r"|[^/]*\.dist-info/(.*/)?sboms/.*"
+            r"|[^/]*\.dist-info/(.*/)?(RECORD|INSTALLER|REQUESTED|direct_url\.json|zip-safe|dependency_links\.txt)"
+        ),
+        "tests, type stubs, C sources and headers, files for other systems, pip's own records",
+    ),
+)
+
+BYTECODE = re.compile(
+    r".*/(templates/.*|prometheus_client/(openmetrics/)?parser\..*"
+    r"|passlib/handlers/(?!__init__|argon2).*|(setuptools/(?!_vendor)|_distutils_hack/).*|anyio/_backends/_trio\..*"
+    r"|pygments/(lexers|styles)/(?!__init__|_mapping|special|text).*"
+    r"|pygments/formatters/(?!__init__|_mapping|html).*|docutils/utils/math/.*"
+    r"|docutils/(languages|parsers/rst/languages)/(?!__init__|en\.).*|docutils/writers/(latex|odf|xetex|s5|pep|man).*"
+    r"|whoosh/lang/(?!__init__|porter\.|stopwords).*)"
+)
+"""Sources without bytecode: they are no Python yet, or a server reads one in a hundred of them, in milliseconds."""
+
+SCRIPTS_KEPT = re.compile(r"devpi(-.*)?|sidecar")
+"""The commands of the environment that are not left out."""
+
+_NAMES = re.compile("|".join(re.escape(name).replace(r"\*", r"\w*") for names in STDLIB.values() for name in names))
+
+
+def of_stdlib(name: str) -> bool:
+    """Whether a module, by its name at the top of the standard library, is left out."""
+    return name in NOT_OF_STDLIB or _NAMES.fullmatch(name) is not None
+
+
+def of_packages(path: str) -> bool:
+    """Whether a file, by its path below site-packages, is left out."""
+    return any(part.pattern.fullmatch(path) for part in PARTS)
+
+
+def table() -> str:
+    """All of it, as docs/docker.md has it."""
+    rows = [("standard library", names, why) for why, names in STDLIB.items()]
+    rows += [("packages", part.packages, part.why) for part in PARTS]
+    lines = ["| of | left out | what, or why |", "|---|---|---|"]
+    for of, names, why in rows:
+        lines.append(f"| {of} | {', '.join(name if name == 'all' else f'`{name}`' for name in names)} | {why} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,48 @@
+"""`sidecar.initial_state`: what the log says of a running import."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from sidecar import imports, initial_state
+from sidecar.devpi.messages import Progress
+from sidecar.initial_state import _Follower
+from sidecar.lifecycle import ImportState, ImportStatus, Lifecycle
+
+
+@pytest.fixture
+def follower(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> _Follower:
+    """One that logs each report."""
+    monkeypatch.setattr(initial_state, "_LOG_EVERY", 0.0)
+    caplog.set_level(logging.INFO, initial_state.__name__)
+    return _Follower(imports.Tracker(ImportStatus(ImportState.PENDING)), Lifecycle())
+
+
+def report(state: ImportState, **counts: list[int]) -> Progress:
+    every = {name: [0, 0] for name in ("users", "indexes", "projects", "files", "bytes", "extracted")}
+    return Progress(state.value, counts=every | counts)
+
+
+def test_each_part_of_an_import_logs_what_it_counts(follower: _Follower, caplog: pytest.LogCaptureFixture) -> None:
+    """Bytes of the archives while it unpacks, files while it loads; never nothing of nothing."""
+    archives = [3_100_000, 12_000_000]
+    follower.follow(report(ImportState.EXTRACTING, extracted=[0, 12_000_000]))
+    follower.follow(report(ImportState.EXTRACTING, extracted=archives))
+    follower.follow(report(ImportState.LOADING, extracted=archives))
+    follower.follow(report(ImportState.LOADING, extracted=archives, files=[7, 20], projects=[2, 5]))
+    assert [
+        "import: extracting, 0 bytes of 12.0 MB of archives",
+        "import: extracting, 3.1 MB of 12.0 MB of archives",
+        "import: loading",
+        "import: loading, 7 of 20 files, 2 of 5 projects",
+    ] == caplog.messages
+
+
+def test_a_folder_is_not_counted_while_it_is_looked_through(
+    follower: _Follower, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There is nothing to unpack, so there are no bytes of archives."""
+    follower.follow(report(ImportState.EXTRACTING))
+    assert ["import: extracting"] == caplog.messages
