@@ -6,7 +6,6 @@ Needs root and iproute2; where they are missing the tests are skipped and say so
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -14,8 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
+from tests import needs
 from tests.integration.container import ROOT, Container
 
 
@@ -80,14 +78,12 @@ def network() -> Iterator[Network]:
     """One, made and removed. Skips where it can't be made; in CI that is a failure."""
     made = Network()
     try:
+        needs.root("make a network namespace")
+        needs.program("ip", "iproute2")
         try:
-            assert shutil.which("ip") is not None, "there is no command ip (Debian: iproute2)"
             made.make()
         except AssertionError as error:
-            reason = f"a network namespace needs root and iproute2: {error}"
-            if os.environ.get("CI", "").lower() not in {"", "0", "false"}:
-                pytest.fail(f"{reason}; with CI set it is not optional")
-            pytest.skip(f"NOT TESTED: {reason}")
+            needs.not_tested(f"no network namespace can be made here: {error}")
         yield made
     finally:
         made.remove()

@@ -16,6 +16,8 @@ import pytest
 from tests.integration import exported
 from tests.integration.container import Container, free_port, wait_for
 
+pytestmark = pytest.mark.slow
+
 QUIET = ("--host", "127.0.0.1", "--no-root-pypi", "--offline-mode")
 FREE = ("--port", "0")
 NOBODY = "http://127.0.0.1:9"

@@ -21,6 +21,8 @@ from tests.integration.container import (
 from tests.integration.networks import Network, network
 from tests.integration.transfers import connected, downloading
 
+pytestmark = pytest.mark.slow
+
 SMALL = 300_000
 """Bytes of a file that the kernel takes at once, and whose reader's own buffers don't hold it."""
 LARGE = 3_000_000

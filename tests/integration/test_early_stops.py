@@ -16,6 +16,8 @@ from tests.integration import early_stops
 from tests.integration.container import Container, alive, wait_for
 from tests.integration.early_stops import UNSHARE, WAYS, Plan, Way
 
+pytestmark = pytest.mark.slow
+
 STOPS = 100
 """Of all ways together, unless `--early-stops` says another number."""
 AT_ONCE = 2

@@ -11,6 +11,8 @@ import pytest
 from tests.chaos.ci import not_tested
 from tests.integration.container import ROOT, Container, python_of_everybody
 
+pytestmark = pytest.mark.slow
+
 NOBODYS = 54321
 """A uid of which nothing else runs: the kernel counts the processes of a uid."""
 IN_THE_FORK = """
