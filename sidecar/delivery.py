@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 _LOOK_EVERY = 0.25
 """Seconds between two looks, at least."""
 _REST = 10.0
-"""Times as long as a look took that no other follows: with 5,000 sockets it takes 50 to 75 ms of CPU."""
+"""Times as long as a look took that no other follows: with 5,000 sockets it takes 40 to 75 ms of CPU."""
 _ESTABLISHED, _FIN_WAIT1, _CLOSE_WAIT, _LAST_ACK, _CLOSING = "01", "04", "08", "09", "0B"
 _SENDING = {_ESTABLISHED: 0, _CLOSE_WAIT: 0, _FIN_WAIT1: 1, _LAST_ACK: 1, _CLOSING: 1}
 """State → how much its `tx_queue` counts for the FIN, which is no byte of an answer: a client that has got all of its
@@ -34,6 +34,7 @@ nothing was sent yet (SYN_RECV), or the column means something else (LISTEN).
 _TABLES = {4: Path("/proc/self/net/tcp"), 6: Path("/proc/self/net/tcp6")}
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_EVERY_IPV4, _EVERY_IPV6 = ipaddress.IPv4Address(0), ipaddress.IPv6Address(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +95,11 @@ class SendQueues:
     def _queued(self, line: str) -> int:
         """Bytes of answers in the send queue of the socket that a line of a table describes."""
         _, local, _, state, queues = line.split(None, 5)[:5]
-        if state not in _SENDING:
+        if state not in _SENDING or queues.startswith("00000000:"):  # first what rules out most lines, and costs least
             return 0
         host, _, port = local.partition(":")
         ours = self._listeners.get(int(port, 16))
-        if not ours:
-            return 0
-        address = _address(host)
-        if address not in ours and ipaddress.IPv4Address(0) not in ours and ipaddress.IPv6Address(0) not in ours:
+        if ours is None or not ours & {_address(host), _EVERY_IPV4, _EVERY_IPV6}:
             return 0
         return int(queues.partition(":")[0], 16) - _SENDING[state]
 
