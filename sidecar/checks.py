@@ -111,6 +111,17 @@ def judge_root_password(empty: bool, allowed: bool) -> Verdict:
     )
 
 
+def judge_lock(lost: str | None) -> Verdict:
+    """`lock`: without it, a second server may write to the same serverdir. `lost`: why it isn't held any more."""
+    if lost is None:
+        return Verdict(PASS)
+    return Verdict(
+        FAIL,
+        f"{lost}, so a second server may start on the same data",
+        mend="stop this server and start it again; while a server runs, leave .sidecar in the serverdir alone",
+    )
+
+
 class HttpJudge:
     """`http`: tells busy from broken, by failures in a row and by how long no answer came.
 

@@ -273,7 +273,9 @@ class Supervisor:
         headers = {quiet.HEADER: self._look_secret}
         self._client = DevpiClient(said.addresses[0], self._settings.monitor.request_timeout, headers)
         pid, primary = self._child.pid, lambda: self._child.primary
-        self._health.watch(Serving(pid, self._client, serverdir.path, said.uuid, said.role, primary))
+        self._health.watch(
+            Serving(pid, self._client, serverdir.path, said.uuid, said.role, serverdir.lock.lost, primary)
+        )
         self._bootstrap.devpi_runs(setter, said.role)
         ready = asyncio.ensure_future(self._health.wait_until_ready())
         ended = asyncio.ensure_future(self._child.exited())

@@ -69,7 +69,7 @@ class World:
         if self.lifecycle.snapshot.phase is Phase.STARTING:
             self.lifecycle.enter(Phase.LAUNCHING)
         self.health.set_root_password(empty=False, allowed=False)
-        self.health.watch(Serving(os.getpid(), self.client, self.serverdir, uuid, role))
+        self.health.watch(Serving(os.getpid(), self.client, self.serverdir, uuid, role, lambda: None))
 
     async def ready(self) -> None:
         """Be ready, as the supervisor makes it."""
@@ -109,7 +109,7 @@ async def world(serverdir: Path) -> AsyncIterator[World]:
 async def test_at_first_every_gate_is_closed(world: World) -> None:
     """Nothing was looked at, so nothing that gates passes."""
     assert set(GATING) == {check.name for check in world.health.verdict()}
-    assert ["process", "http", "write", "root-password", "replication", "disk", "events"] == [
+    assert ["process", "http", "write", "lock", "root-password", "replication", "disk", "events"] == [
         check.name for check in world.health.checks()
     ]
 
@@ -154,7 +154,7 @@ async def test_watching_nothing_again(world: World) -> None:
     await world.serve()
     await world.ready()
     world.health.watch(None)
-    assert {"process", "http", "write", "replication"} == {check.name for check in world.health.verdict()}
+    assert {"process", "http", "write", "lock", "replication"} == {check.name for check in world.health.verdict()}
     assert world.check("http").reason == "devpi-server is not running"
 
 
@@ -271,7 +271,7 @@ async def test_process_ended_fails_at_once(world: World) -> None:
     world.health.process_ended("devpi-server ended with code 1")
     assert world.check("process").reason == "devpi-server ended with code 1"
     gone = {check.name: check for check in world.health.checks() if check.name not in ("process", "root-password")}
-    assert {"http", "write", "replication", "disk", "events"} == set(gone)
+    assert {"http", "write", "lock", "replication", "disk", "events"} == set(gone)
     assert {("devpi-server is not running", None)} == {(check.reason, check.value) for check in gone.values()}
     assert {FAIL, WARN} == {check.status for check in gone.values()}
     asked = world.devpi.calls["/+api"]
@@ -286,7 +286,7 @@ async def test_process_ended_fails_at_once(world: World) -> None:
     await eventually(lambda: ticks > 3)
     assert asked == world.devpi.calls["/+api"]
     assert world.client is not None
-    world.health.watch(Serving(os.getpid(), world.client, world.serverdir, UUID, "standalone"))
+    world.health.watch(Serving(os.getpid(), world.client, world.serverdir, UUID, "standalone", lambda: None))
     await world.ready()
 
 
@@ -297,7 +297,7 @@ async def test_a_vanished_process_is_noticed(world: World) -> None:
     await world.serve()
     await world.ready()
     assert world.client is not None
-    world.health.watch(Serving(gone.pid, world.client, world.serverdir, UUID, "standalone"))
+    world.health.watch(Serving(gone.pid, world.client, world.serverdir, UUID, "standalone", lambda: None))
     await eventually(lambda: world.check("process").reason == "devpi-server is gone")
 
 
@@ -553,7 +553,7 @@ async def test_a_replica_becomes_ready_when_it_is_in_sync(world: World) -> None:
     world.devpi.status = status_of(role="REPLICA", primary_serial=9, update_from_primary_at=at, replication_errors={})
     await world.serve(role="replica")
     await eventually(lambda: world.devpi.calls.get("/+status"))
-    assert ["replication"] == [check.name for check in world.health.verdict() if check.name != "write"]
+    assert ["replication"] == [check.name for check in world.health.verdict() if check.name not in ("write", "lock")]
     world.devpi.status |= {"serial": 9, "replica-init-queue-finished-at": at}
     await world.ready()
     world.devpi.status |= {"update-from-primary-at": at - 61}

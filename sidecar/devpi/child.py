@@ -101,10 +101,10 @@ class Child:
         with contextlib.suppress(ConnectionError):
             await asyncio.get_running_loop().sock_sendall(self._socket, encode(message))
 
-    def hand_over_lock(self, fd: int) -> None:
+    def hand_over_lock(self, descriptors: tuple[int, ...]) -> None:
         """Let the child hold the serverdir's lock too, so that it is held as long as either lives."""
         with contextlib.suppress(ConnectionError):
-            socket.send_fds(self._socket, [encode(HoldLock())], [fd])
+            socket.send_fds(self._socket, [encode(HoldLock())], descriptors)
 
     async def listen(self) -> None:
         """Hear what the child says, until this is cancelled. Progress goes to `on_progress`, the rest to who waits."""

@@ -43,7 +43,7 @@ class Configure(Message):
 
 @dataclass(frozen=True)
 class HoldLock(Message):
-    """Keep the descriptor of the serverdir's lock that comes with this packet, as long as you live."""
+    """Keep the descriptors of the serverdir's lock that come with this packet, as long as you live."""
 
 
 @dataclass(frozen=True)

@@ -225,7 +225,7 @@ async def test_a_devpi_that_does_not_listen_yet_is_launching(site: Site) -> None
     (site.folder / ".sidecar").mkdir()
     site.lifecycle.enter(Phase.LAUNCHING)
     site.health.set_root_password(empty=False, allowed=False)
-    site.health.watch(Serving(os.getpid(), client, site.folder, UUID, "replica"))
+    site.health.watch(Serving(os.getpid(), client, site.folder, UUID, "replica", lambda: None))
     await eventually(lambda: "not listening yet" in str(site.health.checks()))
     text = (await page(site)).text
     await client.close()

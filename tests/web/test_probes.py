@@ -75,11 +75,11 @@ async def test_readyz_verbose_reads_as_kubernetes(site: Site) -> None:
     await eventually(lambda: all(c.status == "pass" for c in site.health.checks()))
     answer = await site.get("/readyz?verbose")
     assert answer.body.decode().splitlines() == [
-        *(f"[+]{n} ok" for n in ("process", "http", "write", "root-password", "replication", "disk", "events")),
+        *(f"[+]{n} ok" for n in ("process", "http", "write", "lock", "root-password", "replication", "disk", "events")),
         "readyz check passed",
     ]
     answer = await site.get("/readyz?verbose", Accept="application/json")
-    assert len(answer.json["checks"]) == 7
+    assert len(answer.json["checks"]) == 8
 
 
 async def test_readyz_text_failing(site: Site) -> None:
