@@ -98,8 +98,14 @@ def _import_progress(imported: ImportStatus) -> str:
     return f"{files.done} of {files.total} files" if files.total else imported.state.value
 
 
-def judge_root_password(empty: bool, allowed: bool) -> Verdict:
-    """`root-password`: an empty one lets anybody in as root."""
+def judge_root_password(empty: bool | None, allowed: bool) -> Verdict:
+    """`root-password`: an empty one lets anybody in as root. None: that can't be told, and so it is not passed."""
+    if empty is None:
+        return Verdict(
+            WARN if allowed else FAIL,
+            "root's password can't be checked: argon2 can't run, for lack of memory or threads",
+            mend="raise the limit of memory or of processes, and restart",
+        )
     if not empty:
         return Verdict(PASS)
     if allowed:

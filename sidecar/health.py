@@ -144,11 +144,8 @@ class Health:
         self._wake.set()
 
     def set_root_password(self, empty: bool | None, allowed: bool) -> None:
-        """Whether root's password is empty (None: not known yet), and whether the settings allow that."""
-        if empty is None:
-            self._board.forget("root-password", NOT_YET)
-        else:
-            self._see("root-password", judge_root_password(empty, allowed))
+        """Whether root's password is empty (None: that can't be told), and whether the settings allow that."""
+        self._see("root-password", judge_root_password(empty, allowed))
 
     def look_now(self) -> None:
         """Look at everything at once instead of at the next interval."""

@@ -79,6 +79,8 @@ class Rotation:
                     f"which password devpi-server has is not known ({error.reason}): rotate again", 10
                 ) from error
             await self._abandon()
+            if error.circumstances:
+                raise NotYet(f"devpi-server could not change the password: {error.reason}", 10) from error
             mend = "see devpi-server's log, and try again"
             raise CannotRotate(f"devpi-server did not take the password: {error.reason}", mend) from error
         try:

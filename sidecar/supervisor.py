@@ -265,7 +265,7 @@ class Supervisor:
         """Tell everybody that devpi-server listens, and be ready when it truly answers; or return when it has ended."""
         devpi = replace(devpi, role=said.role, addresses=tuple(said.addresses))
         self._lifecycle.update(devpi=devpi)
-        empty = said.root_password in ("empty", "absent")
+        empty = None if said.root_password == "unchecked" else said.root_password in ("empty", "absent")  # noqa: S105
         self._health.set_root_password(empty, self._settings.credentials.allow_empty_root)
         setter = _Setter(self._child, serverdir, self._runtime, self._health, self._settings)
         if said.root_hash is not None:

@@ -40,10 +40,12 @@ CHECK_PASSWORD_TIMEOUT = 10.0
 class SetFailed(Exception):
     """root's password was not set, or nobody knows whether it was."""
 
-    def __init__(self, reason: str, *, maybe_done: bool) -> None:
+    def __init__(self, reason: str, *, maybe_done: bool, circumstances: bool = False) -> None:
+        """`circumstances`: it was for lack of memory or threads, and another try may succeed."""
         super().__init__(reason)
         self.reason = reason
         self.maybe_done = maybe_done
+        self.circumstances = circumstances
 
 
 class ChildEnded(Exception):
@@ -155,7 +157,7 @@ class Child:
         request = SetRootPassword(self._asked + 1, password, secretfile_changed)
         answer = cast(RootPasswordSet, await self._ask(request, SET_PASSWORD_TIMEOUT))
         if answer.error is not None:
-            raise SetFailed(answer.error, maybe_done=answer.maybe_done)
+            raise SetFailed(answer.error, maybe_done=answer.maybe_done, circumstances=answer.circumstances)
         return answer.root_hash
 
     async def is_root_password(self, password: str) -> bool | None:

@@ -195,7 +195,7 @@ class Listening(Message):
     role: str
     uuid: str
     root_password: str
-    """`set`, `empty`, or `absent` where there is no root user; `unknown` on a replica."""
+    """`set`, `empty`, `absent` (no root user), `unchecked` (argon2 can't run), or `unknown` on a replica."""
     root_hash: str | None
     derived_key: str
     """SHA-256 of the key that signs logins."""
@@ -237,6 +237,8 @@ class RootPasswordSet(Message):
     error: str | None = None
     maybe_done: bool = False
     """There was an error after the change may have been committed."""
+    circumstances: bool = False
+    """It was for lack of memory or threads: another try may succeed."""
     root_hash: str | None = None
 
 
@@ -246,7 +248,7 @@ class RootPasswordChecked(Message):
 
     number: int
     holds: bool | None
-    """None: it can't be seen, devpi's database fails."""
+    """None: that can't be told, because devpi's database fails, or argon2 can't run."""
 
 
 @dataclass(frozen=True)

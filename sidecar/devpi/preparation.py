@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from sidecar import durable
 from sidecar.archives import ImportRefused
-from sidecar.devpi import staged_storage
+from sidecar.devpi import staged_storage, stretching
 from sidecar.devpi.messages import Import, Initialise, Prepared, PrepareFailed
-from sidecar.password_hash import is_bearable
+from sidecar.devpi.verification import CannotTell
 
 if TYPE_CHECKING:
     from pluggy import PluginManager
@@ -36,6 +36,7 @@ def prepare(
     since = os.open(Path(request.target).parent, os.O_RDONLY | os.O_CLOEXEC)  # before the first write
     os.environ.pop("DEVPISERVER_NO_ROOT_PYPI", None)  # it has been read; at an import it would drop the export's index
     staged_storage.without_patience()
+    stretching.one_at_a_time()
     try:
         if isinstance(request, Initialise):
             answer = _initialise(request, flags, plugins)
@@ -49,6 +50,9 @@ def prepare(
     except MemoryError:
         mend = "raise the memory limit, and start again"
         return PrepareFailed("there is not enough memory", mend, circumstances=True)
+    except CannotTell as error:
+        mend = "raise the limit of memory or of processes, and start again"
+        return PrepareFailed(f"argon2 can't run, which hashes passwords: {error}", mend, circumstances=True)
     except OSError as error:
         return _of_the_disk(error)
     except SystemExit:
@@ -98,20 +102,13 @@ def hash_of(password: str) -> str:
 
 
 def is_hash_of_empty(pwhash: str, pwsalt: str | None) -> bool:
-    """Whether the empty password matches the hash."""
+    """Whether the empty password matches the hash. Raises CannotTell."""
     return is_hash_of("", pwhash, pwsalt)
 
 
 def is_hash_of(password: str, pwhash: str, pwsalt: str | None) -> bool:
-    """Whether the password matches the hash; one that devpi can't read, or that asks for too much, matches none."""
-    from devpi_server.auth import verify_and_update_password_hash
-
-    if not is_bearable(pwhash, pwsalt):
-        return False
-    try:
-        return bool(verify_and_update_password_hash(password, pwhash, pwsalt)[0])
-    except (ValueError, TypeError):
-        return False
+    """Whether the password matches the hash; none matches one that devpi can't check. Raises CannotTell."""
+    return stretching.matches(password, pwhash, pwsalt)
 
 
 def digest(pwhash: str) -> str:

@@ -37,7 +37,9 @@ from sidecar.devpi.messages import (
 )
 from sidecar.devpi.preparation import digest, is_hash_of, is_hash_of_empty
 from sidecar.devpi.quiet import QuietLooks, WsgiApp
+from sidecar.devpi.shared_checks import Threads
 from sidecar.devpi.traffic import Traffic
+from sidecar.devpi.verification import CannotTell
 from sidecar.exits import ExitCode
 
 if TYPE_CHECKING:
@@ -82,6 +84,9 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
     except Fatal as error:
         print(f"fatal: {error}", file=sys.stderr)  # noqa: T201 - as devpi-server's own main does
         return 1
+    except CannotTell as error:
+        print(f"fatal: argon2 can't run, for lack of memory or threads: {error}", file=sys.stderr)  # noqa: T201
+        return 1
     if plugin.bind_error is not None:
         channel.send(CannotListen(plugin.bind_error.strerror or str(plugin.bind_error)))
         return ExitCode.PORT_IN_USE
@@ -97,6 +102,7 @@ class SidecarPlugin:
         self._channel = channel
         self._xom: XOM
         self._registry: Any = None
+        self._threads = Threads()
         self._about_root: queue.SimpleQueue[SetRootPassword | CheckRootPassword] = queue.SimpleQueue()
         self.bind_error: OSError | None = None
 
@@ -104,6 +110,7 @@ class SidecarPlugin:
     def devpiserver_pyramid_configure(self, pyramid_config: Configurator) -> None:
         """devpi's hook. The registry leads to the security policy, which keeps a key of its own."""
         self._registry = pyramid_config.registry
+        self._registry[admission.THREADS] = self._threads
         pyramid_config.add_tween(ADMISSION, under=REQUEST_LOG, over=TRANSACTION)
         pyramid_config.add_tween(LOGIN, under=TRANSACTION, over=EXCVIEW)
 
@@ -139,6 +146,7 @@ class SidecarPlugin:
             self.bind_error = error
             end_cleanly()
             return
+        self._threads.are_of(server.task_dispatcher)
         drainer = Drainer(server)
         Crowd(drainer.listeners)
         config = self._xom.config
@@ -167,16 +175,22 @@ class SidecarPlugin:
             raise Fatal(f"this devpi-server's tweens are in an unknown order: {', '.join(order)}")
 
     def _look_at_root(self) -> tuple[str, str | None]:
-        """The state of root's password, and the digest of its hash where it is known not to be the empty one's."""
+        """The state of root's password, and the digest of its hash where it is known not to be the empty one's.
+
+        `unchecked`: argon2 can't run, so nobody can tell.
+        """
         if self._xom.is_replica():
             return "unknown", None
         pwhash, pwsalt = self._root_hash()
         if pwhash is None:
             return "absent", None
         name = digest(pwhash)
-        if name != self._request.known_root_hash and is_hash_of_empty(pwhash, pwsalt):
-            return "empty", None
-        return "set", name
+        try:
+            empty = name != self._request.known_root_hash and is_hash_of_empty(pwhash, pwsalt)
+        except CannotTell as error:
+            threadlog.error("root's password can't be checked: argon2 can't run (%s)", error)
+            return "unchecked", None
+        return ("empty", None) if empty else ("set", name)
 
     def _root_hash(self) -> tuple[str | None, str | None]:
         """The hash of root's password, None where there is none, and its salt, if it has an old one."""
@@ -230,6 +244,8 @@ class SidecarPlugin:
     def _change_root_password(self, request: SetRootPassword) -> RootPasswordSet:
         try:
             root_hash = self._set_root_password(request.password)
+        except CannotTell as error:  # before the commit
+            return RootPasswordSet(request.number, f"argon2 can't run ({error})", circumstances=True)
         except Exception as error:
             # a failed transaction is rolled back; whether this one failed before its commit, nobody can tell here
             reason = f"devpi-server failed with {type(error).__name__}"
@@ -245,10 +261,14 @@ class SidecarPlugin:
     def _check_root_password(self, request: CheckRootPassword) -> RootPasswordChecked:
         try:
             pwhash, pwsalt = self._root_hash()
+            holds = pwhash is not None and is_hash_of(request.password, pwhash, pwsalt)
+        except CannotTell as error:
+            threadlog.error("root's password can't be checked: argon2 can't run (%s)", error)
+            return RootPasswordChecked(request.number, None)
         except Exception:  # whatever a database that fails makes devpi raise
             threadlog.exception("root's password can't be looked at")
             return RootPasswordChecked(request.number, None)
-        return RootPasswordChecked(request.number, pwhash is not None and is_hash_of(request.password, pwhash, pwsalt))
+        return RootPasswordChecked(request.number, holds)
 
     def _renew_login_secret(self) -> None:
         """Read the secret file again and sign with it from now on, so that every login made before has ended."""
