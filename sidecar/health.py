@@ -143,9 +143,9 @@ class Health:
         self._forget_looks(NOT_RUNNING)
         self._wake.set()
 
-    def set_root_password(self, empty: bool | None, allowed: bool) -> None:
-        """Whether root's password is empty (None: that can't be told), and whether the settings allow that."""
-        self._see("root-password", judge_root_password(empty, allowed))
+    def set_root_password(self, state: str, allowed: bool) -> None:
+        """What root's password is, as the child says, and whether the settings allow an empty one."""
+        self._see("root-password", judge_root_password(state, allowed))
 
     def look_now(self) -> None:
         """Look at everything at once instead of at the next interval."""

@@ -116,6 +116,25 @@ class Rotation:
             raise not_recorded("that nothing changed", error) from error
 
 
+async def give_root_password(record: RootPasswordFile, setter: PasswordSetter, given: str | None) -> None:
+    """Set root's password where devpi-server can't check its hash: `given`, or a generated one, claimable from now on.
+
+    Nobody could log in as root, so nobody loses a password. Raises `SetFailed`, and OSError where it can't be recorded.
+    """
+    password = given or generate_password()
+    await asyncio.to_thread(record.begin_rotation, password, True, now())
+    try:
+        await setter.set_root_password(password, None)
+    except SetFailed as error:
+        if not error.maybe_done:
+            await asyncio.to_thread(record.abandon_rotation)
+        raise
+    if given is None:
+        await asyncio.to_thread(record.recover_rotation)
+    else:
+        await asyncio.to_thread(record.write_given)
+
+
 def not_recorded(what: str, error: OSError) -> NotYet:
     """The disk did not take a change of the record, which therefore did not happen."""
     return NotYet(f"{what} can't be recorded: {error.strerror}; make room on the serverdir's volume", 30)

@@ -9,6 +9,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
@@ -68,7 +69,7 @@ class World:
         self.client = DevpiClient(address, self.timeout)
         if self.lifecycle.snapshot.phase is Phase.STARTING:
             self.lifecycle.enter(Phase.LAUNCHING)
-        self.health.set_root_password(empty=False, allowed=False)
+        self.health.set_root_password("set", allowed=False)
         self.health.watch(Serving(os.getpid(), self.client, self.serverdir, uuid, role, lambda: None))
 
     async def ready(self) -> None:
@@ -452,24 +453,77 @@ async def test_disk_warns_below_its_limit_and_never_gates(serverdir: Path) -> No
     await world.close()
 
 
+# --- lock --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_lost_lock_is_seen_and_a_found_one_too(world: World) -> None:
+    """Looked at once a second, whatever the interval is; the reason is the lock's own."""
+    lost: str | None = None
+    await world.serve()
+    assert world.client is not None
+    serving = Serving(os.getpid(), world.client, world.serverdir, UUID, "standalone", lambda: lost)
+    world.health.watch(serving)
+    await world.ready()
+    lost = "the serverdir's lock file was removed"
+    check = await world.sees("lock", FAIL)
+    assert lost in (check.reason or "")
+    assert "start it again" in (check.mend or "")
+    assert ["lock"] == [check.name for check in world.health.verdict()]
+    lost = None
+    await world.sees("lock", PASS)
+
+
+async def test_a_lock_that_no_look_comes_back_from(world: World) -> None:
+    """A volume that hangs says nothing of the lock, so it does not pass."""
+    hangs, over = threading.Event(), threading.Event()
+
+    def look() -> None:
+        if hangs.is_set():
+            over.wait(30)
+
+    await world.serve()
+    assert world.client is not None
+    world.health.watch(Serving(os.getpid(), world.client, world.serverdir, UUID, "standalone", look))
+    await world.ready()
+    hangs.set()
+    assert "has not answered" in ((await world.sees("lock", FAIL)).reason or "")
+    hangs.clear()
+    over.set()
+    await world.sees("lock", PASS)
+
+
 # --- root-password -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("empty", "allowed", "status"), [(None, False, FAIL), (True, False, FAIL), (True, True, WARN), (False, False, PASS)]
+    ("state", "allowed", "status", "mend"),
+    [
+        ("set", False, PASS, None),
+        ("unknown", False, PASS, None),  # a replica's is its primary's matter
+        ("empty", False, FAIL, "sidecar rotate"),
+        ("empty", True, WARN, None),
+        ("absent", False, FAIL, "sidecar rotate"),
+        ("absent", True, WARN, None),
+        ("unusable", False, FAIL, "sidecar rotate"),
+        ("unusable", True, FAIL, "sidecar rotate"),
+        ("unchecked", False, FAIL, "raise the limit of memory"),
+        ("unchecked", True, WARN, "raise the limit of memory"),
+        ("unseen", False, FAIL, "devpi-server's log"),
+        ("unseen", True, WARN, "devpi-server's log"),
+    ],
 )
-async def test_root_password(world: World, empty: bool | None, allowed: bool, status: CheckStatus) -> None:
-    """An empty root password closes the gate unless that was allowed."""
-    world.health.set_root_password(empty, allowed)
+async def test_root_password(world: World, state: str, allowed: bool, status: CheckStatus, mend: str | None) -> None:
+    """Only one that is known to be set passes; an empty one may be allowed, one that lets nobody in may not."""
+    assert world.check("root-password").status is FAIL
+    world.health.set_root_password(state, allowed)
     assert world.check("root-password").status is status
-    if empty and not allowed:
-        assert "sidecar rotate" in (world.check("root-password").mend or "")
+    assert mend is None or mend in (world.check("root-password").mend or "")
 
 
 async def test_an_empty_root_password_is_logged_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """It fails from the start, and yet is news."""
-    world.health.set_root_password(empty=True, allowed=False)
-    world.health.set_root_password(empty=True, allowed=False)
+    world.health.set_root_password("empty", allowed=False)
+    world.health.set_root_password("empty", allowed=False)
     assert [r.levelname for r in caplog.records] == ["WARNING"]
 
 
@@ -535,7 +589,7 @@ async def test_what_keeps_it_from_being_ready_has_a_history(world: World) -> Non
     """While it launches, too: but not that devpi-server isn't listening yet, which is no news."""
     await world.serve(listening=False)
     await eventually(lambda: world.check("http").reason == "launching: devpi-server is not listening yet")
-    world.health.set_root_password(empty=True, allowed=False)
+    world.health.set_root_password("empty", allowed=False)
     await eventually(lambda: FAIL in histories(world)["root-password"])
     assert set() == histories(world)["http"]
     await world.devpi.start()

@@ -20,8 +20,10 @@ from sidecar.devpi.messages import (
     Progress,
     Requests,
     RootPasswordChecked,
+    RootPasswordSeen,
     RootPasswordSet,
     SetRootPassword,
+    UnusableSeen,
     decode,
     encode,
 )
@@ -72,6 +74,8 @@ class Child:
         self._heard: asyncio.Queue[Message | None] = asyncio.Queue()
         self.on_progress: Callable[[Progress], None] = lambda progress: None
         """Called, in the event loop, with each report of an import."""
+        self.on_users: Callable[[RootPasswordSeen | UnusableSeen], None] = lambda seen: None
+        """Called, in the event loop, with what is seen of devpi-server's users while it serves."""
         self.requests: Requests | None = None
         """What devpi-server counted last; None: it has not been asked for anything yet."""
         self.primary = PrimaryAnswered()
@@ -121,6 +125,8 @@ class Child:
             match decode(packet):
                 case Progress() as progress:
                     self.on_progress(progress)
+                case (RootPasswordSeen() | UnusableSeen()) as seen:
+                    self.on_users(seen)
                 case Requests() as requests:
                     self.requests = requests
                 case PrimaryAnswered() as answered:

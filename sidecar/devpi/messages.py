@@ -195,7 +195,8 @@ class Listening(Message):
     role: str
     uuid: str
     root_password: str
-    """`set`, `empty`, `absent` (no root user), `unchecked` (argon2 can't run), or `unknown` on a replica."""
+    """`set`, `empty`, `absent` (no root user), `unusable` (a hash that devpi-server can't check), `unchecked` (argon2
+    can't run), or `unknown` on a replica."""
     root_hash: str | None
     derived_key: str
     """SHA-256 of the key that signs logins."""
@@ -211,6 +212,23 @@ class PrimaryAnswered(Message):
     """`key`, `clock`, `role`, `uuid`, `serial`, `offline`, or `other`; None: changes, or it was not reached."""
     code: int | None = None
     """The HTTP status of a refusal."""
+
+
+@dataclass(frozen=True)
+class RootPasswordSeen(Message):
+    """What root's password is now; said when it is another one than before."""
+
+    state: str
+    """As `Listening.root_password`; `unseen`: devpi's database does not tell."""
+
+
+@dataclass(frozen=True)
+class UnusableSeen(Message):
+    """Users, but for root, whose password hash devpi-server can't check; said once, and when they are others."""
+
+    total: int
+    users: list[str]
+    """The first of them, by name."""
 
 
 @dataclass(frozen=True)

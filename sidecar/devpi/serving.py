@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +40,10 @@ from sidecar.devpi.preparation import digest, is_hash_of, is_hash_of_empty
 from sidecar.devpi.quiet import QuietLooks, WsgiApp
 from sidecar.devpi.shared_checks import Threads
 from sidecar.devpi.traffic import Traffic
+from sidecar.devpi.users import EVERY, UsersWatch
 from sidecar.devpi.verification import CannotTell
 from sidecar.exits import ExitCode
+from sidecar.password_hash import is_checkable
 
 if TYPE_CHECKING:
     from devpi_server.main import XOM
@@ -104,6 +107,9 @@ class SidecarPlugin:
         self._registry: Any = None
         self._threads = Threads()
         self._about_root: queue.SimpleQueue[SetRootPassword | CheckRootPassword] = queue.SimpleQueue()
+        self._judged = {} if request.known_root_hash is None else {request.known_root_hash: False}
+        """Whether root's hash, by its digest, is the empty password's: argon2 runs once for each."""
+        self._users: UsersWatch
         self.bind_error: OSError | None = None
 
     @hookimpl
@@ -139,6 +145,7 @@ class SidecarPlugin:
         if self._request.new_root_password is not None:
             self._set_root_password(self._request.new_root_password)
         root, root_hash = self._look_at_root()
+        self._users = UsersWatch(self._xom, lambda: self._look_at_root()[0], root, self._channel.send)
         traffic = Traffic(app)
         try:
             server = create_server(QuietLooks(traffic, self._request.look_secret), **kwargs)
@@ -177,20 +184,23 @@ class SidecarPlugin:
     def _look_at_root(self) -> tuple[str, str | None]:
         """The state of root's password, and the digest of its hash where it is known not to be the empty one's.
 
-        `unchecked`: argon2 can't run, so nobody can tell.
+        `unchecked`: argon2 can't run, so nobody can tell. `unusable`: nobody can log in with it.
         """
         if self._xom.is_replica():
             return "unknown", None
         pwhash, pwsalt = self._root_hash()
         if pwhash is None:
             return "absent", None
+        if not is_checkable(pwhash, pwsalt):
+            return "unusable", None
         name = digest(pwhash)
         try:
-            empty = name != self._request.known_root_hash and is_hash_of_empty(pwhash, pwsalt)
+            if name not in self._judged:
+                self._judged = {name: is_hash_of_empty(pwhash, pwsalt)}
         except CannotTell as error:
             threadlog.error("root's password can't be checked: argon2 can't run (%s)", error)
             return "unchecked", None
-        return ("empty", None) if empty else ("set", name)
+        return ("empty", None) if self._judged[name] else ("set", name)
 
     def _root_hash(self) -> tuple[str | None, str | None]:
         """The hash of root's password, None where there is none, and its salt, if it has an old one."""
@@ -207,7 +217,9 @@ class SidecarPlugin:
                 root = self._xom.model.create_user("root", password=password)
             else:
                 root.modify(password=password)
-            return digest(root.get(credentials=True)["pwhash"])
+            name = digest(root.get(credentials=True)["pwhash"])
+        self._judged = {name: not password}
+        return name
 
     def _obey(self, drainer: Drainer) -> None:
         """The thread that does what the sidecar says while devpi-server serves."""
@@ -227,10 +239,19 @@ class SidecarPlugin:
             os._exit(ExitCode.INTERNAL)
 
     def _look_after_root(self) -> None:
-        """The thread that changes and checks root's password: devpi may let a change wait, and a stop should not."""
+        """The thread that changes and checks root's password, and looks at the users once a second.
+
+        devpi may let a change wait, and a stop should not.
+        """
         with suppress(SidecarGone):
+            due = time.monotonic()
             while True:
-                request = self._about_root.get()
+                try:
+                    request = self._about_root.get(timeout=max(0.0, due - time.monotonic()))
+                except queue.Empty:
+                    self._users.look()
+                    due = time.monotonic() + EVERY
+                    continue
                 if isinstance(request, SetRootPassword):
                     self._channel.send(self._change_root_password(request))
                 else:
@@ -250,6 +271,8 @@ class SidecarPlugin:
             # a failed transaction is rolled back; whether this one failed before its commit, nobody can tell here
             reason = f"devpi-server failed with {type(error).__name__}"
             return RootPasswordSet(request.number, reason, maybe_done=True)
+        self._users.root_was_changed()
+        self._users.look_at_root()  # so that the sidecar has heard of it before it hears the answer
         if request.secretfile_changed:
             try:
                 self._renew_login_secret()
