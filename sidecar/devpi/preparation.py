@@ -36,7 +36,6 @@ def prepare(
     since = os.open(Path(request.target).parent, os.O_RDONLY | os.O_CLOEXEC)  # before the first write
     os.environ.pop("DEVPISERVER_NO_ROOT_PYPI", None)  # it has been read; at an import it would drop the export's index
     staged_storage.without_patience()
-    stretching.one_at_a_time()
     try:
         if isinstance(request, Initialise):
             answer = _initialise(request, flags, plugins)

@@ -20,7 +20,7 @@ from pyramid.interfaces import ISecurityPolicy, ITweens
 from pyramid.tweens import EXCVIEW
 
 from sidecar import garbage
-from sidecar.devpi import admission, after_kill, durable_uploads, primary, stretching
+from sidecar.devpi import admission, after_kill, durable_uploads, primary
 from sidecar.devpi.channel import SidecarGone
 from sidecar.devpi.crowd import Crowd
 from sidecar.devpi.drain import Drainer
@@ -72,7 +72,6 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
     tempfile.tempdir = None
     after_kill.keep_nodeinfo_whole()
     durable_uploads.sync_what_is_acknowledged()
-    stretching.one_at_a_time()
     if flags.replica:
         primary.tell_refusals(channel.send)
     after_kill.mend_event_serial(flags.serverdir)
