@@ -174,7 +174,7 @@ def test_a_replica_is_left_alone() -> None:
 
 
 def test_argon2_runs_once_for_a_hash(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Root's record changes with each of its indexes, too; and a hash that is known from the last start is not tried."""
+    """Root's record changes with each of its indexes, too; a hash that the last start found good is not tried."""
     tried: list[str] = []
 
     def is_hash_of_empty(pwhash: str, pwsalt: str | None) -> bool:
