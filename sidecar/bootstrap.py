@@ -116,7 +116,7 @@ class Bootstrap:
         self._record, self._secret = record, secret
         # a password of the future was generated before the clock was set back: its time begins anew
         self._attached = max(now(), record.generated or now()), self._clock()
-        self._publish()
+        self.publish()
 
     def devpi_runs(self, setter: PasswordSetter | None, role: str) -> None:
         """devpi-server runs, as `role` (`standalone`, `primary`, `replica`); `setter` None: not any more."""
@@ -191,9 +191,9 @@ class Bootstrap:
         self._lock.release()
         if not task.cancelled():
             task.exception()  # looked at, so that asyncio doesn't complain where the caller is gone
-        self._publish()
+        self.publish()
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
         """Tell the rest of the sidecar, if anything changed."""
         if self._record is None:
             return

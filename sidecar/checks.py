@@ -98,16 +98,49 @@ def _import_progress(imported: ImportStatus) -> str:
     return f"{files.done} of {files.total} files" if files.total else imported.state.value
 
 
-def judge_root_password(empty: bool, allowed: bool) -> Verdict:
-    """`root-password`: an empty one lets anybody in as root."""
-    if not empty:
-        return Verdict(PASS)
+def judge_root_password(state: str, allowed: bool) -> Verdict:
+    """`root-password`: an empty one lets anybody in as root. `state` is as the child says; a replica's is not known.
+
+    What can't be told does not pass. `allowed`: whether the settings allow an empty one.
+    """
+    match state:
+        case "set" | "unknown":
+            return Verdict(PASS)
+        case "unusable":
+            return Verdict(
+                FAIL,
+                "root's password hash is one that this devpi-server can't check, so nobody can log in as root",
+                mend="`sidecar rotate` sets a new password",
+            )
+        case "unchecked":
+            return Verdict(
+                WARN if allowed else FAIL,
+                "root's password can't be checked: argon2 can't run, for lack of memory or threads",
+                mend="raise the limit of memory or of processes, and restart",
+            )
+        case "unseen":
+            return Verdict(
+                WARN if allowed else FAIL,
+                "root's password can't be looked at: devpi-server can't read its database",
+                mend="look at devpi-server's log",
+            )
     if allowed:
         return Verdict(WARN, "root's password is empty, which SIDECAR_ALLOW_EMPTY_ROOT allows")
     return Verdict(
         FAIL,
         "root's password is empty",
         mend="`sidecar rotate`, or SIDECAR_ALLOW_EMPTY_ROOT=true to allow it",
+    )
+
+
+def judge_lock(lost: str | None) -> Verdict:
+    """`lock`: without it, a second server may write to the same serverdir. `lost`: why it isn't held any more."""
+    if lost is None:
+        return Verdict(PASS)
+    return Verdict(
+        FAIL,
+        f"{lost}, so a second server may start on the same data",
+        mend="stop this server and start it again; while a server runs, leave .sidecar in the serverdir alone",
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from typing import Any, NoReturn
 
 from .archives import ImportRefused, shown
-from .password_hash import MOST, is_bearable
+from .password_hash import MOST, is_bearable, is_checkable
 
 _EXPORT_AGAIN = "export again with devpi-export, or take what is named here out of dataindex.json"
 _COPY_AGAIN = "compare the archive with the original; if they are equal, export again with devpi-export"
@@ -152,10 +152,12 @@ class Checked:
         for key in ("pwhash", "pwsalt", "email", "created", "modified", "title", "description", "username"):
             if user.get(key) is not None:
                 self._string(user[key], f"{key} of {what}")
-        if user.get("pwhash") and not is_bearable(user["pwhash"], user.get("pwsalt")):
+        pwhash, pwsalt = user.get("pwhash") or "", user.get("pwsalt")
+        # one that can't be checked costs nothing: nobody can log in with it
+        if is_checkable(pwhash, pwsalt) and not is_bearable(pwhash, pwsalt):
             memory, passes, lanes = MOST.values()
             most = f"{memory // 1024} MiB, {passes} passes and {lanes} lanes"
-            self._refuse(f"{what} has an argon2 hash that is damaged, or asks for more than {most}", _SET_ANEW)
+            self._refuse(f"{what} has an argon2 hash that asks for more than {most}", _SET_ANEW)
         if user.get("username", name) != name:
             self._refuse(f"{what} says that its username is {shown(user['username'])}")
         if user.get("indexes"):  # devpi would take them over as they are

@@ -14,6 +14,7 @@ from typing import Any, Literal, NoReturn
 
 from .archives import ImportRefused, Limits, Unpacked, shown
 from .dataindex import Checked, normalized, parse
+from .password_hash import is_checkable
 
 INDEX_FILE = "dataindex.json"
 _COMPLETE = (
@@ -48,16 +49,19 @@ class Export:
     """``user/index`` to the archive whose ``dataindex.json`` has it."""
     totals: Totals
 
-    def root_user(self, is_empty: Callable[[str, str | None], bool]) -> Literal["absent", "empty", "set"]:
+    def root_user(self, is_empty: Callable[[str, str | None], bool]) -> Literal["absent", "empty", "unusable", "set"]:
         """The state of root's password; ``is_empty`` tells of a pwhash and pwsalt if "" is what they hash.
 
-        A root without any hash counts as "empty": at the import it would keep the one of the initialisation.
+        A root without any hash counts as "empty": at the import it would keep the one of the initialisation. "unusable"
+        is a hash that devpi-server can't check, so that nobody could log in as root.
         """
         root = self.data["users"].get("root")
         if root is None:
             return "absent"
-        pwhash = root.get("pwhash")
-        return "empty" if not pwhash or is_empty(pwhash, root.get("pwsalt")) else "set"
+        pwhash, pwsalt = root.get("pwhash"), root.get("pwsalt")
+        if pwhash and not is_checkable(pwhash, pwsalt):
+            return "unusable"
+        return "empty" if not pwhash or is_empty(pwhash, pwsalt) else "set"
 
     @property
     def has_root_pypi(self) -> bool:

@@ -32,7 +32,7 @@ __all__ = ["GATING", "WARNING", "Check", "CheckStatus", "Health", "Serving"]
 
 log = logging.getLogger(__name__)
 
-GATING = ("process", "http", "write", "root-password", "replication")
+GATING = ("process", "http", "write", "lock", "root-password", "replication")
 """The checks that gate `/readyz`."""
 WARNING = ("disk", "events")
 """The checks that only warn."""
@@ -143,12 +143,9 @@ class Health:
         self._forget_looks(NOT_RUNNING)
         self._wake.set()
 
-    def set_root_password(self, empty: bool | None, allowed: bool) -> None:
-        """Whether root's password is empty (None: not known yet), and whether the settings allow that."""
-        if empty is None:
-            self._board.forget("root-password", NOT_YET)
-        else:
-            self._see("root-password", judge_root_password(empty, allowed))
+    def set_root_password(self, state: str, allowed: bool) -> None:
+        """What root's password is, as the child says, and whether the settings allow an empty one."""
+        self._see("root-password", judge_root_password(state, allowed))
 
     def look_now(self) -> None:
         """Look at everything at once instead of at the next interval."""
@@ -195,7 +192,7 @@ class Health:
 
     def _forget_looks(self, reason: str) -> None:
         """Nothing is known of what the looks tell, for this reason."""
-        for name in ("http", "write", "replication", *WARNING):
+        for name in ("http", "write", "lock", "replication", *WARNING):
             self._board.forget(name, reason)
 
     def _tick(self) -> None:
@@ -209,8 +206,9 @@ class Health:
             return
         if watch.replica:
             self._see("replication", watch.replication(), expected=self._launching(watch))
-        if "volume" in self._looks and (waited := at - self._looks["volume"][1]) > self._settings.dead_after:
-            self._see("write", Verdict(FAIL, f"the volume has not answered for {waited:.0f} s"))
+        for kind, name in (("volume", "write"), ("lock", "lock")):
+            if kind in self._looks and (waited := at - self._looks[kind][1]) > self._settings.dead_after:
+                self._see(name, Verdict(FAIL, f"the volume has not answered for {waited:.0f} s"))
         for kind in self._wanted(watch):
             if self._due.get(kind, at) <= at:
                 look = asyncio.create_task(self._look(kind, watch), name=f"look at {kind}")
@@ -218,7 +216,7 @@ class Health:
 
     def _wanted(self, watch: Watch) -> Iterator[str]:
         """The kinds of look that may start as soon as they are due."""
-        for kind in ("http", "volume"):
+        for kind in ("http", "volume", "lock"):
             if kind not in self._looks:
                 yield kind
         # +status costs devpi more, so it isn't asked while answering +api gives trouble already
@@ -235,6 +233,8 @@ class Health:
 
     def _period(self, kind: str, watch: Watch) -> float:
         """Seconds from the start of one look to the start of the next."""
+        if kind == "lock":
+            return _HEARTBEAT
         interval = self._settings.interval
         launching = self._launching(watch)
         if kind == "http":
@@ -260,10 +260,11 @@ class Health:
     async def _look(self, kind: str, watch: Watch) -> None:
         """One look. A cancelled one leaves no trace: `watch()` has gone on to another devpi-server."""
         started = self._clock()
-        expected = kind != "volume" and self._launching(watch)
+        expected = kind not in ("volume", "lock") and self._launching(watch)
         looks = {
             "http": watch.look_at_http,
             "volume": watch.look_at_volume,
+            "lock": watch.look_at_lock,
             "status": watch.look_at_status,
         }
         try:
@@ -271,7 +272,7 @@ class Health:
                 self._see(name, verdict, expected=expected)
         except Exception:
             log.exception("internal error while looking at %s", kind)
-            failed = {"http": "http", "volume": "write", "status": "events"}[kind]
+            failed = {"http": "http", "volume": "write", "lock": "lock", "status": "events"}[kind]
             self._see(failed, Verdict(WARN if failed in WARNING else FAIL, "internal error"))
         self._looks.pop(kind, None)
         self._due[kind] = started + self._period(kind, watch)

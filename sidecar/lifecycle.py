@@ -133,6 +133,15 @@ class RootPasswordStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class UnusablePasswords:
+    """Users, but for root, whose password hash this devpi-server can't check: they need a new password."""
+
+    total: int
+    users: tuple[str, ...] = ()
+    """The first of them, by name; a name is whatever devpi-server took for one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything about the container at one instant."""
 
@@ -144,6 +153,8 @@ class Snapshot:
     """When each of them began, by the clock of the lifecycle: differences of `history` may be negative."""
     imported: ImportStatus = ImportStatus()
     root_password: RootPasswordStatus = RootPasswordStatus()
+    unusable_passwords: UnusablePasswords | None = None
+    """None: not looked at yet, or this is a replica."""
     devpi: DevpiInfo | None = None
     failure: Failure | None = None
 

@@ -24,6 +24,7 @@ from sidecar.summary import (
     replication,
     root_password,
     trouble,
+    unusable_passwords,
     versions,
 )
 
@@ -151,6 +152,7 @@ def _page(view: View, note: str, columns: int, *, color: bool) -> Iterator[str]:
             yield _check(check, paint)
         yield from replication(view.status.inner("devpi"), at)
         yield from root_password(view.status)
+        yield from unusable_passwords(view.status)
         yield from archives(imported)
         yield from versions(view.status)
     if note:

@@ -79,6 +79,8 @@ class Rotation:
                     f"which password devpi-server has is not known ({error.reason}): rotate again", 10
                 ) from error
             await self._abandon()
+            if error.circumstances:
+                raise NotYet(f"devpi-server could not change the password: {error.reason}", 10) from error
             mend = "see devpi-server's log, and try again"
             raise CannotRotate(f"devpi-server did not take the password: {error.reason}", mend) from error
         try:
@@ -112,6 +114,25 @@ class Rotation:
             await asyncio.to_thread(self.record.abandon_rotation)
         except OSError as error:
             raise not_recorded("that nothing changed", error) from error
+
+
+async def give_root_password(record: RootPasswordFile, setter: PasswordSetter, given: str | None) -> None:
+    """Set root's password where devpi-server can't check its hash: `given`, or a generated one, claimable from now on.
+
+    Nobody could log in as root, so nobody loses a password. Raises `SetFailed`, and OSError where it can't be recorded.
+    """
+    password = given or generate_password()
+    await asyncio.to_thread(record.begin_rotation, password, True, now())
+    try:
+        await setter.set_root_password(password, None)
+    except SetFailed as error:
+        if not error.maybe_done:
+            await asyncio.to_thread(record.abandon_rotation)
+        raise
+    if given is None:
+        await asyncio.to_thread(record.recover_rotation)
+    else:
+        await asyncio.to_thread(record.write_given)
 
 
 def not_recorded(what: str, error: OSError) -> NotYet:

@@ -2,7 +2,7 @@
 
 SERVERDIR/                 devpi-server's own files, and
     .sidecar/              ours, 0700
-        lock               held (flock) by the sidecar and by its devpi-server
+        lock               held (flock), as SERVERDIR is, by the sidecar and by its devpi-server
         marker.json        the state beside it is whole, and ours
         staging/           a state in the making: thrown away, unless
         promotion.json     says that it is whole; then what is left of it is moved out
@@ -13,12 +13,10 @@ SERVERDIR/                 devpi-server's own files, and
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +24,12 @@ from sidecar import durable
 from sidecar.examination import FULL, Content, Storage, damaged, examine, not_writable, read_record
 from sidecar.exits import Exit, ExitCode
 from sidecar.lifecycle import now
+from sidecar.lock import Lock
 
 _LAST = ".nodeinfo"
 """devpi-server refuses to start without it, so it is moved last."""
 _RECORDS = ("root-password.json",)
 """What is promoted from the staging area into `.sidecar` together with a state."""
-_LOCK_PATIENCE = 3.0
-"""Seconds to wait for a lock: a server that was just killed may not have been cleared away yet."""
 
 
 class Serverdir:
@@ -52,22 +49,20 @@ class Serverdir:
         self._serving = self.own / "serving"
         self._promoting = threading.Lock()  # a stop may clear up while another thread still promotes
         self._recovered: str | None = None
-        self._lock_fd = -1
+        self.lock = Lock(path)
 
     # --- open ---------------------------------------------------------------------------------------------------
 
-    def open(self) -> int:
-        """Make the folder where it is missing, and lock it. Returns the lock's descriptor, which must stay open.
+    def open(self) -> tuple[int, ...]:
+        """Make the folder where it is missing, and lock it. Returns the lock's descriptors, which must stay open.
 
         Raises Exit: not writable, held by another server, or on a file system that can't lock.
         """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.own.mkdir(mode=0o700, exist_ok=True)
-            fd = os.open(self.own / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self.lock.take()
         except OSError as error:
             raise not_writable(self.path, error) from error
-        self._lock(fd)
         try:
             try:
                 self._probe_write()
@@ -76,17 +71,16 @@ class Serverdir:
                     raise
                 self._throw_away()  # what an earlier run left half-made may be what fills the volume
                 self._probe_write()
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, _signature(), 0)
+            self.lock.sign(_signature())
         except OSError as error:
-            os.close(fd)
+            self.lock.release()
             raise not_writable(self.path, error) from error
-        self._lock_fd = fd
-        return fd
+        return self.lock.descriptors
 
     def sync(self) -> None:
         """Bring all that was written since `open` to disk. Raises OSError where some of it was lost."""
-        durable.sync_file_system(self._lock_fd)  # as old as our hold on the directory, and so as whatever we wrote
+        (descriptor, *_) = self.lock.descriptors  # as old as our hold on the directory, and so as whatever we wrote
+        durable.sync_file_system(descriptor)
 
     def _probe_write(self) -> None:
         probe = self.own / ".tmp-probe"
@@ -99,31 +93,6 @@ class Serverdir:
         finally:
             os.close(fd)
             probe.unlink()
-
-    def _lock(self, fd: int) -> None:
-        deadline = time.monotonic() + _LOCK_PATIENCE
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() < deadline:
-                    time.sleep(0.05)
-                    continue
-                holder = os.read(fd, 200).decode(errors="replace").strip() or "unknown"
-                os.close(fd)
-                raise Exit(
-                    ExitCode.LOCKED,
-                    f"the serverdir {self.path} is in use by another server ({holder})",
-                    "stop that one first, or give this one a serverdir of its own",
-                ) from None
-            except OSError as error:
-                os.close(fd)
-                raise Exit(
-                    ExitCode.LOCKED,
-                    f"the file system of {self.path} can't lock files: {error.strerror}",
-                    "use a volume whose file system can (NFS: mount it with its lock daemon, or as NFSv4)",
-                ) from error
 
     # --- recover and examine ------------------------------------------------------------------------------------
 
@@ -172,8 +141,11 @@ class Serverdir:
         """Leave nothing half-made behind, at a stop. What is being promoted stays for `recover`.
 
         `whole`: nor has devpi-server left any upload half-made. Raises OSError where what it wrote can't be brought to
-        disk; then the next start looks for such uploads.
+        disk; then the next start looks for such uploads. If the lock is lost, nothing is touched: it may be another
+        server's by now.
         """
+        if self.lock.lost() is not None:
+            return
         with self._promoting:
             if not self._intent.exists():
                 self.discard()
@@ -244,8 +216,8 @@ class Serverdir:
         durable.write_file(self._marker, json.dumps(marker).encode())
 
 
-def _signature() -> bytes:
-    return f"host {os.uname().nodename}, pid {os.getpid()}, since {now():%Y-%m-%dT%H:%M:%SZ}\n".encode()
+def _signature() -> str:
+    return f"host {os.uname().nodename}, pid {os.getpid()}, since {now():%Y-%m-%dT%H:%M:%SZ}\n"
 
 
 def _move(source: Path, target: Path) -> None:

@@ -70,6 +70,12 @@ class Fields:
         value = self._content.get(name)
         return [Fields(item) for item in value] if isinstance(value, builtins.list) else []
 
+    def texts(self, name: str, limit: int = 100) -> builtins.list[str]:
+        """The texts in this field, printable; none where it is no list."""
+        value = self._content.get(name)
+        found = value if isinstance(value, builtins.list) else []
+        return [printable(item, limit) for item in found if isinstance(item, str)]
+
 
 def summary(status: Fields, checks: list[Fields], *, ready: bool) -> Iterator[str]:
     """The lines of `sidecar status`."""
@@ -84,6 +90,7 @@ def summary(status: Fields, checks: list[Fields], *, ready: bool) -> Iterator[st
     yield from progress(status.inner("import"))
     yield from archives(status.inner("import"))
     yield from root_password(status)
+    yield from unusable_passwords(status)
 
 
 def headline(status: Fields, *, ready: bool) -> str:
@@ -178,6 +185,17 @@ def root_password(status: Fields) -> Iterator[str]:
     if state == "claimable" and (expires := of.text("expires", 50)):
         line += f", until {expires}"
     yield line
+
+
+def unusable_passwords(status: Fields) -> Iterator[str]:
+    """The users who need a new password; nothing where there are none."""
+    of = status.inner("unusable_passwords")
+    if not (total := of.number("total")):
+        return
+    names = of.texts("users")[:_MANY]
+    more = f" and {total - len(names):.0f} more" if total > len(names) else ""
+    yield f"  users who need a new password (devpi-server can't check the old hash): {total:.0f}"
+    yield f"    {', '.join(names)}{more}; as root: `devpi passwd NAME`"
 
 
 def trouble(what: str, error: Fields, indent: str = "  ") -> Iterator[str]:

@@ -12,7 +12,7 @@ import secrets
 import signal
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,7 +21,7 @@ from sidecar.bootstrap import Bootstrap
 from sidecar.credentials import AdminToken, CredentialsDamaged, CredentialsError, secure_directory
 from sidecar.delivery import SendQueues
 from sidecar.devpi import quiet
-from sidecar.devpi.child import Child, ChildEnded, SetFailed
+from sidecar.devpi.child import Child, ChildEnded
 from sidecar.devpi.client import DevpiClient
 from sidecar.devpi.messages import (
     CannotListen,
@@ -39,12 +39,13 @@ from sidecar.exits import Exit, ExitCode
 from sidecar.health import Health, Serving
 from sidecar.initial_state import ImportFailed, InitialState, check_first_state, check_storage, import_record
 from sidecar.lifecycle import DevpiInfo, ImportState, Lifecycle, Phase
-from sidecar.login_secret import DerivedKey, copy_given_secret, note_derived_key, place_copy, place_secret
+from sidecar.login_secret import DerivedKey, copy_given_secret, note_derived_key, place_secret
 from sidecar.root_password import RootPasswordFile
 from sidecar.rundir import RuntimeDir
 from sidecar.serverdir import Serverdir
 from sidecar.settings import DEFAULT_SERVERDIR, Settings
 from sidecar.threads import to_the_end
+from sidecar.users import Setter, Users
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class Supervisor:
         self._queues: SendQueues | None = None  # of devpi-server, once it listens
         self._cleared = False
         self._cut: int | None = None  # transfers that the drain has cut, once it has told
+        self._users = Users(lifecycle, health, bootstrap, settings.credentials)
         self._serverdir: Serverdir | None = None
         self._ticked = time.monotonic()
 
@@ -229,6 +231,7 @@ class Supervisor:
             renew=record.rotating and not record.pending_keeps_logins,
         )
         self._bootstrap.attach(record, secret.own)
+        self._child.on_users = self._users.hear
         await self._child.send(
             Serve(
                 secretfile=str(secret.path),
@@ -258,21 +261,24 @@ class Supervisor:
             self._bootstrap.attach(record, secret.own)
         plugins = tuple((name, version) for name, version in configured.plugins)
         devpi = DevpiInfo(configured.version, plugins=plugins, outside_url=configured.outside_url)
-        await self._watch(serverdir, devpi, said)
+        await self._watch(serverdir, devpi, said, record)
 
-    async def _watch(self, serverdir: Serverdir, devpi: DevpiInfo, said: Listening) -> None:
+    async def _watch(self, serverdir: Serverdir, devpi: DevpiInfo, said: Listening, record: RootPasswordFile) -> None:
         """Tell everybody that devpi-server listens, and be ready when it truly answers; or return when it has ended."""
         devpi = replace(devpi, role=said.role, addresses=tuple(said.addresses))
         self._lifecycle.update(devpi=devpi)
-        empty = said.root_password in ("empty", "absent")
-        self._health.set_root_password(empty, self._settings.credentials.allow_empty_root)
-        setter = _Setter(self._child, serverdir, self._runtime, self._health, self._settings)
+        self._users.begin(said.root_password)
+        setter = Setter(self._child, serverdir, self._runtime)
+        if said.root_password == "unusable":  # noqa: S105 - not a password
+            await self._users.give_root_password(record, setter)
         if said.root_hash is not None:
             await setter.keep_root_hash(said.root_hash)
         headers = {quiet.HEADER: self._look_secret}
         self._client = DevpiClient(said.addresses[0], self._settings.monitor.request_timeout, headers)
         pid, primary = self._child.pid, lambda: self._child.primary
-        self._health.watch(Serving(pid, self._client, serverdir.path, said.uuid, said.role, primary))
+        self._health.watch(
+            Serving(pid, self._client, serverdir.path, said.uuid, said.role, serverdir.lock.lost, primary)
+        )
         self._bootstrap.devpi_runs(setter, said.role)
         ready = asyncio.ensure_future(self._health.wait_until_ready())
         ended = asyncio.ensure_future(self._child.exited())
@@ -367,39 +373,6 @@ class Supervisor:
             self._ticked = time.monotonic()
             await self._bootstrap.expire_if_due()
             await asyncio.sleep(_TICK)
-
-
-@dataclass(frozen=True)
-class _Setter:
-    """Sets root's password in the running devpi-server, for `Bootstrap`."""
-
-    child: Child
-    serverdir: Serverdir
-    runtime: RuntimeDir
-    health: Health
-    settings: Settings
-
-    async def set_root_password(self, password: str, login_secret: bytes | None) -> None:
-        """See `bootstrap.PasswordSetter`."""
-        if login_secret is not None:
-            try:
-                await asyncio.to_thread(place_copy, login_secret, self.runtime.path)
-            except OSError as error:  # devpi has not heard of anything yet
-                reason = f"the runtime directory refuses the new login secret: {error.strerror}"
-                raise SetFailed(reason, maybe_done=False) from error
-        root_hash = await self.child.set_root_password(password, secretfile_changed=login_secret is not None)
-        self.health.set_root_password(False, self.settings.credentials.allow_empty_root)
-        if root_hash is not None:
-            await self.keep_root_hash(root_hash)
-
-    async def is_root_password(self, password: str) -> bool | None:
-        """See `bootstrap.PasswordSetter`."""
-        return await self.child.is_root_password(password)
-
-    async def keep_root_hash(self, root_hash: str) -> None:
-        """Remember that this hash is not the empty password's, so that the next start need not find out."""
-        with contextlib.suppress(OSError):  # it costs that start a quarter of a second, no more
-            await to_the_end(durable.write_file, self.serverdir.own / "root-hash", root_hash.encode())
 
 
 def _read_text(path: Path) -> str | None:

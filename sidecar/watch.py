@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sidecar.checks import FAIL, LAUNCHING, PASS, WARN, HttpJudge, ReplicationJudge, Verdict, judge_events
+from sidecar.checks import FAIL, LAUNCHING, PASS, WARN, HttpJudge, ReplicationJudge, Verdict, judge_events, judge_lock
 from sidecar.devpi.client import BadAnswer, DevpiClient, DevpiError, Refused, ServerStatus, TimedOut
 from sidecar.devpi.messages import PrimaryAnswered
 from sidecar.settings import MonitorSettings
@@ -31,6 +31,8 @@ class Serving:
     """Its X-Devpi-Uuid; None: not known, any will do."""
     role: str
     """`standalone`, `primary` or `replica`."""
+    lock_lost: Callable[[], str | None]
+    """Why the serverdir's lock isn't held any more; None: it is. Called in a thread."""
     primary: Callable[[], PrimaryAnswered] = PrimaryAnswered
     """Of a replica: what its primary answered it last."""
 
@@ -89,6 +91,10 @@ class Watch:
         seen = await asyncio.to_thread(self._volume.look, self._settings.disk_warn_bytes)
         self.space = seen.space
         return {"write": seen.write, "disk": seen.disk}
+
+    async def look_at_lock(self) -> Verdicts:
+        """`lock`."""
+        return {"lock": judge_lock(await asyncio.to_thread(self.serving.lock_lost))}
 
     async def look_at_status(self) -> Verdicts:
         """`events` and `replication`; without an answer the latter is what the last one and time make it."""

@@ -441,12 +441,28 @@ async def test_the_status_of_a_failed_import(sidecar: Sidecar) -> None:
     assert "  check http: fail: no reason given\n" in run.out
 
 
+async def test_users_who_need_a_new_password(sidecar: Sidecar) -> None:
+    """How many, the first by name, and what to do."""
+    sidecar.says("/status", {**STATUS, "unusable_passwords": {"total": 3, "users": ["Bob", "alice"]}})
+    run = await sidecar.run("status")
+    assert (
+        "(devpi-server can't check the old hash): 3\n    Bob, alice and 1 more; as root: `devpi passwd NAME`" in run.out
+    )
+    sidecar.says("/status", {**STATUS, "unusable_passwords": {"total": 0, "users": []}})
+    assert "need a new password" not in (await sidecar.run("status")).out
+
+
 async def test_hostile_text_does_not_reach_the_terminal(sidecar: Sidecar) -> None:
     """Control and bidi characters are escaped, line breaks too, wide names stay, endless ones are cut."""
     name = "\x1b]0;owned\x07\u202e\r\nroot's password: hunter2 日本語" + "x" * 5000
     sidecar.says(
         "/status",
-        {**STATUS, "phase": name, "import": {"state": "loading", "archives": [{"name": name}, 7, None]}},
+        {
+            **STATUS,
+            "phase": name,
+            "import": {"state": "loading", "archives": [{"name": name}, 7, None]},
+            "unusable_passwords": {"total": 2, "users": [name, 7]},
+        },
     )
     sidecar.says("/health", {"checks": [{"name": name, "status": "fail", "reason": name}, "x"]})
     run = await sidecar.run("status")
@@ -460,7 +476,13 @@ async def test_hostile_text_does_not_reach_the_terminal(sidecar: Sidecar) -> Non
 
 
 @pytest.mark.parametrize(
-    "content", [[], None, {}, {"import": [], "root_password": 7, "devpi": "x", "phase": {}, "failure": 3}]
+    "content",
+    [
+        [],
+        None,
+        {},
+        {"import": [], "root_password": 7, "devpi": "x", "phase": {}, "failure": 3, "unusable_passwords": 1},
+    ],
 )
 async def test_a_status_of_another_shape(sidecar: Sidecar, content: object) -> None:
     """No traceback, whatever it answers."""

@@ -231,7 +231,7 @@ def test_every_check_in_the_troubleshooting_table_exists() -> None:
     """`check`: `reason`: both are words of the code."""
     pairs = [re.findall(r"`([^`]+)`", cells[0]) for cells in rows(section("Troubleshooting by `/status`"))]
     pairs = [pair for pair in pairs if len(pair) == 2 and pair[0] != "sidecar"]
-    assert {"process", "http", "write", "root-password", "replication"} <= {check for check, _ in pairs}
+    assert {"process", "http", "write", "lock", "root-password", "replication"} <= {check for check, _ in pairs}
     assert [] == [pair for pair in pairs if pair[0] not in GATING or pair[1] not in source()]
 
 

@@ -298,20 +298,29 @@ def test_root_passwords_may_differ_when_replaced(tmp_path: Path) -> None:
     assert "hash of root" == loaded(*trees, root_password_given=True).data["users"]["root"]["pwhash"]
 
 
+ARGON2 = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$zL2j6VSjJKz0Sj5GL1rhtxu2dZzdrCRos/qoJ13bpBE"
+ARGON2_OF_NOTHING = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$eX2j6VSjJKz0Sj5GL1rhtxu2dZzdrCRos/qoJ13bpBE"
+"""Taken for one; nothing is computed here."""
+
+
 @pytest.mark.parametrize(
     ("change", "state"),
     [
         (lambda d: d["users"].pop("root"), "absent"),
-        (lambda d: None, "set"),
-        (lambda d: d["users"]["root"].update(pwhash="hash of nothing", pwsalt="salt"), "empty"),
+        (lambda d: d["users"]["root"].update(pwhash=ARGON2), "set"),
+        (lambda d: d["users"]["root"].update(pwhash=ARGON2_OF_NOTHING), "empty"),
+        (lambda d: None, "unusable"),
+        (lambda d: d["users"]["root"].update(pwhash="6a" * 32, pwsalt="salt"), "unusable"),
+        (lambda d: d["users"]["root"].update(pwhash=ARGON2, pwsalt="salt"), "unusable"),
+        (lambda d: d["users"]["root"].update(pwhash=ARGON2[:-1]), "unusable"),
         (lambda d: d["users"]["root"].update(pwhash=None), "empty"),
         (lambda d: d["users"]["root"].pop("pwhash"), "empty"),
     ],
 )
 def test_root_password(tmp_path: Path, change: Change, state: str) -> None:
-    """Root is absent, has an empty password, or a set one; another hash replaces any of them."""
+    """Root is absent, has an empty password, one that devpi can't check, or a set one; another hash replaces any."""
     export = loaded(write(tmp_path / "e", edited(change)))
-    assert state == export.root_user(lambda pwhash, pwsalt: (pwhash, pwsalt) == ("hash of nothing", "salt"))
+    assert state == export.root_user(lambda pwhash, pwsalt: (pwhash, pwsalt) == (ARGON2_OF_NOTHING, None))
     set_root_hash(export, "new")
     root = export.data["users"].get("root")
     assert root is None if state == "absent" else root["pwhash"] == "new" and "pwsalt" not in root

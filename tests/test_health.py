@@ -9,6 +9,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
@@ -68,8 +69,8 @@ class World:
         self.client = DevpiClient(address, self.timeout)
         if self.lifecycle.snapshot.phase is Phase.STARTING:
             self.lifecycle.enter(Phase.LAUNCHING)
-        self.health.set_root_password(empty=False, allowed=False)
-        self.health.watch(Serving(os.getpid(), self.client, self.serverdir, uuid, role))
+        self.health.set_root_password("set", allowed=False)
+        self.health.watch(Serving(os.getpid(), self.client, self.serverdir, uuid, role, lambda: None))
 
     async def ready(self) -> None:
         """Be ready, as the supervisor makes it."""
@@ -120,7 +121,7 @@ async def impatient(serverdir: Path) -> AsyncIterator[World]:
 async def test_at_first_every_gate_is_closed(world: World) -> None:
     """Nothing was looked at, so nothing that gates passes."""
     assert set(GATING) == {check.name for check in world.health.verdict()}
-    assert ["process", "http", "write", "root-password", "replication", "disk", "events"] == [
+    assert ["process", "http", "write", "lock", "root-password", "replication", "disk", "events"] == [
         check.name for check in world.health.checks()
     ]
 
@@ -165,7 +166,7 @@ async def test_watching_nothing_again(world: World) -> None:
     await world.serve()
     await world.ready()
     world.health.watch(None)
-    assert {"process", "http", "write", "replication"} == {check.name for check in world.health.verdict()}
+    assert {"process", "http", "write", "lock", "replication"} == {check.name for check in world.health.verdict()}
     assert world.check("http").reason == "devpi-server is not running"
 
 
@@ -288,7 +289,7 @@ async def test_process_ended_fails_at_once(world: World) -> None:
     world.health.process_ended("devpi-server ended with code 1")
     assert world.check("process").reason == "devpi-server ended with code 1"
     gone = {check.name: check for check in world.health.checks() if check.name not in ("process", "root-password")}
-    assert {"http", "write", "replication", "disk", "events"} == set(gone)
+    assert {"http", "write", "lock", "replication", "disk", "events"} == set(gone)
     assert {("devpi-server is not running", None)} == {(check.reason, check.value) for check in gone.values()}
     assert {FAIL, WARN} == {check.status for check in gone.values()}
     asked = world.devpi.calls["/+api"]
@@ -303,7 +304,7 @@ async def test_process_ended_fails_at_once(world: World) -> None:
     await eventually(lambda: ticks > 3)
     assert asked == world.devpi.calls["/+api"]
     assert world.client is not None
-    world.health.watch(Serving(os.getpid(), world.client, world.serverdir, UUID, "standalone"))
+    world.health.watch(Serving(os.getpid(), world.client, world.serverdir, UUID, "standalone", lambda: None))
     await world.ready()
 
 
@@ -314,7 +315,7 @@ async def test_a_vanished_process_is_noticed(world: World) -> None:
     await world.serve()
     await world.ready()
     assert world.client is not None
-    world.health.watch(Serving(gone.pid, world.client, world.serverdir, UUID, "standalone"))
+    world.health.watch(Serving(gone.pid, world.client, world.serverdir, UUID, "standalone", lambda: None))
     await eventually(lambda: world.check("process").reason == "devpi-server is gone")
 
 
@@ -469,24 +470,77 @@ async def test_disk_warns_below_its_limit_and_never_gates(serverdir: Path) -> No
     await world.close()
 
 
+# --- lock --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_lost_lock_is_seen_and_a_found_one_too(world: World) -> None:
+    """Looked at once a second, whatever the interval is; the reason is the lock's own."""
+    lost: str | None = None
+    await world.serve()
+    assert world.client is not None
+    serving = Serving(os.getpid(), world.client, world.serverdir, UUID, "standalone", lambda: lost)
+    world.health.watch(serving)
+    await world.ready()
+    lost = "the serverdir's lock file was removed"
+    check = await world.sees("lock", FAIL)
+    assert lost in (check.reason or "")
+    assert "start it again" in (check.mend or "")
+    assert ["lock"] == [check.name for check in world.health.verdict()]
+    lost = None
+    await world.sees("lock", PASS)
+
+
+async def test_a_lock_that_no_look_comes_back_from(world: World) -> None:
+    """A volume that hangs says nothing of the lock, so it does not pass."""
+    hangs, over = threading.Event(), threading.Event()
+
+    def look() -> None:
+        if hangs.is_set():
+            over.wait(30)
+
+    await world.serve()
+    assert world.client is not None
+    world.health.watch(Serving(os.getpid(), world.client, world.serverdir, UUID, "standalone", look))
+    await world.ready()
+    hangs.set()
+    assert "has not answered" in ((await world.sees("lock", FAIL)).reason or "")
+    hangs.clear()
+    over.set()
+    await world.sees("lock", PASS)
+
+
 # --- root-password -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("empty", "allowed", "status"), [(None, False, FAIL), (True, False, FAIL), (True, True, WARN), (False, False, PASS)]
+    ("state", "allowed", "status", "mend"),
+    [
+        ("set", False, PASS, None),
+        ("unknown", False, PASS, None),  # a replica's is its primary's matter
+        ("empty", False, FAIL, "sidecar rotate"),
+        ("empty", True, WARN, None),
+        ("absent", False, FAIL, "sidecar rotate"),
+        ("absent", True, WARN, None),
+        ("unusable", False, FAIL, "sidecar rotate"),
+        ("unusable", True, FAIL, "sidecar rotate"),
+        ("unchecked", False, FAIL, "raise the limit of memory"),
+        ("unchecked", True, WARN, "raise the limit of memory"),
+        ("unseen", False, FAIL, "devpi-server's log"),
+        ("unseen", True, WARN, "devpi-server's log"),
+    ],
 )
-async def test_root_password(world: World, empty: bool | None, allowed: bool, status: CheckStatus) -> None:
-    """An empty root password closes the gate unless that was allowed."""
-    world.health.set_root_password(empty, allowed)
+async def test_root_password(world: World, state: str, allowed: bool, status: CheckStatus, mend: str | None) -> None:
+    """Only one that is known to be set passes; an empty one may be allowed, one that lets nobody in may not."""
+    assert world.check("root-password").status is FAIL
+    world.health.set_root_password(state, allowed)
     assert world.check("root-password").status is status
-    if empty and not allowed:
-        assert "sidecar rotate" in (world.check("root-password").mend or "")
+    assert mend is None or mend in (world.check("root-password").mend or "")
 
 
 async def test_an_empty_root_password_is_logged_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """It fails from the start, and yet is news."""
-    world.health.set_root_password(empty=True, allowed=False)
-    world.health.set_root_password(empty=True, allowed=False)
+    world.health.set_root_password("empty", allowed=False)
+    world.health.set_root_password("empty", allowed=False)
     assert [r.levelname for r in caplog.records] == ["WARNING"]
 
 
@@ -552,7 +606,7 @@ async def test_what_keeps_it_from_being_ready_has_a_history(world: World) -> Non
     """While it launches, too: but not that devpi-server isn't listening yet, which is no news."""
     await world.serve(listening=False)
     await eventually(lambda: world.check("http").reason == "launching: devpi-server is not listening yet")
-    world.health.set_root_password(empty=True, allowed=False)
+    world.health.set_root_password("empty", allowed=False)
     await eventually(lambda: FAIL in histories(world)["root-password"])
     assert set() == histories(world)["http"]
     await world.devpi.start()
@@ -570,7 +624,7 @@ async def test_a_replica_becomes_ready_when_it_is_in_sync(world: World) -> None:
     world.devpi.status = status_of(role="REPLICA", primary_serial=9, update_from_primary_at=at, replication_errors={})
     await world.serve(role="replica")
     await eventually(lambda: world.devpi.calls.get("/+status"))
-    assert ["replication"] == [check.name for check in world.health.verdict() if check.name != "write"]
+    assert ["replication"] == [check.name for check in world.health.verdict() if check.name not in ("write", "lock")]
     world.devpi.status |= {"serial": 9, "replica-init-queue-finished-at": at}
     await world.ready()
     world.devpi.status |= {"update-from-primary-at": at - 61}

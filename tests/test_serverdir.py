@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from sidecar import serverdir as module
+from sidecar import lock
 from sidecar.examination import Content, Storage
 from sidecar.exits import Exit, ExitCode
 from sidecar.serverdir import Serverdir
@@ -64,11 +65,11 @@ def tree(folder: Path) -> dict[str, bytes | None]:
 def opened(path: Path, storage: Storage = SQLITE) -> Iterator[Serverdir]:
     """A serverdir, locked for as long as the context lasts."""
     serverdir = Serverdir(path, storage)
-    fd = serverdir.open()
+    serverdir.open()
     try:
         yield serverdir
     finally:
-        os.close(fd)
+        serverdir.lock.release()
 
 
 def examined(path: Path, storage: Storage = SQLITE) -> Content:
@@ -249,7 +250,7 @@ def held_by_another_process(path: Path) -> Iterator[subprocess.Popen[str]]:
 
 def test_a_second_server_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within the patience, naming who holds it, and without a finger on what is the holder's."""
-    monkeypatch.setattr(module, "_LOCK_PATIENCE", 0.2)
+    monkeypatch.setattr(lock, "PATIENCE", 0.2)
     with held_by_another_process(tmp_path) as holder:
         (tmp_path / ".sidecar" / ".tmp-probe").write_bytes(b"the holder's")
         before = time.monotonic()
@@ -266,7 +267,7 @@ def test_a_second_server_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_lock_dies_with_its_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kill leaves no lock behind, and who waits gets it; the text in the file is the new holder's."""
-    monkeypatch.setattr(module, "_LOCK_PATIENCE", PATIENCE)
+    monkeypatch.setattr(lock, "PATIENCE", PATIENCE)
     tries: list[int] = []
     real = fcntl.flock
 
@@ -285,16 +286,154 @@ def test_a_lock_dies_with_its_holder(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_lock_lives_as_long_as_any_that_holds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """devpi-server inherits the descriptor: the serverdir is taken until both have ended."""
-    monkeypatch.setattr(module, "_LOCK_PATIENCE", 0.0)
-    fd = Serverdir(tmp_path, SQLITE).open()
-    inherited = os.dup(fd)
-    os.close(fd)
+    monkeypatch.setattr(lock, "PATIENCE", 0.0)
+    descriptors = Serverdir(tmp_path, SQLITE).open()
+    inherited = [os.dup(each) for each in descriptors]
+    for each in descriptors:
+        os.close(each)
     with pytest.raises(Exit) as caught:
         Serverdir(tmp_path, SQLITE).open()
     assert caught.value.code == ExitCode.LOCKED
-    os.close(inherited)
+    for each in inherited:
+        os.close(each)
     with opened(tmp_path):
         pass
+
+
+def flock_of_files(fd: int, operation: int) -> None:
+    """As NFS does it: a directory, which no descriptor can write, isn't locked."""
+    if stat.S_ISDIR(os.fstat(fd).st_mode):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    real_flock(fd, operation)
+
+
+real_flock = fcntl.flock
+
+
+def remove(own: Path) -> None:
+    shutil.rmtree(own)
+
+
+def move_away(own: Path) -> None:
+    own.rename(own.with_name("elsewhere"))
+
+
+def remove_the_file(own: Path) -> None:
+    (own / "lock").unlink()
+
+
+def replace_the_file(own: Path) -> None:
+    """By one with the same words, as a backup's."""
+    shutil.copy(own / "lock", own / "copy")
+    (own / "copy").rename(own / "lock")
+
+
+VANISHED = pytest.mark.parametrize(
+    ("vanish", "reason"),
+    [
+        (remove, "was removed"),
+        (move_away, "was removed"),
+        (remove_the_file, "was removed"),
+        (replace_the_file, "was replaced"),
+    ],
+)
+
+
+@VANISHED
+def test_a_lock_whose_file_vanishes_still_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vanish: Callable[[Path], None], reason: str
+) -> None:
+    """The directory is locked too: a second server is refused, and makes nothing in it. The first one sees the loss."""
+    monkeypatch.setattr(lock, "PATIENCE", 0.0)
+    with opened(tmp_path) as serverdir:
+        assert serverdir.lock.lost() is None
+        vanish(serverdir.own)
+        assert reason in (serverdir.lock.lost() or "")
+        before = names(tmp_path)
+        with pytest.raises(Exit) as caught:
+            Serverdir(tmp_path, SQLITE).open()
+        assert caught.value.code == ExitCode.LOCKED
+        assert names(tmp_path) == before
+    with opened(tmp_path) as serverdir:
+        assert serverdir.lock.lost() is None
+
+
+@VANISHED
+def test_a_lock_on_nfs_is_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vanish: Callable[[Path], None], reason: str
+) -> None:
+    """Where no directory can be locked the file keeps others out as long as it is there; its loss is seen."""
+    monkeypatch.setattr(lock, "PATIENCE", 0.0)
+    monkeypatch.setattr(fcntl, "flock", flock_of_files)
+    with opened(tmp_path) as serverdir:
+        with pytest.raises(Exit) as caught:
+            Serverdir(tmp_path, SQLITE).open()
+        assert f"pid {os.getpid()}," in caught.value.reason
+        vanish(serverdir.own)
+        with opened(tmp_path) as second:
+            assert second.lock.lost() is None
+            assert "lock file" in (serverdir.lock.lost() or "")
+
+
+def test_a_lock_that_is_there_again_is_held(tmp_path: Path) -> None:
+    """Whoever moves `.sidecar` away and back has lost nothing."""
+    with opened(tmp_path) as serverdir:
+        serverdir.own.rename(tmp_path / "elsewhere")
+        assert serverdir.lock.lost() is not None
+        (tmp_path / "elsewhere").rename(serverdir.own)
+        assert serverdir.lock.lost() is None
+
+
+def test_a_lock_that_cant_be_looked_at_counts_as_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broken volume does not tell whether others are kept out."""
+
+    def lstat(_: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with opened(tmp_path) as serverdir:
+        monkeypatch.setattr(Path, "lstat", lstat)
+        assert "can't be checked: input/output error" in (serverdir.lock.lost() or "")
+        monkeypatch.undo()
+
+
+OLD_HOLDER = """
+import fcntl, os, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+try:
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    sys.exit(75)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_an_older_version_is_kept_out_and_respected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It locks the file alone."""
+    monkeypatch.setattr(lock, "PATIENCE", 0.0)
+    command = [sys.executable, "-c", OLD_HOLDER, str(tmp_path / ".sidecar" / "lock")]
+    with opened(tmp_path):
+        assert subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode == 75
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(Exit) as caught:
+            Serverdir(tmp_path, SQLITE).open()
+        assert caught.value.code == ExitCode.LOCKED
+        holder.kill()
+
+
+@VANISHED
+def test_a_stop_without_the_lock_clears_nothing_up(tmp_path: Path, vanish: Callable[[Path], None], reason: str) -> None:
+    """By then `.sidecar` may be another server's."""
+    with opened(tmp_path) as serverdir:
+        vanish(serverdir.own)
+        assert reason in (serverdir.lock.lost() or "")
+        for folder in (serverdir.tmp, serverdir.staging):
+            folder.mkdir(parents=True, exist_ok=True)
+        (serverdir.own / "serving").write_bytes(b"")
+        serverdir.clear_up(whole=True)
+        assert {"serving", "staging", "tmp"} <= set(names(serverdir.own))
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])

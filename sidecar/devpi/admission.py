@@ -1,8 +1,9 @@
 """Password checks, bounded: each costs 64 MiB and a fifth of a second of a core, and anybody may ask for one.
 
-A pyramid tween outside devpi's transaction. It finds out which requests will have a password checked, checks it here,
-one at a time, and leaves the result where devpi's own check looks first. Too many at once are turned away with 503
-before they hold a transaction. Login tokens, of which a check is cheap, pass by.
+A pyramid tween outside devpi's transaction. It finds out which requests will have a password checked, has it checked by
+`shared_checks`, and leaves the result where devpi's own check looks first. Too many different ones at once are turned
+away with 503 before they hold a transaction; so is everybody where argon2 can't run. Login tokens, of which a check is
+cheap, pass by.
 
 devpi takes a result that it finds for the one of whatever it is about to check. So a result is left for the very user
 and password that were checked here alone: a login's are those in its body, never those in its headers; and those in the
@@ -14,22 +15,19 @@ old one no more.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import itsdangerous
-from devpi_server.auth import verify_and_update_password_hash
 from pyramid.httpexceptions import HTTPRequestEntityTooLarge, HTTPServiceUnavailable
 from pyramid.interfaces import ISecurityPolicy
 
-from sidecar.devpi.stretching import Turn
+from sidecar.devpi import stretching
+from sidecar.devpi.shared_checks import WAITING, Full, SharedChecks
+from sidecar.devpi.verification import CannotTell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from devpi_server.main import XOM
     from pyramid.registry import Registry
     from pyramid.request import Request
@@ -39,24 +37,20 @@ Handler = Callable[["Request"], "Response"]
 
 log = logging.getLogger("sidecar.admission")
 
-WAITING = 8
-"""Password checks that may wait for the one that runs."""
-RETRY_AFTER = 2
+RETRY_AFTER = 5
 """Seconds that a client which was turned away is told to wait: about as long as a full queue takes."""
+THREADS = "sidecar.threads"
+"""The key of pyramid's registry under which the server's `shared_checks.Threads` are."""
 _LOGIN_BYTES = 64 * 1024
 """Size of a login's body above which it is refused."""
 _LOG_EVERY = 10.0
-"""Least seconds between two log lines about clients turned away."""
+"""Least seconds between two log lines about clients turned away, for each reason."""
 _RESULT = "__devpiserver_user_validate_result"
 """The attribute of a request in which devpi keeps the result of its own check (devpi_server.auth, `_validate`)."""
 _OF_HEADERS = {"devpi_server.auth_basic", "devpi_server.auth_devpi"}
 """The plugins that find credentials in `Authorization` and `X-Devpi-Auth`, and nowhere else."""
 _CHECKED = "sidecar.checked"
 """The key of a request's environ under which its `Checked` is."""
-
-
-class Full(Exception):
-    """As many wait as may, or there is no memory for a check."""
 
 
 class Checked(NamedTuple):
@@ -67,26 +61,6 @@ class Checked(NamedTuple):
     hashed: tuple[str, str | None]
     """The hash that it was checked against, and its salt."""
     valid: bool
-
-
-class Checks:
-    """One password check at a time, and a short queue."""
-
-    def __init__(self, waiting: int = WAITING) -> None:
-        self._places = threading.BoundedSemaphore(waiting + 1)
-        self.turn = Turn()
-        """Of the one that asks `stretching` for argon2: who needs that within devpi's write transaction waits there
-        behind one of these, not behind all."""
-
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """A place in the queue, the running check's included. Raises Full at once where there is none."""
-        if not self._places.acquire(blocking=False):
-            raise Full
-        try:
-            yield
-        finally:
-            self._places.release()
 
 
 def before_identity(request: Request, credentials: tuple[str, str] | None) -> None:
@@ -105,8 +79,12 @@ def forget(request: Request) -> None:
 
 def _leave(checked: Checked, request: Request) -> None:
     """Leave the result where devpi looks, if the hash is still the user's in this transaction."""
-    if checked.hashed == _hash_of(checked.credentials[0], request.registry["xom"]):
-        setattr(request, _RESULT, checked.valid)
+    xom = request.registry["xom"]
+    if checked.hashed != _hash_of(checked.credentials[0], xom):
+        return
+    if checked.valid and xom.keyfs.tx.write and stretching.is_weak(*checked.hashed):
+        return  # devpi checks once more, and renews it
+    setattr(request, _RESULT, checked.valid)
 
 
 def _hash_of(name: str, xom: XOM) -> tuple[str, str | None] | None:
@@ -145,11 +123,10 @@ class _Admission:
         self._handler = handler
         self._registry = registry
         self._xom: XOM = registry["xom"]
-        self._checks = Checks()
+        self._checks = SharedChecks(stretching.matches, registry[THREADS])
         plugins = self._xom.config.hook.devpiserver_get_credentials.get_hookimpls()
         self._headers_only = {plugin.function.__module__ for plugin in plugins} <= _OF_HEADERS
-        self._turned_away = 0
-        self._logged = 0.0
+        self._turned_away: dict[str, tuple[int, float]] = {}
 
     def __call__(self, request: Request) -> Response:
         environ = request.environ
@@ -159,37 +136,38 @@ class _Admission:
             and not environ.get("HTTP_AUTHORIZATION")
             and not environ.get("HTTP_X_DEVPI_AUTH")
         ):  # no credentials, as in nearly all requests; for these this costs next to nothing
-            return self._handler(request)
+            return self._handle(request)
         login = _is_login(request)
         if login and (request.content_length or 0) > _LOGIN_BYTES:
             return HTTPRequestEntityTooLarge(f"A login has {_LOGIN_BYTES} bytes at most.")
         credentials = self._in_body(request) if login else self._in_headers(request)
         if credentials is None:
-            return self._handler(request)
+            return self._handle(request)
         try:
             checked = self._check(*credentials)
         except Full:
-            return self._turn_away()
+            self._log(f"more than {WAITING} different ones wait")
+            return _later("Too many passwords are being checked. Log in once, and use the token.")
+        except CannotTell as error:
+            return self._cannot_tell(error)
         if checked is not None:
             request.environ[_CHECKED] = checked
-        return self._handler(request)
+        return self._handle(request)
+
+    def _handle(self, request: Request) -> Response:
+        """devpi's answer. It hashes a new password itself, and checks one whose hash has changed meanwhile."""
+        try:
+            return self._handler(request)
+        except CannotTell as error:
+            return self._cannot_tell(error)
 
     def _check(self, user: str, password: str) -> Checked | None:
-        """Whether it is this user's password; None where devpi has to find out. Raises Full."""
-        with self._checks.place():
-            with self._xom.keyfs.read_transaction():
-                hashed = _hash_of(user, self._xom)
-            if hashed is None:
-                return None
-            try:
-                with self._checks.turn:
-                    valid, new_hash = verify_and_update_password_hash(password, *hashed)
-            except (ValueError, TypeError):
-                return None  # a hash that devpi can't read either; it says so in its own way
-            except MemoryError as error:
-                raise Full from error
-        # a hash that is too weak by now is left to devpi, which checks once more, and renews it
-        return Checked((user, password), hashed, bool(valid)) if new_hash is None else None
+        """Whether it is this user's password; None where devpi has nothing to check. Raises Full, CannotTell."""
+        with self._xom.keyfs.read_transaction():
+            hashed = _hash_of(user, self._xom)
+        if hashed is None:
+            return None
+        return Checked((user, password), hashed, self._checks.matches(user, password, *hashed))
 
     def _in_body(self, request: Request) -> tuple[str, str] | None:
         """User and password of a login; a replica hands that on to its primary."""
@@ -217,12 +195,19 @@ class _Admission:
             return user, password
         return None
 
-    def _turn_away(self) -> Response:
-        self._turned_away += 1
-        if time.monotonic() - self._logged > _LOG_EVERY:
-            self._logged = time.monotonic()
-            log.warning("password checks: %d requests turned away so far, %d wait", self._turned_away, WAITING)
-        return HTTPServiceUnavailable(
-            "Too many passwords are being checked. Log in once, and use the token.",
-            headers=[("Retry-After", str(RETRY_AFTER))],
-        )
+    def _cannot_tell(self, error: CannotTell) -> Response:
+        self._log(f"argon2 can't run ({error})")
+        return _later("Passwords can't be checked or changed now: the server lacks memory or threads.")
+
+    def _log(self, reason: str) -> None:
+        """Count a client that is turned away, and log so now and then."""
+        count, logged = self._turned_away.get(reason, (0, -_LOG_EVERY))
+        now = time.monotonic()
+        if now - logged >= _LOG_EVERY:
+            logged = now
+            log.warning("password checks: %s: %d requests turned away so far", reason, count + 1)
+        self._turned_away[reason] = count + 1, logged
+
+
+def _later(what: str) -> Response:
+    return HTTPServiceUnavailable(what, headers=[("Retry-After", str(RETRY_AFTER))])

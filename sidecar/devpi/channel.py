@@ -7,6 +7,9 @@ import socket
 
 from sidecar.devpi.messages import PACKET_BYTES, HoldLock, Message, OpenFiles, decode, encode
 
+_DESCRIPTORS = 2
+"""At most so many come with a packet: those of the serverdir's lock."""
+
 
 class SidecarGone(Exception):
     """The sidecar has closed its end, or is dead."""
@@ -40,9 +43,9 @@ class Channel:
             os.close(fd)
 
     def receive(self) -> Message:
-        """The next message; blocks. A lock's descriptor is kept until this process ends. Raises SidecarGone."""
+        """The next message; blocks. A lock's descriptors are kept until this process ends. Raises SidecarGone."""
         try:
-            packet, fds, _, _ = socket.recv_fds(self._socket, PACKET_BYTES, 1)
+            packet, fds, _, _ = socket.recv_fds(self._socket, PACKET_BYTES, _DESCRIPTORS)
         except ConnectionError as error:
             raise SidecarGone from error
         if not packet:

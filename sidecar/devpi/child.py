@@ -21,8 +21,10 @@ from sidecar.devpi.messages import (
     Progress,
     Requests,
     RootPasswordChecked,
+    RootPasswordSeen,
     RootPasswordSet,
     SetRootPassword,
+    UnusableSeen,
     decode,
     encode,
 )
@@ -41,10 +43,12 @@ CHECK_PASSWORD_TIMEOUT = 10.0
 class SetFailed(Exception):
     """root's password was not set, or nobody knows whether it was."""
 
-    def __init__(self, reason: str, *, maybe_done: bool) -> None:
+    def __init__(self, reason: str, *, maybe_done: bool, circumstances: bool = False) -> None:
+        """`circumstances`: it was for lack of memory or threads, and another try may succeed."""
         super().__init__(reason)
         self.reason = reason
         self.maybe_done = maybe_done
+        self.circumstances = circumstances
 
 
 class ChildEnded(Exception):
@@ -72,6 +76,8 @@ class Child:
         self._heard: asyncio.Queue[Message | None] = asyncio.Queue()
         self.on_progress: Callable[[Progress], None] = lambda progress: None
         """Called, in the event loop, with each report of an import."""
+        self.on_users: Callable[[RootPasswordSeen | UnusableSeen], None] = lambda seen: None
+        """Called, in the event loop, with what is seen of devpi-server's users while it serves."""
         self.requests: Requests | None = None
         """What devpi-server counted last; None: it has not been asked for anything yet."""
         self.primary = PrimaryAnswered()
@@ -103,10 +109,10 @@ class Child:
         with contextlib.suppress(ConnectionError):
             await asyncio.get_running_loop().sock_sendall(self._socket, encode(message))
 
-    def hand_over_lock(self, fd: int) -> None:
+    def hand_over_lock(self, descriptors: tuple[int, ...]) -> None:
         """Let the child hold the serverdir's lock too, so that it is held as long as either lives."""
         with contextlib.suppress(ConnectionError):
-            socket.send_fds(self._socket, [encode(HoldLock())], [fd])
+            socket.send_fds(self._socket, [encode(HoldLock())], descriptors)
 
     async def listen(self) -> None:
         """Hear what the child says, until this is cancelled. Progress goes to `on_progress`, the rest to who waits."""
@@ -122,6 +128,8 @@ class Child:
                     (self._open_files,) = descriptors
                 case Progress() as progress:
                     self.on_progress(progress)
+                case (RootPasswordSeen() | UnusableSeen()) as seen:
+                    self.on_users(seen)
                 case Requests() as requests:
                     self.requests = requests
                 case PrimaryAnswered() as answered:
@@ -185,7 +193,7 @@ class Child:
         request = SetRootPassword(self._asked + 1, password, secretfile_changed)
         answer = cast(RootPasswordSet, await self._ask(request, SET_PASSWORD_TIMEOUT))
         if answer.error is not None:
-            raise SetFailed(answer.error, maybe_done=answer.maybe_done)
+            raise SetFailed(answer.error, maybe_done=answer.maybe_done, circumstances=answer.circumstances)
         return answer.root_hash
 
     async def is_root_password(self, password: str) -> bool | None:

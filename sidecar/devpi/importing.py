@@ -7,7 +7,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from sidecar.devpi.messages import Import, Prepared
 from sidecar.devpi.preparation import digest, hash_of, is_hash_of_empty
 from sidecar.devpi.progress import Reporter
 from sidecar.devpi.staged_storage import Batches, can_link, disk_error, with_fast_copies, without_fsync
+from sidecar.devpi.verification import CannotTell
 from sidecar.lifecycle import ImportState
 
 if TYPE_CHECKING:
@@ -63,7 +64,12 @@ def _hash_of_empty_ahead() -> Iterator[None]:
     """
     hash_password = functools.cache(auth.hash_password)
     model.hash_password = hash_password  # type: ignore[attr-defined]
-    thread = threading.Thread(target=hash_password, args=("",), name="hash")
+
+    def ahead() -> None:
+        with suppress(CannotTell):  # where it still can't run when it is needed, it says so there
+            hash_password("")
+
+    thread = threading.Thread(target=ahead, name="hash")
     thread.start()
     try:
         yield

@@ -70,9 +70,10 @@ def _run(channel: Channel, crash_fd: int) -> int:
     from devpi_server.config import InvalidConfigError, get_pluginmanager
     from devpi_server.main import Fatal
 
-    from sidecar.devpi import flags, output
+    from sidecar.devpi import flags, output, stretching
 
     output.take_over()
+    stretching.one_at_a_time()
     sys.argv[:] = ["devpi-server"]  # its name in the help
     plugins = get_pluginmanager()
     probe = flags.SilenceProbe()

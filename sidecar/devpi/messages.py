@@ -47,7 +47,7 @@ class Configure(Message):
 
 @dataclass(frozen=True)
 class HoldLock(Message):
-    """Keep the descriptor of the serverdir's lock that comes with this packet, as long as you live."""
+    """Keep the descriptors of the serverdir's lock that come with this packet, as long as you live."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,8 @@ class Listening(Message):
     role: str
     uuid: str
     root_password: str
-    """`set`, `empty`, or `absent` where there is no root user; `unknown` on a replica."""
+    """`set`, `empty`, `absent` (no root user), `unusable` (a hash that devpi-server can't check), `unchecked` (argon2
+    can't run), or `unknown` on a replica."""
     root_hash: str | None
     derived_key: str
     """SHA-256 of the key that signs logins."""
@@ -217,6 +218,23 @@ class PrimaryAnswered(Message):
     """`key`, `clock`, `role`, `uuid`, `serial`, `offline`, or `other`; None: changes, or it was not reached."""
     code: int | None = None
     """The HTTP status of a refusal."""
+
+
+@dataclass(frozen=True)
+class RootPasswordSeen(Message):
+    """What root's password is now; said when it is another one than before."""
+
+    state: str
+    """As `Listening.root_password`; `unseen`: devpi's database does not tell."""
+
+
+@dataclass(frozen=True)
+class UnusableSeen(Message):
+    """Users, but for root, whose password hash devpi-server can't check; said once, and when they are others."""
+
+    total: int
+    users: list[str]
+    """The first of them, by name."""
 
 
 @dataclass(frozen=True)
@@ -252,6 +270,8 @@ class RootPasswordSet(Message):
     error: str | None = None
     maybe_done: bool = False
     """There was an error after the change may have been committed."""
+    circumstances: bool = False
+    """It was for lack of memory or threads: another try may succeed."""
     root_hash: str | None = None
 
 
@@ -261,7 +281,7 @@ class RootPasswordChecked(Message):
 
     number: int
     holds: bool | None
-    """None: it can't be seen, devpi's database fails."""
+    """None: that can't be told, because devpi's database fails, or argon2 can't run."""
 
 
 @dataclass(frozen=True)

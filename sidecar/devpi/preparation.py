@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING
 
 from sidecar import durable
 from sidecar.archives import ImportRefused
-from sidecar.devpi import staged_storage
+from sidecar.devpi import staged_storage, stretching
 from sidecar.devpi.messages import Import, Initialise, Prepared, PrepareFailed
-from sidecar.devpi.stretching import no_verdict_without_memory
-from sidecar.password_hash import is_bearable
+from sidecar.devpi.verification import CannotTell
 
 if TYPE_CHECKING:
     from pluggy import PluginManager
@@ -49,6 +48,10 @@ def prepare(
         return PrepareFailed(error.reason, error.mend, error.archive, error.member, error.circumstances)
     except MemoryError:
         return out_of_memory("there is not enough memory")
+    except CannotTell as error:
+        hint = "raise the limit of memory or of processes, and start again"
+        reason = f"argon2 can't run, which hashes passwords: {error}"
+        return PrepareFailed(reason, hint, circumstances=True, exhausted=True)
     except OSError as error:
         return _of_the_disk(error)
     except SystemExit:
@@ -96,32 +99,20 @@ def _of_the_disk(error: OSError) -> PrepareFailed:
 
 
 def hash_of(password: str) -> str:
-    """devpi's hash of a password (argon2id, 64 MiB). Raises MemoryError."""
+    """devpi's hash of a password (argon2id, 64 MiB). Raises CannotTell."""
     from devpi_server.auth import hash_password
 
-    with no_verdict_without_memory():
-        return str(hash_password(password))
+    return str(hash_password(password))
 
 
 def is_hash_of_empty(pwhash: str, pwsalt: str | None) -> bool:
-    """Whether the empty password matches the hash. Raises MemoryError."""
+    """Whether the empty password matches the hash. Raises CannotTell."""
     return is_hash_of("", pwhash, pwsalt)
 
 
 def is_hash_of(password: str, pwhash: str, pwsalt: str | None) -> bool:
-    """Whether the password matches the hash; one that devpi can't read, or that asks for too much, matches none.
-
-    Raises MemoryError: nobody knows then.
-    """
-    from devpi_server.auth import verify_and_update_password_hash
-
-    if not is_bearable(pwhash, pwsalt):
-        return False
-    try:
-        with no_verdict_without_memory():
-            return bool(verify_and_update_password_hash(password, pwhash, pwsalt)[0])
-    except (ValueError, TypeError):
-        return False
+    """Whether the password matches the hash; none matches one that devpi can't check. Raises CannotTell."""
+    return stretching.matches(password, pwhash, pwsalt)
 
 
 def digest(pwhash: str) -> str:

@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from pyramid.interfaces import ISecurityPolicy, ITweens
 from pyramid.tweens import EXCVIEW
 
 from sidecar import garbage
-from sidecar.devpi import admission, after_kill, durable_uploads, primary, stretching
+from sidecar.devpi import admission, after_kill, durable_uploads, primary
 from sidecar.devpi.channel import SidecarGone
 from sidecar.devpi.crowd import Crowd
 from sidecar.devpi.drain import Drainer
@@ -37,8 +38,12 @@ from sidecar.devpi.messages import (
 )
 from sidecar.devpi.preparation import digest, is_hash_of, is_hash_of_empty
 from sidecar.devpi.quiet import QuietLooks, WsgiApp
+from sidecar.devpi.shared_checks import Threads
 from sidecar.devpi.traffic import Traffic
+from sidecar.devpi.users import EVERY, UsersWatch
+from sidecar.devpi.verification import CannotTell
 from sidecar.exits import ExitCode
+from sidecar.password_hash import is_checkable
 
 if TYPE_CHECKING:
     from devpi_server.main import XOM
@@ -67,7 +72,6 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
     tempfile.tempdir = None
     after_kill.keep_nodeinfo_whole()
     durable_uploads.sync_what_is_acknowledged()
-    stretching.one_at_a_time()
     if flags.replica:
         primary.tell_refusals(channel.send)
     after_kill.mend_event_serial(flags.serverdir)
@@ -85,6 +89,9 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
     except MemoryError:
         print("fatal: there is not enough memory to start", file=sys.stderr)  # noqa: T201
         return ExitCode.EXHAUSTED
+    except CannotTell as error:
+        print(f"fatal: argon2 can't run, for lack of memory or threads: {error}", file=sys.stderr)  # noqa: T201
+        return ExitCode.EXHAUSTED
     if plugin.bind_error is not None:
         channel.send(CannotListen(plugin.bind_error.strerror or str(plugin.bind_error)))
         return ExitCode.PORT_IN_USE
@@ -100,13 +107,18 @@ class SidecarPlugin:
         self._channel = channel
         self._xom: XOM
         self._registry: Any = None
+        self._threads = Threads()
         self._about_root: queue.SimpleQueue[SetRootPassword | CheckRootPassword] = queue.SimpleQueue()
+        self._judged = {} if request.known_root_hash is None else {request.known_root_hash: False}
+        """Whether root's hash, by its digest, is the empty password's: argon2 runs once for each."""
+        self._users: UsersWatch
         self.bind_error: OSError | None = None
 
     @hookimpl
     def devpiserver_pyramid_configure(self, pyramid_config: Configurator) -> None:
         """devpi's hook. The registry leads to the security policy, which keeps a key of its own."""
         self._registry = pyramid_config.registry
+        self._registry[admission.THREADS] = self._threads
         pyramid_config.add_tween(ADMISSION, under=REQUEST_LOG, over=TRANSACTION)
         pyramid_config.add_tween(LOGIN, under=TRANSACTION, over=EXCVIEW)
 
@@ -135,6 +147,7 @@ class SidecarPlugin:
         if self._request.new_root_password is not None:
             self._set_root_password(self._request.new_root_password)
         root, root_hash = self._look_at_root()
+        self._users = UsersWatch(self._xom, lambda: self._look_at_root()[0], root, self._channel.send)
         traffic = Traffic(app)
         try:
             server = create_server(QuietLooks(traffic, self._request.look_secret), **kwargs)
@@ -142,6 +155,7 @@ class SidecarPlugin:
             self.bind_error = error
             end_cleanly()
             return
+        self._threads.are_of(server.task_dispatcher)
         drainer = Drainer(server)
         Crowd(drainer.listeners)
         config = self._xom.config
@@ -170,16 +184,25 @@ class SidecarPlugin:
             raise Fatal(f"this devpi-server's tweens are in an unknown order: {', '.join(order)}")
 
     def _look_at_root(self) -> tuple[str, str | None]:
-        """The state of root's password, and the digest of its hash where it is known not to be the empty one's."""
+        """The state of root's password, and the digest of its hash where it is known not to be the empty one's.
+
+        `unchecked`: argon2 can't run, so nobody can tell. `unusable`: nobody can log in with it.
+        """
         if self._xom.is_replica():
             return "unknown", None
         pwhash, pwsalt = self._root_hash()
         if pwhash is None:
             return "absent", None
+        if not is_checkable(pwhash, pwsalt):
+            return "unusable", None
         name = digest(pwhash)
-        if name != self._request.known_root_hash and is_hash_of_empty(pwhash, pwsalt):
-            return "empty", None
-        return "set", name
+        try:
+            if name not in self._judged:
+                self._judged = {name: is_hash_of_empty(pwhash, pwsalt)}
+        except CannotTell as error:
+            threadlog.error("root's password can't be checked: argon2 can't run (%s)", error)
+            return "unchecked", None
+        return ("empty", None) if self._judged[name] else ("set", name)
 
     def _root_hash(self) -> tuple[str | None, str | None]:
         """The hash of root's password, None where there is none, and its salt, if it has an old one."""
@@ -196,7 +219,9 @@ class SidecarPlugin:
                 root = self._xom.model.create_user("root", password=password)
             else:
                 root.modify(password=password)
-            return digest(root.get(credentials=True)["pwhash"])
+            name = digest(root.get(credentials=True)["pwhash"])
+        self._judged = {name: not password}
+        return name
 
     def _obey(self, drainer: Drainer) -> None:
         """The thread that does what the sidecar says while devpi-server serves."""
@@ -216,10 +241,19 @@ class SidecarPlugin:
             os._exit(ExitCode.INTERNAL)
 
     def _look_after_root(self) -> None:
-        """The thread that changes and checks root's password: devpi may let a change wait, and a stop should not."""
+        """The thread that changes and checks root's password, and looks at the users once a second.
+
+        devpi may let a change wait, and a stop should not.
+        """
         with suppress(SidecarGone):
+            due = time.monotonic()
             while True:
-                request = self._about_root.get()
+                try:
+                    request = self._about_root.get(timeout=max(0.0, due - time.monotonic()))
+                except queue.Empty:
+                    self._users.look()
+                    due = time.monotonic() + EVERY
+                    continue
                 if isinstance(request, SetRootPassword):
                     self._channel.send(self._change_root_password(request))
                 else:
@@ -233,10 +267,14 @@ class SidecarPlugin:
     def _change_root_password(self, request: SetRootPassword) -> RootPasswordSet:
         try:
             root_hash = self._set_root_password(request.password)
+        except CannotTell as error:  # before the commit
+            return RootPasswordSet(request.number, f"argon2 can't run ({error})", circumstances=True)
         except Exception as error:
             # a failed transaction is rolled back; whether this one failed before its commit, nobody can tell here
             reason = f"devpi-server failed with {type(error).__name__}"
             return RootPasswordSet(request.number, reason, maybe_done=True)
+        self._users.root_was_changed()
+        self._users.look_at_root()  # so that the sidecar has heard of it before it hears the answer
         if request.secretfile_changed:
             try:
                 self._renew_login_secret()
@@ -249,7 +287,10 @@ class SidecarPlugin:
         try:
             pwhash, pwsalt = self._root_hash()
             holds = pwhash is not None and is_hash_of(request.password, pwhash, pwsalt)
-        except Exception:  # whatever a database that fails makes devpi raise, and no memory for argon2
+        except CannotTell as error:
+            threadlog.error("root's password can't be checked: argon2 can't run (%s)", error)
+            return RootPasswordChecked(request.number, None)
+        except Exception:  # whatever a database that fails makes devpi raise
             threadlog.exception("root's password can't be looked at")
             return RootPasswordChecked(request.number, None)
         return RootPasswordChecked(request.number, holds)

@@ -3,38 +3,24 @@
 devpi hashes and checks passwords in whichever thread comes by: a login, a `PATCH` of a user, what the sidecar asks of
 root's. It derives a key when the first replica asks, for each of those that ask at once. Whoever has the turn waits for
 nothing else, so it may be waited for inside devpi's write transaction.
+
+Where argon2 can't run, all of them raise `CannotTell`.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from argon2.exceptions import Argon2Error
-from argon2.low_level import error_to_str
+from argon2 import low_level
 from devpi_server import auth
 from devpi_server.config import Config
 
+from sidecar.devpi import verification
+
 if TYPE_CHECKING:
     from passlib.context import CryptContext
-
-
-_STARVED = (error_to_str(-22), error_to_str(-33))
-"""What argon2 says of ARGON2_MEMORY_ALLOCATION_ERROR and ARGON2_THREAD_FAIL."""
-
-
-@contextmanager
-def no_verdict_without_memory() -> Iterator[None]:
-    """Raise MemoryError if argon2 gets no memory or no thread: passlib takes that for a malformed hash (ValueError)."""
-    try:
-        yield
-    except ValueError as error:
-        if isinstance(error.__context__, Argon2Error) and str(error.__context__) in _STARVED:
-            raise MemoryError(str(error.__context__)) from error
-        raise
 
 
 class Turn:
@@ -66,32 +52,54 @@ class Turn:
                 self._taken = False
 
 
+_TURN = Turn()
+"""The process's."""
+
+
 class InTurn:
     """passlib's context with which devpi hashes and checks passwords, used by one thread at a time."""
 
-    def __init__(self, context: CryptContext, turn: Turn) -> None:
+    def __init__(self, context: CryptContext) -> None:
         self._context = context
-        self._turn = turn
 
     def hash(self, password: str) -> str:
-        """A new hash. Raises MemoryError."""
-        with self._turn, no_verdict_without_memory():
+        """A new hash."""
+        with _TURN:
             return str(self._context.hash(password))
 
-    def verify_and_update(self, password: str, pwhash: str) -> tuple[bool, str | None]:
-        """Whether the password has this hash, and a new one where this is too weak.
+    def verify_and_update(self, password: str, value: str) -> tuple[bool, str | None]:
+        """Whether the password has this hash, and a new one where this is too weak."""
+        with _TURN:
+            if not verification.matches(password, value):
+                return False, None
+            return True, str(self._context.hash(password)) if self.needs_update(value) else None
 
-        Raises ValueError, TypeError, MemoryError.
+    def needs_update(self, value: str) -> bool:
+        """Whether devpi would make another hash today, of a password that matches this one.
+
+        passlib knows fewer versions of argon2 than argon2 itself: a hash of another one stays.
         """
-        with self._turn, no_verdict_without_memory():
-            valid, renewed = self._context.verify_and_update(password, pwhash)
-            return bool(valid), renewed
+        try:
+            return bool(self._context.needs_update(value))
+        except ValueError:
+            return False
+
+
+def matches(password: str, pwhash: str, pwsalt: str | None) -> bool:
+    """Whether the password matches the hash, in turn; none matches an unusable one. Raises CannotTell."""
+    with _TURN:
+        return verification.matches(password, verification.joined(pwhash, pwsalt))
+
+
+def is_weak(pwhash: str, pwsalt: str | None) -> bool:
+    """Whether devpi renews this hash, which a password has matched, once it can."""
+    return bool(auth.pwd_context.needs_update(verification.joined(pwhash, pwsalt)))
 
 
 def one_at_a_time() -> None:
     """Have devpi wait for its turn before each hash, check and derivation, from now on."""
-    turn = Turn()
-    auth.pwd_context = InTurn(auth.pwd_context, turn)
+    low_level.error_to_str = verification.raise_by_code
+    auth.pwd_context = InTurn(auth.pwd_context)
     derive = Config.get_derived_key
 
     def get_derived_key(config: Config, salt: bytes) -> bytes:
@@ -99,7 +107,7 @@ def one_at_a_time() -> None:
         known: bytes | None = config._key_cache.get(salt)  # type: ignore[call-overload] # whose keys are bytes indeed
         if known is not None:
             return known
-        with turn:
+        with _TURN:
             return bytes(derive(config, salt))
 
     Config.get_derived_key = get_derived_key  # type: ignore[method-assign]

@@ -12,7 +12,17 @@ from string import Template
 from sidecar import figures
 from sidecar.checks import FAIL, NOT_RUNNING, NOT_YET, PASS, Check
 from sidecar.devpi.client import ServerStatus
-from sidecar.lifecycle import Count, DevpiInfo, ImportState, ImportStatus, Phase, RootPassword, Snapshot, now
+from sidecar.lifecycle import (
+    Count,
+    DevpiInfo,
+    ImportState,
+    ImportStatus,
+    Phase,
+    RootPassword,
+    Snapshot,
+    UnusablePasswords,
+    now,
+)
 from sidecar.trends import Trend
 from sidecar.web import assets, guide, words
 from sidecar.web.headline import headline, spoken, trouble
@@ -228,7 +238,25 @@ _PASSWORDS = {
 }
 
 
+def _unusable(of: UnusablePasswords | None) -> str:
+    """The users who need a new password, if there are any."""
+    if of is None or not of.total:
+        return ""
+    names = ", ".join(words.text(name, 60) for name in of.users[:_MANY])
+    more = f" and {of.total - len(of.users[:_MANY])} more" if of.total > len(of.users[:_MANY]) else ""
+    count = "1 user needs" if of.total == 1 else f"{of.total} users need"
+    return (
+        f'<h2>Users who can&rsquo;t log in</h2><p class="unusable">{count} a new password, because this devpi-server '
+        f"can&rsquo;t check the old hash: {names}{more}.</p>"
+        "<p>As root, <code>devpi passwd NAME</code> sets one.</p>"
+    )
+
+
 def _password(snapshot: Snapshot) -> str:
+    return _root_password(snapshot) + _unusable(snapshot.unusable_passwords)
+
+
+def _root_password(snapshot: Snapshot) -> str:
     of = snapshot.root_password
     if of.state is RootPassword.UNKNOWN and snapshot.phase not in (Phase.LAUNCHING, Phase.READY):
         return ""

@@ -17,6 +17,7 @@ from sidecar.lifecycle import (
     RootPassword,
     RootPasswordStatus,
     Snapshot,
+    UnusablePasswords,
 )
 from sidecar.web.guard import Rejections
 
@@ -60,6 +61,7 @@ def status(of: Snapshot, said: ServerStatus | None, sidecar_version: str, reject
         "failure": failure(of.failure),
         "import": imported(of.imported),
         "root_password": root_password(of.root_password),
+        "unusable_passwords": unusable_passwords(of.unusable_passwords),
         "devpi": devpi(of.devpi, said),
         "sidecar": {"version": sidecar_version},
         "wrong_admin_tokens": {
@@ -121,6 +123,11 @@ def root_password(of: RootPasswordStatus) -> Json:
         "claimed_at": rfc3339(of.changed) if of.state is RootPassword.CLAIMED else None,
         "expired_at": rfc3339(of.changed) if of.state is RootPassword.EXPIRED else None,
     }
+
+
+def unusable_passwords(of: UnusablePasswords | None) -> Json | None:
+    """Users who need a new password, and how many they are; None: not looked at yet."""
+    return None if of is None else {"total": of.total, "users": [public(name) for name in of.users]}
 
 
 def devpi(of: DevpiInfo | None, said: ServerStatus | None) -> Json | None:

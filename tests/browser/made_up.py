@@ -39,7 +39,7 @@ def _checks(ago: int, free: float) -> Iterator[Check]:
     def check(name: str, status: CheckStatus = PASS, value: float | None = None, unit: str | None = None) -> Check:
         return Check(name, status, datetime.now(UTC), True, value=value, unit=unit)
 
-    yield from map(check, ("process", "write", "root-password", "replication"))
+    yield from map(check, ("process", "write", "lock", "root-password", "replication"))
     slow = ago in SLOW
     yield check("http", WARN if slow else PASS, 2.3 if slow else 0.003 + 0.001 * sin(ago) * sin(3 * ago), "seconds")
     yield check("disk", PASS, free * (1 + ago / 2000), "bytes")

@@ -201,7 +201,9 @@ def look(path: Path, recording: Recording, end: int) -> None:
     told, asking = so_far(recording, end)
     serverdir = Serverdir(path, Storage("sqlite"))
     try:
-        with open(serverdir.open()):  # noqa: PTH123 - a descriptor
+        with contextlib.ExitStack() as held:
+            serverdir.open()
+            held.callback(serverdir.lock.release)
             serverdir.recover()
             content = serverdir.examine()
             after_kill = serverdir.begin_serving()

@@ -210,8 +210,7 @@ async def test_initialise_serve_set_the_password_and_drain(running: Running) -> 
     assert isinstance(prepared, Prepared)
     assert prepared.root_password == "password"
     serverdir = Serverdir(running.serverdir, Storage("sqlite"))
-    lock = serverdir.open()
-    running.child.hand_over_lock(lock)
+    running.child.hand_over_lock(serverdir.open())
     assert serverdir.examine() is Content.FOREIGN
 
     listening = await running.serve(known_root_hash=prepared.root_hash)
@@ -227,9 +226,9 @@ async def test_initialise_serve_set_the_password_and_drain(running: Running) -> 
     assert await asyncio.to_thread(login, address, PASSWORD) == 401
     assert await asyncio.to_thread(login, address, "another one") == 200
 
-    os.close(lock)
+    serverdir.lock.release()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sidecar.serverdir._LOCK_PATIENCE", 0.0)
+        patch.setattr("sidecar.lock.PATIENCE", 0.0)
         with pytest.raises(Exception, match="in use by another server"):
             Serverdir(running.serverdir, Storage("sqlite")).open()
 

@@ -14,6 +14,7 @@ from devpi_server import auth
 from devpi_server.config import Config, get_pluginmanager, parseoptions
 from passlib.context import CryptContext
 
+from sidecar.devpi import verification
 from sidecar.devpi.stretching import Turn, one_at_a_time
 
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing argon2.__version__:DeprecationWarning")  # passlib does
@@ -48,6 +49,8 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
     runs = Runs()
     for name in ("hash_secret", "verify_secret", "hash_secret_raw"):
         monkeypatch.setattr(argon2.low_level, name, runs.counted(getattr(argon2.low_level, name)))
+    monkeypatch.setattr(verification, "matches", runs.counted(verification.matches))
+    monkeypatch.setattr(argon2.low_level, "error_to_str", argon2.low_level.error_to_str)
     cheap = CryptContext(["argon2"], argon2__memory_cost=64, argon2__rounds=1, argon2__parallelism=1)
     monkeypatch.setattr(auth, "pwd_context", cheap)
     monkeypatch.setattr(Config, "get_derived_key", Config.get_derived_key)

@@ -147,6 +147,14 @@ DATABASE_BAD_START = Fault(
     log="its database .sqlite can't be read",
     then="refused, for devpi-server would begin without users and let anybody make themselves root",
 )
+LOCK_REMOVED = Fault(
+    "`.sidecar` is deleted while it serves",
+    within=10,
+    check="lock",
+    reason="the serverdir's lock file was removed",
+    then="devpi-server goes on, and no second server starts beside it (on NFS one may); after a restart it is ready; the "
+    "record of root's password, the admin token and all logins are lost",
+)
 UNMOUNTED = Fault(
     "the volume is unmounted, or another one is mounted over it, while it serves",
     within=13,

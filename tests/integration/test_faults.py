@@ -262,6 +262,19 @@ def test_the_database_goes_away(container: Make, how: str) -> None:
     faults.DATABASE_BAD_START.seen(c.start(), began)
 
 
+def test_the_sidecars_folder_is_deleted(container: Make) -> None:
+    """Somebody tidies up: the lock's file goes with it, and who waits for the lock does not get it."""
+    c = container(env=DEFAULTS).start().wait_ready()
+    began = time.monotonic()
+    shutil.rmtree(c.serverdir / ".sidecar")
+    faults.LOCK_REMOVED.seen(c, began)
+    second = container(name="second", env=DEFAULTS | {"DEVPI_SERVERDIR": str(c.serverdir)})
+    assert 75 == second.start().wait_end()
+    assert 200 == c.get("/readyz/http").status
+    assert 0 == c.stop()
+    c.start().wait_ready()
+
+
 # --- devpi-server -----------------------------------------------------------------------------------------------------
 
 

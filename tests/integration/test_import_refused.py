@@ -202,7 +202,7 @@ BAD = {
     "dumpversion": Bad(index(lambda data: data.update(dumpversion="3")), "dumpversion '3'", "dataindex.json"),
     "root's hash without end": Bad(
         raw_index("a hash of root without end"),
-        "user 'root' has an argon2 hash that is damaged, or asks for more than 128 MiB, 8 passes and 16 lanes",
+        "user 'root' has an argon2 hash that asks for more than 128 MiB, 8 passes and 16 lanes",
         "dataindex.json",
         "bad.tar",
     ),

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,9 @@ def test_of_a_stop(lose: tuple[Path, Callable[[], None]]) -> None:
     """The next start looks at the uploads again."""
     path, lose_writes = lose
     serverdir = Serverdir(path, Storage("sqlite"))
-    with open(serverdir.open()):  # noqa: PTH123 - a descriptor
+    with ExitStack() as held:
+        serverdir.open()
+        held.callback(serverdir.lock.release)
         serverdir.begin_serving()
         lose_writes()
         with pytest.raises(OSError, match=r"No space|Input/output"):
@@ -53,7 +56,9 @@ def test_of_a_tool(lose: tuple[Path, Callable[[], None]]) -> None:
     """It doesn't end as if all were well, and what it made stays marked."""
     path, lose_writes = lose
     serverdir = Serverdir(path, Storage("sqlite"))
-    with open(serverdir.open()):  # noqa: PTH123 - a descriptor
+    with ExitStack() as held:
+        serverdir.open()
+        held.callback(serverdir.lock.release)
         state = _Unfinished("devpi-import")
         state.is_of(serverdir)
         state.begin(path)

@@ -78,7 +78,7 @@ def test_a_stop_while_promoting(
 ) -> None:
     """What a stop clears up is never a state that is just being promoted, which would leave a marker and no state."""
     serverdir = Serverdir(tmp_path / "s", Storage("sqlite"))
-    os.close(serverdir.open())
+    serverdir.open()
     serverdir.stage()
     shutil.copytree(made_by_devpi("promoted"), serverdir.staged_state)
     stop = threading.Thread(target=serverdir.clear_up)

@@ -95,8 +95,8 @@ class Site:
         client = self.client = DevpiClient(await self.devpi.start(), 1)
         (self.folder / ".sidecar").mkdir(exist_ok=True)
         self.lifecycle.enter(Phase.LAUNCHING)
-        self.health.set_root_password(empty=False, allowed=False)
-        self.health.watch(Serving(os.getpid(), client, self.folder, UUID, "standalone"))
+        self.health.set_root_password("set", allowed=False)
+        self.health.watch(Serving(os.getpid(), client, self.folder, UUID, "standalone", lambda: None))
         await asyncio.wait_for(self.health.wait_until_ready(), 5)
         self.lifecycle.enter(Phase.READY)
 

@@ -25,6 +25,7 @@ from sidecar.lifecycle import (
     Phase,
     RootPassword,
     RootPasswordStatus,
+    UnusablePasswords,
     now,
 )
 from sidecar.web import assets, guide, report
@@ -185,7 +186,7 @@ async def test_not_ready_says_why(site: Site) -> None:
     site.health.process_ended("devpi-server was ended by SIGKILL", "raise the memory limit")
     text = (await page(site)).text
     assert "Not ready process: devpi-server was ended by SIGKILL What to do: raise the memory limit ready since" in text
-    assert 5 == text.count("devpi-server is not running")
+    assert 6 == text.count("devpi-server is not running")
     assert "http devpi-server is not running" in text
 
 
@@ -212,7 +213,7 @@ async def test_what_keeps_it_from_being_ready_is_no_launching(site: Site) -> Non
     """devpi-server runs, and nobody may wait for an empty password to go away: the reason and the mend are told."""
     site.lifecycle.enter(Phase.LAUNCHING)
     assert "Launching devpi-server starts." in (await page(site)).text
-    site.health.set_root_password(empty=True, allowed=False)
+    site.health.set_root_password("empty", allowed=False)
     text = (await page(site)).text
     assert "Not ready root-password: root's password is empty What to do: `sidecar rotate`" in text
     assert "devpi-server starts" not in text
@@ -224,8 +225,8 @@ async def test_a_devpi_that_does_not_listen_yet_is_launching(site: Site) -> None
     await site.devpi.stop()
     (site.folder / ".sidecar").mkdir()
     site.lifecycle.enter(Phase.LAUNCHING)
-    site.health.set_root_password(empty=False, allowed=False)
-    site.health.watch(Serving(os.getpid(), client, site.folder, UUID, "replica"))
+    site.health.set_root_password("set", allowed=False)
+    site.health.watch(Serving(os.getpid(), client, site.folder, UUID, "replica", lambda: None))
     await eventually(lambda: "not listening yet" in str(site.health.checks()))
     text = (await page(site)).text
     await client.close()
@@ -246,6 +247,19 @@ async def test_root_password(site: Site, state: RootPassword) -> None:
     answer = await site.get("/", **HTML)
     assert f'data-state="{state}"'.encode() in answer.body
     assert not [secret for secret in (PASSWORD, TOKEN, claimed_from) if secret.encode() in answer.body]
+
+
+async def test_users_who_need_a_new_password(site: Site) -> None:
+    """They are counted, the first are named, and there is a way on; nothing is said where there are none."""
+    site.lifecycle.update(unusable_passwords=UnusablePasswords(0))
+    assert "log in" not in (await page(site)).text
+    site.lifecycle.update(unusable_passwords=UnusablePasswords(1, ("alice",)))
+    assert "1 user needs a new password" in (await page(site)).text
+    site.lifecycle.update(unusable_passwords=UnusablePasswords(25, tuple(f"user{n}" for n in range(20))))
+    text = (await page(site)).text
+    assert "25 users need a new password" in text
+    assert "user19 and 5 more" in text
+    assert "devpi passwd NAME" in text
 
 
 @pytest.mark.filterwarnings("ignore:pkg_resources is deprecated:DeprecationWarning")  # of pip, by pip
@@ -367,6 +381,7 @@ async def test_hostile_names(site: Site, name: str) -> None:
     site.lifecycle.update(
         devpi=DevpiInfo(name, name, ("http://h:1",), ((name, name),), outside_url=f"https://{name}"),
         imported=ImportStatus(ImportState.FAILED, (Archive(name, 1, name),), (name,), current=name, error=error),
+        unusable_passwords=UnusablePasswords(1, (name,)),
     )
     site.lifecycle.enter(Phase.FAILED, Failure(name, name))
     outline = await page(site)

@@ -75,17 +75,17 @@ async def test_readyz_verbose_reads_as_kubernetes(site: Site) -> None:
     await eventually(lambda: all(c.status == "pass" for c in site.health.checks()))
     answer = await site.get("/readyz?verbose")
     assert answer.body.decode().splitlines() == [
-        *(f"[+]{n} ok" for n in ("process", "http", "write", "root-password", "replication", "disk", "events")),
+        *(f"[+]{n} ok" for n in ("process", "http", "write", "lock", "root-password", "replication", "disk", "events")),
         "readyz check passed",
     ]
     answer = await site.get("/readyz?verbose", Accept="application/json")
-    assert len(answer.json["checks"]) == 7
+    assert len(answer.json["checks"]) == 8
 
 
 async def test_readyz_text_failing(site: Site) -> None:
     """A failing probe is always verbose, with reason and mend."""
     await site.become_ready()
-    site.health.set_root_password(empty=True, allowed=False)
+    site.health.set_root_password("empty", allowed=False)
     answer = await site.get("/readyz", Accept="text/plain")
     assert answer.status == 503
     lines = answer.body.decode().splitlines()
@@ -99,7 +99,7 @@ async def test_readyz_text_failing(site: Site) -> None:
 async def test_readyz_exclude(site: Site) -> None:
     """Excluded checks don't count; an unknown name is a warning, as in Kubernetes."""
     await site.become_ready()
-    site.health.set_root_password(empty=True, allowed=False)
+    site.health.set_root_password("empty", allowed=False)
     assert (await site.get("/readyz?exclude=http")).status == 503
     answer = await site.get("/readyz?exclude=http&exclude=root-password&exclude=nope%0a&verbose")
     assert answer.status == 200
@@ -126,7 +126,7 @@ async def test_readyz_of_one_check(site: Site) -> None:
 async def test_health_lists_all_checks(site: Site) -> None:
     """Every check, in full."""
     await site.become_ready()
-    site.health.set_root_password(empty=True, allowed=True)
+    site.health.set_root_password("empty", allowed=True)
     answer = await site.get("/health")
     assert (answer.status, answer.json["status"]) == (200, "warn")
     assert [c["name"] for c in answer.json["checks"]] == [c.name for c in site.health.checks()]

@@ -18,6 +18,7 @@ from sidecar.lifecycle import (
     Phase,
     RootPassword,
     RootPasswordStatus,
+    UnusablePasswords,
 )
 from sidecar.web.shapes import public
 from tests.fake_devpi import UUID, eventually, status_of
@@ -33,9 +34,18 @@ async def test_status_at_first(site: Site) -> None:
     assert answer.json["phase"] == "starting"
     assert answer.json["import"]["state"] == "none"
     assert answer.json["root_password"]["state"] == "unknown"
+    assert answer.json["unusable_passwords"] is None
     assert answer.json["devpi"] is None
     assert answer.json["sidecar"] == {"version": "1.2.3"}
     assert answer.json["wrong_admin_tokens"] == {"total": 0, "turned_away": 0, "last": None}
+
+
+async def test_status_of_users_who_need_a_new_password(site: Site) -> None:
+    """How many, and the first by name."""
+    site.lifecycle.update(unusable_passwords=UnusablePasswords(21, ("alice", "b <\u202e")))
+    assert (await site.get("/status")).json["unusable_passwords"] == {"total": 21, "users": ["alice", "b <\u202e"]}
+    site.lifecycle.update(unusable_passwords=UnusablePasswords(0))
+    assert (await site.get("/status")).json["unusable_passwords"] == {"total": 0, "users": []}
 
 
 async def test_status_of_an_import(site: Site) -> None:

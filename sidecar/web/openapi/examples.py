@@ -77,6 +77,7 @@ IMPORTING: Json = {
         "error": None,
     },
     "root_password": {"state": "unknown", "expires": None, "claimed_at": None, "expired_at": None},
+    "unusable_passwords": None,
     "devpi": {
         "version": "6.20.3",
         "role": "standalone",
@@ -119,6 +120,7 @@ READY: Json = {
         "error": None,
     },
     "root_password": {"state": "claimed", "expires": None, "claimed_at": _LATER, "expired_at": None},
+    "unusable_passwords": {"total": 1, "users": ["alice"]},
     "devpi": {
         "version": "6.20.3",
         "role": "primary",

@@ -131,6 +131,7 @@ _STATUS: Json = {
             "failure": _or_null(ref("Failure"), "Why the phase is `failed`."),
             "import": ref("Import"),
             "root_password": ref("RootPassword"),
+            "unusable_passwords": _or_null(ref("UnusablePasswords"), "Null: not looked at yet, or this is a replica."),
             "devpi": _or_null(ref("Devpi"), "The devpi-server that runs; null until it has said."),
             "sidecar": _record("The sidecar.", {"version": TEXT}),
             "wrong_admin_tokens": _record(
@@ -180,6 +181,14 @@ _STATUS: Json = {
             "expires": _or_null(ref("Time"), "Until when it can be claimed; null: for ever, or it can't be claimed."),
             "claimed_at": _or_null(ref("Time")),
             "expired_at": _or_null(ref("Time")),
+        },
+    ),
+    "UnusablePasswords": _record(
+        "Users, but for root, whose password hash devpi-server can't check, so that they can't log in.",
+        {
+            "total": COUNT,
+            "users": {"type": "array", "maxItems": 20, "items": _said("A user who needs a new password.")}
+            | {"description": "The first of them, by name."},
         },
     ),
     "RootPasswordState": _one_of(

@@ -1,0 +1,108 @@
+"""What the sidecar does about devpi-server's users: sets root's password, and follows what is seen of all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass
+
+from sidecar import durable
+from sidecar.bootstrap import Bootstrap
+from sidecar.devpi.child import Child, SetFailed
+from sidecar.devpi.messages import RootPasswordSeen, UnusableSeen
+from sidecar.health import Health
+from sidecar.lifecycle import Lifecycle, UnusablePasswords
+from sidecar.login_secret import place_copy
+from sidecar.root_password import RootPasswordFile
+from sidecar.rotation import PasswordSetter, give_root_password
+from sidecar.rundir import RuntimeDir
+from sidecar.serverdir import Serverdir
+from sidecar.settings import CredentialSettings
+from sidecar.terminal import printable
+from sidecar.threads import to_the_end
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Setter:
+    """Sets root's password in the running devpi-server, for `Bootstrap` and `Users`."""
+
+    child: Child
+    serverdir: Serverdir
+    runtime: RuntimeDir
+
+    async def set_root_password(self, password: str, login_secret: bytes | None) -> None:
+        """See `bootstrap.PasswordSetter`."""
+        if login_secret is not None:
+            try:
+                await asyncio.to_thread(place_copy, login_secret, self.runtime.path)
+            except OSError as error:  # devpi has not heard of anything yet
+                reason = f"the runtime directory refuses the new login secret: {error.strerror}"
+                raise SetFailed(reason, maybe_done=False) from error
+        root_hash = await self.child.set_root_password(password, secretfile_changed=login_secret is not None)
+        if root_hash is not None:
+            await self.keep_root_hash(root_hash)
+
+    async def is_root_password(self, password: str) -> bool | None:
+        """See `bootstrap.PasswordSetter`."""
+        return await self.child.is_root_password(password)
+
+    async def keep_root_hash(self, root_hash: str) -> None:
+        """Remember that this hash is not the empty password's, so that the next start need not find out."""
+        with contextlib.suppress(OSError):  # it costs that start a quarter of a second, no more
+            await to_the_end(durable.write_file, self.serverdir.own / "root-hash", root_hash.encode())
+
+
+class Users:
+    """Follows the users of the running devpi-server. Lives on the event loop."""
+
+    def __init__(
+        self, lifecycle: Lifecycle, health: Health, bootstrap: Bootstrap, settings: CredentialSettings
+    ) -> None:
+        self._lifecycle = lifecycle
+        self._health = health
+        self._bootstrap = bootstrap
+        self._settings = settings
+        self._seen: str | None = None
+
+    def begin(self, root_password: str) -> None:
+        """devpi-server listens, and this was its root's password; what was seen since is newer."""
+        self._judge(self._seen or root_password)
+
+    def hear(self, seen: RootPasswordSeen | UnusableSeen) -> None:
+        """What the child has seen."""
+        if isinstance(seen, RootPasswordSeen):
+            self._seen = seen.state
+            self._judge(seen.state)
+            return
+        before = self._lifecycle.snapshot.unusable_passwords
+        self._lifecycle.update(unusable_passwords=UnusablePasswords(seen.total, tuple(seen.users)))
+        if seen.total:
+            names = ", ".join(printable(name, 100) for name in seen.users)
+            more = "" if seen.total == len(seen.users) else f" and {seen.total - len(seen.users)} more"
+            log.warning(
+                "users who can't log in, for devpi-server can't check their password hashes: %d (%s%s); "
+                "set new passwords, as root: `devpi passwd NAME`",
+                seen.total,
+                names,
+                more,
+            )
+        elif before is not None and before.total:
+            log.info("every user has a password again that devpi-server can check")
+
+    async def give_root_password(self, record: RootPasswordFile, setter: PasswordSetter) -> None:
+        """A root password that devpi-server can't check counts as none. If this fails, the check fails, and says so."""
+        given = self._settings.root_password
+        what = "the given password is set" if given is not None else "a generated password is set, and can be claimed"
+        try:
+            await give_root_password(record, setter, given)
+        except SetFailed as error:
+            log.error("devpi-server can't check root's password hash, and did not take a new one: %s", error.reason)
+        else:
+            log.warning("devpi-server can't check root's password hash, so nobody could log in as root: %s", what)
+        self._bootstrap.publish()
+
+    def _judge(self, root_password: str) -> None:
+        self._health.set_root_password(root_password, self._settings.allow_empty_root)

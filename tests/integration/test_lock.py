@@ -1,0 +1,72 @@
+"""One server a serverdir, also where somebody removes or replaces the lock's file while it serves."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sidecar.exits import ExitCode
+from tests.integration.container import Container, wait_for
+
+
+def remove(own: Path) -> None:
+    """What an operator does who wants to get rid of "the sidecar's files"."""
+    shutil.rmtree(own, ignore_errors=True)
+
+
+def replace_the_file(own: Path) -> None:
+    """What the restore of a backup does."""
+    shutil.copy(own / "lock", own / "copy")
+    (own / "copy").rename(own / "lock")
+
+
+def failing(c: Container) -> dict[str, dict[str, str]]:
+    """The checks that make it not ready, by name."""
+    answer = c.get("/readyz")
+    return {check["name"]: check for check in answer.json["checks"]} if answer.status == 503 else {}
+
+
+@pytest.mark.parametrize(("vanish", "reason"), [(remove, "was removed"), (replace_the_file, "was replaced")])
+def test_a_lock_file_that_vanishes(
+    container: Callable[..., Container], vanish: Callable[[Path], None], reason: str
+) -> None:
+    """Not ready, with the reason and the mend, and no second server beside it; a restart is ready again."""
+    first = container().start().wait_ready()
+    vanish(first.serverdir / ".sidecar")
+    check = wait_for(lambda: failing(first).get("lock"), "the check `lock` to fail")
+    assert reason in check["reason"]
+    assert "start it again" in check["mend"]
+    assert "not ready any more: " in first.log
+
+    second = container("second", env={"DEVPI_SERVERDIR": str(first.serverdir)}).start()
+    assert second.wait_end() == ExitCode.LOCKED
+    assert "is in use by another server" in second.log
+    tool = second.run("devpi-fsck", "--serverdir", str(first.serverdir))
+    assert tool.returncode == ExitCode.LOCKED, tool.stdout
+
+    assert first.running
+    assert first.stop() == ExitCode.STOPPED
+    first.start().wait_ready()
+    assert first.get("/readyz").status == 200
+
+
+def test_a_second_server(container: Callable[..., Container]) -> None:
+    """It ends, names the first one, and the first one stays ready."""
+    first = container().start().wait_ready()
+    second = container("second", env={"DEVPI_SERVERDIR": str(first.serverdir)}).start()
+    assert second.wait_end() == ExitCode.LOCKED
+    assert f"pid {first.pid}," in second.log
+    assert first.get("/readyz").status == 200
+
+
+def test_a_lock_that_is_put_back(container: Callable[..., Container]) -> None:
+    """Whoever moves `.sidecar` away and back needs no restart."""
+    c = container().start().wait_ready()
+    own = c.serverdir / ".sidecar"
+    own.rename(c.serverdir / "elsewhere")
+    wait_for(lambda: "lock" in failing(c), "the check `lock` to fail")
+    (c.serverdir / "elsewhere").rename(own)
+    wait_for(lambda: c.get("/readyz").status == 200, "ready again")
