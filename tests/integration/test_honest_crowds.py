@@ -70,10 +70,10 @@ def run(command: list[str | Path], home: Path, **environ: str) -> None:
     """One client, to its end; it must succeed."""
     home.mkdir(parents=True)
     env = {"PATH": os.environ["PATH"], "HOME": str(home), "NO_PROXY": "*", "LANG": "C.UTF-8", **environ}
-    done = subprocess.run(
-        command, cwd=home, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=PATIENCE
-    )
-    assert done.returncode == 0, done.stdout
+    out = home / "out.txt"
+    with out.open("wb") as log:
+        done = subprocess.run(command, cwd=home, env=env, stdout=log, stderr=log, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, out.read_text(errors="replace")
 
 
 def crowd(client: Callable[[int], None]) -> None:
