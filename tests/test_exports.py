@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from sidecar.archives import Budget, ImportRefused, Limits, Source, Unpacked, find
 from sidecar.dataindex import Checked, normalized, parse
+from sidecar.devpi.preparation import is_hash_of, is_hash_of_empty
 from sidecar.exports import Export, Totals, load, set_root_hash
 from sidecar.unpacking import unpack
 
@@ -324,6 +325,25 @@ def test_root_password(tmp_path: Path, change: Change, state: str) -> None:
     set_root_hash(export, "new")
     root = export.data["users"].get("root")
     assert root is None if state == "absent" else root["pwhash"] == "new" and "pwsalt" not in root
+
+
+@pytest.mark.parametrize(
+    "hashed",
+    [
+        {"pwhash": "6a" * 32, "pwsalt": "salt"},
+        {"pwhash": ARGON2[:-20]},
+        {"pwhash": ARGON2.replace("m=8,t=1", f"m=8,t={'9' * 5000}")},
+        {"pwhash": ARGON2.replace("m=8,t=1,p=1", "m=65536,t=3,p=16777215")},
+        {"pwhash": ARGON2.replace("p=1", "p=1,keyid=AAAA")},
+    ],
+    ids=["sha256", "truncated", "5,000 digits", "16 million lanes", "keyid"],
+)
+def test_hashes_that_devpi_cant_check(tmp_path: Path, hashed: dict[str, Any]) -> None:
+    """They are loaded as they are: argon2 does not begin with them, so they cost nothing, and let nobody in."""
+    assert not is_hash_of("", hashed["pwhash"], hashed.get("pwsalt"))
+    export = loaded(write(tmp_path / "e", edited(lambda d: d["users"].update(carol=hashed, root=hashed))))
+    assert hashed.items() <= export.data["users"]["carol"].items()
+    assert "unusable" == export.root_user(is_hash_of_empty)
 
 
 @pytest.mark.parametrize("pwhash", [{}, {"pwhash": None}, {"pwhash": ""}])

@@ -152,8 +152,8 @@ LOCK_REMOVED = Fault(
     within=10,
     check="lock",
     reason="the serverdir's lock file was removed",
-    then="devpi-server goes on, and no second server starts beside it (on NFS one may); after a restart it is ready; the "
-    "record of root's password, the admin token and all logins are lost",
+    then="devpi-server goes on, and no second server starts beside it (on NFS one may); after a restart it is ready; "
+    "the record of root's password, the admin token and all logins are lost",
 )
 UNMOUNTED = Fault(
     "the volume is unmounted, or another one is mounted over it, while it serves",
