@@ -22,6 +22,8 @@ ROOT_PASSWORD, PASSWORD = "rootpw-1234", "secret-123"
 OTHERS = ["Bob", "alice", "carol@example.com"]
 ARGON2 = ("4.9.0", "5.5.1", "6.2.0-web", "6.9.2")
 CLAIM = "/bootstrap/root-password"
+RANDOM = {"SIDECAR_SECRET_IS_RANDOM": "true"}
+"""The login secret of a serverdir is devpi's own, of random bytes; else its derivation takes 10 s of a core."""
 SHA256 = {"pwhash": "6a" * 32, "pwsalt": "c2FsdHNhbHQ="}
 """As devpi-server 2 and 3 have it."""
 
@@ -106,7 +108,7 @@ def test_an_export_with_hashes_of_sha256_and_a_given_password(container: Callabl
 @pytest.mark.parametrize("version", ARGON2)
 def test_a_serverdir_with_hashes_of_argon2(container: Callable[..., Container], version: str) -> None:
     """It is adopted, and all users can log in."""
-    c = container()
+    c = container(env=RANDOM)
     put_serverdir(c, version)
     c.start().wait_ready()
     assert "unknown" == c.status()["root_password"]["state"]
@@ -117,7 +119,7 @@ def test_a_serverdir_with_hashes_of_argon2(container: Callable[..., Container], 
 
 def test_a_serverdir_of_devpi_3(container: Callable[..., Container]) -> None:
     """It is refused, with the way on, and left as it is."""
-    c = container()
+    c = container(env=RANDOM)
     put_serverdir(c, "3.1.2")
     assert ExitCode.DAMAGED == c.start().wait_end()
     assert "export it with the devpi-server that made it (devpi-export)" in c.log
@@ -143,7 +145,7 @@ TRUNCATED = {"pwhash": "$argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHQ"}
 @pytest.mark.parametrize("root", [SHA256, TRUNCATED], ids=["sha256", "truncated"])
 def test_a_root_that_cant_log_in(container: Callable[..., Container], root: dict[str, str]) -> None:
     """A password is generated, and claimable, now and after a restart; others are named and keep what they have."""
-    c = adopted(container(), root).wait_ready()
+    c = adopted(container(env=RANDOM), root).wait_ready()
     assert "claimable" == c.status()["root_password"]["state"]
     assert {"total": 1, "users": ["alice"]} == unusable(c)
     assert "can't check root's password hash, so nobody could log in as root: a generated password is set" in c.log
@@ -159,7 +161,7 @@ def test_a_root_that_cant_log_in(container: Callable[..., Container], root: dict
 
 def test_a_root_that_cant_log_in_and_a_given_password(container: Callable[..., Container]) -> None:
     """The given one is set."""
-    c = adopted(container(env={"DEVPI_PASSWORD": "given-1234"}), SHA256).wait_ready()
+    c = adopted(container(env=RANDOM | {"DEVPI_PASSWORD": "given-1234"}), SHA256).wait_ready()
     assert "given" == c.status()["root_password"]["state"]
     assert 200 == c.login("root", "given-1234")
     assert 404 == c.post(CLAIM).status
@@ -167,7 +169,7 @@ def test_a_root_that_cant_log_in_and_a_given_password(container: Callable[..., C
 
 def test_a_name_of_unknown_origin(container: Callable[..., Container]) -> None:
     """It reaches the page and the log as text."""
-    c = container()
+    c = container(env=RANDOM)
     put_serverdir(c, "6.9.2")
     evil = "<b>\x1b[31m\u202e"
     with contextlib.closing(sqlite3.connect(c.serverdir / ".sqlite")) as database:
