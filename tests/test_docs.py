@@ -478,7 +478,9 @@ def test_the_required_versions_are_named() -> None:
 
 def test_no_documented_loop_waits_for_a_container_that_has_ended() -> None:
     """`until docker exec …` never ends then: `docker exec` fails as an unready devpi does."""
-    assert [] == [path.name for path in DOCUMENTS if re.search(r"^(until|while) .*docker", path.read_text(), re.MULTILINE)]
+    assert [] == [
+        path.name for path in DOCUMENTS if re.search(r"^(until|while) .*docker", path.read_text(), re.MULTILINE)
+    ]
 
 
 # --- metrics ------------------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ import pytest
 from bench.processes import installed_plugin
 from tests.integration.container import Container, call_devpi, login_token, wait_for
 
+pytestmark = pytest.mark.slow
+
 _ROOM = 32 * 2**20
 """Bytes that the process may still take: argon2 needs 64 MiB."""
 _SHORT_WHILE_IT_LOOKS = f"""

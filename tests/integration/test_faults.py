@@ -6,8 +6,8 @@ What is expected of each is in `faults`. The monitor looks at its default interv
 from __future__ import annotations
 
 import os
-import signal
 import shutil
+import signal
 import socket
 import subprocess
 import sys

@@ -17,6 +17,8 @@ from devpi_server.fileutil import dumps, loads
 from sidecar.exits import ExitCode
 from tests.integration.container import Container, call_devpi, login_token, wait_for
 
+pytestmark = pytest.mark.slow
+
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 ROOT_PASSWORD, PASSWORD = "rootpw-1234", "secret-123"
 OTHERS = ["Bob", "alice", "carol@example.com"]
