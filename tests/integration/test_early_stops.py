@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.ci import not_tested
 from tests.integration import early_stops
 from tests.integration.container import Container, alive, wait_for
 from tests.integration.early_stops import UNSHARE, WAYS, Plan, Way
+from tests.needs import not_tested
 
 pytestmark = pytest.mark.slow
 
