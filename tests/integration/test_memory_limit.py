@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -65,7 +64,7 @@ def cgroup() -> Iterator[Cgroup]:
 
 
 def test_192_mib(container: Callable[..., Container], cgroup: Cgroup) -> None:
-    """First start, and 50 logins at once: nothing is killed, and everybody gets an answer."""
+    """First start, and 50 logins at once: nothing is killed, and everybody gets in."""
     enter = f'echo $$ > "{cgroup.path}/cgroup.procs" && exec "$@"'
     small = container(command=("/bin/sh", "-c", enter, "sh", sys.executable, str(ROOT / "entrypoint.py")))
     small.start().wait_ready()
@@ -74,8 +73,7 @@ def test_192_mib(container: Callable[..., Container], cgroup: Cgroup) -> None:
     body = json.dumps({"user": "root", "password": password})
     with ThreadPoolExecutor(LOGINS) as pool:
         answers = list(pool.map(lambda _: ask(port, "POST", "/+login", {}, body)[0], range(LOGINS)))
-    assert Counter(answers)[200] >= 1
-    assert set(answers) <= {200, 503}
+    assert {200} == set(answers)
     assert small.login("root", password) == 200
     assert small.get("/readyz").status == 200
     assert cgroup.oom_kills == 0
@@ -92,10 +90,10 @@ def test_all_that_hashes_at_once(cgroup: Cgroup, container: Callable[..., Contai
     port = int(small.devpi.rpartition(":")[2])
     assert call_devpi(f"{small.devpi}/alice", "PUT", {"password": "of-alice"}).status == 201
     token = base64.b64encode(f"alice:{login_token(small.devpi, 'of-alice', 'alice')}".encode()).decode()
-    body = json.dumps({"user": "root", "password": "not the password"})
     over = threading.Event()
 
-    def logs_in(_: int) -> int:
+    def logs_in(number: int) -> int:
+        body = json.dumps({"user": "root", "password": f"not the password {number}"})
         return ask(port, "POST", "/+login", {}, body, PATIENCE)[0]
 
     def asks() -> set[int]:
