@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.probes import Load
@@ -13,18 +14,33 @@ from bench.report import Reach, Result, Row
 from bench.rounds import Bench, Comparison, Failed, Values
 from bench.sampling import MIB, RssWatch
 
-CLIENTS = 90
+CLIENTS, FEWER = 90, 80
 _BY_HAND, _OURS = "by hand", "ours"
-_WRONG = "root:not the password"
-_BASIC = f"Authorization: Basic {base64.b64encode(_WRONG.encode()).decode()}"
-_DEVPI_AUTH = f"X-Devpi-Auth: {base64.b64encode(_WRONG.encode()).decode()}"
-_LOGIN = json.dumps(dict(zip(("user", "password"), _WRONG.split(":"), strict=True)))
-SHAPES: dict[str, tuple[str, ...]] = {
-    "Basic": ("--header", _BASIC, "PORT", "/+api"),
-    "X-Devpi-Auth": ("--header", _DEVPI_AUTH, "PORT", "/+api"),
-    "/+login": ("--post", _LOGIN, "PORT", "/+login"),
+
+
+def _basic(*passwords: str) -> list[str]:
+    """The load generator's arguments: each client has one of these passwords of root's."""
+    return _headers("Authorization: Basic ", passwords)
+
+
+def _headers(before: str, passwords: Sequence[str]) -> list[str]:
+    encoded = [base64.b64encode(f"root:{each}".encode()).decode() for each in passwords]
+    return [part for each in encoded for part in ("--one-of", before + each)]
+
+
+def _logins(*passwords: str) -> list[str]:
+    bodies = [json.dumps({"user": "root", "password": each}) for each in passwords]
+    return [part for each in bodies for part in ("--post", each)]
+
+
+_WRONG = [f"wrong {number}" for number in range(CLIENTS)]
+SHAPES: dict[str, tuple[int, Sequence[str], str]] = {
+    "Basic": (CLIENTS, _basic(*_WRONG), "/+api"),
+    "X-Devpi-Auth": (CLIENTS, _headers("X-Devpi-Auth: ", _WRONG), "/+api"),
+    "/+login": (CLIENTS, _logins(*_WRONG), "/+login"),
+    "Basic, 80 clients with eight": (FEWER, _basic(*_WRONG[:8]), "/+api"),
 }
-"""How a password comes → the load generator's arguments."""
+"""How passwords come → clients, the load generator's arguments, and the path."""
 
 
 def passwords(bench: Bench) -> Result:
@@ -61,9 +77,9 @@ def passwords(bench: Bench) -> Result:
     return Result(
         rows,
         [
-            f"{CLIENTS} clients, each with a wrong password, and again as soon as it has its answer, {seconds:.0f} s "
-            "of each shape; beside them one that asks for `/+api` ten times a second, over a new connection each time. "
-            "All of them share this machine's CPUs with devpi-server.",
+            f"{CLIENTS} clients, each with a wrong password of its own, or {FEWER} with eight among them; each asks "
+            f"again as soon as it has its answer, {seconds:.0f} s of each shape. Beside them one asks for `/+api` ten "
+            "times a second, over a new connection each time. All of them share this machine's CPUs with devpi-server.",
             "devpi-server handles a login in its one write transaction: `+api`, which only reads, doesn't wait for it.",
         ],
     )
@@ -71,9 +87,9 @@ def passwords(bench: Bench) -> Result:
 
 def _crowds(port: int, pid: int, seconds: float) -> Values:
     values: dict[str, float] = {}
-    for shape, (*options, _, path) in SHAPES.items():
+    for shape, (clients, options, path) in SHAPES.items():
         with RssWatch(pid, 0.01) as memory:
-            crowd = Load("closed", "--clients", CLIENTS, "--seconds", seconds + 1, *options, port, path)
+            crowd = Load("closed", "--clients", clients, "--seconds", seconds + 1, *options, port, path)
             try:
                 time.sleep(0.5)
                 bystander = Load("open", "--rate", 10, "--seconds", seconds, port, "/+api").result()

@@ -2,6 +2,7 @@
 
   python -m bench.load open   --rate 500 --seconds 20 [--keep-alive] PORT PATH
   python -m bench.load closed --clients 8 --seconds 20 [--header 'NAME: VALUE'] [--post BODY] PORT PATH…
+                              [--one-of 'NAME: VALUE' …]
   python -m bench.load turns  --clients 8 --seconds 20 --way 'PORT NAME: VALUE' --way … PATH…
 
 `open` sends at fixed times, whatever the answers do, and measures from the time at which a request was due: a
@@ -183,11 +184,19 @@ async def open_loop(port: int, path: str, rate: float, seconds: float, keep_aliv
 
 
 async def closed_loop(
-    port: int, paths: list[str], clients: int, seconds: float, headers: Sequence[str] = (), body: str | None = None
+    port: int,
+    paths: list[str],
+    clients: int,
+    seconds: float,
+    headers: Sequence[str] = (),
+    one_of: Sequence[str] = (),
+    bodies: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """`clients` at once, each asking for all paths again and again."""
+    """`clients` at once, each asking for all paths again and again; the clients get headers and bodies in turn."""
     began = time.monotonic()
-    (tally,) = await _again_and_again([lambda: Client(port, True, headers, body)], paths, clients, seconds)
+    own = itertools.cycle([(*headers, each) for each in one_of] or [tuple(headers)])
+    body = itertools.cycle(bodies or [None])
+    (tally,) = await _again_and_again([lambda: Client(port, True, next(own), next(body))], paths, clients, seconds)
     return tally.summary(time.monotonic() - began)
 
 
@@ -243,7 +252,8 @@ def main() -> None:
     closed = kinds.add_parser("closed")
     closed.add_argument("--clients", type=int, required=True)
     closed.add_argument("--header", action="append", default=[], help="sent as well; may be given again")
-    closed.add_argument("--post", metavar="BODY", help="POST this JSON instead of a GET")
+    closed.add_argument("--one-of", action="append", default=[], help="one of these headers for each client, in turn")
+    closed.add_argument("--post", action="append", default=[], metavar="BODY", help="POST JSON, one of these for each")
     turns = kinds.add_parser("turns")
     turns.add_argument("--clients", type=int, required=True)
     turns.add_argument("--way", action="append", type=_way, required=True, help="a port, and a header for it")
@@ -261,7 +271,9 @@ def main() -> None:
         elif given.kind == "turns":
             work = in_turns(given.way, given.paths, given.clients, given.seconds)
         else:
-            work = closed_loop(given.port, given.paths, given.clients, given.seconds, given.header, given.post)
+            work = closed_loop(
+                given.port, given.paths, given.clients, given.seconds, given.header, given.one_of, given.post
+            )
         print(json.dumps(runner.run(work)))
 
 

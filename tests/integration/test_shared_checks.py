@@ -47,10 +47,9 @@ def who(devpi: str, user: str, password: str) -> object:
 
 def in_flight(c: Container) -> int:
     """Requests that devpi-server is answering, as the sidecar has heard of them."""
-    metrics = c.get("/metrics").body.decode()
-    return sum(
-        int(float(each)) for each in re.findall(r"^devpi_server_http_requests_in_flight\{.*\} (.*)$", metrics, re.M)
-    )
+    name = "devpi_server_http_requests_in_flight{"
+    lines = c.get("/metrics").body.decode().splitlines()
+    return sum(int(float(line.split()[-1])) for line in lines if line.startswith(name))
 
 
 @pytest.mark.parametrize("change", [None, "changed", "deleted", "deleted and made anew", "rotated"])
