@@ -22,6 +22,7 @@ from sidecar.exits import ExitCode
 from sidecar.health import GATING, WARNING
 from sidecar.lifecycle import ImportState, Phase, RootPassword
 from sidecar.web.app import ROUTES
+from tests import needs
 from tests.container.engine import trimmed
 from tests.exposition import families, is_devpis_own
 from tests.integration import faults
@@ -460,6 +461,7 @@ def test_every_label_s_argument_is_in_the_documented_build() -> None:
 def test_the_time_of_the_documented_build_is_that_of_its_files(tmp_path: Path) -> None:
     """`CREATED` as RFC 3339 in UTC, wherever the commit was made."""
     environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GIT_COMMITTER_DATE": "2026-01-02T03:04:05+0500"}
+    needs.program("git")
     (command,) = re.findall(r'CREATED="\$\((.*?)\)"', (ROOT / "docs" / "docker.md").read_text())
     made = "git init -q && git -c user.name=x -c user.email=x commit -q --allow-empty -m x"
     done = subprocess.run(

@@ -490,8 +490,9 @@ async def test_a_lost_lock_is_seen_and_a_found_one_too(world: World) -> None:
     await world.sees("lock", PASS)
 
 
-async def test_a_lock_that_no_look_comes_back_from(world: World) -> None:
+async def test_a_lock_that_no_look_comes_back_from(impatient: World) -> None:
     """A volume that hangs says nothing of the lock, so it does not pass."""
+    world = impatient
     hangs, over = threading.Event(), threading.Event()
 
     def look() -> None:

@@ -11,6 +11,8 @@ import pytest
 from sidecar.exits import ExitCode
 from tests.integration.container import Container, wait_for
 
+pytestmark = pytest.mark.slow
+
 
 def remove(own: Path) -> None:
     """What an operator does who wants to get rid of "the sidecar's files"."""

@@ -15,6 +15,8 @@ import pytest
 from tests.integration.conftest import OTHER_USER
 from tests.integration.container import Container, login_token, token_holds, wait_for
 
+pytestmark = pytest.mark.slow
+
 
 def everything(folder: Path) -> Iterator[Path]:
     """The folder and all that is in it."""
