@@ -186,6 +186,7 @@ class _Silent:
         """Nobody listens."""
 
 
+@pytest.mark.slow
 def test_devpi_import_takes_it_and_pip_can_use_its_files(export: inputs.Export, tmp_path: Path) -> None:
     (port,) = processes.free_ports(1)
     state = tmp_path / "serverdir"
@@ -220,6 +221,7 @@ def test_a_big_archive_is_whole(tmp_path: Path) -> None:
 # --- sampling and load ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_memory_and_cpu_of_a_tree(tmp_path: Path) -> None:
     work = "b = bytearray(40 * 2**20); import time; t = time.process_time()\nwhile time.process_time() - t < 0.3: pass"
     child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {work!r}]); input()"
@@ -368,6 +370,7 @@ def test_wrong_calls(arguments: list[str], said: str, capsys: pytest.CaptureFixt
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_healthcheck_from_end_to_end() -> None:
     arguments = [sys.executable, "-m", "bench", "--quick", "--pairs", "1", "healthcheck"]
     done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)

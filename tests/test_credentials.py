@@ -364,6 +364,7 @@ def test_a_claim_killed_at_any_step_is_whole_or_never_was(own: Path) -> None:
     assert found == {"claimable", "claimed"}
 
 
+@pytest.mark.slow
 @forks
 def test_a_rotation_killed_at_any_step_knows_its_password(own: Path) -> None:
     """Between its begin and its end the record holds the old state, or the new password to be set, or

@@ -174,6 +174,7 @@ def test_a_text_that_is_asked_for_wrongly(container: Callable[..., Container], f
 # --- who may make users -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("env", "flags", "code"),
     [
@@ -200,6 +201,7 @@ def test_restrict_modify(
 # --- other commands ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_beside_a_running_server(initialised: Path, container: Callable[..., Container], tmp_path: Path) -> None:
     """Tools that want the serverdir for themselves get 75; devpi-export works; and the server goes on."""
     c = container(str(initialised / "c"), flags=(*LOCAL, "--port", "0")).start().wait_ready()
@@ -269,6 +271,7 @@ def test_initialised_by_hand(container: Callable[..., Container]) -> None:
     assert not (c.serverdir / ".sidecar/tool.json").exists()
 
 
+@pytest.mark.slow
 def test_a_tool_after_a_promotion_that_was_cut_short(
     container: Callable[..., Container], made_by_devpi: Callable[..., Path]
 ) -> None:
@@ -286,6 +289,7 @@ def test_a_tool_after_a_promotion_that_was_cut_short(
     assert 200 == c.login("root", "root's password")
 
 
+@pytest.mark.slow
 def test_a_killed_import_by_hand_is_not_served(container: Callable[..., Container], tmp_path: Path) -> None:
     """devpi would serve what a killed devpi-import leaves: the sidecar refuses it, 65, and changes nothing in it."""
     c = container(flags=(*LOCAL, "--port", "0"))
@@ -331,6 +335,7 @@ def test_other_commands(container: Callable[..., Container]) -> None:
     assert not c.serverdir.exists()
 
 
+@pytest.mark.slow
 def test_passwd_on_a_stopped_server(container: Callable[..., Container], made_by_devpi: Callable[..., Path]) -> None:
     """devpi-passwd takes the password from its standard input, under the lock; the next start serves it."""
     c = container(flags=(*LOCAL, "--port", "0"))

@@ -145,6 +145,7 @@ def test_devpi_serves_what_was_exported(
     assert_sound(new)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK], ids=errno.errorcode.get)
 def test_a_volume_without_hard_links(container: Make, rich: Path, library: Path, tmp_path: Path, number: int) -> None:
     """As Azure Files (CIFS), vfat and some FUSE: unpacked files are copied, and all is there just the same."""
@@ -172,6 +173,7 @@ def assert_sound(container: Container) -> None:
     assert 0 == fsck.returncode, fsck.stdout + fsck.stderr
 
 
+@pytest.mark.slow
 def test_everybody_finds_their_own_again(container: Make, rich: Path) -> None:
     """Logins, documentation, tox results and files are there over HTTP, and stay over a restart; so does the status."""
     new = container()
@@ -256,6 +258,7 @@ def devpiserver_auth_request(request, userdict, username, password):
 """
 
 
+@pytest.mark.slow
 def test_who_has_no_password_gets_none(container: Make, tmp_path: Path) -> None:
     """As `--autocreate-users` leaves them: no password opens, also not the empty one; an auth plugin still may."""
     export = exported.write(tmp_path / "export")
@@ -391,6 +394,7 @@ def devpiserver_on_changed_versiondata(stage, project, version, metadata):
 """
 
 
+@pytest.mark.slow
 def test_ready_before_the_events_are_handled(container: Make, tmp_path: Path) -> None:
     """They are put off: their backlog is on `/status`, a number that falls to 0 while devpi-server serves."""
     hold = tmp_path / "hold"
@@ -429,6 +433,7 @@ def _is_gone(pid: int) -> bool:
         return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", ["all", "the preparation"])
 def test_killed_while_syncing(container: Make, library: Path, tmp_path: Path, killed: str) -> None:
     """SIGKILL inside the one syncfs that brings a loaded import to disk: the serverdir is untouched, and begun anew."""

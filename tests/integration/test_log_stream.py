@@ -145,6 +145,7 @@ def test_devpis_lines_have_the_requests_id(container: Callable[..., Container]) 
     assert c.stop() == 0
 
 
+@pytest.mark.slow
 def test_text_lines_cannot_be_forged(container: Callable[..., Container], plugin: dict[str, str]) -> None:
     """Every line is one of ours, or an indented one of a traceback; no control character in any."""
     c = container(env=plugin, stderr_apart=True).start().wait_ready()
@@ -161,6 +162,7 @@ def test_text_lines_cannot_be_forged(container: Callable[..., Container], plugin
     assert re.search(r" WARNI \[devpi.stderr\] complained$", c.log, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_a_crash_of_devpis_interpreter_is_one_object(
     container: Callable[..., Container], plugin: dict[str, str]
 ) -> None:
@@ -202,6 +204,7 @@ def test_devpis_level(container: Callable[..., Container]) -> None:
     assert "[sidecar" not in loud.log
 
 
+@pytest.mark.slow
 def test_an_operators_logger_cfg_wins(
     container: Callable[..., Container], plugin: dict[str, str], tmp_path: Path
 ) -> None:
@@ -223,6 +226,7 @@ def test_an_operators_logger_cfg_wins(
     assert "serving at url" not in c.log
 
 
+@pytest.mark.slow
 def test_no_secret_is_in_any_line(container: Callable[..., Container]) -> None:
     """At the highest level of both, through a claim, logins, wrong tokens and a rotation; in no encoding."""
     flags = ("--host", "127.0.0.1", "--port", "0", "--no-root-pypi", "--offline-mode", "--debug")

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench.processes import installed_plugin
@@ -133,6 +134,7 @@ def test_requests_in_flight_are_seen_while_they_run(container: Make) -> None:
     assert (0, size) == (samples[in_flight], samples['devpi_server_http_response_bytes_total{route="file"}'])
 
 
+@pytest.mark.slow
 def test_an_import_is_told_while_it_runs(container: Make, tmp_path: Path) -> None:
     """Counts that grow, and at the end the totals; the start-up has its duration."""
     box = container(env={"DEVPI_PASSWORD": "given"})

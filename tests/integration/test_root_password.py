@@ -88,6 +88,7 @@ def test_generated_kept_until_claimed_once(container: Callable[..., Container]) 
     assert 200 == c.login("root", password)
 
 
+@pytest.mark.slow
 def test_claimed_by_many_at_once(container: Callable[..., Container]) -> None:
     """Of 20 claims at the same instant one gets the password, the others get 410."""
     c = container().start().wait_ready()
@@ -106,6 +107,7 @@ def test_claimed_by_many_at_once(container: Callable[..., Container]) -> None:
     assert "no-store" in winner.headers["Cache-Control"]
 
 
+@pytest.mark.slow
 def test_an_unclaimed_one_expires(container: Callable[..., Container]) -> None:
     """After SIDECAR_CLAIM_TTL the password is gone from the volume, the claim is 410, and rotating helps."""
     c = container(env={"SIDECAR_CLAIM_TTL": "1.5"}).start().wait_ready()
@@ -164,6 +166,7 @@ def test_import_alone(container: Callable[..., Container], made_by_devpi: Callab
     assert (404, "from_import") == (c.post(CLAIM).status, state(c))
 
 
+@pytest.mark.slow
 def test_import_with_a_given_one(container: Callable[..., Container], made_by_devpi: Callable[..., Path]) -> None:
     """The given password is root's, truly, though devpi itself would keep the export's."""
     c = imported(container, made_by_devpi(EXPORTED, export=True), password=GIVEN)
@@ -172,6 +175,7 @@ def test_import_with_a_given_one(container: Callable[..., Container], made_by_de
     assert (404, "given") == (c.post(CLAIM).status, state(c))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("root", ["absent", "empty"])
 @pytest.mark.parametrize("password", [None, GIVEN], ids=["generated", "given"])
 def test_import_without_a_root_password(
@@ -191,6 +195,7 @@ def test_import_without_a_root_password(
 # --- a serverdir that holds data --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_data_keeps_its_password(container: Callable[..., Container], made_by_devpi: Callable[..., Path]) -> None:
     """DEVPI_PASSWORD changes nothing where there is data already; the log says so once a start."""
     c = container(env={"DEVPI_PASSWORD": GIVEN})
@@ -202,6 +207,7 @@ def test_data_keeps_its_password(container: Callable[..., Container], made_by_de
     assert "unknown" == state(c)
 
 
+@pytest.mark.slow
 def test_data_with_an_empty_password(container: Callable[..., Container], made_by_devpi: Callable[..., Path]) -> None:
     """The check root-password keeps it from being ready, and names the mends, of which each works."""
     c = container()
@@ -349,6 +355,7 @@ def test_rotating(container: Callable[..., Container]) -> None:
     assert [False, True] == [token_holds(c.devpi, token) for token in (login_of_first, login_of_third)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep_logins", [False, True])
 def test_a_rotation_cut_short(container: Callable[..., Container], keep_logins: bool) -> None:
     """Killed between its record and its answer, it is finished by the next start; nobody was told: it is claimable."""
@@ -380,6 +387,7 @@ def test_a_rotation_cut_short(container: Callable[..., Container], keep_logins: 
     assert [401, 200, 410] == [c.login("root", first), c.login("root", password), c.post(CLAIM).status]
 
 
+@pytest.mark.slow
 def test_killed_in_a_claim(container: Callable[..., Container]) -> None:
     """Killed at any instant of a claim, it is claimed or claimable afterwards, never both: one password, told once."""
     c = container()

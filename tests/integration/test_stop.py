@@ -61,6 +61,7 @@ def test_a_clean_stop(container: Callable[..., Container], number: int) -> None:
     assert "stopped" in c.log.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_stop_at_any_instant_of_a_first_start(container: Callable[..., Container]) -> None:
     """Stopped while it starts, initialises or launches: code 0, and the next start has a sound state to go on from."""
     for number, delay in enumerate((0.0, 0.3, 0.5)):
