@@ -76,10 +76,10 @@ def ip(*arguments: str) -> None:
 @contextmanager
 def network() -> Iterator[Network]:
     """One, made and removed. Skips where it can't be made; in CI that is a failure."""
+    needs.root("make a network namespace")
+    needs.program("ip", "iproute2")
     made = Network()
     try:
-        needs.root("make a network namespace")
-        needs.program("ip", "iproute2")
         try:
             made.make()
         except AssertionError as error:

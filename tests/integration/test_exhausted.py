@@ -83,7 +83,11 @@ def test_no_processes(other_user: Callable[..., Container]) -> None:
 @pytest.mark.parametrize(
     ("code", "said", "hint"),
     [
-        (IN_THE_FORK, "the initialisation failed: there is not enough memory", "raise the memory limit"),
+        (
+            IN_THE_FORK,
+            "the initialisation failed: argon2 can't run, which hashes passwords",
+            "raise the limit of memory",
+        ),
         (NO_FORK, "the initialisation failed: no process can be started for it: Resource temporarily", "--pids-limit"),
     ],
     ids=["memory", "process"],
