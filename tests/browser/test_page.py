@@ -44,7 +44,7 @@ def test_first_start(container: Make, view: View) -> None:
     phases = viewer.page.locator("#phases li b").all_inner_texts()
     assert ["starting", "initialising", "launching", "ready"] == phases
     viewer.wait("#phases .now", "for ")
-    assert 7 == viewer.page.locator("#checks .badge.pass").count()
+    assert 8 == viewer.page.locator("#checks .badge.pass").count()
     assert f"pip install PACKAGE \\ --index-url {new.devpi}/root/dev/+simple/" in viewer.text("#use")
     viewer.wait("#checks tr:has-text('http') td:last-child", "", 40)
     viewer.page.locator("#checks tr:has-text('http') svg.trend").wait_for(timeout=40_000)
@@ -442,7 +442,7 @@ def test_without_javascript(container: Make, view: View) -> None:
     """A plain report: all that the page knows, nothing that needs a script, and a word about it."""
     viewer = view(container().start().wait_ready(), java_script_enabled=False)
     assert "Ready" in viewer.text("#headline")
-    assert 7 == viewer.page.locator("#checks .badge").count()
+    assert 8 == viewer.page.locator("#checks .badge").count()
     assert "reload it" in viewer.text("noscript")
     assert "sidecar claim" in viewer.text("#password")
     assert not viewer.page.locator("#claim").is_visible()
