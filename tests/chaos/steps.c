@@ -331,10 +331,14 @@ static ssize_t torn_write(int fd, const void *data, size_t length, off_t offset,
     return done < 0 ? done : (ssize_t)(length / 2) + done;
 }
 
-static ssize_t do_write(int fd, const void *data, size_t length, off_t offset, int positioned) {
+static ssize_t raw(int fd, const void *data, size_t length, off_t offset, int positioned) {
+    return positioned ? syscall(SYS_pwrite64, fd, data, length, offset) : raw_write(fd, data, length);
+}
+
+__attribute__((noinline)) static ssize_t write_to_file(int fd, const void *data, size_t length, off_t offset,
+                                                       int positioned) {
     char path[PATH_MAX];
-    if (!of_fd(fd, path))
-        return positioned ? syscall(SYS_pwrite64, fd, data, length, offset) : raw_write(fd, data, length);
+    if (!of_fd(fd, path)) return raw(fd, data, length, offset, positioned);
     if (!positioned) {
         struct stat found;
         offset = fcntl(fd, F_GETFL) & O_APPEND && !fstat(fd, &found) ? found.st_size : lseek(fd, 0, SEEK_CUR);
@@ -342,9 +346,19 @@ static ssize_t do_write(int fd, const void *data, size_t length, off_t offset, i
     enum how how = step_begins(WRITE, path);
     if (how == FAILS) return -1;
     if (how == TORN) return torn_write(fd, data, length, offset, positioned, path);
-    ssize_t done = positioned ? syscall(SYS_pwrite64, fd, data, length, offset) : raw_write(fd, data, length);
+    ssize_t done = raw(fd, data, length, offset, positioned);
     step_ended(done >= 0, WRITE, path, NULL, (uint64_t)offset, data, done > 0 ? (size_t)done : 0);
     return done;
+}
+
+/* Python's signal handler writes a byte into a socket, on a stack of its own that faulthandler took from the heap: some
+ * KiB, of which the processor's state may take most. A path there would be written over what lies below it.
+ */
+__attribute__((noinline)) static ssize_t do_write(int fd, const void *data, size_t length, off_t offset,
+                                                  int positioned) {
+    struct stat found;
+    if (fstat(fd, &found) || !S_ISREG(found.st_mode)) return raw(fd, data, length, offset, positioned);
+    return write_to_file(fd, data, length, offset, positioned);
 }
 
 ssize_t write(int fd, const void *data, size_t length) { return do_write(fd, data, length, 0, 0); }
