@@ -69,6 +69,11 @@ PARTS = (
         "integrations with other frameworks and Graphite",
     ),
     Part(
+        ("docutils",),
+        re.compile(r"docutils/writers/(latex2e|manpage|odf_odt|pep_html|s5_html|xetex)(\.py|/.*)"),
+        "writers of other formats than HTML",
+    ),
+    Part(
         ("all",),
         re.compile(
             r"(?![^/]*\.dist-info/)(.*\.(pyi|pyx|pxd|pxi|c|h|cpp|hpp|rst|exe|a|whl)"
@@ -85,7 +90,7 @@ BYTECODE = re.compile(
     r"|passlib/handlers/(?!__init__|argon2).*|(setuptools/(?!_vendor)|_distutils_hack/).*|anyio/_backends/_trio\..*"
     r"|pygments/(lexers|styles)/(?!__init__|_mapping|special|text).*"
     r"|pygments/formatters/(?!__init__|_mapping|html).*|docutils/utils/math/.*"
-    r"|docutils/(languages|parsers/rst/languages)/(?!__init__|en\.).*|docutils/writers/(latex|odf|xetex|s5|pep|man).*"
+    r"|docutils/(languages|parsers/rst/languages)/(?!__init__|en\.).*"
     r"|whoosh/lang/(?!__init__|porter\.|stopwords).*)"
 )
 """Sources without bytecode: they are no Python yet, or a server reads one in a hundred of them, in milliseconds."""
