@@ -98,6 +98,7 @@ def test_a_restart_keeps_everything(container: Callable[..., Container]) -> None
     assert uuid == call_devpi(f"{c.devpi}/+api").headers["X-Devpi-Uuid"]
 
 
+@pytest.mark.slow
 def test_a_state_of_others_is_taken_over(
     container: Callable[..., Container], made_by_devpi: Callable[..., Path]
 ) -> None:

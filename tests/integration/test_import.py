@@ -125,7 +125,10 @@ def test_the_rich_export_is_rich(rich: Path) -> None:
     assert "☃" in versions["1.0"]["description"]
 
 
-@pytest.mark.parametrize("put", FORMATS, ids=lambda put: put.__name__)
+@pytest.mark.parametrize(
+    "put",
+    [pytest.param(put, marks=[pytest.mark.slow] if at else [], id=put.__name__) for at, put in enumerate(FORMATS)],
+)
 def test_devpi_serves_what_was_exported(
     container: Make, rich: Path, tmp_path: Path, put: Callable[[Path, Path], None]
 ) -> None:
