@@ -456,7 +456,7 @@ def test_its_first_paint_and_its_weight(container: Make, view: View) -> None:
     new = container().start().wait_ready()
     viewer = view(new)
     paints = []
-    for _ in range(10):
+    for _ in range(40):
         viewer.page.goto("about:blank")
         viewer.page.goto(new.url)
         paints.append(wait_for(lambda: viewer.page.evaluate(PAINTED), "the first paint"))
