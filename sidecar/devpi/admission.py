@@ -163,6 +163,7 @@ class _Admission:
 
     def _check(self, user: str, password: str) -> Checked | None:
         """Whether it is this user's password; None where devpi has nothing to check. Raises Full, CannotTell."""
+        self._checks.admit(user, password)
         with self._xom.keyfs.read_transaction():
             hashed = _hash_of(user, self._xom)
         if hashed is None:

@@ -15,6 +15,7 @@ import hmac
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
@@ -91,14 +92,30 @@ class SharedChecks:
         self._guard = threading.Lock()
         self._running: dict[bytes, Future[bool]] = {}
         self._known: dict[bytes, float] = {}
+        self._asked: Counter[bytes] = Counter()
+        """How many requests with a user and password run or wait for a check."""
+        self._matched: dict[bytes, float] = {}
+        """Until when a user and password are known, whatever the hash; no verdict."""
         self._waiting = 0
         self._turn = Turn()
         """Of the one that asks for argon2: who needs that within devpi's write transaction waits there behind one of
         these, not behind all."""
 
+    def admit(self, user: str, password: str) -> None:
+        """Raises Full if this can neither share another check nor have one of its own, whatever the hash is.
+
+        That is known without the hash, so that a request which is turned away costs no transaction.
+        """
+        with self._guard:
+            if len(self._running) <= WAITING:
+                return
+            pair = self._name(user, password)
+            if not self._asked[pair] and self._matched.get(pair, 0.0) <= self._clock():
+                raise Full
+
     def matches(self, user: str, password: str, pwhash: str, pwsalt: str | None) -> bool:
         """Whether the password matches. Raises Full at once, and what the check raises."""
-        name = self._name(user, password, pwhash, pwsalt)
+        name, pair = self._name(user, password, pwhash, pwsalt), self._name(user, password)
         with self._guard:
             if self._is_known(name):
                 return True
@@ -110,17 +127,23 @@ class SharedChecks:
             leads = check is None
             if check is None:
                 check = self._running[name] = Future()
+            self._asked[pair] += 1
         try:
             if leads:
-                self._run(name, check, password, pwhash, pwsalt)
+                self._run(name, pair, check, password, pwhash, pwsalt)
             return check.result()
         finally:
             with self._guard:
                 self._waiting -= 1
+                self._asked[pair] -= 1
+                if not self._asked[pair]:
+                    del self._asked[pair]
                 if not self._waiting:
                     self._threads.be_as_usual()
 
-    def _run(self, name: bytes, check: Future[bool], password: str, pwhash: str, pwsalt: str | None) -> None:
+    def _run(
+        self, name: bytes, pair: bytes, check: Future[bool], password: str, pwhash: str, pwsalt: str | None
+    ) -> None:
         """Check, and tell all who wait for it."""
         try:
             with self._turn:
@@ -134,23 +157,24 @@ class SharedChecks:
             with self._guard:  # at once: nobody comes in between, and runs it again
                 del self._running[name]
                 if matches:
-                    self._remember(name, began + KNOWN_SECONDS)
+                    for known, key in ((self._known, name), (self._matched, pair)):
+                        self._remember(known, key, began + KNOWN_SECONDS)
             check.set_result(matches)
 
     def _is_known(self, name: bytes) -> bool:
         return self._known.get(name, 0.0) > self._clock()
 
-    def _remember(self, name: bytes, until: float) -> None:
+    def _remember(self, known: dict[bytes, float], key: bytes, until: float) -> None:
         now = self._clock()
-        self._known.pop(name, None)
-        while self._known:  # the oldest is the first
-            oldest = next(iter(self._known))
-            if len(self._known) < MOST_KNOWN and self._known[oldest] > now:
+        known.pop(key, None)
+        while known:  # the oldest is the first
+            oldest = next(iter(known))
+            if len(known) < MOST_KNOWN and known[oldest] > now:
                 break
-            del self._known[oldest]
-        self._known[name] = until
+            del known[oldest]
+        known[key] = until
 
-    def _name(self, user: str, password: str, pwhash: str, pwsalt: str | None) -> bytes:
+    def _name(self, user: str, password: str, pwhash: str | None = None, pwsalt: str | None = None) -> bytes:
         digest = hmac.new(self._key, digestmod=hashlib.sha256)
         for part in (user, password, pwhash, pwsalt):
             data = b"" if part is None else part.encode(errors="surrogatepass")

@@ -236,3 +236,19 @@ def test_so_many_wait_and_no_more(checker: Checker, pool: ThreadPoolExecutor) ->
         checker.check("wrong")
     checker.go_on.set()
     assert {False} == {each.result(PATIENCE) for each in asked}
+
+
+def test_who_can_only_be_turned_away_is_known_without_the_hash(checker: Checker, pool: ThreadPoolExecutor) -> None:
+    """While the queue is full: all but those whose user and password wait already, or are known."""
+    checker.check("right")
+    all_wait(checker, pool, [str(number) for number in range(WAITING)])
+    checker.checks.admit("alice", "another")  # there is one place left
+    all_wait(checker, pool, ["last"])
+    for password in ("right", "0", "last"):
+        checker.checks.admit("alice", password)
+    for user, password in (("alice", "another"), ("bob", "0"), ("bob", "right")):
+        with pytest.raises(Full):
+            checker.checks.admit(user, password)
+    checker.time += KNOWN_SECONDS
+    with pytest.raises(Full):
+        checker.checks.admit("alice", "right")
