@@ -252,3 +252,4 @@ def test_who_can_only_be_turned_away_is_known_without_the_hash(checker: Checker,
     checker.time += KNOWN_SECONDS
     with pytest.raises(Full):
         checker.checks.admit("alice", "right")
+    checker.go_on.set()
