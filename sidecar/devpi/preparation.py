@@ -47,7 +47,8 @@ def prepare(
     except ImportRefused as error:
         return PrepareFailed(error.reason, error.mend, error.archive, error.member, error.circumstances)
     except MemoryError:
-        return out_of_memory("there is not enough memory")
+        hint = "raise the memory limit, and start again"
+        return PrepareFailed("there is not enough memory", hint, circumstances=True, exhausted=True)
     except CannotTell as error:
         hint = "raise the limit of memory or of processes, and start again"
         reason = f"argon2 can't run, which hashes passwords: {error}"
@@ -83,11 +84,6 @@ def _initialise(request: Initialise, flags: ServerFlags, plugins: PluginManager)
     if init(pluginmanager=plugins, argv=argv) != 0:
         return PrepareFailed("devpi-init failed, as it says in the log above", RESTART)
     return Prepared("none" if root_hash is None else "password", None if root_hash is None else digest(root_hash))
-
-
-def out_of_memory(reason: str) -> PrepareFailed:
-    """Another try with more memory may succeed."""
-    return PrepareFailed(reason, "raise the memory limit, and start again", circumstances=True, exhausted=True)
 
 
 def _of_the_disk(error: OSError) -> PrepareFailed:

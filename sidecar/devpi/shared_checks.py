@@ -115,10 +115,11 @@ class SharedChecks:
 
     def matches(self, user: str, password: str, pwhash: str, pwsalt: str | None) -> bool:
         """Whether the password matches. Raises Full at once, and what the check raises."""
-        name, pair = self._name(user, password, pwhash, pwsalt), self._name(user, password)
+        name = self._name(user, password, pwhash, pwsalt)
         with self._guard:
             if self._is_known(name):
                 return True
+            pair = self._name(user, password)
             check = self._running.get(name)
             if check is None and len(self._running) > WAITING:
                 raise Full
