@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -49,24 +50,32 @@ class FakeDevpi:
         self.headers: list[dict[str, str]] = []
         self.port = 0
         self._runner: web.AppRunner | None = None
+        self._listening: socket.socket | None = None
 
-    async def start(self, socket: Path | None = None) -> str:
+    async def start(self, path: Path | None = None) -> str:
         """Listen, on the port of last time if there was one, and return the address."""
         app = web.Application()
         app.router.add_get("/+api", self._api)
         app.router.add_get("/+status", self._status)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.05)
         await self._runner.setup()
-        if socket is not None:
-            await web.UnixSite(self._runner, socket).start()
-            return f"unix:{socket}"
-        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
-        self.port = self._runner.addresses[0][1]
+        if path is not None:
+            await web.UnixSite(self._runner, path).start()
+            return f"unix:{path}"
+        self._listening = socket.create_server(("127.0.0.1", self.port), backlog=128)
+        await web.SockSite(self._runner, self._listening).start()
+        self.port = self._listening.getsockname()[1]
         return f"http://127.0.0.1:{self.port}"
 
     async def stop(self) -> None:
         """Be refused from now on."""
         if self._runner is not None:
+            if self._listening is not None:
+                # asyncio leaks what it has accepted when the server is closed in the same round of the loop
+                # (Python 3.13): accept nothing more, let what was accepted become the runner's, then close.
+                asyncio.get_running_loop().remove_reader(self._listening)
+                for _ in range(3):
+                    await asyncio.sleep(0)
             await self._runner.cleanup()
             await asyncio.sleep(0)  # what it has closed closes its socket in the loop's next round
             self._runner = None
