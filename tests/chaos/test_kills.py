@@ -15,7 +15,7 @@ import pytest
 from tests.chaos.conftest import Recorded
 from tests.chaos.plans import Outcome, Plan, plans, random_plans
 from tests.chaos.workshop import Workshop
-from tests.needs import in_ci, not_tested
+from tests.needs import not_tested
 
 pytestmark = pytest.mark.chaos
 
@@ -25,8 +25,6 @@ BATCH = 50
 """Kills of one test, so that a long run tells how far it is."""
 KILLS = 64
 """Kills of a run that isn't told how many."""
-BOUND = 360.0
-"""Seconds that these may take in CI: the kills alone, without the lives that are recorded before."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -68,7 +66,7 @@ def test_nothing_is_lost_and_nobody_let_in(
     elapsed: list[float],
     pytestconfig: pytest.Config,
 ) -> None:
-    """After every kill all five invariants hold; as many processes as were asked for did die; and in CI in time."""
+    """After every kill all five invariants hold; as many processes as were asked for did die."""
     kills = min(BATCH, wanted(pytestconfig) - batch)
     came: list[tuple[Plan, Outcome]] = []
     lock = threading.Lock()
@@ -98,5 +96,3 @@ def test_nothing_is_lost_and_nobody_let_in(
     assert not violations, "\n\n".join(violations)
     hit = sum(outcome.kills for _, outcome in came)
     assert hit >= kills, f"only {hit} of {kills} kills came about, in {len(came)} lives"
-    if in_ci() and wanted(pytestconfig) == KILLS:
-        assert sum(elapsed) <= BOUND, f"{batch + hit} kills took {sum(elapsed):.0f} s"
