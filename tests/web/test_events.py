@@ -152,18 +152,19 @@ def reason_of_http(site: Site) -> str:
 
 
 async def test_an_import_is_told_four_times_a_second(site: Site) -> None:
-    """A hundred reports in a second are no more than five events, of which the last has the last count."""
+    """A hundred reports in a second are few events, of which the last has the last count."""
     site.lifecycle.enter(Phase.IMPORTING)
     async with listening(site) as stream:
         await stream.settle()
         seen = []
+        began = time.monotonic()
         for done in range(1, 101):
             site.lifecycle.update(imported=ImportStatus(ImportState.LOADING, files=Count(done, 100)))
             await asyncio.sleep(0.01)
         while "Files</dt><dd>100 " not in stream.sections["import"]:
             if (await stream.next())[0] == "import":
                 seen.append(stream.sections["import"])
-        assert 3 <= len(seen) <= 8
+        assert 3 <= len(seen) <= 4 * (time.monotonic() - began) + 2
 
 
 async def test_reconnecting(site: Site) -> None:
