@@ -98,6 +98,9 @@ class ImportSettings:
     """Bytes of a dataindex.json, which is read into memory (SIDECAR_IMPORT_MAX_INDEX_SIZE)."""
     allow_unverified: bool = False
     """Take release files of which the export has no digest (SIDECAR_IMPORT_ALLOW_UNVERIFIED)."""
+    ignore_init_files: bool = False
+    """Start although `init_dir` holds archives that can't be imported, or are not, and don't warn of them
+    (SIDECAR_IGNORE_INIT_FILES)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +235,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
             allow_unverified=read.value(
                 "SIDECAR_IMPORT_ALLOW_UNVERIFIED", values.switch, base.imports.allow_unverified
             ),
+            ignore_init_files=read.value("SIDECAR_IGNORE_INIT_FILES", values.switch, base.imports.ignore_init_files),
         ),
         monitor=MonitorSettings(
             interval=read.value("SIDECAR_MONITOR_INTERVAL", values.positive_duration, base.monitor.interval),

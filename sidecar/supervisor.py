@@ -39,7 +39,7 @@ from sidecar.exits import Exit, ExitCode
 from sidecar.health import Health, Serving
 from sidecar.initial_state import ImportFailed, InitialState, check_first_state, check_storage, import_record
 from sidecar.lifecycle import DevpiInfo, ImportState, Lifecycle, Phase
-from sidecar.login_secret import DerivedKey, copy_given_secret, note_derived_key, place_secret
+from sidecar.login_secret import DerivedKey, copy_given_secret, note_derived_key, place_secret, read_adoptable
 from sidecar.root_password import RootPasswordFile
 from sidecar.rundir import RuntimeDir
 from sidecar.serverdir import Serverdir
@@ -136,7 +136,7 @@ class Supervisor:
             if configured is None:
                 return
             serverdir = await self._open(configured)
-            root_hash = await self._prepare(serverdir)
+            root_hash = await self._prepare(serverdir, configured)
             await self._launch(serverdir, configured, root_hash)
             self._devpi_ended(await self._child.exited())
         except ImportFailed:
@@ -198,12 +198,14 @@ class Supervisor:
         self._runtime.write_token(token)
         return serverdir
 
-    async def _prepare(self, serverdir: Serverdir) -> str | None:
+    async def _prepare(self, serverdir: Serverdir, configured: Configured) -> str | None:
         """Make the first state where there is none. Returns the digest of root's hash, where it is known."""
         content = await to_the_end(serverdir.examine)
         given = self._settings.credentials.root_password
         if content is Content.EMPTY:
             check_storage(serverdir.storage)  # again: now nobody else can change what is there
+            if configured.secretfile is None:
+                await to_the_end(read_adoptable, serverdir.path)  # a mistake in it is found before there is a state
             first = InitialState(serverdir, self._child, self._lifecycle, self._settings.imports, given)
             return (await first.make()).root_hash
         if content is Content.FOREIGN:
