@@ -38,7 +38,7 @@ from sidecar.examination import Content, Storage
 from sidecar.exits import Exit, ExitCode
 from sidecar.health import Health, Serving
 from sidecar.initial_state import ImportFailed, InitialState, check_first_state, check_storage, import_record
-from sidecar.lifecycle import DevpiInfo, ImportState, Lifecycle, Phase
+from sidecar.lifecycle import DevpiInfo, ImportState, Lifecycle, Notice, Phase
 from sidecar.login_secret import DerivedKey, copy_given_secret, note_derived_key, place_secret, read_adoptable
 from sidecar.root_password import RootPasswordFile
 from sidecar.rundir import RuntimeDir
@@ -82,6 +82,7 @@ class Supervisor:
         self._queues: SendQueues | None = None  # of devpi-server, once it listens
         self._cleared = False
         self._cut: int | None = None  # transfers that the drain has cut, once it has told
+        child.on_notice = lifecycle.notice
         self._users = Users(lifecycle, health, bootstrap, settings.credentials)
         self._serverdir: Serverdir | None = None
         self._ticked = time.monotonic()
@@ -163,6 +164,8 @@ class Supervisor:
                 restrict_modify=self._settings.restrict_modify,
                 sidecar_host=self._settings.listen.host,
                 sidecar_port=self._settings.listen.port,
+                known_variables=sorted(self._settings.known_variables),
+                unknown_variables=[name[:200] for name in self._settings.unknown_variables[:100]],
             )
         )
         answer = await self._child.expect(Configured, Refused, Done)
@@ -170,6 +173,8 @@ class Supervisor:
             raise Exit(ExitCode.SETTINGS, answer.reason, answer.mend)
         if isinstance(answer, Done):
             return None
+        if answer.root_password is not None:
+            self._take_password(answer.root_password)
         await to_the_end(check_first_state, answer, self._settings.imports.init_dir)
         if answer.secretfile is not None:  # a mistake in the flags, too, is found before the serverdir is touched
             try:
@@ -180,6 +185,16 @@ class Supervisor:
         devpi = DevpiInfo(answer.version, addresses=tuple(answer.addresses), outside_url=answer.outside_url)
         self._lifecycle.update(devpi=devpi)
         return answer
+
+    def _take_password(self, given: str) -> None:
+        """root's password by devpi's configuration file, which a variable overrides, as devpi's tools have it."""
+        credentials = self._settings.credentials
+        if credentials.root_password is None:
+            self._settings = replace(self._settings, credentials=replace(credentials, root_password=given))
+            self._users.given_password = given
+        elif credentials.root_password != given:
+            reason = "root-passwd in devpi-server's configuration file is not used: DEVPI_PASSWORD is another one"
+            self._lifecycle.notice(Notice("configuration", reason, "keep one of them"))
 
     async def _open(self, configured: Configured) -> Serverdir:
         """Lock the serverdir, and clear up what an earlier run left in it."""

@@ -63,10 +63,12 @@ def print_text(flags: list[str], environ: Mapping[str, str]) -> int | None:
 
     from sidecar.devpi.flags import FlagsRefused, SilenceProbe, understand
     from sidecar.devpi.messages import Configure
+    from sidecar.devpi.options import Options
 
     sys.argv[:] = ["devpi-server"]  # its name in the help
     plugins, probe = get_pluginmanager(), SilenceProbe()
     plugins.register(probe, "sidecar-flags")
+    Options(plugins).take_over(quiet=True)  # a start reports what has no effect
     request = Configure(flags, None, default_serverdir=str(DEFAULT_SERVERDIR), port=None, restrict_modify="")
     try:
         asked = understand(request, plugins, probe).version_asked
@@ -96,6 +98,7 @@ def _devpi_tool(arguments: list[str], env: Mapping[str, str]) -> int:
     from devpi_server.main import CommandRunner, set_state_version
 
     from sidecar.devpi import after_kill
+    from sidecar.devpi.options import Options
 
     after_kill.keep_nodeinfo_whole()
     name = name_of(arguments[0])
@@ -103,6 +106,7 @@ def _devpi_tool(arguments: list[str], env: Mapping[str, str]) -> int:
     parse: Any = CommandRunner.get_config
 
     def get_config(runner: CommandRunner, argv: list[str], parser: MyArgumentParser) -> Config:
+        Options(runner.pluginmanager).take_over()
         config: Config = parse(runner, argv, parser)
         _check_owner(name, config.nodeinfo_path)
         if name in LOCKED:

@@ -64,7 +64,9 @@ class Users:
         self._lifecycle = lifecycle
         self._health = health
         self._bootstrap = bootstrap
-        self._settings = settings
+        self._allow_empty_root = settings.allow_empty_root
+        self.given_password = settings.root_password
+        """The one that the operator gave, for a root whose own can't be checked."""
         self._seen: str | None = None
 
     def begin(self, root_password: str) -> None:
@@ -94,7 +96,7 @@ class Users:
 
     async def give_root_password(self, record: RootPasswordFile, setter: PasswordSetter) -> None:
         """A root password that devpi-server can't check counts as none. If this fails, the check fails, and says so."""
-        given = self._settings.root_password
+        given = self.given_password
         what = "the given password is set" if given is not None else "a generated password is set, and can be claimed"
         try:
             await give_root_password(record, setter, given)
@@ -105,4 +107,4 @@ class Users:
         self._bootstrap.publish()
 
     def _judge(self, root_password: str) -> None:
-        self._health.set_root_password(root_password, self._settings.allow_empty_root)
+        self._health.set_root_password(root_password, self._allow_empty_root)

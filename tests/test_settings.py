@@ -588,6 +588,7 @@ READERS = {
     "sidecar/tools.py": "replaces it for a tool of devpi's that runs in its place",
     "sidecar/commands.py": "hands it to locate.runtime_dir",
     "sidecar/healthcheck.py": "hands it to locate.runtime_dir",
+    "sidecar/devpi/options.py": "names the DEVPISERVER_* that are no option, in the child",
 }
 
 

@@ -17,6 +17,7 @@ from sidecar.lifecycle import (
     DevpiInfo,
     ImportState,
     ImportStatus,
+    Notice,
     Phase,
     RootPassword,
     Snapshot,
@@ -76,6 +77,7 @@ def sections(of: View) -> dict[str, str]:
         "headline": headline(snapshot, of.checks),
         "phases": _phases(snapshot),
         "import": _import(snapshot.imported),
+        "notices": _notices(snapshot.notices),
         "checks": _checks(of.checks, of.trends),
         "password": _password(snapshot),
         "replicas": replicas(of.said, of.checks, of.at),
@@ -194,6 +196,18 @@ def _archives(of: ImportStatus) -> str:
         items.append(f"<li>and {more} more</li>")
     title = f"{len(of.archives)} archive{'' if len(of.archives) == 1 else 's'}"
     return f'<details id="archives"><summary id="archives-title">{title}</summary><ul>{"".join(items)}</ul></details>'
+
+
+# --- notices ----------------------------------------------------------------------------------------------------
+
+
+def _notices(notices: tuple[Notice, ...]) -> str:
+    if not notices:
+        return ""
+    items = [f'<div class="trouble">{trouble(each.reason, each.mend)}</div>' for each in notices[:_MANY]]
+    if (more := len(notices) - _MANY) > 0:
+        items.append(f"<p>and {more} more</p>")
+    return f"<h2>Notices</h2>{''.join(items)}"
 
 
 # --- checks -----------------------------------------------------------------------------------------------------

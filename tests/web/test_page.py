@@ -401,6 +401,7 @@ def test_every_section_has_its_place() -> None:
             "verdict",
             "headline",
             "phases",
+            "notices",
             "import",
             "checks",
             "password",
