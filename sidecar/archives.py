@@ -138,9 +138,10 @@ class Budget:
         return cls(disk.f_bavail * disk.f_frsize * 9 // 10)
 
 
-def find(init_dir: Path) -> Found:
+def find(init_dir: Path, *, deep: bool = True) -> Found:
     """The archives and directories to import; none if there is no such directory, or nothing in it.
 
+    `deep` False: a folder's bytes and time are its own, without what is in it.
     Hidden names, like the ``..data`` of a ConfigMap, are passed over; links are followed within ``init_dir``.
     Raises ImportRefused for what can't be read, and for an export that lies in ``init_dir`` itself.
     """
@@ -159,7 +160,7 @@ def find(init_dir: Path) -> Found:
                 )
             if name.startswith("."):
                 continue
-            source = _source(home, name)
+            source = _source(home, name, deep)
             if len(sources) == MOST_SOURCES and isinstance(source, Source):
                 raise ImportRefused(
                     f"the init directory holds more than {MOST_SOURCES} archives and folders",
@@ -184,7 +185,7 @@ def find(init_dir: Path) -> Found:
     return Found(tuple(sources), tuple(ignored), tuple(not_taken))
 
 
-def _source(home: Path, name: str) -> Source | formats.NotTaken | None:
+def _source(home: Path, name: str, deep: bool) -> Source | formats.NotTaken | None:
     by_name = formats.judge(name, b"")
     path = home / name
     status = path.lstat()
@@ -196,29 +197,36 @@ def _source(home: Path, name: str) -> Source | formats.NotTaken | None:
             raise ImportRefused("is a link that leads out of the init directory", "mount the file itself", name)
         status = path.stat()
     if stat.S_ISREG(status.st_mode):
-        try:
-            with path.open("rb") as file:
-                verdict = formats.judge(name, file.read(formats.HEAD))
-        except OSError as error:
-            if by_name is True:
-                raise
-            hint = READABLE.format(uid=os.geteuid())
-            return formats.NotTaken(f"can't be read, so whether it is an archive is not known: {error.strerror}", hint)
-        if verdict is True:
-            return Source(name, path, False, status.st_size, status.st_mtime_ns)
-        return verdict or None
+        return _file(name, path, status, by_name)
     if stat.S_ISDIR(status.st_mode):
-        if is_harmless(name):
+        return None if is_harmless(name) else _folder(name, path, status, deep)
+    not_regular = formats.NotTaken("is named like an archive, and is no regular file", "mount the file itself")
+    return not_regular if by_name else None
+
+
+def _file(
+    name: str, path: Path, status: os.stat_result, by_name: formats.NotTaken | bool
+) -> Source | formats.NotTaken | None:
+    try:
+        with path.open("rb") as file:
+            verdict = formats.judge(name, file.read(formats.HEAD))
+    except OSError as error:
+        if by_name is True:
+            raise
+        hint = READABLE.format(uid=os.geteuid())
+        return formats.NotTaken(f"can't be read, so whether it is an archive is not known: {error.strerror}", hint)
+    return Source(name, path, False, status.st_size, status.st_mtime_ns) if verdict is True else verdict or None
+
+
+def _folder(name: str, path: Path, status: os.stat_result, deep: bool) -> Source | None:
+    with os.scandir(path) as entries:
+        if next(entries, None) is None:  # what Docker makes of a bind mount whose source is missing
             return None
-        size, newest, empty = 0, status.st_mtime_ns, True
-        for each in statuses(path):
-            size += each.st_size if stat.S_ISREG(each.st_mode) else 0
-            newest, empty = max(newest, each.st_mtime_ns), False
-        # an empty one is what Docker makes of a bind mount whose source is missing
-        return None if empty else Source(name, path, True, size, newest)
-    if not by_name:
-        return None
-    return formats.NotTaken("is named like an archive, and is no regular file", "mount the file itself")
+    size, newest = 0, status.st_mtime_ns
+    for each in statuses(path) if deep else ():
+        size += each.st_size if stat.S_ISREG(each.st_mode) else 0
+        newest = max(newest, each.st_mtime_ns)
+    return Source(name, path, True, size, newest)
 
 
 def statuses(directory: Path) -> Iterator[os.stat_result]:

@@ -279,8 +279,8 @@ class _Tree:
         if version.partition(".")[0] == STATE_VERSION:
             reason = f"is {what}, not an export"
             mend = (
-                f"to adopt it, unpack it onto the empty volume as uid {os.geteuid()}, with its .nodeinfo in the serverdir "
-                f"itself, and remove it here; or {export}, and put the export here"
+                f"to adopt it, unpack it onto the empty volume as uid {os.geteuid()}, with its .nodeinfo in the "
+                f"serverdir itself, and remove it here; or {export}, and put the export here"
             )
         else:
             reason, mend = f"is {what} of state version {shown(version)}, not an export", f"{export}, and put that here"

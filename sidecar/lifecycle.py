@@ -146,7 +146,7 @@ class Notice:
     """Something that an operator should know of, although devpi-server serves all the same."""
 
     about: str
-    """`variable`, `configuration` or `search-index`."""
+    """`variable`, `configuration`, `search-index`, `import` or `root-password`."""
     reason: str
     mend: str
 

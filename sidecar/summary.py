@@ -17,7 +17,7 @@ _PASSWORD = {
     "claimable": "not claimed yet: `sidecar claim` prints it, once",
     "claimed": "claimed; if it is lost: `sidecar rotate`",
     "expired": "expired before it was claimed: `sidecar rotate` sets a new one",
-    "given": "the one that the operator gave",
+    "given": "the one that was given at the first start, unless it was changed since",
     "from_import": "the one of the imported export",
     "unknown": "not known here; `sidecar rotate` sets a new one",
 }

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from sidecar import durable, imports, mounts
+from sidecar import durable, imports, mounts, unused
 from sidecar.bootstrap import Bootstrap
 from sidecar.credentials import AdminToken, CredentialsDamaged, CredentialsError, secure_directory
 from sidecar.delivery import SendQueues
@@ -85,6 +85,9 @@ class Supervisor:
         child.on_notice = lifecycle.notice
         self._users = Users(lifecycle, health, bootstrap, settings.credentials)
         self._serverdir: Serverdir | None = None
+        self._given_is_old = False  # a root password is given, and there was one before
+        self._aside: asyncio.Task[None] | None = None
+        """What nothing waits for."""
         self._ticked = time.monotonic()
 
     def stop(self) -> None:
@@ -122,6 +125,7 @@ class Supervisor:
         finally:
             self._child.signal(signal.SIGKILL)
             await self._child.exited()
+            tasks += [self._aside] if self._aside is not None else []
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -227,8 +231,10 @@ class Supervisor:
             log.warning("the serverdir holds a devpi state that was not made here; it is taken over as it is")
             await to_the_end(durable.remove, import_record(serverdir))  # of an import that this state is not of
             await to_the_end(serverdir.adopt)
-        if given is not None:
-            log.info("the serverdir holds data: root's password stays what it is, the given one is not used")
+        self._given_is_old = given is not None
+        if not self._settings.imports.ignore_init_files:
+            init_dir, record = self._settings.imports.init_dir, import_record(serverdir)
+            self._lifecycle.notice(*await to_the_end(unused.notices, init_dir, record))
         kept = await to_the_end(imports.load, import_record(serverdir))
         if kept is not None and kept[0].state is ImportState.COMPLETED:  # a failed one left no state
             self._lifecycle.update(imported=kept[0])
@@ -306,6 +312,8 @@ class Supervisor:
         ended.cancel()
         log.info("ready: devpi-server %s serves on %s", devpi.version, ", ".join(said.addresses))
         self._lifecycle.enter(Phase.READY)  # what listens for it logs what a person does next: that is the last line
+        if self._given_is_old:
+            self._aside = asyncio.create_task(self._users.report_unused_password(said.role), name="given password")
 
     def _devpi_ended(self, code: int) -> NoReturn:
         """devpi-server ended by itself: its code becomes the container's."""

@@ -12,7 +12,7 @@ from sidecar.bootstrap import Bootstrap
 from sidecar.devpi.child import Child, SetFailed
 from sidecar.devpi.messages import RootPasswordSeen, UnusableSeen
 from sidecar.health import Health
-from sidecar.lifecycle import Lifecycle, UnusablePasswords
+from sidecar.lifecycle import Lifecycle, Notice, UnusablePasswords
 from sidecar.login_secret import place_copy
 from sidecar.root_password import RootPasswordFile
 from sidecar.rotation import PasswordSetter, give_root_password
@@ -23,6 +23,9 @@ from sidecar.terminal import printable
 from sidecar.threads import to_the_end
 
 log = logging.getLogger(__name__)
+
+_AGAIN = 10.0
+"""Seconds until a question that devpi-server could not answer is asked again."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,25 @@ class Users:
         else:
             log.warning("devpi-server can't check root's password hash, so nobody could log in as root: %s", what)
         self._bootstrap.publish()
+
+    async def report_unused_password(self, role: str) -> None:
+        """Report a given root password that is not root's, for the data was there before. Waits until that is known."""
+        what = "the given root password (DEVPI_PASSWORD, DEVPI_PASSWORD_FILE, root-passwd)"
+        if role == "replica":
+            reason, mend = f"{what} has no effect on a replica: its users are the primary's", "remove it here"
+        else:
+            if await self._given_holds():
+                return
+            reason = f"{what} is not used: the serverdir holds data, and its root has another password"
+            mend = "remove it; or, as root, set it with `devpi passwd root` (lost: `sidecar rotate`), and restart"
+        self._lifecycle.notice(Notice("root-password", reason, mend))
+
+    async def _given_holds(self) -> bool:
+        while True:
+            holds = await self._bootstrap.is_root_password(self.given_password or "")
+            if holds is not None:
+                return holds
+            await asyncio.sleep(_AGAIN)
 
     def _judge(self, root_password: str) -> None:
         self._health.set_root_password(root_password, self._allow_empty_root)

@@ -246,7 +246,7 @@ _PASSWORDS = {
     RootPassword.CLAIMABLE: "It was generated, and nobody has claimed it yet. It is told once.",
     RootPassword.CLAIMED: "Claimed",
     RootPassword.EXPIRED: "Nobody claimed it until",
-    RootPassword.GIVEN: "It is the one that was given at the first start.",
+    RootPassword.GIVEN: "It is the one that was given at the first start, unless it was changed since.",
     RootPassword.FROM_IMPORT: "It is the one of the imported export.",
     RootPassword.UNKNOWN: "It is not known here: the data was there before, or this is a replica.",
 }

@@ -148,7 +148,11 @@ _STATUS: Json = {
     "Failure": _record("Why it failed.", {"reason": TEXT, "mend": TEXT}),
     "Notice": _record(
         "Something of this start that an operator should know of, although devpi-server serves.",
-        {"about": _said("`variable`, `configuration` or `search-index`."), "reason": TEXT, "mend": TEXT},
+        {
+            "about": _said("`variable`, `configuration`, `search-index`, `import` or `root-password`."),
+            "reason": TEXT,
+            "mend": TEXT,
+        },
     ),
     "Import": _record(
         "The import of `/devpi-init.d`, the last one where it is over; kept across restarts.",
