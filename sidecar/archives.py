@@ -143,7 +143,7 @@ def find(init_dir: Path, *, deep: bool = True) -> Found:
 
     `deep` False: a folder's bytes and time are its own, without what is in it.
     Hidden names, like the ``..data`` of a ConfigMap, are passed over; links are followed within ``init_dir``.
-    Raises ImportRefused for what can't be read, and for an export that lies in ``init_dir`` itself.
+    Raises ImportRefused for what can't be read, for an export that lies in ``init_dir`` itself, and if that is a file.
     """
     sources: list[Source] = []
     ignored: list[str] = []
@@ -177,6 +177,8 @@ def find(init_dir: Path, *, deep: bool = True) -> Found:
         if name is None:
             return Found((), ())
         raise ImportRefused("has vanished, or is a dangling link", "mount the file itself", name) from error
+    except NotADirectoryError as error:
+        raise ImportRefused("the init directory is a file", "mount a folder there, with the archive in it") from error
     except OSError as error:
         what = "" if name else "the init directory "
         raise ImportRefused(

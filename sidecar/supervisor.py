@@ -290,7 +290,7 @@ class Supervisor:
         """Tell everybody that devpi-server listens, and be ready when it truly answers; or return when it has ended."""
         devpi = replace(devpi, role=said.role, addresses=tuple(said.addresses))
         self._lifecycle.update(devpi=devpi)
-        self._users.begin(said.root_password)
+        self._users.begin(said.root_password, said.role)
         setter = Setter(self._child, serverdir, self._runtime)
         if said.root_password == "unusable":  # noqa: S105 - not a password
             await self._users.give_root_password(record, setter)
@@ -312,8 +312,8 @@ class Supervisor:
         ended.cancel()
         log.info("ready: devpi-server %s serves on %s", devpi.version, ", ".join(said.addresses))
         self._lifecycle.enter(Phase.READY)  # what listens for it logs what a person does next: that is the last line
-        if self._given_is_old:
-            self._aside = asyncio.create_task(self._users.report_unused_password(said.role), name="given password")
+        if self._given_is_old and said.role != "replica":
+            self._aside = asyncio.create_task(self._users.report_unused_password(), name="given password")
 
     def _devpi_ended(self, code: int) -> NoReturn:
         """devpi-server ended by itself: its code becomes the container's."""

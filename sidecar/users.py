@@ -24,6 +24,7 @@ from sidecar.threads import to_the_end
 
 log = logging.getLogger(__name__)
 
+_GIVEN = "the given root password (DEVPI_PASSWORD, DEVPI_PASSWORD_FILE, root-passwd)"
 _AGAIN = 10.0
 """Seconds until a question that devpi-server could not answer is asked again."""
 
@@ -72,8 +73,11 @@ class Users:
         """The one that the operator gave, for a root whose own can't be checked."""
         self._seen: str | None = None
 
-    def begin(self, root_password: str) -> None:
-        """devpi-server listens, and this was its root's password; what was seen since is newer."""
+    def begin(self, root_password: str, role: str) -> None:
+        """devpi-server listens, as `role`, and this was its root's password; what was seen since is newer."""
+        if role == "replica" and self.given_password is not None:
+            reason = f"{_GIVEN} has no effect on a replica: its users are the primary's"
+            self._lifecycle.notice(Notice("root-password", reason, "remove it here"))
         self._judge(self._seen or root_password)
 
     def hear(self, seen: RootPasswordSeen | UnusableSeen) -> None:
@@ -109,16 +113,12 @@ class Users:
             log.warning("devpi-server can't check root's password hash, so nobody could log in as root: %s", what)
         self._bootstrap.publish()
 
-    async def report_unused_password(self, role: str) -> None:
+    async def report_unused_password(self) -> None:
         """Report a given root password that is not root's, for the data was there before. Waits until that is known."""
-        what = "the given root password (DEVPI_PASSWORD, DEVPI_PASSWORD_FILE, root-passwd)"
-        if role == "replica":
-            reason, mend = f"{what} has no effect on a replica: its users are the primary's", "remove it here"
-        else:
-            if await self._given_holds():
-                return
-            reason = f"{what} is not used: the serverdir holds data, and its root has another password"
-            mend = "remove it; or, as root, set it with `devpi passwd root` (lost: `sidecar rotate`), and restart"
+        if await self._given_holds():
+            return
+        reason = f"{_GIVEN} is not used: the serverdir holds data, and its root has another password"
+        mend = "remove it; or, as root, set it with `devpi passwd root` (lost: `sidecar rotate`), and restart"
         self._lifecycle.notice(Notice("root-password", reason, mend))
 
     async def _given_holds(self) -> bool:

@@ -9,13 +9,16 @@ import lzma
 import os
 import shutil
 import subprocess
+import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from sidecar.archives import find
+from sidecar import archives
+from sidecar.archives import ImportRefused, find
 from sidecar.formats import NotTaken, judge
 from tests.hostile.corpus import tar
 
@@ -182,3 +185,31 @@ def test_find_follows_links_to_what_is_not_taken(tmp_path: Path) -> None:
     (tmp_path / "..2024" / "b.gpg").write_bytes(GPG)
     (tmp_path / "b.gpg").symlink_to("..2024/b.gpg")
     assert ["b.gpg"] == [each.archive for each in find(tmp_path).not_taken]
+
+
+def test_find_in_a_file(tmp_path: Path) -> None:
+    """The archive itself is mounted where its folder should be."""
+    (tmp_path / "init").write_bytes(TAR)
+    with pytest.raises(ImportRefused) as caught:
+        find(tmp_path / "init")
+    assert ("the init directory is a file", True) == (caught.value.reason, "mount a folder" in caught.value.mend)
+
+
+def test_find_what_nobody_may_read() -> None:
+    """Whether it is an archive is not known, so it is not passed over; root reads anything, so another uid looks."""
+    code = (
+        "import os, sys; from pathlib import Path; from sidecar import archives\n"
+        "os.getuid() or (os.setgroups([]), os.setgid(65534), os.setuid(65534))\n"
+        "for each in archives.find(Path(sys.argv[1])).not_taken: print(each.archive, each.reason, each.mend, sep='|')\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path lies behind a folder that is root's alone
+        home = Path(folder)
+        home.chmod(0o755)
+        (home / "backup").write_bytes(TAR)
+        (home / "backup").chmod(0)
+        env = {"PYTHONPATH": str(Path(archives.__file__).parents[1])}
+        run = subprocess.run([sys.executable, "-c", code, home], capture_output=True, text=True, check=True, env=env)
+    name, reason, mend = run.stdout.strip().split("|")
+    assert "backup" == name
+    assert "whether it is an archive is not known: Permission denied" in reason
+    assert "chmod" in mend

@@ -140,3 +140,19 @@ def test_a_password_file_that_stays_is_no_news(container: Make, tmp_path: Path) 
         c.start().wait_ready()
         assert_quiet(c, 0)
         assert 0 == c.stop()
+
+
+def test_a_password_given_to_a_replica(container: Make) -> None:
+    """At its first start, too, before it has heard of its primary; removed, it is no news any more."""
+    flags = ("--host", "127.0.0.1", "--port", "0", "--offline-mode", "--role", "replica")
+    c = container(flags=(*flags, "--primary-url", "http://127.0.0.1:9"), env={"DEVPI_PASSWORD": GIVEN})
+    for _ in range(2):
+        c.start()
+        (notice,) = wait_for(lambda: c.status()["notices"], "the notice")
+        assert "has no effect on a replica: its users are the primary's" in notice["reason"]
+        assert "root-password" == notice["about"]
+        c.kill()
+    del c.env["DEVPI_PASSWORD"]
+    c.start().wait_phase("launching")
+    wait_for(lambda: c.status()["devpi"]["addresses"], "devpi-server to listen")
+    assert [] == c.status()["notices"]
