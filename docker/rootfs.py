@@ -29,8 +29,11 @@ import trimmed
 EPOCH = int(os.environ.get("SOURCE_DATE_EPOCH") or 946684800)
 """Modification time of everything, in seconds; without the variable 2000-01-01: zip files can't tell earlier ones."""
 
-THROUGH_ENTRYPOINT = ("devpi-init", "devpi-import", "devpi-passwd", "devpi-fsck", "devpi-export")
-"""devpi's tools that must not pass by the serverdir's lock, also where `docker exec` runs them."""
+THROUGH_ENTRYPOINT = (
+    *("devpi-init", "devpi-import", "devpi-passwd", "devpi-fsck", "devpi-export"),
+    "devpi-clear-search-index",  # devpi-web's
+)
+"""devpi's tools that must not pass by the serverdir's lock, also where `docker exec` runs them, if they are there."""
 
 LIBRARIES_OPENED_LATE = ("libgcc_s.so.1",)
 """glibc loads it when a thread is cancelled or ends; argon2's threads do, and crash without it (exit code 139)."""
@@ -155,7 +158,8 @@ def copy_environment(image: RootFilesystem, environment: Path, executable: Path)
         if trimmed.SCRIPTS_KEPT.fullmatch(script.name):
             image.copy(script)
     for name in THROUGH_ENTRYPOINT:
-        image.write(f"{environment}/bin/{name}", _through_entrypoint(environment, name), 0o755)
+        if (environment / "bin" / name).exists():
+            image.write(f"{environment}/bin/{name}", _through_entrypoint(environment, name), 0o755)
     # `-I`: neither the environment nor the current folder decides what is imported
     image.write(
         f"{environment}/bin/sidecar",

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-SUFFIXES = (".bz2", ".tbz2", ".tar.gz", ".tgz", ".tar.xz", ".tar.zst", ".tar")
+from sidecar import formats
+from sidecar.harmless import is_harmless
+
 MOST_SOURCES = 1000
 """Archives and folders of one import. `/status` lists them all, and whoever looks asks for that every second."""
 READABLE = "let uid {uid} read it: chmod -R a+rX, fitting runAsUser or fsGroup, :z on the mount under SELinux"
 """The mend for what can't be read."""
+_OR_IGNORE = "; or remove it, or set SIDECAR_IGNORE_INIT_FILES=true to start without it"
 
 
 def shown(value: object) -> str:
@@ -88,10 +91,18 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the init directory holds, sorted by name: candidates, and the names that mean nothing here."""
+    """What the init directory holds, each sorted by name."""
 
     sources: tuple[Source, ...]
     ignored: tuple[str, ...]
+    """Names that mean nothing here."""
+    not_taken: tuple[ImportRefused, ...] = ()
+    """Archives, by name or content, that can't be imported, and what nobody can tell of whether it is one."""
+
+    @property
+    def passed_over(self) -> tuple[str, ...]:
+        """The names of all that is no source."""
+        return tuple(sorted([*self.ignored, *(each.archive or "" for each in self.not_taken)]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,14 +138,16 @@ class Budget:
         return cls(disk.f_bavail * disk.f_frsize * 9 // 10)
 
 
-def find(init_dir: Path) -> Found:
+def find(init_dir: Path, *, deep: bool = True) -> Found:
     """The archives and directories to import; none if there is no such directory, or nothing in it.
 
+    `deep` False: a folder's bytes and time are its own, without what is in it.
     Hidden names, like the ``..data`` of a ConfigMap, are passed over; links are followed within ``init_dir``.
-    Raises ImportRefused for what can't be read, and for an export that lies in ``init_dir`` itself.
+    Raises ImportRefused for what can't be read, for an export that lies in ``init_dir`` itself, and if that is a file.
     """
     sources: list[Source] = []
     ignored: list[str] = []
+    not_taken: list[ImportRefused] = []
     name: str | None = None
     try:
         home = init_dir.resolve()
@@ -147,50 +160,75 @@ def find(init_dir: Path) -> Found:
                 )
             if name.startswith("."):
                 continue
-            source = _source(home, name)
-            if len(sources) == MOST_SOURCES and source is not None:
+            source = _source(home, name, deep)
+            if len(sources) == MOST_SOURCES and isinstance(source, Source):
                 raise ImportRefused(
                     f"the init directory holds more than {MOST_SOURCES} archives and folders",
                     "put several exports into one folder or archive, each in a folder of its own there",
                 )
             if source is None:
                 ignored.append(name)
-            else:
+            elif isinstance(source, Source):
                 sources.append(source)
+            else:
+                mend = source.hint.replace("FILE", shown(name)[1:-1]) + _OR_IGNORE
+                not_taken.append(ImportRefused(source.reason, mend, name))
     except FileNotFoundError as error:
         if name is None:
             return Found((), ())
         raise ImportRefused("has vanished, or is a dangling link", "mount the file itself", name) from error
+    except NotADirectoryError as error:
+        raise ImportRefused("the init directory is a file", "mount a folder there, with the archive in it") from error
     except OSError as error:
         what = "" if name else "the init directory "
         raise ImportRefused(
             f"{what}can't be read: {error.strerror}", READABLE.format(uid=os.geteuid()), name
         ) from error
-    return Found(tuple(sources), tuple(ignored))
+    return Found(tuple(sources), tuple(ignored), tuple(not_taken))
 
 
-def _source(home: Path, name: str) -> Source | None:
-    is_archive = name.lower().endswith(SUFFIXES)
+def _source(home: Path, name: str, deep: bool) -> Source | formats.NotTaken | None:
+    by_name = formats.judge(name, b"")
     path = home / name
     status = path.lstat()
     if stat.S_ISLNK(status.st_mode):
         path = path.resolve()
         if not path.is_relative_to(home):
-            if not is_archive:
+            if not by_name:
                 return None
             raise ImportRefused("is a link that leads out of the init directory", "mount the file itself", name)
         status = path.stat()
-    if stat.S_ISREG(status.st_mode) and is_archive:
-        path.open("rb").close()
-        return Source(name, path, False, status.st_size, status.st_mtime_ns)
-    if stat.S_ISDIR(status.st_mode) and name != "lost+found":
-        size, newest, empty = 0, status.st_mtime_ns, True
-        for each in statuses(path):
-            size += each.st_size if stat.S_ISREG(each.st_mode) else 0
-            newest, empty = max(newest, each.st_mtime_ns), False
-        # an empty one is what Docker makes of a bind mount whose source is missing
-        return None if empty else Source(name, path, True, size, newest)
-    return None
+    if stat.S_ISREG(status.st_mode):
+        return _file(name, path, status, by_name)
+    if stat.S_ISDIR(status.st_mode):
+        return None if is_harmless(name) else _folder(name, path, status, deep)
+    not_regular = formats.NotTaken("is named like an archive, and is no regular file", "mount the file itself")
+    return not_regular if by_name else None
+
+
+def _file(
+    name: str, path: Path, status: os.stat_result, by_name: formats.NotTaken | bool
+) -> Source | formats.NotTaken | None:
+    try:
+        with path.open("rb") as file:
+            verdict = formats.judge(name, file.read(formats.HEAD))
+    except OSError as error:
+        if by_name is True:
+            raise
+        hint = READABLE.format(uid=os.geteuid())
+        return formats.NotTaken(f"can't be read, so whether it is an archive is not known: {error.strerror}", hint)
+    return Source(name, path, False, status.st_size, status.st_mtime_ns) if verdict is True else verdict or None
+
+
+def _folder(name: str, path: Path, status: os.stat_result, deep: bool) -> Source | None:
+    with os.scandir(path) as entries:
+        if next(entries, None) is None:  # what Docker makes of a bind mount whose source is missing
+            return None
+    size, newest = 0, status.st_mtime_ns
+    for each in statuses(path) if deep else ():
+        size += each.st_size if stat.S_ISREG(each.st_mode) else 0
+        newest = max(newest, each.st_mtime_ns)
+    return Source(name, path, True, size, newest)
 
 
 def statuses(directory: Path) -> Iterator[os.stat_result]:

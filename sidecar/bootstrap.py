@@ -159,6 +159,13 @@ class Bootstrap:
             raise NotYet("root's password is being changed by somebody else", 2)
         return await self._to_the_end(self._rotate(address, keep_logins, self._rotations))
 
+    async def is_root_password(self, password: str) -> bool | None:
+        """Whether `password` is root's in the running devpi-server; None: nobody can say so now."""
+        return await self._to_the_end(self._is_root_password(password))
+
+    async def _is_root_password(self, password: str) -> bool | None:
+        return None if self._setter is None else await self._setter.is_root_password(password)
+
     async def expire_if_due(self) -> None:
         """Throw an unclaimed password away when its time has come. Call it at every tick: it never queues."""
         record = self._record

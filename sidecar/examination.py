@@ -5,19 +5,30 @@ from __future__ import annotations
 import contextlib
 import enum
 import errno
+import itertools
 import json
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sidecar import durable, mounts
 from sidecar.exits import Exit, ExitCode
+from sidecar.harmless import is_harmless
+from sidecar.terminal import printable
 
 STATE_VERSION = "4"
 """devpi-server's database version, the first number of `.serverversion`, since devpi-server 4."""
 
-_NOT_CONTENT = frozenset({"lost+found", ".snapshot", ".sidecar"})
+_PREPARED = frozenset({".sidecar", ".secret", "devpi.yml", "devpi-server.yml"})
+"""Ours, and what an operator may put there before the first start: the login secret, devpi's configuration file."""
+_DEVPIS = frozenset({".nodeinfo", ".event_serial", ".sqlite", ".sqlite_db", "+files"})
+"""What only a devpi-server, or its tools, make."""
+_DEEP = 3
+"""Folders down to which a state is looked for: other images have it in `server` or `.devpi/server`."""
+_LOOKED_AT = 1000
+"""Entries that this takes at most."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """Error numbers of a volume on which nothing fits any more."""
 
@@ -58,12 +69,18 @@ def looks_empty(serverdir: Path) -> bool:
     """
     own = serverdir / ".sidecar"
     try:
-        entries = {entry.name for entry in os.scandir(serverdir)} - _NOT_CONTENT
+        entries = _content(serverdir)
     except FileNotFoundError:
         return True
     except OSError:
         return False
     return not entries and not any(os.path.lexists(own / name) for name in ("marker.json", "promotion.json"))
+
+
+def _content(serverdir: Path) -> set[str]:
+    """The names in a serverdir, but for ours, for what an operator has prepared, and for what is nobody's data."""
+    names = {entry.name for entry in os.scandir(serverdir)} - _PREPARED
+    return {name for name in names if not is_harmless(name)}
 
 
 class _Examination:
@@ -74,14 +91,16 @@ class _Examination:
 
     def content(self) -> Content:
         """Raises Exit for anything that is neither empty nor a whole devpi state."""
-        entries = {entry.name for entry in os.scandir(self._path)} - _NOT_CONTENT
+        entries = _content(self._path)
         marked = (self._own / "marker.json").exists()
         if not entries and not marked:
             return Content.EMPTY
         self._access(entries)
         if (tool := read_record(self._path, self._own / "tool.json")) is not None:
             raise damaged(self._path, f"a {tool.get('tool', 'devpi tool')} that was run on it has not finished")
-        self._version(entries)
+        if ".serverversion" not in entries:
+            raise self._not_devpis(entries, marked)
+        self._version()
         if ".nodeinfo" not in entries:
             raise damaged(
                 self._path, "there is no .nodeinfo" + (", which was there" if marked else " of a devpi-server")
@@ -89,12 +108,30 @@ class _Examination:
         self._database(entries)
         return Content.OURS if marked else Content.FOREIGN
 
-    def _version(self, entries: set[str]) -> None:
-        if ".serverversion" not in entries:
-            names = ", ".join(sorted(entries)[:5]) or "nothing"
-            raise damaged(self._path, f"it is not devpi-server's: it holds {names}, but no .serverversion")
+    def _not_devpis(self, entries: set[str], marked: bool) -> Exit:
+        """Why what is there is no state of a devpi-server, and the way on."""
+        if (below := find_state(self._path)) is not None:
+            return Exit(
+                ExitCode.DAMAGED,
+                f"the serverdir {self._path} holds no devpi-server state itself: its folder "
+                f"{printable(str(below.relative_to(self._path)), 200)} does",
+                f"set DEVPI_SERVERDIR={printable(str(below), 300)} (or --serverdir) to serve that state",
+            )
+        names = ", ".join(printable(name, 100) for name in sorted(entries)[:5]) or "nothing"
+        more = f" and {len(entries) - 5} more" if len(entries) > 5 else ""
+        what = f"it is not devpi-server's: it holds {names}{more}, but no .serverversion"
+        if marked or entries & _DEVPIS:
+            return damaged(self._path, what)
+        return Exit(
+            ExitCode.DAMAGED,
+            f"the serverdir {self._path} is neither empty nor a devpi-server state: {what}",
+            f"set DEVPI_SERVERDIR={self._path / 'state'} (or --serverdir) to use a new folder in it, or remove what it "
+            "holds; nothing of that has been changed",
+        )
+
+    def _version(self) -> None:
         try:
-            version = (self._path / ".serverversion").read_text(errors="replace")[:20].strip()
+            version = state_version(self._path)
         except OSError as error:
             raise damaged(self._path, f".serverversion can't be read ({type(error).__name__})") from error
         if not version:
@@ -140,6 +177,40 @@ class _Examination:
                     f"{name} in the serverdir {self._path} belongs to uid {owner}, not writable for uid {os.geteuid()}",
                     _make_it_ours(self._path, owner),
                 )
+
+
+def find_state(folder: Path) -> Path | None:
+    """What looks like a whole state: the folder itself, or the nearest one below, as far as that can be seen.
+
+    Links are not followed.
+    """
+    left, level = _LOOKED_AT, [folder]
+    for deep in range(_DEEP + 1):
+        for each in level:
+            if _looks_like_state(each):
+                return each
+        below: list[Path] = []
+        for each in level if deep < _DEEP else ():
+            with contextlib.suppress(OSError), os.scandir(each) as entries:
+                for entry in itertools.islice(entries, left):
+                    left -= 1
+                    if entry.name != ".sidecar" and not is_harmless(entry.name) and entry.is_dir(follow_symlinks=False):
+                        below.append(Path(entry.path))
+        level = sorted(below)
+    return None
+
+
+def _looks_like_state(folder: Path) -> bool:
+    try:
+        return all(stat.S_ISREG((folder / name).lstat().st_mode) for name in (".serverversion", ".nodeinfo"))
+    except OSError:
+        return False
+
+
+def state_version(folder: Path) -> str:
+    """devpi-server's state version, as `.serverversion` has it. Raises OSError."""
+    with (folder / ".serverversion").open(errors="replace") as file:
+        return file.read(20).strip()
 
 
 def damaged(serverdir: Path, what: str) -> Exit:

@@ -14,6 +14,7 @@ from typing import Any, Literal, NoReturn
 
 from .archives import ImportRefused, Limits, Unpacked, shown
 from .dataindex import Checked, normalized, parse
+from .examination import STATE_VERSION, find_state, state_version
 from .password_hash import is_checkable
 
 INDEX_FILE = "dataindex.json"
@@ -110,6 +111,8 @@ def load(
             parts.append(_Part(Checked(data, tree.archive, member, allow_unverified), tree, folder))
         if not folders:
             rests.append(tree)
+    for rest in rests:
+        rest.refuse_state()
     if not parts:
         reason = f"no {INDEX_FILE} in it: the export isn't complete, or the wrong folder was packed"
         raise ImportRefused(reason, _COMPLETE, rests[0].archive if len(rests) == 1 else None)
@@ -259,6 +262,29 @@ class _Tree:
                 folders.clear()
             folders[:] = sorted(name for name in folders if not name.startswith("."))
         return found
+
+    def refuse_state(self) -> None:
+        """Raise ImportRefused if this is the state of a devpi-server, with the way on."""
+        if (state := find_state(self.root)) is None:
+            return
+        member = state.relative_to(self.root).as_posix()
+        what, export = (
+            "a devpi-server state (a serverdir)",
+            "export it with the devpi-server that made it (devpi-export)",
+        )
+        try:
+            version = state_version(state)
+        except OSError as error:
+            self._unreadable(error, member)
+        if version.partition(".")[0] == STATE_VERSION:
+            reason = f"is {what}, not an export"
+            mend = (
+                f"to adopt it, unpack it onto the empty volume as uid {os.geteuid()}, with its .nodeinfo in the "
+                f"serverdir itself, and remove it here; or {export}, and put the export here"
+            )
+        else:
+            reason, mend = f"is {what} of state version {shown(version)}, not an export", f"{export}, and put that here"
+        raise ImportRefused(reason, mend, self.archive, None if member == "." else member)
 
     def paths(self) -> Iterator[str]:
         """Everything that is no folder, relative."""

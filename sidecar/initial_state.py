@@ -22,6 +22,7 @@ from sidecar.logs import redact
 from sidecar.root_password import RootPasswordFile
 from sidecar.serverdir import Serverdir
 from sidecar.settings import ImportSettings
+from sidecar.terminal import printable
 from sidecar.threads import to_the_end
 
 log = logging.getLogger(__name__)
@@ -40,10 +41,10 @@ def check_first_state(configured: Configured, init_dir: Path) -> None:
         return
     check_storage(Storage(configured.storage))
     try:
-        found = archives.find(init_dir).sources if configured.replica else ()
+        found = archives.find(init_dir) if configured.replica else archives.Found((), ())
     except archives.ImportRefused:
         return  # the import says what is wrong with them
-    if found:
+    if found.sources or found.not_taken:
         raise Exit(
             ExitCode.SETTINGS,
             f"a replica gets its state from its primary, and {init_dir} (DEVPI_INIT_DIR) holds exports to import",
@@ -86,9 +87,13 @@ class InitialState:
             found = await to_the_end(archives.find, self._settings.init_dir)
         except archives.ImportRefused as error:
             raise await self._failed(ImportStatus(started=now()), [], _import_failure(error)) from error
-        if found.ignored:
-            names = ", ".join(found.ignored[:20])
-            log.info("in %s these are no exports, and ignored: %s", self._settings.init_dir, names)
+        if found.not_taken and not self._settings.ignore_init_files:
+            for other in found.not_taken[1:]:
+                log.error("%s", other)
+            raise await self._failed(ImportStatus(started=now()), [], _import_failure(found.not_taken[0]))
+        if names := found.passed_over:
+            said = ", ".join(printable(name, 200) for name in names[:20])
+            log.info("in %s these are no exports, and ignored: %s", self._settings.init_dir, said)
         if found.sources:
             return await self._import(found)
         return await self._initialise()

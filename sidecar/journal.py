@@ -1,4 +1,4 @@
-"""A log line for each phase of the container's life, and the phase on every line, of all processes.
+"""A log line for each phase of the container's life and each notice, and the phase on every line, of all processes.
 
 They share a file in memory, of one byte: a message to devpi-server would come later than its next line.
 """
@@ -24,6 +24,8 @@ class Journal:
         lifecycle.subscribe(self._lived)
 
     def _lived(self, before: Snapshot, after: Snapshot) -> None:
+        for notice in after.notices[len(before.notices) :]:
+            log.warning("%s; %s", notice.reason, notice.mend)
         if before.phase is after.phase:
             return
         os.pwrite(self._shared, bytes([_PHASES.index(after.phase)]), 0)

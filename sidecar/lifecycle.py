@@ -142,6 +142,16 @@ class UnusablePasswords:
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that an operator should know of, although devpi-server serves all the same."""
+
+    about: str
+    """`variable`, `configuration`, `search-index`, `import` or `root-password`."""
+    reason: str
+    mend: str
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything about the container at one instant."""
 
@@ -155,6 +165,8 @@ class Snapshot:
     root_password: RootPasswordStatus = RootPasswordStatus()
     unusable_passwords: UnusablePasswords | None = None
     """None: not looked at yet, or this is a replica."""
+    notices: tuple[Notice, ...] = ()
+    """Of this start, in their order; each is logged once."""
     devpi: DevpiInfo | None = None
     failure: Failure | None = None
 
@@ -213,6 +225,12 @@ class Lifecycle:
         before, self.snapshot = self.snapshot, replace(self.snapshot, **changes)  # type: ignore[arg-type]
         for listener in self._listeners:
             listener(before, self.snapshot)
+
+    def notice(self, *notices: Notice) -> None:
+        """Add notices to the snapshot; one that is there already is left out."""
+        new = [notice for notice in dict.fromkeys(notices) if notice not in self.snapshot.notices]
+        if new:
+            self.update(notices=(*self.snapshot.notices, *new))
 
     def subscribe(self, listener: Callable[[Snapshot, Snapshot], None]) -> None:
         """Call `listener(before, after)` at every change, in the event loop; it must not block or raise."""

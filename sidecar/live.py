@@ -19,6 +19,7 @@ from sidecar.summary import (
     Fields,
     archives,
     headline,
+    notices,
     phases,
     progress,
     replication,
@@ -150,6 +151,7 @@ def _page(view: View, note: str, columns: int, *, color: bool) -> Iterator[str]:
         yield from _bars(imported, columns) if _moves(imported) else progress(imported)
         for check in view.checks:
             yield _check(check, paint)
+        yield from notices(view.status)
         yield from replication(view.status.inner("devpi"), at)
         yield from root_password(view.status)
         yield from unusable_passwords(view.status)

@@ -58,11 +58,10 @@ class LoginSecret:
         if (data := read_secret(path)) is not None:
             durable.make_private(path, copy_limit=LIMIT)
             return cls._parse(data, path)
-        adopted = read_secret(serverdir / ".secret", follow=True)
+        adopted = read_adoptable(serverdir)
         if adopted is None:
             kept = cls(generate_login_secret(), "generated", "cheap", path)
         else:
-            _check(adopted, "the serverdir's .secret", "move it away: a new one is generated, and all logins end")
             kept = cls(adopted, "adopted", "devpi", path)
         kept._store()
         return kept
@@ -108,6 +107,14 @@ class LoginSecret:
             raise CredentialsDamaged(f"the login secret ({path.name}) is of an unknown kind", mend)
         _check(secret, f"the login secret ({path.name})", mend)
         return cls(secret, cast(Origin, origin), cast(Derivation, derivation), path)
+
+
+def read_adoptable(serverdir: Path) -> bytes | None:
+    """The serverdir's `.secret`; None where there is none. Raises `CredentialsError` if devpi would refuse it."""
+    secret = read_secret(serverdir / ".secret", follow=True)
+    if secret is not None:
+        _check(secret, "the serverdir's .secret", "move it away: a new one is generated, and all logins end")
+    return secret
 
 
 @dataclass(frozen=True, slots=True)

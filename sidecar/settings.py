@@ -8,14 +8,13 @@ knows them, and runs in the child (see `sidecar.devpi.launcher`).
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from sidecar import locate, terminal, values
+from sidecar import locate, terminal, values, variables
 
 T = TypeVar("T")
 
@@ -31,7 +30,6 @@ SECRET_VARIABLES = frozenset(
 )
 """Variables that never reach a child process."""
 
-_SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://\S*", re.ASCII)
 _SERVICE_LINKED = ("DEVPI_PORT", "SIDECAR_PORT", "DEVPISERVER_PORT")
 
 
@@ -98,6 +96,9 @@ class ImportSettings:
     """Bytes of a dataindex.json, which is read into memory (SIDECAR_IMPORT_MAX_INDEX_SIZE)."""
     allow_unverified: bool = False
     """Take release files of which the export has no digest (SIDECAR_IMPORT_ALLOW_UNVERIFIED)."""
+    ignore_init_files: bool = False
+    """Start although `init_dir` holds archives that can't be imported, or are not, and don't warn of them
+    (SIDECAR_IGNORE_INIT_FILES)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,10 @@ class Settings:
     log: LogSettings = field(default_factory=LogSettings)
     ignored_service_links: tuple[str, ...] = ()
     """Variables of Kubernetes' service links (`tcp://…`) that were passed over."""
+    known_variables: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+    """The names of all variables that are read here."""
+    unknown_variables: tuple[str, ...] = ()
+    """Names of the environment that begin as these, and are not read by anybody; their values may be secrets."""
 
 
 DEFAULT_SERVERDIR = Path("/var/lib/devpi")
@@ -195,7 +200,7 @@ def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
         name: value
         for name, value in environ.items()
         if name not in SECRET_VARIABLES
-        and not (name in _SERVICE_LINKED and _SERVICE_LINK.fullmatch(value))
+        and not (name in _SERVICE_LINKED and variables.is_service_address(value))
         and name not in {"DEVPI_SERVERDIR", "DEVPI_PORT"}  # the launcher gets their values, checked, by another way
     }
 
@@ -211,7 +216,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         runtime_dir=read.value("SIDECAR_RUNTIME_DIR", values.absolute_path, base.runtime_dir),
         serverdir=read.value("DEVPI_SERVERDIR", values.absolute_path, None),
         devpi_port=read.value("DEVPI_PORT", values.fixed_port, None),
-        restrict_modify=environ.get("DEVPI_RESTRICT_MODIFY", base.restrict_modify).strip(),
+        restrict_modify=read.text("DEVPI_RESTRICT_MODIFY", base.restrict_modify),
         listen=Listen(
             host=read.value("SIDECAR_HOST", values.host, base.listen.host),
             port=read.value("SIDECAR_PORT", values.port, base.listen.port),
@@ -232,6 +237,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
             allow_unverified=read.value(
                 "SIDECAR_IMPORT_ALLOW_UNVERIFIED", values.switch, base.imports.allow_unverified
             ),
+            ignore_init_files=read.value("SIDECAR_IGNORE_INIT_FILES", values.switch, base.imports.ignore_init_files),
         ),
         monitor=MonitorSettings(
             interval=read.value("SIDECAR_MONITOR_INTERVAL", values.positive_duration, base.monitor.interval),
@@ -260,6 +266,11 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         ),
         ignored_service_links=tuple(read.service_links),
     )
+    settings = replace(
+        settings,
+        known_variables=frozenset(read.names),
+        unknown_variables=tuple(variables.ours(environ, read.names)),
+    )
     for name in ("DEVPISERVER_ROOT_PASSWD", "DEVPISERVER_ROOT_PASSWD_HASH"):
         if environ.get(name):
             read.problem(name, "would be handed to devpi's tools in a readable environment", "use DEVPI_PASSWORD_FILE")
@@ -274,14 +285,20 @@ class _Reader:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.environ = environ
         self.problems: list[Problem] = []
-        self.service_links = [n for n in _SERVICE_LINKED if _SERVICE_LINK.fullmatch(environ.get(n, ""))]
+        self.names: set[str] = set()
+        self.service_links = [n for n in _SERVICE_LINKED if variables.is_service_address(environ.get(n, ""))]
 
     def problem(self, variable: str, reason: str, mend: str) -> None:
         self.problems.append(Problem(variable, reason, mend))
 
+    def text(self, name: str, default: str = "") -> str:
+        """The variable as it is, `default` where it is absent."""
+        self.names.add(name)
+        return self.environ.get(name, default).strip()
+
     def value(self, name: str, parse: Callable[[str], T], default: T) -> T:
         """The parsed variable; `default` where it is absent, empty, or wrong (which is noted)."""
-        text = self.environ.get(name, "").strip()
+        text = self.text(name)
         if not text or name in self.service_links:
             return default
         try:
@@ -292,6 +309,7 @@ class _Reader:
 
     def secret(self, name: str, check: Callable[[str], None]) -> str | None:
         """The secret in variable `name` or in the file that `name_FILE` names; never shown in a problem."""
+        self.names |= {name, f"{name}_FILE"}
         direct, file = self.environ.get(name), self.environ.get(f"{name}_FILE")
         where = name
         if direct is not None and file:

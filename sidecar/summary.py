@@ -17,7 +17,7 @@ _PASSWORD = {
     "claimable": "not claimed yet: `sidecar claim` prints it, once",
     "claimed": "claimed; if it is lost: `sidecar rotate`",
     "expired": "expired before it was claimed: `sidecar rotate` sets a new one",
-    "given": "the one that the operator gave",
+    "given": "the one that was given at the first start, unless it was changed since",
     "from_import": "the one of the imported export",
     "unknown": "not known here; `sidecar rotate` sets a new one",
 }
@@ -86,6 +86,7 @@ def summary(status: Fields, checks: list[Fields], *, ready: bool) -> Iterator[st
         reason = check.text("reason", 500) or "no reason given"
         if (verdict := check.text("status", 20)) in ("fail", "warn") and reason != NOT_YET:
             yield f"  check {check.text('name', 50)}: {verdict}{_since(check)}: {reason}"
+    yield from notices(status)
     yield from replication(status.inner("devpi"), datetime.now(UTC))
     yield from progress(status.inner("import"))
     yield from archives(status.inner("import"))
@@ -196,6 +197,15 @@ def unusable_passwords(status: Fields) -> Iterator[str]:
     more = f" and {total - len(names):.0f} more" if total > len(names) else ""
     yield f"  users who need a new password (devpi-server can't check the old hash): {total:.0f}"
     yield f"    {', '.join(names)}{more}; as root: `devpi passwd NAME`"
+
+
+def notices(status: Fields) -> Iterator[str]:
+    """What an operator should know of, although devpi-server serves; nothing where there is nothing."""
+    found = status.list("notices")
+    for notice in found[:_MANY]:
+        yield from trouble("notice", notice)
+    if len(found) > _MANY:
+        yield f"  and {len(found) - _MANY} more notices"
 
 
 def trouble(what: str, error: Fields, indent: str = "  ") -> Iterator[str]:

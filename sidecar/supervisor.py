@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from sidecar import durable, imports, mounts
+from sidecar import durable, imports, mounts, unused
 from sidecar.bootstrap import Bootstrap
 from sidecar.credentials import AdminToken, CredentialsDamaged, CredentialsError, secure_directory
 from sidecar.delivery import SendQueues
@@ -38,8 +38,8 @@ from sidecar.examination import Content, Storage
 from sidecar.exits import Exit, ExitCode
 from sidecar.health import Health, Serving
 from sidecar.initial_state import ImportFailed, InitialState, check_first_state, check_storage, import_record
-from sidecar.lifecycle import DevpiInfo, ImportState, Lifecycle, Phase
-from sidecar.login_secret import DerivedKey, copy_given_secret, note_derived_key, place_secret
+from sidecar.lifecycle import DevpiInfo, ImportState, Lifecycle, Notice, Phase
+from sidecar.login_secret import DerivedKey, copy_given_secret, note_derived_key, place_secret, read_adoptable
 from sidecar.root_password import RootPasswordFile
 from sidecar.rundir import RuntimeDir
 from sidecar.serverdir import Serverdir
@@ -82,8 +82,12 @@ class Supervisor:
         self._queues: SendQueues | None = None  # of devpi-server, once it listens
         self._cleared = False
         self._cut: int | None = None  # transfers that the drain has cut, once it has told
+        child.on_notice = lifecycle.notice
         self._users = Users(lifecycle, health, bootstrap, settings.credentials)
         self._serverdir: Serverdir | None = None
+        self._given_is_old = False  # a root password is given, and there was one before
+        self._aside: asyncio.Task[None] | None = None
+        """What nothing waits for."""
         self._ticked = time.monotonic()
 
     def stop(self) -> None:
@@ -121,6 +125,7 @@ class Supervisor:
         finally:
             self._child.signal(signal.SIGKILL)
             await self._child.exited()
+            tasks += [self._aside] if self._aside is not None else []
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -136,7 +141,7 @@ class Supervisor:
             if configured is None:
                 return
             serverdir = await self._open(configured)
-            root_hash = await self._prepare(serverdir)
+            root_hash = await self._prepare(serverdir, configured)
             await self._launch(serverdir, configured, root_hash)
             self._devpi_ended(await self._child.exited())
         except ImportFailed:
@@ -163,6 +168,8 @@ class Supervisor:
                 restrict_modify=self._settings.restrict_modify,
                 sidecar_host=self._settings.listen.host,
                 sidecar_port=self._settings.listen.port,
+                known_variables=sorted(self._settings.known_variables),
+                unknown_variables=[name[:200] for name in self._settings.unknown_variables[:100]],
             )
         )
         answer = await self._child.expect(Configured, Refused, Done)
@@ -170,6 +177,8 @@ class Supervisor:
             raise Exit(ExitCode.SETTINGS, answer.reason, answer.mend)
         if isinstance(answer, Done):
             return None
+        if answer.root_password is not None:
+            self._take_password(answer.root_password)
         await to_the_end(check_first_state, answer, self._settings.imports.init_dir)
         if answer.secretfile is not None:  # a mistake in the flags, too, is found before the serverdir is touched
             try:
@@ -180,6 +189,16 @@ class Supervisor:
         devpi = DevpiInfo(answer.version, addresses=tuple(answer.addresses), outside_url=answer.outside_url)
         self._lifecycle.update(devpi=devpi)
         return answer
+
+    def _take_password(self, given: str) -> None:
+        """root's password by devpi's configuration file, which a variable overrides, as devpi's tools have it."""
+        credentials = self._settings.credentials
+        if credentials.root_password is None:
+            self._settings = replace(self._settings, credentials=replace(credentials, root_password=given))
+            self._users.given_password = given
+        elif credentials.root_password != given:
+            reason = "root-passwd in devpi-server's configuration file is not used: DEVPI_PASSWORD is another one"
+            self._lifecycle.notice(Notice("configuration", reason, "keep one of them"))
 
     async def _open(self, configured: Configured) -> Serverdir:
         """Lock the serverdir, and clear up what an earlier run left in it."""
@@ -198,20 +217,24 @@ class Supervisor:
         self._runtime.write_token(token)
         return serverdir
 
-    async def _prepare(self, serverdir: Serverdir) -> str | None:
+    async def _prepare(self, serverdir: Serverdir, configured: Configured) -> str | None:
         """Make the first state where there is none. Returns the digest of root's hash, where it is known."""
         content = await to_the_end(serverdir.examine)
         given = self._settings.credentials.root_password
         if content is Content.EMPTY:
             check_storage(serverdir.storage)  # again: now nobody else can change what is there
+            if configured.secretfile is None:
+                await to_the_end(read_adoptable, serverdir.path)  # a mistake in it is found before there is a state
             first = InitialState(serverdir, self._child, self._lifecycle, self._settings.imports, given)
             return (await first.make()).root_hash
         if content is Content.FOREIGN:
             log.warning("the serverdir holds a devpi state that was not made here; it is taken over as it is")
             await to_the_end(durable.remove, import_record(serverdir))  # of an import that this state is not of
             await to_the_end(serverdir.adopt)
-        if given is not None:
-            log.info("the serverdir holds data: root's password stays what it is, the given one is not used")
+        self._given_is_old = given is not None
+        if not self._settings.imports.ignore_init_files:
+            init_dir, record = self._settings.imports.init_dir, import_record(serverdir)
+            self._lifecycle.notice(*await to_the_end(unused.notices, init_dir, record))
         kept = await to_the_end(imports.load, import_record(serverdir))
         if kept is not None and kept[0].state is ImportState.COMPLETED:  # a failed one left no state
             self._lifecycle.update(imported=kept[0])
@@ -267,7 +290,7 @@ class Supervisor:
         """Tell everybody that devpi-server listens, and be ready when it truly answers; or return when it has ended."""
         devpi = replace(devpi, role=said.role, addresses=tuple(said.addresses))
         self._lifecycle.update(devpi=devpi)
-        self._users.begin(said.root_password)
+        self._users.begin(said.root_password, said.role)
         setter = Setter(self._child, serverdir, self._runtime)
         if said.root_password == "unusable":  # noqa: S105 - not a password
             await self._users.give_root_password(record, setter)
@@ -289,6 +312,8 @@ class Supervisor:
         ended.cancel()
         log.info("ready: devpi-server %s serves on %s", devpi.version, ", ".join(said.addresses))
         self._lifecycle.enter(Phase.READY)  # what listens for it logs what a person does next: that is the last line
+        if self._given_is_old and said.role != "replica":
+            self._aside = asyncio.create_task(self._users.report_unused_password(), name="given password")
 
     def _devpi_ended(self, code: int) -> NoReturn:
         """devpi-server ended by itself: its code becomes the container's."""

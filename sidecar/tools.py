@@ -15,6 +15,7 @@ from sidecar.settings import DEFAULT_SERVERDIR, Settings
 
 if TYPE_CHECKING:
     from devpi_server.config import Config, MyArgumentParser
+    from pluggy import PluginManager
 
     from sidecar.serverdir import Serverdir
 
@@ -23,6 +24,7 @@ LOCKED = {
     "devpi-import": "devpi_server.importexport:import_",
     "devpi-passwd": "devpi_server.passwd:passwd",
     "devpi-fsck": "devpi_server.fsck:fsck",
+    "devpi-clear-search-index": "devpi_web.clear_index:clear_index",
 }
 """Tools that must have the serverdir to themselves."""
 BESIDE = {"devpi-export": "devpi_server.importexport:export"}
@@ -63,10 +65,12 @@ def print_text(flags: list[str], environ: Mapping[str, str]) -> int | None:
 
     from sidecar.devpi.flags import FlagsRefused, SilenceProbe, understand
     from sidecar.devpi.messages import Configure
+    from sidecar.devpi.options import Options
 
     sys.argv[:] = ["devpi-server"]  # its name in the help
     plugins, probe = get_pluginmanager(), SilenceProbe()
     plugins.register(probe, "sidecar-flags")
+    Options(plugins).take_over(quiet=True)  # a start reports what has no effect
     request = Configure(flags, None, default_serverdir=str(DEFAULT_SERVERDIR), port=None, restrict_modify="")
     try:
         asked = understand(request, plugins, probe).version_asked
@@ -96,14 +100,14 @@ def _devpi_tool(arguments: list[str], env: Mapping[str, str]) -> int:
     from devpi_server.main import CommandRunner, set_state_version
 
     from sidecar.devpi import after_kill
+    from sidecar.devpi.options import Options
 
     after_kill.keep_nodeinfo_whole()
     name = name_of(arguments[0])
     state = _Unfinished(name)
     parse: Any = CommandRunner.get_config
 
-    def get_config(runner: CommandRunner, argv: list[str], parser: MyArgumentParser) -> Config:
-        config: Config = parse(runner, argv, parser)
+    def guarded(config: Config) -> Config:
         _check_owner(name, config.nodeinfo_path)
         if name in LOCKED:
             state.is_of(_lock(config.server_path))
@@ -112,11 +116,28 @@ def _devpi_tool(arguments: list[str], env: Mapping[str, str]) -> int:
             set_state_version(config)  # devpi leaves it out where lost+found and our .sidecar are two entries
         return config
 
+    def get_config(runner: CommandRunner, argv: list[str], parser: MyArgumentParser) -> Config:
+        Options(runner.pluginmanager).take_over()
+        return guarded(parse(runner, argv, parser))
+
     CommandRunner.get_config = get_config  # type: ignore[method-assign]
-    module, function = (LOCKED | BESIDE)[name].split(":")
+    path, function = (LOCKED | BESIDE)[name].split(":")
+    try:
+        module: Any = import_module(path)
+    except ModuleNotFoundError as error:
+        sys.stderr.write(f"error: can't run {arguments[0]!r}: {error.name} is not installed\n")
+        return 127
+    if name == "devpi-clear-search-index":  # it parses its options without a CommandRunner
+        parse_options = module.parseoptions
+
+        def parseoptions(plugins: PluginManager, argv: list[str], parser: MyArgumentParser) -> Config:
+            Options(plugins).take_over()
+            return guarded(parse_options(plugins, argv, parser=parser))
+
+        module.parseoptions = parseoptions
     sys.argv = arguments
     try:
-        code = getattr(import_module(module), function)()
+        code = getattr(module, function)()
     except Exit as error:
         sys.stderr.write(f"error: {error.reason}; {error.mend}\n")
         return error.code

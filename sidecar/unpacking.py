@@ -17,7 +17,6 @@ import importlib
 import io
 import lzma
 import os
-import re
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn, Protocol, Self
 
+from sidecar import formats, zips
 from sidecar.archives import READABLE, Budget, ImportRefused, Limits, Source, Unpacked, Watcher, shown, statuses
 from sidecar.readahead import Readable, ReadAhead
 
@@ -38,7 +38,6 @@ _PACKED_CHUNK = 64 * 1024
 _EXTENDED_BYTES = 2**20  # of PAX and GNU headers before one member
 _DEPTH = 64  # folders; an export needs five and the one it is packed in
 _XZ_MEMORY = 66 * 2**20  # xz -9 needs 65 MiB; a header may ask for 4 GiB
-_BZ2_START = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
 _PACK_AGAIN = "pack the export again: python3 -m tarfile --create backup.bz2 EXPORT_DIRECTORY"
 _COPY_AGAIN = "copy it again and compare its checksum with the original's; else " + _PACK_AGAIN
 _RAISE_LIMIT = "if the archive is to be trusted, raise "
@@ -93,6 +92,9 @@ class _Tap(io.RawIOBase):
 
     def readable(self) -> bool:
         return True
+
+    def fileno(self) -> int:
+        return self._file.fileno()
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         view = memoryview(buffer)
@@ -164,16 +166,19 @@ class _Meter(io.RawIOBase):
         self._stream.__exit__()
 
     def _open(self, packed: io.BufferedReader[_Tap], magic: bytes) -> Readable:
-        if _BZ2_START.match(magic):
-            return _Streams(packed, bz2.BZ2Decompressor)
-        if magic.startswith(b"\x1f\x8b"):
-            return gzip.GzipFile(fileobj=packed)
-        if magic.startswith(b"\xfd7zXZ\0"):
-            return _Streams(packed, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY))
-        if magic.startswith(b"\x28\xb5\x2f\xfd"):
-            if _zstd is None:
-                self.refuse("is compressed with zstd, unknown to this Python", "pack it as .tar.gz or .tar.bz2")
-            return _Streams(packed, _zstd.ZstdDecompressor)
+        match formats.compression(magic):
+            case "bz2":
+                return _Streams(packed, bz2.BZ2Decompressor)
+            case "gzip":
+                return gzip.GzipFile(fileobj=packed)
+            case "xz":
+                return _Streams(packed, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY))
+            case "zstd":
+                if _zstd is None:
+                    self.refuse("is compressed with zstd, unknown to this Python", "pack it as .tar.gz or .tar.bz2")
+                return _Streams(packed, _zstd.ZstdDecompressor)
+            case "zip":
+                return zips.AsTar(packed, self.refuse)
         return packed
 
     def refuse(

@@ -12,7 +12,7 @@ from sidecar.bootstrap import Bootstrap
 from sidecar.devpi.child import Child, SetFailed
 from sidecar.devpi.messages import RootPasswordSeen, UnusableSeen
 from sidecar.health import Health
-from sidecar.lifecycle import Lifecycle, UnusablePasswords
+from sidecar.lifecycle import Lifecycle, Notice, UnusablePasswords
 from sidecar.login_secret import place_copy
 from sidecar.root_password import RootPasswordFile
 from sidecar.rotation import PasswordSetter, give_root_password
@@ -23,6 +23,10 @@ from sidecar.terminal import printable
 from sidecar.threads import to_the_end
 
 log = logging.getLogger(__name__)
+
+_GIVEN = "the given root password (DEVPI_PASSWORD, DEVPI_PASSWORD_FILE, root-passwd)"
+_AGAIN = 10.0
+"""Seconds until a question that devpi-server could not answer is asked again."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,16 @@ class Users:
         self._lifecycle = lifecycle
         self._health = health
         self._bootstrap = bootstrap
-        self._settings = settings
+        self._allow_empty_root = settings.allow_empty_root
+        self.given_password = settings.root_password
+        """The one that the operator gave, for a root whose own can't be checked."""
         self._seen: str | None = None
 
-    def begin(self, root_password: str) -> None:
-        """devpi-server listens, and this was its root's password; what was seen since is newer."""
+    def begin(self, root_password: str, role: str) -> None:
+        """devpi-server listens, as `role`, and this was its root's password; what was seen since is newer."""
+        if role == "replica" and self.given_password is not None:
+            reason = f"{_GIVEN} has no effect on a replica: its users are the primary's"
+            self._lifecycle.notice(Notice("root-password", reason, "remove it here"))
         self._judge(self._seen or root_password)
 
     def hear(self, seen: RootPasswordSeen | UnusableSeen) -> None:
@@ -94,7 +103,7 @@ class Users:
 
     async def give_root_password(self, record: RootPasswordFile, setter: PasswordSetter) -> None:
         """A root password that devpi-server can't check counts as none. If this fails, the check fails, and says so."""
-        given = self._settings.root_password
+        given = self.given_password
         what = "the given password is set" if given is not None else "a generated password is set, and can be claimed"
         try:
             await give_root_password(record, setter, given)
@@ -104,5 +113,20 @@ class Users:
             log.warning("devpi-server can't check root's password hash, so nobody could log in as root: %s", what)
         self._bootstrap.publish()
 
+    async def report_unused_password(self) -> None:
+        """Report a given root password that is not root's, for the data was there before. Waits until that is known."""
+        if await self._given_holds():
+            return
+        reason = f"{_GIVEN} is not used: the serverdir holds data, and its root has another password"
+        mend = "remove it; or, as root, set it with `devpi passwd root` (lost: `sidecar rotate`), and restart"
+        self._lifecycle.notice(Notice("root-password", reason, mend))
+
+    async def _given_holds(self) -> bool:
+        while True:
+            holds = await self._bootstrap.is_root_password(self.given_password or "")
+            if holds is not None:
+                return holds
+            await asyncio.sleep(_AGAIN)
+
     def _judge(self, root_password: str) -> None:
-        self._health.set_root_password(root_password, self._settings.allow_empty_root)
+        self._health.set_root_password(root_password, self._allow_empty_root)

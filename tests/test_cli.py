@@ -452,6 +452,16 @@ async def test_users_who_need_a_new_password(sidecar: Sidecar) -> None:
     assert "need a new password" not in (await sidecar.run("status")).out
 
 
+async def test_notices(sidecar: Sidecar) -> None:
+    """What has no effect, or has mended itself, and what to do about it."""
+    notices = [{"about": "variable", "reason": f"DEVPI_X{n} is not known", "mend": "rename it"} for n in range(22)]
+    sidecar.says("/status", {**STATUS, "notices": notices})
+    run = await sidecar.run("status")
+    assert "  notice: DEVPI_X0 is not known\n  mend: rename it\n" in run.out
+    assert "DEVPI_X20" not in run.out
+    assert "  and 2 more notices\n" in run.out
+
+
 async def test_hostile_text_does_not_reach_the_terminal(sidecar: Sidecar) -> None:
     """Control and bidi characters are escaped, line breaks too, wide names stay, endless ones are cut."""
     name = "\x1b]0;owned\x07\u202e\r\nroot's password: hunter2 日本語" + "x" * 5000
@@ -462,6 +472,7 @@ async def test_hostile_text_does_not_reach_the_terminal(sidecar: Sidecar) -> Non
             "phase": name,
             "import": {"state": "loading", "archives": [{"name": name}, 7, None]},
             "unusable_passwords": {"total": 2, "users": [name, 7]},
+            "notices": [{"about": name, "reason": name, "mend": name}, 7],
         },
     )
     sidecar.says("/health", {"checks": [{"name": name, "status": "fail", "reason": name}, "x"]})
@@ -481,7 +492,15 @@ async def test_hostile_text_does_not_reach_the_terminal(sidecar: Sidecar) -> Non
         [],
         None,
         {},
-        {"import": [], "root_password": 7, "devpi": "x", "phase": {}, "failure": 3, "unusable_passwords": 1},
+        {
+            "import": [],
+            "root_password": 7,
+            "devpi": "x",
+            "phase": {},
+            "failure": 3,
+            "unusable_passwords": 1,
+            "notices": {},
+        },
     ],
 )
 async def test_a_status_of_another_shape(sidecar: Sidecar, content: object) -> None:

@@ -593,7 +593,7 @@ def test_something_else(tmp_path: Path) -> None:
         (tmp_path / f"{number}.jpg").write_bytes(b"x")
     error = refused(tmp_path)
     assert error.code == ExitCode.DAMAGED
-    assert "it holds 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg, but no .serverversion" in error.reason
+    assert "it holds 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg and 4 more, but no .serverversion" in error.reason
 
 
 def test_a_state_that_was_ours_and_is_gone(tmp_path: Path) -> None:
@@ -678,7 +678,7 @@ def test_what_is_beside_devpis_files_is_not_touched_before_they_are_known(tmp_pa
     (tmp_path / ".tmp-theirs").write_bytes(b"theirs")
     with opened(tmp_path) as serverdir:
         serverdir.recover()
-        with pytest.raises(Exit, match="not devpi's"):
+        with pytest.raises(Exit, match="not devpi-server's"):
             serverdir.examine()
         assert names(tmp_path) == [".sidecar", ".tmp-theirs"]
         (tmp_path / ".tmp-theirs").rename(tmp_path / ".tmp-.nodeinfo-0123")

@@ -155,6 +155,7 @@ VARIABLES = [
     size("SIDECAR_IMPORT_MAX_INDEX_SIZE", "imports.max_index_bytes", 256 * 2**20),
     size("SIDECAR_DISK_WARN", "monitor.disk_warn_bytes", 2**30),
     switch("SIDECAR_IMPORT_ALLOW_UNVERIFIED", "imports.allow_unverified"),
+    switch("SIDECAR_IGNORE_INIT_FILES", "imports.ignore_init_files"),
     switch("SIDECAR_ALLOW_EMPTY_ROOT", "credentials.allow_empty_root"),
     switch("SIDECAR_SECRET_IS_RANDOM", "credentials.secret_is_random"),
     switch("SIDECAR_LOG_ACCESS", "log.access"),
@@ -587,6 +588,7 @@ READERS = {
     "sidecar/tools.py": "replaces it for a tool of devpi's that runs in its place",
     "sidecar/commands.py": "hands it to locate.runtime_dir",
     "sidecar/healthcheck.py": "hands it to locate.runtime_dir",
+    "sidecar/devpi/options.py": "names the DEVPISERVER_* that are no option, in the child",
 }
 
 

@@ -16,6 +16,7 @@ from sidecar.devpi.messages import (
     CheckRootPassword,
     HoldLock,
     Message,
+    Noticed,
     OpenFiles,
     PrimaryAnswered,
     Progress,
@@ -29,6 +30,7 @@ from sidecar.devpi.messages import (
     encode,
 )
 from sidecar.devpi.spawn import Spawned
+from sidecar.lifecycle import Notice
 
 A = TypeVar("A", bound=Message)
 B = TypeVar("B", bound=Message)
@@ -78,6 +80,8 @@ class Child:
         """Called, in the event loop, with each report of an import."""
         self.on_users: Callable[[RootPasswordSeen | UnusableSeen], None] = lambda seen: None
         """Called, in the event loop, with what is seen of devpi-server's users while it serves."""
+        self.on_notice: Callable[[Notice], None] = lambda notice: None
+        """Called, in the event loop, with what an operator should know of."""
         self.requests: Requests | None = None
         """What devpi-server counted last; None: it has not been asked for anything yet."""
         self.primary = PrimaryAnswered()
@@ -123,27 +127,33 @@ class Child:
                 packet, descriptors = b"", []
             if not packet:
                 break
-            match decode(packet):
-                case OpenFiles() if descriptors:
-                    (self._open_files,) = descriptors
-                case Progress() as progress:
-                    self.on_progress(progress)
-                case (RootPasswordSeen() | UnusableSeen()) as seen:
-                    self.on_users(seen)
-                case Requests() as requests:
-                    self.requests = requests
-                case PrimaryAnswered() as answered:
-                    self.primary = answered
-                case RootPasswordSet() | RootPasswordChecked() as answer:
-                    if answer.number == self._asked and self._answer is not None and not self._answer.done():
-                        self._answer.set_result(answer)
-                case message:
-                    self._heard.put_nowait(message)
+            self._hear(decode(packet), descriptors)
         self._fell_silent = True
         self._heard.put_nowait(None)
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(SetFailed("devpi-server has ended", maybe_done=True))
         await asyncio.Event().wait()
+
+    def _hear(self, message: Message, descriptors: list[int]) -> None:
+        """Take one message to where it belongs."""
+        match message:
+            case OpenFiles() if descriptors:
+                (self._open_files,) = descriptors
+            case Progress() as progress:
+                self.on_progress(progress)
+            case (RootPasswordSeen() | UnusableSeen()) as seen:
+                self.on_users(seen)
+            case Noticed(about, reason, mend):
+                self.on_notice(Notice(about, reason, mend))
+            case Requests() as requests:
+                self.requests = requests
+            case PrimaryAnswered() as answered:
+                self.primary = answered
+            case RootPasswordSet() | RootPasswordChecked() as answer:
+                if answer.number == self._asked and self._answer is not None and not self._answer.done():
+                    self._answer.set_result(answer)
+            case _:
+                self._heard.put_nowait(message)
 
     async def _packet(self) -> tuple[bytes, list[int]]:
         """The next packet, and the descriptors that come with it: asyncio's own `sock_recv` throws those away."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pluggy import PluginManager
 
     from sidecar.devpi.messages import Configure
+    from sidecar.devpi.options import Options
 
 _ARGON2 = ("argon2_memory_cost", "argon2_time_cost", "argon2_parallelism")
 
@@ -85,10 +86,25 @@ def understand(request: Configure, plugins: PluginManager, probe: SilenceProbe) 
     except (FlagsRefused, Fatal):
         raise
     except Exception as error:  # YAML's errors, wrong types in a configuration file, a home directory that nobody has
-        what = " ".join(f"{type(error).__name__}: {error}".split())
+        what = " ".join(f"{type(error).__name__}: {_without_content(error)}".split())
         raise FlagsRefused(
             f"devpi-server can't use its flags or its configuration file: {what}", "see `devpi-server --help`"
         ) from error
+
+
+def _without_content(error: Exception) -> str:
+    """The error's text, of a YAML error the line alone: its text quotes the file, in which a password may be."""
+    mark = getattr(error, "problem_mark", None)
+    return str(error) if mark is None else f"not the YAML that devpi reads, in line {mark.line + 1}"
+
+
+def password_in(options: Options) -> str | None:
+    """root's password by devpi's configuration file. Raises FlagsRefused, without the password, for a wrong one."""
+    try:
+        return options.root_password()
+    except ValueError as error:
+        reason, mend = error.args
+        raise FlagsRefused(f"root-passwd in devpi-server's configuration file {reason}", mend) from None
 
 
 def _understand(request: Configure, plugins: PluginManager, probe: SilenceProbe) -> ServerFlags:
@@ -139,6 +155,9 @@ def _parse(argv: list[str], plugins: PluginManager) -> Config:
 
 def _refuse(message: str) -> NoReturn:
     """In place of argparse's own: usage on stderr and exit code 2."""
+    if "--root-passwd" in message:  # with the password behind it
+        reason = "--root-passwd and --root-passwd-hash would show in the list of processes"
+        raise FlagsRefused(reason, "use DEVPI_PASSWORD_FILE")
     raise FlagsRefused(f"devpi-server's parser says: {message}", "see `devpi-server --help`")
 
 

@@ -24,6 +24,7 @@ from sidecar.devpi.messages import (
     HoldLock,
     Import,
     Initialise,
+    Noticed,
     PrepareFailed,
     Refused,
     Serve,
@@ -71,6 +72,7 @@ def _run(channel: Channel, crash_fd: int) -> int:
     from devpi_server.main import Fatal
 
     from sidecar.devpi import flags, output, stretching
+    from sidecar.devpi.options import Options
 
     output.take_over()
     stretching.one_at_a_time()
@@ -79,8 +81,11 @@ def _run(channel: Channel, crash_fd: int) -> int:
     probe = flags.SilenceProbe()
     plugins.register(probe, "sidecar-flags")
     configure = cast(Configure, channel.receive())
+    options = Options(plugins)
+    options.take_over(quiet=True)
     try:
         understood = flags.understand(configure, plugins, probe)
+        root_password = flags.password_in(options)
     except flags.FlagsRefused as error:
         channel.send(Refused(error.reason, error.mend))
         return ExitCode.SETTINGS
@@ -98,6 +103,8 @@ def _run(channel: Channel, crash_fd: int) -> int:
         channel.send(Done())
         return ExitCode.STOPPED
     output.take_stdout()
+    for notice in options.notices(configure.known_variables, configure.unknown_variables):
+        channel.send(Noticed(notice.about, notice.reason, notice.mend))
     channel.send(
         Configured(
             version=devpi_server.__version__,
@@ -108,6 +115,7 @@ def _run(channel: Channel, crash_fd: int) -> int:
             secretfile=understood.secretfile,
             plugins=[list(plugin) for plugin in plugin_versions(plugins)],
             outside_url=understood.outside_url,
+            root_password=root_password,
         )
     )
     while True:

@@ -43,6 +43,10 @@ class Configure(Message):
     """SIDECAR_HOST."""
     sidecar_port: int = 0
     """SIDECAR_PORT; 0 is any free one."""
+    known_variables: list[str] = field(default_factory=list)
+    """The names of the settings' own variables, to be suggested for unknown ones."""
+    unknown_variables: list[str] = field(default_factory=list)
+    """Names of variables that begin as the settings' do, and are none."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,8 @@ class Configured(Message):
     """Name and version of each."""
     outside_url: str | None = None
     """--outside-url: where clients find devpi-server."""
+    root_password: str | None = field(default=None, repr=False)
+    """`root-passwd` of devpi's configuration file."""
 
 
 @dataclass(frozen=True)
@@ -235,6 +241,16 @@ class UnusableSeen(Message):
     total: int
     users: list[str]
     """The first of them, by name."""
+
+
+@dataclass(frozen=True)
+class Noticed(Message):
+    """Something that an operator should know of, unasked, at any time."""
+
+    about: str
+    """As `lifecycle.Notice.about`."""
+    reason: str
+    mend: str
 
 
 @dataclass(frozen=True)

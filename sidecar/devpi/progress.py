@@ -43,7 +43,7 @@ class Reporter:
         self._counts["extracted"][1] = sum(each.bytes for each in found.sources if not each.is_directory)
         for some in _pieces(found.sources):
             self._send(archives=[{"name": each.name, "bytes": each.bytes, "sha256": None} for each in some])
-        for names in _pieces(found.ignored[:_IGNORED]):
+        for names in _pieces(found.passed_over[:_IGNORED]):
             self._send(ignored=list(names))
 
     def unpacking(self, source: str, compressed_bytes: int, members: int, unpacked_bytes: int) -> None:

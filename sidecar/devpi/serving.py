@@ -20,7 +20,7 @@ from pyramid.interfaces import ISecurityPolicy, ITweens
 from pyramid.tweens import EXCVIEW
 
 from sidecar import garbage
-from sidecar.devpi import admission, after_kill, durable_uploads, primary
+from sidecar.devpi import admission, after_kill, durable_uploads, primary, search_index
 from sidecar.devpi.channel import SidecarGone
 from sidecar.devpi.crowd import Crowd
 from sidecar.devpi.drain import Drainer
@@ -31,6 +31,7 @@ from sidecar.devpi.messages import (
     Drain,
     Drained,
     Listening,
+    Noticed,
     RootPasswordChecked,
     RootPasswordSet,
     Serve,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
     from sidecar.devpi.channel import Channel
     from sidecar.devpi.flags import ServerFlags
+    from sidecar.lifecycle import Notice
 
 REQUEST_LOG = "devpi_server.views.tween_request_logging"
 TRANSACTION = "devpi_server.views.tween_keyfs_transaction"
@@ -80,6 +82,7 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
         argv += CHEAP_DERIVATION
     plugin = SidecarPlugin(request, channel, own_derivation=flags.own_derivation)
     plugins.register(plugin, "sidecar")
+    search_index.guard(plugins, plugin.notice)
     waitress.serve = plugin.serve
     try:
         result = _main(plugins, argv=argv)
@@ -175,6 +178,11 @@ class SidecarPlugin:
         threading.Thread(target=self._report, args=(traffic,), name="traffic", daemon=True).start()
         garbage.spare(_YOUNG, middle=2)
         server.run()
+
+    def notice(self, notice: Notice) -> None:
+        """Tell the sidecar what an operator should know of."""
+        with suppress(SidecarGone):
+            self._channel.send(Noticed(notice.about, notice.reason, notice.mend))
 
     def _check_tweens(self) -> None:
         """Raises Fatal where admission is not outside the transaction, or errors of views don't roll it back."""

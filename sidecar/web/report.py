@@ -17,6 +17,7 @@ from sidecar.lifecycle import (
     DevpiInfo,
     ImportState,
     ImportStatus,
+    Notice,
     Phase,
     RootPassword,
     Snapshot,
@@ -76,6 +77,7 @@ def sections(of: View) -> dict[str, str]:
         "headline": headline(snapshot, of.checks),
         "phases": _phases(snapshot),
         "import": _import(snapshot.imported),
+        "notices": _notices(snapshot.notices),
         "checks": _checks(of.checks, of.trends),
         "password": _password(snapshot),
         "replicas": replicas(of.said, of.checks, of.at),
@@ -196,6 +198,18 @@ def _archives(of: ImportStatus) -> str:
     return f'<details id="archives"><summary id="archives-title">{title}</summary><ul>{"".join(items)}</ul></details>'
 
 
+# --- notices ----------------------------------------------------------------------------------------------------
+
+
+def _notices(notices: tuple[Notice, ...]) -> str:
+    if not notices:
+        return ""
+    items = [f'<div class="trouble">{trouble(each.reason, each.mend)}</div>' for each in notices[:_MANY]]
+    if (more := len(notices) - _MANY) > 0:
+        items.append(f"<p>and {more} more</p>")
+    return f"<h2>Notices</h2>{''.join(items)}"
+
+
 # --- checks -----------------------------------------------------------------------------------------------------
 
 
@@ -232,7 +246,7 @@ _PASSWORDS = {
     RootPassword.CLAIMABLE: "It was generated, and nobody has claimed it yet. It is told once.",
     RootPassword.CLAIMED: "Claimed",
     RootPassword.EXPIRED: "Nobody claimed it until",
-    RootPassword.GIVEN: "It is the one that was given at the first start.",
+    RootPassword.GIVEN: "It is the one that was given at the first start, unless it was changed since.",
     RootPassword.FROM_IMPORT: "It is the one of the imported export.",
     RootPassword.UNKNOWN: "It is not known here: the data was there before, or this is a replica.",
 }

@@ -14,6 +14,7 @@ from sidecar.lifecycle import (
     Failure,
     ImportFailure,
     ImportStatus,
+    Notice,
     RootPassword,
     RootPasswordStatus,
     Snapshot,
@@ -62,6 +63,7 @@ def status(of: Snapshot, said: ServerStatus | None, sidecar_version: str, reject
         "import": imported(of.imported),
         "root_password": root_password(of.root_password),
         "unusable_passwords": unusable_passwords(of.unusable_passwords),
+        "notices": [notice(each) for each in of.notices],
         "devpi": devpi(of.devpi, said),
         "sidecar": {"version": sidecar_version},
         "wrong_admin_tokens": {
@@ -128,6 +130,11 @@ def root_password(of: RootPasswordStatus) -> Json:
 def unusable_passwords(of: UnusablePasswords | None) -> Json | None:
     """Users who need a new password, and how many they are; None: not looked at yet."""
     return None if of is None else {"total": of.total, "users": [public(name) for name in of.users]}
+
+
+def notice(of: Notice) -> Json:
+    """Something that an operator should know of."""
+    return {"about": of.about, "reason": public(of.reason), "mend": public(of.mend)}
 
 
 def devpi(of: DevpiInfo | None, said: ServerStatus | None) -> Json | None:

@@ -197,13 +197,14 @@ def test_import_without_a_root_password(
 
 @pytest.mark.slow
 def test_data_keeps_its_password(container: Callable[..., Container], made_by_devpi: Callable[..., Path]) -> None:
-    """DEVPI_PASSWORD changes nothing where there is data already; the log says so once a start."""
+    """DEVPI_PASSWORD changes nothing where there is data already, which is reported; see `test_unused_input`."""
     c = container(env={"DEVPI_PASSWORD": GIVEN})
     shutil.copytree(made_by_devpi(EXPORTED), c.serverdir)
     c.start().wait_ready()
 
     assert [200, 401] == [c.login("root", EXPORTED), c.login("root", GIVEN)]
-    assert 1 == c.log.count("the given one is not used")
+    wait_for(lambda: c.status()["notices"], "the notice")
+    assert 1 == c.log.count("is not used: the serverdir holds data")
     assert "unknown" == state(c)
 
 

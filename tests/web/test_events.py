@@ -19,7 +19,7 @@ from sidecar.web.keys import Context
 from tests.fake_devpi import eventually
 from tests.web.conftest import PASSWORD, TOKEN, Site
 
-SECTIONS = {"verdict", "headline", "phases", "import", "checks", "password", "replicas", "versions"}
+SECTIONS = {"verdict", "headline", "phases", "notices", "import", "checks", "password", "replicas", "versions"}
 
 
 class Listener:

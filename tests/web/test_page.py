@@ -22,6 +22,7 @@ from sidecar.lifecycle import (
     ImportState,
     ImportStatus,
     Lifecycle,
+    Notice,
     Phase,
     RootPassword,
     RootPasswordStatus,
@@ -262,6 +263,19 @@ async def test_users_who_need_a_new_password(site: Site) -> None:
     assert "devpi passwd NAME" in text
 
 
+async def test_notices(site: Site) -> None:
+    """The first of them, with what to do; no section where there are none."""
+    assert "Notices" not in (await page(site)).text
+    site.lifecycle.notice(
+        *(Notice("variable", f"the variable DEVPI_X{n} is not known", "rename it") for n in range(23))
+    )
+    text = (await page(site)).text
+    assert "Notices the variable DEVPI_X0 is not known What to do: rename it" in " ".join(text.split())
+    assert "DEVPI_X19 " in text
+    assert "DEVPI_X20" not in text
+    assert "and 3 more" in text
+
+
 @pytest.mark.filterwarnings("ignore:pkg_resources is deprecated:DeprecationWarning")  # of pip, by pip
 @pytest.mark.parametrize(
     ("host", "outside", "addresses", "url", "trust"),
@@ -382,6 +396,7 @@ async def test_hostile_names(site: Site, name: str) -> None:
         devpi=DevpiInfo(name, name, ("http://h:1",), ((name, name),), outside_url=f"https://{name}"),
         imported=ImportStatus(ImportState.FAILED, (Archive(name, 1, name),), (name,), current=name, error=error),
         unusable_passwords=UnusablePasswords(1, (name,)),
+        notices=(Notice(name, name, name),),
     )
     site.lifecycle.enter(Phase.FAILED, Failure(name, name))
     outline = await page(site)
@@ -401,6 +416,7 @@ def test_every_section_has_its_place() -> None:
             "verdict",
             "headline",
             "phases",
+            "notices",
             "import",
             "checks",
             "password",

@@ -15,6 +15,7 @@ from sidecar.lifecycle import (
     ImportFailure,
     ImportState,
     ImportStatus,
+    Notice,
     Phase,
     RootPassword,
     RootPasswordStatus,
@@ -35,9 +36,21 @@ async def test_status_at_first(site: Site) -> None:
     assert answer.json["import"]["state"] == "none"
     assert answer.json["root_password"]["state"] == "unknown"
     assert answer.json["unusable_passwords"] is None
+    assert answer.json["notices"] == []
     assert answer.json["devpi"] is None
     assert answer.json["sidecar"] == {"version": "1.2.3"}
     assert answer.json["wrong_admin_tokens"] == {"total": 0, "turned_away": 0, "last": None}
+
+
+async def test_status_of_notices(site: Site) -> None:
+    """In their order, each once, without paths."""
+    first = Notice("configuration", "the option x in the configuration file /etc/devpi.yml is not known", "remove it")
+    site.lifecycle.notice(first, first)
+    site.lifecycle.notice(Notice("variable", "the variable DEVPI_X is not known here", "remove it"), first)
+    reasons = ["the option x in the configuration file <path> is not known", "the variable DEVPI_X is not known here"]
+    told = (await site.get("/status")).json["notices"]
+    assert reasons == [notice["reason"] for notice in told]
+    assert {"about": "variable", "reason": reasons[1], "mend": "remove it"} == told[1]
 
 
 async def test_status_of_users_who_need_a_new_password(site: Site) -> None:

@@ -78,6 +78,7 @@ IMPORTING: Json = {
     },
     "root_password": {"state": "unknown", "expires": None, "claimed_at": None, "expired_at": None},
     "unusable_passwords": None,
+    "notices": [],
     "devpi": {
         "version": "6.20.3",
         "role": "standalone",
@@ -121,6 +122,13 @@ READY: Json = {
     },
     "root_password": {"state": "claimed", "expires": None, "claimed_at": _LATER, "expired_at": None},
     "unusable_passwords": {"total": 1, "users": ["alice"]},
+    "notices": [
+        {
+            "about": "variable",
+            "reason": "DEVPI_PASWORD is not a known variable",
+            "mend": "did you mean DEVPI_PASSWORD? Rename it or remove it",
+        }
+    ],
     "devpi": {
         "version": "6.20.3",
         "role": "primary",

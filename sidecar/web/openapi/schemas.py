@@ -132,6 +132,7 @@ _STATUS: Json = {
             "import": ref("Import"),
             "root_password": ref("RootPassword"),
             "unusable_passwords": _or_null(ref("UnusablePasswords"), "Null: not looked at yet, or this is a replica."),
+            "notices": _list(ref("Notice")),
             "devpi": _or_null(ref("Devpi"), "The devpi-server that runs; null until it has said."),
             "sidecar": _record("The sidecar.", {"version": TEXT}),
             "wrong_admin_tokens": _record(
@@ -145,6 +146,14 @@ _STATUS: Json = {
         },
     ),
     "Failure": _record("Why it failed.", {"reason": TEXT, "mend": TEXT}),
+    "Notice": _record(
+        "Something of this start that an operator should know of, although devpi-server serves.",
+        {
+            "about": _said("`variable`, `configuration`, `search-index`, `import` or `root-password`."),
+            "reason": TEXT,
+            "mend": TEXT,
+        },
+    ),
     "Import": _record(
         "The import of `/devpi-init.d`, the last one where it is over; kept across restarts.",
         {
