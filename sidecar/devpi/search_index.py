@@ -46,8 +46,12 @@ _NOT_OURS_TO_RENAME = {errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV, errn
 
 def guard(plugins: PluginManager, notice: Callable[[Notice], None]) -> None:
     """Guard the index that devpi-web is about to open; nothing if it is not installed."""
-    if plugins.get_plugin("devpi-web-whoosh") is not None:
+    if plugins.get_plugin("devpi-web-whoosh") is None:
+        return
+    try:
         Guard(notice).install()
+    except (ImportError, AttributeError) as error:
+        log.warning("this devpi-web is not known here, so its search index is not guarded: %s", error)
 
 
 class _Failure(NamedTuple):
@@ -81,6 +85,7 @@ class Guard:
 
         index, indexer, initial = whoosh_index.Index, whoosh_index.IndexerThread, whoosh_index.InitialQueueThread
         make, open_index, queue, tick = main.get_indexer_from_config, index.ix, initial.thread_run, indexer.tick
+        handler, query, update = indexer.handler, index.query_projects, index.update_projects
 
         def get_indexer_from_config(config: Config) -> Index:
             return self._make(make, config)
@@ -105,10 +110,10 @@ class Guard:
 
         main.get_indexer_from_config = get_indexer_from_config
         initial.thread_run, indexer.tick = thread_run, examining_tick
-        indexer.handler = self._noting(indexer.handler)
+        indexer.handler = self._noting(handler)
         index.ix = ix
-        index.query_projects = self._noting(index.query_projects, writing=False)
-        index.update_projects = self._noting(index.update_projects)
+        index.query_projects = self._noting(query, writing=False)
+        index.update_projects = self._noting(update)
 
     def _noting(self, function: Callable[P, R], *, writing: bool = True) -> Callable[P, R]:
         """`function`, of which errors from inside the index are noted; they are raised all the same."""
