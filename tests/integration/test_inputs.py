@@ -69,6 +69,14 @@ def test_unknown_variables(container: Callable[..., Container]) -> None:
     assert 1 == c.log.count("DEVPI_PASWORD")
 
 
+def test_a_misspelt_name_that_costs_the_start(container: Callable[..., Container]) -> None:
+    """It is named before what is missing without it."""
+    c = container(flags=(*FLAGS, "--role", "replica"), env={"DEVPISERVER_PRIMARY_ULR": f"http://{SECRET}"}).start()
+    assert 2 == c.wait_end()
+    assert "did you mean DEVPISERVER_PRIMARY_URL?" in c.log.partition(" ERROR ")[0]
+    assert SECRET not in c.log
+
+
 def test_many_unknown_variables(container: Callable[..., Container]) -> None:
     """A crowd of them, and a name that would write a line of its own, cost neither the start nor the log's lines."""
     crowd = {f"DEVPI_X{number}": SECRET for number in range(300)}
