@@ -179,6 +179,9 @@ class Supervisor:
             return None
         if answer.root_password is not None:
             self._take_password(answer.root_password)
+        if answer.replica and self._settings.credentials.root_password is not None:
+            reason = "the given root password is not used: a replica has the users of its primary"
+            self._lifecycle.notice(Notice("variable", reason, "remove DEVPI_PASSWORD or DEVPI_PASSWORD_FILE here"))
         await to_the_end(check_first_state, answer, self._settings.imports.init_dir)
         if answer.secretfile is not None:  # a mistake in the flags, too, is found before the serverdir is touched
             try:

@@ -453,7 +453,7 @@ async def test_users_who_need_a_new_password(sidecar: Sidecar) -> None:
 
 
 async def test_notices(sidecar: Sidecar) -> None:
-    """What has no effect, or has mended itself, and what to do about it."""
+    """What has no effect, or was repaired, and what to do about it."""
     notices = [{"about": "variable", "reason": f"DEVPI_X{n} is not known", "mend": "rename it"} for n in range(22)]
     sidecar.says("/status", {**STATUS, "notices": notices})
     run = await sidecar.run("status")

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import warnings
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from sidecar import logs, privacy
 from sidecar.devpi import crash
@@ -31,6 +31,9 @@ from sidecar.devpi.messages import (
 )
 from sidecar.exits import ExitCode
 from sidecar.journal import phase_of
+
+if TYPE_CHECKING:
+    from sidecar.devpi.options import Options
 
 _PR_SET_PDEATHSIG = 1
 
@@ -87,6 +90,7 @@ def _run(channel: Channel, crash_fd: int) -> int:
         understood = flags.understand(configure, plugins, probe)
         root_password = flags.password_in(options)
     except flags.FlagsRefused as error:
+        _tell_notices(channel, options, configure)  # a misspelt name may be why
         channel.send(Refused(error.reason, error.mend))
         return ExitCode.SETTINGS
     except (Fatal, InvalidConfigError, OSError, ValueError) as error:
@@ -103,8 +107,7 @@ def _run(channel: Channel, crash_fd: int) -> int:
         channel.send(Done())
         return ExitCode.STOPPED
     output.take_stdout()
-    for notice in options.notices(configure.known_variables, configure.unknown_variables):
-        channel.send(Noticed(notice.about, notice.reason, notice.mend))
+    _tell_notices(channel, options, configure)
     channel.send(
         Configured(
             version=devpi_server.__version__,
@@ -135,6 +138,11 @@ def _run(channel: Channel, crash_fd: int) -> int:
                 return serving.serve(message, understood, plugins, channel)
             case _:
                 raise AssertionError(f"unexpected {type(message).__name__}")
+
+
+def _tell_notices(channel: Channel, options: Options, configure: Configure) -> None:
+    for notice in options.notices(configure.known_variables, configure.unknown_variables):
+        channel.send(Noticed(notice.about, notice.reason, notice.mend))
 
 
 def unsupported(version: str) -> Refused | None:

@@ -14,7 +14,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
 from devpi_server.mythread import Shutdown
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from devpi_server.config import Config
     from devpi_web.whoosh_index import Index, IndexerThread, InitialQueueThread
     from pluggy import PluginManager
+    from whoosh.reading import IndexReader
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,8 +46,22 @@ _NOT_OURS_TO_RENAME = {errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV, errn
 
 def guard(plugins: PluginManager, notice: Callable[[Notice], None]) -> None:
     """Guard the index that devpi-web is about to open; nothing if it is not installed."""
-    if plugins.get_plugin("devpi-web-whoosh") is not None:
+    if plugins.get_plugin("devpi-web-whoosh") is None:
+        return
+    try:
         Guard(notice).install()
+    except (ImportError, AttributeError) as error:
+        log.warning("this devpi-web is not known here, so its search index is not guarded: %s", error)
+
+
+class _Failure(NamedTuple):
+    """What is kept of an error: itself it would keep files open, and the index' lock."""
+
+    described: str
+    error: OSError | None
+    """A copy of it, if it is one of the system's."""
+    writing: bool
+    """It came when the index was to be written, not from somebody's search."""
 
 
 class Guard:
@@ -56,10 +71,11 @@ class Guard:
         self._notice = notice
         self._opening = threading.RLock()
         """Held while the index is opened, made or set aside."""
-        self._failure: OSError | Exception | None = None
-        """A copy of the last one, for the original would keep files open, and the index' lock."""
+        self._failure: _Failure | None = None
+        """The last one that has not been looked into."""
         self._incomplete = False
         """Not all projects have been queued."""
+        self._told: set[str] = set()
         self._pause = _FIRST_PAUSE
         self._not_before = 0.0
 
@@ -69,6 +85,7 @@ class Guard:
 
         index, indexer, initial = whoosh_index.Index, whoosh_index.IndexerThread, whoosh_index.InitialQueueThread
         make, open_index, queue, tick = main.get_indexer_from_config, index.ix, initial.thread_run, indexer.tick
+        handler, query, update = indexer.handler, index.query_projects, index.update_projects
 
         def get_indexer_from_config(config: Config) -> Index:
             return self._make(make, config)
@@ -93,12 +110,12 @@ class Guard:
 
         main.get_indexer_from_config = get_indexer_from_config
         initial.thread_run, indexer.tick = thread_run, examining_tick
-        indexer.handler = self._noting(indexer.handler)
+        indexer.handler = self._noting(handler)
         index.ix = ix
-        index.query_projects = self._noting(index.query_projects)
-        index.update_projects = self._noting(index.update_projects)
+        index.query_projects = self._noting(query, writing=False)
+        index.update_projects = self._noting(update)
 
-    def _noting(self, function: Callable[P, R]) -> Callable[P, R]:
+    def _noting(self, function: Callable[P, R], *, writing: bool = True) -> Callable[P, R]:
         """`function`, of which errors from inside the index are noted; they are raised all the same."""
 
         def noting(*arguments: P.args, **options: P.kwargs) -> R:
@@ -106,17 +123,17 @@ class Guard:
                 return function(*arguments, **options)
             except Exception as error:
                 if _of_whoosh(error):
-                    self._failed(error)
+                    self._failed(error, writing=writing)
                 raise
 
         return noting
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: Exception, *, writing: bool = True) -> _Failure:
         if self._failure is None:
             log.warning("devpi-web can't use its search index: %s", _described(error))
-        self._failure = (
-            OSError(error.errno, error.strerror, error.filename) if isinstance(error, OSError) else Exception()
-        )
+        copy = OSError(error.errno, error.strerror, error.filename) if isinstance(error, OSError) else None
+        self._failure = failure = _Failure(_described(error), copy, writing)
+        return failure
 
     def _make(self, make: Callable[[Config], Index], config: Config) -> Index:
         """devpi-web's index; one that finds nothing if its folder can't be made."""
@@ -131,11 +148,11 @@ class Guard:
                 return make(config)
         except OSError as error:
             config.args.indexer_backend = "null"
-            reason = f"search is off, because the search index' folder can't be made: {_described(error)}"
-            self._tell(reason, "make it writable for this user, or correct --indexer-backend, and restart")
+            hint = "make it writable for this user, or correct --indexer-backend, and restart"
+            self._tell("search is off, because the search index' folder can't be made", f": {_described(error)}", hint)
             return make(config)
 
-    def _examine(self, thread: IndexerThread, failure: Exception) -> None:
+    def _examine(self, thread: IndexerThread, failure: _Failure) -> None:
         """Set the index aside if it is damaged, and queue what is missing. The thread writes nothing meanwhile."""
         from devpi_web.main import get_indexer
 
@@ -143,41 +160,46 @@ class Guard:
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         index = get_indexer(thread.xom)
         folder = Path(index.index_path)
-        if (damage := damage_of(folder, failure)) is not None:
+        if (damage := damage_of(folder, failure.error)) is not None:
             try:
                 self._set_aside(folder, damage)
             except OSError as error:
-                reason = f"the search index is damaged ({damage}), and can't be set aside: {_described(error)}"
-                self._tell(reason, f"stop this, remove the folder {folder.name}, and start again")
+                why = f" ({damage}; {_described(error)})"
+                hint = f"make the folder {folder.name} writable for this user, or remove it; and restart"
+                self._tell("the search index can neither be used nor set aside", why, hint)
                 return
             self._incomplete = True
-        elif isinstance(failure, OSError):
-            self._tell_of_disk(failure)
+        elif failure.writing:
+            self._tell_of_writing(failure)
         try:
             if self._incomplete:
                 _queue_all(thread, index)
         except Shutdown:
             raise
         except Exception as error:
-            self._failed(error)
-            self._tell_of_disk(error)
+            self._tell_of_writing(self._failed(error))
         else:
             self._incomplete = False
             self._failure = None
 
-    def _tell_of_disk(self, error: Exception) -> None:
-        reason = f"the search index can't be written: {_described(error)}"
-        self._tell(reason, "free space on its volume, or repair that; this is retried")
+    def _tell_of_writing(self, failure: _Failure) -> None:
+        hint = "stop this, run devpi-clear-search-index, and start again, if that stays"
+        if failure.error is not None:
+            hint = "free space on its volume, or repair that; this is retried"
+        self._tell("the search index can't be written", f": {failure.described}", hint)
 
     def _set_aside(self, folder: Path, damage: str) -> None:
         with self._opening:
             kept = set_aside(folder)
-        reason = f"the search index was damaged ({damage}) and is being rebuilt: searches find too little until then"
         old = "" if kept is None else f"; {kept.relative_to(kept.parents[1])} has the old one, and may be removed"
-        self._tell(reason, f"if this comes again, check the volume{old}")
+        why = f" ({damage}) and is being rebuilt: searches find too little until then"
+        self._tell("the search index was damaged", why, f"if this comes again, check the volume{old}")
 
-    def _tell(self, reason: str, mend: str) -> None:
-        self._notice(Notice("search-index", reason, mend))
+    def _tell(self, what: str, why: str, mend: str) -> None:
+        """Once in this process: what is retried for days fails in another file each time."""
+        if what not in self._told:
+            self._told.add(what)
+            self._notice(Notice("search-index", f"{what}{why}", mend))
 
 
 def _queue_all(thread: IndexerThread, index: Index) -> None:
@@ -189,23 +211,18 @@ def _queue_all(thread: IndexerThread, index: Index) -> None:
         thread.shared_data.queue_projects(iter_projects(thread.xom), tx.at_serial, searcher)
 
 
-def damage_of(folder: Path, failure: Exception) -> str | None:
-    """Why the index in `folder`, which has caused `failure`, can't be used; None: it can, or nobody can tell.
+def damage_of(folder: Path, failure: OSError | None) -> str | None:
+    """Why the index in `folder` can't be used; None: it can, or nobody can tell.
 
-    Reads all of it, unless the failure speaks for itself. Nobody may be writing it meanwhile.
+    Reads all of it, unless `failure`, which it has caused, speaks for itself. Nobody may be writing it meanwhile.
     """
     from whoosh.index import open_dir
 
-    if isinstance(failure, OSError) and failure.errno in _LASTING and _lies_in(folder, failure):
+    if failure is not None and failure.errno in _LASTING and _lies_in(folder, failure):
         return _described(failure)
     try:
         with open_dir(str(folder), indexname=_NAME).reader() as reader:
-            for _ in reader.iter_docs():
-                pass
-            for field, text in reader.all_terms():
-                matcher = reader.postings(field, text)
-                while matcher.is_active():
-                    matcher.next()
+            _read(reader)
     except OSError as error:
         lasting = error.errno in {errno.ENOENT, *_LASTING} and _lies_in(folder, error)
         return _described(error) if lasting else None
@@ -214,6 +231,23 @@ def damage_of(folder: Path, failure: Exception) -> str | None:
     except Exception as error:
         return _described(error)
     return None
+
+
+def _read(reader: IndexReader) -> None:
+    """Read all that searching, writing and merging read."""
+    scorable = [name for name, field in reader.schema.items() if field.scorable]
+    columns = [reader.column_reader(name) for name in reader.schema.names() if reader.has_column(name)]
+    for number, _ in reader.iter_docs():
+        for column in columns:
+            column[number]
+        if None in [reader.doc_field_length(number, name) for name in scorable]:
+            raise ValueError("a length is missing")
+    for field, text in reader.all_terms():
+        reader.term_info(field, text)
+        matcher = reader.postings(field, text)
+        while matcher.is_active():
+            matcher.weight()
+            matcher.next()
 
 
 def _lies_in(folder: Path, error: OSError) -> bool:

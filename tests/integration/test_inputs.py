@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.container import Container
+from tests.integration.container import Container, free_port, wait_for
 
 SECRET = "hunter2-of-the-test"
 
@@ -67,6 +67,14 @@ def test_unknown_variables(container: Callable[..., Container]) -> None:
         assert "SERVICE_HOST" not in said
         assert SECRET not in said
     assert 1 == c.log.count("DEVPI_PASWORD")
+
+
+def test_a_misspelt_name_that_costs_the_start(container: Callable[..., Container]) -> None:
+    """It is named before what is missing without it."""
+    c = container(flags=(*FLAGS, "--role", "replica"), env={"DEVPISERVER_PRIMARY_ULR": f"http://{SECRET}"}).start()
+    assert 2 == c.wait_end()
+    assert "did you mean DEVPISERVER_PRIMARY_URL?" in c.log.partition(" ERROR ")[0]
+    assert SECRET not in c.log
 
 
 def test_many_unknown_variables(container: Callable[..., Container]) -> None:
@@ -154,6 +162,15 @@ def test_a_variable_overrides_the_password_of_the_configuration_file(container: 
     assert 401 == c.login("root", SECRET)
     (reason,) = noticed(c, "configuration")
     assert "DEVPI_PASSWORD is another one" in reason
+    assert SECRET not in c.log
+
+
+def test_a_password_for_a_replica(container: Callable[..., Container]) -> None:
+    """A replica has its primary's users, root's password too."""
+    flags = (*FLAGS[:4], "--primary-url", f"http://127.0.0.1:{free_port()}")
+    c = container(flags=flags, env={"DEVPI_PASSWORD": SECRET}).start().wait_listening()
+    (mend,) = wait_for(lambda: noticed(c, "variable"), "the notice").values()
+    assert "remove DEVPI_PASSWORD" in mend
     assert SECRET not in c.log
 
 
