@@ -98,6 +98,8 @@ class ImportSettings:
     """Bytes of a dataindex.json, which is read into memory (SIDECAR_IMPORT_MAX_INDEX_SIZE)."""
     allow_unverified: bool = False
     """Take release files of which the export has no digest (SIDECAR_IMPORT_ALLOW_UNVERIFIED)."""
+    strict: bool = False
+    """Refuse an import of which something would be left out because it is not safe (SIDECAR_IMPORT_STRICT)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +234,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
             allow_unverified=read.value(
                 "SIDECAR_IMPORT_ALLOW_UNVERIFIED", values.switch, base.imports.allow_unverified
             ),
+            strict=read.value("SIDECAR_IMPORT_STRICT", values.switch, base.imports.strict),
         ),
         monitor=MonitorSettings(
             interval=read.value("SIDECAR_MONITOR_INTERVAL", values.positive_duration, base.monitor.interval),

@@ -18,7 +18,7 @@ from devpi_server.model import is_valid_name
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.archives import Budget, ImportRefused, Limits, Source, Unpacked, find
+from sidecar.archives import Budget, ImportRefused, Limits, Omissions, Source, Unpacked, find
 from sidecar.dataindex import Checked, normalized, parse
 from sidecar.devpi.preparation import is_hash_of, is_hash_of_empty
 from sidecar.exports import Export, Totals, load, set_root_hash
@@ -87,9 +87,12 @@ def tree(root: Path) -> Unpacked:
     return Unpacked(Source(root.name, root, True, 0, 0), root, "", 0, 0)
 
 
-def loaded(*roots: Path, limits: Limits | None = None, **options: bool) -> Export:
-    """The export that these directories make up."""
-    return load([tree(root) for root in roots], limits or Limits(), **options)
+def loaded(
+    *roots: Path, limits: Limits | None = None, omissions: Omissions | None = None, **options: bool
+) -> Export:
+    """The export that these directories make up; with nothing left out, unless it is told where to note that."""
+    omissions = Omissions(strict=True) if omissions is None else omissions
+    return load([tree(root) for root in roots], limits or Limits(), omissions, **options)
 
 
 def refused(*roots: Path, limits: Limits | None = None, **options: bool) -> ImportRefused:
@@ -141,8 +144,11 @@ def imported(init: Path) -> Export:
     target.mkdir()
     limits = Limits()
     budget = Budget.of(limits, target)
-    trees = [unpack(each, target / str(n), limits, budget, Quiet()) for n, each in enumerate(find(init).sources)]
-    return load(trees, limits)
+    strictly = Omissions(strict=True)
+    trees = [
+        unpack(each, target / str(n), limits, budget, Quiet(), strictly) for n, each in enumerate(find(init).sources)
+    ]
+    return load(trees, limits, strictly)
 
 
 def check_real(export: Export, archive: str) -> None:
@@ -367,10 +373,7 @@ def test_no_password_is_none_for_devpi(tmp_path: Path, pwhash: dict[str, Any]) -
         (b'{\n  "a": nonsense}', "line 2, column 8"),
         (b'{"a": "\xff"}', "UTF-8"),
         (b'{"a": 1, "b": {"c": 1, "c": 2}}', "'c' twice"),
-        (b'{"a": NaN}', "NaN"),
-        (b'{"a": -Infinity}', "Infinity"),
         (b'{"a": ' + b"9" * 5000 + b"}", "too long"),
-        (b'{"a": -1e999}', "'-1e999'"),
         (b"[" * 100_000, "deep"),
         (b'{"a": "\\ud800"}', "surrogate"),
         (b"[1]", "not an object"),
@@ -431,13 +434,10 @@ def deep(levels: int) -> object:
         (lambda d: d["users"].update(alice=1), "user 'alice' is not an object"),
         (lambda d: d["users"].update({"a/b": {}}), "'a/b'"),
         (lambda d: d["users"].update({"a:b": {}}), "'a:b'"),
-        (lambda d: d["users"].update({"..": {}}), "'..'"),
         (lambda d: d["users"].update({"a\nb": {}}), r"'a\nb'"),
-        (lambda d: d["users"]["alice"].update(pwhash=1), "pwhash of user 'alice'"),
-        (lambda d: d["users"]["alice"].update(pwsalt=[]), "pwsalt of user 'alice'"),
         (lambda d: d["users"]["alice"].update(username="root"), "'root'"),
         (lambda d: d["users"]["alice"].update(indexes={"x": {}}), "indexes of its own"),
-        (lambda d: d["users"]["alice"].update(custom_data=deep(50)), "nested"),
+        (lambda d: d["users"]["alice"].update(custom_data=deep(500)), "nested"),
         (lambda d: d["indexes"].update({"dev": {}}), "user/index"),
         (lambda d: d["indexes"].update({"alice/a/b": {}}), "'a/b'"),
         (lambda d: d["indexes"].update({"alice/a b": {}}), "'a b'"),
@@ -448,7 +448,7 @@ def deep(levels: int) -> object:
         (index(indexconfig={"type": "stage", "bases": None}), "bases"),
         (index(indexconfig={"type": "stage", "bases": "root/pypi"}), "bases"),
         (index(indexconfig={"type": "stage", "bases": [1]}), "a base"),
-        (index(indexconfig={"type": "stage", "x": deep(50)}), "nested"),
+        (index(indexconfig={"type": "stage", "x": deep(500)}), "nested"),
         (index(projects=[]), "projects"),
         (index(projects={"pkg": []}), "project 'pkg'"),
         (index(projects={"../pkg": {}}), "'../pkg'"),
@@ -457,25 +457,20 @@ def deep(levels: int) -> object:
         (index(projects={"pkg": {"1/0": {}}}), "'1/0'"),
         (index(projects={"pkg": {"1.0": {"name": "pkg", "version": "../1"}}}), "'../1'"),
         (index(projects={"pkg": {"1.0": {"name": "pkg", "+elinks": []}}}), "'+elinks'"),
-        (index(projects={"pkg": {"1.0": {"name": "pkg", "x": deep(50)}}}), "nested"),
+        (index(projects={"pkg": {"1.0": {"name": "pkg", "x": deep(500)}}}), "nested"),
         (index(projects={"other": {}}), "'pkg', which the index lacks"),
         (index(files={}), "files"),
         (index(files=["x"]), "file 0"),
-        (index(files=[RELEASE, RELEASE]), "again"),
+        (index(files=[RELEASE, RELEASE]), "twice"),
         (release(type="wheel"), "'wheel'"),
         (release(type=[]), "the type []"),
         (release(projectname=None), "projectname"),
         (release(version=None), "version"),
-        (release(version=""), "version"),
         (release(relpath=None), "relpath"),
-        (release(relpath=""), "absolute or not normalised"),
-        (release(relpath="/proc/self/environ"), "absolute"),
-        (release(relpath="../secret"), "leads out"),
-        (release(relpath=".."), "leads out"),
-        (release(relpath="alice/../../secret"), "not normalised"),
-        (release(relpath="alice//dev"), "not normalised"),
-        (release(relpath="./alice"), "not normalised"),
-        (release(relpath="alice/"), "not normalised"),
+        (release(relpath=""), "can't be a file's"),
+        (release(relpath="alice/"), "can't be a file's"),
+        (release(relpath="alice/dev/x/.."), "can't be a file's"),
+        (release(relpath="alice/dev/x/."), "can't be a file's"),
         (release(relpath="a\0b"), r"a\x00b"),
         (release(relpath="a/" * 5000 + "b"), "deep"),
         (release(log="x"), "log"),
@@ -566,22 +561,23 @@ def test_bases_in_a_circle(tmp_path: Path) -> None:
 
 
 def test_file_in_two_indexes(tmp_path: Path) -> None:
-    """Two indexes can't share a file."""
+    """Two indexes may share a file; it counts twice, for devpi stores it twice."""
 
     def share(data: dict[str, Any]) -> None:
         data["indexes"]["alice/b"] = copy.deepcopy(data["indexes"]["alice/dev"])
 
-    assert "again" in refused(write(tmp_path / "e", edited(share))).reason
+    totals = loaded(write(tmp_path / "e", edited(share))).totals
+    assert (4, 2 * sum(map(len, FILES.values()))) == (totals.files, totals.bytes)
 
 
 @given(st.text(max_size=5))
 def test_names_as_devpi_has_them(name: str) -> None:
-    """No name passes that devpi refuses; none is refused that it allows, but unprintable ones and dots."""
+    """No name passes that devpi refuses; none is refused that it allows."""
     data = {"dumpversion": "2", "users": {name: {}}, "indexes": {}}
     try:
-        Checked(data, "e", "dataindex.json", False)
+        Checked(data, "e", "dataindex.json", False, Omissions(strict=True))
     except ImportRefused:
-        assert not is_valid_name(name) or not name.isprintable() or name in ("", ".", "..")
+        assert not is_valid_name(name)
     else:
         assert is_valid_name(name)
 
@@ -612,7 +608,7 @@ def test_any_value_anywhere(value: object, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
     place[key] = value
     try:
-        checked = Checked(document, "e", "dataindex.json", False)
+        checked = Checked(document, "e", "dataindex.json", False, Omissions(strict=data.draw(st.booleans())))
     except ImportRefused:
         return
     assert all(not path.startswith(("/", "..")) for path in checked.relpaths)

@@ -49,6 +49,7 @@ def report(tracker: Tracker, state: ImportState, current: str | None = None, **f
         state,
         archives=fields.pop("archives", None),
         ignored=fields.pop("ignored", None),
+        left_out=fields.pop("left_out", None),
         digests=fields.pop("digests", None),
         counts=fields or None,
         current=current,

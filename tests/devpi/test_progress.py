@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sidecar.archives import MOST_SOURCES, Found, Source, Unpacked
+from sidecar.archives import MOST_SOURCES, Found, Omissions, Source, Unpacked
 from sidecar.devpi.channel import Channel
 from sidecar.devpi.messages import PACKET_BYTES, Message, Progress, encode
 from sidecar.devpi.progress import Reporter
@@ -48,6 +48,6 @@ def test_a_project_of_any_length_fits_into_a_packet() -> None:
     heard = Heard()
     reporter = Reporter(heard)
     reporter.now_at("alice/dev/" + "☃" * PACKET_BYTES)
-    reporter.totals(Totals(1, 1, 1, 1, 1))
+    reporter.totals(Totals(1, 1, 1, 1, 1), Omissions(strict=False))
     (report,) = heard.reports
     assert ("alice/dev/" + "☃" * 290) == report.current
