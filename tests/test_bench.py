@@ -214,7 +214,7 @@ def test_a_big_archive_is_whole(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheels[0]) as wheel:
         assert wheel.testzip() is None
         assert any(name.endswith(".dist-info/METADATA") for name in wheel.namelist())
-    loaded = exports.load(_unpacked(init_dir, tmp_path / "ours"), Limits())
+    loaded = exports.load(_unpacked(init_dir, tmp_path / "ours"), Limits(), Omissions(strict=True))
     assert (3, sum(path.stat().st_size for path in wheels)) == (loaded.totals.files, loaded.totals.bytes)
 
 

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import io
 import json
+import math
 import subprocess
 import sys
 import tarfile
@@ -87,9 +88,7 @@ def tree(root: Path) -> Unpacked:
     return Unpacked(Source(root.name, root, True, 0, 0), root, "", 0, 0)
 
 
-def loaded(
-    *roots: Path, limits: Limits | None = None, omissions: Omissions | None = None, **options: bool
-) -> Export:
+def loaded(*roots: Path, limits: Limits | None = None, omissions: Omissions | None = None, **options: bool) -> Export:
     """The export that these directories make up; with nothing left out, unless it is told where to note that."""
     omissions = Omissions(strict=True) if omissions is None else omissions
     return load([tree(root) for root in roots], limits or Limits(), omissions, **options)
@@ -306,6 +305,7 @@ def test_root_passwords_may_differ_when_replaced(tmp_path: Path) -> None:
 
 
 ARGON2 = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$zL2j6VSjJKz0Sj5GL1rhtxu2dZzdrCRos/qoJ13bpBE"
+UNBEARABLE = ARGON2.replace("m=8,t=1", "m=4194304,t=1")
 ARGON2_OF_NOTHING = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$eX2j6VSjJKz0Sj5GL1rhtxu2dZzdrCRos/qoJ13bpBE"
 """Taken for one; nothing is computed here."""
 
@@ -502,9 +502,81 @@ def test_schema(tmp_path: Path, change: Change, word: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "relpath", ["/proc/self/environ", "../secret", "..", "alice/../../secret", "./../x", "alice/dev/../../../x"]
+)
+def test_a_file_outside_is_left_out_alone(tmp_path: Path, relpath: str) -> None:
+    """Neither read nor named in what devpi gets; strictly, it refuses the export, with the file as the member."""
+    root = write(tmp_path / "e", edited(release(relpath=relpath)))
+    omissions = Omissions(strict=False)
+    export = loaded(root, omissions=omissions)
+    assert [DOC] == [file["relpath"] for file in export.data["indexes"]["alice/dev"]["files"]] == list(export.files)
+    assert (1, 1) == (export.totals.files, omissions.total)
+    assert ("e", relpath, "leads out of the export") == (
+        omissions.first[0].archive,
+        omissions.first[0].member,
+        omissions.first[0].reason,
+    )
+    assert relpath == refused(root).member
+
+
+def test_the_tox_results_of_what_is_left_out_are_left_out_too(tmp_path: Path) -> None:
+    """devpi's importer would end where the file that they belong to is missing."""
+    tox = "alice/dev/pkg/sha256=1/pkg-1.0.tar.gz.toxresult-0"
+
+    def change(data: dict[str, Any]) -> None:
+        files = data["indexes"]["alice/dev"]["files"]
+        files[0]["relpath"] = "../x/pkg-1.0.tar.gz"
+        for version in ("1.0", "2.0"):
+            result = {"type": "toxresult", "projectname": "Pkg", "version": version, "relpath": f"{tox}{version}"}
+            files.append(result | {"for_entrypath": "alice/dev/+f/1/2/pkg-1.0.tar.gz#sha256=1"})
+
+    omissions = Omissions(strict=False)
+    export = loaded(write(tmp_path / "e", edited(change), FILES | {f"{tox}2.0": b"{}"}), omissions=omissions)
+    assert [DOC, f"{tox}2.0"] == list(export.files)
+    assert ["../x/pkg-1.0.tar.gz", f"{tox}1.0"] == [each.member for each in omissions.first]
+
+
+def test_devpis_version_of_two_dots(tmp_path: Path) -> None:
+    """devpi-export writes its file one folder above, and `..` into the path."""
+    relpath = "alice/dev/pkg/../pkg-...tar.gz"
+
+    def change(data: dict[str, Any]) -> None:
+        data["indexes"]["alice/dev"]["projects"]["pkg"][".."] = {"name": "pkg", "version": ".."}
+        data["indexes"]["alice/dev"]["files"][0].update(version="..", relpath=relpath)
+
+    export = loaded(write(tmp_path / "e", edited(change), {"alice/dev/pkg-...tar.gz": CONTENT, DOC: b"1"}))
+    assert {relpath: CONTENT, DOC: b"1"} == {name: path.read_bytes() for name, path in export.files.items()}
+
+
+@pytest.mark.parametrize("hashed", [{"pwhash": 1}, {"pwhash": "x", "pwsalt": []}, {"pwhash": UNBEARABLE}])
+def test_a_hash_that_must_not_be_checked_is_left_out_alone(tmp_path: Path, hashed: dict[str, Any]) -> None:
+    """The user comes without a password, and is named."""
+    root = write(tmp_path / "e", edited(lambda d: d["users"]["alice"].update(hashed)))
+    omissions = Omissions(strict=False)
+    alice = loaded(root, omissions=omissions).data["users"]["alice"]
+    assert (None, "a@example.org") == (alice["pwhash"], alice["email"])
+    assert "pwsalt" not in alice
+    assert ["the password hash of user 'alice'"] == [each.member for each in omissions.first]
+    assert "the password hash of user 'alice'" == refused(root).member
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_numbers_that_only_python_has(number: str) -> None:
+    """devpi takes them over its API, and devpi-export writes them."""
+    assert not math.isfinite(parse(b'{"a": ' + number.encode() + b"}", "e", "dataindex.json")["a"])
+
+
+@pytest.mark.parametrize(
     "change",
     [
         lambda d: d.update(dumpversion=2),
+        lambda d: d["users"].update({name: {} for name in ("..", ".", "a\u00a0b", "\x7f")}),
+        lambda d: d["users"]["alice"].update(title=5, email=[1], description={"a": None}),
+        lambda d: d["indexes"]["alice/dev"]["projects"]["pkg"].update(
+            {"1\u200b0": {"name": "pkg"}, "": {"name": "pkg"}}
+        ),
+        release(version=""),
+        mapping(last_modified="f\xe9vrier"),
         lambda d: d["users"].pop("root"),
         lambda d: d["users"]["alice"].update(pwsalt=None, custom_data={"x": [1]}),
         lambda d: d["indexes"]["alice/dev"]["indexconfig"].update(type="plugin", bases=["root/pypi", "gone/away"]),

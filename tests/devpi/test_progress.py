@@ -51,3 +51,14 @@ def test_a_project_of_any_length_fits_into_a_packet() -> None:
     reporter.totals(Totals(1, 1, 1, 1, 1), Omissions(strict=False))
     (report,) = heard.reports
     assert ("alice/dev/" + "☃" * 290) == report.current
+
+
+def test_what_is_left_out_fits_into_a_packet() -> None:
+    """However much it is and whatever it is called: all of it is counted, and some of it named."""
+    heard, omissions = Heard(), Omissions(strict=False)
+    for _ in range(1000):
+        omissions.add("\U0001f40d" * 5000, "a hint", worst(1), "\U0001f40d" * 5000)
+    Reporter(heard).totals(Totals(1, 1, 1, 1, 1), omissions)
+    (report,) = heard.reports
+    assert report.left_out is not None
+    assert (1000, Omissions.MOST_NAMED) == (report.left_out["total"], len(report.left_out["first"]))

@@ -54,12 +54,32 @@ def nested(levels: int) -> object:
     return value
 
 
-ODD = ["\u00a0", "\u200b", "\u2028", "\u3000", "\u202e", "\x85", "\x7f", "\t", "\x1b[31m", "\\", "~", " ", "\ufffd", "é", "𝒳"]
+ODD = [
+    "\u00a0",
+    "\u200b",
+    "\u2028",
+    "\u3000",
+    "\u202e",
+    "\x85",
+    "\x7f",
+    "\t",
+    "\x1b[31m",
+    "\\",
+    "~",
+    " ",
+    "\ufffd",
+    "é",
+    "\U0001d4b3",
+]
 """What no sensible name has, and devpi takes."""
 
 odd_text = st.lists(st.sampled_from([*ODD, ".", "..", "-", "_", "1", "a"]), min_size=1, max_size=4).map("".join)
-names = st.sampled_from(["alice", "bob", ".", "a.b", "b@c", "dev"]) | odd_text.filter(lambda text: not set(text) & set("\\~\t\x1b[ "))
-projects = st.sampled_from(["pkg", "Mixed.Name", "mixed_name", "a-b", "a", "\u017f", "pkg\u017f", "\u212aelvin", "x--y"])
+names = st.sampled_from(["alice", "bob", ".", "a.b", "b@c", "dev"]) | odd_text.filter(
+    lambda text: not set(text) & set("\\~\t\x1b[ ")
+)
+projects = st.sampled_from(
+    ["pkg", "Mixed.Name", "mixed_name", "a-b", "a", "\u017f", "pkg\u017f", "\u212aelvin", "x--y"]
+)
 versions = st.sampled_from(["1.0", "1.0-1", "b-1", "..", ".", "...", "1.0+local", "0"]) | odd_text
 endings = st.sampled_from([".zip", ".tar.gz", "-py3-none-any.whl", ".doc.zip", ".egg"])
 values: st.SearchStrategy[object] = st.recursive(

@@ -107,28 +107,36 @@ KNOWN: dict[str, list[Step]] = {
         step
         for name in (*(f"a{odd}" for odd in SAFE), ".")
         for step in (
-            user(name), index(name, "dev"), index(name, name), release(f"{name}/{name}", "pkg", "1", "pkg-1.zip")
+            user(name),
+            index(name, "dev"),
+            index(name, name),
+            release(f"{name}/{name}", "pkg", "1", "pkg-1.zip"),
         )
-    ],  # fmt: skip
+    ],
     "an index above": [user("alice"), index("alice", ".."), release("alice/..", "pkg", "1", "pkg-1.zip")],
     "names beyond ASCII that devpi's regular expression takes": [
-        *ALICE, *(release(DEV, name, "1", f"{name}-1.zip") for name in ("\u017f", "pkg\u017f", "\u212aelvin"))
-    ],  # fmt: skip
+        *ALICE,
+        *(release(DEV, name, "1", f"{name}-1.zip") for name in ("\u017f", "pkg\u017f", "\u212aelvin")),
+    ],
     "a NUL": [*ALICE, registered(DEV, "pkg", "1\x000", summary="\0")],
     "one path for two projects' documentation": [*ALICE, docs(DEV, "a", "b-1"), docs(DEV, "a-b", "1")],
     "one path for two projects' files": [
-        *ALICE, release(DEV, "a", "1", "a-b-1.zip"), release(DEV, "a-b", "1", "a-b-1.zip")
-    ],  # fmt: skip
+        *ALICE,
+        release(DEV, "a", "1", "a-b-1.zip"),
+        release(DEV, "a-b", "1", "a-b-1.zip"),
+    ],
     "values of users": [
         *(user(f"user{n}", title=value) for n, value in enumerate((5, {"a": 1}, ["x"], True, math.inf, 10**100))),
         user("carol", custom_data=math.nan, email=[1], description="\0\x1b"),
     ],
     "values of indexes": [
-        user("alice"), index("alice", "dev", title={"a": [1]}, custom_data=math.nan, projects={"x": 1})
-    ],  # fmt: skip
+        user("alice"),
+        index("alice", "dev", title={"a": [1]}, custom_data=math.nan, projects={"x": 1}),
+    ],
     "values in values": [
-        user("carol", custom_data=nested(300)), index("carol", "dev", custom_data=nested(300))
-    ],  # fmt: skip
+        user("carol", custom_data=nested(300)),
+        index("carol", "dev", custom_data=nested(300)),
+    ],
 }
 """Each of these was refused once, as a whole."""
 
@@ -162,7 +170,7 @@ UNSAFE: dict[str, tuple[list[Step], set[str]]] = {
 
 @pytest.mark.parametrize("name", UNSAFE)
 def test_what_is_unsafe_is_left_out_alone(play: Play, name: str) -> None:
-    """devpi takes it and a bare import loads it; ours leaves it out by its name, and loads all that was there beside."""
+    """devpi takes it and a bare import loads it; ours leaves it out, names it, and loads all that is beside it."""
     steps, expected = UNSAFE[name]
     answer = play([*ALICE, release(DEV, "pkg", "1", "pkg-1.zip"), *steps])
     assert {200, 201} >= set(answer["statuses"])

@@ -1,8 +1,9 @@
 """One devpi-server, to which stories happen: what it accepts over its API is exported and imported, twice.
 
-`python -m tests.differential.worker FOLDER` reads lines of JSON, each a story (`tests.differential.stories`), and answers
-each with what a bare devpi-import and our import made of its export. Every story, export and import runs in a fork, so
-that devpi is imported once and no story knows of another one. Passwords are hashed at the least cost, and not checked.
+`python -m tests.differential.worker FOLDER` reads lines of JSON, each a story (`tests.differential.stories`), and
+answers each with what a bare devpi-import and our import made of its export. Every story, export and import runs in a
+fork, so that devpi is imported once and no story knows of another one. Passwords are hashed at the least cost, and not
+checked.
 """
 
 from __future__ import annotations
@@ -16,12 +17,9 @@ import shutil
 import sys
 import tarfile
 import traceback
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
-
-warnings.simplefilter("ignore")
 
 import argon2
 from devpi_server import auth, importexport, init, main, model

@@ -423,16 +423,18 @@ LEFT_OUT: dict[str, tuple[bytes, str, dict[str, Any]]] = {
     "relpath out by detour": (file(relpath="alice/../../outside/victim"), "leads out", _NO_FILE),
     "a user above, whose index is above": (
         index(
-            lambda data: data["indexes"].update(
-                {"../..": _OUTER | {"files": [data["indexes"]["alice/dev"]["files"].pop()]}}
+            lambda data: (
+                data["indexes"].update({"../..": _OUTER | {"files": [data["indexes"]["alice/dev"]["files"].pop()]}})
+                or data["users"].update({"..": {"pwhash": "x"}})
             )
-            or data["users"].update({"..": {"pwhash": "x"}})
         ),
         "outside of the files",
         loaded_as(
-            lambda data: data["indexes"]["alice/dev"].update(files=[])
-            or data["indexes"].update({"../..": _OUTER | {"files": []}})
-            or data["users"].update({"..": {"pwhash": "x"}})
+            lambda data: (
+                data["indexes"]["alice/dev"].update(files=[])
+                or data["indexes"].update({"../..": _OUTER | {"files": []}})
+                or data["users"].update({"..": {"pwhash": "x"}})
+            )
         ),
     ),
     "a hash of 4 GiB": (hashed("$argon2id$v=19$m=4194304,t=3,p=4"), "argon2 hash", _NO_HASH),
