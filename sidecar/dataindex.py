@@ -154,8 +154,8 @@ class Checked:
         # one that can't be checked costs nothing: nobody can log in with it
         if not is_text or (is_checkable(pwhash, pwsalt) and not is_bearable(pwhash, pwsalt)):
             memory, passes, lanes = MOST.values()
-            most = f"more than {memory // 1024} MiB, {passes} passes and {lanes} lanes"
-            reason = f"is an argon2 hash that asks for {most}" if is_text else "is no text"
+            most = f"{memory // 1024} MiB, {passes} passes and {lanes} lanes"
+            reason = f"is an argon2 hash that asks for more than {most}" if is_text else "is no text"
             self._omissions.add(reason, _SET_ANEW, self.archive, f"the password hash of {what}")
             user.pop("pwsalt", None)
             user["pwhash"] = None
