@@ -14,6 +14,7 @@ from typing import NoReturn, Protocol
 
 from sidecar import formats
 from sidecar.harmless import is_harmless
+from sidecar.lifecycle import LeftOut
 
 MOST_SOURCES = 1000
 """Archives and folders of one import. `/status` lists them all, and whoever looks asks for that every second."""
@@ -73,6 +74,27 @@ class ImportRefused(Exception):
     def __str__(self) -> str:
         where = ": ".join(name for name in (self.archive, self.member) if name)
         return f"{where}: {self.reason}; {self.mend}" if where else f"{self.reason}; {self.mend}"
+
+
+class Omissions:
+    """What an import leaves out alone because it would not be safe: counted, and the first of it named."""
+
+    MOST_NAMED = 10
+    """As many fit into one packet to the sidecar, whatever their names are."""
+
+    def __init__(self, *, strict: bool) -> None:
+        """`strict`: nothing is left out, and the first thing that would be refuses the import."""
+        self._strict = strict
+        self.total = 0
+        self.first: list[LeftOut] = []
+
+    def add(self, reason: str, mend: str, archive: str, member: str) -> None:
+        """Leave something out. Raises ImportRefused where that is not wanted."""
+        if self._strict:
+            raise ImportRefused(reason, f"{mend}; or unset SIDECAR_IMPORT_STRICT to leave it out", archive, member)
+        self.total += 1
+        if len(self.first) < self.MOST_NAMED:
+            self.first.append(LeftOut(_printable(archive) or "", _printable(member) or "", reason[:200]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import posixpath
 import re
 from collections import Counter
 from collections.abc import Collection
 from typing import Any, NoReturn
 
-from .archives import ImportRefused, shown
+from .archives import ImportRefused, Omissions, shown
 from .password_hash import MOST, is_bearable, is_checkable
 
 _EXPORT_AGAIN = "export again with devpi-export, or take what is named here out of dataindex.json"
@@ -25,9 +24,11 @@ _HEX = re.compile(r"[0-9a-f]+")
 _TYPES = ("releasefile", "doczip", "toxresult")
 _DENSE = 12  # bytes for each bracket or brace: an export has more, "{}," as an object in memory takes 24 times its size
 _DENSE_FROM = 2**20  # bytes
-_DEPTH = 32  # of lists and objects in free-form values; json, copying and storing recurse
-# devpi_server.model.name_char_blocklist_regexp without the control characters, which aren't printable
-_BLOCKED = re.compile(r' |[!"#$%&\'()*+,/:;<=>?\[\\\]^`{|}~]')
+_DEPTH = 400  # of lists and objects in free-form values: devpi's API takes 300 and fails at 400, for it recurses
+_FOLDERS = 32  # of a relpath; an export has four
+_BLOCKED = re.compile(r'[\x00-\x1f !"#$%&\'()*+,/:;<=>?\[\\\]^`{|}~]')  # devpi_server.model.name_char_blocklist_regexp
+_NO_HEADER = re.compile(r"[^\t -~\x80-\xff]")
+_RENAME = "on the server that it came from, delete it or upload it under another name; then export again"
 _UNSAFE_RUNS = re.compile(r"[^A-Za-z0-9]+")
 
 
@@ -37,7 +38,10 @@ def normalized(project: str) -> str:
 
 
 def parse(raw: bytes, archive: str, member: str) -> dict[str, Any]:
-    """The JSON of a ``dataindex.json``, strictly: UTF-8, no duplicate keys, no NaN. Raises ImportRefused."""
+    """The JSON of a ``dataindex.json``: UTF-8, no duplicate keys; NaN and Infinity as devpi has them.
+
+    devpi takes these two over its API, so an export may have them. Raises ImportRefused.
+    """
 
     def refuse(reason: str) -> NoReturn:
         raise ImportRefused(reason, _COPY_AGAIN, archive, member)
@@ -49,19 +53,10 @@ def parse(raw: bytes, archive: str, member: str) -> dict[str, Any]:
             refuse(f"has the key {shown(twice)} twice in one object")
         return result
 
-    def constant(name: str) -> NoReturn:
-        refuse(f"has the number {name}, which is no JSON")
-
-    def finite(digits: str) -> float:
-        number = float(digits)
-        if math.isinf(number):  # what devpi would answer with is no JSON
-            refuse(f"has the number {shown(digits)}, which is too large")
-        return number
-
     if len(raw) > _DENSE_FROM and (raw.count(b"{") + raw.count(b"[")) * _DENSE > len(raw):
         refuse("is made of brackets and braces, many times its size in memory")
     try:
-        data = json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=constant, parse_float=finite)
+        data = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
         if re.search(rb"\\u[dD][89a-fA-F]", raw):  # lone surrogates, which devpi can't store
             json.dumps(data, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:
@@ -84,16 +79,20 @@ def parse(raw: bytes, archive: str, member: str) -> dict[str, Any]:
 class Checked:
     """One export's ``dataindex.json``; raises ImportRefused for the first thing that devpi would trip over.
 
-    ``data`` is the checked JSON, in which users without a password have None for a hash, so that devpi refuses them
-    any; ``dumpversion`` is 1 or 2, ``relpaths`` are the files by their index, in order.
+    ``data`` is the checked JSON, without what can't be loaded safely (``omissions``); in it, users without a password
+    have None for a hash, so that devpi refuses them any. ``dumpversion`` is 1 or 2, ``relpaths`` are the files, in
+    order: those of two projects of an index may be one, where both have the same documentation.
     """
 
-    def __init__(self, data: dict[str, Any], archive: str, member: str, allow_unverified: bool) -> None:
+    def __init__(
+        self, data: dict[str, Any], archive: str, member: str, allow_unverified: bool, omissions: Omissions
+    ) -> None:
         self.data = data
         self.archive = archive
-        self.relpaths: dict[str, str] = {}
+        self.relpaths: dict[str, None] = {}
         self.member = member
         self._allow_unverified = allow_unverified
+        self._omissions = omissions
         for key in ("dumpversion", "users", "indexes"):
             if key not in data:
                 self._refuse(f"lacks {key!r}")
@@ -121,14 +120,15 @@ class Checked:
             self._refuse(f"{what} is not a string but {shown(value)}")
         return value
 
-    def _plain(self, value: object, what: str) -> str:
+    def _part(self, value: object, what: str) -> str:
+        """A string that devpi makes a part of a key of: a slash in it would be another key."""
         text = self._string(value, what)
-        if not text.isprintable() or "/" in text or text in ("", ".", ".."):
+        if "/" in text:
             self._refuse(f"{what} can't be {shown(text)}")
         return text
 
     def _name(self, value: str, what: str) -> None:
-        if _BLOCKED.search(self._plain(value, what)):
+        if _BLOCKED.search(value):
             self._refuse(f"{what} is {shown(value)}; devpi allows no ASCII symbol in it but - . @ _")
 
     def _shallow(self, value: object, what: str) -> None:
@@ -149,17 +149,18 @@ class Checked:
         what = f"user {shown(name)}"
         self._name(name, "a user's name")
         self._shallow(user, what)
-        for key in ("pwhash", "pwsalt", "email", "created", "modified", "title", "description", "username"):
-            if user.get(key) is not None:
-                self._string(user[key], f"{key} of {what}")
         pwhash, pwsalt = user.get("pwhash") or "", user.get("pwsalt")
+        is_text = isinstance(pwhash, str) and isinstance(pwsalt, str | None)
         # one that can't be checked costs nothing: nobody can log in with it
-        if is_checkable(pwhash, pwsalt) and not is_bearable(pwhash, pwsalt):
+        if not is_text or (is_checkable(pwhash, pwsalt) and not is_bearable(pwhash, pwsalt)):
             memory, passes, lanes = MOST.values()
             most = f"{memory // 1024} MiB, {passes} passes and {lanes} lanes"
-            self._refuse(f"{what} has an argon2 hash that asks for more than {most}", _SET_ANEW)
+            reason = f"is an argon2 hash that asks for more than {most}" if is_text else "is no text"
+            self._omissions.add(reason, _SET_ANEW, self.archive, f"the password hash of {what}")
+            user.pop("pwsalt", None)
+            user["pwhash"] = None
         if user.get("username", name) != name:
-            self._refuse(f"{what} says that its username is {shown(user['username'])}")
+            self._refuse(f"{what} has the username {shown(user['username'])}")
         if user.get("indexes"):  # devpi would take them over as they are
             self._refuse(f"{what} brings indexes of its own, which belong under 'indexes'")
         if name != "root" and not user.get("pwhash"):
@@ -183,39 +184,64 @@ class Checked:
         for project, versions in projects.items():
             self._project(f"project {shown(project)} of {what}", project, versions)
         known = {normalized(project) for project in projects}
+        kept: list[dict[str, Any]] = []
+        missing: set[tuple[str, str, str]] = set()  # project, version and name of release files that are left out
+        seen: set[tuple[str, str]] = set()
         for position, entry in enumerate(self._array(index.get("files", []), f"files of {what}")):
             file = self._object(entry, f"file {position} of {what}")
-            relpath = self._relpath(file.get("relpath"), f"relpath of file {position} of {what}")
+            relpath = self._string(file.get("relpath"), f"relpath of file {position} of {what}")
+            if (reason := self._is_unsafe(name, relpath)) is not None:
+                self._omissions.add(reason, _RENAME, self.archive, relpath)
+                missing.add(_identity(file, relpath))
+                continue
+            self._relpath(relpath, f"relpath of file {position} of {what}")
             self._file(file, f"file {shown(relpath)} of {what}", known, kind == "mirror")
-            if relpath in self.relpaths:
-                self._refuse(f"file {shown(relpath)} is in {shown(self.relpaths[relpath])} and again in {what}")
-            self.relpaths[relpath] = name
+            if (key := (normalized(file["projectname"]), relpath)) in seen:
+                self._refuse(f"file {shown(relpath)} is in {what} twice")
+            seen.add(key)
+            kept.append(file)
+        if missing:
+            kept = [file for file in kept if not self._hangs_on(missing, file)]
+        if "files" in index:
+            index["files"] = kept
+        self.relpaths.update(dict.fromkeys(file["relpath"] for file in kept))
+
+    def _is_unsafe(self, index: str, relpath: str) -> str | None:
+        """Why devpi must not load the file: it would read it, or write it, outside of what is the import's."""
+        if relpath.startswith("/") or _leads_out(relpath):
+            return "leads out of the export"
+        if index.startswith("/") or _leads_out(index):
+            return f"would be stored outside of the files of devpi-server, for it is in index {shown(index)}"
+        return None
+
+    def _hangs_on(self, missing: Collection[tuple[str, str, str]], file: dict[str, Any]) -> bool:
+        """Whether the file is the tox result of one that is left out; then it is left out, too."""
+        if file["type"] != "toxresult" or _identity(file, file["for_entrypath"]) not in missing:
+            return False
+        reason = f"is the tox result of {shown(file['for_entrypath'])}, which is left out"
+        self._omissions.add(reason, _RENAME, self.archive, file["relpath"])
+        return True
 
     def _project(self, what: str, project: str, versions: object) -> None:
-        self._plain(project, "a project's name")
+        self._part(project, "a project's name")
         for version, value in self._object(versions, what).items():
-            self._plain(version, f"a version of {what}")
+            self._part(version, f"a version of {what}")
             where = f"version {shown(version)} of {what}"
             metadata = self._object(value, where)
             self._shallow(metadata, where)
-            self._plain(metadata.get("name"), f"the name in {where}")
+            self._part(metadata.get("name"), f"the name in {where}")
             if metadata.get("version"):
-                self._plain(metadata["version"], f"the version in {where}")
+                self._part(metadata["version"], f"the version in {where}")
             for key in metadata:
                 if key.startswith("+") and key != "+doczip":
                     self._refuse(f"{where} has the key {shown(key)}")
 
-    def _relpath(self, value: object, what: str) -> str:
-        path = self._string(value, what)
-        if path in ("", ".") or path.startswith("/") or path != posixpath.normpath(path):
-            self._refuse(f"{what} is {shown(path)}, which is absolute or not normalised")
-        if ".." in path.split("/"):
-            self._refuse(f"{what} is {shown(path)}, which leads out of the export")
-        if path.count("/") > _DEPTH:
-            self._refuse(f"{what} is {shown(path)}, which is more than {_DEPTH} folders deep")
-        if not path.isprintable():
-            self._refuse(f"{what} is {shown(path)}, with characters that aren't printable")
-        return path
+    def _relpath(self, path: str, what: str) -> None:
+        """Refuse what can't be a file's path; devpi-export writes `..` for the version `..`."""
+        if "\0" in path or path.rpartition("/")[2] in ("", ".", ".."):
+            self._refuse(f"{what} is {shown(path)}, which can't be a file's")
+        if path.count("/") > _FOLDERS:
+            self._refuse(f"{what} is {shown(path)}, which is more than {_FOLDERS} folders deep")
 
     def _file(self, file: dict[str, Any], what: str, projects: Collection[str], in_mirror: bool) -> None:
         kind = file.get("type")
@@ -225,7 +251,7 @@ class Checked:
         if normalized(project) not in projects:
             self._refuse(f"{what} belongs to project {shown(project)}, which the index lacks")
         if self.dumpversion > 1:
-            self._plain(file.get("version"), f"version of {what}")
+            self._part(file.get("version"), f"version of {what}")
         log = file.get("log")
         for entry in [] if log is None else self._array(log, f"log of {what}"):
             self._shallow(self._object(entry, f"log of {what}"), f"log of {what}")
@@ -237,7 +263,7 @@ class Checked:
         self._shallow(mapping, f"entrymapping of {what}")
         if mapping.get("last_modified") is not None:
             text = self._string(mapping["last_modified"], f"last_modified of {what}")
-            if not (text.isascii() and text.isprintable()):  # devpi answers with it as a header, as it is
+            if _NO_HEADER.search(text):  # devpi answers with it as a header, as it is
                 self._refuse(f"last_modified of {what} is {shown(text)}, which can't be a header")
         has_digest = self._digests(mapping, what)
         if kind == "releasefile":
@@ -263,3 +289,13 @@ class Checked:
             if values.setdefault(algorithm, value) != value:
                 self._refuse(f"{what} has two different digests {shown(algorithm)}")
         return bool(values)
+
+
+def _leads_out(path: str) -> bool:
+    return posixpath.normpath(path).split("/")[0] == ".."
+
+
+def _identity(file: dict[str, Any], path: str) -> tuple[str, str, str]:
+    """The release file at this path, as devpi's importer finds it for a tox result."""
+    name = path.partition("#")[0].rpartition("/")[2]
+    return normalized(str(file.get("projectname"))), str(file.get("version")), name

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from .archives import ImportRefused, Limits, Unpacked, shown
+from .archives import ImportRefused, Limits, Omissions, Unpacked, shown
 from .dataindex import Checked, normalized, parse
 from .examination import STATE_VERSION, find_state, state_version
 from .password_hash import is_checkable
@@ -90,6 +90,7 @@ class _Part:
 def load(
     trees: Sequence[Unpacked],
     limits: Limits,
+    omissions: Omissions,
     *,
     allow_unverified: bool = False,
     root_password_given: bool = False,
@@ -97,7 +98,8 @@ def load(
     """Finds, checks and merges the exports in these trees.
 
     ``root_password_given`` says that root's hash will be replaced, so that two different ones may meet here;
-    ``allow_unverified`` lets release files without a digest pass. Digests are compared by devpi's importer.
+    ``allow_unverified`` lets release files without a digest pass. Digests are compared by devpi's importer. What can't
+    be loaded safely is left out (``omissions``).
     Raises ImportRefused.
     """
     parts: list[_Part] = []
@@ -108,7 +110,7 @@ def load(
         for folder in folders:
             member = posixpath.join(folder, INDEX_FILE)
             data = parse(tree.read(member, limits.index_bytes), tree.archive, member)
-            parts.append(_Part(Checked(data, tree.archive, member, allow_unverified), tree, folder))
+            parts.append(_Part(Checked(data, tree.archive, member, allow_unverified, omissions), tree, folder))
         if not folders:
             rests.append(tree)
     for rest in rests:
@@ -134,8 +136,8 @@ def load(
             users=len(merged.users),
             indexes=len(merged.indexes),
             projects=sum(len({*map(normalized, each.get("projects", {}))}) for each in merged.indexes.values()),
-            files=len(files),
-            bytes=sum(sizes.values()),
+            files=sum(len(each.get("files", [])) for each in merged.indexes.values()),
+            bytes=sum(sizes[file["relpath"]] for each in merged.indexes.values() for file in each.get("files", [])),
         ),
     )
 
@@ -223,8 +225,9 @@ def _locate(parts: Sequence[_Part], rests: Sequence[_Tree]) -> tuple[dict[str, P
             held.setdefault(path, number)
     for part in parts:
         for relpath in part.checked.relpaths:
-            in_folder = posixpath.join(part.folder, relpath)
-            paths = dict.fromkeys((in_folder, relpath))
+            path = posixpath.normpath(relpath)  # no link is followed, so that `..` is the folder before it
+            in_folder = posixpath.join(part.folder, path)
+            paths = dict.fromkeys((in_folder, path))
             places = [(part.tree, in_folder)]
             places += [(rests[held[p]], p) for p in sorted((p for p in paths if p in held), key=held.__getitem__)]
             for tree, path in places:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sidecar import durable
-from sidecar.lifecycle import Archive, Count, ImportFailure, ImportState, ImportStatus, now
+from sidecar.lifecycle import Archive, Count, ImportFailure, ImportState, ImportStatus, LeftOut, now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +35,7 @@ class Tracker:
         *,
         archives: Sequence[Mapping[str, Any]] | None,
         ignored: Sequence[str] | None,
+        left_out: Mapping[str, Any] | None,
         digests: Mapping[str, str] | None,
         counts: Mapping[str, Sequence[int]] | None,
         current: str | None,
@@ -45,6 +46,9 @@ class Tracker:
             changes["archives"] = (*self.status.archives, *(Archive(**each) for each in archives))
         if ignored is not None:
             changes["ignored"] = (*self.status.ignored, *ignored)
+        if left_out is not None:
+            changes["left_out_total"] = left_out["total"]
+            changes["left_out"] = tuple(LeftOut(**each) for each in left_out["first"])
         if digests:
             changes["archives"] = tuple(
                 replace(each, sha256=digests.get(each.name, each.sha256)) for each in self.status.archives
@@ -101,5 +105,6 @@ def _from_json(fields: dict[str, Any]) -> ImportStatus:
     changes["state"] = ImportState(fields["state"])
     changes["archives"] = tuple(Archive(**each) for each in fields["archives"])
     changes["ignored"] = tuple(fields["ignored"])
+    changes["left_out"] = tuple(LeftOut(**each) for each in fields.get("left_out", ()))  # older records have none
     changes["error"] = None if fields["error"] is None else ImportFailure(**fields["error"])
     return ImportStatus(**changes)

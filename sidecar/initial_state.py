@@ -131,6 +131,7 @@ class InitialState:
                 password_given=self._given is not None,
                 limits=_limits(self._settings),
                 allow_unverified=self._settings.allow_unverified,
+                strict=self._settings.strict,
             )
         )
         answer = await self._child.expect(Prepared, PrepareFailed)
@@ -143,11 +144,14 @@ class InitialState:
         await to_the_end(self._promote, answer, "imported")
         self._lifecycle.update(imported=status)
         log.info("imported %d files of %d projects", status.files.done, status.projects.done)
+        if status.left_out_total:
+            log.warning("the import has left out %d, for they are not safe to load: %s", *_left_out(status))
         return answer
 
     def _fingerprint(self, found: archives.Found) -> list[list[Any]]:
         """All that decides whether an import can succeed: where it is that of a failed one, another try is in vain."""
-        given = [self._given is not None, self._settings.allow_unverified, *_limits(self._settings).values()]
+        switches = [self._given is not None, self._settings.allow_unverified, self._settings.strict]
+        given = [*switches, *_limits(self._settings).values()]
         devpi = self._lifecycle.snapshot.devpi
         return [given, [devpi and devpi.version], *([e.name, e.bytes, e.mtime_ns] for e in found.sources)]
 
@@ -195,6 +199,7 @@ class _Follower:
             ImportState(report.state),
             archives=report.archives,
             ignored=report.ignored,
+            left_out=report.left_out,
             digests=report.digests,
             counts=report.counts,
             current=report.current,
@@ -214,6 +219,13 @@ def _counts(status: ImportStatus) -> list[str]:
     if files.total or projects.total:
         return [f"{files.done} of {files.total} files", f"{projects.done} of {projects.total} projects"]
     return []
+
+
+def _left_out(status: ImportStatus) -> tuple[int, str]:
+    """How much was left out, and the first of it in words."""
+    named = [f"{each.member} of {each.archive} ({each.reason})" for each in status.left_out]
+    more = status.left_out_total - len(named)
+    return status.left_out_total, "; ".join([*named, *([f"and {more} more"] if more else [])])
 
 
 def import_record(serverdir: Serverdir) -> Path:

@@ -58,6 +58,16 @@ class Archive:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Something that the import has left out alone, because to load it would not be safe."""
+
+    archive: str
+    member: str
+    """A file by its path in the archive or in `dataindex.json`, or what else it is."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Count:
     """How many of how many."""
 
@@ -83,6 +93,9 @@ class ImportStatus:
     archives: tuple[Archive, ...] = ()
     ignored: tuple[str, ...] = ()
     """Names in `/devpi-init.d` that are not exports."""
+    left_out_total: int = 0
+    left_out: tuple[LeftOut, ...] = ()
+    """The first of what was left out."""
     users: Count = Count()
     indexes: Count = Count()
     projects: Count = Count()

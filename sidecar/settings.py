@@ -99,6 +99,8 @@ class ImportSettings:
     ignore_init_files: bool = False
     """Start although `init_dir` holds archives that can't be imported, or are not, and don't warn of them
     (SIDECAR_IGNORE_INIT_FILES)."""
+    strict: bool = False
+    """Refuse an import of which something would be left out because it is not safe (SIDECAR_IMPORT_STRICT)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +240,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
                 "SIDECAR_IMPORT_ALLOW_UNVERIFIED", values.switch, base.imports.allow_unverified
             ),
             ignore_init_files=read.value("SIDECAR_IGNORE_INIT_FILES", values.switch, base.imports.ignore_init_files),
+            strict=read.value("SIDECAR_IMPORT_STRICT", values.switch, base.imports.strict),
         ),
         monitor=MonitorSettings(
             interval=read.value("SIDECAR_MONITOR_INTERVAL", values.positive_duration, base.monitor.interval),

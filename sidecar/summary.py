@@ -171,7 +171,20 @@ def archives(status: Fields) -> Iterator[str]:
         yield f"    {archive.text('name', 200)}" + ("" if count is None else f", {size(count)}")
     if len(found) > _MANY:
         yield f"    and {len(found) - _MANY} more"
+    yield from left_out(status.inner("left_out"))
     yield from trouble("failed", status.inner("error"), indent="    ")
+
+
+def left_out(of: Fields) -> Iterator[str]:
+    """What the import has left out; nothing where that is nothing."""
+    if not (total := of.number("total")):
+        return
+    yield f"    left out, not safe to load: {total:.0f}"
+    first = of.list("first")[:_MANY]
+    for each in first:
+        yield f"      {each.text('member', 200)} of {each.text('archive', 200)}: {each.text('reason', 200)}"
+    if total > len(first):
+        yield f"      and {total - len(first):.0f} more"
 
 
 def root_password(status: Fields) -> Iterator[str]:

@@ -17,15 +17,27 @@ import importlib
 import io
 import lzma
 import os
+import shutil
 import tarfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn, Protocol, Self
 
-from sidecar import formats, zips
-from sidecar.archives import READABLE, Budget, ImportRefused, Limits, Source, Unpacked, Watcher, shown, statuses
+from sidecar import formats, members, zips
+from sidecar.archives import (
+    READABLE,
+    Budget,
+    ImportRefused,
+    Limits,
+    Omissions,
+    Source,
+    Unpacked,
+    Watcher,
+    shown,
+    statuses,
+)
 from sidecar.readahead import Readable, ReadAhead
 
 if TYPE_CHECKING:
@@ -36,6 +48,8 @@ _CHUNK = 256 * 1024
 _CHUNKS_AHEAD = 8
 _PACKED_CHUNK = 64 * 1024
 _EXTENDED_BYTES = 2**20  # of PAX and GNU headers before one member
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_MORE_LINKS = {errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}  # too many, or none on this file system
 _DEPTH = 64  # folders; an export needs five and the one it is packed in
 _XZ_MEMORY = 66 * 2**20  # xz -9 needs 65 MiB; a header may ask for 4 GiB
 _PACK_AGAIN = "pack the export again: python3 -m tarfile --create backup.bz2 EXPORT_DIRECTORY"
@@ -48,10 +62,13 @@ with contextlib.suppress(ImportError):  # Python 3.14 has it
     _DAMAGED = (*_DAMAGED, _zstd.ZstdError)
 
 
-def unpack(source: Source, into: Path, limits: Limits, budget: Budget, watcher: Watcher) -> Unpacked:
+def unpack(
+    source: Source, into: Path, limits: Limits, budget: Budget, watcher: Watcher, omissions: Omissions
+) -> Unpacked:
     """Unpacks an archive into ``into``, an empty or absent folder of its own; a directory stays where it is.
 
-    Makes files (0600) and folders (0700). Zeros behind the archive are padding, anything else is refused.
+    Makes files (0600) and folders (0700). Members whose path leads out of ``into`` are left out (``omissions``).
+    Zeros behind the archive are padding, anything else is refused.
     Raises ImportRefused; what was written till then is the caller's to throw away.
     """
     try:
@@ -64,7 +81,7 @@ def unpack(source: Source, into: Path, limits: Limits, budget: Budget, watcher: 
         with source.path.open("rb", buffering=0) as file:
             tap = _Tap(file)
             with _Meter(source, tap, limits, budget, watcher) as meter:
-                _Unpacking(meter, into, limits).run()
+                _Unpacking(meter, into, limits, omissions).run()
             return Unpacked(source, into, tap.sha256.hexdigest(), meter.members, meter.unpacked)
     except OSError as error:
         mend = READABLE.format(uid=os.geteuid())
@@ -181,6 +198,10 @@ class _Meter(io.RawIOBase):
                 return zips.AsTar(packed, self.refuse)
         return packed
 
+    @property
+    def archive(self) -> str:
+        return self._source.name
+
     def refuse(
         self, reason: str, mend: str = _PACK_AGAIN, member: str | None = None, *, circumstances: bool = False
     ) -> NoReturn:
@@ -205,15 +226,20 @@ class _Meter(io.RawIOBase):
         except OSError as error:  # with an errno it is the disk's, without one the decompressor's
             self.refuse(f"is damaged: {error.strerror or error}", _COPY_AGAIN)
         view[: len(data)] = data
-        self.unpacked += len(data)
-        self.budget.left -= len(data)
-        if self.budget.left < 0:
-            self.too_much()
-        ratio = self._limits.ratio
-        if self.unpacked > max(self._limits.ratio_floor_bytes, ratio * self._tap.count):
-            self.refuse(f"unpacks to more than {ratio} times its size", _RAISE_LIMIT + "SIDECAR_IMPORT_MAX_RATIO")
+        self.charge(len(data))
         self.progress()
         return len(data)
+
+    def charge(self, size: int, member: str | None = None) -> None:
+        """So many bytes more are unpacked, or stand for a file's second name. Raises ImportRefused above a limit."""
+        self.unpacked += size
+        self.budget.left -= size
+        if self.budget.left < 0:
+            self.too_much(member)
+        ratio = self._limits.ratio
+        if self.unpacked > max(self._limits.ratio_floor_bytes, ratio * self._tap.count):
+            mend = _RAISE_LIMIT + "SIDECAR_IMPORT_MAX_RATIO"
+            self.refuse(f"unpacks to more than {ratio} times its size", mend, member)
 
     def too_much(self, member: str | None = None) -> NoReturn:
         self.refuse(
@@ -227,8 +253,10 @@ class _Meter(io.RawIOBase):
 class _Unpacking:
     """The tar inside, member by member, onto the disk."""
 
-    def __init__(self, meter: _Meter, into: Path, limits: Limits) -> None:
+    def __init__(self, meter: _Meter, into: Path, limits: Limits, omissions: Omissions) -> None:
         self._meter = meter
+        self._omissions = omissions
+        self._completed = members.Completed()
         self._tar = io.BufferedReader(meter, _CHUNK)
         self._root = into
         self._limits = limits
@@ -237,6 +265,7 @@ class _Unpacking:
     def run(self) -> None:
         extended = 0
         name: bytes | None = None
+        link: bytes | None = None
         size: int | None = None
         while any(block := self._exactly(_BLOCK)):
             header = self._header(block)
@@ -250,17 +279,21 @@ class _Unpacking:
                 self._exactly(-header.size % _BLOCK)
                 if header.type == tarfile.GNUTYPE_LONGNAME:
                     name = payload.partition(b"\0")[0]
-                elif header.type != tarfile.GNUTYPE_LONGLINK:
+                elif header.type == tarfile.GNUTYPE_LONGLINK:
+                    link = payload.partition(b"\0")[0]
+                else:
                     records = self._pax(payload, header)
                     name = records.get(b"path", name)
+                    link = records.get(b"linkpath", link)
                     size = self._decimal(records[b"size"], header) if b"size" in records else size
                 continue
             self._member(
                 header,
                 header.name if name is None else name.decode("utf-8", "surrogateescape"),
                 header.size if size is None else size,
+                header.linkname if link is None else link.decode("utf-8", "surrogateescape"),
             )
-            extended, name, size = 0, None, None
+            extended, name, link, size = 0, None, None, None
         if extended:
             self._meter.refuse("ends behind an extended header", _COPY_AGAIN)
         if any(self._exactly(_BLOCK)):
@@ -298,7 +331,7 @@ class _Unpacking:
             if not is_there or payload[end - 1 : end] != b"\n":
                 self._meter.refuse("has a malformed PAX header", member=header.name)
             if key.startswith(b"GNU.sparse."):
-                self._meter.refuse("is a sparse file", member=header.name)
+                self._meter.refuse("is a sparse file", members.PACK_HOLES, header.name)
             if header.type == tarfile.XGLTYPE and key in (b"path", b"size"):
                 self._meter.refuse(f"has a global PAX header that sets the {key.decode()} of all members")
             records[key] = value
@@ -310,11 +343,13 @@ class _Unpacking:
             self._meter.refuse(f"has the size {shown(digits)} in its PAX header", member=header.name)
         return int(digits)
 
-    def _member(self, header: tarfile.TarInfo, name: str, size: int) -> None:
+    def _member(self, header: tarfile.TarInfo, name: str, size: int, link: str) -> None:
+        is_link = header.type == tarfile.LNKTYPE
         is_file = header.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
-        if not is_file and not header.isdir():
-            self._meter.refuse(f"is {_kind(header)}; only files and folders are unpacked", member=name)
-        parts = self._parts(name, is_file)
+        if not is_file and not is_link and not header.isdir():
+            what, hint = members.refusal(header.type)
+            self._meter.refuse(f"is {what}; only files and folders are unpacked", hint, name)
+        parts = self._parts(name, name, is_file or is_link)
         self._count(name)
         if is_file and size > self._limits.member_bytes:
             limit = self._limits.member_bytes
@@ -323,33 +358,70 @@ class _Unpacking:
         if is_file and size > self._meter.budget.left + _CHUNK:  # up to a chunk is read, and paid for, ahead
             self._meter.too_much(name)
         if not is_file and size:
-            self._meter.refuse("is a folder with data", member=name)
+            what, hint = ("hard link", members.PACK_EACH_FILE) if is_link else ("folder", _PACK_AGAIN)
+            self._meter.refuse(f"is a {what} with data", hint, name)
         try:
-            if is_file:
+            if members.leads_out(name):
+                self._leave_out(name, size)
+            elif is_file:
                 self._write(name, parts, size)
+                self._completed.add(parts, size)
+            elif is_link:
+                self._link(name, parts, link)
             elif parts:
                 self._make_folder(name, parts)
         except OSError as error:
             self._meter.refuse(*_unwritable(error), name, circumstances=True)
         self._meter.progress()
 
-    def _parts(self, name: str, is_file: bool) -> list[str]:
-        parts = [part for part in name.split("/") if part not in ("", ".")]
+    def _parts(self, path: str, member: str, is_file: bool) -> list[str]:
+        """The components of a path; raises ImportRefused for one that no file system takes."""
+        parts = [part for part in path.split("/") if part not in ("", ".")]
         try:
-            length, longest = len(name.encode()), max((len(part.encode()) for part in parts), default=0)
+            length, longest = len(path.encode()), max((len(part.encode()) for part in parts), default=0)
         except UnicodeEncodeError:
-            self._meter.refuse("has a name that isn't UTF-8", member=name)
-        if not name or (is_file and (not parts or name.endswith("/"))):
-            self._meter.refuse("has an empty name", member=name)
-        if name.startswith("/"):
-            self._meter.refuse("has an absolute path", member=name)
-        if ".." in parts:
-            self._meter.refuse("has a path with '..'", member=name)
-        if "\0" in name:
-            self._meter.refuse("has a NUL in its name", member=name)
+            self._meter.refuse("has a name that isn't UTF-8", member=member)
+        if not path or (is_file and (not parts or path.endswith("/"))):
+            self._meter.refuse("has an empty name", member=member)
+        if "\0" in path:
+            self._meter.refuse("has a NUL in its name", member=member)
         if length > 4096 or longest > 255 or len(parts) > _DEPTH:
-            self._meter.refuse("has too long a path: over 4096 bytes, 255 a part, or 64 parts", member=name)
+            self._meter.refuse("has too long a path: over 4096 bytes, 255 a part, or 64 parts", member=member)
         return parts
+
+    def _leave_out(self, name: str, size: int) -> None:
+        """Pass over a member whose path leads out; an index is what all else hangs on, so that it is refused."""
+        reason = members.leads_out(name) or ""
+        if members.is_index(name):
+            self._meter.refuse(reason, members.PACK_FROM_INSIDE, name)
+        self._omissions.add(reason, members.PACK_FROM_INSIDE, self._meter.archive, name)
+        for _ in self._content(size):
+            pass
+
+    def _link(self, name: str, parts: list[str], target: str) -> None:
+        """A second name for a file that this archive has completed, paid for like the file."""
+        led_to = self._parts(target, name, is_file=True)
+        if members.is_index(name) or members.is_index(target):
+            self._meter.refuse(f"is a hard link from or to {members.INDEX_FILE}", members.PACK_EACH_FILE, name)
+        size = None if members.leads_out(target) else self._completed.bytes_of(led_to)
+        if size is None:
+            reason = f"is a hard link to {shown(target)}, which is no file that comes before it in this archive"
+            self._meter.refuse(reason, members.PACK_EACH_FILE, name)
+        self._meter.charge(size, name)
+        file, path = self._root.joinpath(*led_to), self._root.joinpath(*parts)
+        try:
+            try:
+                os.link(file, path, follow_symlinks=False)
+            except FileNotFoundError:
+                self._make_folder(name, parts[:-1], implied=True)
+                os.link(file, path, follow_symlinks=False)
+        except (FileExistsError, NotADirectoryError):
+            self._meter.refuse("is there twice, or is a file and a folder", members.PACK_ANEW, name)
+        except OSError as error:
+            if error.errno not in _NO_MORE_LINKS:
+                raise
+            with file.open("rb") as source, os.fdopen(os.open(path, _NEW, 0o600), "wb") as copy:
+                shutil.copyfileobj(source, copy, _CHUNK)
 
     def _count(self, name: str) -> None:
         self._meter.members += 1
@@ -357,24 +429,28 @@ class _Unpacking:
             reason = f"is one more than the {self._limits.members} files and folders allowed"
             self._meter.refuse(reason, _RAISE_LIMIT + "SIDECAR_IMPORT_MAX_MEMBERS", name)
 
+    def _content(self, size: int) -> Iterator[bytes]:
+        """The bytes of a member, and past its padding."""
+        left = size
+        while left:
+            chunk = self._exactly(min(left, _CHUNK))
+            yield chunk
+            left -= len(chunk)
+        self._exactly(-size % _BLOCK)
+
     def _write(self, name: str, parts: list[str], size: int) -> None:
         path = self._root.joinpath(*parts)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             try:
-                descriptor = os.open(path, flags, 0o600)
+                descriptor = os.open(path, _NEW, 0o600)
             except FileNotFoundError:
                 self._make_folder(name, parts[:-1], implied=True)
-                descriptor = os.open(path, flags, 0o600)
+                descriptor = os.open(path, _NEW, 0o600)
         except (FileExistsError, NotADirectoryError):
-            self._meter.refuse("is there twice, or is a file and a folder", member=name)
+            self._meter.refuse("is there twice, or is a file and a folder", members.PACK_ANEW, name)
         with os.fdopen(descriptor, "wb") as file:
-            left = size
-            while left:
-                chunk = self._exactly(min(left, _CHUNK))
+            for chunk in self._content(size):
                 file.write(chunk)
-                left -= len(chunk)
-        self._exactly(-size % _BLOCK)
 
     def _make_folder(self, name: str, parts: list[str], implied: bool = False) -> None:
         path = self._root.joinpath(*parts)
@@ -388,7 +464,7 @@ class _Unpacking:
                 path.mkdir(0o700)
         except (FileExistsError, NotADirectoryError):
             if not path.is_dir():
-                self._meter.refuse("is there twice, or is a file and a folder", member=name)
+                self._meter.refuse("is there twice, or is a file and a folder", members.PACK_ANEW, name)
             return
         if implied:
             self._count(name)
@@ -398,16 +474,3 @@ def _unwritable(error: OSError) -> tuple[str, str]:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full", "enlarge the serverdir's volume, or free bytes and inodes on it"
     return f"can't be written: {error.strerror}", "see that the serverdir's volume is whole and writable"
-
-
-def _kind(header: tarfile.TarInfo) -> str:
-    kinds = {
-        tarfile.SYMTYPE: "a symbolic link",
-        tarfile.LNKTYPE: "a hard link",
-        tarfile.CHRTYPE: "a device",
-        tarfile.BLKTYPE: "a device",
-        tarfile.FIFOTYPE: "a named pipe",
-        tarfile.GNUTYPE_SPARSE: "a sparse file",
-        tarfile.CONTTYPE: "a contiguous file",
-    }
-    return kinds.get(header.type, f"of an unknown type, {shown(header.type)}")

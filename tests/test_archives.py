@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sidecar import archives, unpacking
-from sidecar.archives import Budget, ImportRefused, Limits, Source, Unpacked, find
+from sidecar.archives import Budget, ImportRefused, Limits, Omissions, Source, Unpacked, find
 from sidecar.unpacking import unpack
 from tests.hostile.corpus import ZEROS, extended, member, patched, record, tar
 
@@ -56,6 +56,7 @@ class Box:
         self.init.mkdir()
         self.target.mkdir()
         self.count = 0
+        self.omissions = Omissions(strict=True)
 
     def unpack(self, raw: bytes, name: str = "export.tar", limits: Limits | None = None) -> Unpacked:
         """Puts the bytes into the init directory, finds them there, and unpacks them."""
@@ -64,7 +65,7 @@ class Box:
         self.count += 1
         self.into = self.target / str(self.count)
         limits = limits or Limits()
-        return unpack(source, self.into, limits, Budget.of(limits, self.target), Recorder())
+        return unpack(source, self.into, limits, Budget.of(limits, self.target), Recorder(), self.omissions)
 
     def refused(self, raw: bytes, name: str = "export.tar", limits: Limits | None = None) -> ImportRefused:
         """The refusal of these bytes; it names the archive, a mend, and no path on disk."""
@@ -159,7 +160,7 @@ def test_watcher_hears_of_progress(box: Box) -> None:
     (box.init / "e.bz2").write_bytes(raw)
     (source,) = find(box.init).sources
     recorder = Recorder()
-    unpacked = unpack(source, box.target / "x", Limits(), Budget(10**9), recorder)
+    unpacked = unpack(source, box.target / "x", Limits(), Budget(10**9), recorder, box.omissions)
     assert recorder.heard == sorted(recorder.heard)
     assert ("e.bz2", len(raw), 5, unpacked.bytes) == recorder.heard[-1]
     assert len(recorder.heard) >= 10
@@ -170,7 +171,7 @@ def test_directory_stays_where_it_is(box: Box) -> None:
     (box.init / "export").mkdir()
     (box.init / "export" / "dataindex.json").write_bytes(b"{}")
     (source,) = find(box.init).sources
-    unpacked = unpack(source, box.target / "x", Limits(), Budget(0), Recorder())
+    unpacked = unpack(source, box.target / "x", Limits(), Budget(0), Recorder(), box.omissions)
     assert (box.init / "export", hashlib.sha256(b"{}").hexdigest()) == (unpacked.root, unpacked.sha256)
     assert not (box.target / "x").exists()
 
@@ -531,9 +532,9 @@ def test_total_is_over_all_archives(box: Box) -> None:
         (box.init / name).write_bytes(raw)
     budget = Budget(500_000)
     first, second = find(box.init).sources
-    unpack(first, box.target / "a", Limits(), budget, Recorder())
+    unpack(first, box.target / "a", Limits(), budget, Recorder(), box.omissions)
     with pytest.raises(ImportRefused, match="all archives together") as caught:
-        unpack(second, box.target / "b", Limits(), budget, Recorder())
+        unpack(second, box.target / "b", Limits(), budget, Recorder(), box.omissions)
     assert "b.tar" == caught.value.archive
 
 
@@ -566,4 +567,4 @@ def test_vanished_archive(box: Box) -> None:
     """An archive that goes away between finding and reading is a refusal."""
     source = Source("e.tar", box.init / "e.tar", False, 1, 1)
     with pytest.raises(ImportRefused, match="can't be read"):
-        unpack(source, box.target / "x", Limits(), Budget(10**6), Recorder())
+        unpack(source, box.target / "x", Limits(), Budget(10**6), Recorder(), box.omissions)

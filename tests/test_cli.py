@@ -441,6 +441,17 @@ async def test_the_status_of_a_failed_import(sidecar: Sidecar) -> None:
     assert "  check http: fail: no reason given\n" in run.out
 
 
+async def test_what_an_import_has_left_out(sidecar: Sidecar) -> None:
+    """How much, and the first of it with its archive and the reason."""
+    first = [{"archive": "backup.bz2", "member": "../x", "reason": "leads out"}]
+    imported = {"state": "completed", "left_out": {"total": 12, "first": first}}
+    sidecar.says("/status", {**STATUS, "import": imported})
+    run = await sidecar.run("status")
+    assert "    left out, not safe to load: 12\n      ../x of backup.bz2: leads out\n      and 11 more\n" in run.out
+    sidecar.says("/status", {**STATUS, "import": {"state": "completed", "left_out": {"total": 0, "first": []}}})
+    assert "left out" not in (await sidecar.run("status")).out
+
+
 async def test_users_who_need_a_new_password(sidecar: Sidecar) -> None:
     """How many, the first by name, and what to do."""
     sidecar.says("/status", {**STATUS, "unusable_passwords": {"total": 3, "users": ["Bob", "alice"]}})
@@ -470,7 +481,11 @@ async def test_hostile_text_does_not_reach_the_terminal(sidecar: Sidecar) -> Non
         {
             **STATUS,
             "phase": name,
-            "import": {"state": "loading", "archives": [{"name": name}, 7, None]},
+            "import": {
+                "state": "loading",
+                "archives": [{"name": name}, 7, None],
+                "left_out": {"total": 1, "first": [{"member": name}, 7]},
+            },
             "unusable_passwords": {"total": 2, "users": [name, 7]},
             "notices": [{"about": name, "reason": name, "mend": name}, 7],
         },

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sidecar import imports
 from sidecar.imports import Tracker
-from sidecar.lifecycle import Archive, Count, ImportFailure, ImportState, ImportStatus
+from sidecar.lifecycle import Archive, Count, ImportFailure, ImportState, ImportStatus, LeftOut
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -49,6 +49,7 @@ def report(tracker: Tracker, state: ImportState, current: str | None = None, **f
         state,
         archives=fields.pop("archives", None),
         ignored=fields.pop("ignored", None),
+        left_out=fields.pop("left_out", None),
         digests=fields.pop("digests", None),
         counts=fields or None,
         current=current,
@@ -63,6 +64,7 @@ def test_reports_are_taken_in(clock: Clock) -> None:
         ImportState.EXTRACTING,
         archives=[{"name": "a.bz2", "bytes": 3, "sha256": None}],
         ignored=["README"],
+        left_out={"total": 7, "first": [{"archive": "a.bz2", "member": "../x", "reason": "leads out"}]},
         extracted=(1, 3),
     )
     status = report(tracker, ImportState.LOADING, "alice/dev", users=(1, 2), files=(0, 10))
@@ -70,6 +72,8 @@ def test_reports_are_taken_in(clock: Clock) -> None:
         ImportState.LOADING,
         archives=(Archive("a.bz2", 3),),
         ignored=("README",),
+        left_out_total=7,
+        left_out=(LeftOut("a.bz2", "../x", "leads out"),),
         users=Count(1, 2),
         files=Count(0, 10),
         extracted=Count(1, 3),
@@ -148,6 +152,8 @@ statuses = st.builds(
     state=st.sampled_from(ImportState),
     archives=st.lists(st.builds(Archive, text, number, st.none() | text), max_size=3).map(tuple),
     ignored=st.lists(text, max_size=3).map(tuple),
+    left_out_total=number,
+    left_out=st.lists(st.builds(LeftOut, text, text, text), max_size=3).map(tuple),
     users=counts,
     indexes=counts,
     projects=counts,
@@ -193,6 +199,14 @@ def with_(**changes: Any) -> dict[str, Any]:
 def test_the_whole_record_is_understood(tmp_path: Path) -> None:
     """So that what follows is refused for the change that was made to it."""
     (tmp_path / "import.json").write_text(json.dumps(WHOLE))
+    loaded = imports.load(tmp_path / "import.json")
+    assert loaded == (replace(ImportStatus(), started=START), [])
+
+
+def test_a_record_of_an_older_version_is_understood(tmp_path: Path) -> None:
+    """It says nothing of what was left out, for nothing was."""
+    status = {name: value for name, value in WHOLE["status"].items() if not name.startswith("left_out")}
+    (tmp_path / "import.json").write_text(json.dumps(WHOLE | {"status": status}))
     loaded = imports.load(tmp_path / "import.json")
     assert loaded == (replace(ImportStatus(), started=START), [])
 

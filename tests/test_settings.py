@@ -156,6 +156,7 @@ VARIABLES = [
     size("SIDECAR_DISK_WARN", "monitor.disk_warn_bytes", 2**30),
     switch("SIDECAR_IMPORT_ALLOW_UNVERIFIED", "imports.allow_unverified"),
     switch("SIDECAR_IGNORE_INIT_FILES", "imports.ignore_init_files"),
+    switch("SIDECAR_IMPORT_STRICT", "imports.strict"),
     switch("SIDECAR_ALLOW_EMPTY_ROOT", "credentials.allow_empty_root"),
     switch("SIDECAR_SECRET_IS_RANDOM", "credentials.secret_is_random"),
     switch("SIDECAR_LOG_ACCESS", "log.access"),

@@ -38,14 +38,19 @@ def import_exports(request: Import, flags: ServerFlags, plugins: PluginManager, 
     """Import everything in the init directory into the target. Raises ImportRefused, or what devpi raises."""
     report = Reporter(channel)
     limits = archives.Limits(**request.limits)  # type: ignore[arg-type]
+    omissions = archives.Omissions(strict=request.strict)
     found = archives.find(Path(request.init_dir))
     with _hash_of_empty_ahead():
-        trees = _unpack(found, Path(request.scratch), limits, report)
+        trees = _unpack(found, Path(request.scratch), limits, omissions, report)
     report.state(ImportState.LOADING)
     export = exports.load(
-        trees, limits, allow_unverified=request.allow_unverified, root_password_given=request.password_given
+        trees,
+        limits,
+        omissions,
+        allow_unverified=request.allow_unverified,
+        root_password_given=request.password_given,
     )
-    report.totals(export.totals)
+    report.totals(export.totals, omissions)
     gets_another = request.password_given or export.root_user(is_hash_of_empty) != "set"
     chosen_hash = hash_of(request.password) if gets_another else None
     if chosen_hash is not None:
@@ -77,12 +82,14 @@ def _hash_of_empty_ahead() -> Iterator[None]:
         thread.join()
 
 
-def _unpack(found: archives.Found, scratch: Path, limits: archives.Limits, report: Reporter) -> list[archives.Unpacked]:
+def _unpack(
+    found: archives.Found, scratch: Path, limits: archives.Limits, omissions: archives.Omissions, report: Reporter
+) -> list[archives.Unpacked]:
     report.begin(found)
     budget = archives.Budget.of(limits, scratch)
     trees = []
     for number, source in enumerate(found.sources):
-        trees.append(unpacking.unpack(source, scratch / str(number), limits, budget, report))
+        trees.append(unpacking.unpack(source, scratch / str(number), limits, budget, report, omissions))
         report.unpacked(trees[-1])
     return trees
 
@@ -148,6 +155,8 @@ class ObservedImporter(importexport.Importer):
     refusal: ImportRefused | None = None
     _current: str | None = None
     _batches: Batches | None = None
+    _shared_names: frozenset[str] = frozenset()
+    """Names under which several files of the present index are stored."""
 
     def read_json(self, path: Path) -> dict[str, Any]:
         """The dataindex, read and checked already."""
@@ -224,6 +233,8 @@ class ObservedImporter(importexport.Importer):
             self._batches = Batches(self.xom.keyfs)
             self._batches.begin()
         self.report.users_done()
+        files = self.import_indexes[index].get("files", []) if index is not None else []
+        self._shared_names = frozenset(name for name, many in Counter(map(_stored_name, files)).items() if many > 1)
         spellings = Counter(map(normalize_name, projects))
         for project, versions in super().iter_projects_normalized(projects):
             self._current = f"{index}/{project}"
@@ -238,6 +249,16 @@ class ObservedImporter(importexport.Importer):
         self._current = relpath if relpath.startswith(f"{stage.name}/") else f"{stage.name}: {relpath}"
         # an unpacked file is ours, and on the target's file system; one of a folder in the init directory is not
         is_ours = self.export.files[relpath].is_relative_to(self.scratch)
-        self.xom.config.args.hard_links = is_ours and self.links
+        # equal files of one name have one path, which devpi writes in place where both are in one transaction
+        is_alone = _stored_name(filedesc) not in self._shared_names
+        self.xom.config.args.hard_links = is_ours and is_alone and self.links
         super().import_filedesc(stage, filedesc, versions)
         self.report.file_done(self.export.sizes[relpath])
+
+
+def _stored_name(filedesc: dict[str, Any]) -> str:
+    """The name under which devpi stores a file of an export."""
+    if filedesc["type"] == "doczip":
+        return f"{normalize_name(filedesc['projectname'])}-{filedesc['version']}.doc.zip"
+    path: str = filedesc.get("entrymapping", {}).get("url") or filedesc["relpath"]
+    return path.partition("#")[0].rpartition("/")[2]

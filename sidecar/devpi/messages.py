@@ -75,6 +75,8 @@ class Import(Message):
     """True: `password` is root's whatever the export says. False: only where the export has none or an empty one."""
     limits: dict[str, int | None]
     allow_unverified: bool
+    strict: bool
+    """Refuse what would be left out."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,8 @@ class Progress(Message):
     """More archives, behind those told before: all of them may be too many for one packet."""
     ignored: list[str] | None = None
     """More names that mean nothing here."""
+    left_out: dict[str, Any] | None = None
+    """What is left out: `total`, and `first`, some of it as fields of `LeftOut`."""
     digests: dict[str, str] | None = None
     """Name → SHA-256 of archives that have been read since."""
     counts: dict[str, list[int]] | None = None

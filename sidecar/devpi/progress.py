@@ -64,11 +64,12 @@ class Reporter:
         self._state, self._current = state, None
         self._send()
 
-    def totals(self, totals: exports.Totals) -> None:
-        """What there is to load is known."""
+    def totals(self, totals: exports.Totals, omissions: archives.Omissions) -> None:
+        """What there is to load is known, and what is left out."""
         for name in ("users", "indexes", "projects", "files", "bytes"):
             self._counts[name][1] = getattr(totals, name)
-        self._send()
+        first = [{"archive": each.archive, "member": each.member, "reason": each.reason} for each in omissions.first]
+        self._send(left_out={"total": omissions.total, "first": first} if first else None)
 
     def now_at(self, what: str) -> None:
         """Loading has come to a project."""
@@ -110,11 +111,12 @@ class Reporter:
         *,
         archives: list[dict[str, Any]] | None = None,
         ignored: list[str] | None = None,
+        left_out: dict[str, Any] | None = None,
         digests: dict[str, str] | None = None,
     ) -> None:
         self._last = time.monotonic()
         counts = {name: list(pair) for name, pair in self._counts.items()}
-        self._channel.send(Progress(self._state.value, archives, ignored, digests, counts, self._current))
+        self._channel.send(Progress(self._state.value, archives, ignored, left_out, digests, counts, self._current))
 
 
 def _pieces(names: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -10,7 +10,7 @@ from datetime import datetime
 from string import Template
 
 from sidecar import figures
-from sidecar.checks import FAIL, NOT_RUNNING, NOT_YET, PASS, Check
+from sidecar.checks import FAIL, NOT_RUNNING, NOT_YET, PASS, WARN, Check
 from sidecar.devpi.client import ServerStatus
 from sidecar.lifecycle import (
     Count,
@@ -126,6 +126,7 @@ def _import(of: ImportStatus) -> str:
     else:
         parts.append(_progress(of))
     parts.append(_counts(of))
+    parts.append(_left_out(of))
     parts.append(_archives(of))
     return "".join(parts)
 
@@ -182,6 +183,19 @@ def _counts(of: ImportStatus) -> str:
         for name, made, total in counts
     ]
     return f'<dl class="counts">{"".join(cells)}</dl>'
+
+
+def _left_out(of: ImportStatus) -> str:
+    if not of.left_out_total:
+        return ""
+    items = [
+        f"<li>{words.text(each.member)} of {words.text(each.archive)}: {words.text(each.reason)}</li>"
+        for each in of.left_out
+    ]
+    if (more := of.left_out_total - len(items)) > 0:
+        items.append(f"<li>and {more} more</li>")
+    said = f"{words.badge(WARN, 'incomplete')} {of.left_out_total} left out, not safe to load:"
+    return f'<div id="left-out"><p>{said}</p><ul>{"".join(items)}</ul></div>'
 
 
 def _archives(of: ImportStatus) -> str:

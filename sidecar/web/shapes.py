@@ -85,6 +85,12 @@ def imported(of: ImportStatus) -> Json:
         "state": of.state.value,
         "archives": [{"name": a.name, "bytes": a.bytes, "sha256": a.sha256} for a in of.archives],
         "ignored": list(of.ignored),
+        "left_out": {
+            "total": of.left_out_total,
+            "first": [
+                {"archive": each.archive, "member": each.member, "reason": public(each.reason)} for each in of.left_out
+            ],
+        },
         "users": count(of.users),
         "indexes": count(of.indexes),
         "projects": count(of.projects),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sidecar.archives import MOST_SOURCES, Found, Source, Unpacked
+from sidecar.archives import MOST_SOURCES, Found, Omissions, Source, Unpacked
 from sidecar.devpi.channel import Channel
 from sidecar.devpi.messages import PACKET_BYTES, Message, Progress, encode
 from sidecar.devpi.progress import Reporter
@@ -48,6 +48,17 @@ def test_a_project_of_any_length_fits_into_a_packet() -> None:
     heard = Heard()
     reporter = Reporter(heard)
     reporter.now_at("alice/dev/" + "☃" * PACKET_BYTES)
-    reporter.totals(Totals(1, 1, 1, 1, 1))
+    reporter.totals(Totals(1, 1, 1, 1, 1), Omissions(strict=False))
     (report,) = heard.reports
     assert ("alice/dev/" + "☃" * 290) == report.current
+
+
+def test_what_is_left_out_fits_into_a_packet() -> None:
+    """However much it is and whatever it is called: all of it is counted, and some of it named."""
+    heard, omissions = Heard(), Omissions(strict=False)
+    for _ in range(1000):
+        omissions.add("\U0001f40d" * 5000, "a hint", worst(1), "\U0001f40d" * 5000)
+    Reporter(heard).totals(Totals(1, 1, 1, 1, 1), omissions)
+    (report,) = heard.reports
+    assert report.left_out is not None
+    assert (1000, Omissions.MOST_NAMED) == (report.left_out["total"], len(report.left_out["first"]))

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sidecar.archives import Budget, ImportRefused, Limits, find
+from sidecar.archives import Budget, ImportRefused, Limits, Omissions, find
 from sidecar.exports import load
 from sidecar.unpacking import unpack
 
@@ -30,18 +30,20 @@ class Quiet:
     def unpacking(self, source: str, compressed_bytes: int, members: int, unpacked_bytes: int) -> None: ...
 
 
-def judge(init: Path, staging: Path, limits: Limits) -> dict[str, Any]:
+def judge(init: Path, staging: Path, limits: Limits, *, strict: bool) -> dict[str, Any]:
     """Find, unpack, check; what `sidecar.devpi.importing` does before devpi's importer compares the digests."""
+    omissions = Omissions(strict=strict)
     try:
         budget = Budget.of(limits, staging)
         sources = find(init).sources
-        trees = [unpack(each, staging / str(n), limits, budget, Quiet()) for n, each in enumerate(sources)]
-        export = load(trees, limits)
+        trees = [unpack(each, staging / str(n), limits, budget, Quiet(), omissions) for n, each in enumerate(sources)]
+        export = load(trees, limits, omissions)
     except ImportRefused as error:
         return {"outcome": "refused", "reason": error.reason, "mend": error.mend, "member": error.member,
                 "archive": error.archive}  # fmt: skip
     digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in export.files.items()}
-    return {"outcome": "loaded", "data": export.data, "digests": digests}
+    left_out = [[each.member, each.reason] for each in omissions.first]
+    return {"outcome": "loaded", "data": export.data, "digests": digests, "left_out": left_out}
 
 
 def peak_bytes() -> int:
@@ -62,7 +64,7 @@ def in_a_fork(task: dict[str, Any]) -> dict[str, Any]:
             resource.setrlimit(what, (most, most))
         began = time.process_time()
         try:
-            said = judge(Path(task["init"]), Path(task["staging"]), Limits(**task["limits"]))
+            said = judge(Path(task["init"]), Path(task["staging"]), Limits(**task["limits"]), strict=task["strict"])
         except BaseException as error:  # whatever it is, it is none that was announced
             said = {"outcome": "raised", "reason": repr(error)[:1000]}
         with os.fdopen(write, "w") as file:

@@ -21,6 +21,7 @@ from sidecar.lifecycle import (
     ImportFailure,
     ImportState,
     ImportStatus,
+    LeftOut,
     Lifecycle,
     Notice,
     Phase,
@@ -250,6 +251,19 @@ async def test_root_password(site: Site, state: RootPassword) -> None:
     assert not [secret for secret in (PASSWORD, TOKEN, claimed_from) if secret.encode() in answer.body]
 
 
+async def test_what_an_import_has_left_out(site: Site) -> None:
+    """It is counted, and the first of it named with the reason; nothing is said where there is none."""
+    site.lifecycle.update(imported=ImportStatus(ImportState.COMPLETED))
+    assert "left out" not in (await page(site)).text
+    left_out = tuple(LeftOut("backup.bz2", f"../x{number}", "leads out") for number in range(10))
+    site.lifecycle.update(imported=ImportStatus(ImportState.COMPLETED, left_out_total=12, left_out=left_out))
+    text = (await page(site)).text
+    assert "12 left out, not safe to load" in text
+    assert "../x9" in text
+    assert "leads out" in text
+    assert "and 2 more" in text
+
+
 async def test_users_who_need_a_new_password(site: Site) -> None:
     """They are counted, the first are named, and there is a way on; nothing is said where there are none."""
     site.lifecycle.update(unusable_passwords=UnusablePasswords(0))
@@ -394,7 +408,15 @@ async def test_hostile_names(site: Site, name: str) -> None:
     error = ImportFailure(name, name, name, name)
     site.lifecycle.update(
         devpi=DevpiInfo(name, name, ("http://h:1",), ((name, name),), outside_url=f"https://{name}"),
-        imported=ImportStatus(ImportState.FAILED, (Archive(name, 1, name),), (name,), current=name, error=error),
+        imported=ImportStatus(
+            ImportState.FAILED,
+            (Archive(name, 1, name),),
+            (name,),
+            1,
+            (LeftOut(name, name, name),),
+            current=name,
+            error=error,
+        ),
         unusable_passwords=UnusablePasswords(1, (name,)),
         notices=(Notice(name, name, name),),
     )

@@ -15,6 +15,7 @@ from sidecar.lifecycle import (
     ImportFailure,
     ImportState,
     ImportStatus,
+    LeftOut,
     Notice,
     Phase,
     RootPassword,
@@ -59,6 +60,15 @@ async def test_status_of_users_who_need_a_new_password(site: Site) -> None:
     assert (await site.get("/status")).json["unusable_passwords"] == {"total": 21, "users": ["alice", "b <\u202e"]}
     site.lifecycle.update(unusable_passwords=UnusablePasswords(0))
     assert (await site.get("/status")).json["unusable_passwords"] == {"total": 0, "users": []}
+
+
+async def test_status_of_what_was_left_out(site: Site) -> None:
+    """How much, and the first of it, each with its archive and the reason."""
+    assert (await site.get("/status")).json["import"]["left_out"] == {"total": 0, "first": []}
+    left_out = (LeftOut("backup.bz2", "../x", "leads out"),)
+    site.lifecycle.update(imported=ImportStatus(ImportState.COMPLETED, left_out_total=12, left_out=left_out))
+    expected = {"total": 12, "first": [{"archive": "backup.bz2", "member": "../x", "reason": "leads out"}]}
+    assert (await site.get("/status")).json["import"]["left_out"] == expected
 
 
 async def test_status_of_an_import(site: Site) -> None:

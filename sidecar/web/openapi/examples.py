@@ -63,6 +63,10 @@ IMPORTING: Json = {
             }
         ],
         "ignored": ["README"],
+        "left_out": {
+            "total": 1,
+            "first": [{"archive": "backup.bz2", "member": "../dev/pkg-1.0.zip", "reason": "leads out of the export"}],
+        },
         "users": {"done": 3, "total": 3},
         "indexes": {"done": 2, "total": 4},
         "projects": {"done": 120, "total": 450},
@@ -107,6 +111,7 @@ READY: Json = {
         "state": "none",
         "archives": [],
         "ignored": [],
+        "left_out": {"total": 0, "first": []},
         "users": _NOTHING,
         "indexes": _NOTHING,
         "projects": _NOTHING,

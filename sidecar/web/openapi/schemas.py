@@ -165,6 +165,7 @@ _STATUS: Json = {
                 )
             ),
             "ignored": _list(_said("A name in `/devpi-init.d` that is no export.")),
+            "left_out": ref("LeftOut"),
             "users": ref("Count"),
             "indexes": ref("Count"),
             "projects": ref("Count"),
@@ -177,6 +178,20 @@ _STATUS: Json = {
             "started": _or_null(ref("Time")),
             "finished": _or_null(ref("Time")),
             "error": _or_null(ref("ImportError"), "Why it failed."),
+        },
+    ),
+    "LeftOut": _record(
+        "What the import has left out alone because it is not safe to load; `SIDECAR_IMPORT_STRICT` refuses instead.",
+        {
+            "total": COUNT,
+            "first": {
+                "type": "array",
+                "maxItems": 10,
+                "items": _record(
+                    "A file, a member of an archive, or a user's password hash.",
+                    {"archive": TEXT, "member": TEXT, "reason": TEXT},
+                ),
+            },
         },
     ),
     "ImportError": _record(
