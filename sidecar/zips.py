@@ -59,9 +59,14 @@ class AsTar:
         self._read = 0
         self._pieces = self._stream()
 
-    def read(self, _: int = -1, /) -> bytes:
-        """Some bytes, 256 KiB at most; none at the end."""
-        return next(filter(None, self._pieces), b"")
+    def read(self, size: int = -1, /) -> bytes:
+        """About `size` bytes, in one piece for many small members; none at the end."""
+        gathered = bytearray()
+        for piece in self._pieces:
+            gathered += piece
+            if len(gathered) >= size:
+                break
+        return bytes(gathered)
 
     # --- the tar --------------------------------------------------------------------------------------------------
 

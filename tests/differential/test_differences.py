@@ -195,7 +195,7 @@ def test_stories(play: Play, steps: list[Step]) -> None:
 
 
 @pytest.mark.slow
-@settings(STORIES, max_examples=150)
+@settings(STORIES, max_examples=60)
 @given(steps=stories())
 def test_many_stories(play: Play, steps: list[Step]) -> None:
     """Many stories, others in every run."""
