@@ -204,7 +204,14 @@ class Supervisor:
         given = self._settings.credentials.root_password
         if content is Content.EMPTY:
             check_storage(serverdir.storage)  # again: now nobody else can change what is there
-            first = InitialState(serverdir, self._child, self._lifecycle, self._settings.imports, given)
+            first = InitialState(
+                serverdir,
+                self._child,
+                self._lifecycle,
+                self._settings.imports,
+                given,
+                project_list=self._settings.root_pypi_list,
+            )
             return (await first.make()).root_hash
         if content is Content.FOREIGN:
             log.warning("the serverdir holds a devpi state that was not made here; it is taken over as it is")

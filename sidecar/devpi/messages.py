@@ -56,6 +56,8 @@ class Initialise(Message):
 
     target: str
     password: str = field(repr=False)
+    project_list: bool = False
+    """root/pypi fetches the list of all projects of its upstream, as devpi has it."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from pyramid.interfaces import ISecurityPolicy, ITweens
 from pyramid.tweens import EXCVIEW
 
 from sidecar import garbage
-from sidecar.devpi import admission, after_kill, durable_uploads, primary
+from sidecar.devpi import admission, after_kill, durable_uploads, primary, upstream
 from sidecar.devpi.channel import SidecarGone
 from sidecar.devpi.crowd import Crowd
 from sidecar.devpi.drain import Drainer
@@ -72,6 +72,10 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
     tempfile.tempdir = None
     after_kill.keep_nodeinfo_whole()
     durable_uploads.sync_what_is_acknowledged()
+    try:
+        upstream.keep_failures()
+    except Fatal as error:
+        return _fatal(error)
     if flags.replica:
         primary.tell_refusals(channel.send)
     after_kill.mend_event_serial(flags.serverdir)
@@ -84,8 +88,7 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
     try:
         result = _main(plugins, argv=argv)
     except Fatal as error:
-        print(f"fatal: {error}", file=sys.stderr)  # noqa: T201 - as devpi-server's own main does
-        return 1
+        return _fatal(error)
     except MemoryError:
         print("fatal: there is not enough memory to start", file=sys.stderr)  # noqa: T201
         return ExitCode.EXHAUSTED
@@ -96,6 +99,11 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
         channel.send(CannotListen(plugin.bind_error.strerror or str(plugin.bind_error)))
         return ExitCode.PORT_IN_USE
     return result if isinstance(result, int) else ExitCode.STOPPED
+
+
+def _fatal(error: Fatal) -> int:
+    print(f"fatal: {error}", file=sys.stderr)  # noqa: T201 - as devpi-server's own main does
+    return 1
 
 
 class SidecarPlugin:
