@@ -91,6 +91,7 @@ def summary(status: Fields, checks: list[Fields], *, ready: bool) -> Iterator[st
     yield from archives(status.inner("import"))
     yield from root_password(status)
     yield from unusable_passwords(status)
+    yield from mirrors(status)
 
 
 def headline(status: Fields, *, ready: bool) -> str:
@@ -196,6 +197,12 @@ def unusable_passwords(status: Fields) -> Iterator[str]:
     more = f" and {total - len(names):.0f} more" if total > len(names) else ""
     yield f"  users who need a new password (devpi-server can't check the old hash): {total:.0f}"
     yield f"    {', '.join(names)}{more}; as root: `devpi passwd NAME`"
+
+
+def mirrors(status: Fields) -> Iterator[str]:
+    """What follows from the mirrors' lists of projects, or from having none."""
+    for note in status.inner("mirrors").texts("notes", 2000)[:_MANY]:
+        yield f"  mirror: {note}"
 
 
 def trouble(what: str, error: Fields, indent: str = "  ") -> Iterator[str]:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from sidecar import durable, imports, mounts
+from sidecar import durable, imports, mirrors, mounts
 from sidecar.bootstrap import Bootstrap
 from sidecar.credentials import AdminToken, CredentialsDamaged, CredentialsError, secure_directory
 from sidecar.delivery import SendQueues
@@ -239,6 +239,7 @@ class Supervisor:
         )
         self._bootstrap.attach(record, secret.own)
         self._child.on_users = self._users.hear
+        self._child.on_mirrors = mirrors.Follower(self._lifecycle).hear
         await self._child.send(
             Serve(
                 secretfile=str(secret.path),

@@ -16,6 +16,7 @@ from sidecar.devpi.messages import (
     CheckRootPassword,
     HoldLock,
     Message,
+    MirrorsSeen,
     OpenFiles,
     PrimaryAnswered,
     Progress,
@@ -78,6 +79,8 @@ class Child:
         """Called, in the event loop, with each report of an import."""
         self.on_users: Callable[[RootPasswordSeen | UnusableSeen], None] = lambda seen: None
         """Called, in the event loop, with what is seen of devpi-server's users while it serves."""
+        self.on_mirrors: Callable[[MirrorsSeen], None] = lambda seen: None
+        """Called, in the event loop, with what is seen of devpi-server's mirrors while it serves."""
         self.requests: Requests | None = None
         """What devpi-server counted last; None: it has not been asked for anything yet."""
         self.primary = PrimaryAnswered()
@@ -130,10 +133,8 @@ class Child:
                     self.on_progress(progress)
                 case (RootPasswordSeen() | UnusableSeen()) as seen:
                     self.on_users(seen)
-                case Requests() as requests:
-                    self.requests = requests
-                case PrimaryAnswered() as answered:
-                    self.primary = answered
+                case (MirrorsSeen() | Requests() | PrimaryAnswered()) as told:
+                    self._keep(told)
                 case RootPasswordSet() | RootPasswordChecked() as answer:
                     if answer.number == self._asked and self._answer is not None and not self._answer.done():
                         self._answer.set_result(answer)
@@ -144,6 +145,16 @@ class Child:
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(SetFailed("devpi-server has ended", maybe_done=True))
         await asyncio.Event().wait()
+
+    def _keep(self, told: MirrorsSeen | Requests | PrimaryAnswered) -> None:
+        """Something of which the last one counts."""
+        match told:
+            case MirrorsSeen():
+                self.on_mirrors(told)
+            case Requests():
+                self.requests = told
+            case PrimaryAnswered():
+                self.primary = told
 
     async def _packet(self) -> tuple[bytes, list[int]]:
         """The next packet, and the descriptors that come with it: asyncio's own `sock_recv` throws those away."""

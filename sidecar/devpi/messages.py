@@ -240,6 +240,18 @@ class UnusableSeen(Message):
 
 
 @dataclass(frozen=True)
+class MirrorsSeen(Message):
+    """The mirrors by whether they keep the list of their upstream's projects; said once, and when they are others."""
+
+    with_list: int
+    with_list_names: list[str]
+    """The first of them, by name."""
+    without: int
+    without_names: list[str]
+    """The first of those without it, by name."""
+
+
+@dataclass(frozen=True)
 class CannotListen(Message):
     """devpi-server's address can't be had."""
 

@@ -36,6 +36,7 @@ from sidecar.devpi.messages import (
     Serve,
     SetRootPassword,
 )
+from sidecar.devpi.mirrors import MirrorsWatch
 from sidecar.devpi.preparation import digest, is_hash_of, is_hash_of_empty
 from sidecar.devpi.quiet import QuietLooks, WsgiApp
 from sidecar.devpi.shared_checks import Threads
@@ -120,6 +121,7 @@ class SidecarPlugin:
         self._judged = {} if request.known_root_hash is None else {request.known_root_hash: False}
         """Whether root's hash, by its digest, is the empty password's: argon2 runs once for each."""
         self._users: UsersWatch
+        self._mirrors: MirrorsWatch
         self.bind_error: OSError | None = None
 
     @hookimpl
@@ -156,6 +158,7 @@ class SidecarPlugin:
             self._set_root_password(self._request.new_root_password)
         root, root_hash = self._look_at_root()
         self._users = UsersWatch(self._xom, lambda: self._look_at_root()[0], root, self._channel.send)
+        self._mirrors = MirrorsWatch(self._xom, self._channel.send)
         traffic = Traffic(app)
         try:
             server = create_server(QuietLooks(traffic, self._request.look_secret), **kwargs)
@@ -249,7 +252,7 @@ class SidecarPlugin:
             os._exit(ExitCode.INTERNAL)
 
     def _look_after_root(self) -> None:
-        """The thread that changes and checks root's password, and looks at the users once a second.
+        """The thread that changes and checks root's password, and looks at users and mirrors once a second.
 
         devpi may let a change wait, and a stop should not.
         """
@@ -260,6 +263,7 @@ class SidecarPlugin:
                     request = self._about_root.get(timeout=max(0.0, due - time.monotonic()))
                 except queue.Empty:
                     self._users.look()
+                    self._mirrors.look()
                     due = time.monotonic() + EVERY
                     continue
                 if isinstance(request, SetRootPassword):

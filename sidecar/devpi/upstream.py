@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from asyncio import Future
 
     from devpi_server.httpclient import AsyncGetResponse
+    from devpi_server.markers import Unknown
     from devpi_server.model import SimpleLinks
     from pyramid.request import Request
     from pyramid.response import Response
@@ -80,21 +81,21 @@ def _remember_refusals() -> None:
     """The client of each mirror, which is made for one request, knows what the last answer was."""
     ask = MirrorHTTPClient.async_get
 
-    async def async_get(client: MirrorHTTPClient, *arguments: Any, **options: Any) -> AsyncGetResponse:
-        response, text = await ask(client, *arguments, **options)
+    async def async_get(client: MirrorHTTPClient, *arguments: object, **options: object) -> AsyncGetResponse:
+        response, text = await ask(client, *arguments, **options)  # type: ignore[arg-type]
         client.sidecar_refusal = response.status_code, response.headers.get("Retry-After")  # type: ignore[attr-defined]
         return response, text
 
-    MirrorHTTPClient.async_get = async_get  # type: ignore[method-assign]
+    MirrorHTTPClient.async_get = async_get  # type: ignore[method-assign, assignment]
 
 
 def _end_what_waits() -> None:
     """An answer that is no page is a failure; whoever waits in vain for a late one lets go of the project's lock."""
     fetch = MirrorStage._async_fetch_releaselinks
 
-    async def fetch_or_fail(stage: MirrorStage, newlinks_future: Future[Any], *arguments: Any) -> None:
+    async def fetch_or_fail(stage: MirrorStage, newlinks_future: Future[Any], *arguments: object) -> None:
         try:
-            await fetch(stage, newlinks_future, *arguments)
+            await fetch(stage, newlinks_future, *arguments)  # type: ignore[arg-type]
         except (UpstreamError, UpstreamNotModified):
             raise
         except Exception as error:  # devpi would answer 500
@@ -116,7 +117,7 @@ def _keep_lists() -> None:
             return projects, stale
         return stage.cache_projectnames.get(), stale
 
-    MirrorStage._update_projects = update_projects  # type: ignore[method-assign]
+    MirrorStage._update_projects = update_projects  # type: ignore[method-assign, assignment]
 
 
 def _tell_pages() -> None:
@@ -135,7 +136,7 @@ def _tell_pages() -> None:
         except UpstreamError as error:
             raise _failed(stage, f"{stage.name}: upstream failed, try again later ({error})") from error
 
-    def has_project(stage: MirrorStage, project: str) -> Any:
+    def has_project(stage: MirrorStage, project: str) -> bool | Unknown:
         found = has(stage, project)
         if found is not unknown or stage.offline or _asking.failures is None:
             return found
@@ -148,14 +149,14 @@ def _tell_pages() -> None:
         )
 
     MirrorStage.get_simplelinks_perstage = get_simplelinks  # type: ignore[method-assign, assignment]
-    MirrorStage.has_project_perstage = has_project  # type: ignore[method-assign]
+    MirrorStage.has_project_perstage = has_project  # type: ignore[method-assign, assignment]
 
 
 def _tell_heirs() -> None:
     """An index whose mirror fails has no answer: what the others have is not all."""
     ask = BaseStage.op_sro_check_mirror_whitelist
 
-    def ask_all(stage: BaseStage, opname: str, **kw: Any) -> Iterator[tuple[BaseStage, Any]]:
+    def ask_all(stage: BaseStage, opname: str, **kw: object) -> Iterator[tuple[BaseStage, Any]]:
         answers = ask(stage, opname, **kw)
         while True:
             with _failures() as failures:
@@ -166,13 +167,14 @@ def _tell_heirs() -> None:
                 return
             yield answer
 
-    BaseStage.op_sro_check_mirror_whitelist = ask_all  # type: ignore[method-assign]
+    BaseStage.op_sro_check_mirror_whitelist = ask_all  # type: ignore[method-assign, assignment]
 
 
 @contextmanager
 def _failures() -> Iterator[list[UpstreamFailed]]:
     before = _asking.failures
-    _asking.failures = failures = []
+    failures: list[UpstreamFailed] = []
+    _asking.failures = failures
     try:
         yield failures
     finally:

@@ -78,6 +78,7 @@ IMPORTING: Json = {
     },
     "root_password": {"state": "unknown", "expires": None, "claimed_at": None, "expired_at": None},
     "unusable_passwords": None,
+    "mirrors": None,
     "devpi": {
         "version": "6.20.3",
         "role": "standalone",
@@ -121,6 +122,14 @@ READY: Json = {
     },
     "root_password": {"state": "claimed", "expires": None, "claimed_at": _LATER, "expired_at": None},
     "unusable_passwords": {"total": 1, "users": ["alice"]},
+    "mirrors": {
+        "with_list": {"total": 1, "indexes": ["root/pypi"]},
+        "without_list": {"total": 0, "indexes": []},
+        "notes": [
+            "root/pypi keeps the list of the upstream's projects in memory, fetched anew at each start: PyPI's takes "
+            "about 300 MiB. `devpi index root/pypi mirror_no_project_list=true` goes without it."
+        ],
+    },
     "devpi": {
         "version": "6.20.3",
         "role": "primary",
