@@ -154,7 +154,7 @@ class Ours(Running):
         if init_dir is None:
             settings["DEVPI_PASSWORD"] = PASSWORD
         listen = "--host", "127.0.0.1", "--port", str(self.devpi_port)
-        command = [*prefix, sys.executable, ROOT / "entrypoint.py", *alone, *listen, *flags]
+        command: list[str | Path] = [*prefix, sys.executable, ROOT / "entrypoint.py", *alone, *listen, *flags]
         super().__init__(command, folder, settings | dict(environ or {}))
 
     def __enter__(self) -> Ours:

@@ -452,6 +452,13 @@ async def test_users_who_need_a_new_password(sidecar: Sidecar) -> None:
     assert "need a new password" not in (await sidecar.run("status")).out
 
 
+async def test_mirrors(sidecar: Sidecar) -> None:
+    """What the sidecar has to say about them."""
+    sidecar.says("/status", {**STATUS, "mirrors": {"notes": ["root/pypi keeps the list", "a/b has none"]}})
+    run = await sidecar.run("status")
+    assert "  mirror: root/pypi keeps the list\n  mirror: a/b has none\n" in run.out
+
+
 async def test_hostile_text_does_not_reach_the_terminal(sidecar: Sidecar) -> None:
     """Control and bidi characters are escaped, line breaks too, wide names stay, endless ones are cut."""
     name = "\x1b]0;owned\x07\u202e\r\nroot's password: hunter2 日本語" + "x" * 5000
@@ -462,6 +469,7 @@ async def test_hostile_text_does_not_reach_the_terminal(sidecar: Sidecar) -> Non
             "phase": name,
             "import": {"state": "loading", "archives": [{"name": name}, 7, None]},
             "unusable_passwords": {"total": 2, "users": [name, 7]},
+            "mirrors": {"notes": [name[:300], 7]},
         },
     )
     sidecar.says("/health", {"checks": [{"name": name, "status": "fail", "reason": name}, "x"]})
@@ -482,6 +490,8 @@ async def test_hostile_text_does_not_reach_the_terminal(sidecar: Sidecar) -> Non
         None,
         {},
         {"import": [], "root_password": 7, "devpi": "x", "phase": {}, "failure": 3, "unusable_passwords": 1},
+        {"mirrors": 2},
+        {"mirrors": {"notes": 2}},
     ],
 )
 async def test_a_status_of_another_shape(sidecar: Sidecar, content: object) -> None:

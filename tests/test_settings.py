@@ -155,6 +155,7 @@ VARIABLES = [
     size("SIDECAR_IMPORT_MAX_INDEX_SIZE", "imports.max_index_bytes", 256 * 2**20),
     size("SIDECAR_DISK_WARN", "monitor.disk_warn_bytes", 2**30),
     switch("SIDECAR_IMPORT_ALLOW_UNVERIFIED", "imports.allow_unverified"),
+    switch("DEVPI_ROOT_PYPI_LIST", "root_pypi_list"),
     switch("SIDECAR_ALLOW_EMPTY_ROOT", "credentials.allow_empty_root"),
     switch("SIDECAR_SECRET_IS_RANDOM", "credentials.secret_is_random"),
     switch("SIDECAR_LOG_ACCESS", "log.access"),

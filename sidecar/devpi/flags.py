@@ -111,10 +111,10 @@ def _understand(request: Configure, plugins: PluginManager, probe: SilenceProbe)
         defaults += ["--port", str(port)]
     if said.host is None and not said.listen and (not said.unix_socket or said.port is not None):
         defaults += ["--host", "0.0.0.0"]  # noqa: S104 - a container's port is published by choice of its operator
-    if said.restrict_modify is None and request.restrict_modify:
-        defaults += ["--restrict-modify", request.restrict_modify]
     if said.keyfs_cache_size is None:
         defaults += ["--keyfs-cache-size", str(KEYFS_CACHE_SIZE)]
+    if said.restrict_modify is None and request.restrict_modify:
+        defaults += ["--restrict-modify", request.restrict_modify]
     argv = ("devpi-server", *request.flags, *defaults)
     config = _parse(list(argv), plugins)
     if config.args.primary_url and config.args.deprecated_master_url:

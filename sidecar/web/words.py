@@ -20,7 +20,7 @@ def text(given: str | None, limit: int = 300, *, tag: bool = True) -> str:
 
 def with_code(given: str, limit: int = 2000) -> str:
     """A text of ours with names of unknown origin in it, of which what stands in backticks is code."""
-    return re.sub("`([^`]+)`", r"<code>\1</code>", text(given, limit, tag=False))
+    return re.sub("`([^`]+)`", r"<code>\1</code>", text(given, limit))
 
 
 def time(at: datetime) -> str:
