@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench import sampling
@@ -60,23 +60,23 @@ def soak(bench: Bench) -> Result:
     )  # fmt: skip
 
 
-def run(folder: Path, seconds: float, limit_bytes: int = LIMIT, flags: tuple[str, ...] = ()) -> Values:
-    """Prepare without any registry in reach, then `seconds` of load, with a restart in the middle."""
+def run(folder: Path, seconds: float, *, environ: Mapping[str, str] | None = None) -> Values:
+    """Prepare without any registry in reach, then `seconds` of load, with a restart in the middle. Raises `Failed`."""
     with contextlib.ExitStack() as stack:
         upstream = stack.enter_context(Upstream(size=PYPI_NAMES, versions=VERSIONS, delay=0.03))
-        limit = stack.enter_context(MemoryLimit(limit_bytes, CPUS))
-        with Ours(folder, prefix=limit.prefix, flags=flags, alone=_OFFLINE) as first:
+        limit = stack.enter_context(MemoryLimit(LIMIT, CPUS))
+        with Ours(folder, prefix=limit.prefix, alone=_OFFLINE, environ=environ) as first:
             first.ready()
             token = point_at(first.devpi_port, upstream)
         watch = stack.enter_context(_Watch(limit))
-        ours = stack.enter_context(Ours(folder, prefix=limit.prefix, flags=flags, alone=()))
+        ours = stack.enter_context(Ours(folder, prefix=limit.prefix, alone=(), environ=environ))
         ours.ready()
         load = Load(ours, token, upstream)
         with load.running():
             _for_a_while(ours, watch, load, seconds / 2)
             with load.paused():
                 ours.end()
-                ours = load.ours = stack.enter_context(Ours(folder, prefix=limit.prefix, flags=flags, alone=()))
+                ours = load.ours = stack.enter_context(Ours(folder, prefix=limit.prefix, alone=(), environ=environ))
                 ours.ready()
             _for_a_while(ours, watch, load, seconds / 2)
         return {

@@ -27,7 +27,8 @@ class Mirrored:
         self.upstream = upstream
         self.container = container("mirrored", flags=FLAGS).start().wait_ready()
         self.devpi = self.container.devpi
-        self.token = login_token(self.devpi, self.container.claim())
+        given = self.container.env.get("DEVPI_PASSWORD")
+        self.token = login_token(self.devpi, given or self.container.claim())
         self.put("mirror", mirror_no_project_list=not project_list, type="mirror", mirror_url=upstream.url)
         self.put("dev", bases=["root/mirror"])
         self.put("white", bases=["root/mirror"], mirror_whitelist=["*"])
