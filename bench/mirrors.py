@@ -108,7 +108,7 @@ def _for_a_while(ours: Ours, watch: _Watch, load: Load, seconds: float) -> None:
 
 def mirror_memory(bench: Bench) -> Result:
     """devpi-server's memory with its own cache and with ours, and with the list of a large upstream."""
-    uploads, projects = (100, 100) if bench.quick else (1000, 1000)
+    uploads, projects = (100, 100) if bench.quick else (1000, 500)
 
     def way(*flags: str, project_list: bool = False) -> Callable[[Path], Values]:
         environ = {"DEVPI_ROOT_PYPI_LIST": "true"} if project_list else {}

@@ -103,7 +103,7 @@ class Load:
             (self._mirror_a_project, 0.0),
             *[(self._ask_for_what_is_cached, 0.2)] * 4,
             (self._ask_for_nothing, 2.0),
-            (self.upload, 3.0),
+            (self._upload_and_look, 3.0),
             (self._log_in, 5.0),
             (self._list, 60.0),
             (self._probe, 2.0),
@@ -173,15 +173,18 @@ class Load:
         page = f"/root/dev/+simple/not-there-{time.monotonic_ns()}/"
         self.counts.count("unknown names", page, self._get(page), 404)
 
-    def upload(self) -> None:
-        """One wheel of a private project, and then the page of that."""
+    def upload(self) -> str:
+        """One wheel of a private project; its name."""
         number = next(self._uploads)
         wheel = packages.wheel(f"private-{number % 20:02d}", f"1.{number}", number)
         fields = {":action": "file_upload", "metadata_version": "2.1", "filetype": "bdist_wheel", "pyversion": "py3"}
         body, kind = form({**fields, "name": wheel.name, "version": wheel.version}, wheel.filename, wheel.content)
         headers = {"Content-Type": kind, "X-Devpi-Auth": self._token}
         self.counts.count("uploads", wheel.filename, self._ask("POST", "/root/dev/", headers, body), 200)
-        page = f"/root/dev/+simple/{wheel.name}/"
+        return wheel.name
+
+    def _upload_and_look(self) -> None:
+        page = f"/root/dev/+simple/{self.upload()}/"
         self.counts.count("private pages", page, self._get(page), 200, 1)
 
     def page(self, kind: str, path: str) -> Answer:
