@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
+from devpi_server.log import threadlog
 from devpi_server.main import Fatal
 from devpi_server.markers import unknown
 from devpi_server.mirror import MirrorHTTPClient, MirrorStage
@@ -99,8 +100,9 @@ def _end_what_waits() -> None:
         except (UpstreamError, UpstreamNotModified):
             raise
         except Exception as error:  # devpi would answer 500
-            what = f"{type(error).__name__}: {error}"
-            raise UpstreamError(f"{stage.name}: upstream's answer can't be read ({what})") from error
+            kind = type(error).__name__
+            threadlog.warn("%s: upstream's answer can't be read: %s: %s", stage.name, kind, error)
+            raise UpstreamError(f"its answer can't be read ({kind})") from error
         finally:
             newlinks_future.cancel()  # where it has no result
 

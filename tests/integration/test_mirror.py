@@ -119,8 +119,20 @@ def test_a_project_that_is_private_and_whitelisted_further_down(mirrored: Mirror
     mirrored.put("base", bases=["root/mirror"])
     mirrored.put("above", bases=["root/base"], mirror_whitelist=[name])
     mirrored.upload("base", name)
-    mirrored.patch("above", mirror_whitelist_inheritance="union")
     assert mirrored.page("above", name) == Page(200, 3, None)
+
+
+def test_tls_and_passwords(mirrored: Mirrored, new: str) -> None:
+    """An upstream whose TLS fails is one that fails; and a client hears nothing of the mirror's password."""
+    url = mirrored.upstream.url.replace("http://", "https://someone:s3cret@")
+    mirrored.put("tls", type="mirror", mirror_url=url, mirror_no_project_list=True)
+    mirrored.put("below", bases=["root/tls"])
+    for index in ("tls", "below"):
+        answer = call_devpi(f"{mirrored.devpi}/root/{index}/+simple/{new}/")
+        assert (502, DEFAULT) == (answer.status, answer.headers.get("Retry-After"))
+        assert b"try again later" in answer.body
+        assert b"s3cret" not in answer.body
+        assert b"someone" not in answer.body
 
 
 def test_versions_are_not_hidden_either(mirrored: Mirrored, fails: Callable[[Fault | None], None], new: str) -> None:
