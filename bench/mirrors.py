@@ -95,7 +95,7 @@ def _for_a_while(ours: Ours, watch: _Watch, load: Load, seconds: float) -> None:
     devpi, until, told = ours.devpi_pid, time.monotonic() + seconds, time.monotonic()
     while time.monotonic() < until:
         if not ours.runs or not sampling.is_there(devpi):
-            raise Failed(f"it ended: {ours.last_words()}")
+            raise Failed(f"it ended; processes killed for want of memory: {watch.kills()}; {ours.last_words()}")
         watch.look(ours.pid, devpi)
         if time.monotonic() - told >= 60:
             told = time.monotonic()
@@ -185,6 +185,10 @@ class _Watch:
 
     def __exit__(self, *_: object) -> None:
         return
+
+    def kills(self) -> int:
+        """By the limit."""
+        return self._limit.kills()
 
     def look(self, sidecar: int, devpi: int) -> None:
         """Once more."""
