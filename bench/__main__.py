@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import crowds, growth, imports, looking, memory, probes, scrapes, serving, starts
+from bench import crowds, growth, imports, looking, memory, mirrors, probes, scrapes, serving, starts
 from bench.report import Result, Row, Section, Series, as_markdown, as_text, of_markdown
 from bench.rounds import ROOT, Bench, Comparison, Failed
 
@@ -31,6 +31,7 @@ COMPARISONS: dict[str, Comparison] = {
         *crowds.COMPARISONS,
         *scrapes.COMPARISONS,
         *looking.COMPARISONS,
+        *mirrors.COMPARISONS,
     )
 }
 DEFAULT_PAIRS = 5
@@ -47,6 +48,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure (default: everything)")
     parser.add_argument("--pairs", type=int, default=DEFAULT_PAIRS, help="rounds of each comparison (default: 5)")
     parser.add_argument("--quick", action="store_true", help="smaller inputs and shorter loads, to see that it works")
+    parser.add_argument("--minutes", type=float, default=60.0, help="how long `soak` lasts (default: 60)")
     parser.add_argument("--write", action="store_true", help="write docs/performance.md and docs/img/")
     given = parser.parse_args(arguments)
     if unknown := [name for name in given.names if name not in COMPARISONS]:
@@ -55,7 +57,7 @@ def main(arguments: list[str]) -> int:
         parser.error("--pairs must be 1 or more")
     if given.write and given.quick:
         parser.error("--quick figures are not for publication: leave out --write")
-    bench = Bench(given.pairs, given.quick)
+    bench = Bench(given.pairs, given.quick, minutes=given.minutes)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     command = " ".join(["python3 dev.py bench", *arguments])
     sections = [_measure(bench, COMPARISONS[name], command) for name in given.names or COMPARISONS]

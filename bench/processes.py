@@ -138,7 +138,9 @@ class Ours(Running):
         flags: Sequence[str] = (),
         prefix: Sequence[str] = (),
         environ: Mapping[str, str] | None = None,
+        alone: Sequence[str] = ("--no-root-pypi", "--offline-mode"),
     ) -> None:
+        """`alone`: the flags by which it asks no registry."""
         self.serverdir = serverdir or folder / "serverdir"
         self.runtime = folder / "runtime"
         self.port, self.devpi_port = free_ports(2)
@@ -151,10 +153,9 @@ class Ours(Running):
         }
         if init_dir is None:
             settings["DEVPI_PASSWORD"] = PASSWORD
-        offline = ("--no-root-pypi", *serve_flags(self.devpi_port))
-        super().__init__(
-            [*prefix, sys.executable, ROOT / "entrypoint.py", *offline, *flags], folder, settings | dict(environ or {})
-        )
+        listen = "--host", "127.0.0.1", "--port", str(self.devpi_port)
+        command: list[str | Path] = [*prefix, sys.executable, ROOT / "entrypoint.py", *alone, *listen, *flags]
+        super().__init__(command, folder, settings | dict(environ or {}))
 
     def __enter__(self) -> Ours:
         super().__enter__()

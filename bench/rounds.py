@@ -64,6 +64,8 @@ class Bench:
     pairs: int
     quick: bool
     home: Path = ROOT / ".bench"
+    minutes: float = 60.0
+    """Of a load that lasts."""
 
     def __post_init__(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True)

@@ -72,13 +72,17 @@ class InitialState:
         lifecycle: Lifecycle,
         settings: ImportSettings,
         given_password: str | None,
+        *,
+        project_list: bool,
     ) -> None:
+        """`project_list`: a new root/pypi has the list of all projects."""
         self._serverdir = serverdir
         self._child = child
         self._lifecycle = lifecycle
         self._settings = settings
         self._given = given_password
         self._password = generate_password() if given_password is None else given_password
+        self._project_list = project_list
         self._record = import_record(serverdir)
 
     async def make(self) -> Prepared:
@@ -101,7 +105,7 @@ class InitialState:
     async def _initialise(self) -> Prepared:
         self._lifecycle.enter(Phase.INITIALISING)
         await to_the_end(self._serverdir.stage)
-        await self._child.send(Initialise(str(self._serverdir.staged_state), self._password))
+        await self._child.send(Initialise(str(self._serverdir.staged_state), self._password, self._project_list))
         answer = await self._child.expect(Prepared, PrepareFailed)
         if isinstance(answer, PrepareFailed):
             await to_the_end(self._serverdir.discard)

@@ -165,6 +165,22 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """Indexes: how many, and the first of them by name; a name is whatever devpi-server took for one."""
+
+    total: int = 0
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Mirrors:
+    """The mirrors of devpi-server, by whether they keep the list of all projects of their upstream."""
+
+    with_list: Named = Named()
+    without_list: Named = Named()
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything about the container at one instant."""
 
@@ -180,6 +196,8 @@ class Snapshot:
     """None: not looked at yet, or this is a replica."""
     notices: tuple[Notice, ...] = ()
     """Of this start, in their order; each is logged once."""
+    mirrors: Mirrors | None = None
+    """None: not looked at yet, or offline."""
     devpi: DevpiInfo | None = None
     failure: Failure | None = None
 

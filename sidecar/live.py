@@ -19,6 +19,7 @@ from sidecar.summary import (
     Fields,
     archives,
     headline,
+    mirrors,
     notices,
     phases,
     progress,
@@ -155,6 +156,7 @@ def _page(view: View, note: str, columns: int, *, color: bool) -> Iterator[str]:
         yield from replication(view.status.inner("devpi"), at)
         yield from root_password(view.status)
         yield from unusable_passwords(view.status)
+        yield from mirrors(view.status)
         yield from archives(imported)
         yield from versions(view.status)
     if note:

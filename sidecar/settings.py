@@ -177,6 +177,8 @@ class Settings:
     """DEVPI_PORT, as the older image had it; None: devpi's flags decide."""
     restrict_modify: str = "root"
     """devpi-server's --restrict-modify where its own flags are silent; empty lifts it (DEVPI_RESTRICT_MODIFY)."""
+    root_pypi_list: bool = False
+    """A new root/pypi fetches the list of all projects of its upstream (DEVPI_ROOT_PYPI_LIST)."""
     listen: Listen = field(default_factory=Listen)
     tls: TlsSettings = field(default_factory=TlsSettings)
     imports: ImportSettings = field(default_factory=ImportSettings)
@@ -219,6 +221,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         serverdir=read.value("DEVPI_SERVERDIR", values.absolute_path, None),
         devpi_port=read.value("DEVPI_PORT", values.fixed_port, None),
         restrict_modify=read.text("DEVPI_RESTRICT_MODIFY", base.restrict_modify),
+        root_pypi_list=read.value("DEVPI_ROOT_PYPI_LIST", values.switch, base.root_pypi_list),
         listen=Listen(
             host=read.value("SIDECAR_HOST", values.host, base.listen.host),
             port=read.value("SIDECAR_PORT", values.port, base.listen.port),

@@ -92,6 +92,7 @@ def summary(status: Fields, checks: list[Fields], *, ready: bool) -> Iterator[st
     yield from archives(status.inner("import"))
     yield from root_password(status)
     yield from unusable_passwords(status)
+    yield from mirrors(status)
 
 
 def headline(status: Fields, *, ready: bool) -> str:
@@ -219,6 +220,12 @@ def notices(status: Fields) -> Iterator[str]:
         yield from trouble("notice", notice)
     if len(found) > _MANY:
         yield f"  and {len(found) - _MANY} more notices"
+
+
+def mirrors(status: Fields) -> Iterator[str]:
+    """What follows from the mirrors' lists of projects, or from having none."""
+    for note in status.inner("mirrors").texts("notes", 2000)[:_MANY]:
+        yield f"  mirror: {note}"
 
 
 def trouble(what: str, error: Fields, indent: str = "  ") -> Iterator[str]:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from sidecar import durable, imports, mounts, unused
+from sidecar import durable, imports, mirrors, mounts, unused
 from sidecar.bootstrap import Bootstrap
 from sidecar.credentials import AdminToken, CredentialsDamaged, CredentialsError, secure_directory
 from sidecar.delivery import SendQueues
@@ -228,7 +228,14 @@ class Supervisor:
             check_storage(serverdir.storage)  # again: now nobody else can change what is there
             if configured.secretfile is None:
                 await to_the_end(read_adoptable, serverdir.path)  # a mistake in it is found before there is a state
-            first = InitialState(serverdir, self._child, self._lifecycle, self._settings.imports, given)
+            first = InitialState(
+                serverdir,
+                self._child,
+                self._lifecycle,
+                self._settings.imports,
+                given,
+                project_list=self._settings.root_pypi_list,
+            )
             return (await first.make()).root_hash
         if content is Content.FOREIGN:
             log.warning("the serverdir holds a devpi state that was not made here; it is taken over as it is")
@@ -258,6 +265,7 @@ class Supervisor:
         )
         self._bootstrap.attach(record, secret.own)
         self._child.on_users = self._users.hear
+        self._child.on_mirrors = mirrors.Follower(self._lifecycle).hear
         await self._child.send(
             Serve(
                 secretfile=str(secret.path),

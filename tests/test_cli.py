@@ -473,6 +473,13 @@ async def test_notices(sidecar: Sidecar) -> None:
     assert "  and 2 more notices\n" in run.out
 
 
+async def test_mirrors(sidecar: Sidecar) -> None:
+    """What the sidecar has to say about them."""
+    sidecar.says("/status", {**STATUS, "mirrors": {"notes": ["root/pypi keeps the list", "a/b has none"]}})
+    run = await sidecar.run("status")
+    assert "  mirror: root/pypi keeps the list\n  mirror: a/b has none\n" in run.out
+
+
 async def test_hostile_text_does_not_reach_the_terminal(sidecar: Sidecar) -> None:
     """Control and bidi characters are escaped, line breaks too, wide names stay, endless ones are cut."""
     name = "\x1b]0;owned\x07\u202e\r\nroot's password: hunter2 日本語" + "x" * 5000
@@ -488,6 +495,7 @@ async def test_hostile_text_does_not_reach_the_terminal(sidecar: Sidecar) -> Non
             },
             "unusable_passwords": {"total": 2, "users": [name, 7]},
             "notices": [{"about": name, "reason": name, "mend": name}, 7],
+            "mirrors": {"notes": [name[:300], 7]},
         },
     )
     sidecar.says("/health", {"checks": [{"name": name, "status": "fail", "reason": name}, "x"]})
@@ -516,6 +524,8 @@ async def test_hostile_text_does_not_reach_the_terminal(sidecar: Sidecar) -> Non
             "unusable_passwords": 1,
             "notices": {},
         },
+        {"mirrors": 2},
+        {"mirrors": {"notes": 2}},
     ],
 )
 async def test_a_status_of_another_shape(sidecar: Sidecar, content: object) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from bench import mirrors
 from sidecar import commands, settings, tools
 from sidecar.exits import ExitCode
 from sidecar.health import GATING, WARNING
@@ -549,6 +550,21 @@ def test_the_architecture_names_every_message() -> None:
     from sidecar.devpi import messages
 
     assert set() == set(messages._KINDS) - in_backticks(ARCHITECTURE.partition("## Sidecar and child")[2])
+
+
+def test_one_limit_of_memory() -> None:
+    """The budget's is that of README, manifests and `bench soak`, which holds it; and the budget adds up."""
+    budget = rows(OPERATIONS.partition("## Memory")[2].partition("\n## ")[0])
+    names = [cells[0] for cells in budget]
+    parts = [int(cells[1]) for cells in budget[: names.index("together")]]
+    assert sum(parts) == int(budget[len(parts)][1]) <= mirrors.LIMIT // 2**20
+    limit = f"{mirrors.LIMIT // 2**20}"
+    assert ["**the limit**", f"**{limit}**"] == budget[len(parts) + 1][:2]
+    manifest = (ROOT / "deploy" / "kubernetes" / "base" / "statefulset.yaml").read_text()
+    for text in (README, manifest):
+        assert [limit] == re.findall(r"limits:\n *memory: (\d+)Mi", text)
+    assert f"--memory {limit}m" in (ROOT / "docs" / "docker.md").read_text()
+    assert f"mem_limit: {limit}m" in (ROOT / "docker-compose.yml").read_text()
 
 
 def test_relative_links_resolve() -> None:

@@ -157,6 +157,7 @@ VARIABLES = [
     switch("SIDECAR_IMPORT_ALLOW_UNVERIFIED", "imports.allow_unverified"),
     switch("SIDECAR_IGNORE_INIT_FILES", "imports.ignore_init_files"),
     switch("SIDECAR_IMPORT_STRICT", "imports.strict"),
+    switch("DEVPI_ROOT_PYPI_LIST", "root_pypi_list"),
     switch("SIDECAR_ALLOW_EMPTY_ROOT", "credentials.allow_empty_root"),
     switch("SIDECAR_SECRET_IS_RANDOM", "credentials.secret_is_random"),
     switch("SIDECAR_LOG_ACCESS", "log.access"),

@@ -16,6 +16,7 @@ from sidecar.devpi.messages import (
     CheckRootPassword,
     HoldLock,
     Message,
+    MirrorsSeen,
     Noticed,
     OpenFiles,
     PrimaryAnswered,
@@ -82,6 +83,8 @@ class Child:
         """Called, in the event loop, with what is seen of devpi-server's users while it serves."""
         self.on_notice: Callable[[Notice], None] = lambda notice: None
         """Called, in the event loop, with what an operator should know of."""
+        self.on_mirrors: Callable[[MirrorsSeen], None] = lambda seen: None
+        """Called, in the event loop, with what is seen of devpi-server's mirrors while it serves."""
         self.requests: Requests | None = None
         """What devpi-server counted last; None: it has not been asked for anything yet."""
         self.primary = PrimaryAnswered()
@@ -145,15 +148,23 @@ class Child:
                 self.on_users(seen)
             case Noticed(about, reason, mend):
                 self.on_notice(Notice(about, reason, mend))
-            case Requests() as requests:
-                self.requests = requests
-            case PrimaryAnswered() as answered:
-                self.primary = answered
+            case (MirrorsSeen() | Requests() | PrimaryAnswered()) as told:
+                self._keep(told)
             case RootPasswordSet() | RootPasswordChecked() as answer:
                 if answer.number == self._asked and self._answer is not None and not self._answer.done():
                     self._answer.set_result(answer)
             case _:
                 self._heard.put_nowait(message)
+
+    def _keep(self, told: MirrorsSeen | Requests | PrimaryAnswered) -> None:
+        """Something of which the last one counts."""
+        match told:
+            case MirrorsSeen():
+                self.on_mirrors(told)
+            case Requests():
+                self.requests = told
+            case PrimaryAnswered():
+                self.primary = told
 
     async def _packet(self) -> tuple[bytes, list[int]]:
         """The next packet, and the descriptors that come with it: asyncio's own `sock_recv` throws those away."""

@@ -24,6 +24,11 @@ _ARGON2 = ("argon2_memory_cost", "argon2_time_cost", "argon2_parallelism")
 CHEAP_DERIVATION = ("--argon2-memory-cost", "8", "--argon2-time-cost", "1", "--argon2-parallelism", "1")
 """The least that argon2 takes: for a login secret of 256 random bits, which nobody can guess anyway."""
 
+KEYFS_CACHE_SIZE = 200
+"""--keyfs-cache-size where the operator is silent: of devpi's 10,000, a twentieth is whole transactions, of which those
+that record a mirror's projects are large (docs/operations.md, "Memory").
+"""
+
 
 class FlagsRefused(Exception):
     """The flags contradict the settings, or each other."""
@@ -71,7 +76,7 @@ class SilenceProbe:
         )
         if self.probing:
             for action in parser._actions:
-                if action.dest in {"serverdir", "host", "port", *_ARGON2}:
+                if action.dest in {"serverdir", "host", "port", "keyfs_cache_size", *_ARGON2}:
                     action.default = None
 
 
@@ -122,6 +127,8 @@ def _understand(request: Configure, plugins: PluginManager, probe: SilenceProbe)
         defaults += ["--port", str(port)]
     if said.host is None and not said.listen and (not said.unix_socket or said.port is not None):
         defaults += ["--host", "0.0.0.0"]  # noqa: S104 - a container's port is published by choice of its operator
+    if said.keyfs_cache_size is None:
+        defaults += ["--keyfs-cache-size", str(KEYFS_CACHE_SIZE)]
     if said.restrict_modify is None and request.restrict_modify:
         defaults += ["--restrict-modify", request.restrict_modify]
     argv = ("devpi-server", *request.flags, *defaults)

@@ -60,6 +60,8 @@ class Initialise(Message):
 
     target: str
     password: str = field(repr=False)
+    project_list: bool = False
+    """root/pypi fetches the list of all projects of its upstream, as devpi has it."""
 
 
 @dataclass(frozen=True)
@@ -255,6 +257,18 @@ class Noticed(Message):
     """As `lifecycle.Notice.about`."""
     reason: str
     mend: str
+
+
+@dataclass(frozen=True)
+class MirrorsSeen(Message):
+    """The mirrors by whether they keep the list of their upstream's projects; said once, and when they are others."""
+
+    with_list: int
+    with_list_names: list[str]
+    """The first of them, by name."""
+    without: int
+    without_names: list[str]
+    """The first of those without it, by name."""
 
 
 @dataclass(frozen=True)

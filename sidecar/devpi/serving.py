@@ -20,7 +20,7 @@ from pyramid.interfaces import ISecurityPolicy, ITweens
 from pyramid.tweens import EXCVIEW
 
 from sidecar import garbage
-from sidecar.devpi import admission, after_kill, durable_uploads, primary, search_index
+from sidecar.devpi import admission, after_kill, durable_uploads, primary, search_index, upstream
 from sidecar.devpi.channel import SidecarGone
 from sidecar.devpi.crowd import Crowd
 from sidecar.devpi.drain import Drainer
@@ -37,6 +37,7 @@ from sidecar.devpi.messages import (
     Serve,
     SetRootPassword,
 )
+from sidecar.devpi.mirrors import MirrorsWatch
 from sidecar.devpi.preparation import digest, is_hash_of, is_hash_of_empty
 from sidecar.devpi.quiet import QuietLooks, WsgiApp
 from sidecar.devpi.shared_checks import Threads
@@ -74,6 +75,10 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
     tempfile.tempdir = None
     after_kill.keep_nodeinfo_whole()
     durable_uploads.sync_what_is_acknowledged()
+    try:
+        upstream.keep_failures()
+    except Fatal as error:
+        return _fatal(error)
     if flags.replica:
         primary.tell_refusals(channel.send)
     after_kill.mend_event_serial(flags.serverdir)
@@ -87,8 +92,7 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
     try:
         result = _main(plugins, argv=argv)
     except Fatal as error:
-        print(f"fatal: {error}", file=sys.stderr)  # noqa: T201 - as devpi-server's own main does
-        return 1
+        return _fatal(error)
     except MemoryError:
         print("fatal: there is not enough memory to start", file=sys.stderr)  # noqa: T201
         return ExitCode.EXHAUSTED
@@ -99,6 +103,11 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
         channel.send(CannotListen(plugin.bind_error.strerror or str(plugin.bind_error)))
         return ExitCode.PORT_IN_USE
     return result if isinstance(result, int) else ExitCode.STOPPED
+
+
+def _fatal(error: Fatal) -> int:
+    print(f"fatal: {error}", file=sys.stderr)  # noqa: T201 - as devpi-server's own main does
+    return 1
 
 
 class SidecarPlugin:
@@ -115,6 +124,7 @@ class SidecarPlugin:
         self._judged = {} if request.known_root_hash is None else {request.known_root_hash: False}
         """Whether root's hash, by its digest, is the empty password's: argon2 runs once for each."""
         self._users: UsersWatch
+        self._mirrors: MirrorsWatch
         self.bind_error: OSError | None = None
 
     @hookimpl
@@ -151,6 +161,7 @@ class SidecarPlugin:
             self._set_root_password(self._request.new_root_password)
         root, root_hash = self._look_at_root()
         self._users = UsersWatch(self._xom, lambda: self._look_at_root()[0], root, self._channel.send)
+        self._mirrors = MirrorsWatch(self._xom, self._channel.send)
         traffic = Traffic(app)
         try:
             server = create_server(QuietLooks(traffic, self._request.look_secret), **kwargs)
@@ -249,7 +260,7 @@ class SidecarPlugin:
             os._exit(ExitCode.INTERNAL)
 
     def _look_after_root(self) -> None:
-        """The thread that changes and checks root's password, and looks at the users once a second.
+        """The thread that changes and checks root's password, and looks at users and mirrors once a second.
 
         devpi may let a change wait, and a stop should not.
         """
@@ -260,6 +271,7 @@ class SidecarPlugin:
                     request = self._about_root.get(timeout=max(0.0, due - time.monotonic()))
                 except queue.Empty:
                     self._users.look()
+                    self._mirrors.look()
                     due = time.monotonic() + EVERY
                     continue
                 if isinstance(request, SetRootPassword):

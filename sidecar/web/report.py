@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from string import Template
 
-from sidecar import figures
+from sidecar import figures, mirrors
 from sidecar.checks import FAIL, NOT_RUNNING, NOT_YET, PASS, WARN, Check
 from sidecar.devpi.client import ServerStatus
 from sidecar.lifecycle import (
@@ -80,6 +80,7 @@ def sections(of: View) -> dict[str, str]:
         "notices": _notices(snapshot.notices),
         "checks": _checks(of.checks, of.trends),
         "password": _password(snapshot),
+        "mirrors": _mirrors(snapshot),
         "replicas": replicas(of.said, of.checks, of.at),
         "versions": _versions(snapshot.devpi, of.said, of.version),
     }
@@ -304,6 +305,11 @@ def _root_password(snapshot: Snapshot) -> str:
     elif of.state is not RootPassword.UNKNOWN:
         told += "<p>If it is lost, <code>sidecar rotate</code> in the container sets a new one.</p>"
     return f'<h2>root&rsquo;s password</h2><div data-state="{of.state}">{told}</div>'
+
+
+def _mirrors(snapshot: Snapshot) -> str:
+    notes = "".join(f'<p class="mirror">{words.with_code(note)}</p>' for note in mirrors.notes(snapshot.mirrors))
+    return f"<h2>Mirrors</h2>{notes}" if notes else ""
 
 
 def _versions(devpi: DevpiInfo | None, said: ServerStatus | None, version: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
+from sidecar import mirrors
 from sidecar.bootstrap import BootstrapStatus
 from sidecar.devpi.client import Replica, ServerStatus
 from sidecar.health import Check
@@ -14,6 +15,8 @@ from sidecar.lifecycle import (
     Failure,
     ImportFailure,
     ImportStatus,
+    Mirrors,
+    Named,
     Notice,
     RootPassword,
     RootPasswordStatus,
@@ -64,6 +67,7 @@ def status(of: Snapshot, said: ServerStatus | None, sidecar_version: str, reject
         "root_password": root_password(of.root_password),
         "unusable_passwords": unusable_passwords(of.unusable_passwords),
         "notices": [notice(each) for each in of.notices],
+        "mirrors": mirrors_of(of.mirrors),
         "devpi": devpi(of.devpi, said),
         "sidecar": {"version": sidecar_version},
         "wrong_admin_tokens": {
@@ -141,6 +145,21 @@ def unusable_passwords(of: UnusablePasswords | None) -> Json | None:
 def notice(of: Notice) -> Json:
     """Something that an operator should know of."""
     return {"about": of.about, "reason": public(of.reason), "mend": public(of.mend)}
+
+
+def mirrors_of(of: Mirrors | None) -> Json | None:
+    """The mirrors, and what follows from their lists; None: not looked at yet."""
+    if of is None:
+        return None
+    return {
+        "with_list": _named(of.with_list),
+        "without_list": _named(of.without_list),
+        "notes": [public(note) for note in mirrors.notes(of)],
+    }
+
+
+def _named(of: Named) -> Json:
+    return {"total": of.total, "indexes": [public(name) for name in of.names]}
 
 
 def devpi(of: DevpiInfo | None, said: ServerStatus | None) -> Json | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from datetime import UTC, datetime
 
 from sidecar import figures
@@ -15,6 +16,11 @@ def text(given: str | None, limit: int = 300, *, tag: bool = True) -> str:
     """Text of unknown origin: no path on disk, one line, at most `limit` characters, its direction its own."""
     safe = html.escape(printable(public(given) or "", limit))
     return f"<bdi>{safe}</bdi>" if tag else safe
+
+
+def with_code(given: str, limit: int = 2000) -> str:
+    """A text of ours with names of unknown origin in it, of which what stands in backticks is code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", text(given, limit))
 
 
 def time(at: datetime) -> str:

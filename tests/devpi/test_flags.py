@@ -21,7 +21,10 @@ from sidecar.devpi.flags import CHEAP_DERIVATION, FlagsRefused, ServerFlags, Sil
 from sidecar.devpi.messages import Configure
 
 DEFAULT = "/default/serverdir"
-ALL_DEFAULTS = ("--serverdir", DEFAULT, "--host", "0.0.0.0", "--restrict-modify", "root")
+ALL_DEFAULTS = (
+    *("--serverdir", DEFAULT, "--host", "0.0.0.0"),
+    *("--keyfs-cache-size", "200", "--restrict-modify", "root"),
+)
 
 Understand = Callable[..., ServerFlags]
 
@@ -169,6 +172,7 @@ def test_one_port_for_two(understand: Understand, host: str, argv: tuple[str, ..
         (["--serverdir", "/srv"], "--serverdir"),
         (["--serverd=/srv"], "--serverdir"),
         (["--hos", "127.0.0.1"], "--host"),
+        (["--keyfs-cache", "10000"], "--keyfs-cache-size"),
         (["--restrict", "alice"], "--restrict-modify"),
         (["--restrict-modify", ""], "--restrict-modify"),
     ],
@@ -197,6 +201,7 @@ def test_abbreviations_are_understood(understand: Understand, abbreviated: list[
         ("LISTEN", "127.0.0.1:8000", "--host", f"{DEFAULT} http://127.0.0.1:8000"),
         ("UNIX_SOCKET", "/run/x", "--host", f"{DEFAULT} unix:/run/x"),
         ("RESTRICT_MODIFY", "alice", "--restrict-modify", f"{DEFAULT} http://0.0.0.0:3141"),
+        ("KEYFS_CACHE_SIZE", "1000", "--keyfs-cache-size", f"{DEFAULT} http://0.0.0.0:3141"),
         ("THREADS", "8", None, f"{DEFAULT} http://0.0.0.0:3141"),
     ],
 )
@@ -274,7 +279,7 @@ def test_what_the_sidecar_learns(understand: Understand, argv: list[str], field:
     """And the flags stay in devpi-server's command line, untouched."""
     found = understand(*argv)
     assert getattr(found, field) == value
-    assert added(found, *argv)[-4:] == ALL_DEFAULTS[-4:]
+    assert added(found, *argv)[-2:] == ALL_DEFAULTS[-2:]
 
 
 def test_tools_get_the_configuration_file(understand: Understand, configuration: Callable[..., str]) -> None:

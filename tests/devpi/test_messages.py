@@ -62,6 +62,7 @@ def test_a_packet_says_what_it_is() -> None:
         "message": "Initialise",
         "target": "/x",
         "password": "secret",
+        "project_list": False,
     }
 
 

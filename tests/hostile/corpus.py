@@ -332,7 +332,7 @@ TRICKS: dict[str, Trick] = {
     # what isn't one
     "empty": Trick(lambda: b"", "is empty", packed_already=True),
     "text": Trick(lambda: b"<html>404</html>" * 99, "is not a tar archive"),
-    "zip": Trick(zipped, "is not a tar archive", packed_already=True),
+    "zip": Trick(zipped, "the export names it, but it isn't there", packed_already=True),
     "half an end marker": Trick(lambda: export() + bytes(512) + member("more", b"1"), "end-of-archive marker"),
     "a second archive behind": Trick(lambda: (export() + ZEROS) * 2, "behind its end-of-archive"),
     "a greedy dictionary": Trick(greedy_xz, "more memory to unpack than xz -9", packed_already=True),

@@ -12,9 +12,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bench import mirrors
+from bench.limits import MemoryLimit
+from bench.rounds import Failed, Values
+from bench.sampling import MIB
+from tests import needs
 from tests.integration.container import PATIENCE, ROOT, Container, call_devpi, login_token, request, wait_for
 from tests.integration.test_admission import BASIC, ask
 
@@ -153,3 +159,32 @@ def cgroup_filling_export(home: Path) -> Path:
     data = {"dumpversion": "2", "users": {"alice": {"pwhash": None}}, "indexes": {"alice/dev": index}}
     (export / "dataindex.json").write_text(json.dumps(data))
     return export
+
+
+def test_a_mirror_as_large_as_pypi(tmp_path: Path) -> None:
+    """A minute of mixed load with a mirror under the documented limit and half a core: nothing is killed, or wrong.
+
+    `python3 dev.py bench soak` is the same for an hour.
+    """
+    values = soaked(tmp_path, 60)
+    assert values["kills"] == 0
+    assert values["wrong"] == 0
+    assert values["ready"] == 1
+    assert values["anonymous"] * MIB <= mirrors.LIMIT
+    assert min(values[kind] for kind in ("cold", "wheels", "unknown names", "uploads", "logins")) > 0
+
+
+def test_the_list_of_pypi_does_not_fit(tmp_path: Path) -> None:
+    """What the limit leaves out, and so what the test above would see: the list of all projects is too much for it."""
+    with pytest.raises(Failed, match=r"killed for want of memory: [1-9]"):
+        soaked(tmp_path, 600, environ={"DEVPI_ROOT_PYPI_LIST": "true"})
+
+
+def soaked(folder: Path, seconds: float, **options: Any) -> Values:
+    """What `bench soak` measures in so many seconds; not tested where no limit can be set."""
+    try:
+        with MemoryLimit(mirrors.LIMIT, mirrors.CPUS):
+            pass
+    except Failed as error:
+        needs.not_tested(f"no limit of memory and CPU can be set here: {error}")
+    return mirrors.run(folder, seconds, **options)

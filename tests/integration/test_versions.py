@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.upstream import CUT, GARBAGE, Fault, Upstream, numbered
 from sidecar.devpi.launcher import SUPPORTED
 from tests.integration import exported
-from tests.integration.container import Container, login_token, make_index, request, upload, wait_for
+from tests.integration.container import Container, call_devpi, login_token, make_index, request, upload, wait_for
 from tests.integration.exported import PASSWORDS, Described
+from tests.integration.mirrored import Mirrored, Page
 from tests.integration.transfers import downloading, refuses
 
 pytestmark = pytest.mark.slow
@@ -82,6 +84,31 @@ def test_oldest_supported_holds_what_is_promised(
         assert content == rest()
     assert 0 == old.wait_end()
     assert "were cut" not in old.log
+
+
+def test_oldest_supported_tells_failures(
+    container: Callable[..., Container], devpi_server: Callable[[str], Path]
+) -> None:
+    """A mirror's upstream that fails is a failure with it, in all that inherits; a new root/pypi has no list."""
+    env = {"PYTHONPATH": str(devpi_server(OLDEST)), "DEVPI_PASSWORD": "of-root"}
+    with Upstream(["cached"], size=10) as upstream:
+        offline = container(flags=("--host", "127.0.0.1", "--port", "0", "--offline-mode"), env=env)
+        offline.start().wait_ready()
+        (index,) = call_devpi(f"{offline.devpi}/root").json["result"]["indexes"].values()
+        assert index["mirror_no_project_list"] is True
+        old = Mirrored(lambda _, **options: container("old", env=env, **options), upstream)
+        assert old.container.status()["devpi"]["version"] == OLDEST
+        assert old.page("dev", "cached") == Page(200, 1, None)
+        for number, (fault, status) in enumerate(
+            [(Fault(429, "9"), 503), (Fault(500), 502), (GARBAGE, 502), (CUT, 502)]
+        ):
+            upstream.page_fault = fault
+            expected = Page(status, 0, fault.retry_after or "3")
+            assert {old.page(index, numbered(number)) for index in ("mirror", "dev", "white")} == {expected}
+            assert old.page("dev", "cached") == Page(200, 1, None)
+        upstream.heal()
+        assert old.page("dev", numbered(0)) == Page(200, 1, None)
+        assert old.page("dev", "nowhere").status == 404
 
 
 def test_unsupported_is_refused(container: Callable[..., Container], devpi_server: Callable[[str], Path]) -> None:

@@ -23,6 +23,8 @@ from sidecar.lifecycle import (
     ImportStatus,
     LeftOut,
     Lifecycle,
+    Mirrors,
+    Named,
     Notice,
     Phase,
     RootPassword,
@@ -290,6 +292,18 @@ async def test_notices(site: Site) -> None:
     assert "and 3 more" in text
 
 
+async def test_mirrors(site: Site) -> None:
+    """What the list of a mirror costs, and what it costs to have none; nothing is said where there is no mirror."""
+    site.lifecycle.update(mirrors=Mirrors())
+    assert "Mirrors" not in (await page(site)).text
+    site.lifecycle.update(mirrors=Mirrors(Named(1, ("root/pypi",)), Named(25, tuple(f"a/m{n}" for n in range(20)))))
+    outline = await page(site)
+    assert "root/pypi keeps the list of the upstream's projects in memory" in outline.text
+    assert "a/m19 and 5 more have no list" in outline.text
+    assert "devpi index root/pypi mirror_no_project_list=true" in outline.text
+    assert "`" not in outline.text
+
+
 @pytest.mark.filterwarnings("ignore:pkg_resources is deprecated:DeprecationWarning")  # of pip, by pip
 @pytest.mark.parametrize(
     ("host", "outside", "addresses", "url", "trust"),
@@ -419,6 +433,7 @@ async def test_hostile_names(site: Site, name: str) -> None:
         ),
         unusable_passwords=UnusablePasswords(1, (name,)),
         notices=(Notice(name, name, name),),
+        mirrors=Mirrors(Named(1, (name,)), Named(1, (name,))),
     )
     site.lifecycle.enter(Phase.FAILED, Failure(name, name))
     outline = await page(site)
@@ -443,6 +458,7 @@ def test_every_section_has_its_place() -> None:
             "checks",
             "password",
             "replicas",
+            "mirrors",
             "versions",
             "use",
             "epoch",

@@ -16,6 +16,8 @@ from sidecar.lifecycle import (
     ImportState,
     ImportStatus,
     LeftOut,
+    Mirrors,
+    Named,
     Notice,
     Phase,
     RootPassword,
@@ -38,6 +40,7 @@ async def test_status_at_first(site: Site) -> None:
     assert answer.json["root_password"]["state"] == "unknown"
     assert answer.json["unusable_passwords"] is None
     assert answer.json["notices"] == []
+    assert answer.json["mirrors"] is None
     assert answer.json["devpi"] is None
     assert answer.json["sidecar"] == {"version": "1.2.3"}
     assert answer.json["wrong_admin_tokens"] == {"total": 0, "turned_away": 0, "last": None}
@@ -52,6 +55,20 @@ async def test_status_of_notices(site: Site) -> None:
     told = (await site.get("/status")).json["notices"]
     assert reasons == [notice["reason"] for notice in told]
     assert {"about": "variable", "reason": reasons[1], "mend": "remove it"} == told[1]
+
+
+async def test_status_of_mirrors(site: Site) -> None:
+    """How many keep the list of all projects, the first by name, and what follows from that."""
+    site.lifecycle.update(mirrors=Mirrors(Named(2, ("a/b", "root/pypi")), Named(1, ("x/y",))))
+    mirrors = (await site.get("/status")).json["mirrors"]
+    assert mirrors["with_list"] == {"total": 2, "indexes": ["a/b", "root/pypi"]}
+    assert mirrors["without_list"] == {"total": 1, "indexes": ["x/y"]}
+    keep, go_without = mirrors["notes"]
+    assert "a/b, root/pypi keep the list" in keep
+    assert "`devpi index NAME mirror_no_project_list=true`" in keep
+    assert "x/y has no list" in go_without
+    site.lifecycle.update(mirrors=Mirrors())
+    assert (await site.get("/status")).json["mirrors"]["notes"] == []
 
 
 async def test_status_of_users_who_need_a_new_password(site: Site) -> None:

@@ -83,6 +83,7 @@ IMPORTING: Json = {
     "root_password": {"state": "unknown", "expires": None, "claimed_at": None, "expired_at": None},
     "unusable_passwords": None,
     "notices": [],
+    "mirrors": None,
     "devpi": {
         "version": "6.20.3",
         "role": "standalone",
@@ -134,6 +135,14 @@ READY: Json = {
             "mend": "did you mean DEVPI_PASSWORD? Rename it or remove it",
         }
     ],
+    "mirrors": {
+        "with_list": {"total": 1, "indexes": ["root/pypi"]},
+        "without_list": {"total": 0, "indexes": []},
+        "notes": [
+            "root/pypi keeps the list of the upstream's projects in memory, fetched anew at each start: PyPI's takes "
+            "about 300 MiB. `devpi index root/pypi mirror_no_project_list=true` goes without it."
+        ],
+    },
     "devpi": {
         "version": "6.20.3",
         "role": "primary",

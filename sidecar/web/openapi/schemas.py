@@ -133,6 +133,7 @@ _STATUS: Json = {
             "root_password": ref("RootPassword"),
             "unusable_passwords": _or_null(ref("UnusablePasswords"), "Null: not looked at yet, or this is a replica."),
             "notices": _list(ref("Notice")),
+            "mirrors": _or_null(ref("Mirrors"), "Null: not looked at yet, or devpi-server is offline."),
             "devpi": _or_null(ref("Devpi"), "The devpi-server that runs; null until it has said."),
             "sidecar": _record("The sidecar.", {"version": TEXT}),
             "wrong_admin_tokens": _record(
@@ -212,6 +213,22 @@ _STATUS: Json = {
         {
             "total": COUNT,
             "users": {"type": "array", "maxItems": 20, "items": _said("A user who needs a new password.")}
+            | {"description": "The first of them, by name."},
+        },
+    ),
+    "Mirrors": _record(
+        "The mirrors, by whether they keep the list of all projects of their upstream.",
+        {
+            "with_list": ref("Indexes"),
+            "without_list": ref("Indexes"),
+            "notes": _list(_said("What follows from that.")),
+        },
+    ),
+    "Indexes": _record(
+        "Some indexes.",
+        {
+            "total": COUNT,
+            "indexes": {"type": "array", "maxItems": 20, "items": _said("`user/index`.")}
             | {"description": "The first of them, by name."},
         },
     ),

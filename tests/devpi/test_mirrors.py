@@ -1,0 +1,126 @@
+"""`sidecar.devpi.mirrors`: what is told of devpi's mirrors, and how rarely the indexes are read."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sidecar.devpi import mirrors
+from sidecar.devpi.messages import PACKET_BYTES, Message, MirrorsSeen, encode
+from sidecar.devpi.mirrors import MirrorsWatch
+
+MIRROR: dict[str, object] = {"type": "mirror"}
+WITHOUT: dict[str, object] = {"type": "mirror", "mirror_no_project_list": True}
+
+
+@dataclass
+class Devpi:
+    """Stands in for devpi-server's XOM, to force faults and to count what is read; `test_mirror` has real ones."""
+
+    users: dict[str, dict[str, dict[str, object]]] = field(default_factory=dict)
+    serial: int = 0
+    broken: bool = False
+    offline_mode: bool = False
+    scans: int = 0
+    told: list[Message] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.keyfs = self.model = self.config = self
+        self.watch = MirrorsWatch(self, self.told.append)  # type: ignore[arg-type]
+
+    def change(self, user: str, **indexes: dict[str, object]) -> None:
+        """A commit to a user's record."""
+        self.serial += 1
+        self.users[user] = indexes
+
+    def get_current_serial(self) -> int:
+        return self.serial
+
+    @contextlib.contextmanager
+    def read_transaction(self) -> Iterator[None]:
+        self.scans += 1
+        if self.broken:
+            raise OSError
+        yield
+
+    def get_userlist(self) -> list[Any]:
+        return [
+            SimpleNamespace(name=name, key=SimpleNamespace(get=lambda indexes=indexes: {"indexes": indexes}))
+            for name, indexes in self.users.items()
+        ]
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Lets as much time go by as is needed for the next look."""
+    clock = SimpleNamespace(at=1000.0)
+    monkeypatch.setattr(mirrors.time, "monotonic", lambda: clock.at)
+
+    def wait() -> None:
+        clock.at += 5.0
+
+    return wait
+
+
+def test_what_is_told_once_and_when_it_is_another(later: Callable[[], None]) -> None:
+    """Mirrors by whether they keep the list; private indexes are none of them."""
+    devpi = Devpi()
+    devpi.change("root", pypi=WITHOUT, dev={"type": "stage"})
+    devpi.change("bob", b=MIRROR, a=MIRROR)
+    for _ in range(3):
+        devpi.watch.look()
+        later()
+    assert [MirrorsSeen(2, ["bob/a", "bob/b"], 1, ["root/pypi"])] == devpi.told
+    assert devpi.scans == 1
+    devpi.change("root", pypi=MIRROR)
+    devpi.watch.look()
+    assert MirrorsSeen(3, ["bob/a", "bob/b", "root/pypi"], 0, []) == devpi.told[-1]
+    devpi.change("alice")
+    later()
+    devpi.watch.look()
+    assert (2, 3) == (len(devpi.told), devpi.scans)
+
+
+def test_a_look_waits_its_turn(later: Callable[[], None]) -> None:
+    """Many commits don't make many scans."""
+    devpi = Devpi()
+    for _ in range(10):
+        devpi.change("root", pypi=MIRROR)
+        devpi.watch.look()
+    assert devpi.scans == 1
+
+
+def test_a_database_that_fails_is_looked_at_again(later: Callable[[], None]) -> None:
+    """Nothing is told, and nothing raised."""
+    devpi = Devpi(broken=True)
+    devpi.change("root", pypi=MIRROR)
+    devpi.watch.look()
+    assert [] == devpi.told
+    devpi.broken = False
+    later()
+    devpi.watch.look()
+    assert [MirrorsSeen(1, ["root/pypi"], 0, [])] == devpi.told
+
+
+def test_offline_there_is_nothing_to_say() -> None:
+    """No mirror asks its upstream then."""
+    devpi = Devpi(offline_mode=True)
+    devpi.change("root", pypi=MIRROR)
+    devpi.watch.look()
+    assert (0, []) == (devpi.scans, devpi.told)
+
+
+def test_many_long_names_fit_into_a_packet() -> None:
+    """They are counted; the first ones are told, and cut."""
+    devpi = Devpi()
+    devpi.change("u", **{f"{number:04d}{'é' * 5000}": MIRROR for number in range(500)})
+    devpi.watch.look()
+    (seen,) = devpi.told
+    assert isinstance(seen, MirrorsSeen)
+    assert (500, 20) == (seen.with_list, len(seen.with_list_names))
+    assert len(encode(seen)) < PACKET_BYTES

@@ -1,0 +1,59 @@
+"""`sidecar.devpi.upstream`: how long a client is told to wait, and a devpi-server that is unknown.
+
+What it does to a real devpi-server is in `tests/integration/test_mirror.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+
+import pytest
+from devpi_server.main import Fatal
+from devpi_server.mirror import MirrorStage
+
+from sidecar.devpi import upstream
+from sidecar.devpi.upstream import LONGEST, RETRY_AFTER, seconds
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (None, RETRY_AFTER),
+        ("", RETRY_AFTER),
+        ("7", 7),
+        (" 7 ", 7),
+        ("0", 1),
+        ("-7", RETRY_AFTER),
+        ("7.5", RETRY_AFTER),
+        ("\u0667", RETRY_AFTER),
+        ("9" * 5000, LONGEST),
+        ("tomorrow", RETRY_AFTER),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", 1),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", LONGEST),
+        ("Fri, 99 Dec 9999 23:59:59 GMT", RETRY_AFTER),
+    ],
+)
+def test_seconds(said: str | None, told: int) -> None:
+    """A number or a date; what is neither, or absent, is our own number; never longer than an hour."""
+    assert told == seconds(said)
+
+
+def test_seconds_to_a_date() -> None:
+    """By the clock."""
+    assert 58 <= seconds(formatdate(time.time() + 60, usegmt=True)) <= 62
+
+
+def test_an_unknown_devpi_server_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function with other parameters than ours has is named, before anything is replaced."""
+    before = MirrorStage.get_simplelinks_perstage
+
+    def changed(self: MirrorStage, project: str, version: str) -> None:
+        """As a later devpi-server might have it."""
+
+    monkeypatch.setattr(MirrorStage, "has_project_perstage", changed)
+    with pytest.raises(Fatal, match=r"MirrorStage\.has_project_perstage is unknown"):
+        upstream.keep_failures()
+    assert before is MirrorStage.get_simplelinks_perstage
+    monkeypatch.delattr(MirrorStage, "_update_projects")
+    monkeypatch.undo()

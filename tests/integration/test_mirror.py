@@ -1,0 +1,300 @@
+"""A mirror whose upstream fails says so, to all that inherit from it; and what a new root/pypi is."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.upstream import CUT, GARBAGE, HANGS, Fault, Upstream, numbered
+from sidecar.devpi.upstream import LONGEST, RETRY_AFTER
+from tests.integration.container import PATIENCE, Container, call_devpi, cleared_away, login_token, wait_for
+from tests.integration.mirrored import FLAGS, Mirrored, Page
+
+DEFAULT = str(RETRY_AFTER)
+INDEXES = ("mirror", "dev", "white")
+FAILURES = {
+    "500": (Fault(500), 502, DEFAULT),
+    "503": (Fault(503), 503, DEFAULT),
+    "503 with Retry-After": (Fault(503, "7"), 503, "7"),
+    "429 with Retry-After": (Fault(429, "9"), 503, "9"),
+    "429 for a day": (Fault(429, "86400"), 503, str(LONGEST)),
+    "401": (Fault(401), 502, DEFAULT),
+    "cut": (CUT, 502, DEFAULT),
+    "garbage": (GARBAGE, 502, DEFAULT),
+    "silence": (HANGS, 502, DEFAULT),
+    "refused": (None, 502, DEFAULT),
+}
+"""What upstream does, and what a client is answered."""
+
+
+@pytest.fixture(scope="module")
+def mirrored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirrored]:
+    """A mirror without the list of its upstream's projects, which has cached `cached`; `private` is in all above it."""
+    with (
+        Upstream(["cached", "private"], size=1000, versions=2) as upstream,
+        cleared_away(Container(tmp_path_factory.mktemp("mirrored"), flags=FLAGS)) as made,
+    ):
+        mirrored = Mirrored(lambda _, **__: made, upstream)
+        assert mirrored.page("dev", "cached") == Page(200, 2, None)
+        for index in ("dev", "white"):
+            mirrored.upload(index, "private")
+        yield mirrored
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def new() -> str:
+    """A project of upstream's that nobody has asked for."""
+    return numbered(next(_numbers))
+
+
+@pytest.fixture
+def fails(mirrored: Mirrored) -> Iterator[Callable[[Fault | None], None]]:
+    """Has upstream fail; it is well again after the test."""
+
+    def fail(fault: Fault | None) -> None:
+        if fault is None:
+            mirrored.upstream.refuse()
+        mirrored.upstream.page_fault = fault
+
+    yield fail
+    mirrored.upstream.heal()
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+def test_a_failure_is_no_404(mirrored: Mirrored, fails: Callable[[Fault | None], None], new: str, kind: str) -> None:
+    """An uncached name whose upstream fails: 502 or 503 with Retry-After, in the mirror and in all that inherit."""
+    fault, status, retry_after = FAILURES[kind]
+    fails(fault)
+    for index in INDEXES:
+        assert mirrored.page(index, new) == Page(status, 0, retry_after), index
+    assert mirrored.page("dev", "cached") == Page(200, 2, None)
+    assert mirrored.page("dev", "private") == Page(200, 1, None)
+    mirrored.upstream.heal()
+    for index in INDEXES:
+        assert mirrored.page(index, new) == Page(200, 2, None), index
+
+
+def test_a_cached_page_is_served_stale(mirrored: Mirrored, fails: Callable[[Fault | None], None], new: str) -> None:
+    """A page that was fetched before is answered, also after its time, while upstream fails."""
+    assert mirrored.page("dev", new).files == 2
+    mirrored.patch("mirror", mirror_cache_expiry=0)
+    fails(Fault(500))
+    asked = len(mirrored.upstream.asked)
+    for index in INDEXES:
+        assert mirrored.page(index, new) == Page(200, 2, None)
+    assert asked < len(mirrored.upstream.asked)
+    mirrored.patch("mirror", mirror_cache_expiry=1800)
+
+
+def test_what_upstream_does_not_have_is_404(mirrored: Mirrored) -> None:
+    """Upstream's own 404 is one, in the mirror and in all that inherit."""
+    for index in INDEXES:
+        assert mirrored.page(index, "nowhere").status == 404
+
+
+def test_a_whitelisted_project_fails_with_its_mirror(mirrored: Mirrored, fails: Callable[[Fault | None], None]) -> None:
+    """A private project whose name is whitelisted has files of the mirror too: without them its page is not whole."""
+    name = numbered(999)
+    fails(Fault(500))
+    mirrored.upload("white", name)
+    assert mirrored.page("white", name) == Page(502, 0, DEFAULT)
+    mirrored.upstream.heal()
+    assert mirrored.page("white", name) == Page(200, 3, None)
+
+
+def test_a_project_that_is_private_and_whitelisted_further_down(mirrored: Mirrored) -> None:
+    """devpi itself leaves out the mirror's files there, unless they happen to be cached."""
+    name = numbered(998)
+    mirrored.put("base", bases=["root/mirror"])
+    mirrored.put("above", bases=["root/base"], mirror_whitelist=[name])
+    mirrored.upload("base", name)
+    assert mirrored.page("above", name) == Page(200, 3, None)
+
+
+def test_tls_and_passwords(mirrored: Mirrored, new: str) -> None:
+    """An upstream whose TLS fails is one that fails; and a client hears nothing of the mirror's password."""
+    url = mirrored.upstream.url.replace("http://", "https://someone:s3cret@")
+    mirrored.put("tls", type="mirror", mirror_url=url, mirror_no_project_list=True)
+    mirrored.put("below", bases=["root/tls"])
+    for index in ("tls", "below"):
+        answer = call_devpi(f"{mirrored.devpi}/root/{index}/+simple/{new}/")
+        assert (502, DEFAULT) == (answer.status, answer.headers.get("Retry-After"))
+        assert b"try again later" in answer.body
+        assert b"s3cret" not in answer.body
+        assert b"someone" not in answer.body
+
+
+def test_versions_are_not_hidden_either(mirrored: Mirrored, fails: Callable[[Fault | None], None], new: str) -> None:
+    """`devpi list`, which asks for JSON, hears of the failure too."""
+    fails(Fault(503, "7"))
+    answer = call_devpi(f"{mirrored.devpi}/root/dev/{new}", token=mirrored.token)
+    assert (503, "7") == (answer.status, answer.headers.get("Retry-After"))
+    assert "try again later" in answer.json["message"]
+
+
+def test_nobody_waits_for_what_came_to_nothing(
+    mirrored: Mirrored, fails: Callable[[Fault | None], None], new: str
+) -> None:
+    """A request that upstream never answered is over with its connection: the next one does not wait for it."""
+    fails(HANGS)
+    assert mirrored.page("dev", new).status == 502
+    mirrored.upstream.heal()
+    ended = f"during http.async_get of {mirrored.upstream.url}{new}/"
+    wait_for(lambda: ended in mirrored.container.log, "the end of the first request")
+    assert mirrored.page("dev", new).status == 200
+
+
+def test_no_list_of_projects_is_asked_for(mirrored: Mirrored) -> None:
+    """Neither by pages nor by the listing, which shows the names that are cached."""
+    listing = call_devpi(f"{mirrored.devpi}/root/mirror/+simple/", token=mirrored.token)
+    assert b"cached" in listing.body
+    assert "/simple/" not in mirrored.upstream.asked
+
+
+# --- with the list of projects --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def listed(container: Callable[..., Container]) -> Iterator[Mirrored]:
+    """A mirror that keeps the list of its upstream's projects."""
+    with Upstream(size=20, versions=2) as upstream:
+        yield Mirrored(container, upstream, project_list=True)
+
+
+def test_a_list_that_is_not_to_be_had_is_no_404(listed: Mirrored) -> None:
+    """Without the list nobody knows whether a project exists: 502, also for one that upstream does not have."""
+    listed.upstream.list_fault = Fault(500)
+    for index in INDEXES:
+        assert listed.page(index, numbered(1)) == Page(502, 0, DEFAULT), index
+        assert listed.page(index, "nowhere") == Page(502, 0, DEFAULT), index
+    listed.upstream.heal()
+    assert {listed.page(index, numbered(1)) for index in INDEXES} == {Page(200, 2, None)}
+    assert listed.page("dev", "nowhere").status == 404
+    assert "/simple/nowhere/" not in listed.upstream.asked
+
+
+def test_a_list_is_kept(listed: Mirrored) -> None:
+    """What says 304, or fails, leaves the list what it was: no empty page for what exists, no 404."""
+    listed.upstream.etag = '"1"'
+    listed.patch("mirror", mirror_cache_expiry=0)
+    assert listed.page("dev", numbered(1)).files == 2
+    assert listed.page("dev", numbered(2)) == Page(200, 2, None)
+    listed.upstream.list_fault = Fault(500)
+    assert listed.page("dev", numbered(3)) == Page(200, 2, None)
+    assert listed.page("dev", "nowhere") == Page(502, 0, DEFAULT)
+
+
+# --- the clients ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("client", ["pip", "uv"])
+def test_clients_get_over_an_outage(mirrored: Mirrored, tmp_path: Path, new: str, client: str) -> None:
+    """pip and uv try again, and have the package in the end: upstream refuses until they have asked twice."""
+    index = f"{mirrored.devpi}/root/dev/+simple/"
+    command = {
+        "pip": [sys.executable, "-m", "pip", "--no-cache-dir", "--disable-pip-version-check"],
+        "uv": [str(Path(sys.executable).with_name("uv")), "--no-cache", "--no-config"],
+    }[client]
+    arguments = {
+        "pip": ["download", "--no-deps", "-d", str(tmp_path), "-i", index, new],
+        "uv": ["pip", "install", "--no-deps", "--target", str(tmp_path), "--default-index", index, new],
+    }[client]
+    mirrored.upstream.refuse()
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "UV_PYTHON": sys.executable}
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        running = subprocess.Popen([*command, *arguments], env=environ, stdout=output, stderr=output, cwd=tmp_path)
+    try:
+        page = f"/root/dev/+simple/{new}/"
+        wait_for(lambda: mirrored.container.log.count(page) >= 2 or running.poll() is not None, "a second try")
+        mirrored.upstream.heal()
+        assert running.wait(PATIENCE) == 0, log.read_text()
+    finally:
+        running.kill()
+        running.wait()
+        mirrored.upstream.heal()
+
+
+# --- a new root/pypi ------------------------------------------------------------------------------------------------
+
+
+def config_of(c: Container, index: str) -> dict[str, object]:
+    """The configuration of an index, as devpi-server tells it."""
+    answer = call_devpi(f"{c.devpi}/{index}?no_projects=")
+    assert answer.status == 200, answer
+    config: dict[str, object] = answer.json["result"]
+    return config
+
+
+OFFLINE = ("--host", "127.0.0.1", "--port", "0", "--offline-mode")
+
+
+def test_a_new_root_pypi_has_no_list(container: Callable[..., Container]) -> None:
+    """The first start makes it without the list of projects, and the second one leaves it so."""
+    c = container(flags=OFFLINE).start().wait_ready()
+    assert config_of(c, "root/pypi")["mirror_no_project_list"] is True
+    assert c.stop() == 0
+    c.env["DEVPI_ROOT_PYPI_LIST"] = "true"
+    c.start().wait_ready()
+    assert config_of(c, "root/pypi")["mirror_no_project_list"] is True
+
+
+def test_a_new_root_pypi_has_the_list_if_asked(container: Callable[..., Container]) -> None:
+    """DEVPI_ROOT_PYPI_LIST=true: it is as devpi-init makes it."""
+    c = container(flags=OFFLINE, env={"DEVPI_ROOT_PYPI_LIST": "true"}).start().wait_ready()
+    assert "mirror_no_project_list" not in config_of(c, "root/pypi")
+
+
+def test_no_root_pypi_stays_away(container: Callable[..., Container]) -> None:
+    """--no-root-pypi: there is none, with or without a list."""
+    c = container(flags=(*OFFLINE, "--no-root-pypi")).start().wait_ready()
+    assert call_devpi(f"{c.devpi}/root/pypi").status == 404
+
+
+def test_mirrors_of_others_stay_and_are_named(container: Callable[..., Container]) -> None:
+    """An imported mirror keeps its list; the log and /status warn, and what they say helps."""
+    with Upstream(size=3) as upstream:
+        c = container(flags=(*FLAGS[:4], "--request-timeout", "2"), env={"DEVPI_PASSWORD": "of-root"})
+        config = {"type": "mirror", "volatile": True, "mirror_url": upstream.url, "title": "PyPI"}
+        index = {"indexconfig": config, "projects": {}, "files": []}
+        data = {"dumpversion": "2", "users": {"root": {"pwhash": None}}, "indexes": {"root/pypi": index}}
+        (c.init_dir / "export").mkdir(parents=True)
+        (c.init_dir / "export" / "dataindex.json").write_text(json.dumps(data))
+        c.start().wait_ready()
+        assert config_of(c, "root/pypi")["mirror_url"] == upstream.url
+        mirrors = wait_for(lambda: c.status()["mirrors"], "a look at the mirrors")
+        assert mirrors["with_list"] == {"total": 1, "indexes": ["root/pypi"]}
+        assert mirrors["without_list"] == {"total": 0, "indexes": []}
+        (note,) = mirrors["notes"]
+        assert "300 MiB" in note
+        assert re.search(r"WARN\S* +\[sidecar\.mirrors\] root/pypi keeps the list", c.log)
+        assert "mirror: root/pypi keeps the list" in c.sidecar("status").stdout
+        token = login_token(c.devpi, "of-root")
+        change = note.partition("devpi index root/pypi ")[2].partition("`")[0]
+        assert call_devpi(f"{c.devpi}/root/pypi", "PATCH", [change], token=token).status == 200
+        wait_for(lambda: c.status()["mirrors"]["without_list"]["total"] == 1, "the change to be seen")
+        mirrors = c.status()["mirrors"]
+        assert mirrors["with_list"]["total"] == 0
+        assert "names of other indexes and typos" in mirrors["notes"][0]
+        assert call_devpi(f"{c.devpi}/root/pypi/+simple/{numbered(1)}/").status == 200
+        assert "/simple/" not in upstream.asked
+
+
+def test_offline_is_not_a_failure(container: Callable[..., Container]) -> None:
+    """--offline-mode: what is not here is nowhere, as devpi has it, and there is nothing to say about mirrors."""
+    c = container(flags=OFFLINE, env={"DEVPI_PASSWORD": "of-root"}).start().wait_ready()
+    token = login_token(c.devpi, "of-root")
+    assert call_devpi(f"{c.devpi}/root/dev", "PUT", {"bases": ["root/pypi"]}, token=token).status == 200
+    assert call_devpi(f"{c.devpi}/root/dev/+simple/some-name/").status == 404
+    assert c.status()["mirrors"] is None
