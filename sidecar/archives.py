@@ -201,6 +201,8 @@ def find(init_dir: Path, *, deep: bool = True) -> Found:
         raise ImportRefused("has vanished, or is a dangling link", "mount the file itself", name) from error
     except NotADirectoryError as error:
         raise ImportRefused("the init directory is a file", "mount a folder there, with the archive in it") from error
+    except RuntimeError as error:  # before Python 3.13 `resolve` raises it for links that lead in a circle
+        raise ImportRefused("is a link that leads to itself", "mount the file itself", name) from error
     except OSError as error:
         what = "" if name else "the init directory "
         raise ImportRefused(
@@ -216,9 +218,8 @@ def _source(home: Path, name: str, deep: bool) -> Source | formats.NotTaken | No
     if stat.S_ISLNK(status.st_mode):
         path = path.resolve()
         if not path.is_relative_to(home):
-            if not by_name:
-                return None
-            raise ImportRefused("is a link that leads out of the init directory", "mount the file itself", name)
+            leads_out = formats.NotTaken("is a link that leads out of the init directory", "mount the file itself")
+            return leads_out if by_name or _has_content_of_one(path) else None
         status = path.stat()
     if stat.S_ISREG(status.st_mode):
         return _file(name, path, status, by_name)
@@ -235,11 +236,20 @@ def _file(
         with path.open("rb") as file:
             verdict = formats.judge(name, file.read(formats.HEAD))
     except OSError as error:
-        if by_name is True:
-            raise
-        hint = READABLE.format(uid=os.geteuid())
-        return formats.NotTaken(f"can't be read, so whether it is an archive is not known: {error.strerror}", hint)
+        what = "" if by_name else ", so whether it is an archive is not known"
+        return formats.NotTaken(f"can't be read{what}: {error.strerror}", READABLE.format(uid=os.geteuid()))
     return Source(name, path, False, status.st_size, status.st_mtime_ns) if verdict is True else verdict or None
+
+
+def _has_content_of_one(path: Path) -> bool:
+    """Whether a file begins like an archive; not, where it can't be read: its name says nothing either."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False
+        with path.open("rb") as file:
+            return bool(formats.judge("", file.read(formats.HEAD)))
+    except OSError:
+        return False
 
 
 def _folder(name: str, path: Path, status: os.stat_result, deep: bool) -> Source | None:

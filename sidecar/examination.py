@@ -110,6 +110,11 @@ class _Examination:
 
     def _not_devpis(self, entries: set[str], marked: bool) -> Exit:
         """Why what is there is no state of a devpi-server, and the way on."""
+        names = ", ".join(printable(name, 100) for name in sorted(entries)[:5]) or "nothing"
+        more = f" and {len(entries) - 5} more" if len(entries) > 5 else ""
+        what = f"it is not devpi-server's: it holds {names}{more}, but no .serverversion"
+        if marked or entries & _DEVPIS:  # what is below may be an old copy
+            return damaged(self._path, what)
         if (below := find_state(self._path)) is not None:
             return Exit(
                 ExitCode.DAMAGED,
@@ -117,11 +122,6 @@ class _Examination:
                 f"{printable(str(below.relative_to(self._path)), 200)} does",
                 f"set DEVPI_SERVERDIR={printable(str(below), 300)} (or --serverdir) to serve that state",
             )
-        names = ", ".join(printable(name, 100) for name in sorted(entries)[:5]) or "nothing"
-        more = f" and {len(entries) - 5} more" if len(entries) > 5 else ""
-        what = f"it is not devpi-server's: it holds {names}{more}, but no .serverversion"
-        if marked or entries & _DEVPIS:
-            return damaged(self._path, what)
         return Exit(
             ExitCode.DAMAGED,
             f"the serverdir {self._path} is neither empty nor a devpi-server state: {what}",

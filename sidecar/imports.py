@@ -82,7 +82,10 @@ def load(path: Path) -> tuple[ImportStatus, list[list[Any]]] | None:
         if content is None:
             return None
         record = json.loads(content)
-        return _from_json(record["status"]), record["fingerprint"]
+        fingerprint = record["fingerprint"]
+        if not isinstance(fingerprint, list) or not all(isinstance(each, list) for each in fingerprint):
+            return None
+        return _from_json(record["status"]), fingerprint
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 

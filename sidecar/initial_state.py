@@ -35,8 +35,9 @@ class ImportFailed(Exception):
     """The import failed; `/status` says why, and nothing is left of it but that record."""
 
 
-def check_first_state(configured: Configured, init_dir: Path) -> None:
+def check_first_state(configured: Configured, settings: ImportSettings) -> None:
     """Find what makes a first state impossible before anything is touched. Raises Exit."""
+    init_dir = settings.init_dir
     if not looks_empty(Path(configured.serverdir)):
         return
     check_storage(Storage(configured.storage))
@@ -44,10 +45,10 @@ def check_first_state(configured: Configured, init_dir: Path) -> None:
         found = archives.find(init_dir) if configured.replica else archives.Found((), ())
     except archives.ImportRefused:
         return  # the import says what is wrong with them
-    if found.sources or found.not_taken:
+    if found.sources or (found.not_taken and not settings.ignore_init_files):
         raise Exit(
             ExitCode.SETTINGS,
-            f"a replica gets its state from its primary, and {init_dir} (DEVPI_INIT_DIR) holds exports to import",
+            f"a replica gets its state from its primary, and {init_dir} (DEVPI_INIT_DIR) holds archives",
             "do not mount exports into a replica, or remove --primary-url and --role replica to import them",
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import tarfile
 from collections.abc import Sequence
 
@@ -41,22 +43,29 @@ def leads_out(name: str) -> str | None:
 
 def is_index(name: str) -> bool:
     """Whether this is the name of a `dataindex.json`, wherever it lies."""
-    return name.rstrip("/").rpartition("/")[2] == INDEX_FILE
+    return [part for part in name.split("/") if part not in ("", ".")][-1:] == [INDEX_FILE]
 
 
 class Completed:
-    """The regular members that an archive has completed so far, by name, with their bytes.
+    """The regular members that an archive has completed so far, by name.
 
     Hard links lead to these and to nothing else: a look at the file system could find what somebody else has put there.
+    Of each name 8 bytes are kept, hashed with a key that no archive knows: names may have 4096 bytes, and there may be
+    a million of them.
     """
 
     def __init__(self) -> None:
-        self._bytes: dict[str, int] = {}
+        self._key = os.urandom(16)
+        self._names: set[int] = set()
 
-    def add(self, parts: Sequence[str], size: int) -> None:
+    def add(self, parts: Sequence[str]) -> None:
         """A regular member is whole."""
-        self._bytes["/".join(parts)] = size
+        self._names.add(self._hash(parts))
 
-    def bytes_of(self, parts: Sequence[str]) -> int | None:
-        """The size of such a member; None where the archive has completed none of this name."""
-        return self._bytes.get("/".join(parts))
+    def __contains__(self, parts: Sequence[str]) -> bool:
+        """Whether the archive has completed a member of this name."""
+        return self._hash(parts) in self._names
+
+    def _hash(self, parts: Sequence[str]) -> int:
+        name = "/".join(parts).encode()
+        return int.from_bytes(hashlib.blake2b(name, digest_size=8, key=self._key).digest())

@@ -169,7 +169,7 @@ class Supervisor:
                 sidecar_host=self._settings.listen.host,
                 sidecar_port=self._settings.listen.port,
                 known_variables=sorted(self._settings.known_variables),
-                unknown_variables=[name[:200] for name in self._settings.unknown_variables[:100]],
+                unknown_variables=[name[:100] for name in self._settings.unknown_variables[:50]],
             )
         )
         answer = await self._child.expect(Configured, Refused, Done)
@@ -179,10 +179,7 @@ class Supervisor:
             return None
         if answer.root_password is not None:
             self._take_password(answer.root_password)
-        if answer.replica and self._settings.credentials.root_password is not None:
-            reason = "the given root password is not used: a replica has the users of its primary"
-            self._lifecycle.notice(Notice("variable", reason, "remove DEVPI_PASSWORD or DEVPI_PASSWORD_FILE here"))
-        await to_the_end(check_first_state, answer, self._settings.imports.init_dir)
+        await to_the_end(check_first_state, answer, self._settings.imports)
         if answer.secretfile is not None:  # a mistake in the flags, too, is found before the serverdir is touched
             try:
                 copy = await to_the_end(copy_given_secret, Path(answer.secretfile), self._runtime.path)

@@ -365,7 +365,7 @@ class _Unpacking:
                 self._leave_out(name, size)
             elif is_file:
                 self._write(name, parts, size)
-                self._completed.add(parts, size)
+                self._completed.add(parts)
             elif is_link:
                 self._link(name, parts, link)
             elif parts:
@@ -403,12 +403,11 @@ class _Unpacking:
         led_to = self._parts(target, name, is_file=True)
         if members.is_index(name) or members.is_index(target):
             self._meter.refuse(f"is a hard link from or to {members.INDEX_FILE}", members.PACK_EACH_FILE, name)
-        size = None if members.leads_out(target) else self._completed.bytes_of(led_to)
-        if size is None:
+        if members.leads_out(target) or led_to not in self._completed:
             reason = f"is a hard link to {shown(target)}, which is no file that comes before it in this archive"
             self._meter.refuse(reason, members.PACK_EACH_FILE, name)
-        self._meter.charge(size, name)
         file, path = self._root.joinpath(*led_to), self._root.joinpath(*parts)
+        self._meter.charge(file.lstat().st_size, name)
         try:
             try:
                 os.link(file, path, follow_symlinks=False)

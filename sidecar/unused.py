@@ -62,7 +62,7 @@ def notices(init_dir: Path, record: Path) -> tuple[Notice, ...]:
             _notice(
                 of.unknown,
                 "not imported, for the serverdir holds data; whether this is what was imported under that name is not "
-                "known (another modification time, or too many files)",
+                "known (another modification time, too many files, or a damaged record)",
             )
         )
     return tuple(told)
@@ -83,15 +83,18 @@ class _Imported:
 
     def __init__(self, record: Path) -> None:
         kept = imports.load(record)
+        self._is_known = kept is not None or not os.path.lexists(record)
+        self._looks: dict[str, tuple[object, object]] = {}
+        self._digests: dict[str, str | None] = {}
         if kept is None or kept[0].state is not ImportState.COMPLETED:
-            self._looks: dict[str, tuple[object, object]] = {}
-            self._digests: dict[str, str | None] = {}
             return
         self._looks = {str(each[0]): (each[1], each[2]) for each in kept[1][2:] if len(each) == 3}
         self._digests = {each.name: each.sha256 for each in kept[0].archives}
 
     def has(self, source: archives.Source) -> bool | None:
         """Whether it is what was imported under its name; None: nobody knows."""
+        if not self._is_known:
+            return None
         if (before := self._looks.get(source.name)) is None:
             return False
         try:

@@ -225,13 +225,32 @@ def test_find_in_a_configmap(box: Box) -> None:
     assert (["e.tar"], ()) == ([each.name for each in found.sources], found.ignored)
 
 
-@pytest.mark.parametrize("target", ["/etc/passwd", "absent.tar", "../outside.tar"])
+@pytest.mark.parametrize("target", ["absent.tar", "e.tar"])
 def test_find_refuses_a_link_that_leads_nowhere(box: Box, target: str) -> None:
-    """A link out of the init directory, or to nothing, is a mistake and not nothing."""
-    (box.init.parent / "outside.tar").write_bytes(tar(TREE))
+    """A link to nothing, or to itself, is a mistake and not nothing."""
     (box.init / "e.tar").symlink_to(target)
     with pytest.raises(ImportRefused, match="link"):
         find(box.init)
+
+
+@pytest.mark.parametrize(("name", "target"), [("e.tar", "/etc/passwd"), ("e.gpg", "/absent"), ("e", "../outside.tar")])
+def test_find_does_not_follow_a_link_out(box: Box, name: str, target: str) -> None:
+    """By its name, or by the content behind it, it is an archive: not taken, and not nothing."""
+    (box.init.parent / "outside.tar").write_bytes(tar(TREE))
+    (box.init / name).symlink_to(target)
+    found = find(box.init)
+    assert ((), ()) == (found.sources, found.ignored)
+    (refused,) = found.not_taken
+    assert "a link that leads out of the init directory" in refused.reason
+
+
+def test_find_ignores_other_links_out(box: Box) -> None:
+    """What is no archive stays none."""
+    (box.init / "notes").symlink_to("/etc/passwd")
+    (box.init / "nothing").symlink_to("/absent")
+    (box.init / "folder").symlink_to("/etc")
+    found = find(box.init)
+    assert ((), ("folder", "notes", "nothing"), ()) == (found.sources, found.ignored, found.not_taken)
 
 
 def test_find_refuses_more_than_a_thousand(box: Box) -> None:
@@ -260,8 +279,9 @@ def test_find_unreadable(closed: str, archive: str) -> None:
     code = (
         "import os, sys; from pathlib import Path; from sidecar import archives\n"
         "os.getuid() or (os.setgroups([]), os.setgid(65534), os.setuid(65534))\n"
-        "try: archives.find(Path(sys.argv[1]))\n"
-        "except archives.ImportRefused as error: print(error.archive, error.reason, error.mend, sep='|')\n"
+        "try: (error,) = archives.find(Path(sys.argv[1])).not_taken\n"
+        "except archives.ImportRefused as refused: error = refused\n"
+        "print(error.archive, error.reason, error.mend, sep='|')\n"
     )
     with tempfile.TemporaryDirectory() as folder:  # tmp_path lies behind a folder that is root's alone
         home = Path(folder)

@@ -106,6 +106,18 @@ def test_a_state_further_down_is_named(tmp_path: Path, below: str) -> None:
     assert f"DEVPI_SERVERDIR={tmp_path / below} " in caught.value.mend
 
 
+@pytest.mark.parametrize("there", [".sidecar/marker.json", ".sqlite", "+files/x"])
+def test_a_damaged_state_is_not_left_for_one_below(tmp_path: Path, there: str) -> None:
+    """An old copy beside the remains of a state is not what to serve: the remains are damaged."""
+    state(tmp_path / "old-backup")
+    (tmp_path / there).parent.mkdir(exist_ok=True)
+    (tmp_path / there).write_text("{}")
+    with pytest.raises(Exit) as caught:
+        examine(tmp_path, Storage("sqlite"))
+    assert "old-backup" not in caught.value.mend
+    assert "restore" in caught.value.mend
+
+
 def test_where_no_state_is_looked_for(tmp_path: Path) -> None:
     """Not too deep, not behind links, not in snapshots, and not for ever."""
     outside = tmp_path / "outside"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +35,9 @@ class Init:
         sources = archives.find(self.path).sources
         limits, budget = archives.Limits(), archives.Budget(10**9)
         out = self.path.with_name(f"out-{state}")
-        digests = [unpack(each, out, limits, budget, Deaf()).sha256 for each in sources]
+        digests = [
+            unpack(each, out, limits, budget, Deaf(), archives.Omissions(strict=True)).sha256 for each in sources
+        ]
         taken = tuple(Archive(e.name, e.bytes, digest) for e, digest in zip(sources, digests, strict=True))
         looks = [[each.name, each.bytes, each.mtime_ns] for each in sources]
         imports.save(self.record, ImportStatus(state, archives=taken), [[False, False], ["6.20.3"], *looks])
@@ -124,13 +127,30 @@ def test_a_folder_of_too_many_files_is_not_decided(init: Init, monkeypatch: pyte
 
 
 def test_an_import_that_failed_has_taken_nothing(init: Init) -> None:
-    """Nor has one whose record is gone or damaged."""
+    """Nor has one whose record is gone."""
     init.save(ImportState.FAILED)
     expected = ["backup.bz2, export, nested in DEVPI_INIT_DIR: not imported, for the serverdir holds data"]
     assert expected == init.reasons()
-    for content in (b"{", b'{"status": 1, "fingerprint": 2}'):
-        init.record.write_bytes(content)
-        assert expected == init.reasons()
+    init.record.unlink()
+    assert expected == init.reasons()
+
+
+@pytest.mark.parametrize("damage", [b"{", b'{"status": 1, "fingerprint": 2}', b"null"])
+def test_a_damaged_record_says_nothing(init: Init, damage: bytes) -> None:
+    """Whether they were imported is not known then."""
+    init.record.write_bytes(damage)
+    (reason,) = init.reasons()
+    assert "backup.bz2, export, nested in DEVPI_INIT_DIR: not imported" in reason
+    assert "is not known" in reason
+
+
+@pytest.mark.parametrize("fingerprint", [None, 7, ["backup.bz2"], {"a": []}])
+def test_a_record_without_its_archives_says_nothing(init: Init, fingerprint: object) -> None:
+    """The same where the record has its status alone."""
+    record = json.loads(init.record.read_bytes())
+    init.record.write_text(json.dumps(record | {"fingerprint": fingerprint}))
+    (reason,) = init.reasons()
+    assert "is not known" in reason
 
 
 def test_many_are_counted(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import zipfile
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests import needs
 from tests.integration import exported
 from tests.integration.container import Container
 
@@ -63,14 +63,14 @@ def test_what_has_a_known_content_is_imported(container: Make, export: Path, nam
     assert_imported(c)
 
 
-@pytest.mark.skipif(shutil.which("gpg") is None, reason="no gpg")
 def test_an_encrypted_backup(container: Make, export: Path, tmp_path: Path) -> None:
     """Twice not ready, and the volume stays empty; decrypted by the command of the hint, it is imported."""
     c = container()
     c.init_dir.mkdir()
     backup = exported.pack(export, tmp_path / "backup.tar.bz2")
     (tmp_path / "gpg").mkdir(mode=0o700)
-    gpg = ["gpg", "--homedir", str(tmp_path / "gpg"), "--batch", "--pinentry-mode", "loopback", "--passphrase", "x"]
+    gpg = [needs.program("gpg", "gnupg"), "--homedir", str(tmp_path / "gpg"), "--batch"]
+    gpg += ["--pinentry-mode", "loopback", "--passphrase", "x"]
     encrypted = c.init_dir / "backup.tar.bz2.gpg"
     subprocess.run([*gpg, "--output", encrypted, "--symmetric", backup], check=True, capture_output=True)
     for _ in range(2):

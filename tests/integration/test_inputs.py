@@ -169,8 +169,8 @@ def test_a_password_for_a_replica(container: Callable[..., Container]) -> None:
     """A replica has its primary's users, root's password too."""
     flags = (*FLAGS[:4], "--primary-url", f"http://127.0.0.1:{free_port()}")
     c = container(flags=flags, env={"DEVPI_PASSWORD": SECRET}).start().wait_listening()
-    (mend,) = wait_for(lambda: noticed(c, "variable"), "the notice").values()
-    assert "remove DEVPI_PASSWORD" in mend
+    (mend,) = wait_for(lambda: noticed(c, "root-password"), "the notice").values()
+    assert "remove it here" in mend
     assert SECRET not in c.log
 
 

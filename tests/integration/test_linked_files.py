@@ -57,6 +57,7 @@ def linked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def by_tar(export: Path, archive: Path) -> None:
     """As an operator does who knows tar."""
+    needs.program("bzip2")  # tar calls it
     subprocess.run([needs.program("tar"), "-cjf", archive, "-C", export, "."], check=True)
 
 

@@ -211,7 +211,12 @@ def test_clients_get_over_an_outage(mirrored: Mirrored, tmp_path: Path, new: str
         "uv": ["pip", "install", "--no-deps", "--target", str(tmp_path), "--default-index", index, new],
     }[client]
     mirrored.upstream.refuse()
-    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "UV_PYTHON": sys.executable}
+    environ = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "UV_PYTHON": sys.executable,
+        "PIP_CONFIG_FILE": os.devnull,  # it may name a registry
+    }
     log = tmp_path / "log"
     with log.open("wb") as output:
         running = subprocess.Popen([*command, *arguments], env=environ, stdout=output, stderr=output, cwd=tmp_path)
