@@ -28,6 +28,8 @@ from tests.differential.stories import (
     user,
 )
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 Play = Callable[..., dict[str, Any]]
 SAFE = [part for part in ODD if not set(part) & set("\t\x1b\\~[ ")]
@@ -187,16 +189,8 @@ def test_what_is_unsafe_is_left_out_alone(play: Play, name: str) -> None:
 STORIES = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
-@settings(STORIES, max_examples=6, derandomize=True, database=None)
+@settings(STORIES, max_examples=60, derandomize=True, database=None)
 @given(steps=stories())
 def test_stories(play: Play, steps: list[Step]) -> None:
-    """A few stories, the same in every run."""
-    check(play(steps))
-
-
-@pytest.mark.slow
-@settings(STORIES, max_examples=60)
-@given(steps=stories())
-def test_many_stories(play: Play, steps: list[Step]) -> None:
-    """Many stories, others in every run."""
+    """Many stories, the same in every run; others without `derandomize`."""
     check(play(steps))

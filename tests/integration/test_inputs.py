@@ -10,6 +10,8 @@ import pytest
 
 from tests.integration.container import Container, free_port, wait_for
 
+pytestmark = pytest.mark.slow
+
 SECRET = "hunter2-of-the-test"
 
 FLAGS = ("--host", "127.0.0.1", "--port", "0", "--no-root-pypi", "--offline-mode")

@@ -18,6 +18,8 @@ from sidecar.devpi.upstream import LONGEST, RETRY_AFTER
 from tests.integration.container import PATIENCE, Container, call_devpi, cleared_away, login_token, wait_for
 from tests.integration.mirrored import FLAGS, Mirrored, Page
 
+pytestmark = pytest.mark.slow
+
 DEFAULT = str(RETRY_AFTER)
 INDEXES = ("mirror", "dev", "white")
 FAILURES = {
