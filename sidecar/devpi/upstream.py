@@ -9,6 +9,7 @@ Nothing of this applies in devpi's offline mode, where no upstream is asked.
 from __future__ import annotations
 
 import inspect
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from devpi_server.markers import unknown
 from devpi_server.mirror import MirrorHTTPClient, MirrorStage
 from devpi_server.model import BaseStage, UpstreamError, UpstreamNotFoundError, UpstreamNotModified
 from pyramid.threadlocal import get_current_request
+
+from sidecar.logs import redact
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -38,6 +41,7 @@ LONGEST = 3600
 """Seconds that it is told at most, whatever upstream says."""
 _LATER = {429, 503}
 """Statuses of an upstream that will do it later: 503. Any other failure is 502."""
+_QUERY = re.compile(r"\?[^\s'\"<>)]+")
 _PARAMETERS = {
     (BaseStage, "op_sro_check_mirror_whitelist"): ["self", "opname", "kw"],
     (MirrorStage, "get_simplelinks_perstage"): ["self", "project"],
@@ -136,7 +140,7 @@ def _tell_pages() -> None:
         except UpstreamNotFoundError:
             raise
         except UpstreamError as error:
-            raise _failed(stage, f"{stage.name}: upstream failed, try again later ({error})") from error
+            raise _failed(stage, f"{stage.name}: upstream failed, try again later ({shown(error)})") from error
 
     def has_project(stage: MirrorStage, project: str) -> bool | Unknown:
         found = has(stage, project)
@@ -202,6 +206,11 @@ def _says_when(status: int, retry_after: int) -> Callable[[Request, Response], N
             response.headers["Retry-After"] = str(retry_after)
 
     return tell
+
+
+def shown(error: Exception) -> str:
+    """What an error says, without what may be a secret in a URL: user, password and query."""
+    return _QUERY.sub("?…", redact(str(error)))
 
 
 def seconds(retry_after: str | None) -> int:

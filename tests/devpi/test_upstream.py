@@ -13,7 +13,7 @@ from devpi_server.main import Fatal
 from devpi_server.mirror import MirrorStage
 
 from sidecar.devpi import upstream
-from sidecar.devpi.upstream import LONGEST, RETRY_AFTER, seconds
+from sidecar.devpi.upstream import LONGEST, RETRY_AFTER, seconds, shown
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,15 @@ def test_seconds(said: str | None, told: int) -> None:
 def test_seconds_to_a_date() -> None:
     """By the clock."""
     assert 58 <= seconds(formatdate(time.time() + 60, usegmt=True)) <= 62
+
+
+@pytest.mark.parametrize("url", ["https://u:s3cret@h/simple/x/", "https://h/simple/x/?token=s3cret", "http://h?s3cret"])
+def test_no_secret_of_a_url_is_shown(url: str) -> None:
+    """Whoever may see an index hears how its mirror failed."""
+    said = shown(RuntimeError(f"{url!r}: 500 Server Error"))
+    assert "s3cret" not in said
+    assert "h" in said
+    assert said.endswith(": 500 Server Error")
 
 
 def test_an_unknown_devpi_server_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
