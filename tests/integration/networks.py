@@ -54,7 +54,12 @@ class Network:
         """Remove the interfaces as soon as the container's process has ended."""
         process = container.process
         assert process is not None
-        threading.Thread(target=lambda: (process.wait(), ip("link", "delete", self.interface)), daemon=True).start()
+
+        def remove() -> None:
+            process.wait()
+            self._remove_interfaces()  # `remove` may have been faster
+
+        threading.Thread(target=remove, daemon=True).start()
 
     @property
     def exists(self) -> bool:
@@ -63,8 +68,11 @@ class Network:
 
     def remove(self) -> None:
         """All of it, as far as it is there."""
-        for arguments in (("link", "delete", self.interface), ("netns", "delete", self.namespace)):
-            subprocess.run(["ip", *arguments], capture_output=True, check=False)
+        self._remove_interfaces()
+        subprocess.run(["ip", "netns", "delete", self.namespace], capture_output=True, check=False)
+
+    def _remove_interfaces(self) -> None:
+        subprocess.run(["ip", "link", "delete", self.interface], capture_output=True, check=False)
 
 
 def ip(*arguments: str) -> None:
