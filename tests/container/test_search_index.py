@@ -110,13 +110,9 @@ for path in indices.glob('*.seg'):
 
 DAMAGES = {
     "truncated segment": TRUNCATED,
-    "empty segment": "for p in indices.glob('*.seg'): os.truncate(p, 0)",
-    "missing segment": "for p in indices.glob('*.seg'): p.unlink()",
     "empty table of contents": "for p in indices.glob('*.toc'): os.truncate(p, 0)",
     "zeroed postings": ZEROED_POSTINGS,
-    "garbage as table of contents": "for p in indices.glob('*.toc'): p.write_bytes(b'garbage' * 300)",
     "a file in the folder's place": "shutil.rmtree(indices); indices.write_text('')",
-    "a link that leads nowhere": "shutil.rmtree(indices); indices.symlink_to('/nowhere/at/all')",
     "a lock that can't be taken": "p = indices / 'project_WRITELOCK'; p.unlink(); p.mkdir()",
 }
 
