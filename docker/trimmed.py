@@ -70,8 +70,11 @@ PARTS = (
     ),
     Part(
         ("docutils",),
-        re.compile(r"docutils/writers/(latex2e|manpage|odf_odt|pep_html|s5_html|xetex)(\.py|/.*)"),
-        "writers of other formats than HTML",
+        re.compile(
+            r"docutils/(writers/(latex2e|manpage|odf_odt|pep_html|s5_html|xetex)(\.py|/.*)"
+            r"|(parsers/rst/)?languages/(?!__init__|en\.).*)"
+        ),
+        "writers of other formats than HTML, and languages other than English",
     ),
     Part(
         ("all",),
@@ -90,7 +93,6 @@ BYTECODE = re.compile(
     r"|passlib/handlers/(?!__init__|argon2).*|(setuptools/(?!_vendor)|_distutils_hack/).*|anyio/_backends/_trio\..*"
     r"|pygments/(lexers|styles)/(?!__init__|_mapping|special|text).*"
     r"|pygments/formatters/(?!__init__|_mapping|html).*|docutils/utils/math/.*"
-    r"|docutils/(languages|parsers/rst/languages)/(?!__init__|en\.).*"
     r"|whoosh/lang/(?!__init__|porter\.|stopwords).*)"
 )
 """Sources without bytecode: they are no Python yet, or a server reads one in a hundred of them, in milliseconds."""
