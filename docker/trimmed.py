@@ -77,6 +77,16 @@ PARTS = (
         "writers of other formats than HTML, and languages other than English",
     ),
     Part(
+        ("pygments",),
+        re.compile(r"pygments/formatters/(?!__init__|_mapping|html\.).*"),
+        "formatters other than that of HTML",
+    ),
+    Part(
+        ("tzdata",),
+        re.compile(r"tzdata/zoneinfo/(?!__init__).*"),
+        "time zones: dateutil, which strictyaml has for dates in YAML, looks none up for devpi",
+    ),
+    Part(
         ("all",),
         re.compile(
             r"(?![^/]*\.dist-info/)(.*\.(pyi|pyx|pxd|pxi|c|h|cpp|hpp|rst|exe|a|whl)"
@@ -92,7 +102,7 @@ BYTECODE = re.compile(
     r".*/(templates/.*|prometheus_client/(openmetrics/)?parser\..*"
     r"|passlib/handlers/(?!__init__|argon2).*|(setuptools/(?!_vendor)|_distutils_hack/).*|anyio/_backends/_trio\..*"
     r"|pygments/(lexers|styles)/(?!__init__|_mapping|special|text).*"
-    r"|pygments/formatters/(?!__init__|_mapping|html).*|docutils/utils/math/.*"
+    r"|docutils/utils/math/.*"
     r"|whoosh/lang/(?!__init__|porter\.|stopwords).*)"
 )
 """Sources without bytecode: they are no Python yet, or a server reads one in a hundred of them, in milliseconds."""
