@@ -24,7 +24,6 @@ _SHOWN = 5
 """Names that are told; the rest is counted."""
 _WALKED = 10_000
 """Files and folders of a folder that are looked at, at each start, to see whether it is still the imported one."""
-_CHUNK = 256 * 1024
 _HINT = (
     "to import, start on an empty volume; else remove what is there, or set SIDECAR_IGNORE_INIT_FILES=true to "
     "silence this notice"
@@ -112,11 +111,8 @@ class _Imported:
 
 
 def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _look(folder: archives.Source) -> tuple[int, int] | None:
