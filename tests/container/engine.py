@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import json
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,9 +65,18 @@ def not_here(reason: str) -> None:
     pytest.skip(f"NOT TESTED: {reason}")
 
 
+@contextmanager
+def only_build() -> Iterator[None]:
+    """No other test builds meanwhile: BuildKit (`walkProvenance`) can take the engine down where two builds meet."""
+    with Path(tempfile.gettempdir(), f"{LABEL}-builds.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def build(target: str, tag: str, *options: str, context: Path = ROOT) -> str:
     """Build a target of the Dockerfile; the image's ID, which is the digest of all that it is."""
-    docker("build", "--target", target, "--tag", tag, *options, context, patience=BUILD_PATIENCE)
+    with only_build():
+        docker("build", "--target", target, "--tag", tag, *options, context, patience=BUILD_PATIENCE)
     return image_id(tag)
 
 

@@ -50,6 +50,11 @@ class Composition:
         environ = {**os.environ, "COMPOSE_PROJECT_NAME": self.project, "COMPOSE_FILE": self.files}
         return docker("compose", *arguments, check=check, patience=patience, cwd=self.folder, env=environ)
 
+    def build(self) -> None:
+        """`docker compose build`."""
+        with engine.only_build():
+            self.compose("build", patience=engine.BUILD_PATIENCE)
+
     def container(self) -> dict[str, Any]:
         """What the engine knows of devpi's container."""
         name = self.compose("ps", "--all", "--quiet", "devpi").stdout.strip()
@@ -96,7 +101,8 @@ def composition(request: pytest.FixtureRequest, image: str) -> Iterator[Composit
 
 def test_up_and_down(composition: Composition) -> None:
     """`up --wait` from a clean checkout without a backup; claim or the given password; `down` with code 0 in time."""
-    composition.compose("up", "--detach", "--wait", patience=engine.BUILD_PATIENCE)
+    with engine.only_build():
+        composition.compose("up", "--detach", "--wait", patience=engine.BUILD_PATIENCE)
     assert 200 == request(f"{composition.sidecar}/readyz").status
     if "secrets.yml" in composition.files:
         password = "a given password"
@@ -120,7 +126,8 @@ def test_up_and_down(composition: Composition) -> None:
 def test_up_with_a_backup(composition: Composition, tmp_path: Path) -> None:
     """`./backup.bz2` is imported; `up --wait` returns when that is done; a killed devpi-server comes back."""
     exported.pack(exported.write(tmp_path / "export", projects=3), composition.folder / "backup.bz2").chmod(0o644)
-    composition.compose("up", "--detach", "--wait", patience=engine.BUILD_PATIENCE)
+    with engine.only_build():
+        composition.compose("up", "--detach", "--wait", patience=engine.BUILD_PATIENCE)
     status = request(f"{composition.sidecar}/status").json
     assert "completed" == status["import"]["state"]
     assert 200 == login(composition.devpi, "mass", exported.MASS_PASSWORD)[0]
@@ -173,7 +180,7 @@ def test_a_failed_import_ends_the_wait(composition: Composition, tmp_path: Path,
     """Of `up --wait` and of `depends_on: condition: service_healthy`, with an error; the reason stays on show."""
     whole = exported.pack(exported.write(tmp_path / "export", projects=3), tmp_path / "whole.bz2").read_bytes()
     (composition.folder / "backup.bz2").write_bytes(whole[: len(whole) // 2])
-    composition.compose("build", patience=engine.BUILD_PATIENCE)
+    composition.build()
     if how == "depends_on":
         with_file(composition, "dependent.yml", DEPENDENT.format(tag=f"{composition.project}:latest"))
     done = composition.compose("up", "--detach", *(["--wait"] if how == "--wait" else []), check=False, patience=240)
@@ -187,7 +194,7 @@ def test_a_failed_import_ends_the_wait(composition: Composition, tmp_path: Path,
 def test_a_wrong_flag_ends_the_wait(composition: Composition) -> None:
     """A container that ends again and again is unhealthy in between, and `up --wait` notices."""
     with_file(composition, "wrong.yml", "services: {devpi: {command: --no-such-flag}}")
-    composition.compose("build", patience=engine.BUILD_PATIENCE)
+    composition.build()
     done = composition.compose("up", "--detach", "--wait", check=False, patience=240)
     assert 1 == done.returncode, done.stdout + done.stderr
     assert "--no-such-flag" in composition.compose("logs", "devpi").stdout
@@ -197,7 +204,7 @@ def test_a_wrong_flag_ends_the_wait(composition: Composition) -> None:
 def test_an_import_is_waited_for_for_longer_than_all_checks_may_fail(composition: Composition, tmp_path: Path) -> None:
     """Held up by a signal for far longer than one check's interval, it is still `starting`; then `up` ends well."""
     exported.pack(exported.write(tmp_path / "export", projects=1500), composition.folder / "backup.bz2").chmod(0o644)
-    composition.compose("build", patience=engine.BUILD_PATIENCE)
+    composition.build()
     with_file(composition, "held.yml", HELD)
     with ThreadPoolExecutor(1) as beside:
         up = beside.submit(composition.compose, "up", "--detach", "--wait", check=False, patience=300)

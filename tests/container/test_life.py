@@ -16,22 +16,26 @@ from tests.integration.container import wait_for
 pytestmark = pytest.mark.container
 
 Make = Callable[..., Box]
-READY_WITHIN = 2.5
-"""Seconds from `docker run` to ready, on two cores that have nothing else to do."""
-STOPPED_WITHIN = 1.0
-HEALTHCHECK_CPU = 0.040
-"""Seconds of CPU for one HEALTHCHECK."""
+READY_AT_MOST, STOPPED_AT_MOST = 3.0, 1.0
+"""In times of what no start can do without: a container of the image that imports devpi-server (1.8 and 0.45 seen)."""
+HEALTHCHECK_AT_MOST = 2.0
+"""The CPU time of one HEALTHCHECK, in times of a Python that does nothing (1.2 seen)."""
 
 
-def patience(seconds: float) -> float:
-    """The limit, stretched by as much as other programs keep this machine's cores busy."""
-    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+def seconds_to_import(box: Make, name: str) -> float:
+    """From `docker start` to the end of a container that imports devpi-server and does nothing."""
+    floor = box("--tmpfs", "/tmp", "--entrypoint", "python3", name=name, flags=("-c", "import devpi_server.main"))
+    floor.create()
+    begin = time.monotonic()
+    assert 0 == floor.start().wait_end()
+    return time.monotonic() - begin
 
 
 def test_it_is_ready_soon_and_stops_at_once(box: Make) -> None:
-    """The best of three: what else the machine does is no fault of the image's."""
-    starts, stops = [], []
+    """Beside what this machine needs, now, for the least; the best of three, in turn."""
+    floors, starts, stops = [], [], []
     for number in range(3):
+        floors.append(seconds_to_import(box, f"floor{number}"))
         run = box("--tmpfs", "/tmp", name=f"start{number}").create()
         begin = time.monotonic()
         run.start().wait_ready()
@@ -39,9 +43,9 @@ def test_it_is_ready_soon_and_stops_at_once(box: Make) -> None:
         begin = time.monotonic()
         assert 0 == run.stop()
         stops.append(time.monotonic() - begin)
-    print(f"ready after {sorted(starts)} s, stopped after {sorted(stops)} s, load {os.getloadavg()[0]:.1f}")
-    assert patience(READY_WITHIN) >= min(starts)
-    assert patience(STOPPED_WITHIN) >= min(stops)
+    print(f"imported after {sorted(floors)} s, ready after {sorted(starts)} s, stopped after {sorted(stops)} s")
+    assert READY_AT_MOST * min(floors) >= min(starts)
+    assert STOPPED_AT_MOST * min(floors) >= min(stops)
 
 
 @pytest.mark.parametrize("number", ["TERM", "INT"])
@@ -66,17 +70,21 @@ def test_the_engine_finds_it_healthy(ready: Box) -> None:
 
 
 def test_the_health_check_is_cheap(ready: Box) -> None:
-    """The CPU time of the check's processes, on average over many."""
+    """The CPU time of the check's processes, on average over many, beside that of a Python that does nothing."""
     code = """
 import resource, subprocess
-for _ in range(25):
-    assert subprocess.run(["sidecar", "healthcheck"], stdout=subprocess.DEVNULL).returncode == 0
-used = resource.getrusage(resource.RUSAGE_CHILDREN)
-print((used.ru_utime + used.ru_stime) / 25)
+def cpu(*command):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    for _ in range(25):
+        assert subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime) / 25
+print(cpu("python3", "-c", ""), cpu("sidecar", "healthcheck"))
 """
-    cost = min(float(ready.exec("python3", "-c", code).stdout) for _ in range(3))
-    print(f"HEALTHCHECK: {cost * 1000:.1f} ms CPU")
-    assert HEALTHCHECK_CPU >= cost
+    rounds = [tuple(map(float, ready.exec("python3", "-c", code).stdout.split())) for _ in range(3)]
+    nothing, check = (min(each) for each in zip(*rounds, strict=True))
+    print(f"HEALTHCHECK: {check * 1000:.1f} ms CPU, Python alone {nothing * 1000:.1f} ms")
+    assert HEALTHCHECK_AT_MOST * nothing >= check
 
 
 IMPATIENT = ("--health-start-period", "1s", "--health-interval", "1s", "--health-retries", "1")

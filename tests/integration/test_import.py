@@ -416,7 +416,7 @@ def test_ready_before_the_events_are_handled(container: Make, tmp_path: Path) ->
     hold.unlink()
     seen: list[int] = []
     wait_for(lambda: seen.append(new.status()["devpi"]["backlog"]["events"]) or seen[-1] == 0, "the events")
-    assert sorted(seen, reverse=True) == seen
+    assert sorted(seen, reverse=True) == seen, seen
     assert new.status()["devpi"]["backlog"]["search_index"] is None  # there is no devpi-web
 
 
