@@ -154,14 +154,18 @@ def test_an_import_is_ready_before_it_is_searchable(box: Make, web_image: str, s
     exported.pack(exported.write(shared_folder / "export", projects=300), shared_folder / "init.d" / "backup.tar.gz")
     mount = f"{shared_folder / 'init.d'}:/devpi-init.d:ro"
     web = box("--env", "SIDECAR_MONITOR_INTERVAL=0.5", "--volume", mount, image=web_image).start().wait_ready()
-    told: list[dict[str, Any]] = [web.get("/status").json["devpi"]["backlog"]]
-    wait_for(
-        lambda: told.append(web.get("/status").json["devpi"]["backlog"]) or set(told[-1].values()) == {0},
-        "the end of the backlog",
-        120,
-    )
-    assert all(isinstance(number, int) for backlog in told[1:] for number in backlog.values())
-    assert max(backlog["search_index"] for backlog in told[1:]) > 0, "it was searchable before it was ready"
+    told: list[dict[str, Any]] = []
+
+    def is_done() -> bool:
+        backlog = web.get("/status").json["devpi"]["backlog"]
+        if backlog is None:  # the monitor has not asked for it yet
+            return False
+        told.append(backlog)
+        return {0} == set(backlog.values())
+
+    wait_for(is_done, "the end of the backlog", 120)
+    assert all(isinstance(number, int) for backlog in told for number in backlog.values())
+    assert max(backlog["search_index"] for backlog in told) > 0, "it was searchable before it was ready"
     found = request(f"{web.devpi}/+search?query=mass-0299", accept="text/html").body
     assert b"mass-0299" in found
 
