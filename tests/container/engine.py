@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -66,11 +66,21 @@ def not_here(reason: str) -> None:
 
 
 @contextmanager
-def only_build() -> Iterator[None]:
-    """No other test builds meanwhile: BuildKit (`walkProvenance`) can take the engine down where two builds meet."""
-    with Path(tempfile.gettempdir(), f"{LABEL}-builds.lock").open("w") as lock:
+def alone_with(what: str) -> Iterator[None]:
+    """Wait until no other test, in any process, is alone with the same; no two words for one thing."""
+    with Path(tempfile.gettempdir(), f"{LABEL}-{what}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def only_build() -> AbstractContextManager[None]:
+    """Builds one after the other: BuildKit (`walkProvenance`) can take the engine down if two run at once."""
+    return alone_with("builds")
+
+
+def documented_names() -> AbstractContextManager[None]:
+    """The name `devpi` and the ports of the documentation's examples, for one test at a time."""
+    return alone_with("documented-names")
 
 
 def build(target: str, tag: str, *options: str, context: Path = ROOT) -> str:

@@ -27,17 +27,18 @@ VOLUMES = ("devpi_docs", "devpi_docs_restored")
 @pytest.fixture
 def checkout() -> Iterator[Path]:
     """A clean one. The commands' names and ports must be nobody's: this test removes what bears them."""
-    if docker("container", "inspect", "devpi", check=False).returncode == 0:
-        engine.not_here("a container named devpi is somebody's")
-    if any(docker("volume", "inspect", name, check=False).returncode == 0 for name in VOLUMES):
-        engine.not_here(f"a volume of {VOLUMES} is somebody's")
-    folder = Path(tempfile.mkdtemp(prefix="devpi-sidecar-tests-"))
-    folder.chmod(0o755)
-    clean_checkout(folder)
-    yield folder
-    docker("rm", "--force", "--volumes", "devpi", check=False)
-    docker("volume", "rm", "--force", *VOLUMES, check=False)
-    shutil.rmtree(folder, ignore_errors=True)
+    with engine.documented_names():
+        if docker("container", "inspect", "devpi", check=False).returncode == 0:
+            engine.not_here("a container named devpi is somebody's")
+        if any(docker("volume", "inspect", name, check=False).returncode == 0 for name in VOLUMES):
+            engine.not_here(f"a volume of {VOLUMES} is somebody's")
+        folder = Path(tempfile.mkdtemp(prefix="devpi-sidecar-tests-"))
+        folder.chmod(0o755)
+        clean_checkout(folder)
+        yield folder
+        docker("rm", "--force", "--volumes", "devpi", check=False)
+        docker("volume", "rm", "--force", *VOLUMES, check=False)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_the_commands_work_as_written(image: str, checkout: Path) -> None:

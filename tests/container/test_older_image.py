@@ -40,15 +40,16 @@ volumes:
 @pytest.fixture
 def folder(image: str) -> Iterator[Path]:
     """Where the commands are typed. The names and ports in them must be nobody's: all that bears them is removed."""
-    if docker("container", "inspect", "devpi", check=False).returncode == 0:
-        engine.not_here("a container named devpi is somebody's")
-    if docker("volume", "inspect", "devpi_data", check=False).returncode == 0:
-        engine.not_here("a volume named devpi_data is somebody's")
-    with tempfile.TemporaryDirectory(prefix="devpi-sidecar-tests-") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
-    docker("rm", "--force", "--volumes", "devpi", check=False)
-    docker("volume", "rm", "--force", "devpi_data", check=False)
+    with engine.documented_names():
+        if docker("container", "inspect", "devpi", check=False).returncode == 0:
+            engine.not_here("a container named devpi is somebody's")
+        if docker("volume", "inspect", "devpi_data", check=False).returncode == 0:
+            engine.not_here("a volume named devpi_data is somebody's")
+        with tempfile.TemporaryDirectory(prefix="devpi-sidecar-tests-") as name:
+            Path(name).chmod(0o755)
+            yield Path(name)
+        docker("rm", "--force", "--volumes", "devpi", check=False)
+        docker("volume", "rm", "--force", "devpi_data", check=False)
 
 
 def type_in(folder: Path, command: str) -> None:

@@ -162,11 +162,11 @@ def cgroup_filling_export(home: Path) -> Path:
 
 
 def test_a_mirror_as_large_as_pypi(tmp_path: Path) -> None:
-    """A minute of mixed load with a mirror under the documented limit and half a core: nothing is killed, or wrong.
+    """Half a minute of mixed load with a mirror under the documented limit and half a core: nothing is killed, or wrong.
 
     `python3 dev.py bench soak` is the same for an hour.
     """
-    values = soaked(tmp_path, 60)
+    values = soaked(tmp_path, 30)
     assert values["kills"] == 0
     assert values["wrong"] == 0
     assert values["ready"] == 1
