@@ -181,6 +181,20 @@ class Mirrors:
 
 
 @dataclass(frozen=True, slots=True)
+class Contents:
+    """How much devpi-server holds, as it was counted last. None: that failed."""
+
+    users: int | None
+    stages: int | None
+    """Indexes to upload to."""
+    mirrors: int | None
+    projects: int | None
+    """Projects of the stages: one that is in two of them counts twice."""
+    at: datetime
+    """When these numbers were new."""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything about the container at one instant."""
 
@@ -198,6 +212,8 @@ class Snapshot:
     """Of this start, in their order; each is logged once."""
     mirrors: Mirrors | None = None
     """None: not looked at yet, or offline."""
+    contents: Contents | None = None
+    """None: not counted yet."""
     devpi: DevpiInfo | None = None
     failure: Failure | None = None
 

@@ -97,7 +97,9 @@ def summary(status: Fields, checks: list[Fields], *, ready: bool) -> Iterator[st
 
 def headline(status: Fields, *, ready: bool) -> str:
     """Whether it is ready, and the phase."""
-    return f"{'ready' if ready else 'not ready'}: {status.text('phase') or 'no phase'}{_since(status)}"
+    name = status.text("name", 100)
+    verdict = f"{'ready' if ready else 'not ready'}: {status.text('phase') or 'no phase'}{_since(status)}"
+    return f"{name}: {verdict}" if name else verdict
 
 
 def versions(status: Fields) -> Iterator[str]:

@@ -12,7 +12,7 @@ import secrets
 import signal
 import time
 from collections.abc import Awaitable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -38,7 +38,7 @@ from sidecar.examination import Content, Storage
 from sidecar.exits import Exit, ExitCode
 from sidecar.health import Health, Serving
 from sidecar.initial_state import ImportFailed, InitialState, check_first_state, check_storage, import_record
-from sidecar.lifecycle import DevpiInfo, ImportState, Lifecycle, Notice, Phase
+from sidecar.lifecycle import Contents, DevpiInfo, ImportState, Lifecycle, Notice, Phase, now
 from sidecar.login_secret import DerivedKey, copy_given_secret, note_derived_key, place_secret, read_adoptable
 from sidecar.root_password import RootPasswordFile
 from sidecar.rundir import RuntimeDir
@@ -263,6 +263,7 @@ class Supervisor:
         self._bootstrap.attach(record, secret.own)
         self._child.on_users = self._users.hear
         self._child.on_mirrors = mirrors.Follower(self._lifecycle).hear
+        self._child.on_contents = lambda seen: self._lifecycle.update(contents=Contents(**asdict(seen), at=now()))
         await self._child.send(
             Serve(
                 secretfile=str(secret.path),

@@ -10,6 +10,7 @@ from sidecar.bootstrap import BootstrapStatus
 from sidecar.devpi.client import Replica, ServerStatus
 from sidecar.health import Check
 from sidecar.lifecycle import (
+    Contents,
     Count,
     DevpiInfo,
     Failure,
@@ -24,6 +25,7 @@ from sidecar.lifecycle import (
     UnusablePasswords,
 )
 from sidecar.web.guard import Rejections
+from sidecar.web.numbers import Numbers
 
 Json = dict[str, object]
 
@@ -56,9 +58,12 @@ def check(of: Check) -> Json:
     }
 
 
-def status(of: Snapshot, said: ServerStatus | None, sidecar_version: str, rejections: Rejections) -> Json:
+def status(
+    of: Snapshot, said: ServerStatus | None, sidecar_version: str, rejections: Rejections, name: str, counted: Numbers
+) -> Json:
     """`GET /status`."""
     return {
+        "name": name,
         "phase": of.phase.value,
         "since": rfc3339(of.since),
         "phases": [{"phase": phase.value, "since": rfc3339(since)} for phase, since in of.history],
@@ -69,6 +74,7 @@ def status(of: Snapshot, said: ServerStatus | None, sidecar_version: str, reject
         "notices": [notice(each) for each in of.notices],
         "mirrors": mirrors_of(of.mirrors),
         "devpi": devpi(of.devpi, said),
+        "numbers": numbers(counted),
         "sidecar": {"version": sidecar_version},
         "wrong_admin_tokens": {
             "total": rejections.wrong,
@@ -181,6 +187,34 @@ def devpi(of: DevpiInfo | None, said: ServerStatus | None) -> Json | None:
 def replica(of: Replica, said: ServerStatus) -> Json:
     """One replica of the primary that has said this."""
     return {"address": of.address, "behind": said.lag(of), "asked_at": rfc3339(of.asked)}
+
+
+def numbers(of: Numbers) -> Json:
+    """How much there is, how much it is used, how much room is left."""
+    return {
+        "contents": None if of.contents is None else contents(of.contents),
+        "requests": None
+        if of.served is None
+        else {
+            "total": of.served.requests,
+            "per_second": None if of.served.per_second is None else round(of.served.per_second, 2),
+            "uploads": of.served.uploads,
+            "last_upload": rfc3339(of.served.last_upload),
+        },
+        "volume": None if of.space is None else {"free_bytes": of.space.free, "size_bytes": of.space.size},
+        "serverdir": None if of.used is None else {"used_bytes": of.used.bytes, "files": of.used.files},
+    }
+
+
+def contents(of: Contents) -> Json:
+    """What devpi-server holds."""
+    return {
+        "projects": of.projects,
+        "users": of.users,
+        "indexes": of.stages,
+        "mirrors": of.mirrors,
+        "since": rfc3339(of.at),
+    }
 
 
 def bootstrap(of: BootstrapStatus) -> Json:

@@ -43,3 +43,13 @@ def badge(status: CheckStatus, word: str | None = None) -> str:
     """A verdict, for those who see no colours too; `word` instead of its own."""
     sign = {PASS: "✓", WARN: "!", FAIL: "✕"}[status]
     return f'<span class="badge {status}"><span aria-hidden="true">{sign}</span>{word or status}</span>'
+
+
+def commands(*lines: str, label: str) -> str:
+    """Commands to be copied, on lines as long as they are: broken within a word they would be copied broken."""
+    shown = "\n".join(text(line, 1000, tag=False) for line in lines)
+    return (
+        '<div class="commands">'
+        f'<pre tabindex="0" role="region" aria-label="{label}">{shown}</pre>'
+        f'<button type="button" class="plain copy" aria-label="Copy: {label}">Copy</button></div>'
+    )

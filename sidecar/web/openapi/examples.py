@@ -49,6 +49,7 @@ HEALTH: Json = {
 }
 
 IMPORTING: Json = {
+    "name": "devpi-0",
     "phase": "importing",
     "since": _AT,
     "phases": [{"phase": "starting", "since": _AT}, {"phase": "importing", "since": _AT}],
@@ -94,11 +95,13 @@ IMPORTING: Json = {
         "replicas": [],
         "backlog": None,
     },
+    "numbers": {"contents": None, "requests": None, "volume": None, "serverdir": None},
     "sidecar": {"version": "0.1.0"},
     "wrong_admin_tokens": {"total": 0, "turned_away": 0, "last": None},
 }
 
 READY: Json = {
+    "name": "packages.example.com",
     "phase": "ready",
     "since": _LATER,
     "phases": [
@@ -152,6 +155,12 @@ READY: Json = {
         "behind": None,
         "replicas": [{"address": "10.0.3.8", "behind": 0, "asked_at": _LATER}],
         "backlog": {"events": 0, "search_index": 0},
+    },
+    "numbers": {
+        "contents": {"projects": 450, "users": 3, "indexes": 4, "mirrors": 1, "since": _LATER},
+        "requests": {"total": 20741, "per_second": 3.4, "uploads": 12, "last_upload": _LATER},
+        "volume": {"free_bytes": 14680064000, "size_bytes": 21474836480},
+        "serverdir": {"used_bytes": 734003200, "files": 4100},
     },
     "sidecar": {"version": "0.1.0"},
     "wrong_admin_tokens": {"total": 0, "turned_away": 0, "last": None},

@@ -116,7 +116,7 @@ _HEALTH: Operation = {
 
 _STATUS: Operation = {
     "tags": ["state"],
-    "summary": "Phase, versions, the import in full, and the state of root's password.",
+    "summary": "Name, phase, versions, the import in full, the state of root's password, and numbers.",
     "responses": {"200": answer("Always.", json_body("Status", importing=IMPORTING, ready=READY))},
 }
 
@@ -232,7 +232,7 @@ _DOCS: Operation = {
     "summary": "The same as a page to read.",
     "responses": {
         "200": answer(
-            "HTML without scripts or other resources.",
+            "HTML without scripts, in the style of the page at `/`.",
             {"text/html": {"schema": {"type": "string"}}},
             headers=("Content-Security-Policy", "ETag"),
             revalidate=True,

@@ -122,6 +122,7 @@ _STATUS: Json = {
     "Status": _record(
         "All that anybody may know.",
         {
+            "name": _said("What people call this instance: `SIDECAR_NAME`, else its host name."),
             "phase": ref("Phase"),
             "since": ref("Time"),
             "phases": _list(
@@ -135,6 +136,7 @@ _STATUS: Json = {
             "notices": _list(ref("Notice")),
             "mirrors": _or_null(ref("Mirrors"), "Null: not looked at yet, or devpi-server is offline."),
             "devpi": _or_null(ref("Devpi"), "The devpi-server that runs; null until it has said."),
+            "numbers": ref("Numbers"),
             "sidecar": _record("The sidecar.", {"version": TEXT}),
             "wrong_admin_tokens": _record(
                 "What has come of wrong admin tokens since the start.",
@@ -230,6 +232,49 @@ _STATUS: Json = {
             "total": COUNT,
             "indexes": {"type": "array", "maxItems": 20, "items": _said("`user/index`.")}
             | {"description": "The first of them, by name."},
+        },
+    ),
+    "Numbers": _record(
+        "How much there is, how much it is used, how much room is left. Null: not known (yet).",
+        {
+            "contents": _or_null(ref("Contents"), "Null: not counted yet."),
+            "requests": _or_null(
+                _record(
+                    "What devpi-server has answered since it started.",
+                    {
+                        "total": COUNT,
+                        "per_second": {
+                            "type": ["number", "null"],
+                            "minimum": 0,
+                            "description": "The mean of the last minute.",
+                        },
+                        "uploads": COUNT | {"description": "Those that were accepted."},
+                        "last_upload": _or_null(ref("Time"), "Null: none since the start."),
+                    },
+                )
+            ),
+            "volume": _or_null(
+                _record(
+                    "The serverdir's volume.",
+                    {"free_bytes": COUNT | {"description": "What devpi-server may still take."}, "size_bytes": COUNT},
+                )
+            ),
+            "serverdir": _or_null(
+                _record(
+                    "What the serverdir takes on disk, counted every quarter of an hour.",
+                    {"used_bytes": COUNT, "files": COUNT},
+                )
+            ),
+        },
+    ),
+    "Contents": _record(
+        "What devpi-server holds, counted in the background when something has changed. Null: that failed.",
+        {
+            "projects": _or_null(COUNT, "In all `indexes`; one that is in two of them counts twice."),
+            "users": _or_null(COUNT),
+            "indexes": _or_null(COUNT, "Without mirrors."),
+            "mirrors": _or_null(COUNT),
+            "since": ref("Time") | {"description": "When these numbers were new."},
         },
     ),
     "RootPasswordState": _one_of(
