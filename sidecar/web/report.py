@@ -10,7 +10,7 @@ from datetime import datetime
 from string import Template
 
 from sidecar import figures, mirrors
-from sidecar.checks import FAIL, NOT_RUNNING, NOT_YET, PASS, WARN, Check
+from sidecar.checks import FAIL, NOT_RUNNING, NOT_YET, PASS, PENDING, WARN, Check
 from sidecar.devpi.client import ServerStatus
 from sidecar.lifecycle import (
     Count,
@@ -229,7 +229,7 @@ def _notices(notices: tuple[Notice, ...]) -> str:
 
 
 def _checks(checks: tuple[Check, ...], trends: tuple[Trend, ...]) -> str:
-    if all(check.reason == NOT_YET for check in checks if check.name != "process"):
+    if all(check.status is PENDING for check in checks):
         return ""  # there is nothing to look at yet, and the headline says why
     rows = "".join(_check(check, trend) for check, trend in zip(checks, trends, strict=True))
     return (
@@ -245,7 +245,7 @@ def _check(check: Check, trend: Trend) -> str:
     free = " free" if check.unit == "bytes" else ""
     verdict = f"{words.badge(check.status)} {words.lasting(check.since)}"
     if unknown := check.reason in (NOT_YET, NOT_RUNNING):
-        verdict = f'<span class="none">{check.reason}</span>'
+        verdict = words.badge(PENDING) if check.status is PENDING else f'<span class="none">{check.reason}</span>'
     row = (
         f'<tr><th scope="row">{check.name}{gates}</th><td>{verdict}</td>'
         f"<td>{figures.value(check.value, check.unit)}{free}</td><td>{sparkline(trend)}</td></tr>"
