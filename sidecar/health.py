@@ -299,9 +299,7 @@ class Health:
             return
         if self._unready_since is None:
             self._unready_since = self._clock()
-            log.warning(
-                "not ready any more: %s", ", ".join(check.name for check in self._board.checks if check.blocks)
-            )
+            log.warning("not ready any more: %s", ", ".join(check.name for check in self._board.checks if check.blocks))
         else:
             log.info("ready again after %.1f s", self._clock() - self._unready_since)
             self._unready_since = None

@@ -65,7 +65,8 @@ async def readyz(request: web.Request) -> web.Response:
 async def readyz_check(request: web.Request) -> web.Response:
     """Whether one check passes.
 
-    200: it passes or warns, or is pending and doesn't gate. 503: it gates, and fails or is pending. 404: there is no such check.
+    200: it passes or warns, or is pending and doesn't gate. 503: it gates, and fails or is pending. 404: there is no
+    such check.
     """
     checks = request.app[CONTEXT].health.checks()
     found = next((c for c in checks if c.name == request.match_info["check"]), None)
