@@ -35,7 +35,7 @@ INTERVAL = 0.5
 _WIDEST_BAR = 40
 _COUNTS = ("extracted", "users", "indexes", "projects", "files", "bytes")
 _BYTES = frozenset({"extracted", "bytes"})
-_COLORS = {"pass": "32", "warn": "33", "fail": "31"}
+_COLORS = {"pass": "32", "pending": "2", "warn": "33", "fail": "31"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def _page(view: View, note: str, columns: int, *, color: bool) -> Iterator[str]:
 def _check(check: Fields, paint: Callable[[str, str], str]) -> str:
     verdict, unit = check.text("status", 20), check.text("unit", 30)
     measured = value(check.number("value"), unit) + (" free" if unit == "bytes" else "")
-    shown = paint(f"{verdict:<4}", _COLORS.get(verdict, "0"))
+    shown = paint(f"{verdict:<7}", _COLORS.get(verdict, "0"))
     return f"  {shown} {check.text('name', 50):<14} {measured:>12}  {check.text('reason', 500)}".rstrip()
 
 
@@ -221,7 +221,8 @@ def _words(view: View) -> Iterator[str]:
     """What is worth a line when it changes."""
     yield f"{'ready' if view.ready else 'not ready'}: {view.status.text('phase') or 'no phase'}"
     for check in view.checks:
-        yield f"check {check.text('name', 50)}: {check.text('status', 20)}"
+        if (verdict := check.text("status", 20)) != "pending":  # no news
+            yield f"check {check.text('name', 50)}: {verdict}"
     imported = view.status.inner("import")
     if (state := imported.text("state", 30)) not in ("", "none"):
         files = imported.inner("files")

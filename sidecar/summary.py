@@ -22,9 +22,6 @@ _PASSWORD = {
     "unknown": "not known here; `sidecar rotate` sets a new one",
 }
 
-NOT_YET = "not looked at yet"
-"""The reason of a check before its first look; see `board`."""
-
 _MANY = 20
 """Archives, checks or phases that are listed; the rest is counted."""
 _MOST = 1e18
@@ -84,7 +81,7 @@ def summary(status: Fields, checks: list[Fields], *, ready: bool) -> Iterator[st
     yield from trouble("failed", status.inner("failure"))
     for check in checks[:_MANY]:
         reason = check.text("reason", 500) or "no reason given"
-        if (verdict := check.text("status", 20)) in ("fail", "warn") and reason != NOT_YET:
+        if (verdict := check.text("status", 20)) in ("fail", "warn"):
             yield f"  check {check.text('name', 50)}: {verdict}{_since(check)}: {reason}"
     yield from notices(status)
     yield from replication(status.inner("devpi"), datetime.now(UTC))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sidecar import figures
-from sidecar.checks import NOT_RUNNING, NOT_YET, PASS, Check
+from sidecar.checks import NOT_RUNNING, NOT_YET, PASS, PENDING, Check
 from sidecar.trends import Trend
 from sidecar.web import words
 from sidecar.web.headline import trouble
@@ -24,15 +24,13 @@ MEANINGS = {
 
 def checklist(checks: tuple[Check, ...], trends: tuple[Trend, ...]) -> str:
     """The section; empty while there is nothing to look at yet, which the headline explains."""
-    if all(check.reason == NOT_YET for check in checks if check.name != "process"):
+    if all(check.status is PENDING for check in checks if check.name != "process"):
         return ""
     rows = "".join(_check(check, trend) for check, trend in zip(checks, trends, strict=True))
-    bad = [check for check in checks if check.status is not PASS]
-    # two ids: what a person has opened or closed stays so until the state is another one
-    name, opened = ("some", " open") if bad else ("all", "")
-    title = f"{len(bad)} of {len(checks)} checks do not pass" if bad else f"All {len(checks)} checks pass"
+    # several ids: what a person has opened or closed stays so until the state is another one
+    name, opened, heading = _summary(checks)
     return (
-        f'<details id="checks-{name}" class="fold"{opened}><summary id="checks-{name}-title"><h2>{title}</h2></summary>'
+        f'<details id="checks-{name}" class="fold"{opened}><summary id="checks-{name}-title"><h2>{heading}</h2></summary>'
         '<table class="checks"><thead><tr><th scope="col">Check</th><th scope="col">Verdict</th>'
         '<th scope="col">Value</th><th scope="col"><div class="history">'
         '<span class="ends"><span>15 min ago …</span> <span>now</span></span></div></th></tr></thead>'
@@ -40,12 +38,22 @@ def checklist(checks: tuple[Check, ...], trends: tuple[Trend, ...]) -> str:
     )
 
 
+def _summary(checks: tuple[Check, ...]) -> tuple[str, str, str]:
+    """The state's name, the attribute that opens the list where something is to be seen, and the line above it."""
+    passing = sum(check.status is PASS for check in checks)
+    if passing == len(checks):
+        return "all", "", f"All {passing} checks pass"
+    if all(check.status in (PASS, PENDING) for check in checks):
+        return "most", "", f"{passing} of {len(checks)} checks pass, the others are pending"
+    return "some", " open", f"{passing} of {len(checks)} checks pass"
+
+
 def _check(check: Check, trend: Trend) -> str:
     meaning = MEANINGS[check.name] + ("" if check.gates else "; only warns")
     free = " free" if check.unit == "bytes" else ""
     verdict = f"{words.badge(check.status)} {words.lasting(check.since)}"
     if unknown := check.reason in (NOT_YET, NOT_RUNNING):
-        verdict = f'<span class="none">{check.reason}</span>'
+        verdict = words.badge(PENDING) if check.status is PENDING else f'<span class="none">{check.reason}</span>'
     row = (
         f'<tr><th scope="row">{check.name} <small>{meaning}</small></th><td>{verdict}</td>'
         f"<td>{figures.value(check.value, check.unit)}{free}</td><td>{sparkline(trend)}</td></tr>"

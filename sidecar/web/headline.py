@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sidecar.checks import FAIL, NOT_RUNNING, NOT_YET, PASS, Check
+from sidecar.checks import FAIL, NOT_RUNNING, PASS, WARN, Check
 from sidecar.lifecycle import ImportState, Phase, Snapshot
 from sidecar.surroundings import Surroundings
 from sidecar.web import words
@@ -69,7 +69,9 @@ def verdict(snapshot: Snapshot, checks: tuple[Check, ...], around: Surroundings 
         return Verdict("wait", title, f"<p>{more}</p>")
     if failing:
         return _about("bad", "Not ready", [c for c in failing if c.reason != NOT_RUNNING] or failing)
-    if warning := [check for check in checks if check.status is not PASS and check.reason != NOT_YET]:
+    if pending := [check for check in checks if check.blocks]:
+        return _about("wait", "Not ready yet", pending)
+    if warning := [check for check in checks if check.status in (WARN, FAIL)]:
         return _about("warn", "Ready, with a warning", warning)
     passing = all(check.status is PASS for check in checks)
     return Verdict("good", "Ready", f"<p>devpi-server serves.{' All checks pass.' if passing else ''}</p>")

@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime
 
 from sidecar import figures
-from sidecar.checks import FAIL, PASS, WARN, CheckStatus
+from sidecar.checks import FAIL, PASS, PENDING, WARN, CheckStatus
 from sidecar.terminal import printable
 from sidecar.web.shapes import public, rfc3339
 
@@ -41,7 +41,7 @@ def ago(at: datetime, seconds: float) -> str:
 
 def badge(status: CheckStatus, word: str | None = None) -> str:
     """A verdict, for those who see no colours too; `word` instead of its own."""
-    sign = {PASS: "✓", WARN: "!", FAIL: "✕"}[status]
+    sign = {PASS: "✓", PENDING: "…", WARN: "!", FAIL: "✕"}[status]
     return f'<span class="badge {status}"><span aria-hidden="true">{sign}</span>{word or status}</span>'
 
 

@@ -231,11 +231,13 @@ async def test_a_devpi_that_does_not_listen_yet_is_launching(site: Site) -> None
     site.lifecycle.enter(Phase.LAUNCHING)
     site.health.set_root_password("set", allowed=False)
     site.health.watch(Serving(os.getpid(), client, site.folder, UUID, "replica", lambda: None))
-    await eventually(lambda: "not listening yet" in str(site.health.checks()))
+    await eventually(lambda: "has not listened" in str(site.health.checks()))
     text = (await page(site)).text
     await client.close()
     assert "Launching devpi-server starts." in text
-    assert "launching: devpi-server is not listening yet" in text
+    assert "launching: devpi-server has not listened for" in text
+    assert "… pending" in text
+    assert "✕" not in text
 
 
 @pytest.mark.parametrize("state", list(RootPassword))

@@ -20,16 +20,16 @@ DEAD: Json = {
     "status": "fail",
     "checks": [{"name": "supervisor", "status": "fail", "reason": "no tick for 11 s"}],
 }
-IMPORTING_CHECK = _check("process", status="fail", reason="importing: 512 of 2000 files")
+IMPORTING_CHECK = _check("process", status="pending", reason="importing: 512 of 2000 files")
 NOT_READY: Json = {
-    "status": "fail",
-    "checks": [IMPORTING_CHECK, _check("http", status="fail", reason="not looked at yet")],
+    "status": "pending",
+    "checks": [IMPORTING_CHECK, _check("http", status="pending", reason="not looked at yet")],
 }
 TEXT_NOT_READY = """\
-[-]process failed: importing: 512 of 2000 files
-[-]http failed: not looked at yet
-[+]disk ok
-readyz check failed
+[-]process pending: importing: 512 of 2000 files
+[-]http pending: not looked at yet
+[+]disk pending: not looked at yet
+readyz check pending
 """
 HEALTH: Json = {
     "status": "warn",

@@ -22,8 +22,8 @@ from sidecar.web.shapes import Json
 Operation = dict[str, object]
 
 
-def _probe_text(probe: str) -> Json:
-    return {"type": "string", "pattern": rf"^(?:ok|(?:.+\n)*{probe} check (?:passed|failed)\n)$"}
+def _probe_text(probe: str, endings: str = "passed|failed") -> Json:
+    return {"type": "string", "pattern": rf"^(?:ok|(?:.+\n)*{probe} check (?:{endings})\n)$"}
 
 
 _LIVEZ: Operation = {
@@ -73,13 +73,13 @@ _READYZ: Operation = {
     ],
     "responses": {
         "200": answer(
-            "No gating check fails.",
+            "All gating checks pass or warn.",
             body("text/plain", _probe_text("readyz"), plain="ok") | json_body("Readiness", ready=STARTED),
         ),
         "503": answer(
-            "One does; the body says which and why.",
+            "A gating check fails or is pending; the body says which and why.",
             json_body("Readiness", importing=NOT_READY)
-            | body("text/plain", _probe_text("readyz"), importing=TEXT_NOT_READY),
+            | body("text/plain", _probe_text("readyz", "failed|pending"), importing=TEXT_NOT_READY),
         ),
     },
 }
@@ -92,7 +92,7 @@ _READYZ_CHECK: Operation = {
     "parameters": [VERBOSE],
     "responses": {
         "200": answer(
-            "It passes or warns.",
+            "It passes or warns, or is pending and doesn't gate.",
             json_body("Check", passes=PROCESS) | body("text/plain", _CHECK_TEXT, passes="ok"),
         ),
         "404": failing(
@@ -101,9 +101,9 @@ _READYZ_CHECK: Operation = {
             example=problem(404, detail="no such check; there are process, http, write"),
         ),
         "503": answer(
-            "It fails.",
-            json_body("Check", fails=IMPORTING_CHECK)
-            | body("text/plain", _CHECK_TEXT, fails="[-]process failed: importing: 512 of 2000 files\n"),
+            "It gates, and fails or is pending.",
+            json_body("Check", pending=IMPORTING_CHECK)
+            | body("text/plain", _CHECK_TEXT, pending="[-]process pending: importing: 512 of 2000 files\n"),
         ),
     },
 }

@@ -70,7 +70,10 @@ _VALUES: Json = {
         "Where in its life the container is: `starting` → `initialising` or `importing` → `launching` → `ready` →"
         " `stopping`; `failed` from any of them.",
     ),
-    "CheckStatus": _one_of(CheckStatus, "The verdict of a check."),
+    "CheckStatus": _one_of(
+        CheckStatus,
+        "The verdict of a check. `pending`: it is too early to look, as during an import or a start; `/readyz` is 503.",
+    ),
     "CheckName": {
         "type": "string",
         "description": f"{', '.join(GATING)} gate `/readyz`; {' and '.join(WARNING)} only warn.",
@@ -85,7 +88,7 @@ _VALUES: Json = {
             "reason": _or_null(_said("Why it doesn't just pass.")),
             "mend": _or_null(_said("What an operator can do about it.")),
             "since": ref("Time"),
-            "gates": {"type": "boolean", "description": "Whether its failure makes `/readyz` fail."},
+            "gates": {"type": "boolean", "description": "Whether `/readyz` is 503 while this fails or is pending."},
             "value": {"type": ["number", "null"], "description": "What was measured, in `unit`."},
             "unit": _or_null(_said("`seconds`, `bytes`, `serials`, …")),
         },
@@ -109,11 +112,17 @@ _VALUES: Json = {
     "Startup": _record("It has started.", {"status": {"const": "pass"}, "checks": {"type": "array", "maxItems": 0}}),
     "Readiness": _record(
         "Whether it is ready.",
-        {"status": {"enum": ["pass", "fail"]}, "checks": _list(ref("Check"))},
+        {
+            "status": {
+                "enum": ["pass", "pending", "fail"],
+                "description": "`pending`: no gating check fails, but one is pending.",
+            },
+            "checks": _list(ref("Check")),
+        },
         may={"warnings": _list(_said("A name in `exclude` that no check has."))},
     ),
     "Health": _record(
-        "All checks: `fail` if a gating one fails, else `warn` if any doesn't pass.",
+        "All checks: `fail` or `pending` if a gating one is, else the worst of `pass`, `pending` and `warn`.",
         {"status": ref("CheckStatus"), "checks": _list(ref("Check"))},
     ),
 }
