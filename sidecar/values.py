@@ -11,7 +11,7 @@ from pathlib import Path
 
 PASSWORD_MAX = 1024
 """Characters of a password, which devpi hashes at every check."""
-NAME_MAX = 100
+NAME_MAX = 64
 """Characters of an instance's name."""
 TOKEN_MIN = 16
 TOKEN_MAX = 1024

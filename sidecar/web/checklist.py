@@ -29,8 +29,9 @@ def checklist(checks: tuple[Check, ...], trends: tuple[Trend, ...]) -> str:
     rows = "".join(_check(check, trend) for check, trend in zip(checks, trends, strict=True))
     # several ids: what a person has opened or closed stays so until the state is another one
     name, opened, heading = _summary(checks)
+    summary = f'<summary id="checks-{name}-title"><h2>{heading}</h2></summary>'
     return (
-        f'<details id="checks-{name}" class="fold"{opened}><summary id="checks-{name}-title"><h2>{heading}</h2></summary>'
+        f'<details id="checks-{name}" class="fold"{opened}>{summary}'
         '<table class="checks"><thead><tr><th scope="col">Check</th><th scope="col">Verdict</th>'
         '<th scope="col">Value</th><th scope="col"><div class="history">'
         '<span class="ends"><span>15 min ago …</span> <span>now</span></span></div></th></tr></thead>'
@@ -43,6 +44,8 @@ def _summary(checks: tuple[Check, ...]) -> tuple[str, str, str]:
     passing = sum(check.status is PASS for check in checks)
     if passing == len(checks):
         return "all", "", f"All {passing} checks pass"
+    if not any(check.seen for check in checks if check.name != "process"):
+        return "none", "", f"{len(checks)} checks, none of which can look: {NOT_RUNNING}"
     if all(check.status in (PASS, PENDING) for check in checks):
         return "most", "", f"{passing} of {len(checks)} checks pass, the others are pending"
     return "some", " open", f"{passing} of {len(checks)} checks pass"

@@ -33,16 +33,17 @@ def _restart(around: Surroundings) -> str:
 
 
 def _start_empty(file: str, around: Surroundings) -> str:
-    """A container that was made with a file mounted can't start without it, so it has to be made anew."""
+    """Docker can't start a container again without a file that was mounted into it: a new one is needed."""
     match around.runner:
         case "kubernetes":
-            return f"Take {file} out of the init volume, or its mount out of the manifest and apply that; then restart."
+            return f"Take {file} out of the init volume, or its mount out of the manifest; then restart."
         case None:
             return f"Move {file} out of the init folder, then start it again."
-        case _:
+        case runner:
             return (
-                f"Make a new container without {file} on the same volume:"
+                f"If a folder is mounted, move {file} out of it and restart. If {file} itself is mounted, this container"
+                " can&rsquo;t start without it. Replace the container, and keep the volume:"
                 + words.commands(around.remove or "", label="Command to remove the container")
-                + f"<p>then <code>{around.runner} run</code> as before, without mounting {file}. With compose: move the"
-                f" file away, then <code>{around.runner} compose up --detach --force-recreate</code>.</p>"
+                + f"<p>Then <code>{runner} run</code> as before, without mounting {file}. With compose instead: move the"
+                f" file away, then <code>{runner} compose up --detach --force-recreate</code>.</p>"
             )
