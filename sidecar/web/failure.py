@@ -41,9 +41,9 @@ def _start_empty(file: str, around: Surroundings) -> str:
             return f"Move {file} out of the init folder, then start it again."
         case runner:
             return (
-                f"If a folder is mounted, move {file} out of it and restart. If {file} itself is mounted, this container"
-                " can&rsquo;t start without it. Replace the container, and keep the volume:"
+                f"If a folder is mounted, move {file} out of it and restart. If {file} itself is mounted, this"
+                " container can&rsquo;t start without it. Replace the container, and keep the volume:"
                 + words.commands(around.remove or "", label="Command to remove the container")
-                + f"<p>Then <code>{runner} run</code> as before, without mounting {file}. With compose instead: move the"
-                f" file away, then <code>{runner} compose up --detach --force-recreate</code>.</p>"
+                + f"<p>Then <code>{runner} run</code> as before, without mounting {file}. With compose instead: move"
+                f" the file away, then <code>{runner} compose up --detach --force-recreate</code>.</p>"
             )

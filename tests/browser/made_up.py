@@ -1,7 +1,7 @@
 """The entrypoint, of which the page shows what would take a quarter of an hour, or many machines: all of it made up.
 
-Histories of the checks; with `MADE_UP_REPLICAS`, replicas that are in trouble beside those that there are; with
-`MADE_UP_DOCKER`, that Docker runs it.
+Histories of the checks (not with `NO_TRENDS`); with `MADE_UP_REPLICAS`, replicas that are in trouble beside those that
+there are; with `MADE_UP_DOCKER`, that Docker runs it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class MadeUpClient(DevpiClient):
 if __name__ == "__main__":
     if os.environ.get("MADE_UP_DOCKER"):
         surroundings.look = lambda *, in_kubernetes: Surroundings("devpi", "docker", "3f2a1b9c8d7e")
-    health.Trends = MadeUpTrends  # type: ignore[misc]
+    if not os.environ.get("NO_TRENDS"):
+        health.Trends = MadeUpTrends  # type: ignore[misc]
     if os.environ.get("MADE_UP_REPLICAS"):
         from sidecar import supervisor
 
