@@ -69,10 +69,10 @@ class Viewer:
     def text(self, selector: str) -> str:
         return " ".join(self.page.locator(selector).first.inner_text().split())
 
-    def look(self, name: str, *, every: bool = False) -> None:
+    def look(self, name: str, *, every: bool = False, keep: bool = True) -> None:
         """Nothing that axe finds is wrong with it, light or dark, at any width, and nothing sticks out.
 
-        `every`: take a picture of each.
+        `every`: take a picture of each; `keep` False: of none.
         """
         for device, size in SIZES.items():
             self.page.set_viewport_size(size)
@@ -81,7 +81,7 @@ class Viewer:
                 found = Axe().run(self.page, options={"resultTypes": ["violations"]})
                 assert 0 == found.violations_count, f"{name}, {scheme}, {size}: {found.generate_report()}"
                 assert self.page.evaluate("document.documentElement.scrollWidth") <= size["width"]
-                if SHOTS and (every or (device, scheme) in KEPT):
+                if SHOTS and keep and (every or (device, scheme) in KEPT):
                     kind = "" if (device, scheme) in KEPT else f"-{scheme}"
                     path = Path(SHOTS) / f"page-{name}-{device}{kind}.png"
                     self.page.screenshot(path=path, full_page=True, animations="disabled")

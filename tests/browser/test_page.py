@@ -105,7 +105,7 @@ def test_the_api_to_read(container: Make, view: View) -> None:
     page.wait_for_function(
         "Math.abs(document.getElementById('schema-Numbers').getBoundingClientRect().top) < innerHeight"
     )
-    viewer.look("docs-open")
+    viewer.look("docs-open", keep=False)
 
 
 def test_replicas(container: Make, view: View, tmp_path: Path) -> None:

@@ -34,10 +34,10 @@ class Devpi:
         self.USERLIST = SimpleNamespace(name="USERLIST", relpath=".config")
         self.watch = ContentsWatch(self, self.told.append)  # type: ignore[arg-type]
 
-    def USER(self, user: str) -> Any:  # noqa: N802 - as devpi calls it
+    def USER(self, user: str) -> Any:
         return SimpleNamespace(name="USER", relpath=f"{user}/.config")
 
-    def PROJNAMES(self, user: str, index: str) -> Any:  # noqa: N802
+    def PROJNAMES(self, user: str, index: str) -> Any:
         return SimpleNamespace(name="PROJNAMES", relpath=f"{user}/{index}/.projects")
 
     @contextlib.contextmanager

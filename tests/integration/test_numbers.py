@@ -1,4 +1,4 @@
-"""The numbers on `/status` and in `/metrics` are those of a real devpi-server: after each change, and after a restart."""
+"""The numbers on `/status` and in `/metrics` are those of a real devpi-server, after each change and a restart."""
 
 from __future__ import annotations
 

@@ -10,11 +10,12 @@ from html.parser import HTMLParser
 
 import pytest
 
-from sidecar.checks import CheckStatus
+from sidecar.checks import NOT_RUNNING, NOT_YET, CheckStatus
 from sidecar.devpi.client import DevpiClient, Replica, ServerStatus
 from sidecar.health import Serving
 from sidecar.lifecycle import (
     Archive,
+    Contents,
     Count,
     DevpiInfo,
     Failure,
@@ -32,7 +33,15 @@ from sidecar.lifecycle import (
     UnusablePasswords,
     now,
 )
+from sidecar.surroundings import Surroundings
+from sidecar.usage import Used
+from sidecar.volume import Space
 from sidecar.web import assets, guide, report
+from sidecar.web.checklist import MEANINGS, checklist
+from sidecar.web.failure import failure
+from sidecar.web.keys import CONTEXT
+from sidecar.web.numbers import Numbers, Served
+from sidecar.web.tally import tally
 from tests.fake_devpi import UUID, eventually
 from tests.web.conftest import PASSWORD, TOKEN, Site
 
@@ -479,3 +488,144 @@ def test_the_script_keeps_no_secret() -> None:
     text = assets.read("page.js").decode()
     assert not re.search(r"localStorage|sessionStorage|document\.cookie|history\.|indexedDB|eval\(", text)
     assert 1 == len(re.findall(r"\.innerHTML\b", text))
+
+
+# --- what comes first, and whose page it is -------------------------------------------------------------------------
+
+
+def shown(site: Site, **changes: object) -> report.View:
+    """What there is to show of this site, with these changes."""
+    return replace(report.view(site.web.runner.app[CONTEXT]), **changes)  # type: ignore[arg-type]
+
+
+async def test_the_title_tells_tabs_apart(site: Site) -> None:
+    """It begins with the instance's name and the state; a name of any kind is text."""
+    site.lifecycle.enter(Phase.LAUNCHING)
+    view = shown(site, name="a<b>&c")
+    assert "a&lt;b&gt;&amp;c: Launching" == report.title(view)
+    text = report.page(view, "h", epoch="e", edition="e")
+    assert "<title>a&lt;b&gt;&amp;c: Launching</title>" in text
+    assert 0 == Outline(text).tags.count("b") - text.count("<b>")
+    site.lifecycle.enter(Phase.FAILED, Failure("x", "y"))
+    assert "a&lt;b&gt;&amp;c: Failed" == report.title(shown(site, name="a<b>&c"))
+
+
+@pytest.mark.parametrize(
+    ("host", "outside", "addresses", "link"),
+    [
+        ("h:3142", "https://devpi.example/x/", ("http://0.0.0.0:3141",), "https://devpi.example/x/"),
+        ("h:3142", None, ("http://0.0.0.0:3141",), "http://h:3141/"),
+        ("h;id", None, ("http://0.0.0.0:3141",), None),
+        ("h", None, ("unix:/run/x",), None),
+        ("h", "javascript:alert(1)", ("unix:/run/x",), None),
+    ],
+)
+async def test_the_link_to_devpi(
+    site: Site, host: str, outside: str | None, addresses: tuple[str, ...], link: str | None
+) -> None:
+    """To its outside URL, or to this page's host with devpi's port; none where nobody could follow it."""
+    devpi = replace(SERVER, addresses=addresses, outside_url=outside)
+    snapshot = replace(site.lifecycle.snapshot, phase=Phase.READY, devpi=devpi)
+    found = Outline(guide.who(snapshot, "packages", host))
+    assert "packages" in found.text
+    assert ([] if link is None else [("a", "href", link)]) == [each for each in found.attributes if each[0] == "a"]
+    assert "href" not in guide.who(replace(snapshot, phase=Phase.FAILED), "packages", host)
+
+
+async def test_the_claim_comes_first(site: Site) -> None:
+    """Its form stands before notices, numbers and checks, with the command that prints the token."""
+    site.generate_password()
+    await site.become_ready()
+    around = Surroundings("h", "docker", "3f2a1b9c8d7e")
+    view = shown(site, surroundings=around)
+    text = report.page(view, "h", epoch="e", edition="e")
+    order = [
+        text.index(f'id="{name}"') for name in ("headline", "claim", "form", "notices", "numbers", "checks", "use")
+    ]
+    assert sorted(order) == order
+    assert "docker exec 3f2a1b9c8d7e sidecar token" in report.sections(view)["claim"]
+    assert "" == report.sections(view)["password"]
+    await site.bootstrap.claim("10.0.3.7")
+    sections = report.sections(shown(site))
+    assert "" == sections["claim"]
+    assert "Claimed" in sections["password"]
+
+
+@pytest.mark.parametrize(
+    ("around", "restart", "empty"),
+    [
+        (Surroundings("h", "docker", "3f2a1b9c8d7e"), "docker restart 3f2a1b9c8d7e", "docker rm --force 3f2a1b9c8d7e"),
+        (Surroundings("h", "podman", "3f2a1b9c8d7e"), "podman restart 3f2a1b9c8d7e", "podman rm --force 3f2a1b9c8d7e"),
+        (Surroundings("devpi-0", "kubernetes"), "kubectl delete pod devpi-0", "out of the manifest; then restart"),
+        (Surroundings("h"), "Stop it (Ctrl-C) and start it again", "Move backup.bz2 out of the init folder"),
+    ],
+    ids=["docker", "podman", "kubernetes", "plain"],
+)
+def test_the_way_out_of_a_failed_import(around: Surroundings, restart: str, empty: str) -> None:
+    """The command that restarts this very container, and how to start empty there."""
+    said = Outline(failure(ImportFailure("is truncated", "copy it again", "backup.bz2"), around)).text
+    assert said.startswith("File backup.bz2 Why is truncated What to do copy it again Then restart ")
+    assert restart in said
+    assert empty in said.partition("Or start empty")[2]
+    assert "In it" not in said
+
+
+async def test_checks_are_one_line_while_all_pass(site: Site) -> None:
+    """They open where one warns or fails, or where somebody opens them; each says what it means."""
+    await site.become_ready()
+    await eventually(lambda: {CheckStatus.PASS} == {check.status for check in site.health.checks()})
+    checks, trends = site.health.checks(), site.health.trends()
+    text = checklist(checks, trends)
+    assert '<details id="checks-all" class="fold"><summary' in text
+    assert f"All {len(checks)} checks pass" in Outline(text).text
+    for check in checks:
+        assert MEANINGS[check.name] in text
+    assert set(MEANINGS) == {check.name for check in checks}
+    for status in (CheckStatus.WARN, CheckStatus.FAIL):
+        one = (*checks[:-1], replace(checks[-1], status=status, reason="slow"))
+        text = checklist(one, trends)
+        assert '<details id="checks-some" class="fold" open>' in text
+        assert f"{len(checks) - 1} of {len(checks)} checks pass" in text
+    one = (*checks[:-1], replace(checks[-1], status=CheckStatus.PENDING, reason=NOT_YET))
+    assert '<details id="checks-most" class="fold"><' in checklist(one, trends)
+    none = tuple(replace(check, status=CheckStatus.FAIL, reason=NOT_RUNNING) for check in checks)
+    assert '<details id="checks-none" class="fold"><' in checklist(none, trends)
+
+
+def test_numbers() -> None:
+    """As a person would say them; what isn't known isn't 0."""
+    at = datetime(2026, 11, 30, 12, tzinfo=UTC)
+    full = Numbers(
+        Contents(12, 3, 1, 1234567, at),
+        Served(20741, 3.44, 7, at - timedelta(minutes=5)),
+        Used(734_003_200, 4100, 0.0),
+        Space(14_680_064_000, 21_474_836_480),
+    )
+    text = Outline(tally(full, at)).text
+    for words in (
+        "Packages 1,234,567 734 MB on disk",
+        "Indexes 3 and 1 mirror",
+        "Users 12",
+        "Requests 20,741 since the start, now 3.4/s",
+        "Uploads 7 last one 5 min 00 s ago",
+        "Free 68 % 14.7 GB of 21.5 GB",
+    ):
+        assert words in text
+    unknown = Numbers(Contents(None, None, None, None, at), Served(0, None, 0, None))
+    text = Outline(tally(unknown, at)).text
+    for words in ("Packages not known", "Users not known", "Requests 0 since the start", "Free not known"):
+        assert words in text
+    assert "" == tally(Numbers(), at)
+
+
+async def test_numbers_on_status(site: Site) -> None:
+    """All null where devpi-server doesn't run; then what is known, and the rest null."""
+    nothing = {"contents": None, "requests": None, "volume": None, "serverdir": None}
+    assert nothing == (await site.get("/status")).json["numbers"]
+    site.lifecycle.update(contents=Contents(4, 3, 2, 1, now()))
+    await site.become_ready()
+    await eventually(lambda: report.view(site.web.runner.app[CONTEXT]).numbers.space is not None)
+    numbers = (await site.get("/status")).json["numbers"]
+    assert (1, 4, 3, 2) == tuple(numbers["contents"][name] for name in ("projects", "users", "indexes", "mirrors"))
+    assert 0 < numbers["volume"]["free_bytes"] <= numbers["volume"]["size_bytes"]
+    assert "devpi" == (await site.get("/status")).json["name"]
