@@ -45,7 +45,7 @@ def _summary(checks: tuple[Check, ...]) -> tuple[str, str, str]:
     if passing == len(checks):
         return "all", "", f"All {passing} checks pass"
     if not any(check.seen for check in checks if check.name != "process"):
-        return "none", "", f"{len(checks)} checks, none of which can look: {NOT_RUNNING}"
+        return "none", "", f"No check can look: {NOT_RUNNING}"
     if all(check.status in (PASS, PENDING) for check in checks):
         return "most", "", f"{passing} of {len(checks)} checks pass, the others are pending"
     return "some", " open", f"{passing} of {len(checks)} checks pass"

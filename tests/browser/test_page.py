@@ -46,7 +46,7 @@ def test_first_start(container: Make, view: View) -> None:
     assert ["starting", "initialising", "launching", "ready"] == phases
     viewer.wait("#phases .now", "for ")
     assert 8 == viewer.page.locator("#checks .badge.pass").count()
-    viewer.wait("#numbers", "Users 1")
+    viewer.wait("#numbers div:has-text('Users') dd", "1")
     assert f"pip install PACKAGE \\ --index-url {new.devpi}/root/dev/+simple/" in viewer.text("#use")
     viewer.page.locator("#checks tr:has-text('http') svg.trend").wait_for(state="attached", timeout=40_000)
     viewer.look("first-start", every=True)

@@ -118,7 +118,7 @@ def _operation(
     parameters = [_resolved(each, parts) for each in (*inherited, *operation.get("parameters", ()))]
     if parameters:
         yield _table(
-            ("parameter", "in", "type", ""),
+            ("parameter", "in", "type", "meaning"),
             [
                 (f"<code>{p['name']}</code>", p["in"], _type(p["schema"]), _words(p.get("description", "")))
                 for p in parameters
@@ -132,7 +132,7 @@ def _operation(
         said = _resolved(answer, parts)
         headers = _names([name for name in said.get("headers", ()) if name not in everywhere])
         rows.append((code, _words(said["description"]) + "".join(_content(said.get("content", {}))), headers))
-    yield _table(("answer", "", "further headers"), rows)
+    yield _table(("answer", "meaning", "further headers"), rows)
 
 
 def _names(names: Sequence[str]) -> str:
@@ -161,7 +161,7 @@ def _schema(schema: Mapping[str, Any]) -> Iterator[str]:
         )
         for name, field in schema["properties"].items()
     ]
-    yield _table(("field", "type", ""), rows)
+    yield _table(("field", "type", "meaning"), rows)
 
 
 def _type(schema: Mapping[str, Any]) -> str:
