@@ -157,13 +157,12 @@ def _password(directory: str, path: str, *, as_json: bool) -> int:
         if not (password := answer.fields.text("password", limit=None)):
             raise AnswerLost("an answer without a password")
     except AnswerLost as error:
-        mend = "it may be done all the same, see `sidecar status`; then: `sidecar rotate`"
-        raise AnswerLost(f"{error}: {mend}") from None
+        raise AnswerLost(f"{error}: it may be done all the same: `sidecar status` says so, and what to do") from None
     try:
         _write(json.dumps({"user": "root", "password": password}) if as_json else password)
         sys.stdout.flush()
     except OSError:
-        _note("the password could not be written, and is not told again: `sidecar rotate` sets another one")
+        _note("the password could not be written, and is not shown again: `sidecar status` says how to set another one")
         raise
     _note("this is root's password; it is not told again")
     return DONE
@@ -173,7 +172,8 @@ def _refused(answer: Answer) -> int:
     fields = answer.fields
     if answer.status == 410 and (at := fields.text("claimed_at")):
         address = fields.text("claimed_from") or "an unknown address"
-        _note(f"already claimed at {at} from {address}; if that was not you, or it is lost: sidecar rotate")
+        mend = fields.text("mend", 1000)
+        _note(f"already claimed at {at} from {address}" + (f"; {mend}" if mend else ""))
     elif answer.status == 503 and answer.retry_after:
         _note(f"not yet: {_problem(answer)} (try again in {printable(answer.retry_after, 20)} s)")
     else:

@@ -12,6 +12,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from sidecar import advice
 from sidecar.credentials import generate_password
 from sidecar.devpi.child import SetFailed
 from sidecar.lifecycle import now
@@ -62,7 +63,7 @@ class Rotation:
         if self.secret is None and not keep_logins:
             raise CannotRotate(
                 "the login secret is the operator's own (--secretfile), and is not renewed here",
-                "rotate with keep_logins; where old logins must end, replace that file and restart",
+                f"{advice.KEEP_LOGINS} keeps them; to end them, replace that file and restart",
             )
         undecided = self.record.rotating  # an earlier one that devpi may have carried out
         password = generate_password()

@@ -14,12 +14,12 @@ from sidecar.figures import ago, duration, size, value
 from sidecar.terminal import printable
 
 _PASSWORD = {
-    "claimable": "not claimed yet: `sidecar claim` prints it, once",
-    "claimed": "claimed; if it is lost: `sidecar rotate`",
-    "expired": "expired before it was claimed: `sidecar rotate` sets a new one",
+    "claimable": "not claimed yet",
+    "claimed": "claimed",
+    "expired": "expired before it was claimed",
     "given": "the one that was given at the first start, unless it was changed since",
     "from_import": "the one of the imported export",
-    "unknown": "not known here; `sidecar rotate` sets a new one",
+    "unknown": "not known here",
 }
 
 _MANY = 20
@@ -188,15 +188,15 @@ def left_out(of: Fields) -> Iterator[str]:
 def root_password(status: Fields) -> Iterator[str]:
     """Whose it is, and what can be done about it; nothing where that is nothing."""
     of = status.inner("root_password")
-    state = of.text("state", 30)
-    if not state or status.text("phase") == "failed":
+    state, mend = of.text("state", 30), of.text("mend", 1000)
+    if not state or status.text("phase") == "failed" or (state == "unknown" and not mend):
         return
     line = f"  root's password: {_PASSWORD.get(state, state)}"
     if state == "claimed" and (address := of.text("claimed_from", 100)):
-        line += f" (from {address})"
+        line += f" from {address}"
     if state == "claimable" and (expires := of.text("expires", 50)):
         line += f", until {expires}"
-    yield line
+    yield f"{line}; {mend}" if mend else line
 
 
 def unusable_passwords(status: Fields) -> Iterator[str]:
@@ -206,8 +206,9 @@ def unusable_passwords(status: Fields) -> Iterator[str]:
         return
     names = of.texts("users")[:_MANY]
     more = f" and {total - len(names):.0f} more" if total > len(names) else ""
+    mend = of.text("mend", 1000)
     yield f"  users who need a new password (devpi-server can't check the old hash): {total:.0f}"
-    yield f"    {', '.join(names)}{more}; as root: `devpi passwd NAME`"
+    yield f"    {', '.join(names)}{more}" + (f"; {mend}" if mend else "")
 
 
 def notices(status: Fields) -> Iterator[str]:

@@ -113,7 +113,11 @@ STATUS = {
     "phase": "ready",
     "since": "2026-11-22T12:00:00Z",
     "import": {"state": "none"},
-    "root_password": {"state": "claimable", "expires": "2026-11-23T12:00:00Z"},
+    "root_password": {
+        "state": "claimable",
+        "expires": "2026-11-23T12:00:00Z",
+        "mend": "`sidecar claim` prints it, once",
+    },
     "devpi": {"version": "6.20.3"},
     "sidecar": {"version": "0.1.0"},
 }
@@ -386,7 +390,7 @@ async def test_the_status_of_a_ready_devpi(sidecar: Sidecar) -> None:
     assert run.out.splitlines() == [
         "ready: ready since 2026-11-22T12:00:00Z",
         "  versions: devpi-server 6.20.3, sidecar 0.1.0",
-        "  root's password: not claimed yet: `sidecar claim` prints it, once, until 2026-11-23T12:00:00Z",
+        "  root's password: not claimed yet, until 2026-11-23T12:00:00Z; `sidecar claim` prints it, once",
     ]
 
 
@@ -406,7 +410,7 @@ async def test_the_status_of_an_import(sidecar: Sidecar) -> None:
                 "rate": 180.5,
                 "eta_seconds": 130,
             },
-            "root_password": {"state": "claimed", "claimed_from": "10.0.3.7"},
+            "root_password": {"state": "claimed", "claimed_from": "10.0.3.7", "mend": "if it is lost: x"},
         },
     )
     checks = [
@@ -426,7 +430,7 @@ async def test_the_status_of_an_import(sidecar: Sidecar) -> None:
     assert f"  import: loading, {progress}" in lines
     assert "    backup0.bz2, 1.2 MB" in lines
     assert "    and 5 more" in lines
-    assert lines[-1] == "  root's password: claimed; if it is lost: `sidecar rotate` (from 10.0.3.7)"
+    assert lines[-1] == "  root's password: claimed from 10.0.3.7; if it is lost: x"
 
 
 async def test_the_status_of_a_failed_import(sidecar: Sidecar) -> None:
@@ -454,7 +458,8 @@ async def test_what_an_import_has_left_out(sidecar: Sidecar) -> None:
 
 async def test_users_who_need_a_new_password(sidecar: Sidecar) -> None:
     """How many, the first by name, and what to do."""
-    sidecar.says("/status", {**STATUS, "unusable_passwords": {"total": 3, "users": ["Bob", "alice"]}})
+    unusable = {"total": 3, "users": ["Bob", "alice"], "mend": "as root: `devpi passwd NAME`"}
+    sidecar.says("/status", {**STATUS, "unusable_passwords": unusable})
     run = await sidecar.run("status")
     assert (
         "(devpi-server can't check the old hash): 3\n    Bob, alice and 1 more; as root: `devpi passwd NAME`" in run.out
@@ -581,7 +586,12 @@ async def test_a_claim_that_comes_second(sidecar: Sidecar) -> None:
     """Exit code 1, with when and from where; nothing on stdout."""
     sidecar.says(
         "/bootstrap/root-password",
-        {"title": "already claimed", "claimed_at": "2026-11-22T12:00:00Z", "claimed_from": "10.0.3.7\x1b[2J"},
+        {
+            "title": "already claimed",
+            "claimed_at": "2026-11-22T12:00:00Z",
+            "claimed_from": "10.0.3.7\x1b[2J",
+            "mend": "if that was not you, or it is lost: `sidecar rotate`",
+        },
         410,
     )
     run = await sidecar.run("claim")
@@ -627,8 +637,7 @@ async def test_a_lost_answer_is_told_as_such(stopped: Sidecar, answer: bytes) ->
     with serve_raw(stopped, answer):
         run = await stopped.run("claim")
     assert (run.code, run.out) == (1, "")
-    assert "may be done all the same" in run.err
-    assert "sidecar rotate" in run.err
+    assert "may be done all the same: `sidecar status` says so, and what to do" in run.err
 
 
 async def test_a_password_that_cant_be_written_is_told_as_lost(sidecar: Sidecar) -> None:

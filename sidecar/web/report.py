@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from string import Template
 
-from sidecar import figures, mirrors
+from sidecar import advice, figures, mirrors
 from sidecar.checks import FAIL, NOT_RUNNING, NOT_YET, PASS, PENDING, WARN, Check
 from sidecar.devpi.client import ServerStatus
 from sidecar.lifecycle import (
@@ -21,7 +21,6 @@ from sidecar.lifecycle import (
     Phase,
     RootPassword,
     Snapshot,
-    UnusablePasswords,
     now,
 )
 from sidecar.trends import Trend
@@ -263,12 +262,13 @@ _PASSWORDS = {
     RootPassword.EXPIRED: "Nobody claimed it until",
     RootPassword.GIVEN: "It is the one that was given at the first start, unless it was changed since.",
     RootPassword.FROM_IMPORT: "It is the one of the imported export.",
-    RootPassword.UNKNOWN: "It is not known here: the data was there before, or this is a replica.",
+    RootPassword.UNKNOWN: "It is not known here.",
 }
 
 
-def _unusable(of: UnusablePasswords | None) -> str:
+def _unusable(snapshot: Snapshot) -> str:
     """The users who need a new password, if there are any."""
+    of = snapshot.unusable_passwords
     if of is None or not of.total:
         return ""
     names = ", ".join(words.text(name, 60) for name in of.users[:_MANY])
@@ -276,18 +276,17 @@ def _unusable(of: UnusablePasswords | None) -> str:
     count = "1 user needs" if of.total == 1 else f"{of.total} users need"
     return (
         f'<h2>Users who can&rsquo;t log in</h2><p class="unusable">{count} a new password, because this devpi-server '
-        f"can&rsquo;t check the old hash: {names}{more}.</p>"
-        "<p>As root, <code>devpi passwd NAME</code> sets one.</p>"
+        f"can&rsquo;t check the old hash: {names}{more}.</p>{_mend(advice.user_password(snapshot))}"
     )
 
 
 def _password(snapshot: Snapshot) -> str:
-    return _root_password(snapshot) + _unusable(snapshot.unusable_passwords)
+    return _root_password(snapshot) + _unusable(snapshot)
 
 
 def _root_password(snapshot: Snapshot) -> str:
-    of = snapshot.root_password
-    if of.state is RootPassword.UNKNOWN and snapshot.phase not in (Phase.LAUNCHING, Phase.READY):
+    of, mend = snapshot.root_password, advice.root_password(snapshot)
+    if of.state is RootPassword.UNKNOWN and mend is None:
         return ""
     told = f"<p>{_PASSWORDS[of.state]}"
     if of.changed is not None:
@@ -298,13 +297,14 @@ def _root_password(snapshot: Snapshot) -> str:
         told += ", and it was thrown away.</p>"
     else:
         told += "</p>"
-    if of.state is RootPassword.CLAIMABLE:
-        if of.expires is not None:
-            told += f"<p>It can be claimed until {words.time(of.expires)}.</p>"
-        told += "<p>In the container, <code>sidecar claim</code> does it too.</p>"
-    elif of.state is not RootPassword.UNKNOWN:
-        told += "<p>If it is lost, <code>sidecar rotate</code> in the container sets a new one.</p>"
-    return f'<h2>root&rsquo;s password</h2><div data-state="{of.state}">{told}</div>'
+    if of.state is RootPassword.CLAIMABLE and of.expires is not None:
+        told += f"<p>It can be claimed until {words.time(of.expires)}.</p>"
+    state = "unclaimable" if of.state is RootPassword.CLAIMABLE and not advice.claimable(snapshot) else of.state
+    return f'<h2>root&rsquo;s password</h2><div data-state="{state}">{told}{_mend(mend)}</div>'
+
+
+def _mend(mend: str | None) -> str:
+    return f'<p class="mend">In the container: {words.with_code(mend)}.</p>' if mend else ""
 
 
 def _mirrors(snapshot: Snapshot) -> str:

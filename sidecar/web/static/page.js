@@ -230,12 +230,13 @@ form.addEventListener("submit", async (event) => {
       answered((await fromWhere(token)) ?? "It has not been claimed.", "good");
     } else if (status === 410 && said.claimed_at) {
       answered(`Claimed on ${when(said.claimed_at)} from ${said.claimed_from ?? "an unknown address"}, not by you just`
-        + " now. If that was nobody you know: sidecar rotate.", "bad");
+        + ` now${said.mend ? `; ${said.mend}` : ""}.`, "bad");
     } else {
-      answered(`${said.title}: ${said.detail ?? ""}`, "bad");
+      const { title, detail = "", mend } = said;
+      answered(`${title}: ${detail}${mend && !detail.includes(mend) ? `; ${mend}` : ""}`, "bad");
     }
   } catch {
-    answered("No answer came. If the password counts as claimed now, it is lost: sidecar rotate.", "bad");
+    answered("No answer came. If the password counts as claimed now, it is lost.", "bad");
   } finally {
     button.disabled = false;
     renew();
