@@ -1,4 +1,4 @@
-"""What to do about passwords, here and now: one place decides it, by role, phase, and whose login secret it is.
+"""What to do, here and now. About passwords this decides it, by role, phase, and whose login secret it is.
 
 The log, `/status`, the commands, the page and the errors all take their words from here. What is advised in backticks
 succeeds where it is advised.
@@ -11,6 +11,9 @@ from sidecar.lifecycle import PasswordChange, Phase, RootPassword, Snapshot
 ROTATE = "`sidecar rotate`"
 KEEP_LOGINS = "`sidecar rotate --keep-logins` or POST /bootstrap/rotate?keep_logins=true"
 AT_PRIMARY = "rotate at the primary"
+RESTART = "then restart the container"
+"""After what a failed import has for `mend`."""
+START_EMPTY = "to start empty instead: take the archives out of DEVPI_INIT_DIR, and restart the container"
 
 _SERVING = (Phase.LAUNCHING, Phase.READY)
 _COMMANDS = {PasswordChange.HERE: ROTATE, PasswordChange.KEEPING_LOGINS: "`sidecar rotate --keep-logins`"}

@@ -14,12 +14,14 @@ import os
 import platform
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
 from sidecar import live, locate
+from sidecar.fit import fit
 from sidecar.summary import Fields, summary
+from sidecar.terminal import columns as terminal_columns
 from sidecar.terminal import printable, wants_color
 
 DONE, REFUSED, NO_SIDECAR, USAGE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 64, 130, 141
@@ -130,7 +132,7 @@ def _status(directory: str, *, as_json: bool) -> int:
     else:
         health = _ask(directory, "GET", "/health", 10)
         checks = health.fields.list("checks") or ready.fields.list("checks")
-        _write("\n".join(summary(told.fields, checks, ready=ready.status == 200)))
+        _show(summary(told.fields, checks, ready=ready.status == 200))
     return DONE if ready.status == 200 else REFUSED
 
 
@@ -250,5 +252,14 @@ def _write(text: str) -> int:
     return DONE
 
 
+def _show(lines: Iterable[str]) -> None:
+    """Write the lines to stdout, fitted into its terminal if it is one."""
+    columns = terminal_columns(sys.stdout)
+    fitted = lines if columns is None else (part for line in lines for part in fit(line, columns))
+    _write("\n".join(fitted))
+
+
 def _note(text: str) -> None:
-    sys.stderr.write(f"sidecar: {text}\n")
+    columns = terminal_columns(sys.stderr)
+    said = f"sidecar: {text}"
+    sys.stderr.write("\n".join([said] if columns is None else fit(said, columns)) + "\n")

@@ -19,6 +19,7 @@ import pytest
 from aiohttp import web
 
 from sidecar import healthcheck, locate
+from sidecar.checks import NOT_RUNNING
 from sidecar.credentials import AdminToken
 from sidecar.lifecycle import Phase
 from sidecar.rundir import RuntimeDir
@@ -441,8 +442,32 @@ async def test_the_status_of_a_failed_import(sidecar: Sidecar) -> None:
     sidecar.says("/health", {"not": "as expected"})
     run = await sidecar.run("status")
     assert run.code == 1
-    assert "    failed: wrong digest (archive backup.bz2, member a/dev/x.whl)\n    mend: export it again\n" in run.out
+    assert (
+        "  the import failed: wrong digest\n    archive: backup.bz2\n    member: a/dev/x.whl\n"
+        "    to do: export it again; then restart the container\n    to start empty instead: take the archives out of "
+    ) in run.out
     assert "  check http: fail: no reason given\n" in run.out
+
+
+async def test_a_failed_import_says_why_once(sidecar: Sidecar) -> None:
+    """The failure, the import and the checks have the same reason; a mend that has the restart in it gets no other."""
+    reason = "the archive is damaged"
+    error = {"archive": "backup.bz2", "member": None, "reason": reason, "mend": "free space, and start again"}
+    failed = {"reason": f"the import failed at backup.bz2: {reason}", "mend": "free space, and start again"}
+    sidecar.says("/readyz", {"status": "fail"}, 503)
+    sidecar.says(
+        "/status", {**STATUS, "phase": "failed", "failure": failed, "import": {"state": "failed", "error": error}}
+    )
+    checks = [
+        {"name": "process", "status": "fail", "reason": f"failed: {failed['reason']}"},
+        *({"name": name, "status": "fail", "reason": NOT_RUNNING} for name in ("http", "write", "lock")),
+        {"name": "disk", "status": "warn", "reason": NOT_RUNNING},
+    ]
+    sidecar.says("/health", {"checks": checks})
+    said = (await sidecar.run("status")).out
+    assert (1, 1, 1) == (said.count(reason), said.count("failed:"), said.count("restart"))
+    assert "check" not in said
+    assert "to do: free space, and start again\n" in said
 
 
 async def test_what_an_import_has_left_out(sidecar: Sidecar) -> None:
