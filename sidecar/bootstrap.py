@@ -19,7 +19,7 @@ from sidecar.devpi.child import SetFailed
 from sidecar.lifecycle import Lifecycle, PasswordChange, Phase, RootPassword, now
 from sidecar.login_secret import LoginSecret
 from sidecar.root_password import RootPasswordFile
-from sidecar.rotation import CannotRotate, NotYet, PasswordSetter, Rotation, not_recorded
+from sidecar.rotation import CannotRotate, NotRunning, NotYet, PasswordSetter, Rotation, not_recorded
 
 __all__ = [
     "AlreadyClaimed",
@@ -27,6 +27,7 @@ __all__ = [
     "BootstrapStatus",
     "CannotRotate",
     "Expired",
+    "NotRunning",
     "NotYet",
     "NothingToClaim",
     "PasswordSetter",
@@ -147,7 +148,7 @@ class Bootstrap:
     async def claim(self, address: str) -> str:
         """The generated password, once; the caller is at `address`.
 
-        Raises `NotYet`, `NothingToClaim`, `AlreadyClaimed`, `Expired`, `Superseded`.
+        Raises `NotYet`, `NotRunning`, `NothingToClaim`, `AlreadyClaimed`, `Expired`, `Superseded`.
         """
         if self._rotation_runs:
             raise NotYet("root's password is being changed", 2)
@@ -156,7 +157,7 @@ class Bootstrap:
     async def rotate(self, address: str, *, keep_logins: bool = False) -> str:
         """Set a new password in the running devpi and return it; unless `keep_logins`, every login ends.
 
-        Raises `NotYet`, also where nobody can say which password devpi has now, and `CannotRotate`.
+        Raises `NotYet`, also where nobody can say which password devpi has now, `NotRunning`, and `CannotRotate`.
         """
         if self._rotation_runs:
             raise NotYet("root's password is being changed by somebody else", 2)
@@ -237,7 +238,10 @@ class Bootstrap:
         return password
 
     async def _still_holds(self, record: RootPasswordFile) -> None:
-        """Return if the recorded password is still root's. Raises `Superseded`, and `NotYet` where nobody knows."""
+        """Return if the recorded password is still root's.
+
+        Raises `Superseded`; `NotYet` and `NotRunning` where nobody knows.
+        """
         if (setter := self._running()) is None:
             raise self._not_running()
         holds = await setter.is_root_password(record.unclaimed or "")
@@ -259,12 +263,12 @@ class Bootstrap:
         over = self._lifecycle.snapshot.phase in (Phase.FAILED, Phase.STOPPING)
         return None if over else self._setter
 
-    def _not_running(self) -> NotYet:
+    def _not_running(self) -> NotYet | NotRunning:
         phase = self._lifecycle.snapshot.phase
         if phase is Phase.FAILED:
-            return NotYet("devpi-server does not run, because its start failed: see /status, fix that, and restart", 60)
+            return NotRunning("it failed: see /status, fix that, and restart")
         if phase is Phase.STOPPING:
-            return NotYet("devpi-server is being stopped", 60)
+            return NotRunning("it is being stopped")
         return NotYet(f"devpi-server does not run yet ({phase})", 2)
 
     def _at(self) -> datetime:
@@ -300,7 +304,7 @@ class Bootstrap:
         return password
 
     def _rotation(self) -> Rotation:
-        """Raises `NotYet`, `CannotRotate`."""
+        """Raises `NotYet`, `NotRunning`, `CannotRotate`."""
         if self._record is None:
             raise self._not_running()
         if self._role == "replica":

@@ -177,7 +177,8 @@ def _refused(answer: Answer) -> int:
         mend = fields.text("mend", 1000)
         _note(f"already claimed at {at} from {address}" + (f"; {mend}" if mend else ""))
     elif answer.status == 503 and answer.retry_after:
-        _note(f"not yet: {_problem(answer)} (try again in {printable(answer.retry_after, 20)} s)")
+        why = fields.text("detail", 1000) or _problem(answer)
+        _note(f"not yet: {why} (try again in {printable(answer.retry_after, 20)} s)")
     else:
         _note(f"refused ({answer.status}): {_problem(answer)}")
     return REFUSED

@@ -29,6 +29,13 @@ class NotYet(Exception):
 
 
 @dataclass(eq=False)
+class NotRunning(Exception):
+    """devpi-server does not run, and waiting does not help."""
+
+    reason: str
+
+
+@dataclass(eq=False)
 class CannotRotate(Exception):
     """The password could not be changed, and is what it was before."""
 

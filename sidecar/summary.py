@@ -120,10 +120,11 @@ def failure(status: Fields) -> Iterator[str]:
     if not (reason := error.text("reason", 1000)):
         yield from trouble("failed", status.inner("failure"))
         return
-    yield f"  the import failed: {reason}"
+    yield "  the import failed"
     for name in ("archive", "member"):
         if place := error.text(name, 500):
             yield f"    {name}: {place}"
+    yield f"    reason: {reason}"
     mend = error.text("mend", 1000)
     again = "" if "restart" in mend or "start again" in mend else f"{'; ' if mend else ''}{RESTART}"
     yield f"    to do: {mend}{again}"

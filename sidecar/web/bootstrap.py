@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from aiohttp import web
 
 from sidecar import advice
-from sidecar.bootstrap import AlreadyClaimed, CannotRotate, Expired, NothingToClaim, NotYet, Superseded
+from sidecar.bootstrap import AlreadyClaimed, CannotRotate, Expired, NothingToClaim, NotRunning, NotYet, Superseded
 from sidecar.web import shapes
 from sidecar.web.guard import peer
 from sidecar.web.keys import CONTEXT, GUARD
@@ -75,6 +75,8 @@ def _problems(request: web.Request) -> Iterator[None]:
     except NotYet as error:
         after = str(max(1, math.ceil(error.retry_after)))
         raise Problem(503, "not yet", error.reason, name="not-yet", headers={"Retry-After": after}) from None
+    except NotRunning as error:
+        raise Problem(503, "not running", error.reason, name="not-running") from None
     except NothingToClaim as error:
         snapshot = request.app[CONTEXT].lifecycle.snapshot
         more = {"mend": advice.root_password(snapshot)}

@@ -141,7 +141,7 @@ def test_every_width(container: Callable[..., Container]) -> None:
     c.start().wait_phase("failed")
     error = c.status()["import"]["error"]
     whole = c.sidecar("status").stdout
-    said = f"  the import failed: {error['reason']}\n    archive: {error['archive']}\n"
+    said = f"  the import failed\n    archive: {error['archive']}\n    reason: {error['reason']}\n"
     assert said in whole
     assert 1 == whole.count(error["reason"]) == whole.count(error["mend"])
     assert not re.search("rotate|claim|check ", whole)

@@ -180,8 +180,8 @@ async def test_a_claim_where_there_never_was_a_password(stage: Stage) -> None:
     ("phase", "why"),
     [
         ("importing", "devpi-server does not run yet (importing) (try again in 2 s)"),
-        ("failed import", "its start failed: see /status, fix that, and restart"),
-        ("stopping", "devpi-server is being stopped"),
+        ("failed import", "refused (503): not running; it failed: see /status, fix that, and restart\n"),
+        ("stopping", "refused (503): not running; it is being stopped\n"),
     ],
 )
 async def test_a_refusal_names_the_phase(stage: Stage, phase: str, why: str) -> None:

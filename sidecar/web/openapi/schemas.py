@@ -332,6 +332,7 @@ def _problem(
 _PROBLEMS: Json = {
     "Problem": _problem("An error that its status code names (RFC 9457)."),
     "NotYet": _problem("Not possible at this moment: try again after `Retry-After` seconds.", "not-yet", 503),
+    "NotRunning": _problem("devpi-server does not run, and waiting does not help.", "not-running", 503),
     "NothingToClaim": _problem(
         "No password was generated; `detail` says whose it is.", "nothing-to-claim", 404, {"mend": _MEND}
     ),
