@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import secrets
 import signal
@@ -241,7 +242,8 @@ class Supervisor:
         self._given_is_old = given is not None
         if not self._settings.imports.ignore_init_files:
             init_dir, record = self._settings.imports.init_dir, import_record(serverdir)
-            self._lifecycle.notice(*await to_the_end(unused.notices, init_dir, record))
+            seen = await to_the_end(functools.partial(unused.notices, replica=configured.replica), init_dir, record)
+            self._lifecycle.notice(*seen)
         kept = await to_the_end(imports.load, import_record(serverdir))
         if kept is not None and kept[0].state is ImportState.COMPLETED:  # a failed one left no state
             self._lifecycle.update(imported=kept[0])

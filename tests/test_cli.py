@@ -144,6 +144,27 @@ async def test_an_unready_devpi_is_unhealthy(sidecar: Sidecar) -> None:
     assert run.out == "not ready (503): process failed: devpi ended; http failed: \\x1b[2Jno\\u202e answer\n"
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (
+            "[-]process pending: importing: 5 of 9 files\n[-]http pending: not looked at yet\nreadyz check pending\n",
+            "process pending: importing: 5 of 9 files",
+        ),
+        (
+            "[-]process failed: failed: no; do\n[-]http failed: devpi-server is not running\nreadyz check failed\n",
+            "process failed: failed: no; do",
+        ),
+        ("[-]http pending: not looked at yet\nreadyz check pending\n", "http pending: not looked at yet"),
+    ],
+)
+async def test_an_unready_devpi_says_why_once(sidecar: Sidecar, body: str, said: str) -> None:
+    """The checks that only follow from `process` are left out, unless there are no others."""
+    sidecar.answers["/readyz"] = 503, body, {}
+    run = await sidecar.run("healthcheck")
+    assert (run.code, run.out) == (1, f"not ready (503): {said}\n")
+
+
 async def test_an_unready_devpi_in_other_words(sidecar: Sidecar) -> None:
     """Any other body is shown as it is, in one line of at most 1000 characters, plain ASCII."""
     sidecar.answers["/readyz"] = 503, "importing\nföö of 2000 files\n" + "x" * 3000, {}

@@ -98,7 +98,7 @@ class Stage:
         for path, accept in (("/", "text/html"), ("/status", "*/*"), ("/health", "*/*"), ("/readyz", "text/plain")):
             answer = await self.site.get(path, Accept=accept)
             text = re.sub("<code>(.*?)</code>", r"`\1`", answer.body.decode())
-            said.append(html.unescape(re.sub("<[^>]+>", " ", text.partition("<noscript>")[0])))
+            said.append(html.unescape(re.sub("<[^>]+>", " ", text)))
         for path in ("/bootstrap/root-password", "/bootstrap/rotate"):
             if (answer := await self.site.ask("POST", path, headers=ADMIN)).status != 200:
                 said.append(answer.body.decode())
