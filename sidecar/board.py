@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 
 from sidecar.checks import BADNESS, FAIL, NOT_YET, PASS, PENDING, WARN, Check, CheckStatus, Verdict
 from sidecar.lifecycle import now
@@ -42,6 +43,11 @@ class Board:
         """Make a check fail, or warn, because nothing can be looked at. The log has no line for that."""
         self._unseen.add(name)
         self._put(name, Verdict(FAIL if self._checks[name].gates else WARN, reason))
+
+    def drop_mend(self, name: str) -> None:
+        """What was to be done about a check can't be done any more."""
+        self._checks[name] = replace(self._checks[name], mend=None)
+        self.checks = tuple(self._checks.values())
 
     def see(self, name: str, verdict: Verdict, *, expected: bool = False) -> None:
         """Take over a verdict. The log hears of a change, unless it is `expected` at this point of life."""

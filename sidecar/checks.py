@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from sidecar.advice import ROTATE
 from sidecar.devpi.client import ServerStatus
 from sidecar.devpi.messages import PrimaryAnswered
 from sidecar.lifecycle import ImportStatus, Phase, Snapshot
@@ -121,10 +122,10 @@ def _import_progress(imported: ImportStatus) -> str:
     return f"{files.done} of {files.total} files" if files.total else imported.state.value
 
 
-def judge_root_password(state: str, allowed: bool) -> Verdict:
+def judge_root_password(state: str, allowed: bool, rotate: str = ROTATE) -> Verdict:
     """`root-password`: an empty one lets anybody in as root. `state` is as the child says; a replica's is not known.
 
-    What can't be told does not pass. `allowed`: whether the settings allow an empty one.
+    What can't be told does not pass. `allowed`: whether the settings allow an empty one. `rotate`: how to set another.
     """
     match state:
         case "set" | "unknown":
@@ -133,7 +134,7 @@ def judge_root_password(state: str, allowed: bool) -> Verdict:
             return Verdict(
                 FAIL,
                 "root's password hash is one that this devpi-server can't check, so nobody can log in as root",
-                mend="`sidecar rotate` sets a new password",
+                mend=f"{rotate} sets a new password",
             )
         case "unchecked":
             return Verdict(
@@ -152,7 +153,7 @@ def judge_root_password(state: str, allowed: bool) -> Verdict:
     return Verdict(
         FAIL,
         "root's password is empty",
-        mend="`sidecar rotate`, or SIDECAR_ALLOW_EMPTY_ROOT=true to allow it",
+        mend=f"{rotate}, or SIDECAR_ALLOW_EMPTY_ROOT=true to allow it",
     )
 
 

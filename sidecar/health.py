@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 
+from sidecar.advice import ROTATE
 from sidecar.board import Board
 from sidecar.checks import (
     FAIL,
@@ -148,9 +149,9 @@ class Health:
         self._give_up_looks()
         self._wake.set()
 
-    def set_root_password(self, state: str, allowed: bool) -> None:
-        """What root's password is, as the child says, and whether the settings allow an empty one."""
-        self._see("root-password", judge_root_password(state, allowed))
+    def set_root_password(self, state: str, allowed: bool, rotate: str = ROTATE) -> None:
+        """What root's password is, as the child says; whether the settings allow an empty one; how to set another."""
+        self._see("root-password", judge_root_password(state, allowed, rotate))
 
     def look_now(self) -> None:
         """Look at everything at once instead of at the next interval."""
@@ -310,6 +311,7 @@ class Health:
             if not self._serves():
                 self._cancel_looks()
             if after.phase in {Phase.FAILED, Phase.STOPPING}:  # what was not looked at will never be
+                self._board.drop_mend("root-password")  # nobody takes a new one any more
                 for check in self._board.checks:
                     if check.status is PENDING:
                         self._board.give_up(check.name, NOT_RUNNING)

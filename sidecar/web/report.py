@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from string import Template
 
-from sidecar import figures, mirrors
+from sidecar import advice, figures, mirrors
 from sidecar.checks import Check
 from sidecar.devpi.client import ServerStatus
 from sidecar.lifecycle import (
@@ -17,9 +17,7 @@ from sidecar.lifecycle import (
     Notice,
     Phase,
     RootPassword,
-    RootPasswordStatus,
     Snapshot,
-    UnusablePasswords,
     now,
 )
 from sidecar.surroundings import Surroundings
@@ -99,7 +97,7 @@ def sections(of: View) -> dict[str, str]:
         "verdict": spoken(snapshot, of.checks),
         "headline": headline(snapshot, of.checks, of.surroundings),
         "phases": _phases(snapshot),
-        "claim": _claim(snapshot.root_password, of.surroundings),
+        "claim": _claim(snapshot, of.surroundings),
         "import": progress(snapshot.imported),
         "notices": _notices(snapshot.notices),
         "numbers": tally(of.numbers, of.at),
@@ -145,16 +143,18 @@ def _notices(notices: tuple[Notice, ...]) -> str:
 # --- the rest ---------------------------------------------------------------------------------------------------
 
 _PASSWORDS = {
+    RootPassword.CLAIMABLE: "It was generated, and nobody has claimed it yet.",
     RootPassword.CLAIMED: "Claimed",
     RootPassword.EXPIRED: "Nobody claimed it until",
     RootPassword.GIVEN: "It is the one that was given at the first start, unless it was changed since.",
     RootPassword.FROM_IMPORT: "It is the one of the imported export.",
-    RootPassword.UNKNOWN: "It is not known here: the data was there before, or this is a replica.",
+    RootPassword.UNKNOWN: "It is not known here.",
 }
 
 
-def _unusable(of: UnusablePasswords | None) -> str:
+def _unusable(snapshot: Snapshot) -> str:
     """The users who need a new password, if there are any."""
+    of = snapshot.unusable_passwords
     if of is None or not of.total:
         return ""
     names = ", ".join(words.text(name, 60) for name in of.users[:_MANY])
@@ -162,41 +162,41 @@ def _unusable(of: UnusablePasswords | None) -> str:
     count = "1 user needs" if of.total == 1 else f"{of.total} users need"
     return (
         f'<h2>Users who can&rsquo;t log in</h2><p class="unusable">{count} a new password, because this devpi-server '
-        f"can&rsquo;t check the old hash: {names}{more}.</p>"
-        "<p>As root, <code>devpi passwd NAME</code> sets one.</p>"
+        f"can&rsquo;t check the old hash: {names}{more}.</p>{_mend(advice.user_password(snapshot))}"
     )
 
 
-def _claim(of: RootPasswordStatus, around: Surroundings) -> str:
-    """What stands above the form by which the password is claimed; empty where there is nothing to claim."""
-    if of.state is not RootPassword.CLAIMABLE:
+def _claim(snapshot: Snapshot, around: Surroundings) -> str:
+    """What stands above the form by which the password is claimed; empty where there is nothing to claim now."""
+    if not advice.claimable(snapshot):
         return ""
-    until = "" if of.expires is None else f" until {words.time(of.expires)}"
-    token = words.text(around.inside("sidecar token"), tag=False)
+    until = "" if (expires := snapshot.root_password.expires) is None else f" until {words.time(expires)}"
+    claim, token = (words.text(around.inside(f"sidecar {name}"), tag=False) for name in ("claim", "token"))
     return (
         '<div data-state="claimable"><h2>Claim root&rsquo;s password</h2>'
-        f"<p>It was generated, and can be claimed once{until}. The admin token is needed, which this prints:</p>"
-        f'<p id="token-hint"><code>{token}</code></p></div>'
+        f"<p>It was generated, and can be claimed once{until}. <code>{claim}</code> prints it.</p>"
+        f'<p id="token-hint">Here the admin token is needed, which <code>{token}</code> prints.</p></div>'
     )
 
 
 def _password(snapshot: Snapshot) -> str:
-    return _root_password(snapshot) + _unusable(snapshot.unusable_passwords)
+    return _root_password(snapshot) + _unusable(snapshot)
 
 
 def _root_password(snapshot: Snapshot) -> str:
-    of = snapshot.root_password
-    if of.state is RootPassword.CLAIMABLE:
-        return ""
-    if of.state is RootPassword.UNKNOWN and snapshot.phase not in (Phase.LAUNCHING, Phase.READY):
+    of, mend = snapshot.root_password, advice.root_password(snapshot)
+    if advice.claimable(snapshot) or (of.state is RootPassword.UNKNOWN and mend is None):
         return ""
     said = f"<p>{_PASSWORDS[of.state]}"
-    if of.changed is not None:
+    if of.state in (RootPassword.CLAIMED, RootPassword.EXPIRED) and of.changed is not None:
         said += f" {words.time(of.changed)}"
     said += ", and it was thrown away.</p>" if of.state is RootPassword.EXPIRED else "</p>"
-    if of.state is not RootPassword.UNKNOWN:
-        said += "<p>If it is lost, <code>sidecar rotate</code> in the container sets a new one.</p>"
-    return f'<h2>root&rsquo;s password</h2><div data-state="{of.state}">{said}</div>'
+    state = "unclaimable" if of.state is RootPassword.CLAIMABLE else of.state
+    return f'<h2>root&rsquo;s password</h2><div data-state="{state}">{said}{_mend(mend)}</div>'
+
+
+def _mend(mend: str | None) -> str:
+    return f'<p class="mend">In the container: {words.with_code(mend)}.</p>' if mend else ""
 
 
 def _mirrors(snapshot: Snapshot) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-from sidecar import mirrors
+from sidecar import advice, mirrors
 from sidecar.bootstrap import BootstrapStatus
 from sidecar.devpi.client import Replica, ServerStatus
 from sidecar.health import Check
@@ -20,9 +20,7 @@ from sidecar.lifecycle import (
     Named,
     Notice,
     RootPassword,
-    RootPasswordStatus,
     Snapshot,
-    UnusablePasswords,
 )
 from sidecar.web.guard import Rejections
 from sidecar.web.numbers import Numbers
@@ -69,8 +67,8 @@ def status(
         "phases": [{"phase": phase.value, "since": rfc3339(since)} for phase, since in of.history],
         "failure": failure(of.failure),
         "import": imported(of.imported),
-        "root_password": root_password(of.root_password),
-        "unusable_passwords": unusable_passwords(of.unusable_passwords),
+        "root_password": root_password(of),
+        "unusable_passwords": unusable_passwords(of),
         "notices": [notice(each) for each in of.notices],
         "mirrors": mirrors_of(of.mirrors),
         "devpi": devpi(of.devpi, said),
@@ -133,19 +131,24 @@ def count(of: Count) -> Json:
     return {"done": of.done, "total": of.total}
 
 
-def root_password(of: RootPasswordStatus) -> Json:
+def root_password(snapshot: Snapshot) -> Json:
     """What anybody may know of root's password; from where it was claimed isn't part of that."""
+    of = snapshot.root_password
     return {
         "state": of.state.value,
         "expires": rfc3339(of.expires),
         "claimed_at": rfc3339(of.changed) if of.state is RootPassword.CLAIMED else None,
         "expired_at": rfc3339(of.changed) if of.state is RootPassword.EXPIRED else None,
+        "mend": advice.root_password(snapshot),
     }
 
 
-def unusable_passwords(of: UnusablePasswords | None) -> Json | None:
+def unusable_passwords(snapshot: Snapshot) -> Json | None:
     """Users who need a new password, and how many they are; None: not looked at yet."""
-    return None if of is None else {"total": of.total, "users": [public(name) for name in of.users]}
+    if (of := snapshot.unusable_passwords) is None:
+        return None
+    mend = advice.user_password(snapshot) if of.total else None
+    return {"total": of.total, "users": [public(name) for name in of.users], "mend": mend}
 
 
 def notice(of: Notice) -> Json:

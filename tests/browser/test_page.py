@@ -142,6 +142,7 @@ def test_claim(container: Make, view: View) -> None:
         page.set_viewport_size(size)
         assert viewer.sees("#form button"), f"the button is below the fold at {size}"
         assert viewer.sees("#claim code:text('docker exec 3f2a1b9c8d7e sidecar token')")
+        assert viewer.sees("#claim code:text('docker exec 3f2a1b9c8d7e sidecar claim')")
         assert page.evaluate("byId('form').getBoundingClientRect().top < byId('checks').getBoundingClientRect().top")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.locator("#token").focus()
@@ -507,7 +508,8 @@ def test_without_javascript(container: Make, view: View) -> None:
     assert "Ready" in viewer.text("#headline")
     assert 8 == viewer.page.locator("#checks .badge").count()
     assert "reload it" in viewer.text("noscript")
-    assert "sidecar claim" in viewer.text("noscript")
+    assert "sidecar claim prints it" in viewer.text("#claim")
+    assert not viewer.page.locator("#token-hint").is_visible()
     assert not viewer.page.locator("#form").is_visible()
     assert not viewer.page.locator("#checks table").is_visible()
     viewer.page.locator("#checks summary").click()

@@ -27,6 +27,7 @@ from sidecar.lifecycle import (
     Mirrors,
     Named,
     Notice,
+    PasswordChange,
     Phase,
     RootPassword,
     RootPasswordStatus,
@@ -255,7 +256,7 @@ async def test_root_password(site: Site, state: RootPassword) -> None:
     """Its state and when; never it, the token, or from where it was claimed."""
     site.generate_password()
     claimed_from = "10.0.3.7"
-    status = RootPasswordStatus(state, now() + timedelta(hours=1), now(), claimed_from)
+    status = RootPasswordStatus(state, now() + timedelta(hours=1), now(), claimed_from, PasswordChange.HERE)
     site.lifecycle.update(root_password=status)
     if state is RootPassword.UNKNOWN:
         assert "data-state" not in str((await page(site)).attributes)  # nothing is known yet, and nothing said
@@ -280,6 +281,7 @@ async def test_what_an_import_has_left_out(site: Site) -> None:
 
 async def test_users_who_need_a_new_password(site: Site) -> None:
     """They are counted, the first are named, and there is a way on; nothing is said where there are none."""
+    site.lifecycle.enter(Phase.LAUNCHING)
     site.lifecycle.update(unusable_passwords=UnusablePasswords(0))
     assert "log in" not in (await page(site)).text
     site.lifecycle.update(unusable_passwords=UnusablePasswords(1, ("alice",)))

@@ -81,7 +81,7 @@ IMPORTING: Json = {
         "finished": None,
         "error": None,
     },
-    "root_password": {"state": "unknown", "expires": None, "claimed_at": None, "expired_at": None},
+    "root_password": {"state": "unknown", "expires": None, "claimed_at": None, "expired_at": None, "mend": None},
     "unusable_passwords": None,
     "notices": [],
     "mirrors": None,
@@ -129,8 +129,14 @@ READY: Json = {
         "finished": None,
         "error": None,
     },
-    "root_password": {"state": "claimed", "expires": None, "claimed_at": _LATER, "expired_at": None},
-    "unusable_passwords": {"total": 1, "users": ["alice"]},
+    "root_password": {
+        "state": "claimed",
+        "expires": None,
+        "claimed_at": _LATER,
+        "expired_at": None,
+        "mend": "if it is lost: `sidecar rotate`",
+    },
+    "unusable_passwords": {"total": 1, "users": ["alice"], "mend": "as root: `devpi passwd NAME`"},
     "notices": [
         {
             "about": "variable",

@@ -144,6 +144,7 @@ _CLAIM: Operation = {
                 404,
                 "nothing-to-claim",
                 "root's password was given by the operator (DEVPI_PASSWORD), none was generated",
+                mend="if it is lost: `sidecar rotate`",
             ),
         ),
         "410": failing(
@@ -154,23 +155,23 @@ _CLAIM: Operation = {
             claimed=problem(
                 410,
                 "already-claimed",
-                "somebody took the password at 2026-11-22T10:21:30.456Z, from 10.0.3.7; if that was not you, rotate"
-                " it: POST /bootstrap/rotate",
+                "somebody took the password at 2026-11-22T10:21:30.456Z, from 10.0.3.7",
                 claimed_at="2026-11-22T10:21:30.456Z",
                 claimed_from="10.0.3.7",
+                mend="if that was not you, or it is lost: `sidecar rotate` or POST /bootstrap/rotate",
             ),
             expired=problem(
                 410,
                 "expired",
-                "nobody claimed the password until 2026-11-22T11:20:30.456Z, and it was thrown away; only rotating"
-                " helps: POST /bootstrap/rotate",
+                "nobody claimed the password until 2026-11-22T11:20:30.456Z, and it was thrown away",
                 expired_at="2026-11-22T11:20:30.456Z",
+                mend="to set a new one: `sidecar rotate` or POST /bootstrap/rotate",
             ),
             superseded=problem(
                 410,
                 "superseded",
-                "root's password was changed in another way, the generated one is not root's any more; if nobody"
-                " knows the new one: POST /bootstrap/rotate",
+                "root's password was changed in another way, the generated one is not root's any more",
+                mend="if nobody knows the new one: `sidecar rotate` or POST /bootstrap/rotate",
             ),
         ),
     },

@@ -58,6 +58,8 @@ def _said(description: str) -> Json:
     return TEXT | {"description": description}
 
 
+_MEND = _or_null(_said("What can be done about it, in this role and phase; null: nothing now."))
+
 _VALUES: Json = {
     "Time": {
         "type": "string",
@@ -217,6 +219,7 @@ _STATUS: Json = {
             "expires": _or_null(ref("Time"), "Until when it can be claimed; null: for ever, or it can't be claimed."),
             "claimed_at": _or_null(ref("Time")),
             "expired_at": _or_null(ref("Time")),
+            "mend": _MEND,
         },
     ),
     "UnusablePasswords": _record(
@@ -225,6 +228,7 @@ _STATUS: Json = {
             "total": COUNT,
             "users": {"type": "array", "maxItems": 20, "items": _said("A user who needs a new password.")}
             | {"description": "The first of them, by name."},
+            "mend": _MEND,
         },
     ),
     "Mirrors": _record(
@@ -373,19 +377,27 @@ def _problem(
 _PROBLEMS: Json = {
     "Problem": _problem("An error that its status code names (RFC 9457)."),
     "NotYet": _problem("Not possible at this moment: try again after `Retry-After` seconds.", "not-yet", 503),
-    "NothingToClaim": _problem("No password was generated; `detail` says whose it is.", "nothing-to-claim", 404),
+    "NotRunning": _problem("devpi-server does not run, and waiting does not help.", "not-running", 503),
+    "NothingToClaim": _problem(
+        "No password was generated; `detail` says whose it is.", "nothing-to-claim", 404, {"mend": _MEND}
+    ),
     "AlreadyClaimed": _problem(
-        "Somebody took the password before. If that was not you: rotate it.",
+        "Somebody took the password before.",
         "already-claimed",
         410,
-        {"claimed_at": ref("Time"), "claimed_from": _or_null(TEXT, "An address; null: it is not known.")},
+        {
+            "claimed_at": ref("Time"),
+            "claimed_from": _or_null(TEXT, "An address; null: it is not known."),
+            "mend": _MEND,
+        },
     ),
     "Expired": _problem(
-        "Nobody claimed the password in time, and it is gone: rotate it.", "expired", 410, {"expired_at": ref("Time")}
+        "Nobody claimed the password in time, and it is gone.",
+        "expired",
+        410,
+        {"expired_at": ref("Time"), "mend": _MEND},
     ),
-    "Superseded": _problem(
-        "Root's password was changed in another way. If nobody knows the new one: rotate it.", "superseded", 410
-    ),
+    "Superseded": _problem("Root's password was changed in another way.", "superseded", 410, {"mend": _MEND}),
     "TooManyStreams": _problem("Too many pages are live at the same time.", "too-many-streams", 503),
     "CannotRotate": _problem("The password can't be changed here.", "cannot-rotate", 409, {"mend": TEXT}),
 }

@@ -221,12 +221,13 @@ async function send(event, token, request, place) { // an answer to 401 leaves t
     if (status !== 401) token.value = "";
     if (status === 410 && said.claimed_at) {
       answered(`Claimed on ${when(said.claimed_at)} from ${said.claimed_from ?? "an unknown address"}, not by you just`
-        + " now. If that was nobody you know: sidecar rotate.", "bad", place);
+        + ` now${said.mend ? `; ${said.mend}` : ""}.`, "bad", place);
     } else {
-      answered(`${said.title}: ${said.detail ?? ""}`, "bad", place);
+      const { title, detail = "", mend } = said;
+      answered(`${title}: ${detail}${mend && !detail.includes(mend) ? `; ${mend}` : ""}`, "bad", place);
     }
   } catch {
-    answered("No answer came. If the password counts as claimed now, it is lost: sidecar rotate.", "bad", place);
+    answered("No answer came. If the password counts as claimed now, it is lost.", "bad", place);
   } finally {
     button.disabled = false;
   }
