@@ -196,7 +196,7 @@ async function ask(method, path, token) {
 
 function answered(text, tone, place = byId("answer")) {
   place.className = tone;
-  place.textContent = text;
+  place.textContent = text.replaceAll("`", "");
 }
 
 const when = (at) => `${at.slice(0, 10)} ${at.slice(11, 19)} UTC`;
