@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 
-from sidecar.checks import BADNESS, FAIL, NOT_YET, PASS, WARN, Check, CheckStatus, Verdict
+from sidecar.checks import BADNESS, FAIL, NOT_YET, PASS, PENDING, WARN, Check, CheckStatus, Verdict
 from sidecar.lifecycle import now
 
 log = logging.getLogger("sidecar.health")
@@ -15,34 +16,46 @@ class Board:
     """Holds the last verdict on each check. `checks` is a snapshot, ready to be read at any time."""
 
     def __init__(self, gating: Iterable[str], warning: Iterable[str]) -> None:
-        """`gating` checks begin as failed, the `warning` ones as warnings: nothing was looked at yet."""
+        """All checks begin as pending; `gating` ones block readiness, `warning` ones only warn."""
         at = now()
         self._gating = tuple(gating)
-        self._checks = {name: Check(name, FAIL, at, True, NOT_YET) for name in self._gating}
-        self._checks |= {name: Check(name, WARN, at, False, NOT_YET) for name in warning}
+        self._checks = {name: Check(name, PENDING, at, True, NOT_YET) for name in self._gating}
+        self._checks |= {name: Check(name, PENDING, at, False, NOT_YET) for name in warning}
         self._unseen = set(self._checks)
         self.checks = tuple(self._checks.values())
         self.turns = {"ready": 0, "not_ready": 0}
-        """How often all gating checks came to pass, and how often one of them failed again."""
+        """How often this became ready, and how often it stopped being so."""
 
     def status(self, name: str) -> CheckStatus:
         """The status of a check."""
         return self._checks[name].status
 
-    def failing(self) -> bool:
-        """Whether a gating check fails."""
-        return any(self._checks[name].status is FAIL for name in self._gating)
+    def blocked(self) -> bool:
+        """Whether a gating check fails or is pending."""
+        return any(self._checks[name].blocks for name in self._gating)
 
-    def forget(self, name: str, reason: str) -> None:
-        """Nothing is known of a check, and that is no news for the log."""
+    def await_look(self, name: str) -> None:
+        """Make a check pending: it will be looked at. The log has no line for that."""
+        self._unseen.add(name)
+        self._put(name, Verdict(PENDING, NOT_YET))
+
+    def give_up(self, name: str, reason: str) -> None:
+        """Make a check fail, or warn, because nothing can be looked at. The log has no line for that."""
         self._unseen.add(name)
         self._put(name, Verdict(FAIL if self._checks[name].gates else WARN, reason))
+
+    def drop_mend(self, name: str) -> None:
+        """What was to be done about a check can't be done any more."""
+        self._checks[name] = replace(self._checks[name], mend=None)
+        self.checks = tuple(self._checks.values())
 
     def see(self, name: str, verdict: Verdict, *, expected: bool = False) -> None:
         """Take over a verdict. The log hears of a change, unless it is `expected` at this point of life."""
         before = self._checks[name].status
         self._put(name, verdict)
-        if name in self._unseen:
+        if verdict.status is PENDING:
+            self._unseen.add(name)
+        elif name in self._unseen:
             if verdict.status is PASS or not expected:
                 self._unseen.discard(name)
             if verdict.status is not PASS and not expected:
@@ -57,7 +70,7 @@ class Board:
             log.info("check %s: %s again%s", name, verdict.status, reason, extra=_extra(name, verdict))
 
     def _put(self, name: str, verdict: Verdict) -> None:
-        before, failed = self._checks[name], self.failing()
+        before, was_blocked = self._checks[name], self.blocked()
         self._checks[name] = Check(
             name,
             verdict.status,
@@ -69,8 +82,8 @@ class Board:
             verdict.mend,
         )
         self.checks = tuple(self._checks.values())
-        if (fails := self.failing()) is not failed:
-            self.turns["not_ready" if fails else "ready"] += 1
+        if (blocked := self.blocked()) is not was_blocked:
+            self.turns["not_ready" if blocked else "ready"] += 1
 
 
 def _log_worse(name: str, verdict: Verdict) -> None:

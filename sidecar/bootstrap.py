@@ -9,16 +9,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from sidecar import advice
 from sidecar.credentials import AdminToken
 from sidecar.devpi.child import SetFailed
-from sidecar.lifecycle import Lifecycle, RootPassword, now
+from sidecar.lifecycle import Lifecycle, PasswordChange, Phase, RootPassword, now
 from sidecar.login_secret import LoginSecret
 from sidecar.root_password import RootPasswordFile
-from sidecar.rotation import CannotRotate, NotYet, PasswordSetter, Rotation, not_recorded
+from sidecar.rotation import CannotRotate, NotRunning, NotYet, PasswordSetter, Rotation, not_recorded
 
 __all__ = [
     "AlreadyClaimed",
@@ -26,6 +27,7 @@ __all__ = [
     "BootstrapStatus",
     "CannotRotate",
     "Expired",
+    "NotRunning",
     "NotYet",
     "NothingToClaim",
     "PasswordSetter",
@@ -42,6 +44,7 @@ _NOTHING = {
     RootPassword.FROM_IMPORT: "root's password is the one of the imported export, none was generated",
     RootPassword.UNKNOWN: "the serverdir held data before this sidecar: root's password is not known here",
 }
+_OF_THE_PRIMARY = "this is a replica: its users, and root's password, are the primary's"
 
 
 @dataclass(eq=False)
@@ -121,6 +124,7 @@ class Bootstrap:
     def devpi_runs(self, setter: PasswordSetter | None, role: str) -> None:
         """devpi-server runs, as `role` (`standalone`, `primary`, `replica`); `setter` None: not any more."""
         self._setter, self._role = setter, role
+        self.publish()
 
     def token_ok(self, token: bytes) -> bool:
         """Whether `token` is the admin token, in constant time. Raises `NotYet` before `set_token`."""
@@ -144,7 +148,7 @@ class Bootstrap:
     async def claim(self, address: str) -> str:
         """The generated password, once; the caller is at `address`.
 
-        Raises `NotYet`, `NothingToClaim`, `AlreadyClaimed`, `Expired`, `Superseded`.
+        Raises `NotYet`, `NotRunning`, `NothingToClaim`, `AlreadyClaimed`, `Expired`, `Superseded`.
         """
         if self._rotation_runs:
             raise NotYet("root's password is being changed", 2)
@@ -153,7 +157,7 @@ class Bootstrap:
     async def rotate(self, address: str, *, keep_logins: bool = False) -> str:
         """Set a new password in the running devpi and return it; unless `keep_logins`, every login ends.
 
-        Raises `NotYet`, also where nobody can say which password devpi has now, and `CannotRotate`.
+        Raises `NotYet`, also where nobody can say which password devpi has now, `NotRunning`, and `CannotRotate`.
         """
         if self._rotation_runs:
             raise NotYet("root's password is being changed by somebody else", 2)
@@ -204,14 +208,14 @@ class Bootstrap:
         """Tell the rest of the sidecar, if anything changed."""
         if self._record is None:
             return
-        told = self._record.status(self._ttl, self._at())
+        told = replace(self._record.status(self._ttl, self._at()), change=self._change())
         if told != self._lifecycle.snapshot.root_password:
             self._lifecycle.update(root_password=told)
 
     async def _claim(self, address: str) -> str:
         record = self._record
         if record is None:
-            raise NotYet("not initialised yet", 2)
+            raise self._not_running()
         if record.rotating:
             raise NotYet("a change of root's password did not come to its end: rotate again", 10)
         at = self._at()
@@ -221,8 +225,10 @@ class Bootstrap:
         if told.state is RootPassword.EXPIRED and told.changed:
             await self._expire(record)
             raise Expired(told.changed)
+        if told.state is RootPassword.UNKNOWN and self._running() is None:
+            raise self._not_running()
         if told.state is not RootPassword.CLAIMABLE:
-            raise NothingToClaim(_NOTHING[told.state])
+            raise NothingToClaim(_OF_THE_PRIMARY if self._role == "replica" else _NOTHING[told.state])
         await self._still_holds(record)
         try:
             password = await asyncio.to_thread(record.claim, address, now(), None)
@@ -232,15 +238,38 @@ class Bootstrap:
         return password
 
     async def _still_holds(self, record: RootPasswordFile) -> None:
-        """Return if the recorded password is still root's. Raises `Superseded`, and `NotYet` where nobody knows."""
-        if self._setter is None:
-            raise NotYet("devpi-server does not run yet", 2)
-        holds = await self._setter.is_root_password(record.unclaimed or "")
+        """Return if the recorded password is still root's.
+
+        Raises `Superseded`; `NotYet` and `NotRunning` where nobody knows.
+        """
+        if (setter := self._running()) is None:
+            raise self._not_running()
+        holds = await setter.is_root_password(record.unclaimed or "")
         if holds is None:
             raise NotYet("devpi-server does not say whether the password is still root's: see /readyz", 5)
         if not holds:
             log.warning("root's password was changed in another way, so the generated one can't be claimed")
             raise Superseded
+
+    def _change(self) -> PasswordChange:
+        if self._setter is None:
+            return PasswordChange.NOT_NOW
+        if self._role == "replica":
+            return PasswordChange.AT_PRIMARY
+        return PasswordChange.KEEPING_LOGINS if self._secret is None else PasswordChange.HERE
+
+    def _running(self) -> PasswordSetter | None:
+        """devpi-server; None: it does not run, or has ended."""
+        over = self._lifecycle.snapshot.phase in (Phase.FAILED, Phase.STOPPING)
+        return None if over else self._setter
+
+    def _not_running(self) -> NotYet | NotRunning:
+        phase = self._lifecycle.snapshot.phase
+        if phase is Phase.FAILED:
+            return NotRunning("it failed: see /status, fix that, and restart")
+        if phase is Phase.STOPPING:
+            return NotRunning("it is being stopped")
+        return NotYet(f"devpi-server does not run yet ({phase})", 2)
 
     def _at(self) -> datetime:
         """The time by which a password expires: that of the start, and what has gone by since, however clocks jump."""
@@ -258,7 +287,8 @@ class Bootstrap:
                 log.warning("the unclaimed root password expired, but can't be removed: %s", error.strerror)
             self._expiry_failed = True
         else:
-            log.warning("the unclaimed root password expired; `sidecar rotate` sets a new one")
+            mend = advice.rotate(self._lifecycle.snapshot)
+            log.warning("the unclaimed root password expired%s", f"; to set a new one: {mend}" if mend else "")
 
     async def _rotate(self, address: str, keep_logins: bool, seen: int) -> str:
         if seen != self._rotations:  # the other one's answer must not be void before it is read
@@ -274,11 +304,11 @@ class Bootstrap:
         return password
 
     def _rotation(self) -> Rotation:
-        """Raises `NotYet`, `CannotRotate`."""
+        """Raises `NotYet`, `NotRunning`, `CannotRotate`."""
         if self._record is None:
-            raise NotYet("not initialised yet", 2)
+            raise self._not_running()
         if self._role == "replica":
-            raise CannotRotate("this is a replica, the primary owns the users", "rotate at the primary")
-        if self._setter is None:
-            raise NotYet("devpi-server does not run yet", 2)
-        return Rotation(self._record, self._secret, self._setter)
+            raise CannotRotate("this is a replica, the primary owns the users", advice.AT_PRIMARY)
+        if (setter := self._running()) is None:
+            raise self._not_running()
+        return Rotation(self._record, self._secret, setter)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from sidecar.advice import ROTATE
 from sidecar.devpi.client import ServerStatus
 from sidecar.devpi.messages import PrimaryAnswered
 from sidecar.lifecycle import ImportStatus, Phase, Snapshot
@@ -16,6 +18,8 @@ class CheckStatus(enum.StrEnum):
     """The verdict of a check."""
 
     PASS = "pass"  # noqa: S105 - not a password
+    PENDING = "pending"
+    """Not looked at yet, because it is too early. What was looked at and can't be determined is not pending."""
     WARN = "warn"
     FAIL = "fail"
 
@@ -29,7 +33,7 @@ class Check:
     since: datetime
     """Since when the check has this status."""
     gates: bool
-    """Whether a failure of it makes `/readyz` fail."""
+    """Whether `/readyz` is 200 only if this passes or warns."""
     reason: str | None = None
     value: float | None = None
     unit: str | None = None
@@ -38,9 +42,14 @@ class Check:
     """What an operator can do about it."""
 
     @property
+    def blocks(self) -> bool:
+        """Whether this check keeps `/readyz` from 200: it gates, and it fails or is pending."""
+        return self.gates and self.status in (FAIL, PENDING)
+
+    @property
     def seen(self) -> bool:
-        """Whether somebody has looked, and at a devpi-server that is there and has answered."""
-        return self.reason is None or not self.reason.startswith((NOT_YET, NOT_RUNNING, LAUNCHING))
+        """Whether the verdict is about a devpi-server that runs and was looked at."""
+        return self.status is not PENDING and self.reason != NOT_RUNNING
 
     @property
     def gist(self) -> tuple[CheckStatus, str | None]:
@@ -59,8 +68,8 @@ class Verdict:
     mend: str | None = None
 
 
-PASS, WARN, FAIL = CheckStatus.PASS, CheckStatus.WARN, CheckStatus.FAIL
-BADNESS = {PASS: 0, WARN: 1, FAIL: 2}
+PASS, PENDING, WARN, FAIL = CheckStatus
+BADNESS = {status: badness for badness, status in enumerate((PASS, PENDING, WARN, FAIL))}
 
 _FIGURES = re.compile(r"\d+(?:\.\d+)?")
 NOT_YET = "not looked at yet"
@@ -68,28 +77,43 @@ NOT_YET = "not looked at yet"
 NOT_RUNNING = "devpi-server is not running"
 """The reason of a check that looks at a devpi-server which there isn't."""
 LAUNCHING = f"{Phase.LAUNCHING}: "
-"""So begins the reason of a check that fails as long as devpi-server is on its way up."""
+"""The reason of a check begins with this while devpi-server starts."""
+LAUNCH_PATIENCE = 60.0
+"""Seconds within which a devpi-server that starts is expected to answer: until then, no answer is no failure."""
 SLOW_SECONDS = 1.0
 """An answer of devpi-server that takes longer is called slow."""
 FAILURES = 2
 """So many failures in a row, and a server that has answered before is called dead."""
 
 
+def overall(checks: Iterable[Check]) -> CheckStatus:
+    """Return one verdict on all checks: `pass` and `warn` only if no gating check fails or is pending."""
+    checks = tuple(checks)
+    blocking = [check.status for check in checks if check.blocks]
+    others = [check.status for check in checks]
+    return max(blocking or others, key=BADNESS.__getitem__, default=PASS)
+
+
 def judge_process(snapshot: Snapshot, *, started: bool, ended: Verdict | None) -> Verdict:
-    """`process`: devpi-server was started, has not ended, and the phase is one in which it serves."""
+    """`process`: devpi-server was started, has not ended, and the phase is one in which it serves.
+
+    Before that it is pending, with the phase as the reason.
+    """
     phase = snapshot.phase
     if phase is Phase.FAILED:
         if snapshot.failure is None:
             return Verdict(FAIL, "failed")
         return Verdict(FAIL, f"failed: {snapshot.failure.reason}", mend=snapshot.failure.mend)
     if phase is Phase.IMPORTING:
-        return Verdict(FAIL, f"importing: {_import_progress(snapshot.imported)}")
-    if phase not in {Phase.LAUNCHING, Phase.READY}:
+        return Verdict(PENDING, f"importing: {_import_progress(snapshot.imported)}")
+    if phase is Phase.STOPPING:
         return Verdict(FAIL, phase.value)
+    if phase in {Phase.STARTING, Phase.INITIALISING}:
+        return Verdict(PENDING, phase.value)
     if ended is not None:
         return ended
     if not started:
-        return Verdict(FAIL, f"{phase}: devpi-server is not started yet")
+        return Verdict(PENDING, f"{phase}: devpi-server is not started yet")
     return Verdict(PASS)
 
 
@@ -98,10 +122,10 @@ def _import_progress(imported: ImportStatus) -> str:
     return f"{files.done} of {files.total} files" if files.total else imported.state.value
 
 
-def judge_root_password(state: str, allowed: bool) -> Verdict:
+def judge_root_password(state: str, allowed: bool, rotate: str = ROTATE) -> Verdict:
     """`root-password`: an empty one lets anybody in as root. `state` is as the child says; a replica's is not known.
 
-    What can't be told does not pass. `allowed`: whether the settings allow an empty one.
+    What can't be told does not pass. `allowed`: whether the settings allow an empty one. `rotate`: how to set another.
     """
     match state:
         case "set" | "unknown":
@@ -110,7 +134,7 @@ def judge_root_password(state: str, allowed: bool) -> Verdict:
             return Verdict(
                 FAIL,
                 "root's password hash is one that this devpi-server can't check, so nobody can log in as root",
-                mend="`sidecar rotate` sets a new password",
+                mend=f"{rotate} sets a new password",
             )
         case "unchecked":
             return Verdict(
@@ -129,7 +153,7 @@ def judge_root_password(state: str, allowed: bool) -> Verdict:
     return Verdict(
         FAIL,
         "root's password is empty",
-        mend="`sidecar rotate`, or SIDECAR_ALLOW_EMPTY_ROOT=true to allow it",
+        mend=f"{rotate}, or SIDECAR_ALLOW_EMPTY_ROOT=true to allow it",
     )
 
 
@@ -178,7 +202,8 @@ class HttpJudge:
         """Busy: `what` came instead of a good answer."""
         silence = at - self._heard_at
         if self.answered_at is None:
-            return Verdict(FAIL, f"{LAUNCHING}{what} for {silence:.0f} s", round(silence, 1), "seconds")
+            status = PENDING if silence < LAUNCH_PATIENCE else FAIL
+            return Verdict(status, f"{LAUNCHING}{what} for {silence:.0f} s", round(silence, 1), "seconds")
         if self._dead or silence >= self.dead_after:
             self._dead = True
             return Verdict(FAIL, f"dead: {what} for {silence:.0f} s", round(silence, 1), "seconds")

@@ -14,12 +14,14 @@ import os
 import platform
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
 from sidecar import live, locate
+from sidecar.fit import fit
 from sidecar.summary import Fields, summary
+from sidecar.terminal import columns as terminal_columns
 from sidecar.terminal import printable, wants_color
 
 DONE, REFUSED, NO_SIDECAR, USAGE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 64, 130, 141
@@ -130,7 +132,7 @@ def _status(directory: str, *, as_json: bool) -> int:
     else:
         health = _ask(directory, "GET", "/health", 10)
         checks = health.fields.list("checks") or ready.fields.list("checks")
-        _write("\n".join(summary(told.fields, checks, ready=ready.status == 200)))
+        _show(summary(told.fields, checks, ready=ready.status == 200))
     return DONE if ready.status == 200 else REFUSED
 
 
@@ -157,13 +159,12 @@ def _password(directory: str, path: str, *, as_json: bool) -> int:
         if not (password := answer.fields.text("password", limit=None)):
             raise AnswerLost("an answer without a password")
     except AnswerLost as error:
-        mend = "it may be done all the same, see `sidecar status`; then: `sidecar rotate`"
-        raise AnswerLost(f"{error}: {mend}") from None
+        raise AnswerLost(f"{error}: it may be done all the same: `sidecar status` says so, and what to do") from None
     try:
         _write(json.dumps({"user": "root", "password": password}) if as_json else password)
         sys.stdout.flush()
     except OSError:
-        _note("the password could not be written, and is not told again: `sidecar rotate` sets another one")
+        _note("the password could not be written, and is not shown again: `sidecar status` says how to set another one")
         raise
     _note("this is root's password; it is not told again")
     return DONE
@@ -173,9 +174,11 @@ def _refused(answer: Answer) -> int:
     fields = answer.fields
     if answer.status == 410 and (at := fields.text("claimed_at")):
         address = fields.text("claimed_from") or "an unknown address"
-        _note(f"already claimed at {at} from {address}; if that was not you, or it is lost: sidecar rotate")
+        mend = fields.text("mend", 1000)
+        _note(f"already claimed at {at} from {address}" + (f"; {mend}" if mend else ""))
     elif answer.status == 503 and answer.retry_after:
-        _note(f"not yet: {_problem(answer)} (try again in {printable(answer.retry_after, 20)} s)")
+        why = fields.text("detail", 1000) or _problem(answer)
+        _note(f"not yet: {why} (try again in {printable(answer.retry_after, 20)} s)")
     else:
         _note(f"refused ({answer.status}): {_problem(answer)}")
     return REFUSED
@@ -250,5 +253,14 @@ def _write(text: str) -> int:
     return DONE
 
 
+def _show(lines: Iterable[str]) -> None:
+    """Write the lines to stdout, fitted into its terminal if it is one."""
+    columns = terminal_columns(sys.stdout)
+    fitted = lines if columns is None else (part for line in lines for part in fit(line, columns))
+    _write("\n".join(fitted))
+
+
 def _note(text: str) -> None:
-    sys.stderr.write(f"sidecar: {text}\n")
+    columns = terminal_columns(sys.stderr)
+    said = f"sidecar: {text}"
+    sys.stderr.write("\n".join([said] if columns is None else fit(said, columns)) + "\n")

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sidecar import garbage, locate, logs, privacy
+from sidecar import garbage, locate, logs, privacy, surroundings, values
 from sidecar.bootstrap import Bootstrap
 from sidecar.credentials import CredentialsError
 from sidecar.devpi.child import Child
@@ -25,10 +25,12 @@ from sidecar.health import Health
 from sidecar.journal import Journal, phase_of
 from sidecar.lifecycle import Failure, Lifecycle, Phase
 from sidecar.next_step import NextStep
+from sidecar.pace import Pace
 from sidecar.rundir import RuntimeDir
 from sidecar.settings import Settings, TlsSettings
 from sidecar.stops import Stops
 from sidecar.supervisor import Supervisor
+from sidecar.terminal import printable
 from sidecar.usage import Usage
 from sidecar.web.app import Context, make_app
 from sidecar.web.server import serve
@@ -87,8 +89,21 @@ async def _live(settings: Settings, flags: list[str], spawned: Spawned, stops: S
         supervisor = Supervisor(settings, flags, child, lifecycle, health, bootstrap, runtime)
         certified = settings.tls.client_ca is not None
         usage = Usage(lifecycle, health)
+        pace = Pace(lambda: child.requests)
+        health.subscribe(pace.look)
+        around = surroundings.look(in_kubernetes=settings.in_kubernetes)
         context = Context(
-            lifecycle, health, bootstrap, supervisor.tick_age, _version(), certified, child=child, usage=usage
+            lifecycle,
+            health,
+            bootstrap,
+            supervisor.tick_age,
+            _version(),
+            certified,
+            child=child,
+            usage=usage,
+            pace=pace,
+            name=settings.name or printable(around.host, values.NAME_MAX),
+            surroundings=around,
         )
         with _stopping(stops, supervisor):
             async with _listening(settings, context, runtime, tls), _counting(usage):

@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 
+from sidecar.advice import ROTATE
 from sidecar.board import Board
 from sidecar.checks import (
     FAIL,
+    LAUNCH_PATIENCE,
     NOT_RUNNING,
-    NOT_YET,
+    PENDING,
     WARN,
     Check,
     CheckStatus,
@@ -36,13 +38,13 @@ GATING = ("process", "http", "write", "lock", "root-password", "replication")
 """The checks that gate `/readyz`."""
 WARNING = ("disk", "events")
 """The checks that only warn."""
+_LOOKED_AT = ("http", "write", "lock", "replication", *WARNING)
+"""The checks whose verdicts come of looking at a devpi-server that runs."""
 
 _HEARTBEAT = 1.0
 """Seconds between two ticks at most, however rarely devpi-server is looked at."""
 _LAUNCH_INTERVAL = 0.025
-"""Seconds between two looks at a devpi-server that doesn't listen yet, …"""
-_LAUNCH_PATIENCE = 60.0
-"""… for so many seconds."""
+"""Seconds between two looks at a devpi-server that doesn't listen yet, for `LAUNCH_PATIENCE` seconds."""
 _WAIT_INTERVAL = 0.25
 """Seconds between two looks after that, and at a replica that isn't in sync for the first time."""
 _RARELY = 5
@@ -96,8 +98,8 @@ class Health:
         )
 
     def verdict(self, exclude: frozenset[str] = frozenset()) -> tuple[Check, ...]:
-        """The gating checks that fail, without those named in `exclude`; empty: ready."""
-        return tuple(c for c in self.checks() if c.gates and c.status is FAIL and c.name not in exclude)
+        """The gating checks that fail or are pending, without those named in `exclude`; empty: ready."""
+        return tuple(c for c in self.checks() if c.blocks and c.name not in exclude)
 
     def trends(self) -> tuple[Trend, ...]:
         """What each check was like in the last quarter of an hour, from memory."""
@@ -129,7 +131,11 @@ class Health:
         self._watch = None if serving is None else Watch(serving, self._settings, self._clock)
         self._ended = None
         self._ready.clear()
-        self._forget_looks(NOT_RUNNING if serving is None else NOT_YET)
+        if serving is None:
+            self._give_up_looks()
+        else:
+            for name in _LOOKED_AT:
+                self._board.await_look(name)
         if self._watch is not None and not self._watch.replica:
             self._see("replication", self._watch.replication())
         self._judge_process()
@@ -140,12 +146,12 @@ class Health:
         self._ended = Verdict(FAIL, reason, mend=mend)
         self._cancel_looks()
         self._judge_process()
-        self._forget_looks(NOT_RUNNING)
+        self._give_up_looks()
         self._wake.set()
 
-    def set_root_password(self, state: str, allowed: bool) -> None:
-        """What root's password is, as the child says, and whether the settings allow an empty one."""
-        self._see("root-password", judge_root_password(state, allowed))
+    def set_root_password(self, state: str, allowed: bool, rotate: str = ROTATE) -> None:
+        """What root's password is, as the child says; whether the settings allow an empty one; how to set another."""
+        self._see("root-password", judge_root_password(state, allowed, rotate))
 
     def look_now(self) -> None:
         """Look at everything at once instead of at the next interval."""
@@ -190,10 +196,10 @@ class Health:
         """Whether looking is of use: what has ended doesn't come back."""
         return self._ended is None and self._serves()
 
-    def _forget_looks(self, reason: str) -> None:
-        """Nothing is known of what the looks tell, for this reason."""
-        for name in ("http", "write", "lock", "replication", *WARNING):
-            self._board.forget(name, reason)
+    def _give_up_looks(self) -> None:
+        """There is no devpi-server to look at."""
+        for name in _LOOKED_AT:
+            self._board.give_up(name, NOT_RUNNING)
 
     def _tick(self) -> None:
         """Start the looks that are due; judge what time alone changes."""
@@ -248,7 +254,7 @@ class Health:
         return _RARELY * interval
 
     def _launching(self, watch: Watch) -> bool:
-        return not self._ready.is_set() and self._clock() - watch.began < _LAUNCH_PATIENCE
+        return not self._ready.is_set() and self._clock() - watch.began < LAUNCH_PATIENCE
 
     def _cancel_looks(self) -> list[asyncio.Task[None]]:
         tasks = [task for task, _ in self._looks.values()]
@@ -282,21 +288,19 @@ class Health:
 
     def _see(self, name: str, verdict: Verdict, *, expected: bool = False) -> None:
         self._board.see(name, verdict, expected=expected)
-        if not self._ready.is_set() and self._serves() and not self._board.failing():
+        if not self._ready.is_set() and self._serves() and not self._board.blocked():
             self._ready.set()
         self._tell_readiness()
 
     def _tell_readiness(self) -> None:
         """A line in the log when a container that was ready no longer is, and when it is again."""
-        if self._lifecycle.snapshot.phase is not Phase.READY or self._board.failing() == (
+        if self._lifecycle.snapshot.phase is not Phase.READY or self._board.blocked() == (
             self._unready_since is not None
         ):
             return
         if self._unready_since is None:
             self._unready_since = self._clock()
-            log.warning(
-                "not ready any more: %s", ", ".join(c.name for c in self._board.checks if c.gates and c.status is FAIL)
-            )
+            log.warning("not ready any more: %s", ", ".join(check.name for check in self._board.checks if check.blocks))
         else:
             log.info("ready again after %.1f s", self._clock() - self._unready_since)
             self._unready_since = None
@@ -306,6 +310,11 @@ class Health:
         if before.phase is not after.phase:
             if not self._serves():
                 self._cancel_looks()
+            if after.phase in {Phase.FAILED, Phase.STOPPING}:  # what was not looked at will never be
+                self._board.drop_mend("root-password")  # nobody takes a new one any more
+                for check in self._board.checks:
+                    if check.status is PENDING:
+                        self._board.give_up(check.name, NOT_RUNNING)
             self._wake.set()
 
     def _judge_process(self) -> None:

@@ -21,6 +21,8 @@ SILENCE = 30.0
 UNSETTLED = frozenset({"starting", "initialising", "importing", "launching"})
 """The phases (`lifecycle.Phase`, which costs too much to import) that `--wait` waits for the end of."""
 
+_FOLLOWS = ("pending: not looked at yet", "failed: devpi-server is not running")
+"""How the line of a check ends (`sidecar.checks`) for which `process` has the reason."""
 _PAUSE = 0.5
 """Seconds between two questions of `--wait`."""
 _REQUEST = "GET {} HTTP/1.0\r\nHost: localhost\r\nAccept: {}\r\nConnection: close\r\n\r\n"
@@ -65,9 +67,15 @@ def _look() -> tuple[int, str]:
         return 1, f"no sidecar answers at {where}: {error.strerror or error}"
     if status == "200":
         return 0, "ready"
+    return 1, f"not ready ({status or 'no HTTP answer'}): {_why(body)}"
+
+
+def _why(body: str) -> str:
+    """The lines of the checks that block, without those that only follow from another one."""
     lines = [line.strip() for line in body.splitlines() if line.strip()]
-    failing = [line.removeprefix("[-]") for line in lines if line.startswith("[-]")]  # Kubernetes' wording
-    return 1, f"not ready ({status or 'no HTTP answer'}): {'; '.join(failing or lines)}"
+    blocking = [line.removeprefix("[-]") for line in lines if line.startswith("[-]")]  # Kubernetes' wording
+    telling = [line for line in blocking if not line.endswith(_FOLLOWS)]
+    return "; ".join(telling or blocking or lines)
 
 
 def _phase() -> str | None:

@@ -47,6 +47,18 @@ class RootPassword(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
+class PasswordChange(enum.StrEnum):
+    """How root's password can be changed, as far as the running devpi-server decides it."""
+
+    NOT_NOW = "not_now"
+    """devpi-server does not run."""
+    HERE = "here"
+    KEEPING_LOGINS = "keeping_logins"
+    """Here, but the login secret is the operator's own, so that logins can't be ended."""
+    AT_PRIMARY = "at_primary"
+    """This is a replica."""
+
+
 @dataclass(frozen=True, slots=True)
 class Archive:
     """One archive or directory of `/devpi-init.d`."""
@@ -143,6 +155,8 @@ class RootPasswordStatus:
     changed: datetime | None = None
     """When it was claimed, or when it expired."""
     claimed_from: str | None = None
+    change: PasswordChange = PasswordChange.NOT_NOW
+    """See `sidecar.advice`, which words it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +195,20 @@ class Mirrors:
 
 
 @dataclass(frozen=True, slots=True)
+class Contents:
+    """How much devpi-server holds, as it was counted last. None: that failed."""
+
+    users: int | None
+    stages: int | None
+    """Indexes to upload to."""
+    mirrors: int | None
+    projects: int | None
+    """Projects of the stages: one that is in two of them counts twice."""
+    at: datetime
+    """When these numbers were new."""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything about the container at one instant."""
 
@@ -198,6 +226,8 @@ class Snapshot:
     """Of this start, in their order; each is logged once."""
     mirrors: Mirrors | None = None
     """None: not looked at yet, or offline."""
+    contents: Contents | None = None
+    """None: not counted yet."""
     devpi: DevpiInfo | None = None
     failure: Failure | None = None
 

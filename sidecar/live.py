@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import time
-import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,9 +14,11 @@ from types import FrameType
 from typing import NoReturn
 
 from sidecar.figures import duration, size, value
+from sidecar.fit import Line, cells, fit
 from sidecar.summary import (
     Fields,
     archives,
+    failure,
     headline,
     mirrors,
     notices,
@@ -25,17 +26,19 @@ from sidecar.summary import (
     progress,
     replication,
     root_password,
-    trouble,
+    telling,
     unusable_passwords,
     versions,
 )
 
 INTERVAL = 0.5
 """Seconds between two looks."""
-_WIDEST_BAR = 40
+_WIDEST_BAR, _SHORTEST_BAR = 40, 5
+_NOT_YET = "not looked at yet"
+"""The reason of a check before its first look (`sidecar.checks`)."""
 _COUNTS = ("extracted", "users", "indexes", "projects", "files", "bytes")
 _BYTES = frozenset({"extracted", "bytes"})
-_COLORS = {"pass": "32", "warn": "33", "fail": "31"}
+_COLORS = {"pass": "32", "pending": "2", "warn": "33", "fail": "31"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ def _on_a_terminal(look: Callable[[], View], *, color: bool) -> NoReturn:
                 note = restarts.note(view)
                 columns, rows = _size()
                 lines = list(_page(view, note, columns, color=color))
-                _draw(lines, rows, columns)
+                _draw(lines, rows)
                 signal.sigtimedwait({signal.SIGWINCH}, INTERVAL)  # a new size is drawn at once
     finally:
         sys.stdout.write("\n".join(lines[:-1]) + "\n")  # what was seen last stays, but for the hint
@@ -106,69 +109,66 @@ def _size() -> tuple[int, int]:
     return size.columns or 80, size.lines or 24
 
 
-def _draw(lines: list[str], rows: int, columns: int) -> None:
+def _draw(lines: list[str], rows: int) -> None:
     """Over what is there, without a flicker; what doesn't fit is counted."""
     if len(lines) > rows:
         lines = [*lines[: rows - 1], f"  … {len(lines) - rows + 1} more lines"]
-    fitting = [_clip(line, columns) for line in lines]
-    sys.stdout.write("\x1b[H" + "\n".join(f"{line}\x1b[0m\x1b[K" for line in fitting) + "\x1b[J")
+    sys.stdout.write("\x1b[H" + "\n".join(f"{line}\x1b[0m\x1b[K" for line in lines) + "\x1b[J")
     sys.stdout.flush()
 
 
-def _clip(line: str, columns: int) -> str:
-    """As much of the line as fits into `columns` cells; colours take none."""
-    shown, at = 0, 0
-    while at < len(line):
-        if line[at] == "\x1b":
-            at = line.index("m", at)
-        elif (shown := shown + _cells(line[at])) > columns:
-            break
-        at += 1
-    return line[:at]
-
-
-def _cells(character: str) -> int:
-    """Cells of a terminal: two for what East Asia writes wide, none for what is put onto the character before it."""
-    if unicodedata.category(character) in ("Mn", "Me"):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
-
-
 def _page(view: View, note: str, columns: int, *, color: bool) -> Iterator[str]:
-    """What matters most comes first: a terminal may be small."""
+    """What matters most comes first: a terminal may be small. No line is wider than it."""
 
-    def paint(text: str, code: str) -> str:
-        return f"\x1b[{code}m{text}\x1b[0m" if color else text
+    def fitted(line: str, code: str = "") -> Iterator[str]:
+        for part in fit(line, columns):
+            yield f"\x1b[{code}m{part}\x1b[0m" if code and color else part
 
     at = datetime.now(UTC)
     if view.gone is not None:
-        yield paint(f"no sidecar: {view.gone}", "31")
-        yield "  it is looked for until it is back"
+        yield from fitted(f"no sidecar: {view.gone}", "31")
+        yield from fitted("  it is looked for until it is back")
     else:
-        imported = view.status.inner("import")
-        yield paint(headline(view.status, ready=view.ready), "1;32" if view.ready else "1;33")
-        yield from trouble("failed", view.status.inner("failure"))
-        yield from phases(view.status, at)
-        yield from _bars(imported, columns) if _moves(imported) else progress(imported)
-        for check in view.checks:
-            yield _check(check, paint)
-        yield from notices(view.status)
-        yield from replication(view.status.inner("devpi"), at)
-        yield from root_password(view.status)
-        yield from unusable_passwords(view.status)
-        yield from mirrors(view.status)
-        yield from archives(imported)
-        yield from versions(view.status)
+        yield from fitted(headline(view.status, ready=view.ready), "1;32" if view.ready else "1;33")
+        for line in _details(view, columns, at, color=color):
+            yield from fitted(line)
     if note:
-        yield paint(f"  {note}", "33")
-    yield paint(f"  {at:%H:%M:%S} UTC, Ctrl-C ends", "2")
+        yield from fitted(f"  {note}", "33")
+    yield from fitted(Line(f"  {at:%H:%M:%S} UTC, Ctrl-C ends", f"  {at:%H:%M:%S} UTC"), "2")
 
 
-def _check(check: Fields, paint: Callable[[str, str], str]) -> str:
+def _details(view: View, columns: int, at: datetime, *, color: bool) -> Iterator[str]:
+    imported = view.status.inner("import")
+    yield from failure(view.status)
+    yield from phases(view.status, at)
+    yield from _bars(imported, columns) if _moves(imported) else progress(imported)
+    for check in telling(view.status, list(view.checks)):
+        yield from _check(check, columns, color=color)
+    yield from notices(view.status)
+    yield from replication(view.status.inner("devpi"), at)
+    yield from root_password(view.status)
+    yield from unusable_passwords(view.status)
+    yield from mirrors(view.status)
+    yield from archives(imported)
+    yield from versions(view.status)
+
+
+def _check(check: Fields, columns: int, *, color: bool) -> Iterator[str]:
+    """A row; its reason in the same line or, where it doesn't fit there, below. The value is left out first."""
     verdict, unit = check.text("status", 20), check.text("unit", 30)
     measured = value(check.number("value"), unit) + (" free" if unit == "bytes" else "")
-    shown = paint(f"{verdict:<4}", _COLORS.get(verdict, "0"))
-    return f"  {shown} {check.text('name', 50):<14} {measured:>12}  {check.text('reason', 500)}".rstrip()
+    shown = f"{verdict:<7}"
+    if color:
+        shown = f"\x1b[{_COLORS.get(verdict, '0')}m{shown}\x1b[0m"
+    name, reason = f"  {shown} {check.text('name', 50):<14}", check.text("reason", 500)
+    if reason == _NOT_YET:
+        reason = ""  # `pending` says that
+    row = f"{name} {measured:>12}"
+    if cells(f"{row}  {reason}") <= columns or not reason:
+        yield Line(f"{row}  {reason}".rstrip(), name.rstrip())
+    else:
+        yield Line(row.rstrip(), name.rstrip())
+        yield f"    {reason}"
 
 
 def _moves(imported: Fields) -> bool:
@@ -177,24 +177,25 @@ def _moves(imported: Fields) -> bool:
 
 
 def _bars(status: Fields, columns: int) -> Iterator[str]:
-    """A progress bar for each count of a running import."""
+    """A progress bar for each count of a running import. First the bar gets shorter, then it goes, then the counts."""
     full, empty = ("█", "░") if (sys.stdout.encoding or "").lower().startswith("utf") else ("#", ".")
-    width = max(5, min(_WIDEST_BAR, columns - 50))
+    counts = []
     for name in _COUNTS:
         done, total = status.inner(name).number("done"), status.inner(name).number("total")
-        if done is None or not total:
-            continue
-        part = min(1.0, max(0.0, done / total))
+        if done is not None and total:
+            word = size if name in _BYTES else "{:,.0f}".format
+            counts.append((name, min(1.0, max(0.0, done / total)), f"{word(done)} of {word(total)}", len(word(total))))
+    longest = max((2 * cells_of_total + len(" of ") for *_, cells_of_total in counts), default=0)
+    width = min(_WIDEST_BAR, columns - len("  extracted    100%  ") - longest)
+    for name, part, said, _ in counts:
         filled = int(part * width)
-        word = size if name in _BYTES else "{:,.0f}".format
-        yield f"  {name:<10} {full * filled}{empty * (width - filled)} {part:4.0%}  {word(done)} of {word(total)}"
+        bar = f"{full * filled}{empty * (width - filled)} " if width >= _SHORTEST_BAR else ""
+        yield Line(f"  {name:<10} {bar}{part:4.0%}  {said}", f"  {name:<10} {part:4.0%}")
     rate, eta = status.number("rate"), status.number("eta_seconds")
-    said = [
-        "" if rate is None else f"{rate:,.0f} files/s",
-        "" if eta is None else f"about {duration(eta)} left",
-        status.text("current", 100),
-    ]
-    yield "  " + ", ".join(filter(None, said))
+    speed = "" if rate is None else f"{rate:,.0f} files/s"
+    left = "" if eta is None else f"about {duration(eta)} left"
+    forms = [[speed, left, status.text("current", 100)], [speed, left], [left or speed]]
+    yield Line(*(f"  {', '.join(filter(None, parts))}" for parts in forms))
 
 
 # --- without a terminal -------------------------------------------------------------------------------------------
@@ -220,17 +221,16 @@ def _line_by_line(look: Callable[[], View]) -> NoReturn:
 def _words(view: View) -> Iterator[str]:
     """What is worth a line when it changes."""
     yield f"{'ready' if view.ready else 'not ready'}: {view.status.text('phase') or 'no phase'}"
-    for check in view.checks:
-        yield f"check {check.text('name', 50)}: {check.text('status', 20)}"
+    for check in telling(view.status, list(view.checks)):
+        if (verdict := check.text("status", 20)) != "pending":  # no news
+            yield f"check {check.text('name', 50)}: {verdict}"
     imported = view.status.inner("import")
     if (state := imported.text("state", 30)) not in ("", "none"):
         files = imported.inner("files")
         done, total = files.number("done"), files.number("total")
         tenths = f", {10 * int(10 * done / total)} % of {total:.0f} files" if done is not None and total else ""
         yield f"import: {state}{tenths}"
-    for what in (view.status.inner("failure"), imported.inner("error")):
-        if reason := what.text("reason", 1000):
-            yield f"failed: {reason}; {what.text('mend', 1000)}"
+    yield from (line.strip() for line in failure(view.status))
     if state := view.status.inner("root_password").text("state", 30):
         yield f"root's password: {state}"
 

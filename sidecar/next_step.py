@@ -6,7 +6,8 @@ import logging
 import sys
 from pathlib import Path
 
-from sidecar.lifecycle import Lifecycle, Phase, RootPassword, Snapshot
+from sidecar import advice
+from sidecar.lifecycle import Lifecycle, Phase, Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ class NextStep:
             return
         self._logged = True
         log.info("the page is at %s/", self._url)
-        if after.root_password.state is RootPassword.CLAIMABLE:
+        if advice.claimable(after):
             log.info("root's password is not claimed yet; to get it, once, run: %s claim", command())
 
 

@@ -71,7 +71,7 @@ class RootPasswordFile:
             reason = "invalid JSON" if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)) else str(error)
             raise CredentialsDamaged(
                 f"the record of root's password ({self.path.name}) is damaged: {reason}",
-                "restore it, or move it away: root's password is unknown then; `sidecar rotate` sets one",
+                "restore it, or move it away: root's password is unknown then",
             ) from None
         return self
 

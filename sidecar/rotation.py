@@ -12,6 +12,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from sidecar import advice
 from sidecar.credentials import generate_password
 from sidecar.devpi.child import SetFailed
 from sidecar.lifecycle import now
@@ -25,6 +26,13 @@ class NotYet(Exception):
 
     reason: str
     retry_after: float
+
+
+@dataclass(eq=False)
+class NotRunning(Exception):
+    """devpi-server does not run, and waiting does not help."""
+
+    reason: str
 
 
 @dataclass(eq=False)
@@ -62,7 +70,7 @@ class Rotation:
         if self.secret is None and not keep_logins:
             raise CannotRotate(
                 "the login secret is the operator's own (--secretfile), and is not renewed here",
-                "rotate with keep_logins; where old logins must end, replace that file and restart",
+                f"{advice.KEEP_LOGINS} keeps them; to end them, replace that file and restart",
             )
         undecided = self.record.rotating  # an earlier one that devpi may have carried out
         password = generate_password()

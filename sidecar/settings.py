@@ -170,6 +170,10 @@ class Settings:
 
     runtime_dir: Path
     """A folder of this user's own, 0700, for what must not outlive the container (SIDECAR_RUNTIME_DIR)."""
+    name: str | None = None
+    """What people call this instance (SIDECAR_NAME); None: its host name."""
+    in_kubernetes: bool = False
+    """Whether Kubernetes runs this, by the variable that it gives to every container."""
     serverdir: Path | None = None
     """DEVPI_SERVERDIR; None: devpi's flags, its DEVPISERVER_SERVERDIR or its configuration decide,
     at last `DEFAULT_SERVERDIR`."""
@@ -218,6 +222,8 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
     base = Settings(runtime_dir=Path(locate.runtime_dir(environ)))
     settings = Settings(
         runtime_dir=read.value("SIDECAR_RUNTIME_DIR", values.absolute_path, base.runtime_dir),
+        name=read.value("SIDECAR_NAME", values.name, base.name),
+        in_kubernetes=bool(environ.get("KUBERNETES_SERVICE_HOST")),
         serverdir=read.value("DEVPI_SERVERDIR", values.absolute_path, None),
         devpi_port=read.value("DEVPI_PORT", values.fixed_port, None),
         restrict_modify=read.text("DEVPI_RESTRICT_MODIFY", base.restrict_modify),

@@ -10,21 +10,22 @@ import builtins
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from sidecar.advice import RESTART, START_EMPTY
 from sidecar.figures import ago, duration, size, value
+from sidecar.fit import Line
 from sidecar.terminal import printable
 
 _PASSWORD = {
-    "claimable": "not claimed yet: `sidecar claim` prints it, once",
-    "claimed": "claimed; if it is lost: `sidecar rotate`",
-    "expired": "expired before it was claimed: `sidecar rotate` sets a new one",
+    "claimable": "not claimed yet",
+    "claimed": "claimed",
+    "expired": "expired before it was claimed",
     "given": "the one that was given at the first start, unless it was changed since",
     "from_import": "the one of the imported export",
-    "unknown": "not known here; `sidecar rotate` sets a new one",
+    "unknown": "not known here",
 }
 
-NOT_YET = "not looked at yet"
-"""The reason of a check before its first look; see `board`."""
-
+_NOT_RUNNING = "devpi-server is not running"
+"""The reason of a check that has nothing to look at (`sidecar.checks`): why, says another line."""
 _MANY = 20
 """Archives, checks or phases that are listed; the rest is counted."""
 _MOST = 1e18
@@ -81,11 +82,12 @@ def summary(status: Fields, checks: list[Fields], *, ready: bool) -> Iterator[st
     """The lines of `sidecar status`."""
     yield headline(status, ready=ready)
     yield from versions(status)
-    yield from trouble("failed", status.inner("failure"))
-    for check in checks[:_MANY]:
+    yield from failure(status)
+    for check in telling(status, checks)[:_MANY]:
         reason = check.text("reason", 500) or "no reason given"
-        if (verdict := check.text("status", 20)) in ("fail", "warn") and reason != NOT_YET:
-            yield f"  check {check.text('name', 50)}: {verdict}{_since(check)}: {reason}"
+        if (verdict := check.text("status", 20)) in ("fail", "warn"):
+            begin = f"  check {check.text('name', 50)}: {verdict}"
+            yield Line(f"{begin}{_since(check)}: {reason}", f"{begin}: {reason}")
     yield from notices(status)
     yield from replication(status.inner("devpi"), datetime.now(UTC))
     yield from progress(status.inner("import"))
@@ -95,9 +97,39 @@ def summary(status: Fields, checks: list[Fields], *, ready: bool) -> Iterator[st
     yield from mirrors(status)
 
 
+def telling(status: Fields, checks: list[Fields]) -> list[Fields]:
+    """The checks without those that repeat why nothing runs: `failure` says that, once."""
+    failed = status.text("phase") == "failed"
+    return [
+        check
+        for check in checks
+        if check.text("reason", 500) != _NOT_RUNNING and not (failed and check.text("name", 50) == "process")
+    ]
+
+
 def headline(status: Fields, *, ready: bool) -> str:
     """Whether it is ready, and the phase."""
-    return f"{'ready' if ready else 'not ready'}: {status.text('phase') or 'no phase'}{_since(status)}"
+    name = status.text("name", 100)
+    said = f"{f'{name}: ' if name else ''}{'ready' if ready else 'not ready'}: {status.text('phase') or 'no phase'}"
+    return Line(f"{said}{_since(status)}", said)
+
+
+def failure(status: Fields) -> Iterator[str]:
+    """Why it failed, where, and what to do; nothing where it didn't. A failed import's reason is not repeated."""
+    imported = status.inner("import")
+    error = imported.inner("error") if imported.text("state", 30) == "failed" else Fields(None)
+    if not (reason := error.text("reason", 1000)):
+        yield from trouble("failed", status.inner("failure"))
+        return
+    yield "  the import failed"
+    for name in ("archive", "member"):
+        if place := error.text(name, 500):
+            yield f"    {name}: {place}"
+    yield f"    reason: {reason}"
+    mend = error.text("mend", 1000)
+    again = "" if "restart" in mend or "start again" in mend else f"{'; ' if mend else ''}{RESTART}"
+    yield f"    to do: {mend}{again}"
+    yield f"    {START_EMPTY}"
 
 
 def versions(status: Fields) -> Iterator[str]:
@@ -149,31 +181,33 @@ def progress(status: Fields) -> Iterator[str]:
     state = status.text("state", 30)
     if state in ("", "none"):
         return
-    line = f"  import: {state}"
+    counts = []
     for name in ("files", "projects"):
         done, total = status.inner(name).number("done"), status.inner(name).number("total")
         if done is not None and total:
-            line += f", {done:.0f} of {total:.0f} {name} ({100 * done / total:.0f} %)"
+            counts.append(f"{done:.0f} of {total:.0f} {name} ({100 * done / total:.0f} %)")
+    rate = left = ""
     if state not in ("completed", "failed"):
-        if (rate := status.number("rate")) is not None:
-            line += f", {rate:.0f} files/s"
+        if (number := status.number("rate")) is not None:
+            rate = f"{number:.0f} files/s"
         if (eta := status.number("eta_seconds")) is not None:
-            line += f", about {duration(eta)} left"
-    yield line
+            left = f"about {duration(eta)} left"
+    forms = [[*counts, rate, left], [*counts, left], [*counts[:1], left]]
+    yield Line(*(f"  import: {', '.join(filter(None, [state, *parts]))}" for parts in forms))
 
 
 def archives(status: Fields) -> Iterator[str]:
-    """What is imported, and where that has failed."""
+    """What is imported, and what of it is left out."""
     if status.text("state", 30) in ("", "none"):
         return
     found = status.list("archives")
     for archive in found[:_MANY]:
         count = archive.number("bytes")
-        yield f"    {archive.text('name', 200)}" + ("" if count is None else f", {size(count)}")
+        name = f"    {archive.text('name', 200)}"
+        yield Line(name + ("" if count is None else f", {size(count)}"), name)
     if len(found) > _MANY:
         yield f"    and {len(found) - _MANY} more"
     yield from left_out(status.inner("left_out"))
-    yield from trouble("failed", status.inner("error"), indent="    ")
 
 
 def left_out(of: Fields) -> Iterator[str]:
@@ -191,15 +225,15 @@ def left_out(of: Fields) -> Iterator[str]:
 def root_password(status: Fields) -> Iterator[str]:
     """Whose it is, and what can be done about it; nothing where that is nothing."""
     of = status.inner("root_password")
-    state = of.text("state", 30)
-    if not state or status.text("phase") == "failed":
+    state, mend = of.text("state", 30), of.text("mend", 1000)
+    if not state or status.text("phase") == "failed" or (state == "unknown" and not mend):
         return
     line = f"  root's password: {_PASSWORD.get(state, state)}"
     if state == "claimed" and (address := of.text("claimed_from", 100)):
-        line += f" (from {address})"
+        line += f" from {address}"
     if state == "claimable" and (expires := of.text("expires", 50)):
         line += f", until {expires}"
-    yield line
+    yield f"{line}; {mend}" if mend else line
 
 
 def unusable_passwords(status: Fields) -> Iterator[str]:
@@ -209,8 +243,9 @@ def unusable_passwords(status: Fields) -> Iterator[str]:
         return
     names = of.texts("users")[:_MANY]
     more = f" and {total - len(names):.0f} more" if total > len(names) else ""
+    mend = of.text("mend", 1000)
     yield f"  users who need a new password (devpi-server can't check the old hash): {total:.0f}"
-    yield f"    {', '.join(names)}{more}; as root: `devpi passwd NAME`"
+    yield f"    {', '.join(names)}{more}" + (f"; {mend}" if mend else "")
 
 
 def notices(status: Fields) -> Iterator[str]:

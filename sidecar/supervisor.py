@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import secrets
 import signal
 import time
 from collections.abc import Awaitable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -38,7 +39,7 @@ from sidecar.examination import Content, Storage
 from sidecar.exits import Exit, ExitCode
 from sidecar.health import Health, Serving
 from sidecar.initial_state import ImportFailed, InitialState, check_first_state, check_storage, import_record
-from sidecar.lifecycle import DevpiInfo, ImportState, Lifecycle, Notice, Phase
+from sidecar.lifecycle import Contents, DevpiInfo, ImportState, Lifecycle, Notice, Phase, now
 from sidecar.login_secret import DerivedKey, copy_given_secret, note_derived_key, place_secret, read_adoptable
 from sidecar.root_password import RootPasswordFile
 from sidecar.rundir import RuntimeDir
@@ -241,7 +242,8 @@ class Supervisor:
         self._given_is_old = given is not None
         if not self._settings.imports.ignore_init_files:
             init_dir, record = self._settings.imports.init_dir, import_record(serverdir)
-            self._lifecycle.notice(*await to_the_end(unused.notices, init_dir, record))
+            seen = await to_the_end(functools.partial(unused.notices, replica=configured.replica), init_dir, record)
+            self._lifecycle.notice(*seen)
         kept = await to_the_end(imports.load, import_record(serverdir))
         if kept is not None and kept[0].state is ImportState.COMPLETED:  # a failed one left no state
             self._lifecycle.update(imported=kept[0])
@@ -263,6 +265,7 @@ class Supervisor:
         self._bootstrap.attach(record, secret.own)
         self._child.on_users = self._users.hear
         self._child.on_mirrors = mirrors.Follower(self._lifecycle).hear
+        self._child.on_contents = lambda seen: self._lifecycle.update(contents=Contents(**asdict(seen), at=now()))
         await self._child.send(
             Serve(
                 secretfile=str(secret.path),
@@ -298,19 +301,19 @@ class Supervisor:
         """Tell everybody that devpi-server listens, and be ready when it truly answers; or return when it has ended."""
         devpi = replace(devpi, role=said.role, addresses=tuple(said.addresses))
         self._lifecycle.update(devpi=devpi)
-        self._users.begin(said.root_password, said.role)
         setter = Setter(self._child, serverdir, self._runtime)
         if said.root_password == "unusable":  # noqa: S105 - not a password
             await self._users.give_root_password(record, setter)
         if said.root_hash is not None:
             await setter.keep_root_hash(said.root_hash)
+        self._bootstrap.devpi_runs(setter, said.role)
+        self._users.begin(said.root_password, said.role)
         headers = {quiet.HEADER: self._look_secret}
         self._client = DevpiClient(said.addresses[0], self._settings.monitor.request_timeout, headers)
         pid, primary = self._child.pid, lambda: self._child.primary
         self._health.watch(
             Serving(pid, self._client, serverdir.path, said.uuid, said.role, serverdir.lock.lost, primary)
         )
-        self._bootstrap.devpi_runs(setter, said.role)
         ready = asyncio.ensure_future(self._health.wait_until_ready())
         ended = asyncio.ensure_future(self._child.exited())
         await asyncio.wait({ready, ended}, return_when=asyncio.FIRST_COMPLETED)

@@ -11,7 +11,7 @@ import logging
 import os
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sidecar import archives, imports
@@ -24,10 +24,9 @@ _SHOWN = 5
 """Names that are told; the rest is counted."""
 _WALKED = 10_000
 """Files and folders of a folder that are looked at, at each start, to see whether it is still the imported one."""
-_HINT = (
-    "to import, start on an empty volume; else remove what is there, or set SIDECAR_IGNORE_INIT_FILES=true to "
-    "silence this notice"
-)
+_SILENCE = "remove what is there, or set SIDECAR_IGNORE_INIT_FILES=true to silence this notice"
+_HINT = f"to import, start on an empty volume; else {_SILENCE}"
+_HINT_TO_A_REPLICA = f"a replica imports nothing: {_SILENCE}"
 
 
 @dataclass(slots=True)
@@ -37,11 +36,16 @@ class _Sorted:
     unused: list[str] = field(default_factory=list)
 
 
-def notices(init_dir: Path, record: Path) -> tuple[Notice, ...]:
+def notices(init_dir: Path, record: Path, *, replica: bool = False) -> tuple[Notice, ...]:
     """What lies in `init_dir` without effect. `record`: where the status of the last import is kept.
 
     Logs what was imported already.
     """
+    found = _found(init_dir, record)
+    return tuple(replace(notice, mend=_HINT_TO_A_REPLICA) for notice in found) if replica else found
+
+
+def _found(init_dir: Path, record: Path) -> tuple[Notice, ...]:
     try:
         found = archives.find(init_dir, deep=False)
     except archives.ImportRefused as error:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 from dataclasses import dataclass
 
-from sidecar import durable
+from sidecar import advice, durable
 from sidecar.bootstrap import Bootstrap
 from sidecar.devpi.child import Child, SetFailed
 from sidecar.devpi.messages import RootPasswordSeen, UnusableSeen
@@ -71,20 +71,26 @@ class Users:
         self._allow_empty_root = settings.allow_empty_root
         self.given_password = settings.root_password
         """The one that the operator gave, for a root whose own can't be checked."""
+        self._begun = False
         self._seen: str | None = None
 
     def begin(self, root_password: str, role: str) -> None:
-        """devpi-server listens, as `role`, and this was its root's password; what was seen since is newer."""
+        """devpi-server runs, as `role`, and this was its root's password; what was seen since is newer.
+
+        Call it after `Bootstrap.devpi_runs`: what is advised depends on that.
+        """
         if role == "replica" and self.given_password is not None:
             reason = f"{_GIVEN} has no effect on a replica: its users are the primary's"
             self._lifecycle.notice(Notice("root-password", reason, "remove it here"))
+        self._begun = True
         self._judge(self._seen or root_password)
 
     def hear(self, seen: RootPasswordSeen | UnusableSeen) -> None:
         """What the child has seen."""
         if isinstance(seen, RootPasswordSeen):
             self._seen = seen.state
-            self._judge(seen.state)
+            if self._begun:
+                self._judge(seen.state)
             return
         before = self._lifecycle.snapshot.unusable_passwords
         self._lifecycle.update(unusable_passwords=UnusablePasswords(seen.total, tuple(seen.users)))
@@ -118,7 +124,9 @@ class Users:
         if await self._given_holds():
             return
         reason = f"{_GIVEN} is not used: the serverdir holds data, and its root has another password"
-        mend = "remove it; or, as root, set it with `devpi passwd root` (lost: `sidecar rotate`), and restart"
+        rotate = advice.rotate(self._lifecycle.snapshot)
+        lost = f" (lost: {rotate})" if rotate else ""
+        mend = f"remove it; or, as root, set it with `devpi passwd root`{lost}, and restart"
         self._lifecycle.notice(Notice("root-password", reason, mend))
 
     async def _given_holds(self) -> bool:
@@ -129,4 +137,5 @@ class Users:
             await asyncio.sleep(_AGAIN)
 
     def _judge(self, root_password: str) -> None:
-        self._health.set_root_password(root_password, self._allow_empty_root)
+        rotate = advice.rotate(self._lifecycle.snapshot) or advice.ROTATE
+        self._health.set_root_password(root_password, self._allow_empty_root, rotate)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 PASSWORD_MAX = 1024
 """Characters of a password, which devpi hashes at every check."""
+NAME_MAX = 64
+"""Characters of an instance's name."""
 TOKEN_MIN = 16
 TOKEN_MAX = 1024
 """Characters of an admin token."""
@@ -37,6 +39,13 @@ def token(text: str) -> None:
             "has characters that a bearer token can't have",
             "use letters, digits and -._~+/= (for one: openssl rand -hex 32)",
         )
+
+
+def name(text: str) -> str:
+    """What people call something: one line, not longer than a host name may be."""
+    if len(text) > NAME_MAX or not text.isprintable():
+        raise ValueError("not a name", f"up to {NAME_MAX} printable characters")
+    return text
 
 
 def absolute_path(text: str) -> Path:

@@ -10,7 +10,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sidecar.checks import FAIL, LAUNCHING, PASS, WARN, HttpJudge, ReplicationJudge, Verdict, judge_events, judge_lock
+from sidecar.checks import (
+    LAUNCHING,
+    PASS,
+    PENDING,
+    WARN,
+    HttpJudge,
+    ReplicationJudge,
+    Verdict,
+    judge_events,
+    judge_lock,
+)
 from sidecar.devpi.client import BadAnswer, DevpiClient, DevpiError, Refused, ServerStatus, TimedOut
 from sidecar.devpi.messages import PrimaryAnswered
 from sidecar.settings import MonitorSettings
@@ -81,7 +91,7 @@ class Watch:
         if isinstance(error, BadAnswer) and error.busy:
             return self.answers.silent("nothing but 503 with Retry-After", self._clock())
         if isinstance(error, Refused) and self.answers.answered_at is None:
-            return self.answers.failed("devpi-server is not listening yet")
+            return self.answers.silent("devpi-server has not listened", self._clock())
         return self.answers.failed(error.reason)
 
     async def look_at_volume(self) -> Verdicts:
@@ -111,5 +121,5 @@ class Watch:
             replicas = self.status.polling_replicas if self.status else None
             return Verdict(PASS, value=replicas, unit=None if replicas is None else "replicas")
         if self.status is None:
-            return Verdict(FAIL, f"{LAUNCHING}the replica's status is not known yet")
+            return Verdict(PENDING, f"{LAUNCHING}the replica's status is not known yet")
         return self._replication.judge(self.status, time.time(), self.serving.primary())

@@ -19,6 +19,7 @@ import pytest
 from aiohttp import web
 
 from sidecar import healthcheck, locate
+from sidecar.checks import NOT_RUNNING
 from sidecar.credentials import AdminToken
 from sidecar.lifecycle import Phase
 from sidecar.rundir import RuntimeDir
@@ -113,7 +114,11 @@ STATUS = {
     "phase": "ready",
     "since": "2026-11-22T12:00:00Z",
     "import": {"state": "none"},
-    "root_password": {"state": "claimable", "expires": "2026-11-23T12:00:00Z"},
+    "root_password": {
+        "state": "claimable",
+        "expires": "2026-11-23T12:00:00Z",
+        "mend": "`sidecar claim` prints it, once",
+    },
     "devpi": {"version": "6.20.3"},
     "sidecar": {"version": "0.1.0"},
 }
@@ -137,6 +142,27 @@ async def test_an_unready_devpi_is_unhealthy(sidecar: Sidecar) -> None:
     run = await sidecar.run("healthcheck")
     assert run.code == 1
     assert run.out == "not ready (503): process failed: devpi ended; http failed: \\x1b[2Jno\\u202e answer\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (
+            "[-]process pending: importing: 5 of 9 files\n[-]http pending: not looked at yet\nreadyz check pending\n",
+            "process pending: importing: 5 of 9 files",
+        ),
+        (
+            "[-]process failed: failed: no; do\n[-]http failed: devpi-server is not running\nreadyz check failed\n",
+            "process failed: failed: no; do",
+        ),
+        ("[-]http pending: not looked at yet\nreadyz check pending\n", "http pending: not looked at yet"),
+    ],
+)
+async def test_an_unready_devpi_says_why_once(sidecar: Sidecar, body: str, said: str) -> None:
+    """The checks that only follow from `process` are left out, unless there are no others."""
+    sidecar.answers["/readyz"] = 503, body, {}
+    run = await sidecar.run("healthcheck")
+    assert (run.code, run.out) == (1, f"not ready (503): {said}\n")
 
 
 async def test_an_unready_devpi_in_other_words(sidecar: Sidecar) -> None:
@@ -386,7 +412,7 @@ async def test_the_status_of_a_ready_devpi(sidecar: Sidecar) -> None:
     assert run.out.splitlines() == [
         "ready: ready since 2026-11-22T12:00:00Z",
         "  versions: devpi-server 6.20.3, sidecar 0.1.0",
-        "  root's password: not claimed yet: `sidecar claim` prints it, once, until 2026-11-23T12:00:00Z",
+        "  root's password: not claimed yet, until 2026-11-23T12:00:00Z; `sidecar claim` prints it, once",
     ]
 
 
@@ -406,7 +432,7 @@ async def test_the_status_of_an_import(sidecar: Sidecar) -> None:
                 "rate": 180.5,
                 "eta_seconds": 130,
             },
-            "root_password": {"state": "claimed", "claimed_from": "10.0.3.7"},
+            "root_password": {"state": "claimed", "claimed_from": "10.0.3.7", "mend": "if it is lost: x"},
         },
     )
     checks = [
@@ -426,7 +452,7 @@ async def test_the_status_of_an_import(sidecar: Sidecar) -> None:
     assert f"  import: loading, {progress}" in lines
     assert "    backup0.bz2, 1.2 MB" in lines
     assert "    and 5 more" in lines
-    assert lines[-1] == "  root's password: claimed; if it is lost: `sidecar rotate` (from 10.0.3.7)"
+    assert lines[-1] == "  root's password: claimed from 10.0.3.7; if it is lost: x"
 
 
 async def test_the_status_of_a_failed_import(sidecar: Sidecar) -> None:
@@ -437,8 +463,33 @@ async def test_the_status_of_a_failed_import(sidecar: Sidecar) -> None:
     sidecar.says("/health", {"not": "as expected"})
     run = await sidecar.run("status")
     assert run.code == 1
-    assert "    failed: wrong digest (archive backup.bz2, member a/dev/x.whl)\n    mend: export it again\n" in run.out
+    assert (
+        "  the import failed\n    archive: backup.bz2\n    member: a/dev/x.whl\n    reason: wrong digest\n"
+        "    to do: export it again; then restart the container\n    to start empty instead: take the archives out of "
+    ) in run.out
     assert "  check http: fail: no reason given\n" in run.out
+
+
+async def test_a_failed_import_says_why_once(sidecar: Sidecar) -> None:
+    """The failure, the import and the checks have the same reason; a mend that has the restart in it gets no other."""
+    reason = "the archive is damaged"
+    error = {"archive": "backup.bz2", "member": None, "reason": reason, "mend": "free space, and start again"}
+    failed = {"reason": f"the import failed at backup.bz2: {reason}", "mend": "free space, and start again"}
+    sidecar.says("/readyz", {"status": "fail"}, 503)
+    sidecar.says(
+        "/status", {**STATUS, "phase": "failed", "failure": failed, "import": {"state": "failed", "error": error}}
+    )
+    checks = [
+        {"name": "process", "status": "fail", "reason": f"failed: {failed['reason']}"},
+        *({"name": name, "status": "fail", "reason": NOT_RUNNING} for name in ("http", "write", "lock")),
+        {"name": "disk", "status": "warn", "reason": NOT_RUNNING},
+    ]
+    sidecar.says("/health", {"checks": checks})
+    said = (await sidecar.run("status")).out
+    assert (1, 1) == (said.count(reason), said.count("free space"))
+    assert "then restart" not in said
+    assert "check" not in said
+    assert "to do: free space, and start again\n" in said
 
 
 async def test_what_an_import_has_left_out(sidecar: Sidecar) -> None:
@@ -454,7 +505,8 @@ async def test_what_an_import_has_left_out(sidecar: Sidecar) -> None:
 
 async def test_users_who_need_a_new_password(sidecar: Sidecar) -> None:
     """How many, the first by name, and what to do."""
-    sidecar.says("/status", {**STATUS, "unusable_passwords": {"total": 3, "users": ["Bob", "alice"]}})
+    unusable = {"total": 3, "users": ["Bob", "alice"], "mend": "as root: `devpi passwd NAME`"}
+    sidecar.says("/status", {**STATUS, "unusable_passwords": unusable})
     run = await sidecar.run("status")
     assert (
         "(devpi-server can't check the old hash): 3\n    Bob, alice and 1 more; as root: `devpi passwd NAME`" in run.out
@@ -581,7 +633,12 @@ async def test_a_claim_that_comes_second(sidecar: Sidecar) -> None:
     """Exit code 1, with when and from where; nothing on stdout."""
     sidecar.says(
         "/bootstrap/root-password",
-        {"title": "already claimed", "claimed_at": "2026-11-22T12:00:00Z", "claimed_from": "10.0.3.7\x1b[2J"},
+        {
+            "title": "already claimed",
+            "claimed_at": "2026-11-22T12:00:00Z",
+            "claimed_from": "10.0.3.7\x1b[2J",
+            "mend": "if that was not you, or it is lost: `sidecar rotate`",
+        },
         410,
     )
     run = await sidecar.run("claim")
@@ -627,8 +684,7 @@ async def test_a_lost_answer_is_told_as_such(stopped: Sidecar, answer: bytes) ->
     with serve_raw(stopped, answer):
         run = await stopped.run("claim")
     assert (run.code, run.out) == (1, "")
-    assert "may be done all the same" in run.err
-    assert "sidecar rotate" in run.err
+    assert "may be done all the same: `sidecar status` says so, and what to do" in run.err
 
 
 async def test_a_password_that_cant_be_written_is_told_as_lost(sidecar: Sidecar) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from sidecar.checks import HttpJudge, ReplicationJudge, judge_events
+from sidecar.checks import HttpJudge, ReplicationJudge, judge_events, overall
 from sidecar.devpi.client import DevpiClient, ServerStatus
 from sidecar.devpi.messages import PrimaryAnswered
 from sidecar.health import GATING, Check, CheckStatus, Health, Serving
@@ -29,7 +29,7 @@ from sidecar.settings import MonitorSettings
 from sidecar.volume import Volume
 from tests.fake_devpi import UUID, FakeDevpi, eventually, status_of
 
-PASS, WARN, FAIL = CheckStatus.PASS, CheckStatus.WARN, CheckStatus.FAIL
+PASS, PENDING, WARN, FAIL = CheckStatus
 INTERVAL = 0.1
 
 
@@ -119,7 +119,8 @@ async def impatient(serverdir: Path) -> AsyncIterator[World]:
 
 
 async def test_at_first_every_gate_is_closed(world: World) -> None:
-    """Nothing was looked at, so nothing that gates passes."""
+    """Nothing was looked at, so nothing that gates passes, and nothing fails either."""
+    assert {PENDING} == {check.status for check in world.health.checks()}
     assert set(GATING) == {check.name for check in world.health.verdict()}
     assert ["process", "http", "write", "lock", "root-password", "replication", "disk", "events"] == [
         check.name for check in world.health.checks()
@@ -139,13 +140,71 @@ async def test_process_names_the_phase(world: World) -> None:
     assert (world.check("process").reason, world.check("process").mend) == ("failed: no", "do this")
 
 
+@pytest.mark.parametrize("phase", [Phase.STARTING, Phase.INITIALISING, Phase.IMPORTING, Phase.LAUNCHING])
+async def test_what_was_not_looked_at_yet_is_pending(
+    world: World, phase: Phase, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On the way up no check fails or warns, none is ready, the log says nothing, and there is no trend to draw."""
+    with caplog.at_level(logging.INFO, "sidecar.health"):
+        if phase is not Phase.STARTING:
+            world.lifecycle.enter(phase)
+        await eventually(lambda: world.health.age() < INTERVAL)
+    assert {PENDING} == {check.status for check in world.health.checks()}
+    assert {"not looked at yet"} == {check.reason for check in world.health.checks() if check.name != "process"}
+    assert set(GATING) == {check.name for check in world.health.verdict()}
+    assert [] == [sample for trend in world.health.trends() for sample in trend.samples]
+    assert [] == caplog.messages
+    assert {"ready": 0, "not_ready": 0} == world.health.turns()
+
+
+@pytest.mark.parametrize("phase", [Phase.FAILED, Phase.STOPPING])
+async def test_what_will_never_be_looked_at_is_not_pending(world: World, phase: Phase) -> None:
+    """After a failed import, or a stop, no devpi-server will come: that is a failure, not a wait."""
+    world.lifecycle.enter(Phase.IMPORTING)
+    world.lifecycle.enter(phase, Failure("no", "do this") if phase is Phase.FAILED else None)
+    checks = {check.name: check for check in world.health.checks()}
+    assert {FAIL} == {check.status for check in checks.values() if check.gates}
+    assert {WARN} == {check.status for check in checks.values() if not check.gates}
+    process = checks.pop("process")
+    assert process.reason == ("failed: no" if phase is Phase.FAILED else "stopping")
+    assert {"devpi-server is not running"} == {check.reason for check in checks.values()}
+
+
+async def test_a_launch_is_pending_until_it_takes_too_long(serverdir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A devpi-server on its way up is waited for; after a minute without an answer that is a failure, and logged."""
+    world = World(serverdir, SETTINGS)
+    await world.serve(listening=False)
+    await eventually(lambda: (world.check("http").reason or "").startswith("launching: devpi-server has not listened"))
+    assert PENDING is world.check("http").status
+    assert "http" in {check.name for check in world.health.verdict()}
+    world.offset = 61
+    await world.sees("http", FAIL)
+    await eventually(lambda: any(message.startswith("check http: fail") for message in caplog.messages))
+    await world.close()
+
+
+@pytest.mark.parametrize(
+    ("statuses", "expected"),
+    [
+        ({"process": PASS, "disk": PASS}, PASS),
+        ({"process": PASS, "disk": WARN}, WARN),
+        ({"process": PASS, "disk": PENDING}, PENDING),
+        ({"process": PENDING, "disk": WARN}, PENDING),
+        ({"process": WARN, "disk": PENDING}, WARN),
+        ({"process": PENDING, "http": FAIL, "disk": WARN}, FAIL),
+    ],
+)
+def test_one_verdict_on_all(statuses: dict[str, CheckStatus], expected: CheckStatus) -> None:
+    """`pass` or `warn` only if nothing that gates fails or is pending."""
+    at = datetime.now(UTC)
+    assert expected is overall([Check(name, status, at, name != "disk") for name, status in statuses.items()])
+
+
 async def test_readiness_is_seen_at_once(serverdir: Path) -> None:
     """While devpi-server starts it is asked every few milliseconds, whatever the interval is."""
     world = World(serverdir, replace(SETTINGS, interval=3600))
     await world.serve(listening=False)
-    http = await world.sees("http", FAIL)
-    await eventually(lambda: world.check("http").reason != http.reason)
-    assert world.check("http").reason == "launching: devpi-server is not listening yet"
+    await eventually(lambda: (world.check("http").reason or "").startswith("launching: devpi-server has not listened"))
     await world.devpi.start()
     await world.ready()  # waits for less than an interval
     assert world.health.verdict() == ()
@@ -532,7 +591,7 @@ async def test_a_lock_that_no_look_comes_back_from(impatient: World) -> None:
 )
 async def test_root_password(world: World, state: str, allowed: bool, status: CheckStatus, mend: str | None) -> None:
     """Only one that is known to be set passes; an empty one may be allowed, one that lets nobody in may not."""
-    assert world.check("root-password").status is FAIL
+    assert world.check("root-password").status is PENDING
     world.health.set_root_password(state, allowed)
     assert world.check("root-password").status is status
     assert mend is None or mend in (world.check("root-password").mend or "")
@@ -606,7 +665,7 @@ def test_a_replica_that_was_in_sync_may_be_behind_for_a_minute() -> None:
 async def test_what_keeps_it_from_being_ready_has_a_history(world: World) -> None:
     """While it launches, too: but not that devpi-server isn't listening yet, which is no news."""
     await world.serve(listening=False)
-    await eventually(lambda: world.check("http").reason == "launching: devpi-server is not listening yet")
+    await eventually(lambda: "launching: devpi-server has not listened" in (world.check("http").reason or ""))
     world.health.set_root_password("empty", allowed=False)
     await eventually(lambda: FAIL in histories(world)["root-password"])
     assert set() == histories(world)["http"]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sidecar import live
+from sidecar.fit import cells
 from sidecar.summary import Fields
 
 
@@ -17,9 +18,9 @@ def ago(seconds: float) -> str:
     return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def page(status: dict[str, Any], *checks: dict[str, Any], ready: bool = True) -> list[str]:
+def page(status: dict[str, Any], *checks: dict[str, Any], ready: bool = True, columns: int = 100) -> list[str]:
     view = live.View(ready, Fields(status), tuple(map(Fields, checks)))
-    return list(live._page(view, "", 100, color=False))
+    return list(live._page(view, "", columns, color=False))
 
 
 def at(lines: list[str], start: str) -> int:
@@ -36,10 +37,10 @@ def test_a_check_has_its_value() -> None:
         {"name": "events", "status": "pass", "value": 1, "unit": "serials"},
         {"name": "process", "status": "pass", "value": None, "unit": None},
     )
-    assert "  pass http                 3.1 ms" in lines
-    assert "  warn disk           41.2 GB free  fills" in lines
-    assert "  pass events             1 serial" in lines
-    assert "  pass process" in lines
+    assert "  pass    http                 3.1 ms" in lines
+    assert "  warn    disk           41.2 GB free  fills" in lines
+    assert "  pass    events             1 serial" in lines
+    assert "  pass    process" in lines
 
 
 def test_phases_have_durations() -> None:
@@ -52,7 +53,7 @@ def test_phases_have_durations() -> None:
 def test_replicas_and_their_lag() -> None:
     """A primary's, a few of them; or how far behind this one is."""
     replicas = [{"address": f"10.0.3.{n}", "behind": 12 * n, "asked_at": ago(70)} for n in range(6)]
-    (line,) = [line for line in page({"devpi": {"replicas": replicas}}) if line.startswith("  replicas: ")]
+    (line,) = [line for line in page({"devpi": {"replicas": replicas}}, columns=250) if "replicas: " in line]
     assert "10.0.3.0 in sync (1 min 10 s ago), 10.0.3.1 12 serials behind (1 min 10 s ago), " in line
     assert line.endswith(", and 2 more")
     assert "  replication: 1 serial behind" in page({"devpi": {"behind": 1, "replicas": []}})
@@ -68,36 +69,75 @@ def test_what_matters_comes_first() -> None:
         "files": {"done": 512, "total": 2000},
     }
     lines = page({"phase": "importing", "import": loading}, {"name": "http", "status": "fail"}, ready=False)
-    assert at(lines, "  files") < at(lines, "  bytes") < at(lines, "  fail http") < at(lines, "    backup.bz2, 734 MB")
+    order = ("  files", "  bytes", "  fail    http", "    backup.bz2, 734 MB")
+    assert sorted(at(lines, start) for start in order) == [at(lines, start) for start in order]
     assert lines[at(lines, "  bytes")].endswith(" 26%  188 MB of 734 MB")
     assert lines[at(lines, "  files")].endswith(" 26%  512 of 2,000")
 
 
 def test_what_does_not_fit_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     """In the last line of the terminal; where all fits, nothing is counted."""
-    live._draw([f"line {n}" for n in range(10)], 4, 80)
+    live._draw([f"line {n}" for n in range(10)], 4)
     drawn = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", capsys.readouterr().out)
     assert ["line 0", "line 1", "line 2", "  … 7 more lines"] == drawn.split("\n")
-    live._draw([f"line {n}" for n in range(4)], 4, 80)
+    live._draw([f"line {n}" for n in range(4)], 4)
     assert "more" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("line", "shown"),
-    [
-        ("abcdefgh", "abcde"),
-        ("日本語", "日本"),
-        ("a日本語", "a日本"),
-        ("\uff46\uff55\uff4c\uff4c", "\uff46\uff55"),
-        ("e\u0301e\u0301e\u0301e\u0301e\u0301e\u0301", "e\u0301e\u0301e\u0301e\u0301e\u0301"),
-        ("\x1b[31mab\x1b[0mcdefg", "\x1b[31mab\x1b[0mcde"),
-        ("abcde", "abcde"),
-    ],
-    ids=["ascii", "wide", "half of a wide one", "full width", "combining", "colours", "exact"],
+IMPORTING = {
+    "phase": "importing",
+    "since": "2026-11-22T12:00:00.123Z",
+    "import": {
+        "state": "loading",
+        "archives": [{"name": "backup-of-the-great-server-of-the-big-company-2026.tar.bz2", "bytes": 734_003_200}],
+        "files": {"done": 512, "total": 200_000},
+        "projects": {"done": 12, "total": 3000},
+        "bytes": {"done": 187_904_819, "total": 734_003_200},
+        "rate": 180.5,
+        "eta_seconds": 130,
+        "current": "alice/dev/a-project-with-a-rather-long-name",
+    },
+    "devpi": {"version": "6.20.3"},
+    "sidecar": {"version": "0.1.0"},
+}
+CHECKS = (
+    {"name": "root-password", "status": "pending", "reason": "not looked at yet"},
+    {"name": "http", "status": "fail", "value": 0.0031, "unit": "seconds", "reason": "it answered 500 for 12 s " * 9},
+    {"name": "disk", "status": "warn", "value": 41_200_000_000, "unit": "bytes", "reason": "日本語の理由" * 20},
 )
-def test_a_line_is_cut_by_cells(line: str, shown: str) -> None:
-    """Five of them: what is wide takes two, what is put onto another none."""
-    assert shown == live._clip(line, 5)
+
+
+@pytest.mark.parametrize("columns", [200, 100, 80, 60, 40, 20, 8])
+@pytest.mark.parametrize("color", [False, True])
+def test_every_line_fits(columns: int, color: bool) -> None:
+    """Nothing is wider than the terminal; of a reason nothing is lost, and its continuation is indented."""
+    view = live.View(False, Fields(IMPORTING), tuple(map(Fields, CHECKS)))
+    lines = list(live._page(view, "", columns, color=color))
+    assert [line for line in lines if cells(line) > columns] == []
+    text = re.sub(r"\x1b\[[0-9;]*m|\s", "", "".join(lines))
+    for whole in ("it answered 500 for 12 s " * 9, "日本語の理由" * 20):
+        assert whole.replace(" ", "") in text
+    if 40 <= columns <= 100:
+        first = next(n for n, line in enumerate(lines) if "it answered 500" in line)
+        assert all(line.startswith("    ") for line in lines[first + 1 : first + 3])
+
+
+def test_the_least_important_goes_first() -> None:
+    """The name of a check before its value, a share before the bar and the counts, the phase before since when."""
+    view = live.View(False, Fields(IMPORTING), tuple(map(Fields, CHECKS)))
+    pages = ["\n".join(live._page(view, "", columns, color=False)) for columns in (100, 80, 60, 40, 30)]
+
+    def shows(words: str) -> list[bool]:
+        return [re.search(words, page) is not None for page in pages]
+
+    for words in ("importing", "root-password", "about 2 min 10 s left", "26%"):
+        assert [True] * 5 == shows(words)
+    assert [True, False, False, False, False] == shows("alice/dev/")
+    assert [False] * 5 == shows("not looked at yet")  # that is what pending says
+    assert [True, True, True, False, False] == shows("since 2026")
+    assert [True, True, True, False, False] == shows(r"[░.]{9} 26%|░{9}")
+    assert [True, True, True, True, False] == shows("188 MB of 734 MB")
+    assert [True, True, True, True, False] == shows("3.1 ms")
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), 10**400, "x", None, [], True])
@@ -107,4 +147,4 @@ def test_a_figure_of_another_kind(value: object) -> None:
     status = {"import": {"state": "loading", "files": count, "bytes": count, "rate": value, "eta_seconds": value},
               "devpi": {"behind": value, "replicas": [{"behind": value, "asked_at": value}]},
               "phases": [{"phase": value, "since": value}, {"phase": "x", "since": "2026-01-01T00:00:00"}]}  # fmt: skip
-    assert "  fail http" in page(status, {"name": "http", "status": "fail", "value": value, "unit": "seconds"})
+    assert "  fail    http" in page(status, {"name": "http", "status": "fail", "value": value, "unit": "seconds"})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.lifecycle import Lifecycle, Phase, RootPassword, RootPasswordStatus
+from sidecar.lifecycle import Lifecycle, PasswordChange, Phase, RootPassword, RootPasswordStatus
 from sidecar.next_step import NextStep, command
 
 LOGGER = "sidecar.next_step"
@@ -23,7 +23,7 @@ def test_a_password_that_can_be_claimed_is_named_with_its_command(
     caplog.set_level(logging.INFO, LOGGER)
     lifecycle = Lifecycle()
     NextStep(lifecycle, URL)
-    lifecycle.update(root_password=RootPasswordStatus(state))
+    lifecycle.update(root_password=RootPasswordStatus(state, change=PasswordChange.HERE))
     lifecycle.enter(Phase.LAUNCHING)
     assert [] == caplog.messages
     lifecycle.enter(Phase.READY)

@@ -71,6 +71,15 @@ def switch(name: str, field: str) -> Variable:
 
 
 VARIABLES = [
+    Variable(
+        "SIDECAR_NAME",
+        "name",
+        None,
+        {"devpi-1": "devpi-1", " Häuser & Söhne ": "Häuser & Söhne", "x" * 64: "x" * 64},
+        ("x" * 65, "two\nlines", "bell\a", "a\u202eb"),
+        "not a name",
+        "up to 64 printable characters",
+    ),
     Variable("DEVPI_SERVERDIR", "serverdir", None, ABSOLUTE, RELATIVE, "not an absolute path", "begins with /"),
     Variable(
         "DEVPI_INIT_DIR",

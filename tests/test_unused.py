@@ -162,6 +162,9 @@ def test_many_are_counted(tmp_path: Path) -> None:
     assert "import" == notice.about
     assert "start on an empty volume" in notice.mend
     assert "SIDECAR_IGNORE_INIT_FILES=true" in notice.mend
+    (notice,) = unused.notices(tmp_path, tmp_path / "absent.json", replica=True)
+    assert "a replica imports nothing: remove what is there" in notice.mend
+    assert "empty volume" not in notice.mend
 
 
 def test_what_can_t_be_found_is_reported(tmp_path: Path) -> None:

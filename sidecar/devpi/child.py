@@ -14,6 +14,7 @@ from sidecar.devpi import crash
 from sidecar.devpi.messages import (
     PACKET_BYTES,
     CheckRootPassword,
+    ContentsSeen,
     HoldLock,
     Message,
     MirrorsSeen,
@@ -85,6 +86,8 @@ class Child:
         """Called, in the event loop, with what an operator should know of."""
         self.on_mirrors: Callable[[MirrorsSeen], None] = lambda seen: None
         """Called, in the event loop, with what is seen of devpi-server's mirrors while it serves."""
+        self.on_contents: Callable[[ContentsSeen], None] = lambda seen: None
+        """Called, in the event loop, with how much devpi-server holds."""
         self.requests: Requests | None = None
         """What devpi-server counted last; None: it has not been asked for anything yet."""
         self.primary = PrimaryAnswered()
@@ -148,7 +151,7 @@ class Child:
                 self.on_users(seen)
             case Noticed(about, reason, mend):
                 self.on_notice(Notice(about, reason, mend))
-            case (MirrorsSeen() | Requests() | PrimaryAnswered()) as told:
+            case (MirrorsSeen() | ContentsSeen() | Requests() | PrimaryAnswered()) as told:
                 self._keep(told)
             case RootPasswordSet() | RootPasswordChecked() as answer:
                 if answer.number == self._asked and self._answer is not None and not self._answer.done():
@@ -156,11 +159,13 @@ class Child:
             case _:
                 self._heard.put_nowait(message)
 
-    def _keep(self, told: MirrorsSeen | Requests | PrimaryAnswered) -> None:
+    def _keep(self, told: MirrorsSeen | ContentsSeen | Requests | PrimaryAnswered) -> None:
         """Something of which the last one counts."""
         match told:
             case MirrorsSeen():
                 self.on_mirrors(told)
+            case ContentsSeen():
+                self.on_contents(told)
             case Requests():
                 self.requests = told
             case PrimaryAnswered():

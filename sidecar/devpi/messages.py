@@ -272,6 +272,18 @@ class MirrorsSeen(Message):
 
 
 @dataclass(frozen=True)
+class ContentsSeen(Message):
+    """How much devpi-server holds; said when it has been counted, and is something else than before. None: unknown."""
+
+    users: int | None
+    stages: int | None
+    """Indexes to upload to."""
+    mirrors: int | None
+    projects: int | None
+    """Projects of the stages: one that is in two of them counts twice."""
+
+
+@dataclass(frozen=True)
 class CannotListen(Message):
     """devpi-server's address can't be had."""
 

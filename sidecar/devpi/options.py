@@ -25,7 +25,7 @@ _PASSWORDS = {"root-passwd", "root-passwd-hash"}
 _NEVER_READ = {
     "configfile": "give devpi-server the flag --configfile",
     "help": "give devpi-server the flag --help",
-    "passwd": "run `sidecar rotate`, or devpi-passwd with the server stopped",
+    "passwd": "run devpi-passwd with the server stopped",
 }
 """Options of which devpi ignores the variable and the line in its configuration file, and what to use instead."""
 

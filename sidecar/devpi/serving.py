@@ -22,6 +22,7 @@ from pyramid.tweens import EXCVIEW
 from sidecar import garbage
 from sidecar.devpi import admission, after_kill, durable_uploads, primary, search_index, upstream
 from sidecar.devpi.channel import SidecarGone
+from sidecar.devpi.contents import ContentsWatch
 from sidecar.devpi.crowd import Crowd
 from sidecar.devpi.drain import Drainer
 from sidecar.devpi.flags import CHEAP_DERIVATION
@@ -125,6 +126,7 @@ class SidecarPlugin:
         """Whether root's hash, by its digest, is the empty password's: argon2 runs once for each."""
         self._users: UsersWatch
         self._mirrors: MirrorsWatch
+        self._contents: ContentsWatch
         self.bind_error: OSError | None = None
 
     @hookimpl
@@ -162,6 +164,7 @@ class SidecarPlugin:
         root, root_hash = self._look_at_root()
         self._users = UsersWatch(self._xom, lambda: self._look_at_root()[0], root, self._channel.send)
         self._mirrors = MirrorsWatch(self._xom, self._channel.send)
+        self._contents = ContentsWatch(self._xom, self._channel.send)
         traffic = Traffic(app)
         try:
             server = create_server(QuietLooks(traffic, self._request.look_secret), **kwargs)
@@ -260,7 +263,7 @@ class SidecarPlugin:
             os._exit(ExitCode.INTERNAL)
 
     def _look_after_root(self) -> None:
-        """The thread that changes and checks root's password, and looks at users and mirrors once a second.
+        """The thread that changes and checks root's password, and looks at users, mirrors and contents once a second.
 
         devpi may let a change wait, and a stop should not.
         """
@@ -272,6 +275,7 @@ class SidecarPlugin:
                 except queue.Empty:
                     self._users.look()
                     self._mirrors.look()
+                    self._contents.look()
                     due = time.monotonic() + EVERY
                     continue
                 if isinstance(request, SetRootPassword):

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 from aiohttp import web
 
-from sidecar.bootstrap import AlreadyClaimed, CannotRotate, Expired, NothingToClaim, NotYet, Superseded
+from sidecar import advice
+from sidecar.bootstrap import AlreadyClaimed, CannotRotate, Expired, NothingToClaim, NotRunning, NotYet, Superseded
 from sidecar.web import shapes
 from sidecar.web.guard import peer
 from sidecar.web.keys import CONTEXT, GUARD
@@ -42,7 +43,7 @@ async def claim(request: web.Request) -> web.Response:
     """
     await _admit(request)
     await _body(request)
-    with _problems():
+    with _problems(request):
         password = await request.app[CONTEXT].bootstrap.claim(peer(request))
     return web.json_response({"user": "root", "password": password})
 
@@ -55,58 +56,69 @@ async def rotate(request: web.Request) -> web.Response:
     """
     await _admit(request)
     keep_logins = _keep_logins(request, await _body(request))
-    with _problems():
+    with _problems(request):
         password = await request.app[CONTEXT].bootstrap.rotate(peer(request), keep_logins=keep_logins)
     return web.json_response({"user": "root", "password": password})
 
 
 async def _admit(request: web.Request) -> None:
     """Return for an admin; before the admin token is known, nobody is one: 503."""
-    with _problems():
+    with _problems(request):
         await request.app[GUARD].admit(request)
 
 
 @contextlib.contextmanager
-def _problems() -> Iterator[None]:
-    """Word what the domain refuses."""
+def _problems(request: web.Request) -> Iterator[None]:
+    """Word what the domain refuses; `mend` is what can be done instead, here and now."""
     try:
         yield
     except NotYet as error:
         after = str(max(1, math.ceil(error.retry_after)))
         raise Problem(503, "not yet", error.reason, name="not-yet", headers={"Retry-After": after}) from None
+    except NotRunning as error:
+        raise Problem(503, "not running", error.reason, name="not-running") from None
     except NothingToClaim as error:
-        raise Problem(404, "nothing to claim", error.reason, name="nothing-to-claim") from None
+        snapshot = request.app[CONTEXT].lifecycle.snapshot
+        more = {"mend": advice.root_password(snapshot)}
+        raise Problem(404, "nothing to claim", error.reason, name="nothing-to-claim", more=more) from None
     except AlreadyClaimed as error:
         at = shapes.rfc3339(error.at)
         raise Problem(
             410,
             "already claimed",
-            f"somebody took the password at {at}, from {error.address or 'an unknown address'};"
-            " if that was not you, rotate it: POST /bootstrap/rotate",
+            f"somebody took the password at {at}, from {error.address or 'an unknown address'}",
             name="already-claimed",
-            more={"claimed_at": at, "claimed_from": error.address},
+            more={
+                "claimed_at": at,
+                "claimed_from": error.address,
+                "mend": _rotate(request, "if that was not you, or it is lost"),
+            },
         ) from None
     except Expired as error:
         at = shapes.rfc3339(error.at)
         raise Problem(
             410,
             "expired",
-            f"nobody claimed the password until {at}, and it was thrown away; only rotating helps:"
-            " POST /bootstrap/rotate",
+            f"nobody claimed the password until {at}, and it was thrown away",
             name="expired",
-            more={"expired_at": at},
+            more={"expired_at": at, "mend": _rotate(request, "to set a new one")},
         ) from None
     except Superseded:
         raise Problem(
             410,
             "superseded",
-            "root's password was changed in another way, the generated one is not root's any more;"
-            " if nobody knows the new one: POST /bootstrap/rotate",
+            "root's password was changed in another way, the generated one is not root's any more",
             name="superseded",
+            more={"mend": _rotate(request, "if nobody knows the new one")},
         ) from None
     except CannotRotate as error:
         detail = f"{error.reason}; {error.mend}"
         raise Problem(409, "cannot rotate", detail, name="cannot-rotate", more={"mend": error.mend}) from None
+
+
+def _rotate(request: web.Request, when: str) -> str | None:
+    how = advice.rotate(request.app[CONTEXT].lifecycle.snapshot, route=True)
+    return None if how is None else f"{when}: {how}"
 
 
 async def _body(request: web.Request) -> bytes:

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from aiohttp import web
 
+from sidecar.web import assets
 from sidecar.web.keys import CONTEXT, Context
 
 
@@ -29,7 +30,8 @@ async def docs(request: web.Request) -> web.Response:
     """
     from sidecar.web.openapi.page import POLICY
 
-    response = _unless_known(request, _page(*_depends_on(request.app[CONTEXT])), "text/html")
+    context = request.app[CONTEXT]
+    response = _unless_known(request, _page(context.name, *_depends_on(context)), "text/html")
     response.headers["Content-Security-Policy"] = POLICY
     return response
 
@@ -48,10 +50,11 @@ def _document(version: str, client_certificates: bool) -> bytes:
 
 
 @lru_cache(maxsize=1)
-def _page(version: str, client_certificates: bool) -> bytes:
+def _page(name: str, version: str, client_certificates: bool) -> bytes:
     from sidecar.web.openapi.page import lines
 
-    return "\n".join(lines(json.loads(_document(version, client_certificates)))).encode()
+    document = json.loads(_document(version, client_certificates))
+    return "\n".join(lines(document, name, assets.edition())).encode()
 
 
 def _unless_known(request: web.Request, body: bytes, kind: str) -> web.Response:

@@ -14,7 +14,7 @@ from sidecar.devpi.child import Child
 from sidecar.devpi.client import Metric as Said
 from sidecar.devpi.client import ServerStatus
 from sidecar.devpi.messages import REQUEST_SECONDS, Requests
-from sidecar.lifecycle import DevpiInfo
+from sidecar.lifecycle import Contents, DevpiInfo
 from sidecar.usage import Used
 from sidecar.volume import Space
 from sidecar.web.families import counters, gauge, gauges, histograms, info
@@ -47,6 +47,7 @@ class DevpiCollector:
         ours = [
             *_server(self._context.lifecycle.snapshot.devpi, status, None if watch is None else watch.status_at),
             *_replication(status),
+            *_contents(self._context.lifecycle.snapshot.contents),
             *_requests(None if child is None else child.requests),
             *_used(None if usage is None else usage.last),
             *_space(None if watch is None else watch.space),
@@ -110,6 +111,15 @@ def _replication(status: ServerStatus) -> Iterator[Metric]:
                 status.update_from_primary_at)  # fmt: skip
     yield gauge("devpi_server_replication_errors", "Files that this replica can't fetch from its primary.",
                 status.replication_errors)  # fmt: skip
+
+
+def _contents(of: Contents | None) -> Iterator[Metric]:
+    projects, users = (None, None) if of is None else (of.projects, of.users)
+    kinds = () if of is None else (("stage", of.stages), ("mirror", of.mirrors))
+    yield gauge("devpi_server_projects", "Projects in all indexes that are no mirrors.", projects)
+    yield gauge("devpi_server_users", "Users, root included.", users)
+    yield gauges("devpi_server_indexes", "Indexes, by their type.", ("type",),
+                 (((kind,), number) for kind, number in kinds if number is not None))  # fmt: skip
 
 
 def _requests(said: Requests | None) -> Iterator[Metric]:

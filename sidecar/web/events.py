@@ -48,8 +48,8 @@ class Stream:
     def __init__(self, host: str) -> None:
         self.host = host
         """As its request named this server."""
-        self.use = ""
-        """The section of its own: how to use devpi-server from where it is."""
+        self.own: dict[str, str] = {}
+        """The sections that depend on how it names this server."""
         self.pending: dict[str, bytes] = {}
         self.wake = asyncio.Event()
 
@@ -102,7 +102,7 @@ class Hub:
         if last_event_id != self._id:
             for name, section in self._sections.items():
                 stream.put(name, _event(name, section))
-            self._tell_use(stream, self._view())
+            self._tell_own(stream, self._view())
             stream.put("id", self._id_event())
         self._streams.add(stream)
         try:
@@ -175,14 +175,15 @@ class Hub:
         for stream in self._streams:
             for name, event in (changed or _NOTHING_NEW).items():
                 stream.put(name, event)
-            self._tell_use(stream, view)
+            self._tell_own(stream, view)
 
-    def _tell_use(self, stream: Stream, view: View) -> None:
-        from sidecar.web import guide
+    def _tell_own(self, stream: Stream, view: View) -> None:
+        from sidecar.web import report
 
-        if stream.use != (use := guide.use(view.snapshot, stream.host)):
-            stream.use = use
-            stream.put("use", _event("use", use))
+        for name, section in report.sections_for(view, stream.host).items():
+            if stream.own.get(name) != section:
+                stream.own[name] = section
+                stream.put(name, _event(name, section))
 
     def _view(self) -> View:
         from sidecar.web import report

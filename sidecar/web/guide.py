@@ -11,6 +11,8 @@ from sidecar.web import words
 
 _HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _URL = re.compile(r"https?://[A-Za-z0-9._~:/\[\]@%+-]{1,500}")
+_NO_HOST = re.compile(r"http://HOST:")
+"""A URL that nobody can follow."""
 _ORIGIN = re.compile(r"(https?)://(?:[^/@]*@)?(?:\[([^/\]]*)\]|([^/:\[\]]*))")
 
 
@@ -32,6 +34,18 @@ def use(snapshot: Snapshot, host: str) -> str:
         + _commands("Install from it", "install", *_install(url))
         + hint
     )
+
+
+def who(snapshot: Snapshot, name: str, host: str) -> str:
+    """What people call this instance, and a link to devpi-server, where that is known."""
+    shown = f'<span class="name">{words.text(name)}</span>'
+    if snapshot.devpi is None or snapshot.phase not in (Phase.LAUNCHING, Phase.READY):
+        return shown
+    url, _ = _outside(snapshot.devpi, host)
+    if url is None or _NO_HOST.match(url):
+        return shown
+    address = words.text(url, 1000, tag=False)
+    return f'{shown} <span>devpi: <a href="{address}/">{address}</a></span>'
 
 
 def _commands(title: str, name: str, *commands: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
@@ -11,6 +11,8 @@ from sidecar.bootstrap import Bootstrap
 from sidecar.devpi.child import Child
 from sidecar.health import Health
 from sidecar.lifecycle import Lifecycle
+from sidecar.pace import Pace
+from sidecar.surroundings import Surroundings
 from sidecar.usage import Usage
 from sidecar.web.guard import Guard
 
@@ -29,6 +31,10 @@ class Context:
     """Whether the admin routes take those alone who came with a certificate that a trusted CA signed."""
     child: Child | None = None
     usage: Usage | None = None
+    pace: Pace | None = None
+    name: str = "devpi"
+    """What people call this instance."""
+    surroundings: Surroundings = field(default_factory=lambda: Surroundings("devpi"))
     patience: float = 10.0
     """Seconds without a tick after which `/livez` gives the process up."""
 

@@ -7,13 +7,11 @@ from collections.abc import Iterable, Sequence
 
 from aiohttp import web
 
-from sidecar.health import Check, CheckStatus
+from sidecar.checks import FAIL, PASS, PENDING, WARN, Check, CheckStatus, overall
 from sidecar.web import shapes
 from sidecar.web.accept import wants_text
 from sidecar.web.keys import CONTEXT
 from sidecar.web.problems import Problem
-
-FAIL = CheckStatus.FAIL
 
 
 async def livez(request: web.Request) -> web.Response:
@@ -28,10 +26,11 @@ async def livez(request: web.Request) -> web.Response:
         for name, age in ages.items()
         if age > context.patience
     }
+    status = FAIL if late else PASS
     if wants_text(request, otherwise=True):
         lines = [f"[-]{name} failed: {late[name]}" if name in late else f"[+]{name} ok" for name in ages]
-        return _text(request, "livez", not late, lines)
-    return _json(not late, [{"name": name, "status": "fail", "reason": why} for name, why in late.items()])
+        return _text(request, "livez", status, lines)
+    return _json(status, [{"name": name, "status": "fail", "reason": why} for name, why in late.items()])
 
 
 async def startupz(request: web.Request) -> web.Response:
@@ -41,40 +40,41 @@ async def startupz(request: web.Request) -> web.Response:
     `/readyz` tells: a startup probe must not kill a long import.
     """
     if wants_text(request, otherwise=True):
-        return _text(request, "startupz", True, ["[+]settings ok", "[+]listener ok"])
-    return _json(True, [])
+        return _text(request, "startupz", PASS, ["[+]settings ok", "[+]listener ok"])
+    return _json(PASS, [])
 
 
 async def readyz(request: web.Request) -> web.Response:
     """Whether devpi-server serves, as its clients would find.
 
-    200: no gating check fails, those named by `?exclude=NAME` left aside. 503: one does; the body says which
-    and why.
+    200: all gating checks pass or warn, those named by `?exclude=NAME` left aside. 503: one fails or is pending;
+    the body says which and why.
     """
     checks = request.app[CONTEXT].health.checks()
     exclude = frozenset(request.query.getall("exclude", ())) if request.query_string else frozenset()
     verbose = _verbose(request)
-    failing = [c for c in checks if c.gates and c.status is FAIL and c.name not in exclude]
+    blocking = [c for c in checks if c.blocks and c.name not in exclude]
     unknown = sorted(exclude.difference(c.name for c in checks))
     if wants_text(request, otherwise=verbose):
-        return _text(request, "readyz", not failing, _lines(checks, exclude, unknown))
-    shown = [c for c in checks if c.name not in exclude] if verbose else failing
+        return _text(request, "readyz", overall(blocking), _lines(checks, exclude, unknown))
+    shown = [c for c in checks if c.name not in exclude] if verbose else blocking
     warnings = [f"there is no check {name!r} to exclude" for name in unknown]
-    return _json(not failing, [shapes.check(c) for c in shown], warnings)
+    return _json(overall(blocking), [shapes.check(c) for c in shown], warnings)
 
 
 async def readyz_check(request: web.Request) -> web.Response:
     """Whether one check passes.
 
-    200: it passes or warns. 503: it fails. 404: there is no such check.
+    200: it passes or warns, or is pending and doesn't gate. 503: it gates, and fails or is pending. 404: there is no
+    such check.
     """
     checks = request.app[CONTEXT].health.checks()
     found = next((c for c in checks if c.name == request.match_info["check"]), None)
     if found is None:
         raise Problem(404, detail=f"no such check; there are {', '.join(c.name for c in checks)}")
-    code = 503 if found.status is FAIL else 200
+    code = 503 if found.blocks else 200
     if wants_text(request, otherwise=_verbose(request)):
-        plain = code == 200 and not _verbose(request)
+        plain = found.status in (PASS, WARN) and not _verbose(request)
         return web.Response(status=code, text="ok" if plain else f"{_line(found)}\n")
     return web.json_response(shapes.check(found), status=code)
 
@@ -82,34 +82,32 @@ async def readyz_check(request: web.Request) -> web.Response:
 async def health(request: web.Request) -> web.Response:
     """All checks.
 
-    200: always; `status` is `fail` where a gating check fails, `warn` where another does not pass.
+    200: always; `status` is `fail` or `pending` if a gating check is, else the worst of `pass`, `pending`, `warn`.
     """
     checks = request.app[CONTEXT].health.checks()
-    overall = CheckStatus.PASS
-    if any(c.status is FAIL and c.gates for c in checks):
-        overall = FAIL
-    elif any(c.status is not CheckStatus.PASS for c in checks):
-        overall = CheckStatus.WARN
-    return web.json_response({"status": overall.value, "checks": [shapes.check(c) for c in checks]})
+    return web.json_response({"status": overall(checks).value, "checks": [shapes.check(c) for c in checks]})
+
+
+_ENDINGS = {PASS: "passed", FAIL: "failed", PENDING: "pending"}
 
 
 def _verbose(request: web.Request) -> bool:
     return bool(request.query_string) and "verbose" in request.query
 
 
-def _text(request: web.Request, probe: str, ok: bool, lines: Iterable[str]) -> web.Response:
-    """As Kubernetes' API server words it: in full where something fails or `?verbose` asks for it."""
-    if ok and not _verbose(request):
+def _text(request: web.Request, probe: str, status: CheckStatus, lines: Iterable[str]) -> web.Response:
+    """As Kubernetes' API server words it: in full if something fails or is pending, or `?verbose` asks for it."""
+    if (ok := status is PASS) and not _verbose(request):
         return web.Response(text="ok")
-    last = f"{probe} check {'passed' if ok else 'failed'}"
+    last = f"{probe} check {_ENDINGS[status]}"
     return web.Response(status=200 if ok else 503, text="\n".join([*lines, last, ""]))
 
 
-def _json(ok: bool, checks: list[shapes.Json], warnings: Sequence[str] = ()) -> web.Response:
-    body: shapes.Json = {"status": "pass" if ok else "fail", "checks": checks}
+def _json(status: CheckStatus, checks: list[shapes.Json], warnings: Sequence[str] = ()) -> web.Response:
+    body: shapes.Json = {"status": status.value, "checks": checks}
     if warnings:
         body["warnings"] = list(warnings)
-    return web.json_response(body, status=200 if ok else 503)
+    return web.json_response(body, status=200 if status is PASS else 503)
 
 
 def _lines(checks: Iterable[Check], exclude: frozenset[str], unknown: list[str]) -> list[str]:
@@ -122,9 +120,9 @@ def _lines(checks: Iterable[Check], exclude: frozenset[str], unknown: list[str])
 
 def _line(check: Check) -> str:
     why = "; ".join(part for part in (shapes.public(check.reason), shapes.public(check.mend)) if part)
-    if check.status is FAIL:
-        return _flat(f"[-]{check.name} failed: {why}")
-    return _flat(f"[+]{check.name} ok" + (f" (warning: {why})" if check.status is CheckStatus.WARN else ""))
+    if check.status in (FAIL, PENDING):
+        return _flat(f"[{'-' if check.blocks else '+'}]{check.name} {_ENDINGS[check.status]}: {why}")
+    return _flat(f"[+]{check.name} ok" + (f" (warning: {why})" if check.status is WARN else ""))
 
 
 def _flat(text: str) -> str:

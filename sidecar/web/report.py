@@ -9,27 +9,27 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from string import Template
 
-from sidecar import figures, mirrors
-from sidecar.checks import FAIL, NOT_RUNNING, NOT_YET, PASS, WARN, Check
+from sidecar import advice, figures, mirrors
+from sidecar.checks import Check
 from sidecar.devpi.client import ServerStatus
 from sidecar.lifecycle import (
-    Count,
     DevpiInfo,
-    ImportState,
-    ImportStatus,
     Notice,
     Phase,
     RootPassword,
     Snapshot,
-    UnusablePasswords,
     now,
 )
+from sidecar.surroundings import Surroundings
 from sidecar.trends import Trend
 from sidecar.web import assets, guide, words
-from sidecar.web.headline import headline, spoken, trouble
+from sidecar.web.checklist import checklist
+from sidecar.web.headline import headline, spoken, trouble, verdict
 from sidecar.web.keys import Context
+from sidecar.web.numbers import Numbers, gather
+from sidecar.web.progress import progress
 from sidecar.web.replicas import replicas
-from sidecar.web.sparkline import sparkline
+from sidecar.web.tally import tally
 
 _MANY = 20
 """Archives, phases or replicas that are shown; the rest is counted."""
@@ -46,6 +46,10 @@ class View:
     """What devpi-server said of itself last."""
     version: str
     """The sidecar's."""
+    name: str = "devpi"
+    """What people call this instance."""
+    surroundings: Surroundings = field(default_factory=lambda: Surroundings("devpi"))
+    numbers: Numbers = field(default_factory=Numbers)
     at: datetime = field(default_factory=now)
 
 
@@ -53,7 +57,14 @@ def view(context: Context) -> View:
     """What there is to show now, from memory."""
     health = context.health
     return View(
-        context.lifecycle.snapshot, health.checks(), health.trends(), health.server_status(), context.sidecar_version
+        context.lifecycle.snapshot,
+        health.checks(),
+        health.trends(),
+        health.server_status(),
+        context.sidecar_version,
+        context.name,
+        context.surroundings,
+        gather(context),
     )
 
 
@@ -62,23 +73,35 @@ def page(of: View, host: str, *, epoch: str, edition: str) -> str:
     roles = {"verdict": ' role="status" class="hidden"'}
     shown = {
         name: f'<div id="{name}" data-section{roles.get(name, "")}>{section}</div>'
-        for name, section in sections(of).items()
+        for name, section in (sections(of) | sections_for(of, host)).items()
     }
     return Template(assets.read("page.html").decode()).substitute(
-        **shown, use=f'<div id="use" data-section>{guide.use(of.snapshot, host)}</div>', epoch=epoch, edition=edition
+        **shown, title=title(of), epoch=epoch, edition=edition
     )
 
 
+def title(of: View) -> str:
+    """The page's title, as HTML: a tab may show little more than the begin."""
+    return f"{words.text(of.name, tag=False)}: {verdict(of.snapshot, of.checks).title}"
+
+
+def sections_for(of: View, host: str) -> dict[str, str]:
+    """The sections that depend on how a browser calls this server, by their ids in the page."""
+    return {"who": guide.who(of.snapshot, of.name, host), "use": guide.use(of.snapshot, host)}
+
+
 def sections(of: View) -> dict[str, str]:
-    """Each section but `use`, by its id in the page; an empty one isn't seen."""
+    """All other sections, by their ids in the page; an empty one isn't seen."""
     snapshot = of.snapshot
     return {
         "verdict": spoken(snapshot, of.checks),
-        "headline": headline(snapshot, of.checks),
+        "headline": headline(snapshot, of.checks, of.surroundings),
         "phases": _phases(snapshot),
-        "import": _import(snapshot.imported),
+        "claim": _claim(snapshot, of.surroundings),
+        "import": progress(snapshot.imported),
         "notices": _notices(snapshot.notices),
-        "checks": _checks(of.checks, of.trends),
+        "numbers": tally(of.numbers, of.at),
+        "checks": checklist(of.checks, of.trends),
         "password": _password(snapshot),
         "mirrors": _mirrors(snapshot),
         "replicas": replicas(of.said, of.checks, of.at),
@@ -105,114 +128,6 @@ def _phases(snapshot: Snapshot) -> str:
     return f'<h2 class="hidden">Phases</h2><ol class="phases">{"".join(items)}</ol>'
 
 
-# --- import -----------------------------------------------------------------------------------------------------
-
-_STEPS = {
-    ImportState.PENDING: "Step 1 of 3: about to unpack",
-    ImportState.EXTRACTING: "Step 1 of 3: unpacking and verifying",
-    ImportState.LOADING: "Step 2 of 3: loading",
-    ImportState.PROMOTING: "Step 3 of 3: moving it to its place",
-}
-
-
-def _import(of: ImportStatus) -> str:
-    if of.state is ImportState.NONE:
-        return ""
-    parts = ["<h2>Import</h2>"]
-    if of.state is ImportState.COMPLETED:
-        parts.append(f"<p>{words.badge(PASS, 'completed')} {_span(of)}</p>")
-    elif of.state is ImportState.FAILED:
-        parts.append(f"<p>{words.badge(FAIL, 'failed')} {_span(of)}</p>")
-        parts.append(_import_error(of))
-    else:
-        parts.append(_progress(of))
-    parts.append(_counts(of))
-    parts.append(_left_out(of))
-    parts.append(_archives(of))
-    return "".join(parts)
-
-
-def _span(of: ImportStatus) -> str:
-    if of.started is None or of.finished is None:
-        return ""
-    return f"{words.time(of.finished)}, after {figures.duration((of.finished - of.started).total_seconds())}"
-
-
-def _import_error(of: ImportStatus) -> str:
-    if of.error is None:
-        return ""
-    places = [
-        f"<dt>{name}</dt><dd>{words.text(place, 500)}</dd>"
-        for name, place in (("Archive", of.error.archive), ("Member", of.error.member))
-        if place
-    ]
-    where = f'<dl class="places">{"".join(places)}</dl>' if places else ""
-    return f'<div class="trouble">{trouble(of.error.reason, of.error.mend)}{where}</div>'
-
-
-def _progress(of: ImportStatus) -> str:
-    step = _STEPS[of.state]
-    count = of.extracted if of.state in (ImportState.PENDING, ImportState.EXTRACTING) else of.files
-    if of.state is ImportState.PROMOTING:
-        count = Count(1, 1)
-    measure = f' max="{count.total}" value="{min(count.done, count.total)}"' if count.total else ""
-    percent = f"{100 * min(count.done, count.total) // count.total} %" if count.total else ""
-    left = f"about {figures.duration(of.eta_seconds)} left" if of.eta_seconds is not None else ""
-    rate = f"{of.rate:,.0f} files/s" if of.rate is not None else ""
-    now = f'<p class="current">{words.text(of.current, 120)}</p>' if of.current else '<p class="current"></p>'
-    return (
-        f'<div class="progress"><p><span>{step}</span><span>{percent}</span></p>'
-        f'<progress aria-label="{step}"{measure}></progress>'
-        f"<p><span>{rate}</span><span>{left}</span></p>{now}</div>"
-    )
-
-
-def _counts(of: ImportStatus) -> str:
-    """What is counted, as done of total; nothing where nothing has been counted yet."""
-    counts = [
-        (name, f"{count.done:,}", f"{count.total:,}")
-        for name, count in (
-            ("Files", of.files), ("Projects", of.projects), ("Indexes", of.indexes), ("Users", of.users),
-        )
-    ]  # fmt: skip
-    counts.append(("Bytes", figures.size(of.bytes.done), figures.size(of.bytes.total)))
-    if not of.files.total and not of.users.total:
-        return ""
-    done = of.state is ImportState.COMPLETED
-    cells = [
-        f"<div><dt>{name}</dt><dd>{made}{'' if done else f' <small>of {total}</small>'}</dd></div>"
-        for name, made, total in counts
-    ]
-    return f'<dl class="counts">{"".join(cells)}</dl>'
-
-
-def _left_out(of: ImportStatus) -> str:
-    if not of.left_out_total:
-        return ""
-    items = [
-        f"<li>{words.text(each.member)} of {words.text(each.archive)}: {words.text(each.reason)}</li>"
-        for each in of.left_out
-    ]
-    if (more := of.left_out_total - len(items)) > 0:
-        items.append(f"<li>and {more} more</li>")
-    said = f"{words.badge(WARN, 'incomplete')} {of.left_out_total} left out, not safe to load:"
-    return f'<div id="left-out"><p>{said}</p><ul>{"".join(items)}</ul></div>'
-
-
-def _archives(of: ImportStatus) -> str:
-    if not of.archives and not of.ignored:
-        return ""
-    items = []
-    for archive in of.archives[:_MANY]:
-        digest = f"<br><code>sha256 {words.text(archive.sha256, 64)}</code>" if archive.sha256 else ""
-        items.append(f"<li>{words.text(archive.name)}, {figures.size(archive.bytes)}{digest}</li>")
-    items += [f"<li>{words.text(name)}, ignored: not an export</li>" for name in of.ignored[:_MANY]]
-    if (more := max(0, len(of.archives) - _MANY) + max(0, len(of.ignored) - _MANY)) > 0:
-        items.append(f"<li>and {more} more</li>")
-    title = f"{len(of.archives)} archive{'' if len(of.archives) == 1 else 's'}"
-    return f'<details id="archives"><summary id="archives-title">{title}</summary><ul>{"".join(items)}</ul></details>'
-
-
 # --- notices ----------------------------------------------------------------------------------------------------
 
 
@@ -225,50 +140,21 @@ def _notices(notices: tuple[Notice, ...]) -> str:
     return f"<h2>Notices</h2>{''.join(items)}"
 
 
-# --- checks -----------------------------------------------------------------------------------------------------
-
-
-def _checks(checks: tuple[Check, ...], trends: tuple[Trend, ...]) -> str:
-    if all(check.reason == NOT_YET for check in checks if check.name != "process"):
-        return ""  # there is nothing to look at yet, and the headline says why
-    rows = "".join(_check(check, trend) for check, trend in zip(checks, trends, strict=True))
-    return (
-        '<h2>Checks</h2><table class="checks"><thead><tr><th scope="col">Check</th><th scope="col">Verdict</th>'
-        '<th scope="col">Value</th><th scope="col"><div class="history">'
-        '<span class="ends"><span>15 min ago …</span> <span>now</span></span></div></th></tr></thead>'
-        f"<tbody>{rows}</tbody></table>"
-    )
-
-
-def _check(check: Check, trend: Trend) -> str:
-    gates = "" if check.gates else " <small>warns only</small>"
-    free = " free" if check.unit == "bytes" else ""
-    verdict = f"{words.badge(check.status)} {words.lasting(check.since)}"
-    if unknown := check.reason in (NOT_YET, NOT_RUNNING):
-        verdict = f'<span class="none">{check.reason}</span>'
-    row = (
-        f'<tr><th scope="row">{check.name}{gates}</th><td>{verdict}</td>'
-        f"<td>{figures.value(check.value, check.unit)}{free}</td><td>{sparkline(trend)}</td></tr>"
-    )
-    if check.status is PASS or check.reason is None or unknown or check.name == "process":  # the headline says that
-        return row
-    return f'{row}<tr class="why"><td colspan="4">{trouble(check.reason, check.mend)}</td></tr>'
-
-
 # --- the rest ---------------------------------------------------------------------------------------------------
 
 _PASSWORDS = {
-    RootPassword.CLAIMABLE: "It was generated, and nobody has claimed it yet. It is told once.",
+    RootPassword.CLAIMABLE: "It was generated, and nobody has claimed it yet.",
     RootPassword.CLAIMED: "Claimed",
     RootPassword.EXPIRED: "Nobody claimed it until",
     RootPassword.GIVEN: "It is the one that was given at the first start, unless it was changed since.",
     RootPassword.FROM_IMPORT: "It is the one of the imported export.",
-    RootPassword.UNKNOWN: "It is not known here: the data was there before, or this is a replica.",
+    RootPassword.UNKNOWN: "It is not known here.",
 }
 
 
-def _unusable(of: UnusablePasswords | None) -> str:
+def _unusable(snapshot: Snapshot) -> str:
     """The users who need a new password, if there are any."""
+    of = snapshot.unusable_passwords
     if of is None or not of.total:
         return ""
     names = ", ".join(words.text(name, 60) for name in of.users[:_MANY])
@@ -276,35 +162,41 @@ def _unusable(of: UnusablePasswords | None) -> str:
     count = "1 user needs" if of.total == 1 else f"{of.total} users need"
     return (
         f'<h2>Users who can&rsquo;t log in</h2><p class="unusable">{count} a new password, because this devpi-server '
-        f"can&rsquo;t check the old hash: {names}{more}.</p>"
-        "<p>As root, <code>devpi passwd NAME</code> sets one.</p>"
+        f"can&rsquo;t check the old hash: {names}{more}.</p>{_mend(advice.user_password(snapshot))}"
+    )
+
+
+def _claim(snapshot: Snapshot, around: Surroundings) -> str:
+    """What stands above the form by which the password is claimed; empty where there is nothing to claim now."""
+    if not advice.claimable(snapshot):
+        return ""
+    until = "" if (expires := snapshot.root_password.expires) is None else f" until {words.time(expires)}"
+    claim, token = (words.text(around.inside(f"sidecar {name}"), tag=False) for name in ("claim", "token"))
+    return (
+        '<div data-state="claimable"><h2>Claim root&rsquo;s password</h2>'
+        f"<p>It was generated, and can be claimed once{until}. <code>{claim}</code> prints it.</p>"
+        f'<p id="token-hint">Here the admin token is needed, which <code>{token}</code> prints.</p></div>'
     )
 
 
 def _password(snapshot: Snapshot) -> str:
-    return _root_password(snapshot) + _unusable(snapshot.unusable_passwords)
+    return _root_password(snapshot) + _unusable(snapshot)
 
 
 def _root_password(snapshot: Snapshot) -> str:
-    of = snapshot.root_password
-    if of.state is RootPassword.UNKNOWN and snapshot.phase not in (Phase.LAUNCHING, Phase.READY):
+    of, mend = snapshot.root_password, advice.root_password(snapshot)
+    if advice.claimable(snapshot) or (of.state is RootPassword.UNKNOWN and mend is None):
         return ""
-    told = f"<p>{_PASSWORDS[of.state]}"
-    if of.changed is not None:
-        told += f" {words.time(of.changed)}"
-    if of.state is RootPassword.CLAIMED:
-        told += "; from where, is told with the admin token.</p>"
-    elif of.state is RootPassword.EXPIRED:
-        told += ", and it was thrown away.</p>"
-    else:
-        told += "</p>"
-    if of.state is RootPassword.CLAIMABLE:
-        if of.expires is not None:
-            told += f"<p>It can be claimed until {words.time(of.expires)}.</p>"
-        told += "<p>In the container, <code>sidecar claim</code> does it too.</p>"
-    elif of.state is not RootPassword.UNKNOWN:
-        told += "<p>If it is lost, <code>sidecar rotate</code> in the container sets a new one.</p>"
-    return f'<h2>root&rsquo;s password</h2><div data-state="{of.state}">{told}</div>'
+    said = f"<p>{_PASSWORDS[of.state]}"
+    if of.state in (RootPassword.CLAIMED, RootPassword.EXPIRED) and of.changed is not None:
+        said += f" {words.time(of.changed)}"
+    said += ", and it was thrown away.</p>" if of.state is RootPassword.EXPIRED else "</p>"
+    state = "unclaimable" if of.state is RootPassword.CLAIMABLE else of.state
+    return f'<h2>root&rsquo;s password</h2><div data-state="{state}">{said}{_mend(mend)}</div>'
+
+
+def _mend(mend: str | None) -> str:
+    return f'<p class="mend">In the container: {words.with_code(mend)}.</p>' if mend else ""
 
 
 def _mirrors(snapshot: Snapshot) -> str:

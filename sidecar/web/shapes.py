@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-from sidecar import mirrors
+from sidecar import advice, mirrors
 from sidecar.bootstrap import BootstrapStatus
 from sidecar.devpi.client import Replica, ServerStatus
 from sidecar.health import Check
 from sidecar.lifecycle import (
+    Contents,
     Count,
     DevpiInfo,
     Failure,
@@ -19,11 +20,10 @@ from sidecar.lifecycle import (
     Named,
     Notice,
     RootPassword,
-    RootPasswordStatus,
     Snapshot,
-    UnusablePasswords,
 )
 from sidecar.web.guard import Rejections
+from sidecar.web.numbers import Numbers
 
 Json = dict[str, object]
 
@@ -56,19 +56,23 @@ def check(of: Check) -> Json:
     }
 
 
-def status(of: Snapshot, said: ServerStatus | None, sidecar_version: str, rejections: Rejections) -> Json:
+def status(
+    of: Snapshot, said: ServerStatus | None, sidecar_version: str, rejections: Rejections, name: str, counted: Numbers
+) -> Json:
     """`GET /status`."""
     return {
+        "name": name,
         "phase": of.phase.value,
         "since": rfc3339(of.since),
         "phases": [{"phase": phase.value, "since": rfc3339(since)} for phase, since in of.history],
         "failure": failure(of.failure),
         "import": imported(of.imported),
-        "root_password": root_password(of.root_password),
-        "unusable_passwords": unusable_passwords(of.unusable_passwords),
+        "root_password": root_password(of),
+        "unusable_passwords": unusable_passwords(of),
         "notices": [notice(each) for each in of.notices],
         "mirrors": mirrors_of(of.mirrors),
         "devpi": devpi(of.devpi, said),
+        "numbers": numbers(counted),
         "sidecar": {"version": sidecar_version},
         "wrong_admin_tokens": {
             "total": rejections.wrong,
@@ -127,19 +131,24 @@ def count(of: Count) -> Json:
     return {"done": of.done, "total": of.total}
 
 
-def root_password(of: RootPasswordStatus) -> Json:
+def root_password(snapshot: Snapshot) -> Json:
     """What anybody may know of root's password; from where it was claimed isn't part of that."""
+    of = snapshot.root_password
     return {
         "state": of.state.value,
         "expires": rfc3339(of.expires),
         "claimed_at": rfc3339(of.changed) if of.state is RootPassword.CLAIMED else None,
         "expired_at": rfc3339(of.changed) if of.state is RootPassword.EXPIRED else None,
+        "mend": advice.root_password(snapshot),
     }
 
 
-def unusable_passwords(of: UnusablePasswords | None) -> Json | None:
+def unusable_passwords(snapshot: Snapshot) -> Json | None:
     """Users who need a new password, and how many they are; None: not looked at yet."""
-    return None if of is None else {"total": of.total, "users": [public(name) for name in of.users]}
+    if (of := snapshot.unusable_passwords) is None:
+        return None
+    mend = advice.user_password(snapshot) if of.total else None
+    return {"total": of.total, "users": [public(name) for name in of.users], "mend": mend}
 
 
 def notice(of: Notice) -> Json:
@@ -181,6 +190,34 @@ def devpi(of: DevpiInfo | None, said: ServerStatus | None) -> Json | None:
 def replica(of: Replica, said: ServerStatus) -> Json:
     """One replica of the primary that has said this."""
     return {"address": of.address, "behind": said.lag(of), "asked_at": rfc3339(of.asked)}
+
+
+def numbers(of: Numbers) -> Json:
+    """How much there is, how much it is used, how much room is left."""
+    return {
+        "contents": None if of.contents is None else contents(of.contents),
+        "requests": None
+        if of.served is None
+        else {
+            "total": of.served.requests,
+            "per_second": None if of.served.per_second is None else round(of.served.per_second, 2),
+            "uploads": of.served.uploads,
+            "last_upload": rfc3339(of.served.last_upload),
+        },
+        "volume": None if of.space is None else {"free_bytes": of.space.free, "size_bytes": of.space.size},
+        "serverdir": None if of.used is None else {"used_bytes": of.used.bytes, "files": of.used.files},
+    }
+
+
+def contents(of: Contents) -> Json:
+    """What devpi-server holds."""
+    return {
+        "projects": of.projects,
+        "users": of.users,
+        "indexes": of.stages,
+        "mirrors": of.mirrors,
+        "since": rfc3339(of.at),
+    }
 
 
 def bootstrap(of: BootstrapStatus) -> Json:

@@ -69,8 +69,8 @@ class SidecarCollector:
     def _health(self) -> Iterator[Metric]:
         health = self._context.health
         checks = health.checks()
-        failing = any(check.gates and check.status is CheckStatus.FAIL for check in checks)
-        yield gauge("devpi_sidecar_ready", "1 where /readyz answers 200.", float(not failing))
+        blocked = any(check.blocks for check in checks)
+        yield gauge("devpi_sidecar_ready", "1 where /readyz answers 200.", float(not blocked))
         yield counters(
             "devpi_sidecar_readiness_transitions",
             "Changes of readiness, by what it became.",

@@ -6,14 +6,18 @@ from aiohttp import web
 
 from sidecar.web import shapes
 from sidecar.web.keys import CONTEXT, GUARD
+from sidecar.web.numbers import gather
 
 
 async def status(request: web.Request) -> web.Response:
-    """Phase, versions, the import in full, and the state of root's password.
+    """Name, phase, versions, the import in full, the state of root's password, and numbers.
 
     200: always.
     """
     context = request.app[CONTEXT]
     said = context.health.server_status()
     rejections = request.app[GUARD].rejections
-    return web.json_response(shapes.status(context.lifecycle.snapshot, said, context.sidecar_version, rejections))
+    counted = gather(context)
+    return web.json_response(
+        shapes.status(context.lifecycle.snapshot, said, context.sidecar_version, rejections, context.name, counted)
+    )

@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime
 
 from sidecar import figures
-from sidecar.checks import FAIL, PASS, WARN, CheckStatus
+from sidecar.checks import FAIL, PASS, PENDING, WARN, CheckStatus
 from sidecar.terminal import printable
 from sidecar.web.shapes import public, rfc3339
 
@@ -41,5 +41,15 @@ def ago(at: datetime, seconds: float) -> str:
 
 def badge(status: CheckStatus, word: str | None = None) -> str:
     """A verdict, for those who see no colours too; `word` instead of its own."""
-    sign = {PASS: "✓", WARN: "!", FAIL: "✕"}[status]
+    sign = {PASS: "✓", PENDING: "…", WARN: "!", FAIL: "✕"}[status]
     return f'<span class="badge {status}"><span aria-hidden="true">{sign}</span>{word or status}</span>'
+
+
+def commands(*lines: str, label: str) -> str:
+    """Commands to be copied, on lines as long as they are: broken within a word they would be copied broken."""
+    shown = "\n".join(text(line, 1000, tag=False) for line in lines)
+    return (
+        '<div class="commands">'
+        f'<pre tabindex="0" role="region" aria-label="{label}">{shown}</pre>'
+        f'<button type="button" class="plain copy" aria-label="Copy: {label}">Copy</button></div>'
+    )

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from bench.looking import BROWSER_FLAGS, browser_path
 from tests import needs
@@ -19,7 +19,17 @@ from tests.integration.container import Container, cleared_away
 
 SHOTS = os.environ.get("PAGE_SHOTS")
 """A folder for pictures of each state; unset: they are looked at by nobody, and not made."""
-WIDE, PHONE = {"width": 1040, "height": 720}, {"width": 390, "height": 780}
+WIDE, MEDIUM, PHONE = (
+    ViewportSize(width=1280, height=900),
+    ViewportSize(width=900, height=800),
+    ViewportSize(width=390, height=844),
+)
+SIZES = {"wide": WIDE, "medium": MEDIUM, "phone": PHONE}
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+NAME = "packages.example.com"
+"""What the containers are called."""
+KEPT = {("wide", "light"), ("phone", "dark")}
+"""The pictures that are taken of each state; of some all."""
 
 
 def chromium() -> str:
@@ -59,21 +69,37 @@ class Viewer:
     def text(self, selector: str) -> str:
         return " ".join(self.page.locator(selector).first.inner_text().split())
 
-    def look(self, name: str) -> None:
-        """Nothing that axe finds is wrong with it, light or dark, wide or on a phone, where nothing sticks out."""
-        for scheme, size in (("light", WIDE), ("dark", WIDE), ("light", PHONE), ("dark", PHONE)):
-            self.page.emulate_media(color_scheme=scheme)
+    def look(self, name: str, *, every: bool = False, keep: bool = True) -> None:
+        """Nothing that axe finds is wrong with it, light or dark, at any width, and nothing sticks out.
+
+        `every`: take a picture of each; `keep` False: of none.
+        """
+        for device, size in SIZES.items():
             self.page.set_viewport_size(size)
-            found = Axe().run(self.page, options={"resultTypes": ["violations"]})
-            assert 0 == found.violations_count, f"{name}, {scheme}, {size}: {found.generate_report()}"
-            assert self.page.evaluate("document.documentElement.scrollWidth") <= size["width"]
-            if SHOTS and (scheme == "light") == (size is WIDE):
-                device = "wide" if size is WIDE else "phone"
-                self.page.screenshot(
-                    path=Path(SHOTS) / f"page-{name}-{device}.png", full_page=True, animations="disabled"
-                )
+            for scheme in SCHEMES:
+                self.page.emulate_media(color_scheme=scheme)
+                found = Axe().run(self.page, options={"resultTypes": ["violations"]})
+                assert 0 == found.violations_count, f"{name}, {scheme}, {size}: {found.generate_report()}"
+                assert self.page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+                if SHOTS and keep and (every or (device, scheme) in KEPT):
+                    kind = "" if (device, scheme) in KEPT else f"-{scheme}"
+                    path = Path(SHOTS) / f"page-{name}-{device}{kind}.png"
+                    self.page.screenshot(path=path, full_page=True, animations="disabled")
         self.page.emulate_media(color_scheme="light")
         self.page.set_viewport_size(WIDE)
+
+    def sees(self, selector: str) -> bool:
+        """Whether all of an element is in the window, without scrolling from the top."""
+        self.page.evaluate("scrollTo(0, 0)")
+        found, window = self.page.locator(selector).bounding_box(), self.page.viewport_size
+        assert found is not None, f"{selector} is not shown"
+        assert window is not None
+        return (
+            0 <= found["x"]
+            and 0 <= found["y"]
+            and found["x"] + found["width"] <= window["width"]
+            and found["y"] + found["height"] <= window["height"]
+        )
 
 
 @pytest.fixture
@@ -109,6 +135,7 @@ def container(tmp_path: Path) -> Iterator[Callable[..., Container]]:
     with ExitStack() as stack:
 
         def make(name: str = "c", **options: Any) -> Container:
+            options["env"] = {"SIDECAR_NAME": NAME} | options.get("env", {})
             return stack.enter_context(cleared_away(Container(tmp_path / name, **options)))
 
         yield make

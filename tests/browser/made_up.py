@@ -1,6 +1,7 @@
 """The entrypoint, of which the page shows what would take a quarter of an hour, or many machines: all of it made up.
 
-Histories of the checks, and, with `MADE_UP_REPLICAS`, replicas that are in trouble beside those that there are.
+Histories of the checks (not with `NO_TRENDS`); with `MADE_UP_REPLICAS`, replicas that are in trouble beside those that
+there are; with `MADE_UP_DOCKER`, that Docker runs it.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from datetime import UTC, datetime
 from math import sin
 from pathlib import Path
 
-from sidecar import health
+from sidecar import health, surroundings
 from sidecar.checks import PASS, WARN, Check, CheckStatus
 from sidecar.devpi.client import DevpiClient, Replica, ServerStatus
+from sidecar.surroundings import Surroundings
 from sidecar.trends import SAMPLES, SPAN, Trends
 
 ENTRYPOINT = Path(__file__).resolve().parents[2] / "entrypoint.py"
@@ -62,7 +64,10 @@ class MadeUpClient(DevpiClient):
 
 
 if __name__ == "__main__":
-    health.Trends = MadeUpTrends  # type: ignore[misc]
+    if os.environ.get("MADE_UP_DOCKER"):
+        surroundings.look = lambda *, in_kubernetes: Surroundings("devpi", "docker", "3f2a1b9c8d7e")
+    if not os.environ.get("NO_TRENDS"):
+        health.Trends = MadeUpTrends  # type: ignore[misc]
     if os.environ.get("MADE_UP_REPLICAS"):
         from sidecar import supervisor
 

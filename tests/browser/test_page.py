@@ -18,7 +18,7 @@ import pytest
 
 from bench.looking import PAINTED, WEIGHT
 from sidecar.web.events import MOST
-from tests.browser.conftest import Viewer
+from tests.browser.conftest import NAME, SIZES, Viewer
 from tests.integration import exported
 from tests.integration.container import ROOT, TOKEN, Container, free_port, wait_for
 from tests.integration.test_rolling_restarts import replicating
@@ -34,21 +34,22 @@ View = Callable[..., Viewer]
 
 def test_first_start(container: Make, view: View) -> None:
     """Opened as soon as the port listens, it comes to say that devpi-server serves, without being loaded again."""
-    new = container().start().wait_listening()
+    new = container(command=MADE_UP, env={"MADE_UP_DOCKER": "1", "NO_TRENDS": "1"}).start().wait_listening()
     viewer = view(new)
     viewer.page.evaluate("window.mark = 1")
     viewer.wait("#headline", "All checks pass")
     assert 1 == viewer.page.evaluate("window.mark")
     assert "live" == viewer.text("#live")
-    assert "Ready · devpi" == viewer.page.title()
+    assert f"{NAME}: Ready" == viewer.page.title()
+    assert f"{NAME} devpi: {new.devpi}" == viewer.text("#who")
     phases = viewer.page.locator("#phases li b").all_inner_texts()
     assert ["starting", "initialising", "launching", "ready"] == phases
     viewer.wait("#phases .now", "for ")
     assert 8 == viewer.page.locator("#checks .badge.pass").count()
+    viewer.wait("#numbers div:has-text('Users') dd", "1")
     assert f"pip install PACKAGE \\ --index-url {new.devpi}/root/dev/+simple/" in viewer.text("#use")
-    viewer.wait("#checks tr:has-text('http') td:last-child", "", 40)
-    viewer.page.locator("#checks tr:has-text('http') svg.trend").wait_for(timeout=40_000)
-    viewer.look("first-start")
+    viewer.page.locator("#checks tr:has-text('http') svg.trend").wait_for(state="attached", timeout=40_000)
+    viewer.look("first-start", every=True)
 
 
 def test_a_quarter_of_an_hour(container: Make, view: View) -> None:
@@ -56,10 +57,16 @@ def test_a_quarter_of_an_hour(container: Make, view: View) -> None:
     viewer = view(container(command=MADE_UP, env={"DEVPI_PASSWORD": "f1rst-Start"}).start().wait_ready())
     viewer.wait("#headline", "All checks pass")
     viewer.page.locator("#checks tr:has-text('http') .trend .warn").wait_for(state="attached")
+    assert not viewer.page.locator("#checks table").is_visible()
+    assert "All 8 checks pass" == viewer.text("#checks")
+    viewer.look("ready", every=True)
+    viewer.page.locator("#checks summary").click()
     viewer.wait("#checks tr:has-text('http') .history", "max 2.3 s")
     viewer.wait("#checks tr:has-text('events') .history", "max 5 serials")
     viewer.wait("#checks tr:has-text('disk') .history", "min ")
-    viewer.look("ready")
+    viewer.look("checks")
+    viewer.wait("#numbers", "now ", 30)  # a pulse has come since
+    assert viewer.page.locator("#checks table").is_visible()
 
 
 def test_what_keeps_it_from_being_ready(container: Make, view: View) -> None:
@@ -71,9 +78,34 @@ def test_what_keeps_it_from_being_ready(container: Make, view: View) -> None:
     said = viewer.wait("#headline", "Not ready")
     assert "root-password: root's password is empty What to do: sidecar rotate" in said.replace("`", "")
     viewer.wait("#verdict", "Not ready: root-password")
+    assert f"{NAME}: Not ready" == viewer.page.title()
+    assert viewer.page.locator("#checks table").is_visible()
     viewer.page.locator("#checks tr:has-text('root-password') .trend .fail").wait_for(state="attached", timeout=40_000)
     viewer.wait("#checks tr:has-text('http')", "pass")
     viewer.look("not-ready")
+
+
+def test_the_api_to_read(container: Make, view: View) -> None:
+    """In the page's design; short, for all is closed; and a link opens what it leads to, without a script."""
+    viewer = view(container(env={"DEVPI_PASSWORD": "f1rst-Start"}).start().wait_ready(), "/docs")
+    page = viewer.page
+    assert f"{NAME}: API" == page.title()
+    assert page.evaluate("document.documentElement.scrollHeight") <= 6_000
+    viewer.look("docs")
+    body = page.locator("#get_status")
+    assert not body.is_visible()
+    page.locator("nav a[href='#get_status']").click()
+    body.wait_for()
+    assert "Numbers" in body.inner_text() or "Status" in body.inner_text()
+    body.locator("a[href='#schema-Status']").click()
+    page.locator("#schema-Status").wait_for()
+    page.goto(page.url.partition("#")[0] + "#schema-Numbers")
+    page.reload()
+    page.locator("#schema-Numbers").wait_for()
+    page.wait_for_function(
+        "Math.abs(document.getElementById('schema-Numbers').getBoundingClientRect().top) < innerHeight"
+    )
+    viewer.look("docs-open", keep=False)
 
 
 def test_replicas(container: Make, view: View, tmp_path: Path) -> None:
@@ -100,12 +132,18 @@ def test_claim(container: Make, view: View) -> None:
     """By keyboard: a wrong token is refused, the right one is told the password, once; then it says when and from
     where. Somebody else who comes too late is told who was there.
     """
-    new = container().start().wait_ready()
+    new = container(command=MADE_UP, env={"MADE_UP_DOCKER": "1"}).start().wait_ready()
     viewer, late = view(new), view(new, live=False)  # which hears nothing of the claim, and still offers it
     for each in (viewer, late):
-        each.wait("#password", "nobody has claimed it yet")
+        each.wait("#claim", "can be claimed once")
     viewer.look("claimable")
     page = viewer.page
+    for size in SIZES.values():
+        page.set_viewport_size(size)
+        assert viewer.sees("#form button"), f"the button is below the fold at {size}"
+        assert viewer.sees("#claim code:text('docker exec 3f2a1b9c8d7e sidecar token')")
+        assert viewer.sees("#claim code:text('docker exec 3f2a1b9c8d7e sidecar claim')")
+        assert page.evaluate("byId('form').getBoundingClientRect().top < byId('checks').getBoundingClientRect().top")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.locator("#token").focus()
     page.keyboard.type("wrong-token-0123456789")
@@ -120,6 +158,12 @@ def test_claim(container: Make, view: View) -> None:
     assert "" == page.locator("#token").input_value()
     viewer.wait("#answer", "from 127.0.0.1")
     viewer.wait("#password", "Claimed 20")
+    assert not page.locator("#form").is_visible()
+    for size in (*SIZES.values(), {"width": 320, "height": 640}):
+        page.set_viewport_size(size)
+        assert page.evaluate(WHOLE), f"not all of the password is visible at {size}"
+        assert viewer.sees("#secret")
+        assert viewer.sees("#copy")
     assert password not in page.content()
     assert TOKEN not in page.content()
     assert not [url for url in viewer.asked if password in url or TOKEN in url]
@@ -133,18 +177,30 @@ def test_claim(container: Make, view: View) -> None:
     page.keyboard.press("Enter")
     assert "" == page.locator("#secret").input_value()
     assert not page.locator("#told").is_visible()
-    assert "Claim" == late.text("#claim button")
+    assert "Claim" == late.text("#form button")
     late.page.locator("#token").fill(TOKEN)
-    late.page.locator("#claim button").click()
+    late.page.locator("#form button").click()
     assert "from 127.0.0.1, not by you" in late.wait("#answer", "Claimed on")
     assert not late.page.locator("#told").is_visible()
     late.look("second-claim")
     page.reload()
-    assert "Show from where" == viewer.wait("#claim button", "Show")
-    page.locator("#token").fill(TOKEN)
-    page.locator("#claim button").click()
-    viewer.wait("#answer", "from 127.0.0.1")
+    assert not page.locator("#form").is_visible()
+    page.locator("#trace summary").click()
+    page.locator("#trace-token").fill("wrong-token-0123456789")
+    page.keyboard.press("Enter")
+    viewer.wait("#trace-answer", "the admin token is wrong")
+    page.locator("#trace-token").fill(TOKEN)
+    page.keyboard.press("Enter")
+    viewer.wait("#trace-answer", "from 127.0.0.1")
+    assert "" == page.locator("#trace-token").input_value()
     assert not page.locator("#told").is_visible()
+
+
+WHOLE = """
+byId("secret").value.length === 32 && byId("secret").scrollHeight <= byId("secret").clientHeight
+  && byId("secret").scrollWidth <= byId("secret").clientWidth
+"""
+"""Whether nothing of the password is hidden behind its field's edge."""
 
 
 RECORD = """
@@ -217,18 +273,26 @@ def test_what_has_changed_keeps_the_focus(container: Make, view: View) -> None:
 
 
 def test_a_failed_import(container: Make, view: View) -> None:
-    """Which archive, why, and what to do."""
-    new = container()
+    """Which archive, why (once), what to do, the command that restarts it, to be copied, and how to start empty."""
+    new = container(command=MADE_UP, env={"MADE_UP_DOCKER": "1", "NO_TRENDS": "1"})
     new.init_dir.mkdir()
     (new.init_dir / "backup.bz2").write_bytes(b"BZh9 this is no archive")
     new.start().wait_phase("failed")
     viewer = view(new)
-    viewer.wait("#headline", "Failed")
-    said = viewer.text("#import .trouble")
-    assert "backup.bz2" in said
-    assert "What to do:" in said
+    viewer.wait("#headline", "The import failed")
+    assert f"{NAME}: The import failed" == viewer.page.title()
+    said = viewer.text("#headline")
+    for words in ("File backup.bz2", "Why is not a tar archive", "What to do pack the export again",
+                  "Then restart docker restart 3f2a1b9c8d7e", "Or start empty",
+                  "docker rm --force 3f2a1b9c8d7e"):  # fmt: skip
+        assert words in said
+    assert 1 == viewer.text("body").count("is not a tar archive")
     assert str(new.home) not in viewer.page.content()
-    viewer.look("failed")
+    viewer.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    viewer.page.locator("#headline .copy").first.click()
+    viewer.wait("#headline .copy", "Copied")
+    assert "docker restart 3f2a1b9c8d7e" == viewer.page.evaluate("navigator.clipboard.readText()")
+    viewer.look("failed", every=True)
 
 
 def test_hostile_names(container: Make, view: View) -> None:
@@ -238,7 +302,7 @@ def test_hostile_names(container: Make, view: View) -> None:
     exported.pack(exported.write(new.home / "export"), new.init_dir / "<b>bold<\u2215b>.tar")
     (new.init_dir / name).write_text("nothing")
     viewer = view(new.start().wait_ready())
-    viewer.page.locator("summary").click()
+    viewer.page.locator("#archives summary").click()
     assert "<img src=x onerror=alert(1)>\\n<script>alert(2)" in viewer.text("#archives")
     assert "<b>bold" in viewer.text("#archives")
     assert 0 == viewer.page.locator("main img, main script, main b:text('bold')").count()
@@ -275,7 +339,7 @@ def test_another_version_of_the_sidecar(container: Make, view: View, tmp_path: P
         viewer.page.evaluate("window.mark = 1")
     page, other = (viewer.page for viewer in viewers)
     page.locator("#token").fill(TOKEN)
-    page.locator("#claim button").click()
+    page.locator("#form button").click()
     page.locator("#told").wait_for()
     password = page.locator("#secret").input_value()
     assert 0 == new.stop()
@@ -413,7 +477,7 @@ def test_all_places_taken(container: Make, view: View) -> None:
         viewer.page.clock.install()
         viewer.page.goto(new.url)
         viewer.wait("#live", "not live: too many pages are open; renewed every 15 s")
-        viewer.wait("#password", "nobody has claimed it yet")
+        viewer.wait("#claim", "can be claimed once")
         new.claim()
         viewer.page.clock.fast_forward(16_000)
         viewer.wait("#password", "Claimed 20")
@@ -444,8 +508,12 @@ def test_without_javascript(container: Make, view: View) -> None:
     assert "Ready" in viewer.text("#headline")
     assert 8 == viewer.page.locator("#checks .badge").count()
     assert "reload it" in viewer.text("noscript")
-    assert "sidecar claim" in viewer.text("#password")
-    assert not viewer.page.locator("#claim").is_visible()
+    assert "sidecar claim prints it" in viewer.text("#claim")
+    assert not viewer.page.locator("#token-hint").is_visible()
+    assert not viewer.page.locator("#form").is_visible()
+    assert not viewer.page.locator("#checks table").is_visible()
+    viewer.page.locator("#checks summary").click()
+    assert viewer.page.locator("#checks table").is_visible()
     assert 4 == viewer.page.locator("#use pre").count()
     assert not viewer.page.locator("#use .copy").first.is_visible()
 

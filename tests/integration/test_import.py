@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -358,12 +359,16 @@ def test_progress_is_on_show(container: Make, mass: Path) -> None:
     seen: list[dict[str, Any]] = []
     probes: list[tuple[int, int, int]] = []
     reasons: set[str] = set()
+    verdicts: set[str] = set()
+    said = ""
     while (status := new.status())["phase"] in ("starting", "importing"):
         seen.append(status["import"])
         if status["phase"] == "importing" and len(probes) < 10:
             ready = new.get("/readyz", accept="application/json")
             probes.append((new.get("/livez").status, new.get("/startupz").status, ready.status))
             reasons |= {check["reason"] for check in ready.json["checks"]}
+            verdicts |= {check["status"] for check in new.get("/health").json["checks"]}
+            said = said or (new.sidecar("status").stdout if len(probes) == 5 else "")
         time.sleep(0.02)
     new.wait_ready()
     assert_completed(new, mass)
@@ -371,6 +376,8 @@ def test_progress_is_on_show(container: Make, mass: Path) -> None:
 
     assert {(200, 200, 503)} == set(probes)
     assert any(reason.startswith("importing") for reason in reasons), reasons
+    assert {"pending"} == verdicts
+    assert not re.search("fail|warn|rotate|claim", said), said
     order = ["none", "pending", "extracting", "loading", "promoting", "completed"]
     states = [order.index(each["state"]) for each in seen]
     assert sorted(states) == states

@@ -130,7 +130,7 @@ def test_wrong_options_in_the_configuration_file(container: Callable[..., Contai
     assert {
         f"the option restrict-modfy in {file} is not known": "did you mean restrict-modify?",
         f"the option {SECRET[:7]} in {file} is not known": "remove it, or correct its name",
-        f"devpi-server ignores passwd in {file}": "run `sidecar rotate`, or devpi-passwd with the server stopped",
+        f"devpi-server ignores passwd in {file}": "run devpi-passwd with the server stopped",
     } == noticed(c, "configuration")
     assert 1 == c.log.count("restrict-modfy")
     assert SECRET not in c.log

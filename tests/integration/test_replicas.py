@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -53,6 +54,27 @@ def refused(replica: Container, why: str) -> dict[str, str]:
 def test_a_pair_that_agrees(primary: Container, container: Callable[..., Container], secret: Path) -> None:
     """The same secret, and keys derived in the same way: the replica is ready."""
     replica_of(primary, container, secret, *ARGON2, "1").wait_ready()
+
+
+def test_what_is_advised_about_roots_password(
+    primary: Container, container: Callable[..., Container], secret: Path
+) -> None:
+    """A replica advises nothing that it would refuse; its primary, with a secret of its own, what succeeds there."""
+    replica = replica_of(primary, container, secret, *ARGON2, "1").wait_ready()
+    said = replica.sidecar("status").stdout
+    assert "root's password: not known here; it is the primary's: rotate at the primary" in said
+    assert "`" not in said
+    assert "claim" not in replica.log
+    claim = replica.sidecar("claim")
+    assert (1, "") == (claim.returncode, claim.stdout)
+    assert "this is a replica: its users, and root's password, are the primary's" in claim.stderr
+
+    for expected in ("sidecar claim", "sidecar rotate --keep-logins"):
+        (advised,) = re.findall("`(.*?)`", primary.sidecar("status").stdout)
+        assert expected == advised
+        done = primary.sidecar(*advised.split()[1:])
+        assert 0 == done.returncode, done.stderr
+        assert 200 == primary.login("root", done.stdout.strip())
 
 
 @pytest.mark.parametrize("differs", ["secret", "argon2", "random"])

@@ -13,12 +13,14 @@ import subprocess
 import sys
 import termios
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from sidecar.fit import cells
 from tests.integration import exported
 from tests.integration.container import PATIENCE, ROOT, Container, wait_for
 
@@ -126,6 +128,59 @@ def test_a_new_size_is_drawn_at_once(ready: Container) -> None:
         assert len(last) == 4
         assert max(map(len, last)) <= 30
         assert shown.end() == 130
+
+
+ARCHIVE = "сохранённая-копия-é-日本語のアーカイブ-バックアップ-한국어-백업-2026-11-30-of-the-great-server.tar.gz"
+
+
+def test_every_width(container: Callable[..., Container]) -> None:
+    """A failed import, its name in several alphabets: nothing is cut or too wide; without a terminal nothing wraps."""
+    c = container()
+    c.init_dir.mkdir(exist_ok=True)
+    (c.init_dir / unicodedata.normalize("NFD", ARCHIVE)).write_bytes(b"\x1f\x8b\x08\x00 no archive" * 40)
+    c.start().wait_phase("failed")
+    error = c.status()["import"]["error"]
+    whole = c.sidecar("status").stdout
+    said = f"  the import failed\n    archive: {error['archive']}\n    reason: {error['reason']}\n"
+    assert said in whole
+    assert 1 == whole.count(error["reason"]) == whole.count(error["mend"])
+    assert not re.search("rotate|claim|check ", whole)
+    for columns in (100, 80, 60, 40):
+        with terminal(c, "status", rows=50, columns=columns) as shown:
+            wait_for(lambda: shown.read() and shown.process.poll() is not None, "its end")
+            assert shown.process.returncode == 1
+            assert_fits(shown.read().split("\r\n"), said, columns)
+        with terminal(c, "top", rows=50, columns=columns) as shown:
+            shown.wait("UTC")
+            wait_for(lambda: len(shown.pages()) > 1, "a whole page")
+            assert_fits(shown.pages()[0], said, columns)
+            assert shown.end() == 130
+
+
+def assert_fits(lines: list[str], said: str, columns: int) -> None:
+    """No line is wider, and all that is said is there; somewhere it is wrapped, if it has to be."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
+    assert [] == [line for line in lines if cells(line) > columns]
+    text = "".join(re.sub(r"\s", "", line) for line in lines)
+    assert re.sub(r"\s", "", said) in text
+    assert "tostartemptyinstead:takethearchivesoutofDEVPI_INIT_DIR,andrestartthecontainer" in text
+
+
+@pytest.mark.parametrize("columns", [100, 80, 60, 40])
+@pytest.mark.parametrize("command", ["status", "top"])
+def test_every_width_of_a_ready_one(ready: Container, command: str, columns: int) -> None:
+    """The same where all is well."""
+    with terminal(ready, command, rows=50, columns=columns) as shown:
+        shown.wait("ready: ready")
+        if command == "top":
+            wait_for(lambda: len(shown.pages()) > 1, "a whole page")
+            lines = shown.pages()[0]
+            assert shown.end() == 130
+        else:
+            wait_for(lambda: shown.read() and shown.process.poll() is not None, "its end")
+            lines = re.sub(r"\x1b\[[0-9;]*m", "", shown.read()).split("\r\n")
+        assert [] == [line for line in lines if cells(line) > columns]
+        assert any("root's password" in line for line in lines)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

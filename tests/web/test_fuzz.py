@@ -17,7 +17,7 @@ from tests.web.conftest import ADMIN, PASSWORD, TOKEN, Site
 many = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 PROBLEMS = {"about:blank"} | {
     f"urn:devpi-sidecar:problem:{name}"
-    for name in ("not-yet", "nothing-to-claim", "already-claimed", "expired", "cannot-rotate")
+    for name in ("not-yet", "not-running", "nothing-to-claim", "already-claimed", "expired", "cannot-rotate")
 }
 DOCUMENTED = {
     (route.method, route.path.replace("{check}", "http")): {

@@ -23,6 +23,7 @@ from jsonschema import ValidationError
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from sidecar.web.app import ROUTES
+from sidecar.web.assets import edition
 from sidecar.web.description import _depends_on, _document, _page
 from sidecar.web.keys import CONTEXT
 from tests.described import DOCUMENT, METHODS, conforms, hold, resolved, responses
@@ -49,7 +50,7 @@ async def test_client_certificates_are_described_where_they_are_needed(site: Sit
     app = site.web.runner.app
     plain = (await site.get("/docs")).body
     certified = replace(app[CONTEXT], client_certificates=True)
-    document, page = json.loads(_document(*_depends_on(certified))), _page(*_depends_on(certified))
+    document, page = json.loads(_document(*_depends_on(certified))), _page("devpi", *_depends_on(certified))
     OpenAPIV31SpecValidator(document).validate()
     admins = 0
     for method, path, operation in OPERATIONS:
@@ -230,7 +231,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found.append((tag, dict(attrs)))
-        if tag != "meta":
+        if tag not in {"meta", "link"}:
             self._open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -241,21 +242,25 @@ class Page(HTMLParser):
 
 
 async def test_the_page_needs_nothing_else(site: Site) -> None:
-    """No script, no resource, no link elsewhere; links inside lead somewhere; the policy allows its style alone."""
+    """No script, and no resource but the style and icon of the page at `/`; no link elsewhere; links inside lead
+    somewhere; the policy allows no more.
+    """
     answer = await site.get("/docs")
     page = Page(answer.body.decode())
-    assert {tag for tag, _ in page.found}.isdisjoint({"script", "link", "img", "iframe", "object", "form", "base"})
+    assert {tag for tag, _ in page.found}.isdisjoint({"script", "img", "iframe", "object", "form", "base"})
     names = {name for _, attributes in page.found for name in attributes}
-    assert names == {"lang", "charset", "name", "content", "id", "class", "href", "scope"}
+    assert names == {"lang", "charset", "name", "content", "id", "class", "href", "scope", "rel", "type", "aria-label"}
     ids = [attributes["id"] for _, attributes in page.found if "id" in attributes]
     assert len(ids) == len(set(ids))
     links = {attributes["href"] for _, attributes in page.found if "href" in attributes}
-    assert links - {f"#{each}" for each in ids} == {"openapi.json"}
+    elsewhere = links - {f"#{each}" for each in ids}
+    assert elsewhere == {"openapi.json", "./", "page.svg", f"page.css?{edition()}"}
     style = re.findall(rb"<style>(.*?)</style>", answer.body, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(style[0]).digest()).decode()
     policy = answer.headers["Content-Security-Policy"].split("; ")
     assert "default-src 'none'" in policy
-    assert [each for each in policy if each.startswith("style-src")] == [f"style-src 'sha256-{digest}'"]
+    allowed = [each for each in policy if each.split()[0] not in ("base-uri", "form-action", "frame-ancestors")]
+    assert allowed == ["default-src 'none'", "img-src 'self'", f"style-src 'self' 'sha256-{digest}'"]
 
 
 async def test_the_page_tells_all(site: Site) -> None:

@@ -10,11 +10,12 @@ from html.parser import HTMLParser
 
 import pytest
 
-from sidecar.checks import CheckStatus
+from sidecar.checks import NOT_RUNNING, NOT_YET, CheckStatus
 from sidecar.devpi.client import DevpiClient, Replica, ServerStatus
 from sidecar.health import Serving
 from sidecar.lifecycle import (
     Archive,
+    Contents,
     Count,
     DevpiInfo,
     Failure,
@@ -26,13 +27,22 @@ from sidecar.lifecycle import (
     Mirrors,
     Named,
     Notice,
+    PasswordChange,
     Phase,
     RootPassword,
     RootPasswordStatus,
     UnusablePasswords,
     now,
 )
+from sidecar.surroundings import Surroundings
+from sidecar.usage import Used
+from sidecar.volume import Space
 from sidecar.web import assets, guide, report
+from sidecar.web.checklist import MEANINGS, checklist
+from sidecar.web.failure import failure
+from sidecar.web.keys import CONTEXT
+from sidecar.web.numbers import Numbers, Served
+from sidecar.web.tally import tally
 from tests.fake_devpi import UUID, eventually
 from tests.web.conftest import PASSWORD, TOKEN, Site
 
@@ -130,7 +140,7 @@ async def test_whole_without_a_script(site: Site) -> None:
     assert re.search(r"starting [\d.]+ s launching [\d.]+ s ready since \d\d:\d\d:\d\d", text)
     for check in site.health.checks():
         assert re.search(rf"{check.name} .*?✓ pass", text)
-    assert re.search(r"http ✓ pass since \d\d:\d\d:\d\d [\d.]+ ms", text)
+    assert re.search(r"http devpi-server answers, and how fast ✓ pass since \d\d:\d\d:\d\d [\d.]+ ms", text)
     assert "devpi-server 6.20.3 , standalone" in text
     assert "devpi-sidecar 1.2.3" in text
 
@@ -168,9 +178,10 @@ async def test_a_failed_import(site: Site) -> None:
     site.lifecycle.update(imported=ImportStatus(ImportState.FAILED, error=error))
     site.lifecycle.enter(Phase.FAILED, Failure("the import failed", "see its archive"))
     text = (await page(site)).text
-    for words in ("Failed The import failed: why, and what to do about it, stands below.", "can't read <path>",
-                  "What to do: look at it", "backup.bz2", "alice/dev/x-1.tar.gz"):  # fmt: skip
+    for words in ("The import failed File backup.bz2 In it alice/dev/x-1.tar.gz Why can't read <path>",
+                  "What to do look at it Then restart", "Or start empty"):  # fmt: skip
         assert 1 == text.count(words)
+    assert 1 == text.count("can't read")
     assert "secret" not in text
     assert "see its archive" not in text
     assert "data-state" not in str((await page(site)).attributes)
@@ -191,7 +202,7 @@ async def test_not_ready_says_why(site: Site) -> None:
     text = (await page(site)).text
     assert "Not ready process: devpi-server was ended by SIGKILL What to do: raise the memory limit ready since" in text
     assert 6 == text.count("devpi-server is not running")
-    assert "http devpi-server is not running" in text
+    assert "http devpi-server answers, and how fast devpi-server is not running" in text
 
 
 async def test_what_is_read_out(site: Site) -> None:
@@ -219,7 +230,7 @@ async def test_what_keeps_it_from_being_ready_is_no_launching(site: Site) -> Non
     assert "Launching devpi-server starts." in (await page(site)).text
     site.health.set_root_password("empty", allowed=False)
     text = (await page(site)).text
-    assert "Not ready root-password: root's password is empty What to do: `sidecar rotate`" in text
+    assert "Not ready root-password: root's password is empty What to do: sidecar rotate" in text
     assert "devpi-server starts" not in text
 
 
@@ -231,11 +242,13 @@ async def test_a_devpi_that_does_not_listen_yet_is_launching(site: Site) -> None
     site.lifecycle.enter(Phase.LAUNCHING)
     site.health.set_root_password("set", allowed=False)
     site.health.watch(Serving(os.getpid(), client, site.folder, UUID, "replica", lambda: None))
-    await eventually(lambda: "not listening yet" in str(site.health.checks()))
+    await eventually(lambda: "has not listened" in str(site.health.checks()))
     text = (await page(site)).text
     await client.close()
     assert "Launching devpi-server starts." in text
-    assert "launching: devpi-server is not listening yet" in text
+    assert "launching: devpi-server has not listened for" in text
+    assert "… pending" in text
+    assert "✕" not in text
 
 
 @pytest.mark.parametrize("state", list(RootPassword))
@@ -243,7 +256,7 @@ async def test_root_password(site: Site, state: RootPassword) -> None:
     """Its state and when; never it, the token, or from where it was claimed."""
     site.generate_password()
     claimed_from = "10.0.3.7"
-    status = RootPasswordStatus(state, now() + timedelta(hours=1), now(), claimed_from)
+    status = RootPasswordStatus(state, now() + timedelta(hours=1), now(), claimed_from, PasswordChange.HERE)
     site.lifecycle.update(root_password=status)
     if state is RootPassword.UNKNOWN:
         assert "data-state" not in str((await page(site)).attributes)  # nothing is known yet, and nothing said
@@ -268,6 +281,7 @@ async def test_what_an_import_has_left_out(site: Site) -> None:
 
 async def test_users_who_need_a_new_password(site: Site) -> None:
     """They are counted, the first are named, and there is a way on; nothing is said where there are none."""
+    site.lifecycle.enter(Phase.LAUNCHING)
     site.lifecycle.update(unusable_passwords=UnusablePasswords(0))
     assert "log in" not in (await page(site)).text
     site.lifecycle.update(unusable_passwords=UnusablePasswords(1, ("alice",)))
@@ -450,6 +464,10 @@ def test_every_section_has_its_place() -> None:
     """A section without one in the page would be rendered for nobody."""
     assert set(re.findall(r"\$([a-z]+)", assets.read("page.html").decode())) == {
         *(
+            "title",
+            "who",
+            "claim",
+            "numbers",
             "verdict",
             "headline",
             "phases",
@@ -472,3 +490,144 @@ def test_the_script_keeps_no_secret() -> None:
     text = assets.read("page.js").decode()
     assert not re.search(r"localStorage|sessionStorage|document\.cookie|history\.|indexedDB|eval\(", text)
     assert 1 == len(re.findall(r"\.innerHTML\b", text))
+
+
+# --- what comes first, and whose page it is -------------------------------------------------------------------------
+
+
+def shown(site: Site, **changes: object) -> report.View:
+    """What there is to show of this site, with these changes."""
+    return replace(report.view(site.web.runner.app[CONTEXT]), **changes)  # type: ignore[arg-type]
+
+
+async def test_the_title_tells_tabs_apart(site: Site) -> None:
+    """It begins with the instance's name and the state; a name of any kind is text."""
+    site.lifecycle.enter(Phase.LAUNCHING)
+    view = shown(site, name="a<b>&c")
+    assert "a&lt;b&gt;&amp;c: Launching" == report.title(view)
+    text = report.page(view, "h", epoch="e", edition="e")
+    assert "<title>a&lt;b&gt;&amp;c: Launching</title>" in text
+    assert 0 == Outline(text).tags.count("b") - text.count("<b>")
+    site.lifecycle.enter(Phase.FAILED, Failure("x", "y"))
+    assert "a&lt;b&gt;&amp;c: Failed" == report.title(shown(site, name="a<b>&c"))
+
+
+@pytest.mark.parametrize(
+    ("host", "outside", "addresses", "link"),
+    [
+        ("h:3142", "https://devpi.example/x/", ("http://0.0.0.0:3141",), "https://devpi.example/x/"),
+        ("h:3142", None, ("http://0.0.0.0:3141",), "http://h:3141/"),
+        ("h;id", None, ("http://0.0.0.0:3141",), None),
+        ("h", None, ("unix:/run/x",), None),
+        ("h", "javascript:alert(1)", ("unix:/run/x",), None),
+    ],
+)
+async def test_the_link_to_devpi(
+    site: Site, host: str, outside: str | None, addresses: tuple[str, ...], link: str | None
+) -> None:
+    """To its outside URL, or to this page's host with devpi's port; none where nobody could follow it."""
+    devpi = replace(SERVER, addresses=addresses, outside_url=outside)
+    snapshot = replace(site.lifecycle.snapshot, phase=Phase.READY, devpi=devpi)
+    found = Outline(guide.who(snapshot, "packages", host))
+    assert "packages" in found.text
+    assert ([] if link is None else [("a", "href", link)]) == [each for each in found.attributes if each[0] == "a"]
+    assert "href" not in guide.who(replace(snapshot, phase=Phase.FAILED), "packages", host)
+
+
+async def test_the_claim_comes_first(site: Site) -> None:
+    """Its form stands before notices, numbers and checks, with the command that prints the token."""
+    site.generate_password()
+    await site.become_ready()
+    around = Surroundings("h", "docker", "3f2a1b9c8d7e")
+    view = shown(site, surroundings=around)
+    text = report.page(view, "h", epoch="e", edition="e")
+    order = [
+        text.index(f'id="{name}"') for name in ("headline", "claim", "form", "notices", "numbers", "checks", "use")
+    ]
+    assert sorted(order) == order
+    assert "docker exec 3f2a1b9c8d7e sidecar token" in report.sections(view)["claim"]
+    assert "" == report.sections(view)["password"]
+    await site.bootstrap.claim("10.0.3.7")
+    sections = report.sections(shown(site))
+    assert "" == sections["claim"]
+    assert "Claimed" in sections["password"]
+
+
+@pytest.mark.parametrize(
+    ("around", "restart", "empty"),
+    [
+        (Surroundings("h", "docker", "3f2a1b9c8d7e"), "docker restart 3f2a1b9c8d7e", "docker rm --force 3f2a1b9c8d7e"),
+        (Surroundings("h", "podman", "3f2a1b9c8d7e"), "podman restart 3f2a1b9c8d7e", "podman rm --force 3f2a1b9c8d7e"),
+        (Surroundings("devpi-0", "kubernetes"), "kubectl delete pod devpi-0", "out of the manifest; then restart"),
+        (Surroundings("h"), "Stop it (Ctrl-C) and start it again", "Move backup.bz2 out of the init folder"),
+    ],
+    ids=["docker", "podman", "kubernetes", "plain"],
+)
+def test_the_way_out_of_a_failed_import(around: Surroundings, restart: str, empty: str) -> None:
+    """The command that restarts this very container, and how to start empty there."""
+    said = Outline(failure(ImportFailure("is truncated", "copy it again", "backup.bz2"), around)).text
+    assert said.startswith("File backup.bz2 Why is truncated What to do copy it again Then restart ")
+    assert restart in said
+    assert empty in said.partition("Or start empty")[2]
+    assert "In it" not in said
+
+
+async def test_checks_are_one_line_while_all_pass(site: Site) -> None:
+    """They open where one warns or fails, or where somebody opens them; each says what it means."""
+    await site.become_ready()
+    await eventually(lambda: {CheckStatus.PASS} == {check.status for check in site.health.checks()})
+    checks, trends = site.health.checks(), site.health.trends()
+    text = checklist(checks, trends)
+    assert '<details id="checks-all" class="fold"><summary' in text
+    assert f"All {len(checks)} checks pass" in Outline(text).text
+    for check in checks:
+        assert MEANINGS[check.name] in text
+    assert set(MEANINGS) == {check.name for check in checks}
+    for status in (CheckStatus.WARN, CheckStatus.FAIL):
+        one = (*checks[:-1], replace(checks[-1], status=status, reason="slow"))
+        text = checklist(one, trends)
+        assert '<details id="checks-some" class="fold" open>' in text
+        assert f"{len(checks) - 1} of {len(checks)} checks pass" in text
+    one = (*checks[:-1], replace(checks[-1], status=CheckStatus.PENDING, reason=NOT_YET))
+    assert '<details id="checks-most" class="fold"><' in checklist(one, trends)
+    none = tuple(replace(check, status=CheckStatus.FAIL, reason=NOT_RUNNING) for check in checks)
+    assert '<details id="checks-none" class="fold"><' in checklist(none, trends)
+
+
+def test_numbers() -> None:
+    """As a person would say them; what isn't known isn't 0."""
+    at = datetime(2026, 11, 30, 12, tzinfo=UTC)
+    full = Numbers(
+        Contents(12, 3, 1, 1234567, at),
+        Served(20741, 3.44, 7, at - timedelta(minutes=5)),
+        Used(734_003_200, 4100, 0.0),
+        Space(14_680_064_000, 21_474_836_480),
+    )
+    text = Outline(tally(full, at)).text
+    for words in (
+        "Packages 1,234,567 734 MB on disk",
+        "Indexes 3 and 1 mirror",
+        "Users 12",
+        "Requests 20,741 since the start, now 3.4/s",
+        "Uploads 7 last one 5 min 00 s ago",
+        "Free 68 % 14.7 GB of 21.5 GB",
+    ):
+        assert words in text
+    unknown = Numbers(Contents(None, None, None, None, at), Served(0, None, 0, None))
+    text = Outline(tally(unknown, at)).text
+    for words in ("Packages not known", "Users not known", "Requests 0 since the start", "Free not known"):
+        assert words in text
+    assert "" == tally(Numbers(), at)
+
+
+async def test_numbers_on_status(site: Site) -> None:
+    """All null where devpi-server doesn't run; then what is known, and the rest null."""
+    nothing = {"contents": None, "requests": None, "volume": None, "serverdir": None}
+    assert nothing == (await site.get("/status")).json["numbers"]
+    site.lifecycle.update(contents=Contents(4, 3, 2, 1, now()))
+    await site.become_ready()
+    await eventually(lambda: report.view(site.web.runner.app[CONTEXT]).numbers.space is not None)
+    numbers = (await site.get("/status")).json["numbers"]
+    assert (1, 4, 3, 2) == tuple(numbers["contents"][name] for name in ("projects", "users", "indexes", "mirrors"))
+    assert 0 < numbers["volume"]["free_bytes"] <= numbers["volume"]["size_bytes"]
+    assert "devpi" == (await site.get("/status")).json["name"]

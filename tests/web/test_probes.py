@@ -52,9 +52,9 @@ async def test_readyz_says_why_not(site: Site) -> None:
     site.lifecycle.update(imported=ImportStatus(files=Count(512, 2000)))
     answer = await site.get("/readyz")
     assert answer.status == 503
-    assert answer.json["status"] == "fail"
+    assert answer.json["status"] == "pending"
     process = answer.json["checks"][0]
-    assert (process["name"], process["status"]) == ("process", "fail")
+    assert (process["name"], process["status"]) == ("process", "pending")
     assert process["reason"] == "importing: 512 of 2000 files"
     assert re.fullmatch(TIME, process["since"])
     assert set(GATING) == {check["name"] for check in answer.json["checks"]}
@@ -96,6 +96,30 @@ async def test_readyz_text_failing(site: Site) -> None:
     ) in lines
 
 
+async def test_an_import_fails_nothing(site: Site) -> None:
+    """During an import no answer about readiness has a word of failure or warning; it is 503 all the same."""
+    site.lifecycle.enter(Phase.IMPORTING)
+    site.lifecycle.update(imported=ImportStatus(files=Count(512, 2000)))
+    answer = await site.get("/readyz", Accept="text/plain")
+    assert (answer.status, answer.body.decode().splitlines()) == (
+        503,
+        [
+            "[-]process pending: importing: 512 of 2000 files",
+            *(f"[-]{name} pending: not looked at yet" for name in GATING[1:]),
+            *(f"[+]{name} pending: not looked at yet" for name in ("disk", "events")),
+            "readyz check pending",
+        ],
+    )
+    for path in ("/readyz", "/readyz?verbose", "/readyz/http", "/readyz/disk", "/health"):
+        answer = await site.get(path, Accept="application/json")
+        assert not re.search(rb"\b(fail|warn)", answer.body), path
+        assert answer.json["status"] == "pending"
+    samples = (await site.get("/metrics")).body.decode()
+    assert 'devpi_sidecar_check_status{check="http",status="pending"} 1.0' in samples
+    assert 'devpi_sidecar_check_status{check="http",status="fail"} 0.0' in samples
+    assert "devpi_sidecar_ready 0.0" in samples
+
+
 async def test_readyz_exclude(site: Site) -> None:
     """Excluded checks don't count; an unknown name is a warning, as in Kubernetes."""
     await site.become_ready()
@@ -115,7 +139,8 @@ async def test_readyz_of_one_check(site: Site) -> None:
     assert (await site.get("/readyz/http")).status == 503
     assert (await site.get("/readyz/disk")).status == 200
     answer = await site.get("/readyz/http", Accept="text/plain")
-    assert answer.body == b"[-]http failed: not looked at yet\n"
+    assert answer.body == b"[-]http pending: not looked at yet\n"
+    assert (await site.get("/readyz/disk", Accept="text/plain")).body == b"[+]disk pending: not looked at yet\n"
     await site.become_ready()
     assert (await site.get("/readyz/http")).json["unit"] == "seconds"
     assert (await site.get("/readyz/http", Accept="text/plain")).body == b"ok"

@@ -74,9 +74,15 @@ async def test_status_of_mirrors(site: Site) -> None:
 async def test_status_of_users_who_need_a_new_password(site: Site) -> None:
     """How many, and the first by name."""
     site.lifecycle.update(unusable_passwords=UnusablePasswords(21, ("alice", "b <\u202e")))
-    assert (await site.get("/status")).json["unusable_passwords"] == {"total": 21, "users": ["alice", "b <\u202e"]}
+    assert (await site.get("/status")).json["unusable_passwords"] == {
+        "total": 21,
+        "users": ["alice", "b <\u202e"],
+        "mend": None,
+    }
+    site.lifecycle.enter(Phase.LAUNCHING)
+    assert (await site.get("/status")).json["unusable_passwords"]["mend"] == "as root: `devpi passwd NAME`"
     site.lifecycle.update(unusable_passwords=UnusablePasswords(0))
-    assert (await site.get("/status")).json["unusable_passwords"] == {"total": 0, "users": []}
+    assert (await site.get("/status")).json["unusable_passwords"] == {"total": 0, "users": [], "mend": None}
 
 
 async def test_status_of_what_was_left_out(site: Site) -> None:

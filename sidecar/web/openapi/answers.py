@@ -25,8 +25,12 @@ def failing(description: str, *names: str, headers: tuple[str, ...] = (), **exam
 def answer(
     description: str, content: Json | None = None, *, headers: tuple[str, ...] = (), revalidate: bool = False
 ) -> Json:
-    """A response with these headers, and those of every answer; `revalidate`: it may be kept, and asked for again."""
-    named = {name: name for name in ("Cache-Control", "X-Content-Type-Options", "X-Request-ID", *headers)}
+    """A response with these headers, and those of every answer; one that ends with `?` may be absent.
+
+    `revalidate`: it may be kept, and asked for again.
+    """
+    every = ("Cache-Control", "X-Content-Type-Options", "X-Request-ID", *headers)
+    named = {name.rstrip("?"): name.replace("?", "-IfAny") for name in every}
     if revalidate:
         named["Cache-Control"] = "Revalidate"
     said: Json = {
@@ -71,6 +75,7 @@ HEADERS: Json = {
         "example": "GET, HEAD, OPTIONS",
     },
     "Retry-After": {"description": "Seconds.", "required": True, "schema": {"type": "integer", "minimum": 1}},
+    "Retry-After-IfAny": {"description": "Seconds.", "required": False, "schema": {"type": "integer", "minimum": 1}},
     "WWW-Authenticate": {"required": True, "schema": {"const": 'Bearer realm="devpi-sidecar"'}},
 }
 
@@ -133,10 +138,12 @@ RESPONSES: Json = {
         example=problem(429, detail="too many wrong admin tokens"),
     ),
     "NotYet": failing(
-        "Not possible at this moment.",
+        "Not possible at this moment; or, without `Retry-After`, not before a restart.",
         "NotYet",
-        headers=("Retry-After",),
-        example=problem(503, "not-yet", "not initialised yet"),
+        "NotRunning",
+        headers=("Retry-After?",),
+        importing=problem(503, "not-yet", "devpi-server does not run yet (importing)"),
+        failed=problem(503, "not-running", "it failed: see /status, fix that, and restart"),
     ),
 }
 

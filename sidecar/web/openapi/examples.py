@@ -20,16 +20,16 @@ DEAD: Json = {
     "status": "fail",
     "checks": [{"name": "supervisor", "status": "fail", "reason": "no tick for 11 s"}],
 }
-IMPORTING_CHECK = _check("process", status="fail", reason="importing: 512 of 2000 files")
+IMPORTING_CHECK = _check("process", status="pending", reason="importing: 512 of 2000 files")
 NOT_READY: Json = {
-    "status": "fail",
-    "checks": [IMPORTING_CHECK, _check("http", status="fail", reason="not looked at yet")],
+    "status": "pending",
+    "checks": [IMPORTING_CHECK, _check("http", status="pending", reason="not looked at yet")],
 }
 TEXT_NOT_READY = """\
-[-]process failed: importing: 512 of 2000 files
-[-]http failed: not looked at yet
-[+]disk ok
-readyz check failed
+[-]process pending: importing: 512 of 2000 files
+[-]http pending: not looked at yet
+[+]disk pending: not looked at yet
+readyz check pending
 """
 HEALTH: Json = {
     "status": "warn",
@@ -49,6 +49,7 @@ HEALTH: Json = {
 }
 
 IMPORTING: Json = {
+    "name": "devpi-0",
     "phase": "importing",
     "since": _AT,
     "phases": [{"phase": "starting", "since": _AT}, {"phase": "importing", "since": _AT}],
@@ -80,7 +81,7 @@ IMPORTING: Json = {
         "finished": None,
         "error": None,
     },
-    "root_password": {"state": "unknown", "expires": None, "claimed_at": None, "expired_at": None},
+    "root_password": {"state": "unknown", "expires": None, "claimed_at": None, "expired_at": None, "mend": None},
     "unusable_passwords": None,
     "notices": [],
     "mirrors": None,
@@ -94,11 +95,13 @@ IMPORTING: Json = {
         "replicas": [],
         "backlog": None,
     },
+    "numbers": {"contents": None, "requests": None, "volume": None, "serverdir": None},
     "sidecar": {"version": "0.1.0"},
     "wrong_admin_tokens": {"total": 0, "turned_away": 0, "last": None},
 }
 
 READY: Json = {
+    "name": "packages.example.com",
     "phase": "ready",
     "since": _LATER,
     "phases": [
@@ -126,8 +129,14 @@ READY: Json = {
         "finished": None,
         "error": None,
     },
-    "root_password": {"state": "claimed", "expires": None, "claimed_at": _LATER, "expired_at": None},
-    "unusable_passwords": {"total": 1, "users": ["alice"]},
+    "root_password": {
+        "state": "claimed",
+        "expires": None,
+        "claimed_at": _LATER,
+        "expired_at": None,
+        "mend": "if it is lost: `sidecar rotate`",
+    },
+    "unusable_passwords": {"total": 1, "users": ["alice"], "mend": "as root: `devpi passwd NAME`"},
     "notices": [
         {
             "about": "variable",
@@ -152,6 +161,12 @@ READY: Json = {
         "behind": None,
         "replicas": [{"address": "10.0.3.8", "behind": 0, "asked_at": _LATER}],
         "backlog": {"events": 0, "search_index": 0},
+    },
+    "numbers": {
+        "contents": {"projects": 450, "users": 3, "indexes": 4, "mirrors": 1, "since": _LATER},
+        "requests": {"total": 20741, "per_second": 3.4, "uploads": 12, "last_upload": _LATER},
+        "volume": {"free_bytes": 14680064000, "size_bytes": 21474836480},
+        "serverdir": {"used_bytes": 734003200, "files": 4100},
     },
     "sidecar": {"version": "0.1.0"},
     "wrong_admin_tokens": {"total": 0, "turned_away": 0, "last": None},

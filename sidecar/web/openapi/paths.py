@@ -22,8 +22,8 @@ from sidecar.web.shapes import Json
 Operation = dict[str, object]
 
 
-def _probe_text(probe: str) -> Json:
-    return {"type": "string", "pattern": rf"^(?:ok|(?:.+\n)*{probe} check (?:passed|failed)\n)$"}
+def _probe_text(probe: str, endings: str = "passed|failed") -> Json:
+    return {"type": "string", "pattern": rf"^(?:ok|(?:.+\n)*{probe} check (?:{endings})\n)$"}
 
 
 _LIVEZ: Operation = {
@@ -73,13 +73,13 @@ _READYZ: Operation = {
     ],
     "responses": {
         "200": answer(
-            "No gating check fails.",
+            "All gating checks pass or warn.",
             body("text/plain", _probe_text("readyz"), plain="ok") | json_body("Readiness", ready=STARTED),
         ),
         "503": answer(
-            "One does; the body says which and why.",
+            "A gating check fails or is pending; the body says which and why.",
             json_body("Readiness", importing=NOT_READY)
-            | body("text/plain", _probe_text("readyz"), importing=TEXT_NOT_READY),
+            | body("text/plain", _probe_text("readyz", "failed|pending"), importing=TEXT_NOT_READY),
         ),
     },
 }
@@ -92,7 +92,7 @@ _READYZ_CHECK: Operation = {
     "parameters": [VERBOSE],
     "responses": {
         "200": answer(
-            "It passes or warns.",
+            "It passes or warns, or is pending and doesn't gate.",
             json_body("Check", passes=PROCESS) | body("text/plain", _CHECK_TEXT, passes="ok"),
         ),
         "404": failing(
@@ -101,9 +101,9 @@ _READYZ_CHECK: Operation = {
             example=problem(404, detail="no such check; there are process, http, write"),
         ),
         "503": answer(
-            "It fails.",
-            json_body("Check", fails=IMPORTING_CHECK)
-            | body("text/plain", _CHECK_TEXT, fails="[-]process failed: importing: 512 of 2000 files\n"),
+            "It gates, and fails or is pending.",
+            json_body("Check", pending=IMPORTING_CHECK)
+            | body("text/plain", _CHECK_TEXT, pending="[-]process pending: importing: 512 of 2000 files\n"),
         ),
     },
 }
@@ -116,7 +116,7 @@ _HEALTH: Operation = {
 
 _STATUS: Operation = {
     "tags": ["state"],
-    "summary": "Phase, versions, the import in full, and the state of root's password.",
+    "summary": "Name, phase, versions, the import in full, the state of root's password, and numbers.",
     "responses": {"200": answer("Always.", json_body("Status", importing=IMPORTING, ready=READY))},
 }
 
@@ -144,6 +144,7 @@ _CLAIM: Operation = {
                 404,
                 "nothing-to-claim",
                 "root's password was given by the operator (DEVPI_PASSWORD), none was generated",
+                mend="if it is lost: `sidecar rotate`",
             ),
         ),
         "410": failing(
@@ -154,23 +155,23 @@ _CLAIM: Operation = {
             claimed=problem(
                 410,
                 "already-claimed",
-                "somebody took the password at 2026-11-22T10:21:30.456Z, from 10.0.3.7; if that was not you, rotate"
-                " it: POST /bootstrap/rotate",
+                "somebody took the password at 2026-11-22T10:21:30.456Z, from 10.0.3.7",
                 claimed_at="2026-11-22T10:21:30.456Z",
                 claimed_from="10.0.3.7",
+                mend="if that was not you, or it is lost: `sidecar rotate` or POST /bootstrap/rotate",
             ),
             expired=problem(
                 410,
                 "expired",
-                "nobody claimed the password until 2026-11-22T11:20:30.456Z, and it was thrown away; only rotating"
-                " helps: POST /bootstrap/rotate",
+                "nobody claimed the password until 2026-11-22T11:20:30.456Z, and it was thrown away",
                 expired_at="2026-11-22T11:20:30.456Z",
+                mend="to set a new one: `sidecar rotate` or POST /bootstrap/rotate",
             ),
             superseded=problem(
                 410,
                 "superseded",
-                "root's password was changed in another way, the generated one is not root's any more; if nobody"
-                " knows the new one: POST /bootstrap/rotate",
+                "root's password was changed in another way, the generated one is not root's any more",
+                mend="if nobody knows the new one: `sidecar rotate` or POST /bootstrap/rotate",
             ),
         ),
     },
@@ -232,7 +233,7 @@ _DOCS: Operation = {
     "summary": "The same as a page to read.",
     "responses": {
         "200": answer(
-            "HTML without scripts or other resources.",
+            "HTML without scripts, in the style of the page at `/`.",
             {"text/html": {"schema": {"type": "string"}}},
             headers=("Content-Security-Policy", "ETag"),
             revalidate=True,

@@ -58,6 +58,8 @@ def _said(description: str) -> Json:
     return TEXT | {"description": description}
 
 
+_MEND = _or_null(_said("What can be done about it, in this role and phase; null: nothing now."))
+
 _VALUES: Json = {
     "Time": {
         "type": "string",
@@ -70,7 +72,10 @@ _VALUES: Json = {
         "Where in its life the container is: `starting` → `initialising` or `importing` → `launching` → `ready` →"
         " `stopping`; `failed` from any of them.",
     ),
-    "CheckStatus": _one_of(CheckStatus, "The verdict of a check."),
+    "CheckStatus": _one_of(
+        CheckStatus,
+        "The verdict of a check. `pending`: it is too early to look, as during an import or a start; `/readyz` is 503.",
+    ),
     "CheckName": {
         "type": "string",
         "description": f"{', '.join(GATING)} gate `/readyz`; {' and '.join(WARNING)} only warn.",
@@ -85,7 +90,7 @@ _VALUES: Json = {
             "reason": _or_null(_said("Why it doesn't just pass.")),
             "mend": _or_null(_said("What an operator can do about it.")),
             "since": ref("Time"),
-            "gates": {"type": "boolean", "description": "Whether its failure makes `/readyz` fail."},
+            "gates": {"type": "boolean", "description": "Whether `/readyz` is 503 while this fails or is pending."},
             "value": {"type": ["number", "null"], "description": "What was measured, in `unit`."},
             "unit": _or_null(_said("`seconds`, `bytes`, `serials`, …")),
         },
@@ -109,11 +114,17 @@ _VALUES: Json = {
     "Startup": _record("It has started.", {"status": {"const": "pass"}, "checks": {"type": "array", "maxItems": 0}}),
     "Readiness": _record(
         "Whether it is ready.",
-        {"status": {"enum": ["pass", "fail"]}, "checks": _list(ref("Check"))},
+        {
+            "status": {
+                "enum": ["pass", "pending", "fail"],
+                "description": "`pending`: no gating check fails, but one is pending.",
+            },
+            "checks": _list(ref("Check")),
+        },
         may={"warnings": _list(_said("A name in `exclude` that no check has."))},
     ),
     "Health": _record(
-        "All checks: `fail` if a gating one fails, else `warn` if any doesn't pass.",
+        "All checks: `fail` or `pending` if a gating one is, else the worst of `pass`, `pending` and `warn`.",
         {"status": ref("CheckStatus"), "checks": _list(ref("Check"))},
     ),
 }
@@ -122,6 +133,7 @@ _STATUS: Json = {
     "Status": _record(
         "All that anybody may know.",
         {
+            "name": _said("What people call this instance: `SIDECAR_NAME`, else its host name."),
             "phase": ref("Phase"),
             "since": ref("Time"),
             "phases": _list(
@@ -135,6 +147,7 @@ _STATUS: Json = {
             "notices": _list(ref("Notice")),
             "mirrors": _or_null(ref("Mirrors"), "Null: not looked at yet, or devpi-server is offline."),
             "devpi": _or_null(ref("Devpi"), "The devpi-server that runs; null until it has said."),
+            "numbers": ref("Numbers"),
             "sidecar": _record("The sidecar.", {"version": TEXT}),
             "wrong_admin_tokens": _record(
                 "What has come of wrong admin tokens since the start.",
@@ -206,6 +219,7 @@ _STATUS: Json = {
             "expires": _or_null(ref("Time"), "Until when it can be claimed; null: for ever, or it can't be claimed."),
             "claimed_at": _or_null(ref("Time")),
             "expired_at": _or_null(ref("Time")),
+            "mend": _MEND,
         },
     ),
     "UnusablePasswords": _record(
@@ -214,6 +228,7 @@ _STATUS: Json = {
             "total": COUNT,
             "users": {"type": "array", "maxItems": 20, "items": _said("A user who needs a new password.")}
             | {"description": "The first of them, by name."},
+            "mend": _MEND,
         },
     ),
     "Mirrors": _record(
@@ -230,6 +245,49 @@ _STATUS: Json = {
             "total": COUNT,
             "indexes": {"type": "array", "maxItems": 20, "items": _said("`user/index`.")}
             | {"description": "The first of them, by name."},
+        },
+    ),
+    "Numbers": _record(
+        "How much there is, how much it is used, how much room is left. Null: not known (yet).",
+        {
+            "contents": _or_null(ref("Contents"), "Null: not counted yet."),
+            "requests": _or_null(
+                _record(
+                    "What devpi-server has answered since it started.",
+                    {
+                        "total": COUNT,
+                        "per_second": {
+                            "type": ["number", "null"],
+                            "minimum": 0,
+                            "description": "The mean of the last minute.",
+                        },
+                        "uploads": COUNT | {"description": "Those that were accepted."},
+                        "last_upload": _or_null(ref("Time"), "Null: none since the start."),
+                    },
+                )
+            ),
+            "volume": _or_null(
+                _record(
+                    "The serverdir's volume.",
+                    {"free_bytes": COUNT | {"description": "What devpi-server may still take."}, "size_bytes": COUNT},
+                )
+            ),
+            "serverdir": _or_null(
+                _record(
+                    "What the serverdir takes on disk, counted every quarter of an hour.",
+                    {"used_bytes": COUNT, "files": COUNT},
+                )
+            ),
+        },
+    ),
+    "Contents": _record(
+        "What devpi-server holds, counted in the background when something has changed. Null: that failed.",
+        {
+            "projects": _or_null(COUNT, "In all `indexes`; one that is in two of them counts twice."),
+            "users": _or_null(COUNT),
+            "indexes": _or_null(COUNT, "Without mirrors."),
+            "mirrors": _or_null(COUNT),
+            "since": ref("Time") | {"description": "When these numbers were new."},
         },
     ),
     "RootPasswordState": _one_of(
@@ -319,19 +377,27 @@ def _problem(
 _PROBLEMS: Json = {
     "Problem": _problem("An error that its status code names (RFC 9457)."),
     "NotYet": _problem("Not possible at this moment: try again after `Retry-After` seconds.", "not-yet", 503),
-    "NothingToClaim": _problem("No password was generated; `detail` says whose it is.", "nothing-to-claim", 404),
+    "NotRunning": _problem("devpi-server does not run, and waiting does not help.", "not-running", 503),
+    "NothingToClaim": _problem(
+        "No password was generated; `detail` says whose it is.", "nothing-to-claim", 404, {"mend": _MEND}
+    ),
     "AlreadyClaimed": _problem(
-        "Somebody took the password before. If that was not you: rotate it.",
+        "Somebody took the password before.",
         "already-claimed",
         410,
-        {"claimed_at": ref("Time"), "claimed_from": _or_null(TEXT, "An address; null: it is not known.")},
+        {
+            "claimed_at": ref("Time"),
+            "claimed_from": _or_null(TEXT, "An address; null: it is not known."),
+            "mend": _MEND,
+        },
     ),
     "Expired": _problem(
-        "Nobody claimed the password in time, and it is gone: rotate it.", "expired", 410, {"expired_at": ref("Time")}
+        "Nobody claimed the password in time, and it is gone.",
+        "expired",
+        410,
+        {"expired_at": ref("Time"), "mend": _MEND},
     ),
-    "Superseded": _problem(
-        "Root's password was changed in another way. If nobody knows the new one: rotate it.", "superseded", 410
-    ),
+    "Superseded": _problem("Root's password was changed in another way.", "superseded", 410, {"mend": _MEND}),
     "TooManyStreams": _problem("Too many pages are live at the same time.", "too-many-streams", 503),
     "CannotRotate": _problem("The password can't be changed here.", "cannot-rotate", 409, {"mend": TEXT}),
 }

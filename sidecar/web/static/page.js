@@ -135,11 +135,11 @@ function removed(part) {
 function show(id, parts) {
   const place = byId(id);
   if (!place) return;
-  const open = [...place.querySelectorAll("details[open]")].map((each) => each.id);
+  const open = [...place.querySelectorAll("details")].map((each) => [each.id, each.open]);
   const value = place.querySelector("progress")?.value;
   const focused = document.activeElement?.id;
   change(place, parts);
-  for (const each of open) byId(each)?.setAttribute("open", "");
+  for (const [name, is] of open) byId(name)?.toggleAttribute("open", is);
   if (focused && document.activeElement?.id !== focused) byId(focused)?.focus({ preventScroll: true });
   const bar = place.querySelector("progress[value]");
   if (bar && value !== undefined) { // so that it glides from where it was
@@ -147,8 +147,8 @@ function show(id, parts) {
     bar.value = Math.min(value, now);
     requestAnimationFrame(() => { bar.value = now; });
   }
-  if (id === "headline") document.title = `${place.querySelector("h1").textContent} · devpi`;
-  if (id === "password") offer();
+  if (id === "headline") document.title = `${document.querySelector(".name").textContent}: ${place.querySelector("h1").textContent}`;
+  if (id === "claim" || id === "password") offer();
   tick();
 }
 
@@ -178,14 +178,13 @@ function tick() {
 
 // --- root's password ------------------------------------------------------------------------------------------------
 
-const form = byId("claim");
+const form = byId("form");
 
-const passwordState = () => document.querySelector("#password [data-state]")?.dataset.state; // not known yet: undefined
+const passwordState = () => document.querySelector("[data-state]")?.dataset.state; // not known yet: undefined
 
 function offer() {
-  const state = passwordState();
-  form.hidden = !["claimable", "claimed"].includes(state);
-  form.querySelector("button").textContent = state === "claimed" ? "Show from where" : "Claim";
+  form.hidden = passwordState() !== "claimable";
+  byId("trace").hidden = passwordState() !== "claimed";
 }
 
 async function ask(method, path, token) {
@@ -195,51 +194,71 @@ async function ask(method, path, token) {
   return [answer.status, await answer.json()];
 }
 
-function answered(text, tone) {
-  const place = byId("answer");
+function answered(text, tone, place = byId("answer")) {
   place.className = tone;
-  place.textContent = text;
+  place.textContent = text.replaceAll("`", "");
 }
 
 const when = (at) => `${at.slice(0, 10)} ${at.slice(11, 19)} UTC`;
 
+function claimed({ root_password: of }) {
+  return of.claimed_at ? `Claimed on ${when(of.claimed_at)} from ${of.claimed_from ?? "an unknown address"}.` : null;
+}
+
 async function fromWhere(token) {
   const [status, said] = await ask("GET", "bootstrap", token);
-  const { claimed_at: at, claimed_from: from } = (status === 200 && said.root_password) || {};
-  return at ? `Claimed on ${when(at)} from ${from ?? "an unknown address"}.` : null;
+  return status === 200 ? claimed(said) : null;
+}
+
+async function send(event, token, request, place) { // an answer to 401 leaves the token, to be corrected
+  event.preventDefault();
+  const button = event.target.querySelector("button");
+  button.disabled = true;
+  answered("", "", place);
+  try {
+    const [status, said] = await request(token.value.trim());
+    if (status === 200) return said;
+    if (status !== 401) token.value = "";
+    if (status === 410 && said.claimed_at) {
+      answered(`Claimed on ${when(said.claimed_at)} from ${said.claimed_from ?? "an unknown address"}, not by you just`
+        + ` now${said.mend ? `; ${said.mend}` : ""}.`, "bad", place);
+    } else {
+      const { title, detail = "", mend } = said;
+      answered(`${title}: ${detail}${mend && !detail.includes(mend) ? `; ${mend}` : ""}`, "bad", place);
+    }
+  } catch {
+    answered("No answer came. If the password counts as claimed now, it is lost.", "bad", place);
+  } finally {
+    button.disabled = false;
+  }
+  return null;
 }
 
 form.addEventListener("submit", async (event) => {
-  event.preventDefault();
-  const token = byId("token").value.trim();
-  const button = form.querySelector("button");
-  button.disabled = true;
-  answered("", "");
-  const claiming = passwordState() === "claimable";
-  try {
-    const [status, said] = await (claiming
-      ? ask("POST", "bootstrap/root-password", token) : ask("GET", "bootstrap", token));
-    if (status !== 401) byId("token").value = "";
-    if (status === 200 && claiming) {
-      byId("told").hidden = false;
-      byId("secret").value = said.password;
-      byId("secret").focus();
-      byId("secret").select();
-      answered((await fromWhere(token)) ?? "", "good");
-    } else if (status === 200) {
-      answered((await fromWhere(token)) ?? "It has not been claimed.", "good");
-    } else if (status === 410 && said.claimed_at) {
-      answered(`Claimed on ${when(said.claimed_at)} from ${said.claimed_from ?? "an unknown address"}, not by you just`
-        + " now. If that was nobody you know: sidecar rotate.", "bad");
-    } else {
-      answered(`${said.title}: ${said.detail ?? ""}`, "bad");
-    }
-  } catch {
-    answered("No answer came. If the password counts as claimed now, it is lost: sidecar rotate.", "bad");
-  } finally {
-    button.disabled = false;
-    renew();
+  const token = byId("token");
+  const said = await send(event, token, (given) => ask("POST", "bootstrap/root-password", given), byId("answer"));
+  if (said) {
+    const given = token.value.trim();
+    token.value = "";
+    form.hidden = true;
+    byId("told").hidden = false;
+    byId("secret").value = said.password;
+    byId("secret").focus();
+    byId("secret").select();
+    try {
+      answered((await fromWhere(given)) ?? "", "good");
+    } catch { /* the password is there, which matters */ }
   }
+  renew();
+});
+
+byId("trace-form").addEventListener("submit", async (event) => {
+  const token = byId("trace-token");
+  const place = byId("trace-answer");
+  const said = await send(event, token, (given) => ask("GET", "bootstrap", given), place);
+  if (said) answered(claimed(said) ?? "It has not been claimed.", "good", place);
+  token.value = said ? "" : token.value;
+  renew();
 });
 
 async function copy(text, button, select) {
@@ -260,11 +279,11 @@ function forget() {
   byId("told").hidden = true;
 }
 byId("forget").addEventListener("click", () => { forget(); renew(); });
-window.addEventListener("pagehide", () => { forget(); byId("token").value = ""; });
+window.addEventListener("pagehide", () => { forget(); byId("token").value = byId("trace-token").value = ""; });
 
 // --- commands --------------------------------------------------------------------------------------------------------
 
-byId("use").addEventListener("click", ({ target }) => {
+document.addEventListener("click", ({ target }) => {
   if (!target.matches(".copy")) return;
   const commands = target.parentElement.querySelector("pre");
   copy(commands.textContent, target, () => getSelection().selectAllChildren(commands));

@@ -1,0 +1,88 @@
+"""What runs this container, as far as it can be seen from inside, and how a person restarts it from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+_MOUNTS = Path("/proc/self/mountinfo")
+_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_CONTAINER = re.compile(r"/(overlay-)?containers/([0-9a-f]{64})/")
+"""Where an engine keeps a container's own /etc/hostname, which is mounted into it: `overlay-` is Podman's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Who runs this, and by which name."""
+
+    host: str
+    """The host name: of a pod its name, of a container its id unless it was given another one."""
+    runner: Literal["docker", "podman", "kubernetes"] | None = None
+    """None: nobody that could be recognised, as on a plain machine."""
+    container: str | None = None
+    """The container's id, shortened as `docker ps` does; None: not known."""
+    namespace: str | None = None
+    """The pod's namespace; None: not known."""
+
+    @property
+    def restart(self) -> str | None:
+        """The command that restarts this; None: not known."""
+        match self.runner:
+            case "kubernetes":
+                return f"kubectl delete pod {self.host} {self._option}".rstrip()
+            case "docker" | "podman":
+                return f"{self.runner} restart {self._container}"
+            case None:
+                return None
+
+    def inside(self, command: str) -> str:
+        """How to run a command in this container, from outside."""
+        match self.runner:
+            case "kubernetes":
+                return f"kubectl exec {self.host} {self._option}-- {command}"
+            case "docker" | "podman":
+                return f"{self.runner} exec {self._container} {command}"
+            case None:
+                return command
+
+    @property
+    def remove(self) -> str | None:
+        """The command that removes the container and leaves named volumes as they are; None: there is none such."""
+        if self.runner not in ("docker", "podman"):
+            return None
+        return f"{self.runner} rm --force {self._container}"
+
+    @property
+    def _container(self) -> str:
+        return self.container or "CONTAINER"
+
+    @property
+    def _option(self) -> str:
+        return f"--namespace {self.namespace} " if self.namespace else ""
+
+
+def look(*, in_kubernetes: bool) -> Surroundings:
+    """The surroundings of this process."""
+    host = socket.gethostname()
+    if in_kubernetes:
+        return Surroundings(host, "kubernetes", namespace=_first_line(_NAMESPACE))
+    if found := _CONTAINER.search(_read(_MOUNTS)):
+        return Surroundings(host, "podman" if found[1] else "docker", found[2][:12])
+    if Path("/run/.containerenv").exists():
+        return Surroundings(host, "podman")
+    return Surroundings(host, "docker" if Path("/.dockerenv").exists() else None)
+
+
+def _first_line(path: Path) -> str | None:
+    line = _read(path).strip()
+    return line if re.fullmatch(r"[a-z0-9-]{1,63}", line) else None
+
+
+def _read(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="ascii", errors="replace")
+    return ""

@@ -1,0 +1,203 @@
+"""What is advised about passwords succeeds where it is advised, for each role and phase: each advice is followed."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import logging
+import re
+import shlex
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from sidecar import commands
+from sidecar.credentials import AdminToken
+from sidecar.devpi.messages import UnusableSeen
+from sidecar.lifecycle import DevpiInfo, Failure, Phase, RootPassword
+from sidecar.login_secret import LoginSecret
+from sidecar.next_step import NextStep
+from sidecar.root_password import RootPasswordFile
+from sidecar.rundir import RuntimeDir
+from sidecar.settings import CredentialSettings
+from sidecar.users import Users
+from tests.web.conftest import ADMIN, PASSWORD, TOKEN, Devpi, Site
+
+ROLES = ("standalone", "primary", "replica")
+BEFORE = ("starting", "initialising", "importing", "launching")
+"""Phases, and `listening`: launching, with a devpi-server that answers the sidecar."""
+SERVING = ("listening", "ready")
+AFTER = ("failed import", "failed", "stopping")
+
+
+def _claimed(record: RootPasswordFile) -> None:
+    record.write_generated(PASSWORD)
+    record.claim("10.0.0.1", record.generated, None)  # type: ignore[arg-type]
+
+
+def _expired(record: RootPasswordFile) -> None:
+    record.write_generated(PASSWORD)
+    record.expire(record.generated)  # type: ignore[arg-type]
+
+
+RECORDS: dict[RootPassword, Callable[[RootPasswordFile], None]] = {
+    RootPassword.UNKNOWN: lambda record: None,
+    RootPassword.CLAIMABLE: lambda record: record.write_generated(PASSWORD),
+    RootPassword.CLAIMED: _claimed,
+    RootPassword.EXPIRED: _expired,
+    RootPassword.GIVEN: RootPasswordFile.write_given,
+    RootPassword.FROM_IMPORT: RootPasswordFile.write_from_import,
+}
+
+
+@dataclass
+class Stage:
+    """A container in a role and a phase, and a terminal in it."""
+
+    site: Site
+    runtime: RuntimeDir
+    secret: LoginSecret
+    capsys: pytest.CaptureFixture[str]
+
+    def be(self, role: str, phase: str, state: RootPassword, *, own_secret: bool) -> None:
+        """Be there, as the supervisor goes there; any earlier place is left."""
+        lifecycle, bootstrap = self.site.lifecycle, self.site.bootstrap
+        name = Phase({"listening": "launching", "failed import": "failed"}.get(phase, phase))
+        launched, listened = phase in ("launching", *SERVING, *AFTER[1:]), phase in (*SERVING, *AFTER[1:])
+        lifecycle.update(phase=Phase.LAUNCHING if launched else Phase.STARTING, failure=None, devpi=None)
+        bootstrap.devpi_runs(None, "standalone")
+        record = RootPasswordFile(self.site.folder / "root-password.json")
+        record.path.unlink(missing_ok=True)
+        if launched:
+            RECORDS[state](record)
+            bootstrap.attach(record, None if own_secret else self.secret)
+        if listened:
+            lifecycle.update(devpi=DevpiInfo("6.20.3", role))
+            bootstrap.devpi_runs(Devpi(), role)
+            users = Users(lifecycle, self.site.health, bootstrap, CredentialSettings())
+            users.begin("unknown" if role == "replica" else "empty", role)
+            if role != "replica":
+                users.hear(UnusableSeen(1, ["alice"]))
+        failure = Failure("no", "do") if name is Phase.FAILED else None
+        lifecycle.update(phase=name, failure=failure)
+        if name is Phase.STOPPING:
+            bootstrap.devpi_runs(None, "standalone")
+
+    async def run(self, *arguments: str) -> tuple[int, str, str]:
+        """A `sidecar` command: its exit code, and what it said."""
+        self.capsys.readouterr()
+        code = await asyncio.to_thread(commands.main, list(arguments))
+        return (code, *self.capsys.readouterr())
+
+    async def advised(self) -> str:
+        """All that is said in this place, by whatever says it."""
+        said = ["\n".join((await self.run(*command))[1:]) for command in (["status"], ["claim"], ["claim"])]
+        for path, accept in (("/", "text/html"), ("/status", "*/*"), ("/health", "*/*"), ("/readyz", "text/plain")):
+            answer = await self.site.get(path, Accept=accept)
+            text = re.sub("<code>(.*?)</code>", r"`\1`", answer.body.decode())
+            said.append(html.unescape(re.sub("<[^>]+>", " ", text)))
+        for path in ("/bootstrap/root-password", "/bootstrap/rotate"):
+            if (answer := await self.site.ask("POST", path, headers=ADMIN)).status != 200:
+                said.append(answer.body.decode())
+        return "\n".join(said)
+
+
+@pytest.fixture
+async def stage(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> AsyncIterator[Stage]:
+    runtime = RuntimeDir.open(tmp_path / "run")
+    runtime.write_token(AdminToken(TOKEN))
+    runtime.write_state("127.0.0.1", site.web.port)
+    monkeypatch.setenv("SIDECAR_RUNTIME_DIR", str(tmp_path / "run"))
+    (tmp_path / "secret").mkdir()
+    yield Stage(site, runtime, LoginSecret.load_or_generate(tmp_path / "secret", tmp_path / "secret"), capsys)
+    runtime.close()
+
+
+def commands_in(said: str) -> set[str]:
+    """The commands and requests that change a password, as they are advised."""
+    found = re.findall(r"`(sidecar (?:claim|rotate)[a-z -]*)`", said)
+    return {*found, *re.findall(r"POST /bootstrap/[a-z-]+(?:\?[a-z_=]+)?", said)}
+
+
+@pytest.mark.parametrize("own_secret", [False, True], ids=["", "with its own --secretfile"])
+@pytest.mark.parametrize("phase", [*BEFORE, *SERVING, *AFTER])
+@pytest.mark.parametrize("role", ROLES)
+async def test_what_is_advised_succeeds(stage: Stage, role: str, phase: str, own_secret: bool) -> None:
+    """Where devpi-server serves as another than a replica something is advised; elsewhere nothing that would fail."""
+    for state in RECORDS:
+        stage.be(role, phase, state, own_secret=own_secret)
+        said = await stage.advised()
+        advised = commands_in(said)
+        for command in sorted(advised):
+            stage.be(role, phase, state, own_secret=own_secret)
+            if command.startswith("POST "):
+                assert (await stage.site.ask("POST", command[5:], headers=ADMIN)).status == 200, (state, command)
+            else:
+                code, out, err = await stage.run(*shlex.split(command)[1:])
+                assert (code, len(out.strip()) >= len(PASSWORD)) == (0, True), (state, command, err)
+        if phase in SERVING and role != "replica":
+            rotate = "sidecar rotate --keep-logins" if own_secret else "sidecar rotate"
+            assert rotate in advised, state
+            assert ("sidecar claim" in advised) is (state is RootPassword.CLAIMABLE)
+            assert "`devpi passwd NAME`" in said
+        else:
+            assert advised == set(), state
+            assert "devpi passwd" not in said
+            assert "held data before" not in said
+
+
+@pytest.mark.parametrize(("role", "state"), list(product(ROLES, RECORDS)))
+async def test_the_log_names_a_claim_that_succeeds(
+    stage: Stage, role: str, state: RootPassword, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the last lines of a start: only where there is something to claim, and it is not the primary's."""
+    caplog.set_level(logging.INFO, "sidecar.next_step")
+    stage.be(role, "listening", state, own_secret=False)
+    NextStep(stage.site.lifecycle, "http://x")
+    stage.site.lifecycle.enter(Phase.READY)
+    claim = [message for message in caplog.messages if "claim" in message]
+    assert len(claim) == (state is RootPassword.CLAIMABLE and role != "replica")
+    if claim:
+        assert (await stage.run("claim"))[0] == 0
+
+
+async def test_a_claim_where_there_never_was_a_password(stage: Stage) -> None:
+    """A fresh replica holds no data of before: it says whose the password is."""
+    stage.be("replica", "ready", RootPassword.UNKNOWN, own_secret=False)
+    code, out, err = await stage.run("claim")
+    assert (code, out) == (1, "")
+    assert "this is a replica: its users, and root's password, are the primary's" in err
+    stage.be("standalone", "ready", RootPassword.UNKNOWN, own_secret=False)
+    assert "held data before this sidecar" in (await stage.run("claim"))[2]
+
+
+@pytest.mark.parametrize(
+    ("phase", "why"),
+    [
+        ("importing", "devpi-server does not run yet (importing) (try again in 2 s)"),
+        ("failed import", "refused (503): not running; it failed: see /status, fix that, and restart\n"),
+        ("stopping", "refused (503): not running; it is being stopped\n"),
+    ],
+)
+async def test_a_refusal_names_the_phase(stage: Stage, phase: str, why: str) -> None:
+    """`claim` and `rotate` don't promise what will never be."""
+    stage.be("standalone", phase, RootPassword.CLAIMABLE, own_secret=False)
+    for command in ("claim", "rotate"):
+        code, out, err = await stage.run(command)
+        assert (code, out) == (1, "")
+        assert why in err
+
+
+async def test_a_failing_root_password_has_no_advice_once_devpi_stops(stage: Stage) -> None:
+    """The check stays as it is; what it advised would be refused now."""
+    stage.be("standalone", "listening", RootPassword.GIVEN, own_secret=False)
+    check = next(c for c in stage.site.health.checks() if c.name == "root-password")
+    assert check.mend == "`sidecar rotate`, or SIDECAR_ALLOW_EMPTY_ROOT=true to allow it"
+    stage.site.lifecycle.update(phase=Phase.STOPPING)
+    check = next(c for c in stage.site.health.checks() if c.name == "root-password")
+    assert (check.status, check.mend) == ("fail", None)
