@@ -177,7 +177,7 @@ class _Admission:
         try:
             body: Any = request.json_body
             user, password = body["user"], body["password"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, LookupError, RecursionError):  # devpi finds the same
             return None
         return (user, password) if isinstance(user, str) and isinstance(password, str) else None
 

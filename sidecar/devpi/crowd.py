@@ -17,7 +17,7 @@ from contextlib import suppress
 from operator import itemgetter
 
 from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser
+from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import BaseWSGIServer
 
 STEP = 4096
@@ -86,6 +86,13 @@ class Connection(HTTPChannel):  # type: ignore[misc] # waitress has no types
         def __init__(self, adj: object) -> None:
             super().__init__(adj)
             self.began = time.monotonic()
+
+        def parse_header(self, header_plus: bytes) -> None:
+            """As waitress does; its loop has no answer to a URL that can't be split."""
+            try:
+                super().parse_header(header_plus)
+            except ValueError:
+                raise ParsingError("Bad URI") from None
 
     parser_class = Request
     _progress: object = None
