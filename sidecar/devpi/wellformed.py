@@ -124,7 +124,7 @@ def _unfit(found: Any, route: str, method: str) -> str | None:  # noqa: ANN401
         return None if all(isinstance(each, str) for each in found) else "a change is no text"
     if not isinstance(found, dict):
         return "an object is needed"
-    if not all(_is_unicode(text) for text in (*found, *found.values()) if isinstance(text, str)):
+    if not all(is_unicode(text) for text in (*found, *found.values()) if isinstance(text, str)):
         return "a text is not Unicode"
     for name in _TEXTS.get((route.rstrip("/"), method), ()):
         if not isinstance(found.get(name), str | None):
@@ -135,7 +135,7 @@ def _unfit(found: Any, route: str, method: str) -> str | None:  # noqa: ANN401
     return None
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
     """Whether it has no unpaired surrogate, which JSON can express, and a database can't."""
     try:
         text.encode()
