@@ -25,7 +25,7 @@ class Unreplicated(replica.ReplicationErrors):
         self._guard = threading.Lock()
         self._all: dict[str, dict[str, str]] = {}
 
-    @property
+    @property  # type: ignore[override] # which devpi only reads
     def errors(self) -> dict[str, dict[str, str]]:
         """The first `UNREPLICATED`, as JSON can have them."""
         with self._guard:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
-from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
+from aiohttp import ClientError, HttpVersion10, HttpVersion11, hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from sidecar.web.problems import HEADERS, Problem
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+CUT_SHORT = (ConnectionError, ClientError, HttpProcessingError, web.RequestPayloadError)
+"""What aiohttp raises where a client goes while its body is read or its answer is written, or sends no whole body."""
 
 log = logging.getLogger("sidecar.web")
 
@@ -35,9 +39,17 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return Problem(405, detail=f"this path takes {allow}", headers={"Allow": allow}).response()
     except web.HTTPException as error:
         return Problem(error.status).response()
+    except CUT_SHORT:
+        if request.transport is not None:  # it was somebody else's connection
+            return _internal_error(request)
+        return Problem(400, detail="the client has gone", close=True).response()  # nobody reads it
     except Exception:
-        log.exception("internal error while answering %s", request.match_info.route.name or request.method)
-        return Problem(500, detail="an error of the sidecar's own, see its log").response()
+        return _internal_error(request)
+
+
+def _internal_error(request: web.Request) -> web.Response:
+    log.exception("internal error while answering %s", request.match_info.route.name or request.method)
+    return Problem(500, detail="an error of the sidecar's own, see its log").response()
 
 
 def expectation_checked(handler: Answer) -> Answer:
