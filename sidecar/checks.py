@@ -262,10 +262,12 @@ _REFUSALS: dict[str | None, tuple[str, str]] = {
 _NAMED = 3
 """Files that a reason names."""
 _RESTORE = (
-    "on the primary, restore the file from a backup (its path is below +files in the serverdir) or upload it again, then"
-    " restart this replica; or delete the version on the primary"
+    "on the primary, restore the file from a backup (its path is below +files in the serverdir) or upload it again,"
+    " then restart this replica; or delete the version on the primary"
 )
-_RETRIED = "see this replica's log for the reason; devpi-server retries, after an hour at most: a restart retries at once"
+_RETRIED = (
+    "see this replica's log for the reason; devpi-server retries within an hour, after a restart at once"
+)
 
 
 class ReplicationJudge:

@@ -3,9 +3,9 @@
 And in a crowd nobody waits long to be let in: waitress accepts one connection in each round of its loop, which takes
 tens of milliseconds when many have something to say.
 
-Where descriptors run out, waitress tries again at once, and logs a traceback each time: 20,000 in seconds. Here there are
-no more connections than the limit of descriptors leaves room for; and if they run out all the same, one line is logged,
-some of those that have kept the server waiting for longest go, and the next try waits for that, or for a second.
+Where descriptors run out, waitress tries again at once, and logs a traceback each time: 20,000 in seconds. Here there
+are no more connections than the limit of descriptors leaves room for; and if they run out all the same, one line is
+logged, some of those that have kept the server waiting for longest go, and the next try waits for that, or a second.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""devpi's background threads try the same again for ever, and log so each time: an equal line is logged once an hour."""
+"""devpi's background threads retry for ever, and log each attempt: here an equal line is logged once an hour."""
 
 from __future__ import annotations
 

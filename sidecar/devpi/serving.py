@@ -20,7 +20,17 @@ from pyramid.interfaces import ISecurityPolicy, ITweens
 from pyramid.tweens import EXCVIEW
 
 from sidecar import garbage
-from sidecar.devpi import admission, after_kill, durable_uploads, primary, repeats, search_index, unreplicated, upstream, wellformed
+from sidecar.devpi import (
+    admission,
+    after_kill,
+    durable_uploads,
+    primary,
+    repeats,
+    search_index,
+    unreplicated,
+    upstream,
+    wellformed,
+)
 from sidecar.devpi.channel import SidecarGone
 from sidecar.devpi.crowd import Crowd
 from sidecar.devpi.drain import Drainer

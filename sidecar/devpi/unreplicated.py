@@ -18,6 +18,7 @@ def report_them() -> None:
     """From now on, have devpi keep them so; before devpi-server starts."""
     replica.ReplicationErrors = Unreplicated  # type: ignore[misc] # devpi looks it up when it starts
 
+
 class Unreplicated(replica.ReplicationErrors):
     """All of them by path; `errors`, which `+status` reports, is a copy of the first ones."""
 
@@ -25,8 +26,8 @@ class Unreplicated(replica.ReplicationErrors):
         self._guard = threading.Lock()
         self._all: dict[str, dict[str, str]] = {}
 
-    @property  # type: ignore[override] # which devpi only reads
-    def errors(self) -> dict[str, dict[str, str]]:
+    @property
+    def errors(self) -> dict[str, dict[str, str]]:  # type: ignore[override] # devpi only reads it
         """The first `UNREPLICATED`, as JSON can have them."""
         with self._guard:
             return {path: self._all[path] for path in sorted(self._all)[:UNREPLICATED]}

@@ -16,14 +16,13 @@ from devpi_server import views
 from devpi_server.main import Fatal
 from pyramid.httpexceptions import HTTPBadRequest
 
-from sidecar.devpi.quiet import WsgiApp
-
 if TYPE_CHECKING:
     from pyramid.registry import Registry
     from pyramid.request import Request
     from pyramid.response import Response
 
 Handler = Callable[["Request"], "Response"]
+WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 _TEXT_FIELDS = (":action", "name", "version")
 """Fields of a form that devpi's views take for text."""

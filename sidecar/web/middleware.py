@@ -39,17 +39,11 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return Problem(405, detail=f"this path takes {allow}", headers={"Allow": allow}).response()
     except web.HTTPException as error:
         return Problem(error.status).response()
-    except CUT_SHORT:
-        if request.transport is not None:  # it was somebody else's connection
-            return _internal_error(request)
-        return Problem(400, detail="the client has gone", close=True).response()  # nobody reads it
-    except Exception:
-        return _internal_error(request)
-
-
-def _internal_error(request: web.Request) -> web.Response:
-    log.exception("internal error while answering %s", request.match_info.route.name or request.method)
-    return Problem(500, detail="an error of the sidecar's own, see its log").response()
+    except Exception as error:
+        if isinstance(error, CUT_SHORT) and request.transport is None:
+            return Problem(400, detail="the client has gone", close=True).response()  # nobody reads it
+        log.exception("internal error while answering %s", request.match_info.route.name or request.method)
+        return Problem(500, detail="an error of the sidecar's own, see its log").response()
 
 
 def expectation_checked(handler: Answer) -> Answer:

@@ -116,9 +116,13 @@ def upload_again(primary: Container, _path: Path, content: bytes, token: str) ->
 
 
 @pytest.mark.parametrize(
-    ("fix", "restart"), [(put_back, True), (delete_the_version, False), (upload_again, True)], ids=lambda of: str(getattr(of, "__name__", of))
+    ("fix", "restart"),
+    [(put_back, True), (delete_the_version, False), (upload_again, True)],
+    ids=["restore", "delete", "upload"],
 )
-def test_a_primary_that_has_lost_a_file(container: Callable[..., Container], secret: Path, fix: Fix, restart: bool) -> None:
+def test_a_primary_that_has_lost_a_file(
+    container: Callable[..., Container], secret: Path, fix: Fix, restart: bool
+) -> None:
     """The file is named wherever the check is, `+status` answers, the log is quiet, and what the hint says helps."""
     flags = (*HOST, str(free_port()), "--offline-mode", "--role", "primary", "--secretfile", str(secret), *ARGON2, "1")
     primary = container("primary", flags=flags, env={"DEVPI_PASSWORD": "given"}).start().wait_ready()

@@ -208,7 +208,7 @@ HALF_A_BODY = (b"Content-Length: 100\r\n\r\n{", b"Transfer-Encoding: chunked\r\n
 async def test_an_admin_that_goes_in_its_body(
     site: Site, caplog: pytest.LogCaptureFixture, path: str, half: bytes, end: str
 ) -> None:
-    """A connection that ends in the middle of a body is the client's error: no 500, nothing in the log, nothing claimed."""
+    """A connection that ends in the middle of a body is its client's error: no 500, no log line, nothing claimed."""
     site.generate_password()
     counted = site.web.runner.app[REQUESTS].answered
     loop = asyncio.get_running_loop()
