@@ -265,9 +265,7 @@ _RESTORE = (
     "on the primary, restore the file from a backup (its path is below +files in the serverdir) or upload it again,"
     " then restart this replica; or delete the version on the primary"
 )
-_RETRIED = (
-    "see this replica's log for the reason; devpi-server retries within an hour, after a restart at once"
-)
+_RETRIED = "see this replica's log for the reason; devpi-server retries within an hour, after a restart at once"
 
 
 class ReplicationJudge:
