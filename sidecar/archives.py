@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn, Protocol
 
 from sidecar import formats
+from sidecar.disk_hints import hint_to_read
 from sidecar.harmless import is_harmless
 from sidecar.lifecycle import LeftOut
 
@@ -206,7 +207,7 @@ def find(init_dir: Path, *, deep: bool = True) -> Found:
     except OSError as error:
         what = "" if name else "the init directory "
         raise ImportRefused(
-            f"{what}can't be read: {error.strerror}", READABLE.format(uid=os.geteuid()), name
+            f"{what}can't be read: {error.strerror}", hint_to_read(error, "it", READABLE), name
         ) from error
     return Found(tuple(sources), tuple(ignored), tuple(not_taken))
 
@@ -237,7 +238,7 @@ def _file(
             verdict = formats.judge(name, file.read(formats.HEAD))
     except OSError as error:
         what = "" if by_name else ", so whether it is an archive is not known"
-        return formats.NotTaken(f"can't be read{what}: {error.strerror}", READABLE.format(uid=os.geteuid()))
+        return formats.NotTaken(f"can't be read{what}: {error.strerror}", hint_to_read(error, "it", READABLE))
     return Source(name, path, False, status.st_size, status.st_mtime_ns) if verdict is True else verdict or None
 
 

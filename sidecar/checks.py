@@ -10,7 +10,7 @@ from datetime import datetime
 
 from sidecar.advice import ROTATE
 from sidecar.devpi.client import ServerStatus
-from sidecar.devpi.messages import PrimaryAnswered
+from sidecar.devpi.messages import UNREPLICATED, PrimaryAnswered
 from sidecar.lifecycle import ImportStatus, Phase, Snapshot
 
 
@@ -284,6 +284,15 @@ _REFUSALS: dict[str | None, tuple[str, str]] = {
 """Why a primary gives a replica no changes (`PrimaryAnswered`), and what to do."""
 
 
+_NAMED = 3
+"""Files that a reason names."""
+_RESTORE = (
+    "on the primary, restore the file from a backup (its path is below +files in the serverdir) or upload it again,"
+    " then restart this replica; or delete the version on the primary"
+)
+_RETRIED = "see this replica's log for the reason; devpi-server retries within an hour, after a restart at once"
+
+
 class ReplicationJudge:
     """`replication`: whether this replica has what its primary has.
 
@@ -308,7 +317,7 @@ class ReplicationJudge:
             reason = f"no update from the primary {since}{why.format(primary.code)}"
             return Verdict(FAIL, reason, updated, None if updated is None else "seconds", mend)
         if status.replication_errors:
-            return Verdict(FAIL, f"{status.replication_errors} files could not be replicated")
+            return _unreplicated(status)
         if status.replica_init_queue_finished_at is None:
             return Verdict(FAIL, "the first replication of files has not finished")
         if status.serial is None or status.primary_serial is None:
@@ -320,6 +329,21 @@ class ReplicationJudge:
         in_sync = _age(self._in_sync_at, now)
         tolerated = in_sync is not None and in_sync < self.TOLERANCE
         return Verdict(WARN if tolerated else FAIL, f"{behind} serials behind the primary", behind, "serials")
+
+
+def _unreplicated(status: ServerStatus) -> Verdict:
+    """What a replica lacks, by name, and what to do: about what its primary has lost, before anything else."""
+    count = status.replication_errors or 0
+    lost = [each.path for each in status.unreplicated if each.lost]
+    named = lost or [each.path for each in status.unreplicated]
+    many = f"at least {count}" if count >= UNREPLICATED else str(count)
+    reason = f"{many} file{'s' if count > 1 else ''} could not be replicated"
+    if named:
+        of = ", which the primary has lost" if lost else ""
+        more = f" and {count - _NAMED} more" if count > _NAMED and len(named) > _NAMED else ""
+        reason += f"{of}: {', '.join(named[:_NAMED])}{more}"
+    mend = _RESTORE if lost else _RETRIED
+    return Verdict(FAIL, reason, mend=mend)
 
 
 def _age(at: float | None, now: float) -> float | None:

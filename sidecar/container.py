@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sidecar import garbage, locate, logs, privacy, surroundings, values
+from sidecar import disk_hints, garbage, locate, logs, privacy, surroundings, values
 from sidecar.bootstrap import Bootstrap
 from sidecar.credentials import CredentialsError
 from sidecar.devpi.child import Child
@@ -203,7 +203,8 @@ async def _listening(
             url = runtime.write_state(host, server.port, tls=tls is not None)
         except OSError as error:
             reason = f"the runtime directory can't be written to: {error.strerror}"
-            raise Exit(ExitCode.NOT_WRITABLE, reason, "make room there, or set SIDECAR_RUNTIME_DIR") from error
+            mend = f"{disk_hints.hint(error, 'it')}, or set SIDECAR_RUNTIME_DIR"
+            raise Exit(ExitCode.NOT_WRITABLE, reason, mend) from error
         NextStep(context.lifecycle, url)
         log.info("the sidecar listens on %s:%d%s", host, server.port, "" if tls is None else ", with TLS")
         yield

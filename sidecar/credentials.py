@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sidecar import durable
+from sidecar.disk_hints import SERVERDIR, hint_to_read
 
 ROOT_PASSWORD = "root-password.json"  # noqa: S105 - a file's name
 ADMIN_TOKEN = "admin-token"  # noqa: S105 - a file's name
@@ -79,7 +80,7 @@ def secure_directory(path: Path) -> None:
     except OSError as error:
         raise CredentialsError(
             f"the serverdir's .sidecar folder can't be used: {error.strerror}",
-            f"let uid {os.geteuid()} own it, or write in it by way of its group",
+            hint_to_read(error, SERVERDIR, "let uid {uid} own it, or write in it by way of its group"),
         ) from error
 
 
@@ -90,7 +91,7 @@ def read_secret(path: Path, *, follow: bool = False) -> bytes | None:
     except OSError as error:
         raise CredentialsError(
             f"{path.name} can't be read: {error.strerror}",
-            f"let uid {os.geteuid()} own the file, or read it by way of its group",
+            hint_to_read(error, SERVERDIR, "let uid {uid} own the file, or read it by way of its group"),
         ) from error
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sidecar import durable, mounts
+from sidecar.disk_hints import hint
 from sidecar.exits import Exit, ExitCode
 from sidecar.harmless import is_harmless
 from sidecar.terminal import printable
@@ -227,7 +228,7 @@ def not_writable(serverdir: Path, error: OSError) -> Exit:
     uid, gid = os.geteuid(), os.getegid()
     if error.errno in FULL:
         reason = f"no space is left for the serverdir {serverdir}"
-        return Exit(ExitCode.NOT_WRITABLE, reason, "free some, or enlarge the volume")
+        return Exit(ExitCode.NOT_WRITABLE, reason, hint(error))
     if error.errno == errno.EROFS:
         reason = f"the serverdir {serverdir} is on a read-only file system"
         return Exit(ExitCode.NOT_WRITABLE, reason, "mount it writable")
@@ -246,7 +247,7 @@ def not_writable(serverdir: Path, error: OSError) -> Exit:
     return Exit(
         ExitCode.NOT_WRITABLE,
         f"the serverdir {serverdir} can't be used: {error.strerror}",
-        "name a folder on a working, writable volume",
+        hint(error),
     )
 
 

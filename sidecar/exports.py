@@ -14,6 +14,7 @@ from typing import Any, Literal, NoReturn
 
 from .archives import ImportRefused, Limits, Omissions, Unpacked, shown
 from .dataindex import Checked, normalized, parse
+from .disk_hints import hint_to_read
 from .examination import STATE_VERSION, find_state, state_version
 from .password_hash import is_checkable
 
@@ -343,5 +344,5 @@ class _Tree:
         raise ImportRefused(reason, mend, self.archive, path)
 
     def _unreadable(self, error: OSError, path: str | None = None) -> NoReturn:
-        mend = f"let uid {os.geteuid()} read it: chmod -R a+rX"
+        mend = hint_to_read(error, "it", "let uid {uid} read it: chmod -R a+rX")
         raise ImportRefused(f"can't be read: {error.strerror}", mend, self.archive, path, circumstances=True) from error

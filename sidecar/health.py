@@ -238,7 +238,7 @@ class Health:
         return max(pause, 0.001)
 
     def _period(self, kind: str, watch: Watch) -> float:
-        """Seconds from the start of one look to the start of the next."""
+        """Seconds from the start of one look to the start of the next, while no error is answered."""
         if kind == "lock":
             return _HEARTBEAT
         interval = self._settings.interval
@@ -281,7 +281,7 @@ class Health:
             failed = {"http": "http", "volume": "write", "lock": "lock", "status": "events"}[kind]
             self._see(failed, Verdict(WARN if failed in WARNING else FAIL, "internal error"))
         self._looks.pop(kind, None)
-        self._due[kind] = started + self._period(kind, watch)
+        self._due[kind] = started + watch.backed_off(kind, self._period(kind, watch))
         self._wake.set()
 
     # --- seeing ---------------------------------------------------------------------------------------------

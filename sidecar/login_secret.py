@@ -11,7 +11,6 @@ import base64
 import binascii
 import json
 import logging
-import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Literal, cast
 
 from sidecar import durable, locate
 from sidecar.credentials import LIMIT, LOGIN_SECRET, CredentialsDamaged, CredentialsError, read_secret
+from sidecar.disk_hints import hint_to_read
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +209,7 @@ def copy_given_secret(source: Path, runtime_dir: Path) -> Path:
     except OSError as error:
         raise CredentialsError(
             f"--secretfile can't be read: {error.strerror}",
-            f"mount the file so that uid {os.geteuid()} can read it",
+            hint_to_read(error, "the file", "mount the file so that uid {uid} can read it"),
         ) from error
     if secret is None:
         raise CredentialsError("--secretfile names a file that does not exist", "mount it, or leave the flag away")

@@ -15,6 +15,7 @@ from typing import Protocol
 from sidecar import advice
 from sidecar.credentials import generate_password
 from sidecar.devpi.child import SetFailed
+from sidecar.disk_hints import hint
 from sidecar.lifecycle import now
 from sidecar.login_secret import LoginSecret, generate_login_secret
 from sidecar.root_password import RootPasswordFile
@@ -77,8 +78,7 @@ class Rotation:
         try:
             await asyncio.to_thread(self.record.begin_rotation, password, keep_logins, now())
         except OSError as error:
-            mend = "make room on the serverdir's volume"
-            raise CannotRotate(f"the change can't be recorded: {error.strerror}", mend) from error
+            raise CannotRotate(f"the change can't be recorded: {error.strerror}", hint(error)) from error
         try:
             await self._hand_over(password, keep_logins)
         except SetFailed as error:
@@ -89,7 +89,7 @@ class Rotation:
             await self._abandon()
             if error.circumstances:
                 raise NotYet(f"devpi-server could not change the password: {error.reason}", 10) from error
-            mend = "see devpi-server's log, and try again"
+            mend = error.mend or "see devpi-server's log, and try again"
             raise CannotRotate(f"devpi-server did not take the password: {error.reason}", mend) from error
         try:
             await asyncio.to_thread(self.record.finish_rotation, address, now())
@@ -145,4 +145,4 @@ async def give_root_password(record: RootPasswordFile, setter: PasswordSetter, g
 
 def not_recorded(what: str, error: OSError) -> NotYet:
     """The disk did not take a change of the record, which therefore did not happen."""
-    return NotYet(f"{what} can't be recorded: {error.strerror}; make room on the serverdir's volume", 30)
+    return NotYet(f"{what} can't be recorded: {error.strerror}; {hint(error)}", 30)

@@ -7,7 +7,6 @@ knows them, and runs in the child (see `sidecar.devpi.launcher`).
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sidecar import locate, terminal, values, variables
+from sidecar.disk_hints import hint_to_read
 
 T = TypeVar("T")
 
@@ -291,6 +291,9 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
     return settings
 
 
+_MOUNT = "mount the file so that uid {uid} can read it"
+
+
 class _Reader:
     """Reads variables one by one and gathers what is wrong with them."""
 
@@ -356,7 +359,7 @@ class _Reader:
             self.problem(
                 variable,
                 f"can't read {name!r}: {reason}",
-                f"mount the file so that uid {os.getuid()} can read it",
+                hint_to_read(error, "the file", _MOUNT) if isinstance(error, OSError) else "name a file",
             )
             return None
         return text.removesuffix("\n").removesuffix("\r")  # one newline, as editors and `echo` leave it

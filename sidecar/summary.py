@@ -173,7 +173,7 @@ def replication(devpi: Fields, at: datetime) -> Iterator[str]:
 def _lag(behind: float | None) -> str:
     if behind is None:
         return "at an unknown serial"
-    return f"{value(behind, 'serials')} behind" if behind else "in sync"
+    return f"{value(behind, 'serials')} behind"  # a figure: whether that is in sync, the check `replication` says
 
 
 def progress(status: Fields) -> Iterator[str]:

@@ -35,6 +35,7 @@ from sidecar.devpi.messages import (
     Refused,
     Serve,
 )
+from sidecar.disk_hints import hint
 from sidecar.examination import Content, Storage
 from sidecar.exits import Exit, ExitCode
 from sidecar.health import Health, Serving
@@ -155,7 +156,7 @@ class Supervisor:
             raise Exit(code, error.reason, error.mend) from error
         except OSError as error:
             reason = f"the serverdir's volume or the runtime directory refuses: {error.strerror}"
-            raise Exit(ExitCode.NOT_WRITABLE, reason, "make room, or mend the volume") from error
+            raise Exit(ExitCode.NOT_WRITABLE, reason, hint(error, "the volume or the runtime directory")) from error
 
     async def _understand(self) -> Configured | None:
         """Have devpi's parser, in the child, understand the flags; None: they asked for a text, which is printed."""

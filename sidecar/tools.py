@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sidecar.disk_hints import hint
 from sidecar.exits import Exit, ExitCode
 from sidecar.settings import DEFAULT_SERVERDIR, Settings
 
@@ -146,7 +147,7 @@ def _devpi_tool(arguments: list[str], env: Mapping[str, str]) -> int:
             state.end()
     except OSError as error:
         sys.stderr.write(
-            f"error: what {name} wrote is not on the disk: {error.strerror}; mend the volume, and try again\n"
+            f"error: what {name} wrote is not on the disk: {error.strerror}; {hint(error)}, and try again\n"
         )
         return ExitCode.NOT_WRITABLE
     return int(code or 0)

@@ -38,6 +38,7 @@ from sidecar.archives import (
     shown,
     statuses,
 )
+from sidecar.disk_hints import hint, hint_to_read
 from sidecar.readahead import Readable, ReadAhead
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def unpack(
                 _Unpacking(meter, into, limits, omissions).run()
             return Unpacked(source, into, tap.sha256.hexdigest(), meter.members, meter.unpacked)
     except OSError as error:
-        mend = READABLE.format(uid=os.geteuid())
+        mend = hint_to_read(error, "it", READABLE)
         raise ImportRefused(f"can't be read: {error.strerror}", mend, source.name, circumstances=True) from error
 
 
@@ -470,6 +471,6 @@ class _Unpacking:
 
 
 def _unwritable(error: OSError) -> tuple[str, str]:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno == errno.ENOSPC:
         return "the disk is full", "enlarge the serverdir's volume, or free bytes and inodes on it"
-    return f"can't be written: {error.strerror}", "see that the serverdir's volume is whole and writable"
+    return f"can't be written: {error.strerror}", hint(error)

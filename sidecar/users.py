@@ -11,6 +11,7 @@ from sidecar import advice, durable
 from sidecar.bootstrap import Bootstrap
 from sidecar.devpi.child import Child, SetFailed
 from sidecar.devpi.messages import RootPasswordSeen, UnusableSeen
+from sidecar.disk_hints import hint
 from sidecar.health import Health
 from sidecar.lifecycle import Lifecycle, Notice, UnusablePasswords
 from sidecar.login_secret import place_copy
@@ -44,7 +45,7 @@ class Setter:
                 await asyncio.to_thread(place_copy, login_secret, self.runtime.path)
             except OSError as error:  # devpi has not heard of anything yet
                 reason = f"the runtime directory refuses the new login secret: {error.strerror}"
-                raise SetFailed(reason, maybe_done=False) from error
+                raise SetFailed(reason, maybe_done=False, mend=hint(error, "the runtime directory")) from error
         root_hash = await self.child.set_root_password(password, secretfile_changed=login_secret is not None)
         if root_hash is not None:
             await self.keep_root_hash(root_hash)

@@ -11,21 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar.checks import FAIL, PASS, WARN, Verdict
+from sidecar.disk_hints import hint
 
 PROBE = "write-check"
 """The file in `.sidecar/` that is written and removed again."""
 _PROBE_CONTENT = bytes(4096)  # a block: a few bytes may find room in an inode although the volume is full
 _MAGIC = b"SQLite format 3\0"
-
-_MENDS = {
-    errno.ENOSPC: "free space on the serverdir's volume, or enlarge it",
-    errno.EDQUOT: "raise the quota of the serverdir's volume",
-    errno.EROFS: "mount the serverdir's volume for writing",
-    errno.EIO: "look at the disk under the serverdir's volume",
-    errno.ENOENT: "the serverdir was removed or unmounted: mount it and start again",
-    errno.ENOTDIR: "the serverdir was replaced: mount it and start again",
-    errno.ESTALE: "the serverdir's network volume went away: mount it and start again",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +116,12 @@ def _disk(serverdir: Path, warn_bytes: int) -> tuple[Verdict, Space | None]:
     space = Space(free, found.f_blocks * found.f_frsize)
     if free < warn_bytes:
         reason = f"{free} bytes are free on the serverdir's volume, fewer than {warn_bytes}"
-        return Verdict(WARN, reason, free, "bytes", _MENDS[errno.ENOSPC]), space
+        return Verdict(WARN, reason, free, "bytes", hint(OSError(errno.ENOSPC, ""))), space
     return Verdict(PASS, value=free, unit="bytes"), space
 
 
 def _failure(what: str, error: OSError) -> Verdict:
-    if error.errno in {errno.EACCES, errno.EPERM}:
-        mend = f"let uid {os.getuid()} write to the serverdir"
-    else:
-        mend = _MENDS.get(error.errno or 0, "look at the serverdir's volume")
-    return Verdict(FAIL, f"{what}: {_words(error)}", mend=mend)
+    return Verdict(FAIL, f"{what}: {_words(error)}", mend=hint(error))
 
 
 def _words(error: OSError) -> str:

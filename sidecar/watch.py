@@ -29,6 +29,11 @@ from sidecar.volume import Space, Volume
 Verdicts = Mapping[str, Verdict]
 """Verdicts by the name of the check."""
 
+_LONGEST_PAUSE = 10.0
+"""Seconds between two looks at most, where an error is answered: each may be a traceback in devpi-server's log."""
+_NO_STATUS = "devpi-server does not report its status"
+_SEE_LOG = "see devpi-server's log"
+
 
 @dataclass(frozen=True, eq=False)
 class Serving:
@@ -65,6 +70,10 @@ class Watch:
         self.space: Space | None = None
         """How full its volume was last."""
         self._volume: Volume | None = None
+        self._bad = {"http": 0, "status": 0}
+        """By kind of look: how many in a row got an error for an answer, …"""
+        self._no_status: str | None = None
+        """… and why the last one got no status; None: it did."""
 
     def alive(self) -> bool:
         """Whether there is a process of that id."""
@@ -75,12 +84,20 @@ class Watch:
                 return False
         return True
 
+    def backed_off(self, kind: str, usual: float) -> float:
+        """Seconds until the next look of this kind, `usual` ones while no error is answered."""
+        steps = max(0, self._bad.get(kind, 0) - 1)  # one more look, soon, shows whether an error stays
+        return max(usual, min(_LONGEST_PAUSE, usual * 2.0 ** min(steps, 30)))
+
     async def look_at_http(self) -> Verdicts:
         """`http`: ask what any client may ask."""
         try:
             answer = await self.serving.client.api()
         except DevpiError as error:
+            wrong = isinstance(error, BadAnswer) and not error.busy
+            self._bad["http"] = self._bad["http"] + 1 if wrong else 0
             return {"http": self._judge_error(error)}
+        self._bad["http"] = 0
         if self.serving.uuid is not None and answer.uuid != self.serving.uuid:
             return {"http": self.answers.failed("another devpi-server answers on its port")}
         return {"http": self.answers.answered(answer.seconds, self._clock())}
@@ -111,7 +128,10 @@ class Watch:
         try:
             self.status = await self.serving.client.status()
         except DevpiError as error:
-            return {"events": Verdict(WARN, f"devpi-server does not tell its status: {error.reason}")}
+            self._bad["status"] += 1
+            self._no_status = error.reason
+            return {"events": Verdict(WARN, f"{_NO_STATUS}: {error.reason}", mend=_SEE_LOG)}
+        self._bad["status"], self._no_status = 0, None
         self.status_at = time.time()
         return {"events": judge_events(self.status, self.status_at), "replication": self.replication()}
 
@@ -120,6 +140,12 @@ class Watch:
         if not self.replica:
             replicas = self.status.polling_replicas if self.status else None
             return Verdict(PASS, value=replicas, unit=None if replicas is None else "replicas")
-        if self.status is None:
+        if self.status is None or self.status_at is None:
+            if self._bad["status"] > 1:
+                return Verdict(FAIL, f"{_NO_STATUS}: {self._no_status}", mend=_SEE_LOG)
             return Verdict(PENDING, f"{LAUNCHING}the replica's status is not known yet")
+        age = time.time() - self.status_at
+        if age >= max(ReplicationJudge.FRESH, 3 * self._settings.interval):  # what it says of its primary is as old
+            why = self._no_status or "it was not asked, since +api gives no good answer"
+            return Verdict(FAIL, f"{_NO_STATUS} for {age:.0f} s: {why}", mend=_SEE_LOG)
         return self._replication.judge(self.status, time.time(), self.serving.primary())

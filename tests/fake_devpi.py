@@ -46,6 +46,7 @@ class FakeDevpi:
         self.status_body: bytes | None = None
         """What `+status` answers instead of `status`."""
         self.status_delay = 0.0
+        self.status_code = 200
         self.calls: dict[str, int] = {}
         self.headers: list[dict[str, str]] = []
         self.port = 0
@@ -97,6 +98,8 @@ class FakeDevpi:
     async def _status(self, request: web.Request) -> web.StreamResponse:
         self._heard(request)
         await asyncio.sleep(self.status_delay)
+        if self.status_code != 200:
+            return web.Response(status=self.status_code)
         if self.status_body is not None:
             return web.Response(body=self.status_body)
         return web.json_response({"result": self.status, "type": "status"})

@@ -448,6 +448,25 @@ async def test_nobody_knows_whether_devpi_did_it(world: World, failure: Exceptio
     assert world.on_disk().pending_rotation() is None
 
 
+async def test_a_volume_that_is_gone_is_not_full(world: World) -> None:
+    """Rotating and claiming without a serverdir: it was unmounted, says the hint, and not that there is no room."""
+    os.rename(world.directory, world.directory.with_name("elsewhere"))  # noqa: PTH104 - as umount would
+    with pytest.raises(CannotRotate, match="No such file") as caught:
+        await world.bootstrap.rotate("10.0.0.1")
+    assert caught.value.mend == "the serverdir's volume was removed or unmounted: mount it and start again"
+    with pytest.raises(NotYet, match="was removed or unmounted") as later:
+        await world.bootstrap.claim("10.0.0.1")
+    assert "room" not in later.value.reason
+
+
+async def test_a_runtime_directory_that_is_full(world: World) -> None:
+    """What devpi-server never heard of is not in its log: the hint is about the directory."""
+    world.devpi.fails = SetFailed("no space", maybe_done=False, mend="free space on the runtime directory")
+    with pytest.raises(CannotRotate) as caught:
+        await world.bootstrap.rotate("10.0.0.1")
+    assert caught.value.mend == "free space on the runtime directory"
+
+
 @pytest.mark.parametrize(("nth", "error"), [(1, CannotRotate), (2, NotYet), (3, NotYet)])
 async def test_a_disk_that_fills_up_while_it_rotates(
     world: World, monkeypatch: pytest.MonkeyPatch, nth: int, error: type[Exception]

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -21,7 +22,7 @@ import pytest
 from aiohttp import web
 
 from sidecar.checks import HttpJudge, ReplicationJudge, judge_events, overall
-from sidecar.devpi.client import DevpiClient, ServerStatus
+from sidecar.devpi.client import DevpiClient, ServerStatus, Unreplicated
 from sidecar.devpi.messages import PrimaryAnswered
 from sidecar.health import GATING, Check, CheckStatus, Health, Serving
 from sidecar.lifecycle import Count, Failure, ImportState, ImportStatus, Lifecycle, Phase
@@ -529,6 +530,65 @@ async def test_disk_warns_below_its_limit_and_never_gates(serverdir: Path) -> No
     await world.close()
 
 
+# --- errors ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["http", "status"])
+async def test_an_error_is_asked_about_less_often(world: World, kind: str) -> None:
+    """The second look is as soon as ever; then the pause doubles, up to 10 s, until a good answer comes."""
+    await world.serve()
+    watch = world.health.watching()
+    assert watch is not None
+    world.task.cancel()  # this test looks itself
+    look = {"http": watch.look_at_http, "status": watch.look_at_status}[kind]
+    await look()
+    assert watch.backed_off(kind, 0.25) == 0.25
+    world.devpi.api, world.devpi.status_code = lambda: web.Response(status=500), 500
+    pauses = []
+    for _ in range(8):
+        await look()
+        pauses.append(watch.backed_off(kind, 0.25))
+    assert [0.25, 0.5, 1, 2, 4, 8, 10, 10] == pauses
+    assert watch.backed_off(kind, 60) == 60, "a longer pause stays"
+    world.devpi.api, world.devpi.status_code = None, 200
+    await look()
+    assert watch.backed_off(kind, 0.25) == 0.25
+
+
+async def test_a_status_that_fails_is_not_polled(world: World) -> None:
+    """A replica whose +status answers 500 is asked for it ever more rarely, and says that; the log says it once."""
+    world.devpi.status_code = 500
+    await world.serve(role="replica")
+    await eventually(lambda: world.devpi.calls.get("/+status", 0) > 1)
+    before, at = world.devpi.calls["/+status"], time.monotonic()
+    await eventually(lambda: world.devpi.calls["/+status"] >= before + 4)
+    assert time.monotonic() - at > 10 * INTERVAL, "4 usual pauses; these are of 2, 4 and 8 intervals at least"
+    check = await world.sees("replication", FAIL)
+    assert check.reason == "devpi-server does not report its status: answered 500"
+    assert check.seen
+
+
+async def test_an_old_status_says_nothing_of_the_primary(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where +status fails, the time of the last update in the last one is no reason to doubt the primary."""
+    at = time.time()
+    world.devpi.status = status_of(
+        role="REPLICA",
+        primary_serial=7,
+        update_from_primary_at=at,
+        replica_init_queue_finished_at=at,
+        replication_errors={},
+    )
+    await world.serve(role="replica")
+    await world.ready()
+    world.devpi.status_code = 500
+    watch = world.health.watching()
+    assert watch is not None
+    await eventually(lambda: watch._no_status)
+    monkeypatch.setattr("sidecar.watch.time.time", lambda: at + 120)
+    reason = watch.replication().reason or ""
+    assert re.fullmatch(r"devpi-server does not report its status for \d+ s: answered 500", reason), reason
+
+
 # --- lock --------------------------------------------------------------------------------------------------------
 
 
@@ -637,6 +697,36 @@ def replica(**changes: Any) -> ServerStatus:
 def test_replication_rules(changes: dict[str, Any], status: CheckStatus) -> None:
     """A replica is ready only when it is in sync, and its primary was heard of within a minute."""
     assert ReplicationJudge().judge(replica(**changes), 1000, PrimaryAnswered()).status is status
+
+
+@pytest.mark.parametrize(
+    ("messages", "count", "said", "mend"),
+    [
+        (["Not Found"], 1, "1 file could not be replicated, which the primary has lost: p0", "delete the version"),
+        (["error on connection"], 1, "1 file could not be replicated: p0", "see this replica's log"),
+        (
+            ["error", "Not Found", "error"],
+            3,
+            "3 files could not be replicated, which the primary has lost: p1",
+            "delete the version",
+        ),
+        (
+            ["Not Found"] * 5,
+            5,
+            "5 files could not be replicated, which the primary has lost: p0, p1, p2 and 2 more",
+            "delete the version",
+        ),
+        (["Not Found"] * 100, 100, "at least 100 files could not be replicated", "delete the version"),
+        ([], 2, "2 files could not be replicated", "see this replica's log"),
+    ],
+)
+def test_what_a_replica_lacks_is_named(messages: list[str], count: int, said: str, mend: str) -> None:
+    """The first three by name, those that the primary has lost before others, and what to do about these."""
+    files = tuple(Unreplicated(f"p{number}", message == "Not Found") for number, message in enumerate(messages))
+    verdict = ReplicationJudge().judge(replica(replication_errors=count, unreplicated=files), 1000, PrimaryAnswered())
+    assert verdict.status is FAIL
+    assert str(verdict.reason).startswith(said), verdict.reason
+    assert mend in str(verdict.mend)
 
 
 @pytest.mark.parametrize("refusal", [None, "key", "clock", "role", "uuid", "serial", "offline", "other", "unheard of"])

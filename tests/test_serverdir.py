@@ -115,10 +115,10 @@ def test_opening_leaves_only_the_lock(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "reason", "mend"),
     [
-        (errno.ENOSPC, "no space is left", "free some"),
-        (errno.EDQUOT, "no space is left", "free some"),
+        (errno.ENOSPC, "no space is left", "free space on the serverdir's volume"),
+        (errno.EDQUOT, "no space is left", "raise the quota"),
         (errno.EROFS, "read-only file system", "mount it writable"),
-        (errno.EIO, "Input/output error", "working, writable volume"),
+        (errno.EIO, "Input/output error", "check the disk"),
     ],
 )
 def test_a_volume_that_takes_no_bytes(

@@ -26,6 +26,7 @@ from pyramid.interfaces import ISecurityPolicy
 from sidecar.devpi import stretching
 from sidecar.devpi.shared_checks import WAITING, Full, SharedChecks
 from sidecar.devpi.verification import CannotTell
+from sidecar.devpi.wellformed import is_unicode
 
 if TYPE_CHECKING:
     from devpi_server.main import XOM
@@ -177,9 +178,10 @@ class _Admission:
         try:
             body: Any = request.json_body
             user, password = body["user"], body["password"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, LookupError, RecursionError):  # devpi finds the same
             return None
-        return (user, password) if isinstance(user, str) and isinstance(password, str) else None
+        both = isinstance(user, str) and isinstance(password, str)
+        return (user, password) if both and is_unicode(user) and is_unicode(password) else None  # else devpi refuses it
 
     def _in_headers(self, request: Request) -> tuple[str, str] | None:
         """User and password of `Authorization: Basic` or `X-Devpi-Auth`; None where it is a login token."""

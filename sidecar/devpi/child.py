@@ -47,12 +47,13 @@ CHECK_PASSWORD_TIMEOUT = 10.0
 class SetFailed(Exception):
     """root's password was not set, or nobody knows whether it was."""
 
-    def __init__(self, reason: str, *, maybe_done: bool, circumstances: bool = False) -> None:
+    def __init__(self, reason: str, *, maybe_done: bool, circumstances: bool = False, mend: str | None = None) -> None:
         """`circumstances`: it was for lack of memory or threads, and another try may succeed."""
         super().__init__(reason)
         self.reason = reason
         self.maybe_done = maybe_done
         self.circumstances = circumstances
+        self.mend = mend
 
 
 class ChildEnded(Exception):

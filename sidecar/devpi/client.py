@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from sidecar.devpi.messages import UNREPLICATED
+
 API_LIMIT = 64 * 1024
 """Bytes of a `+api` answer that are read at most."""
 STATUS_LIMIT = 256 * 1024
@@ -29,6 +31,9 @@ REPLICAS_LIMIT = 100
 """Replicas of which more than their number is kept."""
 METRICS_LIMIT = 1000
 """Of devpi-server's own metrics, as many are looked at; the others are not kept."""
+_PATH_LIMIT = 500
+_LOST = "Not Found"
+"""How devpi words the answer of a primary that has lost a file."""
 _FAR = 4e9
 """Seconds since the epoch that no sound clock shows."""
 _UUID = re.compile(r"[0-9a-f-]{8,36}")
@@ -104,6 +109,16 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
+class Unreplicated:
+    """A file that a replica could not get."""
+
+    path: str
+    """devpi's: `USER/INDEX/+f/…`, which is below `+files` on the volume, and below the primary's URL."""
+    lost: bool
+    """The primary itself does not have it; else it could not be asked, or its answer was cut."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServerStatus:
     """What `+status` says. None: absent, or of another type than it should be. Times: seconds since the epoch."""
 
@@ -120,7 +135,9 @@ class ServerStatus:
     replica_in_sync_at: float | None = None
     replica_init_queue_finished_at: float | None = None
     replication_errors: int | None = None
-    """How many files could not be fetched from the primary."""
+    """How many files could not be fetched from the primary; it names `UNREPLICATED` at most."""
+    unreplicated: tuple[Unreplicated, ...] = ()
+    """The first of them."""
     polling_replicas: int | None = None
     """How many replicas have asked this primary."""
     replicas: tuple[Replica, ...] = ()
@@ -286,6 +303,7 @@ def _server_status(result: dict[str, object]) -> ServerStatus:
         replica_in_sync_at=_number(result.get("replica-in-sync-at")),
         replica_init_queue_finished_at=_number(result.get("replica-init-queue-finished-at")),
         replication_errors=_size(result.get("replication-errors")),
+        unreplicated=_unreplicated(result.get("replication-errors")),
         polling_replicas=_size(result.get("polling_replicas")),
         replicas=_replicas(result.get("polling_replicas")),
         metrics=_metrics(result.get("metrics")),
@@ -318,6 +336,15 @@ def _replicas(value: object) -> tuple[Replica, ...]:
             uuid if _UUID.fullmatch(uuid) else None,
         )
         for asked_at, uuid, said in sorted(told, key=lambda each: -(each[0] or 0))[:REPLICAS_LIMIT]
+    )
+
+
+def _unreplicated(value: object) -> tuple[Unreplicated, ...]:
+    if not isinstance(value, dict):
+        return ()
+    return tuple(
+        Unreplicated(path[:_PATH_LIMIT], isinstance(said, dict) and said.get("message") == _LOST)
+        for path, said in sorted(value.items())[:UNREPLICATED]
     )
 
 

@@ -2,12 +2,20 @@
 
 And in a crowd nobody waits long to be let in: waitress accepts one connection in each round of its loop, which takes
 tens of milliseconds when many have something to say.
+
+Where descriptors run out, waitress tries again at once, and logs a traceback each time: 20,000 in seconds. Here there
+are no more connections than the limit of descriptors leaves room for; and if they run out all the same, one line is
+logged, some of those that have kept the server waiting for longest go, and the next try waits for that, or a second.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import functools
+import logging
+import os
+import resource
 import socket
 import struct
 import termios
@@ -17,8 +25,10 @@ from contextlib import suppress
 from operator import itemgetter
 
 from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser
+from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import BaseWSGIServer
+
+log = logging.getLogger("sidecar.crowd")
 
 STEP = 4096
 """Bytes of a body by which an upload makes progress."""
@@ -27,6 +37,32 @@ PATIENCE = 10.0
 """Seconds that an upload has for each further step, and the client of an answer to read on, where room is needed."""
 BUSY = 20
 """Connections above which all who wait are accepted at once. It costs one look too many, so it is not done before."""
+PAUSE = 1.0
+"""Seconds without taking a connection, where descriptors or memory have run out and none of either is given back."""
+SILENCE = 60.0
+"""Seconds between two lines in the log about that."""
+_RUN_OUT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_SELECT = 1024
+"""waitress waits by select(), which takes no descriptor above."""
+_OF_A_THREAD = 2
+"""Descriptors that a thread has open while it answers: the database, and a file or its journal."""
+_FEWEST = 4
+"""Connections that there may be, however few descriptors."""
+_SPARE = 16
+"""Connections that there may be fewer, once descriptors have run out: answers need some, too."""
+
+
+def room(threads: int) -> int:
+    """For how many connections there are descriptors; raises the soft limit where that helps."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _SELECT if hard == resource.RLIM_INFINITY else min(_SELECT, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+    most = _SELECT if soft == resource.RLIM_INFINITY else min(_SELECT, soft)
+    in_use = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names alone
+    return max(_FEWEST, most - in_use - _OF_A_THREAD * threads)
 
 
 class Crowd:
@@ -42,12 +78,42 @@ class Crowd:
         self._map = first._map
         # in each round of the loop, every listener accepts one at least; at its limit, waitress would say so and stop
         self._newcomers = len(listeners)
-        self._most = first.adj.connection_limit - self._newcomers - 1
-        self._accepts = first.readable
-        first.readable = self._look  # it comes before all connections in a round
+        self._fewest = len(self._map) + _FEWEST
+        within = len(self._map) + room(first.adj.threads)
+        self._usual = self._most = min(first.adj.connection_limit - self._newcomers - 1, within)
+        """How many there may be: usually, and now."""
+        self._open = 0
+        """How many there were when descriptors ran out."""
+        self._pause_until = 0.0
+        self._complained = -SILENCE
         for listener in listeners:
             listener.channel_class = Connection
+            listener.accept = functools.partial(self._take, listener.accept)
             listener.handle_accept = functools.partial(self._accept, listener.handle_accept)
+            listener.readable = functools.partial(self._takes, listener.readable)
+        self._accepts = first.readable
+        first.readable = self._look  # it comes before all connections in a round
+
+    def _take(self, accept: Callable[[], object]) -> object:
+        """The listeners' `accept`: a connection, or None."""
+        try:
+            return accept()
+        except OSError as error:
+            if error.errno not in _RUN_OUT:
+                raise
+            now, self._open = time.monotonic(), len(self._map)
+            self._pause_until = now + PAUSE
+            self._most = max(self._fewest, min(self._most, self._open - _SPARE))
+            self._cut(1)
+            if now - self._complained >= SILENCE:
+                self._complained = now
+                log.warning("%d connections are open, and no more can be: %s", self._open, error.strerror)
+            return None
+
+    def _takes(self, readable: Callable[[], bool]) -> bool:
+        """The listeners' `readable`: not in a pause, which ends when somebody goes."""
+        takes = bool(readable())
+        return takes and (len(self._map) < self._open or time.monotonic() >= self._pause_until)
 
     def _accept(self, one: Callable[[], None]) -> None:
         """The listeners' `handle_accept`, where somebody waits."""
@@ -59,6 +125,8 @@ class Crowd:
 
     def _look(self) -> bool:
         """The listener's `readable`, which waitress asks once in each round."""
+        if self._most < self._usual and time.monotonic() - self._pause_until > SILENCE:
+            self._most = self._usual
         if (surplus := len(self._map) - self._most) > 0:
             self._cut(surplus)
         return bool(self._accepts())
@@ -86,6 +154,13 @@ class Connection(HTTPChannel):  # type: ignore[misc] # waitress has no types
         def __init__(self, adj: object) -> None:
             super().__init__(adj)
             self.began = time.monotonic()
+
+        def parse_header(self, header_plus: bytes) -> None:
+            """As waitress does; its loop has no answer to a URL that can't be split."""
+            try:
+                super().parse_header(header_plus)
+            except ValueError:
+                raise ParsingError("Bad URI") from None
 
     parser_class = Request
     _progress: object = None

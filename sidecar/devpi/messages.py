@@ -18,6 +18,8 @@ ROUTES = ("simple", "file", "upload", "api", "replication", "other")
 """The classes into which devpi-server's requests are counted."""
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
 """The bounds of the buckets in which their durations are counted."""
+UNREPLICATED = 100
+"""Files that a replica could not get, of which its `+status` names no more: the sidecar reads no answer of any size."""
 
 
 class Message:

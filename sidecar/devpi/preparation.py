@@ -19,6 +19,7 @@ from sidecar.archives import ImportRefused
 from sidecar.devpi import staged_storage, stretching
 from sidecar.devpi.messages import Import, Initialise, Prepared, PrepareFailed
 from sidecar.devpi.verification import CannotTell
+from sidecar.disk_hints import hint
 
 if TYPE_CHECKING:
     from pluggy import PluginManager
@@ -91,9 +92,8 @@ def _initialise(request: Initialise, flags: ServerFlags, plugins: PluginManager)
 
 def _of_the_disk(error: OSError) -> PrepareFailed:
     """The volume refuses: another try may succeed."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    what = "the disk is full" if full else error.strerror or type(error).__name__
-    mend = "free space on the serverdir's volume, or enlarge it, and start again" if full else RESTART
+    what = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or type(error).__name__
+    mend = hint(error).removesuffix(" and start again").removesuffix(",") + ", and start again"
     return PrepareFailed(f"{what} while writing the new state", mend, circumstances=True)
 
 

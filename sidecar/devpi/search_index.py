@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
 from devpi_server.mythread import Shutdown
 
+from sidecar import disk_hints
 from sidecar.lifecycle import Notice
 from sidecar.terminal import printable
 
@@ -185,7 +186,7 @@ class Guard:
     def _tell_of_writing(self, failure: _Failure) -> None:
         hint = "stop this, run devpi-clear-search-index, and start again, if that stays"
         if failure.error is not None:
-            hint = "free space on its volume, or repair that; this is retried"
+            hint = f"{disk_hints.hint(failure.error, 'its volume')}; this is retried"
         self._tell("the search index can't be written", f": {failure.described}", hint)
 
     def _set_aside(self, folder: Path, damage: str) -> None:

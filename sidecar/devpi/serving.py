@@ -20,7 +20,17 @@ from pyramid.interfaces import ISecurityPolicy, ITweens
 from pyramid.tweens import EXCVIEW
 
 from sidecar import garbage
-from sidecar.devpi import admission, after_kill, durable_uploads, primary, search_index, upstream
+from sidecar.devpi import (
+    admission,
+    after_kill,
+    durable_uploads,
+    primary,
+    repeats,
+    search_index,
+    unreplicated,
+    upstream,
+    wellformed,
+)
 from sidecar.devpi.channel import SidecarGone
 from sidecar.devpi.contents import ContentsWatch
 from sidecar.devpi.crowd import Crowd
@@ -61,6 +71,7 @@ if TYPE_CHECKING:
 REQUEST_LOG = "devpi_server.views.tween_request_logging"
 TRANSACTION = "devpi_server.views.tween_keyfs_transaction"
 ADMISSION = "sidecar.devpi.admission.tween_factory"
+FORMS = "sidecar.devpi.wellformed.tween_factory"
 LOGIN = "sidecar.devpi.admission.login_tween_factory"
 _YOUNG = 10_000
 """Objects after which Python looks for garbage. Requests that are being answered have thousands of them in use: to look
@@ -78,10 +89,12 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
     durable_uploads.sync_what_is_acknowledged()
     try:
         upstream.keep_failures()
+        wellformed.check_json()
     except Fatal as error:
         return _fatal(error)
     if flags.replica:
         primary.tell_refusals(channel.send)
+        unreplicated.report_them()
     after_kill.mend_event_serial(flags.serverdir)
     argv = [*flags.argv, "--secretfile", request.secretfile]
     if request.cheap_derivation and not flags.own_derivation:
@@ -135,6 +148,7 @@ class SidecarPlugin:
         self._registry = pyramid_config.registry
         self._registry[admission.THREADS] = self._threads
         pyramid_config.add_tween(ADMISSION, under=REQUEST_LOG, over=TRANSACTION)
+        pyramid_config.add_tween(FORMS, under=ADMISSION, over=TRANSACTION)
         pyramid_config.add_tween(LOGIN, under=TRANSACTION, over=EXCVIEW)
 
     @hookimpl(tryfirst=True)
@@ -157,6 +171,7 @@ class SidecarPlugin:
         from waitress.server import create_server
 
         self._check_tweens()
+        repeats.log_once()
         if self._request.after_kill and not self._xom.is_replica():  # a replica's threads write files already
             after_kill.clear_uploads(self._xom)
         if self._request.new_root_password is not None:
@@ -165,7 +180,7 @@ class SidecarPlugin:
         self._users = UsersWatch(self._xom, lambda: self._look_at_root()[0], root, self._channel.send)
         self._mirrors = MirrorsWatch(self._xom, self._channel.send)
         self._contents = ContentsWatch(self._xom, self._channel.send)
-        traffic = Traffic(app)
+        traffic = Traffic(wellformed.Wellformed(app))
         try:
             server = create_server(QuietLooks(traffic, self._request.look_secret), **kwargs)
         except OSError as error:
@@ -201,7 +216,7 @@ class SidecarPlugin:
     def _check_tweens(self) -> None:
         """Raises Fatal where admission is not outside the transaction, or errors of views don't roll it back."""
         order = [name for name, _ in self._registry.getUtility(ITweens).implicit()]
-        wanted = [REQUEST_LOG, ADMISSION, TRANSACTION, LOGIN, EXCVIEW]
+        wanted = [REQUEST_LOG, ADMISSION, FORMS, TRANSACTION, LOGIN, EXCVIEW]
         if [name for name in order if name in wanted] != wanted:
             raise Fatal(f"this devpi-server's tweens are in an unknown order: {', '.join(order)}")
 

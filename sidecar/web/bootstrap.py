@@ -15,6 +15,7 @@ from sidecar.bootstrap import AlreadyClaimed, CannotRotate, Expired, NothingToCl
 from sidecar.web import shapes
 from sidecar.web.guard import peer
 from sidecar.web.keys import CONTEXT, GUARD
+from sidecar.web.middleware import CUT_SHORT
 from sidecar.web.problems import Problem
 
 BODY_LIMIT = 4096
@@ -36,10 +37,10 @@ async def bootstrap(request: web.Request) -> web.Response:
 async def claim(request: web.Request) -> web.Response:
     """Take the generated root password, once.
 
-    200: with the password. 401, 429: as above. 403: as above, or sent by a page of another origin. 404: none was
-    generated. 408, 413: the body is too slow, too large. 410: it was claimed, with when and from where, or
-    it has expired, or root's password was changed in another way. 503: devpi-server does not run yet, or
-    doesn't say whether the password is still root's; with Retry-After.
+    200: with the password. 400: the body does not come whole. 401, 429: as above. 403: as above, or sent by a page of
+    another origin. 404: none was generated. 408, 413: the body is too slow, too large. 410: it was claimed, with when
+    and from where, or it has expired, or root's password was changed in another way. 503: devpi-server does not run
+    yet, or doesn't say whether the password is still root's; with Retry-After.
     """
     await _admit(request)
     await _body(request)
@@ -51,8 +52,9 @@ async def claim(request: web.Request) -> web.Response:
 async def rotate(request: web.Request) -> web.Response:
     """Give root a new password, and end all logins unless `keep_logins` is true, in the query or as JSON.
 
-    200: with the new password. 400: `keep_logins` can't be read. 401, 403, 408, 413, 429: as above. 409: it
-    can't be rotated here. 503: devpi-server does not run yet, or another rotation does, with Retry-After.
+    200: with the new password. 400: `keep_logins` can't be read, or the body does not come whole. 401, 403, 408, 413,
+    429: as above. 409: it can't be rotated here. 503: devpi-server does not run yet, or another rotation does, with
+    Retry-After.
     """
     await _admit(request)
     keep_logins = _keep_logins(request, await _body(request))
@@ -129,6 +131,8 @@ async def _body(request: web.Request) -> bytes:
             return await request.read()
     except TimeoutError:
         raise Problem(408, detail=f"the body did not come within {BODY_PATIENCE:g} s") from None
+    except CUT_SHORT:
+        raise Problem(400, detail="the body did not come whole", close=True) from None
 
 
 def _keep_logins(request: web.Request, body: bytes) -> bool:

@@ -70,6 +70,7 @@ class Connection(web.RequestHandler):
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - TCP, TLS and Unix sockets are
         self._pipe = transport
         transport.set_write_buffer_limits(_UNREAD_BYTES)
+        self._crowd.come(self)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:

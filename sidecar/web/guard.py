@@ -32,6 +32,8 @@ HELD_BACK = 32
 """Answers that are held back at the same time, where nothing else bounds them, …"""
 HELD_BACK_OF_ONE = 8
 """… of them for one source; beyond either a wrong token gets 429 at once, and its connection is closed."""
+_PORTS = {"http": 80, "https": 443}
+_PROTO = "X-Forwarded-Proto"
 SILENCE = 10.0
 """Seconds between two log lines about wrong tokens, however many come, from however many sources."""
 
@@ -91,7 +93,7 @@ class Guard:
             await self._reject(_network(peer(request)))
         if request.method == "POST" and _cross_origin(request):
             self.without_guess["other_origin"] += 1
-            raise Problem(403, detail="Origin and Host differ: no page of another site may do this")
+            raise Problem(403, detail="Origin is not this server: no page of another site may do this")
 
     async def _reject(self, source: str) -> None:
         delay = self._next_delay(source)
@@ -164,8 +166,29 @@ def _bearer_token(given: list[str]) -> bytes | None:
 
 
 def _cross_origin(request: web.Request) -> bool:
-    origin = request.headers.get("Origin")
-    return origin is not None and origin.partition("://")[2].lower() != request.headers.get("Host", "").lower()
+    """Whether this may come from a page of another origin: whatever is unclear does. No browser leaves Origin out."""
+    origins, hosts = request.headers.getall("Origin", []), request.headers.getall("Host", [])
+    if not origins:
+        return False
+    if len(origins) != 1 or len(hosts) != 1:
+        return True
+    scheme, _, host = origins[0].lower().partition("://")
+    if scheme not in _schemes(request) or not host:
+        return True
+    return _with_port(scheme, host) != _with_port(scheme, hosts[0].lower())
+
+
+def _schemes(request: web.Request) -> frozenset[str]:
+    """The schemes by which a browser may have come here: behind a proxy, by the one that this says, or by either."""
+    if request.secure:
+        return frozenset({"https"})
+    said = {each.strip().lower() for each in ",".join(request.headers.getall(_PROTO, [])).split(",")} - {""}
+    return frozenset(_PORTS) & said if said else frozenset(_PORTS)
+
+
+def _with_port(scheme: str, host: str) -> str:
+    """Browsers leave a scheme's own port out."""
+    return host.removesuffix(f":{_PORTS[scheme]}")
 
 
 def _unauthorized(detail: str) -> Problem:

@@ -36,6 +36,10 @@ _SILENCE = 60.0
 """Seconds between two lines in the log about that."""
 _DESCRIPTORS = 1024
 """As many as this process should be able to open; select() can't take more, should anybody use it."""
+_RECORD_HEAD = 5
+_RECORD_MOST = _RECORD_HEAD + 16 * 1024
+_HANDSHAKE = 22
+"""The first byte of the first TLS record."""
 _RESERVED_DESCRIPTORS = 128
 """Of those, for everything that isn't a connection here."""
 
@@ -130,10 +134,56 @@ class Listener:
         """Make a connection of the socket; one that goes or is cut meanwhile is nothing to speak of."""
         limit = HEAD_SECONDS if tls else None
         try:
-            self._crowd.come(connection)  # not earlier: cut before this runs, the socket would be nobody's to close
+            if tls is None:
+                self._crowd.come(connection)  # not earlier: cut before this runs, the socket would be nobody's to close
+            else:
+                self._crowd.knock(connection)
+                await self._hello(accepted)
+                self._crowd.greets(connection)
             await self._loop.connect_accepted_socket(lambda: connection, accepted, ssl=tls, ssl_handshake_timeout=limit)
         except OSError:
             connection.gone()
         except BaseException:
             connection.gone()
             raise
+
+    async def _hello(self, accepted: socket.socket) -> None:
+        """Wait until the client's first TLS record is there, whole. Until then it costs no TLS.
+
+        Raises OSError where the client goes; closes the socket where this fails.
+        """
+        try:
+            for expected in (_RECORD_HEAD, None):
+                size = expected or _record_size(accepted.recv(_RECORD_HEAD, socket.MSG_PEEK))
+                if _arrived(accepted, size) < size:
+                    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)  # else its first byte would wake
+                    await self._readable(accepted)
+                    if _arrived(accepted, size) < size:
+                        raise ConnectionResetError
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        except BaseException:
+            accepted.close()
+            raise
+
+    async def _readable(self, accepted: socket.socket) -> None:
+        """Wait until as much has arrived as SO_RCVLOWAT says, or the client has gone."""
+        woken = asyncio.Event()
+        self._loop.add_reader(accepted, woken.set)
+        try:
+            await woken.wait()
+        finally:
+            self._loop.remove_reader(accepted)
+
+
+def _arrived(accepted: socket.socket, size: int) -> int:
+    """How many bytes, `size` at most, are in the kernel. Raises OSError where the client has gone."""
+    try:
+        return len(accepted.recv(size, socket.MSG_PEEK))
+    except (BlockingIOError, InterruptedError):
+        return 0
+
+
+def _record_size(head: bytes) -> int:
+    """The bytes of a TLS record that begins so; what can't be one is left to TLS to refuse."""
+    size = _RECORD_HEAD + int.from_bytes(head[3:])
+    return size if head[0] == _HANDSHAKE and size <= _RECORD_MOST else _RECORD_HEAD

@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
-from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
+from aiohttp import ClientError, HttpVersion10, HttpVersion11, hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from sidecar.web.problems import HEADERS, Problem
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+CUT_SHORT = (ConnectionError, ClientError, HttpProcessingError, web.RequestPayloadError)
+"""What aiohttp raises where a client goes while its body is read or its answer is written, or sends no whole body."""
 
 log = logging.getLogger("sidecar.web")
 
@@ -35,7 +39,9 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return Problem(405, detail=f"this path takes {allow}", headers={"Allow": allow}).response()
     except web.HTTPException as error:
         return Problem(error.status).response()
-    except Exception:
+    except Exception as error:
+        if isinstance(error, CUT_SHORT) and request.transport is None:
+            return Problem(400, detail="the client has gone", close=True).response()  # nobody reads it
         log.exception("internal error while answering %s", request.match_info.route.name or request.method)
         return Problem(500, detail="an error of the sidecar's own, see its log").response()
 

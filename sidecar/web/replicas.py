@@ -61,4 +61,4 @@ def _verdict(behind: int | None, silence: float | None) -> str:
         return words.badge(WARN, "silent")
     if behind is None or silence is None:
         return words.badge(WARN, "unknown")
-    return words.badge(WARN, "behind") if behind else words.badge(PASS, "in sync")
+    return words.badge(WARN, "behind") if behind else words.badge(PASS, "all changes")  # its files it knows itself

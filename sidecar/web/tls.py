@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import ssl
 import stat
 from asyncio import sslproto
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sidecar.disk_hints import hint_to_read
 from sidecar.settings import TlsSettings
 
 log = logging.getLogger("sidecar.web")
@@ -131,7 +131,7 @@ def _pem(variable: str, path: Path, mark: str, what: str) -> str:
         with path.open("rb") as file:
             text = file.read(_LIMIT).decode("ascii", "replace")
     except OSError as error:
-        mend = f"mount the file so that uid {os.geteuid()} can read it"
+        mend = hint_to_read(error, "the file", "mount the file so that uid {uid} can read it")
         raise TlsRefused(variable, f"can't read {str(path)!r}: {error.strerror}", mend) from None
     if mark not in text:
         kind = what.removeprefix("a ")

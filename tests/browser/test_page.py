@@ -109,7 +109,7 @@ def test_the_api_to_read(container: Make, view: View) -> None:
 
 
 def test_replicas(container: Make, view: View, tmp_path: Path) -> None:
-    """One that is there, and is in sync; those that are behind or silent, which are made up, stand out."""
+    """One that is there, and has all changes; those that are behind or silent, which are made up, stand out."""
 
     def make(name: str, *, flags: tuple[str, ...], env: dict[str, str]) -> Container:
         made_up = {"command": MADE_UP, "env": env | {"MADE_UP_REPLICAS": "1"}} if name == "primary" else {"env": env}
@@ -117,7 +117,7 @@ def test_replicas(container: Make, view: View, tmp_path: Path) -> None:
 
     primary, replica, _ = replicating(make, tmp_path)
     viewer = view(primary)
-    viewer.wait("#replicas tr:has-text('127.0.0.1')", "in sync")
+    viewer.wait("#replicas tr:has-text('127.0.0.1')", "all changes")
     viewer.wait("#replicas tr:has-text('10.0.3.7')", "2 serials")
     viewer.wait("#replicas tr:has-text('10.0.3.8')", "silent")
     gone = viewer.wait("#replicas tr:has-text('10.0.4.2')", "silent")

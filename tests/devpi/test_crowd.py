@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import select
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.devpi import crowd
 from sidecar.devpi.crowd import BUSY, STEP
 from tests.devpi.test_drain import BODY, LOOPBACK, PATIENCE, Client, Server
 
@@ -97,6 +99,30 @@ def test_who_keeps_it_waiting_makes_room(place: Places, tmp_path: Path, where: s
         it.connect(sent)
     it.ask()
     assert it.open < LIMIT
+
+
+@pytest.mark.parametrize(
+    ("limits", "threads", "least", "most"),
+    [((1024, 4096), 50, 700, 924), ((256, 4096), 50, 700, 924), ((128, 128), 50, 4, 28), ((64, 64), 50, 4, 4)],
+)
+def test_room_by_the_limit_of_descriptors(
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], threads: int, least: int, most: int
+) -> None:
+    """What the limit leaves, less two for each thread; the soft limit is raised as far as select() can use it."""
+    raised: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda _, wanted: raised.append(wanted))
+    assert least <= crowd.room(threads) <= most
+    assert raised == ([(1024, 4096)] if limits == (256, 4096) else [])
+
+
+def test_a_url_that_cannot_be_split(place: Places, caplog: pytest.LogCaptureFixture) -> None:
+    """400 as for any other bad request, and nothing in the log; waitress itself closes without an answer."""
+    it = place()
+    client = it.connect(b"GET http://[/ HTTP/1.1\r\nHost: x\r\n\r\n")
+    client.socket.settimeout(PATIENCE)
+    assert client.socket.recv(1000).startswith(b"HTTP/1.1 400 ")
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 @pytest.mark.parametrize("come", [0, BUSY])

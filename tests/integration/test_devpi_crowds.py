@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import threading
 import time
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from sidecar.devpi.crowd import PATIENCE, STEP
+from tests import needs
 from tests.integration.container import Container, call_devpi, login_token, make_index, request, upload, upload_form
 from tests.integration.transfers import auth_header, connected
 
@@ -98,3 +100,30 @@ def test_connections_that_ask_nothing(container: Callable[..., Container]) -> No
     (uploaded,) = call_devpi(f"{index}/slow", token=token).json["result"]["1.0"]["+links"]
     assert content == request(devpi + urlsplit(uploaded["href"]).path).body
     assert "no longer accepting" not in running.log
+
+
+@pytest.mark.parametrize("when", ["while it serves", "from the start"])
+def test_descriptors_run_out(container: Callable[..., Container], when: str) -> None:
+    """Fewer descriptors than connections: newcomers are answered, the container stays ready, and where descriptors did
+    run out the log has one line about it. waitress alone logs 20,000 tracebacks in seconds, and answers nobody.
+    """
+    running = container()
+    if when == "from the start":
+        running.command = (needs.program("prlimit", "util-linux"), "--nofile=96", *running.arguments[:2])
+    running.start().wait_ready()
+    if when == "while it serves":
+        few = len(os.listdir(f"/proc/{running.devpi_pid}/fd")) + 10  # noqa: PTH208 - names alone
+        resource.prlimit(running.devpi_pid, resource.RLIMIT_NOFILE, (few, few))
+    before = len(running.log)
+    address = urlsplit(running.devpi)
+    with ExitStack() as opened:
+        for _ in range(LIMIT - 10):
+            opened.enter_context(socket.create_connection((address.hostname, address.port), 10))
+        for _ in range(20):
+            assert request(f"{running.devpi}/+api").status == 200
+        assert running.get("/readyz").status == 200
+    said = running.log[before:]
+    assert "Traceback" not in said
+    assert said.count("no more can be: Too many open files") == (when == "while it serves")
+    assert len(said.splitlines()) < 60
+    assert running.stop() == 0

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.container import Container, cleared_away, free_port, wait_for
+from tests.integration.container import (
+    Container,
+    call_devpi,
+    cleared_away,
+    free_port,
+    login_token,
+    make_index,
+    request,
+    upload,
+    wait_for,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -107,3 +117,58 @@ def test_a_replica_in_offline_mode(primary: Container, container: Callable[..., 
     """It doesn't reach its primary either."""
     replica = replica_of(primary, container, secret, *ARGON2, "1", "--offline-mode")
     assert "without --offline-mode" in refused(replica, "--offline-mode keeps")["mend"]
+
+
+Fix = Callable[[Container, Path, bytes, str], None]
+
+
+def put_back(_primary: Container, path: Path, content: bytes, _token: str) -> None:
+    """As from a backup."""
+    path.write_bytes(content)
+
+
+def delete_the_version(primary: Container, _path: Path, _content: bytes, token: str) -> None:
+    """As `devpi remove` does."""
+    assert call_devpi(f"{primary.devpi}/root/dev/lost/1.0", "DELETE", token=token).status == 200
+
+
+def upload_again(primary: Container, _path: Path, content: bytes, token: str) -> None:
+    """The same file, as twine does."""
+    upload(f"{primary.devpi}/root/dev", token, "lost", content)
+
+
+@pytest.mark.parametrize(
+    ("fix", "restart"),
+    [(put_back, True), (delete_the_version, False), (upload_again, True)],
+    ids=["restore", "delete", "upload"],
+)
+def test_a_primary_that_has_lost_a_file(
+    container: Callable[..., Container], secret: Path, fix: Fix, restart: bool
+) -> None:
+    """The file is named wherever the check is, `+status` answers, the log is quiet, and what the hint says helps."""
+    flags = (*HOST, str(free_port()), "--offline-mode", "--role", "primary", "--secretfile", str(secret), *ARGON2, "1")
+    primary = container("primary", flags=flags, env={"DEVPI_PASSWORD": "given"}).start().wait_ready()
+    token = login_token(primary.devpi, "given")
+    index = make_index(primary.devpi, token)
+    for name in ("kept", "lost"):
+        upload(index, token, name, name.encode() * 100)
+    (path,) = (primary.serverdir / "+files").rglob("lost-1.0.tar.gz")
+    content = path.read_bytes()
+    path.unlink()
+    replica = replica_of(primary, container, secret, *ARGON2, "1")
+    name = str(path.relative_to(primary.serverdir / "+files"))
+    check = refused(replica, f"1 file could not be replicated, which the primary has lost: {name}")
+    assert "restore the file from a backup" in check["mend"]
+    assert "delete the version" in check["mend"]
+    assert name in replica.get("/readyz").json["checks"][0]["reason"]
+    assert name in replica.get("/", accept="text/html").body.decode()
+    said = replica.sidecar("status").stdout
+    assert name in said
+    assert "in sync" not in said
+    assert request(f"{replica.devpi}/+status", accept="application/json").status == 200
+    fix(primary, path, content, token)
+    if restart:
+        assert replica.stop() == 0
+        replica.start()
+    replica.wait_ready()
+    assert replica.log.count("Traceback") <= 2, "devpi's own, of the first two attempts"

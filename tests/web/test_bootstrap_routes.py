@@ -335,11 +335,52 @@ def test_an_ipv6_network_is_one_source() -> None:
     assert guard._network("10.0.0.1") != guard._network("10.0.0.2")
 
 
+HERE = "http://127.0.0.1:{port}"
+
+
 @pytest.mark.parametrize(
-    ("origin", "status"), [("http://evil.example", 403), ("null", 403), ("http://127.0.0.1:{port}", 200)]
+    ("headers", "status"),
+    [
+        (["Host: 127.0.0.1:{port}"], 200),  # no browser
+        (["Host: 127.0.0.1:{port}", f"Origin: {HERE}"], 200),
+        (["Host: 127.0.0.1:{port}", "Origin: http://evil.example"], 403),
+        (["Host: 127.0.0.1:{port}", "Origin: null"], 403),
+        (["Host:", "Origin: null"], 403),
+        (["Host:", "Origin: http://"], 403),
+        (["Host:", "Origin:"], 403),
+        (["Host: 127.0.0.1:{port}", f"Origin: {HERE}", f"Origin: {HERE}"], 403),
+        (["Host: 127.0.0.1:{port}", f"Origin: {HERE}", "Origin: http://evil.example"], 403),
+        (["Host: 127.0.0.1:{port}", f"Origin: {HERE}, http://evil.example"], 403),
+        (["Host: 127.0.0.1:{port}", "Origin: ftp://127.0.0.1:{port}"], 403),
+        (["Host: 127.0.0.1:{port}", "Origin: chrome-extension://127.0.0.1:{port}"], 403),
+        (["Host: 127.0.0.1:{port}", "Origin: 127.0.0.1:{port}"], 403),
+        (["Host: devpi.example", "Origin: https://devpi.example"], 200),  # a proxy that does not say how it was asked
+        (["Host: devpi.example", "Origin: https://devpi.example", "X-Forwarded-Proto: https"], 200),
+        (["Host: devpi.example", "Origin: http://devpi.example", "X-Forwarded-Proto: https"], 403),
+        (["Host: devpi.example:443", "Origin: https://devpi.example"], 200),
+        (["Host: DEVPI.example", "Origin: http://devpi.example:80"], 200),
+        (["Host: devpi.example:443", "Origin: http://devpi.example"], 403),
+        (["Host: devpi.example:3142", "Origin: https://devpi.example"], 403),
+    ],
 )
-async def test_pages_of_other_origins(site: Site, origin: str, status: int) -> None:
-    """A browser that another site's page made to post is refused."""
+async def test_pages_of_other_origins(site: Site, headers: list[str], status: int) -> None:
+    """A browser that another site's page made to post is refused, and so is whatever is unclear."""
     site.generate_password()
-    headers = ADMIN | {"Origin": origin.format(port=site.web.port)}
-    assert (await site.ask("POST", CLAIM, headers=headers)).status == status
+    said = "\r\n".join([f"POST {CLAIM} HTTP/1.1", f"Authorization: Bearer {TOKEN}", "Connection: close", *headers])
+    answer = await site.raw(f"{said}\r\n\r\n".format(port=site.web.port).encode())
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer
+
+
+@pytest.mark.parametrize("token", [None, "guessed"])
+async def test_a_rebound_name(site: Site, token: str | None) -> None:
+    """A page whose own name has been made to lead here has the right Origin, and no token: no browser adds one. Nor
+    may it read an answer from under another name: none has a header that lets it.
+    """
+    site.generate_password()
+    headers = {"Host": "evil.example:3142", "Origin": "http://evil.example:3142"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    answer = await site.ask("POST", CLAIM, headers=headers)
+    assert answer.status == 401
+    assert not [name for name in answer.headers if name.lower().startswith(("access-control-", "set-cookie"))]
+    assert site.bootstrap.status().state == "claimable"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator
 
 import pytest
 
 from sidecar.web.middleware import log
+from sidecar.web.requests import REQUESTS
+from tests.fake_devpi import eventually
 from tests.web.conftest import ADMIN, TOKEN, Site
 
 CLOSE = b"Host: h\r\nConnection: close\r\n"
@@ -192,3 +197,32 @@ async def test_pipelined_requests(site: Site) -> None:
     )
     assert answer.count(b"HTTP/1.1 200 OK") == 20
     assert answer.count(b"HTTP/1.1 404 ") == 1
+
+
+HALF_A_BODY = (b"Content-Length: 100\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n50\r\n{")
+
+
+@pytest.mark.parametrize("end", ["reset", "closed"])
+@pytest.mark.parametrize("half", HALF_A_BODY, ids=["length", "chunked"])
+@pytest.mark.parametrize("path", ["/bootstrap/root-password", "/bootstrap/rotate"])
+async def test_an_admin_that_goes_in_its_body(
+    site: Site, caplog: pytest.LogCaptureFixture, path: str, half: bytes, end: str
+) -> None:
+    """A connection that ends in the middle of a body is its client's error: no 500, no log line, nothing claimed."""
+    site.generate_password()
+    counted = site.web.runner.app[REQUESTS].answered
+    loop = asyncio.get_running_loop()
+    with socket.create_connection(("127.0.0.1", site.web.port)) as client:
+        client.setblocking(False)
+        head = f"POST {path} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {TOKEN}\r\n".encode()
+        await loop.sock_sendall(client, head + half)
+        await eventually(lambda: len(site.web.crowd._busy) == 1)
+        if end == "reset":
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+        else:
+            client.shutdown(socket.SHUT_WR)
+        await eventually(lambda: counted.total() == 1)
+    assert {(path, "POST", 400)} == set(counted)
+    assert [] == [record.getMessage() for record in caplog.records]
+    assert site.bootstrap.status().state == "claimable"

@@ -341,7 +341,7 @@ async def test_too_large_a_status_degrades_the_view_alone(site: Site) -> None:
     """The check `events` warns and says why; the probes are what they were."""
     site.devpi.status_body = b'{"result": {"serial": 7, "x": "' + b"x" * STATUS_LIMIT + b'"}}'
     await site.become_ready()
-    reason = f"devpi-server does not tell its status: the answer has more than {STATUS_LIMIT} bytes"
+    reason = f"devpi-server does not report its status: the answer has more than {STATUS_LIMIT} bytes"
     await eventually(lambda: reason in [check.reason for check in site.health.checks()])
     events = await site.get("/readyz/events", Accept="application/json")
     assert (200, "warn") == (events.status, events.json["status"])

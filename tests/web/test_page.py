@@ -399,13 +399,13 @@ async def test_replicas(site: Site) -> None:
 @pytest.mark.parametrize(
     ("serial", "seconds", "badge"),
     [
-        (2004, 59, "✓ in sync 0 serials"),
+        (2004, 59, "✓ all changes 0 serials"),
         (2003, 0, "! behind 1 serial "),
         (2004, 61, "! silent 0 serials"),
         (2003, 299, "! silent 1 serial "),
         (2004, 301, "✕ silent 0 serials"),
         (2004, -301, "✕ silent 0 serials"),
-        (2005, 1, "✓ in sync 0 serials"),
+        (2005, 1, "✓ all changes 0 serials"),
         (None, 1, "! unknown unknown"),
     ],
 )

@@ -25,6 +25,7 @@ from sidecar.web.keys import CONTEXT
 from sidecar.web.server import WebServer, serve
 from sidecar.web.tls import Tls, TlsRefused, load
 from tests.certificates import EXPIRED, Authority, Pair
+from tests.fake_devpi import eventually
 from tests.web.conftest import ADMIN, Site
 
 
@@ -129,6 +130,59 @@ async def test_certificate_and_key_in_one_file(start: Start, authority: Authorit
     pair.cert.write_bytes(pair.key.read_bytes() + pair.cert.read_bytes())
     secured = await start(TlsSettings(pair.cert))
     assert 200 == await secured.ask(authority.client(), "GET", "/livez")
+
+
+@pytest.mark.parametrize(
+    "others", [b"", b"\x16\x03\x01", b"\x16\x03\x01\x02\x00\x01\x00"], ids=["silent", "part", "more"]
+)
+async def test_a_handshake_among_many_that_stall(start: Start, authority: Authority, others: bytes) -> None:
+    """A client that has sent its whole first record is not cut for those that have not, however many come; nor is
+    one that has ended its handshake.
+    """
+    secured = await start(settings_of(authority.issue("server")))
+    address = ("127.0.0.1", secured.web.port)
+    idle = await asyncio.open_connection(*address, ssl=authority.client(), server_hostname="localhost")
+    loop = asyncio.get_running_loop()
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    session = authority.client().wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with contextlib.ExitStack() as opened:
+        probe = opened.enter_context(socket.create_connection(address))
+        probe.setblocking(False)
+        with pytest.raises(ssl.SSLWantReadError):
+            session.do_handshake()
+        await loop.sock_sendall(probe, outgoing.read())
+        await eventually(lambda: len(secured.web.crowd._greeting) == 1)
+        for _ in range(3 * server.MOST_TLS):
+            stalled = opened.enter_context(socket.socket())
+            stalled.setblocking(False)
+            await loop.sock_connect(stalled, address)
+            await loop.sock_sendall(stalled, others)
+        await eventually(lambda: len(secured.web.crowd._silent) == server.MOST_TLS // 2 - 1)
+        while True:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                session.do_handshake()
+                break
+            incoming.write(await asyncio.wait_for(loop.sock_recv(probe, 65536), 5))
+        session.write(b"GET /livez HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        await loop.sock_sendall(probe, outgoing.read())
+        answer = b""
+        while b"200 OK" not in answer:
+            incoming.write(await asyncio.wait_for(loop.sock_recv(probe, 65536), 5))
+            with contextlib.suppress(ssl.SSLWantReadError):
+                answer += session.read(65536)
+        idle[1].write(b"GET /livez HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        assert b"200 OK" in await asyncio.wait_for(idle[0].read(), 5)
+    idle[1].close()
+
+
+async def test_a_page_in_clear_is_of_another_origin(start: Start, authority: Authority) -> None:
+    """Where the port speaks TLS, an `Origin` with http is not its own."""
+    secured = await start(settings_of(authority.issue("server")))
+    here = f"127.0.0.1:{secured.web.port}"
+    for scheme in ("http", "https"):
+        headers = ADMIN | {"Origin": f"{scheme}://{here}", "Host": here}
+        status = await secured.ask(authority.client(), "POST", "/bootstrap/root-password", headers=headers)
+        assert (status == 403) == (scheme == "http")
 
 
 @pytest.mark.alone

@@ -121,7 +121,7 @@ RESPONSES: Json = {
         "A page of another origin made a browser send this, or the client certificate is missing that"
         " `SIDECAR_TLS_CLIENT_CA` asks for.",
         "Problem",
-        example=problem(403, detail="Origin and Host differ: no page of another site may do this"),
+        example=problem(403, detail="Origin is not this server: no page of another site may do this"),
     ),
     "BodyTooSlow": failing(
         "The body did not come in time.",

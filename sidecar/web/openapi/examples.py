@@ -40,7 +40,7 @@ HEALTH: Json = {
             "disk",
             status="warn",
             reason="0.4 GiB free",
-            mend="make room on the serverdir's volume",
+            mend="free space on the serverdir's volume, or enlarge it",
             gates=False,
             value=429496729,
             unit="bytes",

@@ -197,7 +197,7 @@ _ROTATE: Operation = {
     | {
         "200": answer("The new password.", json_body("Password", rotated=PASSWORD)),
         "400": failing(
-            "`keep_logins` can't be read, or this is not HTTP.",
+            "`keep_logins` can't be read, the body does not come whole, or this is not HTTP.",
             "Problem",
             example=problem(400, detail="keep_logins is neither true nor false"),
         ),

@@ -1,0 +1,158 @@
+"""Malformed requests get 400 from devpi-server, not 500 and a traceback: anybody can send them.
+
+In three places, each of which is where devpi or its libraries would fail: before devpi's app (what can't be decoded in
+the path, the query and the headers that hold a URL), before its transaction (forms), and where its views read JSON.
+"""
+
+from __future__ import annotations
+
+import codecs
+import inspect
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from devpi_server import views
+from devpi_server.main import Fatal
+from pyramid.httpexceptions import HTTPBadRequest
+
+if TYPE_CHECKING:
+    from pyramid.registry import Registry
+    from pyramid.request import Request
+    from pyramid.response import Response
+
+Handler = Callable[["Request"], "Response"]
+WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+_TEXT_FIELDS = (":action", "name", "version")
+"""Fields of a form that devpi's views take for text."""
+_URL_HEADERS = ("HTTP_X_OUTSIDE_URL", "HTTP_X_ORIGINAL_URI")
+"""As the WSGI environment has them."""
+
+
+class Wellformed:
+    """A WSGI app around devpi's: 400 where a part of the request can't be decoded."""
+
+    def __init__(self, app: WsgiApp) -> None:
+        self._app = app
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Hand the request on, if it can be read."""
+        if (why := _malformed(environ)) is None:
+            return self._app(environ, start_response)
+        body = f"400 Bad Request: {why}\n".encode()
+        start_response("400 Bad Request", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+        return [body]
+
+
+def _malformed(environ: dict[str, Any]) -> str | None:
+    """What of a request can't be read; None: all can. Mostly this looks at a few short strings."""
+    path, query = environ.get("PATH_INFO", ""), environ.get("QUERY_STRING", "")
+    if not path.isascii() and not _is_utf8(path.encode("latin-1")):
+        return "the path is not UTF-8"
+    if ("%" in query or not query.isascii()) and not _is_utf8(unquote_to_bytes(query.encode("latin-1"))):
+        return "the query is not UTF-8"
+    host = environ.get("HTTP_HOST", "")
+    if not host.isascii() or (("[" in host or "]" in host) and not _is_url(f"//{host}")):
+        return "Host is no host"
+    for name in _URL_HEADERS:
+        if (url := environ.get(name)) and not (url.isascii() and _is_url(url) and _is_utf8(unquote_to_bytes(url))):
+            return f"{name.removeprefix('HTTP_').replace('_', '-').title()} is no URL"
+    return None
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_url(text: str) -> bool:
+    try:
+        urlsplit(text).port  # noqa: B018 - raises ValueError
+    except ValueError:
+        return False
+    return True
+
+
+def tween_factory(handler: Handler, registry: Registry) -> Handler:
+    """A tween outside devpi's transaction: 400 for a form that can't be read. A replica hands it on as it came."""
+    is_replica = registry["xom"].is_replica()
+
+    def tween(request: Request) -> Response:
+        if request.method not in ("POST", "PUSH") or is_replica:
+            return handler(request)
+        try:
+            codecs.lookup(request.charset)
+            form = request.POST  # kept by the request; empty where this is no form
+            misread = [name for name in _TEXT_FIELDS if name in form and not isinstance(form[name], str)]
+        except (ValueError, LookupError, DeprecationWarning) as error:  # the last one is webob's, for a charset
+            return HTTPBadRequest(f"The form can't be read: {error}")
+        if misread:
+            return HTTPBadRequest(f"A form's field {misread[0]} is a file, or is there twice.")
+        return handler(request)
+
+    return tween
+
+
+def check_json() -> None:
+    """Have devpi's views check what they read, from now on. Raises Fatal where this devpi-server is an unknown one."""
+    if list(inspect.signature(views.getjson).parameters) != ["request"]:
+        raise Fatal("this devpi-server's views.getjson is unknown")
+    views.getjson = _getjson
+
+
+def _getjson(request: Request) -> Any:  # noqa: ANN401 - whatever JSON it is
+    """The JSON in a request's body; 400 where its view would fail at it."""
+    try:
+        found = request.json_body
+    except (ValueError, LookupError, RecursionError):  # not JSON; an unknown charset; nested too deeply
+        views.abort(request, 400, "Bad request: could not decode json")
+    if (why := _unfit(found, request.matched_route.name, request.method)) is not None:
+        views.abort(request, 400, f"Bad request: {why}")
+    return found
+
+
+def _unfit(found: Any, route: str, method: str) -> str | None:  # noqa: ANN401
+    """What is wrong with a body for the view of this route; None: nothing."""
+    if "/+f/" in route:  # a test result, which may be any JSON
+        return None
+    if isinstance(found, list) and method == "PATCH" and route.startswith("/{user}/{index}"):
+        return None if all(isinstance(each, str) for each in found) else "a change is no text"
+    if not isinstance(found, dict):
+        return "an object is needed"
+    if not all(is_unicode(text) for text in (*found, *found.values()) if isinstance(text, str)):
+        return "a text is not Unicode"
+    for name in _TEXTS.get((route.rstrip("/"), method), ()):
+        if not isinstance(found.get(name), str | None):
+            return f"{name} is no text"
+    for name in _NEEDED.get((route.rstrip("/"), method), ()):
+        if found.get(name) is None:
+            return f"{name} is missing"
+    return None
+
+
+def is_unicode(text: str) -> bool:
+    """Whether it has no unpaired surrogate, which JSON can express, and a database can't."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+_TEXTS = {
+    ("/+login", "POST"): ("user", "password"),
+    ("/{user}", "PUT"): ("password",),
+    ("/{user}", "PATCH"): ("password",),
+    ("/{user}/{index}", "POST"): ("name", "version", "targetindex"),
+    ("/{user}/{index}", "PUSH"): ("name", "version", "targetindex"),
+}
+"""By route and method: the fields that devpi takes for text, whatever they are."""
+_NEEDED = {
+    ("/{user}/{index}", "POST"): ("name", "version"),
+    ("/{user}/{index}", "PUSH"): ("name", "version"),
+}
+"""By route and method: the fields without which devpi fails."""

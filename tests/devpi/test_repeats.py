@@ -1,0 +1,53 @@
+"""`sidecar.devpi.repeats`: an equal line of a background thread is logged once an hour, everything else always."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from sidecar.devpi import repeats
+from sidecar.devpi.repeats import LOG_EVERY, OnceAnHour
+
+
+def line(text: str, *args: object, error: Exception | None = None) -> logging.LogRecord:
+    """A record as devpi makes it: the thread's mark is part of the message."""
+    info = None if error is None else (type(error), error, None)
+    return logging.LogRecord("root", logging.ERROR, "x", 1, text, args, info)
+
+
+def test_equal_lines_of_background_threads() -> None:
+    """Equal in message and exception; figures count, for they tell one file or serial from another."""
+    once = OnceAnHour()
+    for mark in ("[FREP] ", "[REP] ", "[NOTI] "):
+        assert [True, False] == [once.shows(line(mark + "error downloading %s", "a")) for _ in range(2)]
+        assert once.shows(line(mark + "error downloading %s", "b"))
+        assert once.shows(line(mark + "error downloading %s", "a", error=ValueError("x")))
+    assert [True, True] == [once.shows(line("[req7] GET %s", "/")) for _ in range(2)]
+
+
+def test_an_hour_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is logged again."""
+    at = 0.0
+    monkeypatch.setattr(repeats.time, "monotonic", lambda: at)
+    once = OnceAnHour()
+    assert once.shows(line("[REP] no primary"))
+    at = LOG_EVERY - 1
+    assert not once.shows(line("[REP] no primary"))
+    at = LOG_EVERY
+    assert once.shows(line("[REP] no primary"))
+
+
+def test_every_handler_gets_the_line() -> None:
+    """With several handlers, each asks for the same record."""
+    once, record = OnceAnHour(), line("[REP] no primary")
+    assert [True, True] == [once.shows(record), once.shows(record)]
+
+
+def test_memory_is_bounded() -> None:
+    """Many different lines push out the oldest."""
+    once = OnceAnHour()
+    for number in range(repeats._REMEMBERED + 10):
+        once.shows(line("[FREP] retrieving %d", number))
+    assert len(once._seen) == repeats._REMEMBERED
+    assert once.shows(line("[FREP] retrieving %d", 0))
