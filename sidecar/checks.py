@@ -122,10 +122,11 @@ def _import_progress(imported: ImportStatus) -> str:
     return f"{files.done} of {files.total} files" if files.total else imported.state.value
 
 
-def judge_root_password(state: str, allowed: bool, rotate: str = ROTATE) -> Verdict:
+def judge_root_password(state: str, allowed: bool, rotate: str | None = ROTATE) -> Verdict:
     """`root-password`: an empty one lets anybody in as root. `state` is as the child says; a replica's is not known.
 
-    What can't be told does not pass. `allowed`: whether the settings allow an empty one. `rotate`: how to set another.
+    What can't be told does not pass. `allowed`: whether the settings allow an empty one. `rotate`: how to set another;
+    None: not possible at this moment.
     """
     match state:
         case "set" | "unknown":
@@ -134,7 +135,7 @@ def judge_root_password(state: str, allowed: bool, rotate: str = ROTATE) -> Verd
             return Verdict(
                 FAIL,
                 "root's password hash is one that this devpi-server can't check, so nobody can log in as root",
-                mend=f"{rotate} sets a new password",
+                mend=rotate and f"{rotate} sets a new password",
             )
         case "unchecked":
             return Verdict(
@@ -153,7 +154,7 @@ def judge_root_password(state: str, allowed: bool, rotate: str = ROTATE) -> Verd
     return Verdict(
         FAIL,
         "root's password is empty",
-        mend=f"{rotate}, or SIDECAR_ALLOW_EMPTY_ROOT=true to allow it",
+        mend=rotate and f"{rotate}, or SIDECAR_ALLOW_EMPTY_ROOT=true to allow it",
     )
 
 
@@ -202,8 +203,10 @@ class HttpJudge:
         """Busy: `what` came instead of a good answer."""
         silence = at - self._heard_at
         if self.answered_at is None:
-            status = PENDING if silence < LAUNCH_PATIENCE else FAIL
-            return Verdict(status, f"{LAUNCHING}{what} for {silence:.0f} s", round(silence, 1), "seconds")
+            reason = f"{LAUNCHING}{what} for {silence:.0f} s"
+            if silence < LAUNCH_PATIENCE:
+                return Verdict(PENDING, reason)
+            return Verdict(FAIL, reason, round(silence, 1), "seconds")
         if self._dead or silence >= self.dead_after:
             self._dead = True
             return Verdict(FAIL, f"dead: {what} for {silence:.0f} s", round(silence, 1), "seconds")

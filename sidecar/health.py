@@ -149,7 +149,7 @@ class Health:
         self._give_up_looks()
         self._wake.set()
 
-    def set_root_password(self, state: str, allowed: bool, rotate: str = ROTATE) -> None:
+    def set_root_password(self, state: str, allowed: bool, rotate: str | None = ROTATE) -> None:
         """What root's password is, as the child says; whether the settings allow an empty one; how to set another."""
         self._see("root-password", judge_root_password(state, allowed, rotate))
 

@@ -138,5 +138,5 @@ class Users:
             await asyncio.sleep(_AGAIN)
 
     def _judge(self, root_password: str) -> None:
-        rotate = advice.rotate(self._lifecycle.snapshot) or advice.ROTATE
+        rotate = advice.rotate(self._lifecycle.snapshot)
         self._health.set_root_password(root_password, self._allow_empty_root, rotate)
