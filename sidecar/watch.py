@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar.checks import (
+    FAIL,
     LAUNCHING,
     PASS,
     PENDING,
