@@ -43,7 +43,9 @@ def put_serverdir(c: Container, version: str) -> None:
 def unusable(c: Container) -> Any:
     """Who needs a new password, once that was looked at."""
     wait_for(lambda: c.status()["unusable_passwords"] is not None, "a look at the users")
-    return c.status()["unusable_passwords"]
+    found: dict[str, Any] = c.status()["unusable_passwords"]
+    assert found.pop("mend") == ("as root: `devpi passwd NAME`" if found["total"] else None)
+    return found
 
 
 def edit_users(serverdir: Path, change: Callable[[str, dict[str, Any]], None]) -> None:
@@ -91,7 +93,7 @@ def test_an_export_with_hashes_of_sha256(container: Callable[..., Container]) ->
     for name in OTHERS:
         assert 200 == call_devpi(f"{c.devpi}/{name}", "PATCH", {"password": "new-123"}, token=token).status
     assert [200] * 3 == [c.login(name, "new-123") for name in OTHERS]
-    wait_for(lambda: c.status()["unusable_passwords"] == {"total": 0, "users": []}, "nobody to be named")
+    wait_for(lambda: c.status()["unusable_passwords"]["total"] == 0, "nobody to be named")
     assert "every user has a password again" in c.log
 
 
