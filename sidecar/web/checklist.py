@@ -16,7 +16,7 @@ MEANINGS = {
     "lock": "no second server writes to the same data",
     "root-password": "root has a password",
     "replication": "a replica has all changes of its primary",
-    "disk": "free space on the volume",
+    "disk": "how much of the volume is free",
     "events": "changes still to be processed",
 }
 """What each check looks at."""
