@@ -44,7 +44,7 @@ def _summary(checks: tuple[Check, ...]) -> tuple[str, str, str]:
     passing = sum(check.status is PASS for check in checks)
     if passing == len(checks):
         return "all", "", f"All {passing} checks pass"
-    if not any(check.seen for check in checks if check.name != "process"):
+    if any(check.reason == NOT_RUNNING for check in checks):
         return "none", "", f"No check can look: {NOT_RUNNING}"
     if all(check.status in (PASS, PENDING) for check in checks):
         return "most", "", f"{passing} of {len(checks)} checks pass, the others are pending"

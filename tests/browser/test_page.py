@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.looking import PAINTED, WEIGHT
+from bench.looking import PAINTED, VIEWPORT, WEIGHT
 from sidecar.web.events import MOST
 from tests.browser.conftest import NAME, SIZES, Viewer
 from tests.integration import exported
@@ -523,6 +523,7 @@ def test_its_first_paint_and_its_weight(container: Make, view: View) -> None:
     """Painted within 100 ms, in the best of some tries on a busy machine; 60 kB in all, as they came over the wire."""
     new = container().start().wait_ready()
     viewer = view(new)
+    viewer.page.set_viewport_size(VIEWPORT)  # as `bench` measures it
     paints = []
     for _ in range(40):
         viewer.page.goto("about:blank")

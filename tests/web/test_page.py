@@ -201,7 +201,7 @@ async def test_not_ready_says_why(site: Site) -> None:
     site.health.process_ended("devpi-server was ended by SIGKILL", "raise the memory limit")
     text = (await page(site)).text
     assert "Not ready process: devpi-server was ended by SIGKILL What to do: raise the memory limit ready since" in text
-    assert 6 == text.count("devpi-server is not running")
+    assert 7 == text.count("devpi-server is not running")  # six checks, and the line above them
     assert "http devpi-server answers, and how fast devpi-server is not running" in text
 
 
