@@ -162,7 +162,7 @@ def cgroup_filling_export(home: Path) -> Path:
 
 
 def test_a_mirror_as_large_as_pypi(tmp_path: Path) -> None:
-    """Half a minute of mixed load with a mirror, under the documented limit and on half a core: nothing killed or wrong.
+    """Half a minute of mixed load with a mirror, in the documented limit and on half a core: nothing killed or wrong.
 
     `python3 dev.py bench soak` is the same for an hour.
     """
