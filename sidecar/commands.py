@@ -166,7 +166,7 @@ def _password(directory: str, path: str, *, as_json: bool) -> int:
     except OSError:
         _note("the password could not be written, and is not shown again: `sidecar status` says how to set another one")
         raise
-    _note("this is root's password; it is not told again")
+    _note("this is root's password; it is not shown again")
     return DONE
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 _MOUNTS = Path("/proc/self/mountinfo")
+_HOSTS = Path("/etc/hosts")
+_OF_THE_NODE = "# Kubernetes-managed hosts file (host network)."
+"""How the kubelet begins a pod's /etc/hosts if the pod has its node's network, and so its node's host name."""
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _CONTAINER = re.compile(r"/(overlay-)?containers/([0-9a-f]{64})/")
 """Where an engine keeps a container's own /etc/hostname, which is mounted into it: `overlay-` is Podman's."""
@@ -20,11 +23,13 @@ class Surroundings:
     """Who runs this, and by which name."""
 
     host: str
-    """The host name: of a pod its name, of a container its id unless it was given another one."""
+    """The host name: of a container its id, unless it was given another one."""
     runner: Literal["docker", "podman", "kubernetes"] | None = None
     """None: nobody that could be recognised, as on a plain machine."""
     container: str | None = None
     """The container's id, shortened as `docker ps` does; None: not known."""
+    pod: str = "POD"
+    """The pod's name, or what stands for an unknown one in commands."""
     namespace: str | None = None
     """The pod's namespace; None: not known."""
 
@@ -33,7 +38,7 @@ class Surroundings:
         """The command that restarts this; None: not known."""
         match self.runner:
             case "kubernetes":
-                return f"kubectl delete pod {self.host} {self._option}".rstrip()
+                return f"kubectl delete pod {self.pod} {self._option}".rstrip()
             case "docker" | "podman":
                 return f"{self.runner} restart {self._container}"
             case None:
@@ -43,7 +48,7 @@ class Surroundings:
         """How to run a command in this container, from outside."""
         match self.runner:
             case "kubernetes":
-                return f"kubectl exec {self.host} {self._option}-- {command}"
+                return f"kubectl exec {self.pod} {self._option}-- {command}"
             case "docker" | "podman":
                 return f"{self.runner} exec {self._container} {command}"
             case None:
@@ -69,7 +74,8 @@ def look(*, in_kubernetes: bool) -> Surroundings:
     """The surroundings of this process."""
     host = socket.gethostname()
     if in_kubernetes:
-        return Surroundings(host, "kubernetes", namespace=_first_line(_NAMESPACE))
+        pod = "POD" if _read(_HOSTS).startswith(_OF_THE_NODE) else host
+        return Surroundings(host, "kubernetes", pod=pod, namespace=_first_line(_NAMESPACE))
     if found := _CONTAINER.search(_read(_MOUNTS)):
         return Surroundings(host, "podman" if found[1] else "docker", found[2][:12])
     if Path("/run/.containerenv").exists():

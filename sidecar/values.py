@@ -43,8 +43,8 @@ def token(text: str) -> None:
 
 def name(text: str) -> str:
     """What people call something: one line, not longer than a host name may be."""
-    if len(text) > NAME_MAX or not text.isprintable():
-        raise ValueError("not a name", f"up to {NAME_MAX} printable characters")
+    if len(text) > NAME_MAX or not text.isprintable() or "/" in text:
+        raise ValueError("not a name", f"up to {NAME_MAX} printable characters without /")
     return text
 
 

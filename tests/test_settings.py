@@ -76,9 +76,9 @@ VARIABLES = [
         "name",
         None,
         {"devpi-1": "devpi-1", " Häuser & Söhne ": "Häuser & Söhne", "x" * 64: "x" * 64},
-        ("x" * 65, "two\nlines", "bell\a", "a\u202eb"),
+        ("x" * 65, "two\nlines", "bell\a", "a\u202eb", "/prod"),
         "not a name",
-        "up to 64 printable characters",
+        "up to 64 printable characters without /",
     ),
     Variable("DEVPI_SERVERDIR", "serverdir", None, ABSOLUTE, RELATIVE, "not an absolute path", "begins with /"),
     Variable(

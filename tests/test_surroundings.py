@@ -25,6 +25,7 @@ def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """In place of the kernel's list of mounts, on a machine that is called `host-1`."""
     monkeypatch.setattr(surroundings, "_MOUNTS", tmp_path / "mountinfo")
     monkeypatch.setattr(surroundings, "_NAMESPACE", tmp_path / "namespace")
+    monkeypatch.setattr(surroundings, "_HOSTS", tmp_path / "hosts")
     monkeypatch.setattr(surroundings.socket, "gethostname", lambda: "host-1")
     return tmp_path / "mountinfo"
 
@@ -52,6 +53,13 @@ def test_in_a_pod(mounts: Path) -> None:
     assert "kubectl exec host-1 --namespace packages -- sidecar token" == around.inside("sidecar token")
     (mounts.parent / "namespace").write_text("$(id)")
     assert surroundings.look(in_kubernetes=True).namespace is None
+
+
+def test_in_a_pod_with_the_network_of_its_node(mounts: Path) -> None:
+    """Its host name is the node's: the pod's name is not known."""
+    (mounts.parent / "hosts").write_text("# Kubernetes-managed hosts file (host network).\n127.0.0.1 localhost\n")
+    around = surroundings.look(in_kubernetes=True)
+    assert ("host-1", "kubectl delete pod POD") == (around.host, around.restart)
 
 
 def test_nobody_known() -> None:

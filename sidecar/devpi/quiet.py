@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from sidecar.devpi.repeats import wording
+
 HEADER = "X-Devpi-Sidecar-Look"
 """Carries a secret of this run, so that nobody else can stay out of the log."""
 
@@ -74,8 +76,7 @@ class QuietLooks:
         if record.levelno <= logging.INFO:
             return False
         told = self._told.setdefault(self._thread.path, set())
-        error = record.exc_info[1] if record.exc_info else None
-        said = _FIGURES.sub("", f"{record.getMessage()} {error!r}")
+        said = _FIGURES.sub("", wording(record))
         if said in told or len(told) >= _MOST_TOLD:
             return False
         told.add(said)

@@ -1,21 +1,35 @@
-"""devpi's background threads retry for ever, and log each attempt: here an equal line is logged once an hour."""
+"""devpi's background threads retry for ever, and log each attempt: here an equal line is logged once in 10 minutes."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+import traceback
 from collections import OrderedDict
 
-LOG_EVERY = 3600.0
-"""Seconds between two equal lines."""
+LOG_EVERY = 600.0
+"""Seconds between two equal lines: same text, same error, raised at the same place."""
 _THREADS = ("[REP] ", "[FREP] ", "[NOTI] ")
 """How devpi marks the lines of those that ask a primary for changes and for files, and that processes events."""
 _REMEMBERED = 4096
 _SHOWN = "sidecar_repeats_shown"
 
 
-class OnceAnHour:
+def wording(record: logging.LogRecord) -> str:
+    """What a line says: its text, its error, and where that was raised."""
+    try:
+        text = record.getMessage()
+    except (TypeError, ValueError):  # wrong arguments: logging reports that, but not for a filter
+        text = str(record.msg)
+    if not record.exc_info or record.exc_info[1] is None:
+        return text
+    *_, last = traceback.walk_tb(record.exc_info[2]) if record.exc_info[2] else ((None, 0),)
+    place = "" if last[0] is None else f"{last[0].f_code.co_filename}:{last[1]}"
+    return f"{text} {record.exc_info[1]!r} {place}"
+
+
+class NowAndThen:
     """A filter for handlers of log lines."""
 
     def __init__(self) -> None:
@@ -28,8 +42,7 @@ class OnceAnHour:
         if not str(record.msg).startswith(_THREADS):
             return True
         if _SHOWN not in record.__dict__:
-            error = record.exc_info[1] if record.exc_info else None
-            record.__dict__[_SHOWN] = self._is_news(f"{record.getMessage()} {error!r}")
+            record.__dict__[_SHOWN] = self._is_news(wording(record))
         return bool(record.__dict__[_SHOWN])
 
     def _is_news(self, line: str) -> bool:
@@ -47,6 +60,6 @@ class OnceAnHour:
 
 def log_once() -> None:
     """From now on; for the handlers that the log has by now."""
-    once = OnceAnHour()
+    once = NowAndThen()
     for handler in logging.getLogger().handlers:
         handler.addFilter(once.shows)

@@ -71,7 +71,6 @@ if TYPE_CHECKING:
 REQUEST_LOG = "devpi_server.views.tween_request_logging"
 TRANSACTION = "devpi_server.views.tween_keyfs_transaction"
 ADMISSION = "sidecar.devpi.admission.tween_factory"
-FORMS = "sidecar.devpi.wellformed.tween_factory"
 LOGIN = "sidecar.devpi.admission.login_tween_factory"
 _YOUNG = 10_000
 """Objects after which Python looks for garbage. Requests that are being answered have thousands of them in use: to look
@@ -148,7 +147,7 @@ class SidecarPlugin:
         self._registry = pyramid_config.registry
         self._registry[admission.THREADS] = self._threads
         pyramid_config.add_tween(ADMISSION, under=REQUEST_LOG, over=TRANSACTION)
-        pyramid_config.add_tween(FORMS, under=ADMISSION, over=TRANSACTION)
+        pyramid_config.set_request_factory(wellformed.FormChecked)
         pyramid_config.add_tween(LOGIN, under=TRANSACTION, over=EXCVIEW)
 
     @hookimpl(tryfirst=True)
@@ -216,7 +215,7 @@ class SidecarPlugin:
     def _check_tweens(self) -> None:
         """Raises Fatal where admission is not outside the transaction, or errors of views don't roll it back."""
         order = [name for name, _ in self._registry.getUtility(ITweens).implicit()]
-        wanted = [REQUEST_LOG, ADMISSION, FORMS, TRANSACTION, LOGIN, EXCVIEW]
+        wanted = [REQUEST_LOG, ADMISSION, TRANSACTION, LOGIN, EXCVIEW]
         if [name for name in order if name in wanted] != wanted:
             raise Fatal(f"this devpi-server's tweens are in an unknown order: {', '.join(order)}")
 

@@ -1,7 +1,7 @@
 """Malformed requests get 400 from devpi-server, not 500 and a traceback: anybody can send them.
 
 In three places, each of which is where devpi or its libraries would fail: before devpi's app (what can't be decoded in
-the path, the query and the headers that hold a URL), before its transaction (forms), and where its views read JSON.
+the path, the query and the headers that hold a URL), and where its views read forms and JSON.
 """
 
 from __future__ import annotations
@@ -9,21 +9,19 @@ from __future__ import annotations
 import codecs
 import inspect
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from devpi_server import views
 from devpi_server.main import Fatal
-from pyramid.httpexceptions import HTTPBadRequest
+from pyramid.httpexceptions import HTTPBadRequest, HTTPRequestEntityTooLarge
+from pyramid.request import Request
 
-if TYPE_CHECKING:
-    from pyramid.registry import Registry
-    from pyramid.request import Request
-    from pyramid.response import Response
-
-Handler = Callable[["Request"], "Response"]
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
+_URLENCODED, _MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
+_URLENCODED_LIMIT = 64 * 1024
+"""Bytes: parsed, they take 90 times as much memory. Clients upload by multipart."""
 _TEXT_FIELDS = (":action", "name", "version")
 """Fields of a form that devpi's views take for text."""
 _URL_HEADERS = ("HTTP_X_OUTSIDE_URL", "HTTP_X_ORIGINAL_URI")
@@ -42,7 +40,7 @@ class Wellformed:
             return self._app(environ, start_response)
         body = f"400 Bad Request: {why}\n".encode()
         start_response("400 Bad Request", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
-        return [body]
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]  # waitress would send it
 
 
 def _malformed(environ: dict[str, Any]) -> str | None:
@@ -77,24 +75,23 @@ def _is_url(text: str) -> bool:
     return True
 
 
-def tween_factory(handler: Handler, registry: Registry) -> Handler:
-    """A tween outside devpi's transaction: 400 for a form that can't be read. A replica hands it on as it came."""
-    is_replica = registry["xom"].is_replica()
+class FormChecked(Request):  # type: ignore[misc] # pyramid has no types
+    """A request whose form is checked where a view reads it, and nowhere else: not before devpi would read it."""
 
-    def tween(request: Request) -> Response:
-        if request.method not in ("POST", "PUSH") or is_replica:
-            return handler(request)
+    @property
+    def POST(self) -> Any:  # noqa: ANN401 - webob's name and type
+        """The form; empty if the body is none. Raises HTTPBadRequest, HTTPRequestEntityTooLarge: it can't be read."""
+        if self.content_type in ("", _URLENCODED) and (self.content_length or 0) > _URLENCODED_LIMIT:
+            raise HTTPRequestEntityTooLarge(f"A form of more than {_URLENCODED_LIMIT} bytes must be {_MULTIPART}.")
         try:
-            codecs.lookup(request.charset)
-            form = request.POST  # kept by the request; empty where this is no form
+            codecs.lookup(self.charset)
+            form = super().POST
             misread = [name for name in _TEXT_FIELDS if name in form and not isinstance(form[name], str)]
-        except (ValueError, LookupError, DeprecationWarning) as error:  # the last one is webob's, for a charset
-            return HTTPBadRequest(f"The form can't be read: {error}")
+        except (ValueError, LookupError, RecursionError, DeprecationWarning) as error:  # the last is webob's: a charset
+            raise HTTPBadRequest(f"The form can't be read: {error}") from None
         if misread:
-            return HTTPBadRequest(f"A form's field {misread[0]} is a file, or is there twice.")
-        return handler(request)
-
-    return tween
+            raise HTTPBadRequest(f"A form's field {misread[0]} is no text.")
+        return form
 
 
 def check_json() -> None:

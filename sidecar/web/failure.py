@@ -7,8 +7,8 @@ from sidecar.surroundings import Surroundings
 from sidecar.web import words
 
 _AGAIN = (
-    "An archive that failed is not tried again until it changes: another name, size or modification time"
-    " (<code>touch</code>)."
+    "If disk or memory ran out, or a file could not be read, a restart tries again. Otherwise it tries again only if an"
+    " archive (its name, size or modification time: <code>touch</code>) or a setting of the import changes."
 )
 
 

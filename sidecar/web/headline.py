@@ -21,7 +21,7 @@ _UNDER_WAY = {
     Phase.INITIALISING: ("Initialising", "An empty volume gets its first state."),
     Phase.IMPORTING: (
         "Importing",
-        "devpi-server serves when it is done. Nothing is half: a stop leaves the volume empty.",
+        "devpi-server serves when it is done. Stopping now is safe: the volume stays empty.",
     ),
     Phase.LAUNCHING: ("Launching", "devpi-server starts."),
     Phase.STOPPING: ("Stopping", "Running transfers finish, then it ends."),

@@ -196,7 +196,8 @@ def _root_password(snapshot: Snapshot) -> str:
 
 
 def _mend(mend: str | None) -> str:
-    return f'<p class="mend">In the container: {words.with_code(mend)}.</p>' if mend else ""
+    where = "In the container: " if mend and "`" in mend else ""
+    return f'<p class="mend">{where}{words.with_code(mend)}.</p>' if mend else ""
 
 
 def _mirrors(snapshot: Snapshot) -> str:

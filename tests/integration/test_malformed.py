@@ -46,6 +46,9 @@ JSON_BODIES = (
     b"{",
 )
 JSON_PATHS = ("/+login", "/alice", "/alice/", "/root", "/root/dev", "/root/dev/", "/root/none", "/root/dev/hello/1.0")
+NESTED = b"".join(
+    b"--%d\r\nContent-Type: multipart/mixed; boundary=%d\r\n\r\n" % (level, level + 1) for level in range(1000)
+)
 FORMS = {
     "multipart/form-data": (b"", b"{}"),
     "multipart/form-data; boundary=x": (
@@ -53,7 +56,8 @@ FORMS = {
         b'--x\r\nContent-Disposition: form-data; name=":action"; filename="x"\r\n\r\nsubmit\r\n--x--\r\n',
         b'--x\r\nContent-Disposition: form-data; name=":action"\r\n\r\nsubmit\r\n--x--\r\n',
     ),
-    "application/x-www-form-urlencoded": (b"%3Aaction=%ff", b":action=submit"),
+    "multipart/form-data; boundary=0": (NESTED,),
+    "application/x-www-form-urlencoded": (b"%3Aaction=%ff", b":action=submit", b"a&" * 40_000),
     "application/x-www-form-urlencoded; charset=nonsense": (b":action=submit",),
     "application/json; charset=nonsense": (b"{}",),
     "text/plain; charset=utf-16": (b"{}",),
@@ -182,3 +186,25 @@ def test_sound_requests_are_as_they_were(devpi: Container) -> None:
     assert ask(url, "GET", "/+api", "X-Outside-Url: https://devpi.example/x") == 200
     assert ask(url, "POST", "/+login", body='{"user": "jörg", "password": "ü"}'.encode()) == 401
     assert ask(url, "POST", "/+login", body=b'{"user": "root", "password": "given"}') == 200
+
+
+def test_an_answer_to_head_has_no_body(devpi: Container) -> None:
+    """A body would be taken for the start of the next answer on the connection."""
+    address = urlsplit(devpi.devpi)
+    with socket.create_connection((address.hostname, address.port), timeout=60) as client:
+        client.sendall(b"HEAD /%ff/ HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.sendall(b"GET /+api HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        said = b""
+        while more := client.recv(65536):
+            said += more
+    first, _, rest = said.partition(b"\r\n\r\n")
+    assert first.startswith(b"HTTP/1.1 400 ")
+    assert rest.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_form_is_read_only_where_devpi_reads_one(devpi: Container) -> None:
+    """What can't be read is no matter elsewhere; a large URL-encoded form is refused before it is parsed."""
+    kind = "Content-Type: application/x-www-form-urlencoded"
+    assert ask(devpi.devpi, "POST", "/root/dev/", kind, body=b"a&" * 40_000) == 413
+    assert ask(devpi.devpi, "POST", "/root/dev/", kind, body=b"a&" * 1000) == 400
+    assert ask(devpi.devpi, "POST", "/root/dev/hello/", kind, body=b"a&" * 40_000) in (404, 405)

@@ -65,7 +65,7 @@ def test_a_container_with_tls(container: Make, authority: Authority, pair: Pair)
     assert ask(f"{url}/bootstrap", admin, token="x" * 20)[0] == 401
 
     said = running.sidecar("status")
-    assert (said.returncode, said.stdout.splitlines()[0][:5]) == (0, "ready")
+    assert (said.returncode, said.stdout.splitlines()[0].partition(": ")[2][:5]) == (0, "ready")
     claimed = running.sidecar("claim", "--json")
     assert json.loads(claimed.stdout)["user"] == "root"
     assert running.sidecar("claim").returncode == 1
