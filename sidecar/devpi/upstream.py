@@ -12,13 +12,13 @@ import inspect
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from devpi_server.log import threadlog
-from devpi_server.main import Fatal
+from devpi_server.main import XOM, Fatal
 from devpi_server.markers import unknown
 from devpi_server.mirror import MirrorHTTPClient, MirrorStage
 from devpi_server.model import BaseStage, UpstreamError, UpstreamNotFoundError, UpstreamNotModified
@@ -27,10 +27,11 @@ from pyramid.threadlocal import get_current_request
 from sidecar.logs import redact
 
 if TYPE_CHECKING:
-    from asyncio import Future
+    from asyncio import Future, Task
 
     from devpi_server.httpclient import AsyncGetResponse
     from devpi_server.markers import Unknown
+    from devpi_server.mirror import ProjectUpdateInnerLock
     from devpi_server.model import SimpleLinks
     from pyramid.request import Request
     from pyramid.response import Response
@@ -50,6 +51,8 @@ _PARAMETERS = {
     (MirrorStage, "_async_fetch_releaselinks"): [
         *("self", "newlinks_future", "project", "cache_serial", "etag", "_key_from_link"),
     ],
+    (MirrorStage, "_update_simplelinks_in_future"): ["self", "newlinks_future", "project", "lock"],
+    (XOM, "create_task"): ["self", "coroutine"],
     (MirrorHTTPClient, "async_get"): ["self", "url", "allow_redirects", "timeout", "extra_headers"],
 }
 """What is replaced here, and the parameters that it must have."""
@@ -95,8 +98,14 @@ def _remember_refusals() -> None:
 
 
 def _end_what_waits() -> None:
-    """An answer that is no page is a failure; whoever waits in vain for a late one lets go of the project's lock."""
+    """An answer that is no page is a failure; whoever waits in vain for a late one releases the project's lock.
+
+    devpi leaves that to the lock's last reference, which the task of the late answer holds: until garbage is collected,
+    or, where it began in another thread than the loop's, until something else wakes the loop.
+    """
+    begin = XOM.create_task
     fetch = MirrorStage._async_fetch_releaselinks
+    update = MirrorStage._update_simplelinks_in_future
 
     async def fetch_or_fail(stage: MirrorStage, newlinks_future: Future[Any], *arguments: object) -> None:
         try:
@@ -110,7 +119,23 @@ def _end_what_waits() -> None:
         finally:
             newlinks_future.cancel()  # where it has no result
 
+    async def update_or_release(
+        stage: MirrorStage, newlinks_future: Future[Any], project: str, lock: ProjectUpdateInnerLock | None
+    ) -> None:
+        try:
+            await update(stage, newlinks_future, project, lock)  # type: ignore[arg-type]
+        finally:
+            if lock is not None and newlinks_future.cancelled():  # else the transaction's end has released it
+                lock.release()
+
+    def begin_at_once(xom: XOM, coroutine: Coroutine[Any, Any, Any]) -> Task[Any]:
+        task = begin(xom, coroutine)
+        xom.async_thread.loop.call_soon_threadsafe(lambda: None)  # wakes it
+        return task
+
+    XOM.create_task = begin_at_once  # type: ignore[method-assign, assignment]
     MirrorStage._async_fetch_releaselinks = fetch_or_fail  # type: ignore[method-assign, assignment]
+    MirrorStage._update_simplelinks_in_future = update_or_release  # type: ignore[method-assign, assignment]
 
 
 def _keep_lists() -> None:

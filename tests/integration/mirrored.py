@@ -8,7 +8,7 @@ from typing import NamedTuple
 from bench.upstream import JSON, Upstream
 from tests.integration.container import Container, call_devpi, login_token, request, upload_form
 
-FLAGS = ("--host", "127.0.0.1", "--port", "0", "--no-root-pypi", "--request-timeout", "2")
+FLAGS = ("--host", "127.0.0.1", "--port", "0", "--no-root-pypi", "--request-timeout", "3")
 """Without root/pypi, whose upstream is a registry: the tests make mirrors of their own."""
 
 
