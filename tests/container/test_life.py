@@ -15,8 +15,9 @@ from tests.integration.container import wait_for
 pytestmark = pytest.mark.container
 
 Make = Callable[..., Box]
-READY_AT_MOST, STOPPED_AT_MOST = 3.0, 1.0
-"""In times of what no start can do without: a container of the image that imports devpi-server (1.8 and 0.45 seen)."""
+READY_AT_MOST, STOPPED_AT_MOST = 5.0, 1.0
+"""In times of what no start can do without: a container of the image that imports devpi-server. Seen: 1.8 and 0.45, and
+2.2 and 0.5 beside four busy loops, for a start has more than one process."""
 HEALTHCHECK_AT_MOST = 2.0
 """The CPU time of one HEALTHCHECK, in times of a Python that does nothing (1.2 seen)."""
 
@@ -31,7 +32,7 @@ def seconds_to_import(box: Make, name: str) -> float:
 
 
 def test_it_is_ready_soon_and_stops_at_once(box: Make) -> None:
-    """Beside what this machine needs, now, for the least; the best of three, in turn."""
+    """Beside what this machine needs, just before, for the least; the best of three."""
     floors, starts, stops = [], [], []
     for number in range(3):
         floors.append(seconds_to_import(box, f"floor{number}"))
@@ -43,8 +44,8 @@ def test_it_is_ready_soon_and_stops_at_once(box: Make) -> None:
         assert 0 == run.stop()
         stops.append(time.monotonic() - begin)
     print(f"imported after {sorted(floors)} s, ready after {sorted(starts)} s, stopped after {sorted(stops)} s")
-    assert READY_AT_MOST * min(floors) >= min(starts)
-    assert STOPPED_AT_MOST * min(floors) >= min(stops)
+    assert READY_AT_MOST >= min(start / floor for start, floor in zip(starts, floors, strict=True))
+    assert STOPPED_AT_MOST >= min(stop / floor for stop, floor in zip(stops, floors, strict=True))
 
 
 @pytest.mark.parametrize("number", ["TERM", "INT"])
