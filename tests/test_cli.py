@@ -622,7 +622,7 @@ async def test_the_password_alone_on_stdout(sidecar: Sidecar, command: list[str]
         sidecar.says(path, {"user": "root", "password": PASSWORD})
     run = await sidecar.run(*command)
     assert (run.code, run.out) == (0, f"{PASSWORD}\n")
-    assert "not told again" in run.err
+    assert "not shown again" in run.err
     assert PASSWORD not in run.err
     assert sidecar.asked == [f"{asked} Bearer {TOKEN}"]
     as_json = await sidecar.run(*command, "--json")

@@ -558,7 +558,11 @@ async def test_the_claim_comes_first(site: Site) -> None:
     [
         (Surroundings("h", "docker", "3f2a1b9c8d7e"), "docker restart 3f2a1b9c8d7e", "docker rm --force 3f2a1b9c8d7e"),
         (Surroundings("h", "podman", "3f2a1b9c8d7e"), "podman restart 3f2a1b9c8d7e", "podman rm --force 3f2a1b9c8d7e"),
-        (Surroundings("devpi-0", "kubernetes"), "kubectl delete pod devpi-0", "out of the manifest; then restart"),
+        (
+            Surroundings("devpi-0", "kubernetes", pod="devpi-0"),
+            "kubectl delete pod devpi-0",
+            "out of the manifest; then restart",
+        ),
         (Surroundings("h"), "Stop it (Ctrl-C) and start it again", "Move backup.bz2 out of the init folder"),
     ],
     ids=["docker", "podman", "kubernetes", "plain"],
