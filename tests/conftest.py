@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--early-stops", type=int, help="how many starts tests/integration/test_early_stops.py stops (100)")
     group.addoption("--failures", type=int, help="how many steps tests/chaos has fail; 0: of each kind")
     group.addoption("--chaos-failure", help="have exactly that step fail; as a violation printed it")
+
+
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    """What a test does to this process's log ends with it: handlers, level, and filters, those of pytest's own too."""
+    root = logging.getLogger()
+    level, handlers, filters = root.level, root.handlers[:], [each.filters[:] for each in root.handlers]
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
+    for handler, before in zip(handlers, filters, strict=True):
+        handler.filters[:] = before

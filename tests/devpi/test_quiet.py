@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -13,19 +13,24 @@ from sidecar.devpi.quiet import HEADER, QuietLooks
 ENVIRON_KEY = "HTTP_X_DEVPI_SIDECAR_LOOK"
 
 
+@pytest.fixture
+def lines() -> list[str]:
+    """What the log has at INFO, by a handler of its own: nobody else's filters see the records before."""
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    return said
+
+
 @pytest.mark.parametrize(
-    ("said", "lines"),
+    ("said", "shown"),
     [("the secret", ["worse"]), ("a guess", ["GET", "worse"]), ("§", ["GET", "worse"]), (None, ["GET", "worse"])],
 )
-def test_only_our_own_requests_are_quiet(said: str | None, lines: list[str]) -> None:
+def test_only_our_own_requests_are_quiet(lines: list[str], said: str | None, shown: list[str]) -> None:
     """INFO lines of a request with this run's secret are dropped; warnings never are."""
-    records: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
-    root = logging.getLogger()
-    root.addHandler(handler)
-    before = root.level
-    root.setLevel(logging.INFO)
 
     def devpi(environ: dict[str, Any], _start: Callable[..., Any]) -> Iterable[bytes]:
         assert ENVIRON_KEY not in environ  # devpi never sees it
@@ -33,28 +38,8 @@ def test_only_our_own_requests_are_quiet(said: str | None, lines: list[str]) -> 
         logging.getLogger("devpi").warning("worse")
         return []
 
-    try:
-        app = QuietLooks(devpi, "the secret")
-        app({} if said is None else {ENVIRON_KEY: said}, lambda *_: None)
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(before)
-        for each in root.handlers:
-            each.filters[:] = [f for f in each.filters if getattr(f, "__self__", None) is not app]
-    assert records == lines
-
-
-@pytest.fixture
-def lines() -> Iterator[list[str]]:
-    """What the log has, by a handler of its own."""
-    said: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
-    root = logging.getLogger()
-    before = root.handlers[:]
-    root.handlers[:] = [handler]
-    yield said
-    root.handlers[:] = before
+    QuietLooks(devpi, "the secret")({} if said is None else {ENVIRON_KEY: said}, lambda *_: None)
+    assert lines == shown
 
 
 def test_an_error_of_our_own_requests_is_logged_once(lines: list[str]) -> None:
