@@ -9,8 +9,8 @@
   python3 dev.py bench [arguments]          the measurements in bench/
   python3 dev.py lock [uv arguments]        write requirements*.lock anew (--upgrade: newer versions)
 
-`run` lives in .venv and has what the image has; everything else lives in .venv-dev. Both are made when first
-needed, and made again when their lock file or the Python changes.
+`run`, and what the tests start, lives in .venv and has what the image has; everything else lives in .venv-dev. Both
+are made when first needed, and made again when their lock file or the Python changes.
 """
 
 from __future__ import annotations
@@ -94,7 +94,11 @@ def run(flags: Sequence[str]) -> int:
 
 
 def test(arguments: Sequence[str]) -> int:
-    """All checks, then the tests, whose closing line comes last; the first failure's exit code."""
+    """All checks, then the tests, whose closing line comes last; the first failure's exit code.
+
+    What the tests start is run by the virtual environment that `run` has: what users have, without what develops.
+    """
+    os.environ["TESTED_PYTHON"] = str(venv(*RUN))
     pytest = functools.partial(call, venv(*DEVELOP), "-m", "pytest")
     match arguments:
         case []:

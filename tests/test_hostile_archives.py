@@ -22,7 +22,7 @@ from sidecar.dataindex import Checked, parse
 from sidecar.unpacking import unpack
 from tests.hostile import corpus, judge
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.slow
 
 PEAK = 64 * 2**20
 """Bytes of memory, Python's own included."""

@@ -430,11 +430,13 @@ def test_dev_test_runs_its_parts_in_order(
         ran.append(parts.get(rest, " ".join(rest)))
         return 40 + len(ran)
 
-    monkeypatch.setattr(dev, "venv", lambda *_: Path("python"))
+    monkeypatch.setattr(dev, "venv", lambda name, _: Path(name))
     monkeypatch.setattr(dev, "lint", lint)
+    monkeypatch.setenv("TESTED_PYTHON", "")
     monkeypatch.setattr(dev, "call", call)
     first = 41 if expected[0] != "lint" else 42
     assert (first, expected) == (dev.test(arguments), ran)
+    assert ".venv" == os.environ["TESTED_PYTHON"]
 
 
 def test_dev_reports_how_far_pip_is(dev: ModuleType, capfd: pytest.CaptureFixture[str]) -> None:

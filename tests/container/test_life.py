@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import subprocess
 import time
 from collections.abc import Callable
 
@@ -58,8 +59,11 @@ def test_a_stop_at_any_instant_of_a_start(box: Make, pytestconfig: pytest.Config
         run = box(name=f"early{start}").start()
         until = time.monotonic() + 0.3 * rng.random() ** 2
         wait_for(lambda until=until: time.monotonic() >= until, "its instant")
-        docker("kill", "--signal", number, run.name, check=False)  # fails where it has ended
-        ends.append(docker("wait", run.name).stdout.strip())
+        killed = docker("kill", "--signal", number, run.name, check=False)  # fails where it has ended
+        try:
+            ends.append(docker("wait", run.name).stdout.strip())
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"it does not end; --chaos-seed {seed}, start {start}: {killed}\n{run.log}")
     assert ["0"] * len(ends) == ends, f"--chaos-seed {seed}"
 
 

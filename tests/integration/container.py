@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+PYTHON = os.environ.get("TESTED_PYTHON", sys.executable)
+"""Has what users have, and nothing else (dev.py): what the project lacks is missed, and it starts as fast as theirs."""
+ENTRYPOINT = (PYTHON, str(ROOT / "entrypoint.py"))
 PATIENCE = 180.0
 """Seconds after which a condition that a test waits for counts as failed; never slept through."""
 TOKEN = "t0ken-of-the-test-suite-0123456789"
@@ -112,7 +115,7 @@ class Container:
     def arguments(self) -> list[str]:
         """The command line. Without a mirror of the world: a test must never reach a registry."""
         flags = self.flags or ("--host", "127.0.0.1", "--port", "0", "--no-root-pypi", "--offline-mode")
-        return [*(self.command or (sys.executable, str(ROOT / "entrypoint.py"))), *flags]
+        return [*(self.command or ENTRYPOINT), *flags]
 
     @property
     def given_environ(self) -> dict[str, str]:
@@ -123,7 +126,7 @@ class Container:
         """The entrypoint with these arguments in place of the flags, to its end; stderr goes into stdout."""
         user = self.user if user is None else user
         return subprocess.run(
-            [*(self.command or (sys.executable, str(ROOT / "entrypoint.py"))), *arguments],
+            [*(self.command or ENTRYPOINT), *arguments],
             env=self.given_environ,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -140,7 +143,7 @@ class Container:
     def sidecar(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """The `sidecar` command, as an operator runs it inside the container."""
         return subprocess.run(
-            [sys.executable, "-m", "sidecar.cli", *arguments],
+            [PYTHON, "-m", "sidecar.cli", *arguments],
             env=self.given_environ,
             cwd=ROOT,
             capture_output=True,

@@ -9,18 +9,16 @@ import random
 import select
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar.examination import Content, Storage, examine
 from sidecar.exits import Exit
-from tests.integration.container import PATIENCE, ROOT, Container, children, cleared_away, wait_for
+from tests.integration.container import ENTRYPOINT, PATIENCE, Container, children, cleared_away, wait_for
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT)
 UNSHARE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
-PYTHON = (sys.executable, str(ROOT / "entrypoint.py"))
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Way:
     @property
     def command(self) -> tuple[str, ...]:
         """A `Container.command`."""
-        return (*(UNSHARE if self.pid_1 else ()), *(("tini", "--") if self.init else ()), *PYTHON)
+        return (*(UNSHARE if self.pid_1 else ()), *(("tini", "--") if self.init else ()), *ENTRYPOINT)
 
 
 WAYS = {

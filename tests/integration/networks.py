@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests import needs
-from tests.integration.container import ROOT, Container
+from tests.integration.container import ENTRYPOINT, Container
 
 
 class Network:
@@ -30,7 +29,7 @@ class Network:
     @property
     def command(self) -> tuple[str, ...]:
         """A `Container.command`: the entrypoint in the namespace; the container's pid is the sidecar's."""
-        return ("ip", "netns", "exec", self.namespace, sys.executable, str(ROOT / "entrypoint.py"))
+        return ("ip", "netns", "exec", self.namespace, *ENTRYPOINT)
 
     @property
     def flags(self) -> tuple[str, ...]:

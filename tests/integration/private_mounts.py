@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.integration.container import ROOT
+from tests.integration.container import ENTRYPOINT
 
 
 def require() -> None:
@@ -31,8 +30,7 @@ def command(*steps: str) -> tuple[str, ...]:
     """
     require()
     script = "\n".join(["set -e", *steps, 'exec "$@"'])
-    entrypoint = (sys.executable, str(ROOT / "entrypoint.py"))
-    return ("unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *entrypoint)
+    return ("unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *ENTRYPOINT)
 
 
 def inside(pid: int, path: Path) -> Path:

@@ -23,8 +23,10 @@ pytestmark = pytest.mark.alone
 
 LIMIT = 100
 """devpi-server's own."""
-HELD = 35.0
-"""Seconds for which the crowd stays: more than it takes for failed looks to make the server unready."""
+DEAD_AFTER = 8.0
+"""Seconds without an answer to a look after which the server is not ready."""
+HELD = DEAD_AFTER + 5
+"""Seconds for which the crowd stays."""
 OPENINGS = (
     b"",
     b"GET /+api HTTP/1.1\r\nX: ",
@@ -72,7 +74,8 @@ def crowded(devpi: str) -> Iterator[None]:
 def test_connections_that_ask_nothing(container: Callable[..., Container]) -> None:
     """For longer than a server may be without an answer to a look, and with an upload that comes slowly meanwhile."""
     password = "the root password of these tests"
-    running = container(env={"DEVPI_PASSWORD": password}).start().wait_ready()
+    env = {"DEVPI_PASSWORD": password, "SIDECAR_MONITOR_DEAD_AFTER": str(DEAD_AFTER)}
+    running = container(env=env).start().wait_ready()
     devpi = running.devpi
     token = login_token(devpi, password)
     index = make_index(devpi, token)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration import early_stops
-from tests.integration.container import Container, alive, wait_for
+from tests.integration.container import ENTRYPOINT, Container, alive, cleared_away, wait_for
 from tests.integration.early_stops import UNSHARE, WAYS, Plan, Way
 from tests.needs import not_tested
 
@@ -26,7 +26,7 @@ AT_ONCE = 2
 @pytest.fixture(scope="module")
 def span(tmp_path_factory: pytest.TempPathFactory) -> float:
     """Seconds of a whole start here and now."""
-    with early_stops.cleared_away(Container(tmp_path_factory.mktemp("span"))) as container:
+    with cleared_away(Container(tmp_path_factory.mktemp("span"))) as container:
         return early_stops.until_ready(container)
 
 
@@ -69,9 +69,9 @@ def require_pid_namespace() -> None:
 def test_before_the_first_line(container: Callable[..., Container], number: int) -> None:
     """Blocked by the parent, as the image has it, a signal that is there before Python is waits for the handler."""
     c = container()
-    c.command = ("env", "--block-signal=TERM,INT", *early_stops.PYTHON)
+    c.command = ("env", "--block-signal=TERM,INT", *ENTRYPOINT)
     send = f"import os; os.kill(os.getpid(), {int(number)}); os.execvp({c.arguments[0]!r}, {c.arguments!r})"
-    blocked = ("env", "--block-signal=TERM,INT", *early_stops.PYTHON[:1], "-c", send)
+    blocked = ("env", "--block-signal=TERM,INT", *ENTRYPOINT[:1], "-c", send)
     done = subprocess.run(blocked, env=c.given_environ, cwd=c.home, capture_output=True, check=False, timeout=60)
     assert (0, b"", b"") == (done.returncode, done.stdout, done.stderr)
     assert not c.serverdir.exists()
@@ -80,7 +80,7 @@ def test_before_the_first_line(container: Callable[..., Container], number: int)
 @pytest.mark.parametrize("number", early_stops.NUMBERS, ids=["SIGTERM", "SIGINT"])
 def test_a_tool_that_is_stopped_is_no_success(container: Callable[..., Container], number: int) -> None:
     """A backup script must not take an export for done that was stopped, however early; blocked signals are heard."""
-    c = container(command=("env", "--block-signal=TERM,INT", *early_stops.PYTHON), flags=("sleep", "60")).start()
+    c = container(command=("env", "--block-signal=TERM,INT", *ENTRYPOINT), flags=("sleep", "60")).start()
     wait_for(lambda: b"sleep" in Path(f"/proc/{c.pid}/cmdline").read_bytes().split(b"\0")[0], "the command")
     assert -number == c.stop(number)
 

@@ -23,6 +23,7 @@ from bench.processes import installed_plugin
 from tests import needs
 from tests.integration import exported, faults, volumes
 from tests.integration.container import (
+    PYTHON,
     ROOT,
     Container,
     alive,
@@ -418,7 +419,7 @@ def test_the_monitor(container: Make, tmp_path: Path, fault: str) -> None:
     """Readiness doesn't outlive it; where it hangs, `/livez` fails too; where it ends, so does all."""
     script, trigger = tmp_path / "faulty.py", tmp_path / "trigger"
     script.write_text(FAULTY)
-    c = container(env=DEFAULTS, command=(sys.executable, str(script), str(ROOT), str(trigger), fault))
+    c = container(env=DEFAULTS, command=(PYTHON, str(script), str(ROOT), str(trigger), fault))
     c.start().wait_ready()
     devpi = c.devpi_pid
     began = time.monotonic()

@@ -106,8 +106,7 @@ def test_uv_installs_fifty_packages(index: Index, tmp_path: Path, round_: int) -
     assert {f"{name}.py" for name in names} <= {path.name for path in (tmp_path / "installed").iterdir()}
 
 
-@pytest.mark.parametrize("whose", ["one", "each"])
-@pytest.mark.parametrize("round_", [1, 2])
+@pytest.mark.parametrize(("round_", "whose"), [(1, "one"), (1, "each"), (2, "each")])
 def test_twenty_times_pip(index: Index, tmp_path: Path, whose: str, round_: int) -> None:
     """Of one user, or each of another."""
     pip = [sys.executable, "-m", "pip", "--isolated", "--disable-pip-version-check", "download", "--no-cache-dir"]
@@ -121,8 +120,7 @@ def test_twenty_times_pip(index: Index, tmp_path: Path, whose: str, round_: int)
     crowd(client)
 
 
-@pytest.mark.parametrize("whose", ["one", "each"])
-@pytest.mark.parametrize("round_", [1, 2])
+@pytest.mark.parametrize(("round_", "whose"), [(1, "one"), (1, "each"), (2, "each")])
 def test_twenty_times_twine(index: Index, tmp_path: Path, whose: str, round_: int) -> None:
     """The index is volatile, so that the second time replaces the first's files."""
     twine = [sys.executable, "-m", "twine", "upload", "--non-interactive", "--disable-progress-bar"]

@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,10 +20,10 @@ from bench.limits import MemoryLimit
 from bench.rounds import Failed, Values
 from bench.sampling import MIB
 from tests import needs
-from tests.integration.container import PATIENCE, ROOT, Container, call_devpi, login_token, request, wait_for
+from tests.integration.container import ENTRYPOINT, PATIENCE, Container, call_devpi, login_token, request, wait_for
 from tests.integration.test_admission import BASIC, ask
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.slow
 
 LIMIT = 192 * 2**20
 LOGINS = 50
@@ -72,7 +71,7 @@ def cgroup() -> Iterator[Cgroup]:
 def test_192_mib(container: Callable[..., Container], cgroup: Cgroup) -> None:
     """First start, and 50 logins at once: nothing is killed, and everybody gets in."""
     enter = f'echo $$ > "{cgroup.path}/cgroup.procs" && exec "$@"'
-    small = container(command=("/bin/sh", "-c", enter, "sh", sys.executable, str(ROOT / "entrypoint.py")))
+    small = container(command=("/bin/sh", "-c", enter, "sh", *ENTRYPOINT))
     small.start().wait_ready()
     password = small.claim()
     port = int(small.devpi.rpartition(":")[2])
@@ -91,7 +90,7 @@ def test_192_mib(container: Callable[..., Container], cgroup: Cgroup) -> None:
 def test_all_that_hashes_at_once(cgroup: Cgroup, container: Callable[..., Container]) -> None:
     """50 logins, a claim, a rotation and a user's new passwords, while others ask with passwords without a pause."""
     enter = f'echo $$ > "{cgroup.path}/cgroup.procs" && exec "$@"'
-    command = ("/bin/sh", "-c", enter, "sh", sys.executable, str(ROOT / "entrypoint.py"))
+    command = ("/bin/sh", "-c", enter, "sh", *ENTRYPOINT)
     small = container(command=command, env={"DEVPI_RESTRICT_MODIFY": ""}).start().wait_ready()
     port = int(small.devpi.rpartition(":")[2])
     assert call_devpi(f"{small.devpi}/alice", "PUT", {"password": "of-alice"}).status == 201
@@ -135,7 +134,7 @@ def test_an_importer_that_is_killed_for_memory_says_so(container: Callable[..., 
     """An export too large for the limit fails, with that reason on `/status`; the sidecar lives on."""
     export = cgroup_filling_export(container().home)
     enter = f'echo $$ > "{cgroup.path}/cgroup.procs" && exec "$@"'
-    small = container("small", command=("/bin/sh", "-c", enter, "sh", sys.executable, str(ROOT / "entrypoint.py")))
+    small = container("small", command=("/bin/sh", "-c", enter, "sh", *ENTRYPOINT))
     small.init_dir.mkdir()
     subprocess.run(["tar", "-cf", small.init_dir / "export.tar", "-C", export, "."], check=True)
     status = small.start().wait_phase("failed", "ready")

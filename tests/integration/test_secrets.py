@@ -8,7 +8,6 @@ import json
 import os
 import stat
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +19,7 @@ import pytest
 
 from sidecar.web.app import ROUTES
 from tests.integration import exported
-from tests.integration.container import TOKEN, Container, call_devpi, children, login_token, request, wait_for
+from tests.integration.container import PYTHON, TOKEN, Container, call_devpi, children, login_token, request, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -307,7 +306,7 @@ def test_a_crash_of_the_sidecar_tells_no_secret(container: Callable[..., Contain
         "sys.exit(entrypoint.main(sys.argv[1:]))\n"
     )
     root = str(Path(__file__).resolve().parents[2])
-    c = container(command=(sys.executable, str(script), root), env={"SIDECAR_LOG_LEVEL": "DEBUG"})
+    c = container(command=(PYTHON, str(script), root), env={"SIDECAR_LOG_LEVEL": "DEBUG"})
     c.start().wait_ready()
     password = json.loads((c.serverdir / ".sidecar/root-password.json").read_text())["password"]
     answer = c.post(CLAIM)

@@ -7,7 +7,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from sidecar.examination import Content, Storage
 from sidecar.serverdir import Serverdir
 from tests import needs
 from tests.integration.container import (
-    ROOT,
+    ENTRYPOINT,
     TOKEN,
     Container,
     alive,
@@ -235,7 +234,7 @@ def require_pid_namespace() -> None:
 def test_as_pid_1(container: Callable[..., Container]) -> None:
     """PID 1 hears SIGTERM and ends with 0; before, it has reaped an orphan that was left to it."""
     require_pid_namespace()
-    c = container(command=(*UNSHARE, sys.executable, str(ROOT / "entrypoint.py"))).start().wait_ready()
+    c = container(command=(*UNSHARE, *ENTRYPOINT)).start().wait_ready()
     (sidecar,) = children(c.pid)
     assert "NSpid:\t%d\t1\n" % sidecar in Path(f"/proc/{sidecar}/status").read_text()  # noqa: UP031
     (devpi,) = children(sidecar)
@@ -255,7 +254,7 @@ def test_under_an_init(container: Callable[..., Container]) -> None:
     """Under tini as PID 1, as the image has it, SIGTERM to tini ends all with 0."""
     require_pid_namespace()
     tini = needs.program("tini")
-    c = container(command=(*UNSHARE, tini, "--", sys.executable, str(ROOT / "entrypoint.py"))).start().wait_ready()
+    c = container(command=(*UNSHARE, tini, "--", *ENTRYPOINT)).start().wait_ready()
     (init,) = children(c.pid)
     (sidecar,) = children(init)
     (devpi,) = children(sidecar)

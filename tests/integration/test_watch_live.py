@@ -10,7 +10,6 @@ import select
 import signal
 import struct
 import subprocess
-import sys
 import termios
 import time
 import unicodedata
@@ -22,7 +21,7 @@ import pytest
 
 from sidecar.fit import cells
 from tests.integration import exported
-from tests.integration.container import PATIENCE, ROOT, Container, wait_for
+from tests.integration.container import PATIENCE, PYTHON, ROOT, Container, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +35,7 @@ class Terminal:
         self.ours, theirs = pty.openpty()
         self.resize(rows, columns)
         env = c.given_environ | {"TERM": "xterm", "PYTHONUTF8": "1"}
-        command = [sys.executable, "-m", "sidecar.cli", *arguments]
+        command = [PYTHON, "-m", "sidecar.cli", *arguments]
         self.process = subprocess.Popen(
             command,
             env=env,
@@ -220,7 +219,7 @@ def test_without_a_terminal_a_line_a_change(container: Callable[..., Container],
     """Each once, with its time; no control character."""
     c = container().start().wait_ready()
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "sidecar.cli", "status", "--watch"]
+    command = [PYTHON, "-m", "sidecar.cli", "status", "--watch"]
     with out.open("wb") as file:
         process = subprocess.Popen(command, env=c.given_environ, cwd=ROOT, stdout=file, stderr=file)
     try:
