@@ -224,7 +224,7 @@ class Box:
             )
             return condition()
 
-        wait_for(look, what, patience)
+        wait_for(look, what, patience, every=0.1)  # by a process each time
 
     def wait_end(self, patience: float = 60.0) -> int:
         """Until it has ended by itself; its exit code."""

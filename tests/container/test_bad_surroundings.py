@@ -52,7 +52,7 @@ def test_ipv6_alone(box: Make) -> None:
     six.wait_ready_inside()
     code = "import urllib.request as u; print(u.urlopen('http://[::1]:3141/+api').status, u.urlopen('http://[::1]:3142/readyz').status)"
     assert "200 200\n" == six.exec("python3", "-c", code).stdout
-    wait_for(lambda: six.state["Health"]["Status"] == "healthy", "healthy", 30)
+    wait_for(lambda: six.state["Health"]["Status"] == "healthy", "healthy", 30, every=0.2)
 
 
 def test_no_tmp(box: Make, volume: str) -> None:
@@ -83,7 +83,12 @@ def test_a_full_volume(box: Make) -> None:
         full = box("--tmpfs", "/tmp", "--volume", f"{name}:/var/lib/devpi")
         try:
             full.start()
-            wait_for(lambda: not full.state["Running"] or full.get("/status").json["phase"] == "failed", "an end", 60)
+            wait_for(
+                lambda: not full.state["Running"] or full.get("/status").json["phase"] == "failed",
+                "an end",
+                60,
+                every=0.2,
+            )
             assert "space" in full.log, full.log
             if not full.state["Running"]:
                 assert 73 == full.state["ExitCode"]

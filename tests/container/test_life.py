@@ -69,7 +69,7 @@ def test_a_stop_at_any_instant_of_a_start(box: Make, pytestconfig: pytest.Config
 
 def test_the_engine_finds_it_healthy(ready: Box) -> None:
     """HEALTHCHECK is readiness, looked at every second while it starts."""
-    wait_for(lambda: ready.state["Health"]["Status"] == "healthy", "healthy", 30)
+    wait_for(lambda: ready.state["Health"]["Status"] == "healthy", "healthy", 30, every=0.2)
     assert "ready" == ready.state["Health"]["Log"][-1]["Output"].strip()
 
 
@@ -107,9 +107,9 @@ def test_what_is_not_ready_yet_stays_starting(box: Make) -> None:
 def test_what_was_ready_and_no_longer_is_becomes_unhealthy(box: Make) -> None:
     """The check waits no more: there is something to be looked at."""
     failing = box(*IMPATIENT, "--tmpfs", "/tmp").start().wait_ready()
-    wait_for(lambda: failing.state["Health"]["Status"] == "healthy", "healthy", 30)
+    wait_for(lambda: failing.state["Health"]["Status"] == "healthy", "healthy", 30, every=0.2)
     failing.exec("python3", "-c", "import os; os.rename('/var/lib/devpi/.sqlite', '/var/lib/devpi/.away')")
-    wait_for(lambda: failing.state["Health"]["Status"] == "unhealthy", "unhealthy", 60)
+    wait_for(lambda: failing.state["Health"]["Status"] == "unhealthy", "unhealthy", 60, every=0.2)
     assert failing.state["Health"]["Log"][-1]["Output"].startswith("not ready (503): ")
 
 

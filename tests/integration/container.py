@@ -57,17 +57,20 @@ def request(url: str, method: str = "GET", *, token: str | None = None, accept: 
             return Answer(error.code, dict(error.headers), error.read())
 
 
-def wait_for(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
-    """Ask until `condition` gives something true, and return that; fails after `patience` seconds."""
-    deadline = time.monotonic() + patience
+def wait_for(condition: Callable[[], Any], what: str, patience: float = PATIENCE, every: float = 0.02) -> Any:
+    """Ask until `condition` gives something true, and return that; fails after `patience` seconds.
+
+    It asks after `every` seconds, and less often the longer it takes: who asks takes CPU from what is waited for.
+    """
+    began = time.monotonic()
     last: object = None
-    while time.monotonic() < deadline:
+    while (waited := time.monotonic() - began) < patience:
         try:
             if result := condition():
                 return result
         except (OSError, ValueError, KeyError) as error:
             last = error
-        time.sleep(0.02)
+        time.sleep(min(max(every, waited / 20), 0.5))
     raise AssertionError(f"waited {patience:.0f} s for {what}; last error: {last!r}")
 
 
