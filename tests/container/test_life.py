@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -49,21 +52,29 @@ def test_it_is_ready_soon_and_stops_at_once(box: Make) -> None:
     assert STOPPED_AT_MOST >= min(stop / floor for stop, floor in zip(stops, floors, strict=True))
 
 
-@pytest.mark.parametrize("number", ["TERM", "INT"])
-def test_a_stop_at_any_instant_of_a_start(box: Make, pytestconfig: pytest.Config, number: str) -> None:
-    """From the return of `docker start` on, when Python has hardly begun: code 0, each time."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
+def test_a_stop_at_any_instant_of_a_start(box: Make, pytestconfig: pytest.Config, number: int) -> None:
+    """From the instant on at which the image's first program has become tini, when Python has hardly begun: code 0.
+
+    Before, the kernel drops the signal, as for the first process of any PID namespace. It comes as the engine sends it,
+    but not by the engine, which takes longer than Python takes to begin.
+    """
     seed = pytestconfig.getoption("--chaos-seed") or random.SystemRandom().randrange(2**32)
     rng = random.Random(seed)
     ends = []
     for start in range(10):
         run = box(name=f"early{start}").start()
+        process = Path("/proc", str(run.state["Pid"]))
+        if os.geteuid() != 0 or not process.exists():
+            engine.not_here("only root, on the engine's own machine, can signal a container's process")
+        wait_for(lambda process=process: (process / "comm").read_text() == "tini\n", "tini")
         until = time.monotonic() + 0.3 * rng.random() ** 2
-        wait_for(lambda until=until: time.monotonic() >= until, "its instant")
-        killed = docker("kill", "--signal", number, run.name, check=False)  # fails where it has ended
+        wait_for(lambda until=until: time.monotonic() >= until, "its instant", every=0.001)
+        os.kill(int(process.name), number)
         try:
-            ends.append(docker("wait", run.name).stdout.strip())
+            ends.append(docker("wait", run.name, patience=60).stdout.strip())
         except subprocess.TimeoutExpired:
-            pytest.fail(f"it does not end; --chaos-seed {seed}, start {start}: {killed}\n{run.log}")
+            pytest.fail(f"it does not end; --chaos-seed {seed}, start {start}\n{run.log}")
     assert ["0"] * len(ends) == ends, f"--chaos-seed {seed}"
 
 
