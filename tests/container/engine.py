@@ -226,6 +226,10 @@ class Box:
 
         wait_for(look, what, patience, every=0.1)  # by a process each time
 
+    def wait_health(self, status: str, patience: float) -> None:
+        """Until the engine finds it `healthy` or `unhealthy`."""
+        wait_for(lambda: self.state["Health"]["Status"] == status, status, patience, every=0.2)
+
     def wait_end(self, patience: float = 60.0) -> int:
         """Until it has ended by itself; its exit code."""
         return int(docker("wait", self.name, patience=patience).stdout)

@@ -52,7 +52,7 @@ def test_ipv6_alone(box: Make) -> None:
     six.wait_ready_inside()
     code = "import urllib.request as u; print(u.urlopen('http://[::1]:3141/+api').status, u.urlopen('http://[::1]:3142/readyz').status)"
     assert "200 200\n" == six.exec("python3", "-c", code).stdout
-    wait_for(lambda: six.state["Health"]["Status"] == "healthy", "healthy", 30, every=0.2)
+    six.wait_health("healthy", 30)
 
 
 def test_no_tmp(box: Make, volume: str) -> None:

@@ -15,6 +15,7 @@ import pytest
 from tests.container import engine
 from tests.container.engine import NO_MIRROR, Box, docker
 from tests.integration.container import wait_for
+from tests.integration.early_stops import pass_by
 
 pytestmark = pytest.mark.container
 
@@ -68,8 +69,7 @@ def test_a_stop_at_any_instant_of_a_start(box: Make, pytestconfig: pytest.Config
         if os.geteuid() != 0 or not process.exists():
             engine.not_here("only root, on the engine's own machine, can signal a container's process")
         wait_for(lambda process=process: (process / "comm").read_text() == "tini\n", "tini")
-        until = time.monotonic() + 0.3 * rng.random() ** 2
-        wait_for(lambda until=until: time.monotonic() >= until, "its instant", every=0.001)
+        pass_by(0.3 * rng.random() ** 2)
         os.kill(int(process.name), number)
         try:
             ends.append(docker("wait", run.name, patience=60).stdout.strip())
@@ -80,7 +80,7 @@ def test_a_stop_at_any_instant_of_a_start(box: Make, pytestconfig: pytest.Config
 
 def test_the_engine_finds_it_healthy(ready: Box) -> None:
     """HEALTHCHECK is readiness, looked at every second while it starts."""
-    wait_for(lambda: ready.state["Health"]["Status"] == "healthy", "healthy", 30, every=0.2)
+    ready.wait_health("healthy", 30)
     assert "ready" == ready.state["Health"]["Log"][-1]["Output"].strip()
 
 
@@ -118,9 +118,9 @@ def test_what_is_not_ready_yet_stays_starting(box: Make) -> None:
 def test_what_was_ready_and_no_longer_is_becomes_unhealthy(box: Make) -> None:
     """The check waits no more: there is something to be looked at."""
     failing = box(*IMPATIENT, "--tmpfs", "/tmp").start().wait_ready()
-    wait_for(lambda: failing.state["Health"]["Status"] == "healthy", "healthy", 30, every=0.2)
+    failing.wait_health("healthy", 30)
     failing.exec("python3", "-c", "import os; os.rename('/var/lib/devpi/.sqlite', '/var/lib/devpi/.away')")
-    wait_for(lambda: failing.state["Health"]["Status"] == "unhealthy", "unhealthy", 60, every=0.2)
+    failing.wait_health("unhealthy", 60)
     assert failing.state["Health"]["Log"][-1]["Output"].startswith("not ready (503): ")
 
 

@@ -114,7 +114,9 @@ for path in indices.glob('*.seg'):
 
 DAMAGES = {
     "truncated segment": TRUNCATED,
+    "empty table of contents": "for p in indices.glob('*.toc'): os.truncate(p, 0)",
     "zeroed postings": ZEROED_POSTINGS,
+    "a file in the folder's place": "shutil.rmtree(indices); indices.write_text('')",
     "a lock that can't be taken": "p = indices / 'project_WRITELOCK'; p.unlink(); p.mkdir()",
 }
 

@@ -111,7 +111,7 @@ def test_an_archive_that_is_none_is_told(box: Make, tmp_path: Path) -> None:
         run = box("--volume", f"{bad}:/devpi-init.d/backup.bz2:ro").start()
         wait_for(lambda: run.get("/status").json["phase"] == "failed", "the failure", 60)
         assert "tar archive" in run.get("/status").json["import"]["error"]["reason"]
-        wait_for(lambda: run.state["Health"]["Status"] == "unhealthy", "unhealthy", 120, every=0.2)
+        run.wait_health("unhealthy", 120)
         assert "tar archive" in run.state["Health"]["Log"][-1]["Output"]
         waited = run.exec("sidecar", "healthcheck", "--wait", check=False)
         assert (1, True) == (waited.returncode, "tar archive" in waited.stdout)

@@ -17,7 +17,7 @@ TWO_FILES_AT_A_TIME = ("--numprocesses", "2", "--dist", "loadfile")
 WHAT_ONLY_THE_IMAGE_CAN_BREAK = (
     # what each of our modules imports of the trimmed standard library and packages, on the image's own Python
     *("tests/devpi", "tests/web"),
-    *(f"tests/test_{name}.py" for name in ("archives", "exports", "logs", "zips")),
+    *(f"tests/test_{name}.py" for name in ("archives", "cli", "exports", "logs", "zips")),
     # libraries in C, and TLS; what a devpi-server does in the image, the tests beside this one see
     "tests/integration/test_tls.py",
 )

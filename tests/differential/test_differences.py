@@ -189,7 +189,7 @@ def test_what_is_unsafe_is_left_out_alone(play: Play, name: str) -> None:
 STORIES = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
-@settings(STORIES, max_examples=8, derandomize=True, database=None)
+@settings(STORIES, max_examples=25, derandomize=True, database=None)
 @given(steps=stories())
 def test_stories(play: Play, steps: list[Step]) -> None:
     """Many stories, the same in every run; others without `derandomize`."""

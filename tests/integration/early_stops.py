@@ -136,10 +136,10 @@ def stop_once(home: Path, way: Way, plan: Plan) -> str | None:
     """Start it on a fresh serverdir, and stop it so. What is wrong then; None: nothing."""
     with cleared_away(Container(home)) as container:
         start = Start(container, way)
-        _pass_by(plan.delay)
+        pass_by(plan.delay)
         for number in plan.numbers:
             start.send(number)
-            _pass_by(plan.gap)
+            pass_by(plan.gap)
         try:
             code, said = start.end()
         except AssertionError as error:
@@ -192,7 +192,7 @@ def until_ready(container: Container) -> float:
     return took
 
 
-def _pass_by(seconds: float) -> None:
+def pass_by(seconds: float) -> None:
     """Let an instant come, exactly: `sleep` alone may be late by a time slice."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:

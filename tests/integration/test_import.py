@@ -376,6 +376,8 @@ def test_progress_is_on_show(container: Make, mass: Path) -> None:
             said = said or (new.sidecar("status").stdout if len(probes) == 5 else "")
         if preparation:  # it stands still while it is looked at, or it would end meanwhile on a busy machine
             _go_on_a_little(preparation)
+        else:
+            time.sleep(0.02)
     new.wait_ready()
     assert_completed(new, mass)
     seen.append(new.status()["import"])

@@ -207,6 +207,7 @@ BAD = {
     "relpath dot dot": Bad(
         unverified("../../../../../../../proc/self/environ"), "leads out of the export", "/self/environ", env=STRICT
     ),
+    "relpath hidden dot dot": Bad(unverified("mass/../../x"), "leads out", "mass/../../x", env=STRICT),
     "link in a directory": Bad(link_in_directory, "is a link", FIRST, "bad"),
     "same index twice": Bad(same_index, "'mass/dev' is also in 'another.tar.gz'", "dataindex.json"),
 }
