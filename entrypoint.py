@@ -6,15 +6,15 @@ Prepares a devpi-server state directory, runs devpi-server on it, and beside it 
 import os
 import sys
 
-from sidecar import stops
+from sidecar.container import stops
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from sidecar.settings import Settings
+    from sidecar.core.settings import Settings
 
 
 def main(arguments: list[str]) -> int:
-    """Run. Returns the exit code, see `sidecar.exits`."""
+    """Run. Returns the exit code, see `sidecar.core.errors`."""
     tool = None
     if arguments and not arguments[0].startswith("-"):
         tool, *rest = arguments
@@ -24,8 +24,8 @@ def main(arguments: list[str]) -> int:
     stopping = stops.Stops() if tool is None else None
     stops.hear()
 
-    from sidecar import settings
-    from sidecar.exits import ExitCode
+    from sidecar.core import settings
+    from sidecar.core.errors import ExitCode
 
     try:
         given = settings.from_environ(os.environ)
@@ -35,21 +35,25 @@ def main(arguments: list[str]) -> int:
         return ExitCode.SETTINGS
     environ = settings.child_environment(os.environ)
     if stopping is not None and any(map(_asks_for_text, arguments)):
-        from sidecar import tools
+        from sidecar.worker import tools
 
         if (code := tools.print_text(arguments, environ)) is not None:
             return code
     if stopping is not None:
         return serve(given, arguments, environ, stopping)
-    from sidecar import tools
+    from sidecar.worker import tools
 
+    if tools.name_of(arguments[0]) == "sidecar":  # our own, also where it is not on the PATH
+        from sidecar.cli import __main__ as cli
+
+        return cli.main(arguments[1:])
     return tools.run(arguments, given, environ)
 
 
 def serve(given: "Settings", flags: list[str], environ: dict[str, str], stopping: stops.Stops) -> int:
     """Live one container's life. Returns only where the child can't be started."""
+    from sidecar.core.errors import Exit
     from sidecar.devpi.spawn import spawn
-    from sidecar.exits import Exit
 
     stopping.hold()  # the child's id is known when `spawn` returns
     try:
@@ -58,7 +62,7 @@ def serve(given: "Settings", flags: list[str], environ: dict[str, str], stopping
         sys.stderr.write(f"error: {error.reason}; {error.mend}\n")
         return error.code
     stopping.end_with(spawned.process)
-    from sidecar import container
+    from sidecar.container import main as container
 
     code = container.run(given, flags, spawned, stopping)
     sys.stderr.flush()

@@ -163,7 +163,7 @@ def copy_environment(image: RootFilesystem, environment: Path, executable: Path)
     # `-I`: neither the environment nor the current folder decides what is imported
     image.write(
         f"{environment}/bin/sidecar",
-        f"#!{environment}/bin/python3 -I\nimport sys\n\nfrom sidecar.cli import main\n\nsys.exit(main())\n",
+        f"#!{environment}/bin/python3 -I\nimport sys\n\nfrom sidecar.cli.__main__ import main\n\nsys.exit(main())\n",
         0o755,
     )
     image.copy(environment / "entrypoint.py")

@@ -23,9 +23,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sidecar import archives, unpacking
-from sidecar.archives import Budget, ImportRefused, Limits, Omissions, Source, Unpacked, find
-from sidecar.unpacking import unpack
+from sidecar.exports import sources
+from sidecar.exports import unpack as unpacking
+from sidecar.exports.sources import Budget, ImportRefused, Limits, Omissions, Source, Unpacked, find
+from sidecar.exports.unpack import unpack
 from tests.hostile.corpus import ZEROS, extended, member, patched, record, tar
 
 TREE = {"dataindex.json": b"{}", "alice/dev/p/1.0/p-1.0.tar.gz": os.urandom(3000), "alice/empty": b""}
@@ -181,7 +182,7 @@ def test_directory_stays_where_it_is(box: Box) -> None:
 
 def test_find_nothing(tmp_path: Path) -> None:
     """An absent and an empty directory hold nothing."""
-    assert archives.Found((), ()) == find(tmp_path / "absent") == find(tmp_path)
+    assert sources.Found((), ()) == find(tmp_path / "absent") == find(tmp_path)
 
 
 def test_find_sorts_and_ignores(box: Box) -> None:
@@ -255,11 +256,11 @@ def test_find_ignores_other_links_out(box: Box) -> None:
 
 def test_find_refuses_more_than_a_thousand(box: Box) -> None:
     """So many are found; one more is refused with a mend, and what isn't an archive doesn't count."""
-    for number in range(archives.MOST_SOURCES):
+    for number in range(sources.MOST_SOURCES):
         (box.init / f"{number:04}.tar").touch()
     (box.init / "zzz.txt").touch()
     found = find(box.init)
-    assert (archives.MOST_SOURCES, ("zzz.txt",)) == (len(found.sources), found.ignored)
+    assert (sources.MOST_SOURCES, ("zzz.txt",)) == (len(found.sources), found.ignored)
     (box.init / "one-more.tar").touch()
     with pytest.raises(ImportRefused, match="more than 1000 archives and folders") as caught:
         find(box.init)
@@ -295,7 +296,7 @@ def test_find_unreadable(closed: str, archive: str) -> None:
             capture_output=True,
             text=True,
             check=True,
-            env={"PYTHONPATH": str(Path(archives.__file__).parents[1])},
+            env={"PYTHONPATH": str(Path(sources.__file__).parents[1])},
         )
         (home / closed).chmod(0o700)
     name, reason, mend = run.stdout.strip().split("|")

@@ -23,8 +23,8 @@ from bench import inputs, load, processes, sampling
 from bench.report import Reach, Result, Row, Section, Series, as_markdown, as_text, cells, number, percentile
 from bench.rounds import ROOT, Bench, Comparison, Failed
 from bench.svg import Line, plot
-from sidecar import exports, unpacking
-from sidecar.archives import Budget, Limits, Omissions, Unpacked, find
+from sidecar.exports import merge, unpack
+from sidecar.exports.sources import Budget, Limits, Omissions, Unpacked, find
 
 BY_HAND = Series((10.0, 20.0, 12.0))
 OURS = Series((2.0, 3.0, 1.0))
@@ -165,7 +165,7 @@ def test_a_kept_input_that_was_changed_is_refused(tmp_path: Path) -> None:
 
 def test_our_importer_accepts_the_export(export: inputs.Export, tmp_path: Path) -> None:
     for init_dir in (export.as_directory, export.as_archive):
-        loaded = exports.load(_unpacked(init_dir, tmp_path / init_dir.name), Limits(), Omissions(strict=True))
+        loaded = merge.load(_unpacked(init_dir, tmp_path / init_dir.name), Limits(), Omissions(strict=True))
         assert (3, 4, 4, 8) == (
             loaded.totals.users, loaded.totals.indexes, loaded.totals.projects, loaded.totals.files,
         )  # fmt: skip
@@ -178,7 +178,7 @@ def _unpacked(init_dir: Path, target: Path) -> list[Unpacked]:
     (source,) = find(init_dir).sources
     target.mkdir()
     limits = Limits()
-    return [unpacking.unpack(source, target, limits, Budget.of(limits, target), _Silent(), Omissions(strict=True))]
+    return [unpack.unpack(source, target, limits, Budget.of(limits, target), _Silent(), Omissions(strict=True))]
 
 
 class _Silent:
@@ -214,7 +214,7 @@ def test_a_big_archive_is_whole(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheels[0]) as wheel:
         assert wheel.testzip() is None
         assert any(name.endswith(".dist-info/METADATA") for name in wheel.namelist())
-    loaded = exports.load(_unpacked(init_dir, tmp_path / "ours"), Limits(), Omissions(strict=True))
+    loaded = merge.load(_unpacked(init_dir, tmp_path / "ours"), Limits(), Omissions(strict=True))
     assert (3, sum(path.stat().st_size for path in wheels)) == (loaded.totals.files, loaded.totals.bytes)
 
 

@@ -1,4 +1,4 @@
-"""`sidecar.bootstrap`: claiming and rotating, with real files, and a devpi that can be told to fail."""
+"""`sidecar.features.credentials.claims`: claiming and rotating, real files, and a devpi that fails if told to."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import durable
-from sidecar.bootstrap import (
+from sidecar.core import files
+from sidecar.core.lifecycle import Lifecycle, RootPassword, now
+from sidecar.features.credentials.claims import (
     AlreadyClaimed,
     Bootstrap,
     BootstrapStatus,
@@ -25,10 +26,9 @@ from sidecar.bootstrap import (
     SetFailed,
     Superseded,
 )
-from sidecar.credentials import AdminToken
-from sidecar.lifecycle import Lifecycle, RootPassword, now
-from sidecar.login_secret import LoginSecret
-from sidecar.root_password import RootPasswordFile
+from sidecar.features.credentials.login_secret import LoginSecret
+from sidecar.features.credentials.root_password import RootPasswordFile
+from sidecar.features.credentials.secrets import AdminToken
 
 SECRET = "oldPassword0123456789012345678901"
 
@@ -118,13 +118,13 @@ async def test_fifty_claims_at_the_same_instant(world: World) -> None:
 async def test_claimed_is_durable_before_the_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the caller gets the password, the last fsync of the disk is done, and the world is told."""
     done = []
-    real = durable.fsync_dir
+    real = files.fsync_dir
 
     def fsync_dir(path: Path) -> None:
         real(path)
         done.append(world.record.path.read_text())
 
-    monkeypatch.setattr(durable, "fsync_dir", fsync_dir)
+    monkeypatch.setattr(files, "fsync_dir", fsync_dir)
     await world.bootstrap.claim("10.0.0.1")
     assert len(done) == 1
     assert '"claimed"' in done[0]
@@ -217,7 +217,7 @@ async def test_a_disk_that_cant_expire_complains_once(
     """It counts as expired all the same, and goes when the disk is well again."""
     world = World(tmp_path, ttl=60, generated=now() - timedelta(seconds=61))
     with monkeypatch.context() as patch:
-        patch.setattr(durable, "write_file", full_disk)
+        patch.setattr(files, "write_file", full_disk)
         for _ in range(3):
             await world.bootstrap.expire_if_due()
         with pytest.raises(Expired):
@@ -342,7 +342,7 @@ async def test_a_clock_that_jumps_changes_no_expiry(
 ) -> None:
     """While it runs, the time to live is counted by a clock that doesn't jump."""
     world = World(tmp_path, ttl=60)
-    monkeypatch.setattr("sidecar.bootstrap.now", lambda: now() + jump)
+    monkeypatch.setattr("sidecar.features.credentials.claims.now", lambda: now() + jump)
     await world.bootstrap.expire_if_due()
     assert world.bootstrap.status().state is RootPassword.CLAIMABLE
     world.uptime = 61
@@ -362,7 +362,7 @@ async def test_a_password_of_the_future_lives_no_longer_than_another(tmp_path: P
 async def test_a_full_disk_is_no_claim(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The caller is asked to come back, and gets the password when there is room."""
     with monkeypatch.context() as patch:
-        patch.setattr(durable, "write_file", full_disk)
+        patch.setattr(files, "write_file", full_disk)
         with pytest.raises(NotYet, match="No space left"):
             await world.bootstrap.claim("10.0.0.1")
     assert world.told is RootPassword.CLAIMABLE
@@ -473,7 +473,7 @@ async def test_a_disk_that_fills_up_while_it_rotates(
 ) -> None:
     """At the begin nothing happened; later the record still says what is to be set, and a rotation mends it."""
     calls = iter(range(1, 100))
-    real = durable.write_file
+    real = files.write_file
 
     def write_file(path: Path, data: bytes) -> None:
         if next(calls) >= nth:
@@ -481,7 +481,7 @@ async def test_a_disk_that_fills_up_while_it_rotates(
         real(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(durable, "write_file", write_file)
+        patch.setattr(files, "write_file", write_file)
         with pytest.raises(error, match="No space left"):
             await world.bootstrap.rotate("10.0.0.1")
     assert world.told is (RootPassword.CLAIMABLE if nth == 1 else RootPassword.UNKNOWN)

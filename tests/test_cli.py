@@ -18,13 +18,13 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from sidecar import healthcheck, locate
-from sidecar.checks import NOT_RUNNING
-from sidecar.credentials import AdminToken
-from sidecar.lifecycle import Phase
-from sidecar.rundir import RuntimeDir
-from sidecar.terminal import printable
-from sidecar.web.listener import bind
+from sidecar.cli import healthcheck
+from sidecar.core import discovery
+from sidecar.core.lifecycle import Phase
+from sidecar.core.terminal import printable
+from sidecar.features.health.checks import NOT_RUNNING
+from sidecar.storage.runtime_dir import RuntimeDir
+from sidecar.web.server.listener import bind
 from tests.fake_devpi import eventually
 
 ROOT = Path(__file__).parent.parent
@@ -49,7 +49,7 @@ class Sidecar:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.runtime = RuntimeDir.open(directory)
-        self.runtime.write_token(AdminToken(TOKEN))
+        self.runtime.write_token(TOKEN)
         self.answers: dict[str, tuple[int, str, dict[str, str]]] = {}
         self.asked: list[str] = []
         self.environ = {
@@ -204,8 +204,8 @@ async def test_no_sidecar_here(stopped: Sidecar, tmp_path: Path, command: str, w
 def test_a_damaged_address(stopped: Sidecar, content: str) -> None:
     """It is named as such."""
     (stopped.directory / "address").write_text(content)
-    with pytest.raises(locate.NoSidecar, match="damaged"):
-        locate.address(str(stopped.directory))
+    with pytest.raises(discovery.NoSidecar, match="damaged"):
+        discovery.address(str(stopped.directory))
 
 
 def serve_raw(stopped: Sidecar, answer: bytes) -> socket.socket:
@@ -354,10 +354,11 @@ def test_the_health_check_imports_next_to_nothing(stopped: Sidecar) -> None:
         env=stopped.environ, capture_output=True, text=True, check=True,
     )  # fmt: skip
     loaded = set(done.stderr.split())
-    assert "sidecar.healthcheck" in loaded
+    assert "sidecar.cli.healthcheck" in loaded
     assert not loaded & {
         "argparse", "json", "re", "pathlib", "typing", "dataclasses", "http", "urllib", "logging", "asyncio", "ssl",
-        "aiohttp", "encodings.idna", "stringprep", "sidecar.settings", "sidecar.lifecycle", "sidecar.commands",
+        "aiohttp", "encodings.idna", "stringprep", "sidecar.core.settings", "sidecar.core.lifecycle",
+        "sidecar.cli.commands",
     }  # fmt: skip
     assert len(loaded) < 40
 
@@ -376,7 +377,7 @@ def test_the_health_check_imports_next_to_nothing(stopped: Sidecar) -> None:
 )
 def test_the_runtime_directory(environ: dict[str, str], expected: str) -> None:
     """The variable, else a folder of this uid's in TMPDIR, else in /tmp."""
-    assert locate.runtime_dir(environ) == expected
+    assert discovery.runtime_dir(environ) == expected
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "directory", "huge"])
@@ -393,8 +394,8 @@ def test_what_is_read_is_a_plain_small_file(stopped: Sidecar, kind: str) -> None
     else:
         path.write_bytes(b"x" * 70_000)
     descriptors = open_descriptors()
-    with pytest.raises(locate.NoSidecar):
-        locate.read(str(stopped.directory), locate.TOKEN)
+    with pytest.raises(discovery.NoSidecar):
+        discovery.read(str(stopped.directory), discovery.TOKEN)
     assert open_descriptors() == descriptors
     if kind == "directory":
         path.rmdir()
@@ -669,7 +670,7 @@ async def test_a_refused_claim(sidecar: Sidecar, status: int, content: object, w
 
 async def test_a_token_that_is_refused(sidecar: Sidecar) -> None:
     """401 is said as such, without the token."""
-    sidecar.runtime.write_token(AdminToken("another-token-0123456789"))
+    sidecar.runtime.write_token("another-token-0123456789")
     run = await sidecar.run("claim")
     assert run.code == 1
     assert "refused (401): unauthorized; wrong token" in run.err

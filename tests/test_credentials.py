@@ -16,8 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import durable, locate
-from sidecar.credentials import (
+from sidecar.core import discovery, files
+from sidecar.core.lifecycle import RootPassword, RootPasswordStatus
+from sidecar.features.credentials.login_secret import LoginSecret, copy_given_secret, generate_login_secret
+from sidecar.features.credentials.root_password import RootPasswordFile
+from sidecar.features.credentials.secrets import (
     AdminToken,
     CredentialsDamaged,
     CredentialsError,
@@ -25,10 +28,7 @@ from sidecar.credentials import (
     generate_token,
     secure_directory,
 )
-from sidecar.lifecycle import RootPassword, RootPasswordStatus
-from sidecar.login_secret import LoginSecret, copy_given_secret, generate_login_secret
-from sidecar.root_password import RootPasswordFile
-from sidecar.rundir import RuntimeDir, RuntimeDirRefused
+from sidecar.storage.runtime_dir import RuntimeDir, RuntimeDirRefused
 
 T0 = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 T1 = T0 + timedelta(seconds=60)
@@ -350,7 +350,7 @@ def test_a_claim_killed_at_any_step_is_whole_or_never_was(own: Path) -> None:
     record = RootPasswordFile(own / "root-password.json")
 
     def check() -> str:
-        durable.remove_leftovers(own)
+        files.remove_leftovers(own)
         found = reload(record)
         everything = b"".join(file.read_bytes() for file in own.iterdir())
         if state(found) is RootPassword.CLAIMED:
@@ -380,7 +380,7 @@ def test_a_rotation_killed_at_any_step_knows_its_password(own: Path) -> None:
         record.finish_rotation("10.0.0.1", T1)
 
     def check() -> str:
-        durable.remove_leftovers(own)
+        files.remove_leftovers(own)
         found = reload(record)
         assert found.pending_rotation() in (None, NEW)
         return "rotating" if found.rotating else state(found).value
@@ -681,16 +681,16 @@ def test_the_reader_trusts_its_own_user_alone(volume: Path) -> None:
     (run / "address").chmod(0o644)
 
     def ask() -> str:
-        with pytest.raises(locate.NoSidecar) as caught:
-            locate.address(str(run))
+        with pytest.raises(discovery.NoSidecar) as caught:
+            discovery.address(str(run))
         return str(caught.value)
 
     assert "belongs to uid 0, this is uid 65534" in as_other_user(ask)
     os.chown(run, 65534, 4242)
     assert "address belongs to uid 0" in as_other_user(ask)
     os.chown(run / "address", 65534, 4242)
-    assert as_other_user(lambda: str(locate.address(str(run)))) == "('127.0.0.1', 7)"
-    assert locate.address(str(run)) == ("127.0.0.1", 7)
+    assert as_other_user(lambda: str(discovery.address(str(run)))) == "('127.0.0.1', 7)"
+    assert discovery.address(str(run)) == ("127.0.0.1", 7)
 
 
 def test_a_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
@@ -709,7 +709,7 @@ def test_the_runtime_directory_tells_where_the_sidecar_is(tmp_path: Path) -> Non
     """Everything in it is private, the reader finds it, and a stop leaves nothing."""
     path = tmp_path / "run"
     runtime = RuntimeDir.open(path)
-    runtime.write_token(AdminToken("given-token-0123456789"))
+    runtime.write_token("given-token-0123456789")
     runtime.write_state("0.0.0.0", 3142)
     LoginSecret.load_or_generate(tmp_path, tmp_path).place(path)
     assert mode(path) == 0o700
@@ -718,8 +718,8 @@ def test_the_runtime_directory_tells_where_the_sidecar_is(tmp_path: Path) -> Non
     assert (told["pid"], told["url"]) == (os.getpid(), "http://127.0.0.1:3142")
     assert Path(told["token_file"]).read_text() == "given-token-0123456789\n"
     assert datetime.fromisoformat(told["started"]).tzinfo
-    assert locate.address(str(path)) == ("127.0.0.1", 3142)
-    assert locate.read(str(path), locate.TOKEN).strip() == "given-token-0123456789"
+    assert discovery.address(str(path)) == ("127.0.0.1", 3142)
+    assert discovery.read(str(path), discovery.TOKEN).strip() == "given-token-0123456789"
     runtime.close()
     assert names(path) == ["lock"]
 
@@ -739,7 +739,7 @@ def test_addresses(tmp_path: Path, host: str, url: str, reached: str) -> None:
     runtime = RuntimeDir.open(tmp_path / "run")
     runtime.write_state(host, 1)
     assert json.loads((tmp_path / "run" / "state.json").read_text())["url"] == url
-    assert locate.address(str(tmp_path / "run")) == (reached, 1)
+    assert discovery.address(str(tmp_path / "run")) == (reached, 1)
     runtime.close()
 
 
@@ -750,7 +750,7 @@ def test_a_second_sidecar_is_refused_until_the_first_ends(tmp_path: Path) -> Non
     with pytest.raises(RuntimeDirRefused, match="another running sidecar") as caught:
         RuntimeDir.open(tmp_path / "run")
     assert "SIDECAR_RUNTIME_DIR" in caught.value.mend
-    assert locate.address(str(tmp_path / "run")) == ("127.0.0.1", 1)
+    assert discovery.address(str(tmp_path / "run")) == ("127.0.0.1", 1)
     first.close()
     RuntimeDir.open(tmp_path / "run").close()
 

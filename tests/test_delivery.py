@@ -1,4 +1,4 @@
-"""`sidecar.delivery`: what the kernel's tables say of real sockets, and of states that are hard to hold."""
+"""`sidecar.container.delivery`: what the kernel's tables say of real sockets, and of states that are hard to hold."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.delivery import SendQueues, Unsent
+from sidecar.container.delivery import SendQueues, Unsent
 
 PATIENCE = 20.0
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"

@@ -1,4 +1,4 @@
-"""`sidecar.disk_hints`: the hint follows the errno, wherever a file or a volume refuses."""
+"""`sidecar.core.disk_hints`: the hint follows the errno, wherever a file or a volume refuses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.disk_hints import hint, hint_to_read
+from sidecar.core.disk_hints import hint, hint_to_read
 
 SIDECAR = Path(__file__).resolve().parents[1] / "sidecar"
 ROOM = ("free space", "enlarge", "make room", "quota")

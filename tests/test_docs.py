@@ -18,11 +18,13 @@ import pytest
 from ruamel.yaml import YAML
 
 from bench import mirrors
-from sidecar import commands, settings, tools
-from sidecar.exits import ExitCode
-from sidecar.health import GATING, WARNING
-from sidecar.lifecycle import ImportState, Phase, RootPassword
+from sidecar.cli import commands
+from sidecar.core import settings
+from sidecar.core.errors import ExitCode
+from sidecar.core.lifecycle import ImportState, Phase, RootPassword
+from sidecar.features.health.monitor import GATING, WARNING
 from sidecar.web.app import ROUTES
+from sidecar.worker import tools
 from tests import needs
 from tests.container.engine import trimmed
 from tests.exposition import families, is_devpis_own
@@ -86,7 +88,7 @@ def manifest(kind: str) -> dict[str, Any]:
 
 @cache
 def code_variables() -> frozenset[str]:
-    """Every setting that `sidecar/settings.py` names."""
+    """Every setting that `sidecar/core/settings.py` names."""
     tree = ast.parse((ROOT / "sidecar" / "settings.py").read_text())
     constants = {
         node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
@@ -378,7 +380,7 @@ def test_the_service_reaches_devpi_and_not_the_sidecar() -> None:
 
 def test_the_manifests_settings_are_valid_and_the_grace_is_long_enough() -> None:
     """More than delay, grace, and three times `supervisor._PATIENCE`: a rotation, the drain's end, SIGTERM."""
-    from sidecar.supervisor import _PATIENCE
+    from sidecar.container.supervisor import _PATIENCE
 
     variables = {each["name"]: each["value"] for each in container()["env"]}
     read = settings.from_environ({name: value for name, value in variables.items() if not name.endswith("_FILE")})
@@ -415,7 +417,7 @@ def test_the_manifest_fulfils_the_restricted_profile() -> None:
 
 def test_the_grace_periods_in_words_are_long_enough() -> None:
     """`docker stop`, `docker run` and compose, all of them more than the defaults need."""
-    from sidecar.supervisor import _PATIENCE
+    from sidecar.container.supervisor import _PATIENCE
 
     need = settings.StopSettings().delay + settings.StopSettings().grace + 3 * _PATIENCE
     named = re.findall(r"(?:--time |--stop-timeout |stop_grace_period: )(\d+)", README)
@@ -547,9 +549,9 @@ def test_the_architecture_has_the_layers_of_the_contract() -> None:
 
 def test_the_architecture_names_every_message() -> None:
     """The protocol between the sidecar and its child."""
-    from sidecar.devpi import messages
+    from sidecar.devpi import protocol
 
-    assert set() == set(messages._KINDS) - in_backticks(ARCHITECTURE.partition("## Sidecar and child")[2])
+    assert set() == set(protocol._KINDS) - in_backticks(ARCHITECTURE.partition("## Sidecar and child")[2])
 
 
 def test_one_limit_of_memory() -> None:

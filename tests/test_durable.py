@@ -1,4 +1,4 @@
-"""`sidecar.durable`: files are whole or absent, and nobody else's to read."""
+"""`sidecar.core.files`: files are whole or absent, and nobody else's to read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import durable
+from sidecar.core import files
 
 
 def open_descriptors() -> int:
@@ -30,7 +30,7 @@ def test_a_file_is_written_with_the_exact_mode(tmp_path: Path, umask: int) -> No
     """0600 comes out as 0600, whatever the umask."""
     before = os.umask(umask)
     try:
-        durable.write_file(tmp_path / "f", b"content")
+        files.write_file(tmp_path / "f", b"content")
     finally:
         os.umask(before)
     assert mode(tmp_path / "f") == 0o600
@@ -47,7 +47,7 @@ def test_a_file_is_private_before_it_has_any_content(tmp_path: Path, monkeypatch
 
     real = os.write
     monkeypatch.setattr(os, "write", write)
-    durable.write_file(tmp_path / "f", b"content", 0o644)
+    files.write_file(tmp_path / "f", b"content", 0o644)
     assert seen == [0o600]
     assert mode(tmp_path / "f") == 0o644
 
@@ -56,14 +56,14 @@ def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """A kernel that takes three bytes at a time still gets them all."""
     real = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:3]))
-    durable.write_file(tmp_path / "f", b"0123456789")
+    files.write_file(tmp_path / "f", b"0123456789")
     assert (tmp_path / "f").read_bytes() == b"0123456789"
 
 
 @pytest.mark.parametrize("step", ["write", "fchmod", "fsync"])
 def test_a_failed_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """No space: the old content stays, no unfinished file remains, no descriptor leaks."""
-    durable.write_file(tmp_path / "f", b"old")
+    files.write_file(tmp_path / "f", b"old")
 
     def fail(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -72,7 +72,7 @@ def test_a_failed_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr(os, step, fail)
         with pytest.raises(OSError, match="No space left"):
-            durable.write_file(tmp_path / "f", b"new")
+            files.write_file(tmp_path / "f", b"new")
     assert (tmp_path / "f").read_bytes() == b"old"
     assert names(tmp_path) == ["f"]
     assert open_descriptors() == descriptors
@@ -93,10 +93,10 @@ def test_the_order_is_write_fsync_rename_fsync(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "rename", rename)
-    durable.write_file(tmp_path / "f", b"x")
+    files.write_file(tmp_path / "f", b"x")
     assert steps == ["fsync file", "rename", "fsync dir"]
     steps.clear()
-    durable.write_file(tmp_path / "f", b"y", sync=False)
+    files.write_file(tmp_path / "f", b"y", sync=False)
     assert steps == ["rename"]
 
 
@@ -108,18 +108,18 @@ def test_a_directory_that_cant_be_synced_is_fine(tmp_path: Path, monkeypatch: py
         raise OSError(next(codes), "as told")
 
     monkeypatch.setattr(os, "fsync", fsync)
-    durable.fsync_dir(tmp_path)
+    files.fsync_dir(tmp_path)
     with pytest.raises(OSError, match="as told"):
-        durable.fsync_dir(tmp_path)
+        files.fsync_dir(tmp_path)
 
 
 def test_reading(tmp_path: Path) -> None:
     """Content up to the limit; None where there is none."""
     (tmp_path / "f").write_bytes(b"12345")
-    assert durable.read_file(tmp_path / "f", 5) == b"12345"
-    assert durable.read_file(tmp_path / "absent", 5) is None
+    assert files.read_file(tmp_path / "f", 5) == b"12345"
+    assert files.read_file(tmp_path / "absent", 5) is None
     with pytest.raises(OSError, match="more than 4 bytes"):
-        durable.read_file(tmp_path / "f", 4)
+        files.read_file(tmp_path / "f", 4)
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "directory", "socket"])
@@ -138,7 +138,7 @@ def test_only_regular_files_are_read(tmp_path: Path, kind: str) -> None:
         server.bind(str(path))
     descriptors = open_descriptors()
     with pytest.raises(OSError, match="symbolic link" if kind == "link" else "not a regular file"):
-        durable.read_file(path, 10)
+        files.read_file(path, 10)
     assert open_descriptors() == descriptors
     server.close()
 
@@ -147,15 +147,15 @@ def test_a_link_is_followed_when_told_so(tmp_path: Path) -> None:
     """Kubernetes mounts secrets as links."""
     (tmp_path / "target").write_bytes(b"x")
     (tmp_path / "f").symlink_to("target")
-    assert durable.read_file(tmp_path / "f", 10, follow=True) == b"x"
+    assert files.read_file(tmp_path / "f", 10, follow=True) == b"x"
 
 
 def test_removing(tmp_path: Path) -> None:
     """A file is removed; that it is absent is fine."""
     (tmp_path / "f").write_bytes(b"x")
-    durable.remove(tmp_path / "f")
+    files.remove(tmp_path / "f")
     assert not (tmp_path / "f").exists()
-    durable.remove(tmp_path / "f")
+    files.remove(tmp_path / "f")
 
 
 def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
@@ -164,17 +164,17 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "keep").write_bytes(b"x")
     (tmp_path / ".tmp-folder").mkdir()
     (tmp_path / ".tmp-link").symlink_to("keep")
-    durable.remove_leftovers(tmp_path)
+    files.remove_leftovers(tmp_path)
     assert names(tmp_path) == [".tmp-folder", "keep"]
-    durable.remove_leftovers(tmp_path / "absent")
+    files.remove_leftovers(tmp_path / "absent")
 
 
 def test_a_file_is_made_private(tmp_path: Path) -> None:
     """Wider modes become 0600; what is no regular file is left alone."""
     (tmp_path / "f").write_bytes(b"x")
     (tmp_path / "f").chmod(0o664)
-    assert durable.make_private(tmp_path / "f", copy_limit=None)
+    assert files.make_private(tmp_path / "f", copy_limit=None)
     assert mode(tmp_path / "f") == 0o600
     (tmp_path / "link").symlink_to("f")
-    assert not durable.make_private(tmp_path / "link", copy_limit=10)
-    assert not durable.make_private(tmp_path / "absent", copy_limit=10)
+    assert not files.make_private(tmp_path / "link", copy_limit=10)
+    assert not files.make_private(tmp_path / "absent", copy_limit=10)

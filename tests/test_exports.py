@@ -19,11 +19,11 @@ from devpi_server.model import is_valid_name
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.archives import Budget, ImportRefused, Limits, Omissions, Source, Unpacked, find
-from sidecar.dataindex import Checked, normalized, parse
-from sidecar.devpi.preparation import is_hash_of, is_hash_of_empty
-from sidecar.exports import Export, Totals, load, set_root_hash
-from sidecar.unpacking import unpack
+from sidecar.exports.dataindex import Checked, normalized, parse
+from sidecar.exports.merge import Export, Totals, load, set_root_hash
+from sidecar.exports.sources import Budget, ImportRefused, Limits, Omissions, Source, Unpacked, find
+from sidecar.exports.unpack import unpack
+from sidecar.worker.passwords import is_hash_of, is_hash_of_empty
 
 FILE = "alice/dev/pkg/1.0/pkg-1.0.tar.gz"
 DOC = "alice/dev/pkg-1.0.doc.zip"

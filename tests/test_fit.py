@@ -1,4 +1,4 @@
-"""`sidecar.fit`: lines that fit into a terminal, whatever alphabet their names are in."""
+"""`sidecar.cli.fit`: lines that fit into a terminal, whatever alphabet their names are in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.fit import Line, cells, fit
+from sidecar.cli.fit import Line, cells, fit
 
 
 @pytest.mark.parametrize(

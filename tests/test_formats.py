@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import archives
-from sidecar.archives import ImportRefused, find
-from sidecar.formats import NotTaken, judge
+from sidecar.exports import sources
+from sidecar.exports.formats import NotTaken, judge
+from sidecar.exports.sources import ImportRefused, find
 from tests import needs
 from tests.hostile.corpus import tar
 
@@ -207,7 +207,7 @@ def test_find_what_nobody_may_read() -> None:
         home.chmod(0o755)
         (home / "backup").write_bytes(TAR)
         (home / "backup").chmod(0)
-        env = {"PYTHONPATH": str(Path(archives.__file__).parents[1])}
+        env = {"PYTHONPATH": str(Path(sources.__file__).parents[1])}
         run = subprocess.run([sys.executable, "-c", code, home], capture_output=True, text=True, check=True, env=env)
     name, reason, mend = run.stdout.strip().split("|")
     assert "backup" == name

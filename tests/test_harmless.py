@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.examination import Content, Storage, examine, looks_empty
-from sidecar.exits import Exit, ExitCode
-from sidecar.harmless import is_harmless
+from sidecar.core.errors import Exit, ExitCode
+from sidecar.storage.harmless import is_harmless
+from sidecar.storage.inspection import Content, Storage, examine, looks_empty
 
 HARMLESS = [
     *("lost+found", ".snapshot", ".snapshots", ".zfs", ".glusterfs", "~snapshot"),

@@ -1,4 +1,4 @@
-"""`sidecar.health`: what a probe is told, with a devpi-server that is slow, broken or gone."""
+"""`sidecar.features.health.monitor`: what a probe is told, with a devpi-server that is slow, broken or gone."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from sidecar.checks import HttpJudge, ReplicationJudge, judge_events, overall
+from sidecar.core.lifecycle import Count, Failure, ImportState, ImportStatus, Lifecycle, Phase
+from sidecar.core.settings import MonitorSettings
 from sidecar.devpi.client import DevpiClient, ServerStatus, Unreplicated
-from sidecar.devpi.messages import PrimaryAnswered
-from sidecar.health import GATING, Check, CheckStatus, Health, Serving
-from sidecar.lifecycle import Count, Failure, ImportState, ImportStatus, Lifecycle, Phase
-from sidecar.settings import MonitorSettings
-from sidecar.volume import Volume
+from sidecar.devpi.protocol import PrimaryAnswered
+from sidecar.features.health.checks import HttpJudge, ReplicationJudge, judge_events, overall
+from sidecar.features.health.monitor import GATING, Check, CheckStatus, Health, Serving
+from sidecar.features.health.volume import Volume
 from tests.fake_devpi import UUID, FakeDevpi, eventually, status_of
 
 PASS, PENDING, WARN, FAIL = CheckStatus
@@ -146,7 +146,7 @@ async def test_what_was_not_looked_at_yet_is_pending(
     world: World, phase: Phase, caplog: pytest.LogCaptureFixture
 ) -> None:
     """On the way up no check fails or warns, none is ready, the log says nothing, and there is no trend to draw."""
-    with caplog.at_level(logging.INFO, "sidecar.health"):
+    with caplog.at_level(logging.INFO, "sidecar.features.health.monitor"):
         if phase is not Phase.STARTING:
             world.lifecycle.enter(phase)
         await eventually(lambda: world.health.age() < INTERVAL)
@@ -238,7 +238,7 @@ async def test_slow_is_a_warning_until_it_is_dead(impatient: World, caplog: pyte
     world = impatient
     await world.serve()
     await world.ready()
-    with caplog.at_level(logging.INFO, "sidecar.health"):
+    with caplog.at_level(logging.INFO, "sidecar.features.health.monitor"):
         world.devpi.delay = 60
         slow = await world.sees("http", WARN)
         assert slow.reason is not None
@@ -584,7 +584,7 @@ async def test_an_old_status_says_nothing_of_the_primary(world: World, monkeypat
     watch = world.health.watching()
     assert watch is not None
     await eventually(lambda: watch._no_status)
-    monkeypatch.setattr("sidecar.watch.time.time", lambda: at + 120)
+    monkeypatch.setattr("sidecar.features.health.target.time.time", lambda: at + 120)
     reason = watch.replication().reason or ""
     assert re.fullmatch(r"devpi-server does not report its status for \d+ s: answered 500", reason), reason
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.archives import Budget, ImportRefused, Limits, Omissions, find
-from sidecar.unpacking import unpack
+from sidecar.exports.sources import Budget, ImportRefused, Limits, Omissions, find
+from sidecar.exports.unpack import unpack
 from tests import needs
 from tests.hostile.corpus import ZEROS, member
 from tests.hostile.judge import Quiet
@@ -150,7 +150,7 @@ def test_the_hint_is_followed(export: Path, tmp_path: Path, pack: Callable[[Path
 
 def test_each_hint_is_its_own() -> None:
     """Six different commands or conditions for ten mistakes: none is the command that made the mistake."""
-    from sidecar import members
+    from sidecar.exports import members
 
     hints = [members.refusal(kind)[1] for kind in (b"2", b"6", b"S", b"7")]
     hints += [members.PACK_EACH_FILE, members.PACK_FROM_INSIDE]

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.archives import Budget, ImportRefused, Limits, Omissions, find
-from sidecar.dataindex import Checked, parse
-from sidecar.unpacking import unpack
+from sidecar.exports.dataindex import Checked, parse
+from sidecar.exports.sources import Budget, ImportRefused, Limits, Omissions, find
+from sidecar.exports.unpack import unpack
 from tests.hostile import corpus, judge
 
 pytestmark = pytest.mark.slow

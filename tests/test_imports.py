@@ -1,4 +1,4 @@
-"""`sidecar.imports`: how far an import has come, how fast, and what is kept of it."""
+"""`sidecar.features.bootstrap.status`: how far an import has come, how fast, and what is kept of it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar import imports
-from sidecar.imports import Tracker
-from sidecar.lifecycle import Archive, Count, ImportFailure, ImportState, ImportStatus, LeftOut
+from sidecar.core.lifecycle import Archive, Count, ImportFailure, ImportState, ImportStatus, LeftOut
+from sidecar.features.bootstrap import status as imports
+from sidecar.features.bootstrap.status import Tracker
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 class Clock:
-    """Stands in for `now` in `sidecar.imports`, and for the monotonic clock of a `Tracker`."""
+    """Stands in for `now` in `sidecar.features.bootstrap.status`, and for the monotonic clock of a `Tracker`."""
 
     def __init__(self) -> None:
         self.at = START

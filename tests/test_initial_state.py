@@ -1,4 +1,4 @@
-"""`sidecar.initial_state`: what the log says of a running import."""
+"""`sidecar.features.bootstrap.initial_state`: what the log says of a running import."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import logging
 
 import pytest
 
-from sidecar import imports, initial_state
-from sidecar.devpi.messages import Progress
-from sidecar.initial_state import _Follower
-from sidecar.lifecycle import ImportState, ImportStatus, Lifecycle
+from sidecar.core.lifecycle import ImportState, ImportStatus, Lifecycle
+from sidecar.devpi.protocol import Progress
+from sidecar.features.bootstrap import initial_state, status
+from sidecar.features.bootstrap.initial_state import _Follower
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def follower(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) 
     """One that logs each report."""
     monkeypatch.setattr(initial_state, "_LOG_EVERY", 0.0)
     caplog.set_level(logging.INFO, initial_state.__name__)
-    return _Follower(imports.Tracker(ImportStatus(ImportState.PENDING)), Lifecycle())
+    return _Follower(status.Tracker(ImportStatus(ImportState.PENDING)), Lifecycle())
 
 
 def report(state: ImportState, **counts: list[int]) -> Progress:

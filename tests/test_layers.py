@@ -64,12 +64,12 @@ def test_a_breach_is_found(tmp_path: Path) -> None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
     breaches = {
-        "settings": "sidecar.supervisor",
-        "serverdir": "sidecar.devpi.child",
-        "web/status": "sidecar.supervisor",
+        "settings": "sidecar.container.supervisor",
+        "serverdir": "sidecar.devpi.process",
+        "web/status": "sidecar.container.supervisor",
         "web/problems": "sidecar.web.app",
         "web/openapi/schemas": "sidecar.web.openapi.page",
-        "devpi/messages": "sidecar.devpi.launcher",
+        "devpi/messages": "sidecar.worker.__main__",
         "supervisor": "aiohttp",
     }
     for module, imported in breaches.items():

@@ -1,4 +1,4 @@
-"""`sidecar.lifecycle`: which steps a container's life has, and who hears of them."""
+"""`sidecar.core.lifecycle`: which steps a container's life has, and who hears of them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from datetime import UTC, timedelta
 
 import pytest
 
-from sidecar import lifecycle as lifecycle_module
-from sidecar.lifecycle import Failure, ImportState, ImportStatus, Lifecycle, Phase, Snapshot, now
+from sidecar.core import lifecycle as lifecycle_module
+from sidecar.core.lifecycle import Failure, ImportState, ImportStatus, Lifecycle, Phase, Snapshot, now
 
 S, I, M, L, R, T, F = (  # noqa: E741 - a table is read better with short names
     Phase.STARTING,

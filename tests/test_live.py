@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from sidecar import live
-from sidecar.fit import cells
-from sidecar.summary import Fields
+from sidecar.cli import watch
+from sidecar.cli.fit import cells
+from sidecar.cli.render import Fields
 
 
 def ago(seconds: float) -> str:
@@ -19,8 +19,8 @@ def ago(seconds: float) -> str:
 
 
 def page(status: dict[str, Any], *checks: dict[str, Any], ready: bool = True, columns: int = 100) -> list[str]:
-    view = live.View(ready, Fields(status), tuple(map(Fields, checks)))
-    return list(live._page(view, "", columns, color=False))
+    view = watch.View(ready, Fields(status), tuple(map(Fields, checks)))
+    return list(watch._page(view, "", columns, color=False))
 
 
 def at(lines: list[str], start: str) -> int:
@@ -77,10 +77,10 @@ def test_what_matters_comes_first() -> None:
 
 def test_what_does_not_fit_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     """In the last line of the terminal; where all fits, nothing is counted."""
-    live._draw([f"line {n}" for n in range(10)], 4)
+    watch._draw([f"line {n}" for n in range(10)], 4)
     drawn = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", capsys.readouterr().out)
     assert ["line 0", "line 1", "line 2", "  … 7 more lines"] == drawn.split("\n")
-    live._draw([f"line {n}" for n in range(4)], 4)
+    watch._draw([f"line {n}" for n in range(4)], 4)
     assert "more" not in capsys.readouterr().out
 
 
@@ -111,8 +111,8 @@ CHECKS = (
 @pytest.mark.parametrize("color", [False, True])
 def test_every_line_fits(columns: int, color: bool) -> None:
     """Nothing is wider than the terminal; of a reason nothing is lost, and its continuation is indented."""
-    view = live.View(False, Fields(IMPORTING), tuple(map(Fields, CHECKS)))
-    lines = list(live._page(view, "", columns, color=color))
+    view = watch.View(False, Fields(IMPORTING), tuple(map(Fields, CHECKS)))
+    lines = list(watch._page(view, "", columns, color=color))
     assert [line for line in lines if cells(line) > columns] == []
     text = re.sub(r"\x1b\[[0-9;]*m|\s", "", "".join(lines))
     for whole in ("it answered 500 for 12 s " * 9, "日本語の理由" * 20):
@@ -124,8 +124,8 @@ def test_every_line_fits(columns: int, color: bool) -> None:
 
 def test_the_least_important_goes_first() -> None:
     """The name of a check before its value, a share before the bar and the counts, the phase before since when."""
-    view = live.View(False, Fields(IMPORTING), tuple(map(Fields, CHECKS)))
-    pages = ["\n".join(live._page(view, "", columns, color=False)) for columns in (100, 80, 60, 40, 30)]
+    view = watch.View(False, Fields(IMPORTING), tuple(map(Fields, CHECKS)))
+    pages = ["\n".join(watch._page(view, "", columns, color=False)) for columns in (100, 80, 60, 40, 30)]
 
     def shows(words: str) -> list[bool]:
         return [re.search(words, page) is not None for page in pages]

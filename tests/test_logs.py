@@ -1,4 +1,4 @@
-"""`sidecar.logs`: a record is one line of text for people, or one JSON object for collectors; nothing gets past it."""
+"""`sidecar.core.logging`: a record is one line of text, or one JSON object; nothing gets past it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sidecar
-from sidecar import logs
-from sidecar.request_id import REQUEST_ID
-from sidecar.settings import LogSettings
+from sidecar.core import logging as logs
+from sidecar.core.request_id import REQUEST_ID
+from sidecar.core.settings import LogSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.members import Completed, is_index
+from sidecar.exports.members import Completed, is_index
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`sidecar.mounts`, and what the operator is advised about a serverdir that another user owns."""
+"""`sidecar.storage.mounts`, and what the operator is advised about a serverdir that another user owns."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import mounts
-from sidecar.mounts import Mount
+from sidecar.storage import mounts
+from sidecar.storage.mounts import Mount
 from tests.integration import private_mounts
 from tests.integration.container import PATIENCE, ROOT
 
@@ -19,7 +19,7 @@ LOOK = """
 import errno, os, sys
 from pathlib import Path
 from sidecar import mounts
-from sidecar.examination import not_writable
+from sidecar.storage.inspection import not_writable
 path = Path(sys.argv[1])
 os.setgroups([]); os.setgid(4322); os.setuid(4321)
 found = mounts.under(path)

@@ -1,4 +1,4 @@
-"""`sidecar.next_step`: what the log says to do once devpi-server is ready."""
+"""`sidecar.container.next_step`: what the log says to do once devpi-server is ready."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.lifecycle import Lifecycle, PasswordChange, Phase, RootPassword, RootPasswordStatus
-from sidecar.next_step import NextStep, command
+from sidecar.container.next_step import NextStep, command
+from sidecar.core.lifecycle import Lifecycle, PasswordChange, Phase, RootPassword, RootPasswordStatus
 
-LOGGER = "sidecar.next_step"
+LOGGER = "sidecar.container.next_step"
 URL = "http://127.0.0.1:3142"
 
 

@@ -1,4 +1,4 @@
-"""`sidecar.readahead`: the same bytes and errors in the same places, so much ahead and no more."""
+"""`sidecar.exports.readahead`: the same bytes and errors in the same places, so much ahead and no more."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from sidecar.readahead import ReadAhead
+from sidecar.exports.readahead import ReadAhead
 
 PATIENCE = 10.0
 """Seconds after which what a test waits for counts as failed."""

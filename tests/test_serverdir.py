@@ -1,4 +1,4 @@
-"""`sidecar.serverdir`: what a serverdir is taken for, who holds it, and promotions that are killed at every step."""
+"""`sidecar.storage.serverdir`: what a serverdir is taken for, who holds it, and promotions killed at every step."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from sidecar import lock
-from sidecar.examination import Content, Storage
-from sidecar.exits import Exit, ExitCode
-from sidecar.serverdir import Serverdir
+from sidecar.core.errors import Exit, ExitCode
+from sidecar.storage import lock
+from sidecar.storage.inspection import Content, Storage
+from sidecar.storage.serverdir import Serverdir
 
 ROOT = Path(__file__).resolve().parents[1]
 SQLITE = Storage("sqlite")
@@ -153,9 +153,9 @@ def test_a_file_in_the_serverdirs_place(tmp_path: Path) -> None:
 AS_ANOTHER = """
 import os, sys
 from pathlib import Path
-from sidecar.exits import Exit
-from sidecar.examination import Storage
-from sidecar.serverdir import Serverdir
+from sidecar.core.errors import Exit
+from sidecar.storage.inspection import Storage
+from sidecar.storage.serverdir import Serverdir
 os.setgroups([])
 os.setresgid(65534, 65534, 65534)
 os.setresuid(65534, 65534, 65534)
@@ -227,8 +227,8 @@ def test_a_file_of_another_user(open_folder: Path, name: str) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from sidecar.examination import Storage
-from sidecar.serverdir import Serverdir
+from sidecar.storage.inspection import Storage
+from sidecar.storage.serverdir import Serverdir
 Serverdir(Path(sys.argv[1]), Storage("sqlite")).open()
 print("held", flush=True)
 sys.stdin.read()
@@ -665,7 +665,7 @@ def test_a_kill_is_not_forgotten_where_the_disk_refuses(tmp_path: Path, monkeypa
     def refuse(descriptor: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr("sidecar.durable.sync_file_system", refuse)
+    monkeypatch.setattr("sidecar.core.files.sync_file_system", refuse)
     with opened(tmp_path) as serverdir:
         serverdir.begin_serving()
         with pytest.raises(OSError, match="Input/output"):
@@ -858,8 +858,8 @@ KILL_EVERYWHERE = """
 # Does `action` to copies of each serverdir, in forks that die at their first, second, … call, until one doesn't.
 import os, shutil, sys
 from pathlib import Path
-from sidecar.examination import Storage
-from sidecar.serverdir import Serverdir
+from sidecar.storage.inspection import Storage
+from sidecar.storage.serverdir import Serverdir
 
 CALLS = ["open", "write", "fchmod", "fsync", "rename", "unlink", "rmdir", "mkdir", "close"]
 action, copies = sys.argv[1], Path(sys.argv[2])
@@ -986,8 +986,8 @@ def test_a_promotion_that_is_killed_by_a_signal(tmp_path: Path) -> None:
     script = """
 import os, signal, sys
 from pathlib import Path
-from sidecar.examination import Storage
-from sidecar.serverdir import Serverdir
+from sidecar.storage.inspection import Storage
+from sidecar.storage.serverdir import Serverdir
 real = os.rename
 def rename(source, target):
     real(source, target)

@@ -1,4 +1,4 @@
-"""`sidecar.settings`: what each variable may say, and what is told of one that says anything else."""
+"""`sidecar.core.settings`: what each variable may say, and what is told of one that says anything else."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar import values
-from sidecar.settings import Problem, Settings, SettingsError, child_environment, from_environ
+from sidecar.core import parsers
+from sidecar.core.settings import Problem, Settings, SettingsError, child_environment, from_environ
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKEN = "0123456789abcdef"
@@ -426,7 +426,7 @@ def test_a_file_name_that_no_system_takes(name: str) -> None:
 
 UNREADABLE = """
 import os, sys
-from sidecar.settings import SettingsError, from_environ
+from sidecar.core.settings import SettingsError, from_environ
 if os.getuid() == 0:
     os.setgroups([])
     os.setresgid(65534, 65534, 65534)
@@ -472,9 +472,9 @@ def test_what_a_bearer_token_cant_have(bad: str) -> None:
 @pytest.mark.parametrize(
     ("name", "length", "mend"),
     [
-        ("DEVPI_PASSWORD", values.PASSWORD_MAX + 1, "give at most 1024"),
-        ("SIDECAR_ADMIN_TOKEN", values.TOKEN_MIN - 1, "give 16 to 1024"),
-        ("SIDECAR_ADMIN_TOKEN", values.TOKEN_MAX + 1, "give 16 to 1024"),
+        ("DEVPI_PASSWORD", parsers.PASSWORD_MAX + 1, "give at most 1024"),
+        ("SIDECAR_ADMIN_TOKEN", parsers.TOKEN_MIN - 1, "give 16 to 1024"),
+        ("SIDECAR_ADMIN_TOKEN", parsers.TOKEN_MAX + 1, "give 16 to 1024"),
     ],
 )
 def test_lengths_of_secrets(tmp_path: Path, name: str, length: int, mend: str) -> None:
@@ -485,7 +485,7 @@ def test_lengths_of_secrets(tmp_path: Path, name: str, length: int, mend: str) -
     assert problem_of(**{f"{name}_FILE": str(tmp_path / "secret")}).mend == mend
 
 
-@pytest.mark.parametrize("length", [values.TOKEN_MIN, values.TOKEN_MAX])
+@pytest.mark.parametrize("length", [parsers.TOKEN_MIN, parsers.TOKEN_MAX])
 def test_lengths_of_tokens_that_are_allowed(length: int) -> None:
     """Both ends of the range."""
     assert from_environ({"SIDECAR_ADMIN_TOKEN": "x" * length}).credentials.admin_token == "x" * length
@@ -596,10 +596,10 @@ def test_every_printable_password_is_taken(password: str) -> None:
 
 READERS = {
     "entrypoint.py": "hands it to settings.from_environ",
-    "sidecar/tools.py": "replaces it for a tool of devpi's that runs in its place",
-    "sidecar/commands.py": "hands it to locate.runtime_dir",
-    "sidecar/healthcheck.py": "hands it to locate.runtime_dir",
-    "sidecar/devpi/options.py": "names the DEVPISERVER_* that are no option, in the child",
+    "sidecar/worker/tools.py": "replaces it for a tool of devpi's that runs in its place",
+    "sidecar/cli/commands.py": "hands it to locate.runtime_dir",
+    "sidecar/cli/healthcheck.py": "hands it to locate.runtime_dir",
+    "sidecar/worker/options.py": "names the DEVPISERVER_* that are no option, in the child",
 }
 
 

@@ -1,4 +1,4 @@
-"""`sidecar.surroundings`: what runs this, and the commands that a person needs outside."""
+"""`sidecar.core.surroundings`: what runs this, and the commands that a person needs outside."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import surroundings
-from sidecar.surroundings import Surroundings
+from sidecar.core import surroundings
+from sidecar.core.surroundings import Surroundings
 
 ID = "70c59b52664eb2a06b6e548e7ca9c751d7b5a9256af28f3f59630cc8ababc776"
 DOCKER = f"""\

@@ -1,4 +1,4 @@
-"""`sidecar.threads`: a cancelled caller goes on when its thread has come to the end."""
+"""`sidecar.core.threads`: a cancelled caller goes on when its thread has come to the end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from sidecar.threads import to_the_end
+from sidecar.core.threads import to_the_end
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["returns", "raises"])

@@ -1,10 +1,10 @@
-"""`sidecar.trends`: a quarter of an hour, and no more."""
+"""`sidecar.features.health.history`: a quarter of an hour, and no more."""
 
 from __future__ import annotations
 
-from sidecar.checks import FAIL, PASS, WARN, Check, CheckStatus
-from sidecar.lifecycle import now
-from sidecar.trends import SAMPLES, SPAN, Sample, Trends
+from sidecar.core.lifecycle import now
+from sidecar.features.health.checks import FAIL, PASS, WARN, Check, CheckStatus
+from sidecar.features.health.history import SAMPLES, SPAN, Sample, Trends
 
 
 def check(status: CheckStatus = PASS, value: float | None = None, name: str = "http") -> Check:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import usage
-from sidecar.usage import count
+from sidecar.storage import usage
+from sidecar.storage.usage import count
 
 
 def fill(folder: Path, files: int) -> None:

@@ -1,4 +1,4 @@
-"""`sidecar.variables`: which names are reported, and what is suggested instead."""
+"""`sidecar.core.variables`: which names are reported, and what is suggested instead."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import variables
-from sidecar.settings import from_environ
+from sidecar.core import variables
+from sidecar.core.settings import from_environ
 
 KNOWN = {*from_environ({}).known_variables, "DEVPISERVER_OUTSIDE_URL", "DEVPISERVER_HOST", "DEVPISERVER_PORT"}
 

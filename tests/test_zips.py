@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.archives import ImportRefused, Limits
+from sidecar.exports.sources import ImportRefused, Limits
 from tests.test_archives import SHARED, TREE, Box, box, contents
 
 __all__ = ["box"]

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from sidecar.devpi.messages import UNREPLICATED
+from sidecar.devpi.protocol import UNREPLICATED
 
 API_LIMIT = 64 * 1024
 """Bytes of a `+api` answer that are read at most."""

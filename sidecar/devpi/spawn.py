@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from sidecar.exits import Exit, ExitCode
-from sidecar.settings import LogSettings
+from sidecar.core.errors import Exit, ExitCode
+from sidecar.core.settings import LogSettings
 
 
 class Spawned(NamedTuple):
@@ -51,7 +51,7 @@ def _spawn(environ: Mapping[str, str], log: LogSettings) -> Spawned:
             passed = [theirs.fileno(), *files]
             process = subprocess.Popen(
                 # -P: no modules of the current folder
-                [sys.executable, "-P", "-m", "sidecar.devpi.launcher", *map(str, passed), log.style, log.level],
+                [sys.executable, "-P", "-m", "sidecar.worker", *map(str, passed), log.style, log.level],
                 env=_with_our_package(environ),
                 pass_fds=passed,
                 stdin=subprocess.DEVNULL,

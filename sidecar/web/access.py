@@ -9,8 +9,8 @@ import time
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from sidecar.request_id import HEADER, REQUEST_ID, is_sane
-from sidecar.web.guard import peer
+from sidecar.core.request_id import HEADER, REQUEST_ID, is_sane
+from sidecar.web.auth import peer
 
 log = logging.getLogger("sidecar.access")
 """`logs.configure` decides whether anybody hears it."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from sidecar.web import access, assets, bootstrap, description, events, metrics, page, probes, status
-from sidecar.web.accept import wants_html
-from sidecar.web.events import HUB, Hub
-from sidecar.web.guard import Guard
-from sidecar.web.keys import CONTEXT, GUARD, Context
+from sidecar.web import access
+from sidecar.web.api import bootstrap, description, probes, status
+from sidecar.web.auth import Guard
+from sidecar.web.context import CONTEXT, GUARD, Context
+from sidecar.web.metrics import exposition
+from sidecar.web.metrics.requests import REQUESTS, Requests, counted
 from sidecar.web.middleware import common_headers, problems
-from sidecar.web.requests import REQUESTS, Requests, counted
+from sidecar.web.negotiation import wants_html
+from sidecar.web.page import assets, route, stream
+from sidecar.web.page.stream import HUB, Hub
 
 __all__ = ["ROUTES", "Context", "make_app"]
 
@@ -21,7 +24,7 @@ async def index(request: web.Request) -> web.Response:
     200: always.
     """
     if wants_html(request):
-        return page.page(request)
+        return route.page(request)
     lines = [f"{r.method:<5} {r.path:<25} {(r.handler.__doc__ or '').splitlines()[0]}" for r in ROUTES]
     return web.Response(text="\n".join(["devpi-sidecar", "", *lines, ""]), headers={"Vary": "Accept"})
 
@@ -31,14 +34,14 @@ ROUTES = (
     web.get("/page.css", assets.style),
     web.get("/page.js", assets.script),
     web.get("/page.svg", assets.icon),
-    web.get("/events", events.events),
+    web.get("/events", stream.events),
     web.get("/livez", probes.livez),
     web.get("/startupz", probes.startupz),
     web.get("/readyz", probes.readyz),
     web.get("/readyz/{check}", probes.readyz_check),
     web.get("/health", probes.health),
     web.get("/status", status.status),
-    web.get("/metrics", metrics.metrics),
+    web.get("/metrics", exposition.metrics),
     web.get("/bootstrap", bootstrap.bootstrap),
     web.post("/bootstrap/root-password", bootstrap.claim),
     web.post("/bootstrap/rotate", bootstrap.rotate),
@@ -54,7 +57,7 @@ def make_app(context: Context) -> web.Application:
     app[CONTEXT] = context
     guard = app[GUARD] = Guard(context.bootstrap.token_ok, client_certificates=context.client_certificates)
     requests = app[REQUESTS] = Requests()
-    app[metrics.EXPOSITION] = metrics.Exposition(context, guard, requests)
+    app[exposition.EXPOSITION] = exposition.Exposition(context, guard, requests)
     hub = app[HUB] = Hub(context)
     app.on_response_prepare.append(common_headers)
     app.on_response_prepare.append(access.echo)

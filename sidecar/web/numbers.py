@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sidecar.lifecycle import Contents
-from sidecar.usage import Used
-from sidecar.volume import Space
-from sidecar.web.keys import Context
+from sidecar.core.lifecycle import Contents
+from sidecar.features.health.volume import Space
+from sidecar.storage.usage import Used
+from sidecar.web.context import Context
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,12 @@ from datetime import UTC, datetime
 from math import sin
 from pathlib import Path
 
-from sidecar import health, surroundings
-from sidecar.checks import PASS, WARN, Check, CheckStatus
+from sidecar.core import surroundings
+from sidecar.core.surroundings import Surroundings
 from sidecar.devpi.client import DevpiClient, Replica, ServerStatus
-from sidecar.surroundings import Surroundings
-from sidecar.trends import SAMPLES, SPAN, Trends
+from sidecar.features.health import monitor
+from sidecar.features.health.checks import PASS, WARN, Check, CheckStatus
+from sidecar.features.health.history import SAMPLES, SPAN, Trends
 
 ENTRYPOINT = Path(__file__).resolve().parents[2] / "entrypoint.py"
 SLOW, BUSY = (22, 23, 24), range(38, 44)
@@ -67,9 +68,9 @@ if __name__ == "__main__":
     if os.environ.get("MADE_UP_DOCKER"):
         surroundings.look = lambda *, in_kubernetes: Surroundings("devpi", "docker", "3f2a1b9c8d7e")
     if not os.environ.get("NO_TRENDS"):
-        health.Trends = MadeUpTrends  # type: ignore[misc]
+        monitor.Trends = MadeUpTrends  # type: ignore[misc]
     if os.environ.get("MADE_UP_REPLICAS"):
-        from sidecar import supervisor
+        from sidecar.container import supervisor
 
         supervisor.DevpiClient = MadeUpClient  # type: ignore[misc]
     runpy.run_path(str(ENTRYPOINT), run_name="__main__")

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from bench.looking import PAINTED, VIEWPORT, WEIGHT
-from sidecar.web.events import MOST
+from sidecar.web.page.stream import MOST
 from tests.browser.conftest import NAME, SIZES, Viewer
 from tests.integration import exported
 from tests.integration.container import ROOT, TOKEN, Container, free_port, wait_for

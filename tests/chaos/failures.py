@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sidecar.exits import ExitCode
+from sidecar.core.errors import ExitCode
 from tests.chaos import steps
 from tests.chaos.invariants import check, expect, no_processes
 from tests.chaos.life import ACTS, DEATHS, STORIES, Told, Violation

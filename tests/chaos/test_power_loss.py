@@ -31,9 +31,9 @@ from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 from devpi_server.fileutil import loads
 
-from sidecar.examination import Content, Storage
-from sidecar.exits import Exit
-from sidecar.serverdir import Serverdir
+from sidecar.core.errors import Exit
+from sidecar.storage.inspection import Content, Storage
+from sidecar.storage.serverdir import Serverdir
 from tests.chaos import disk, invariants, life, steps
 from tests.chaos.invariants import expect
 from tests.chaos.life import IMPORTS, STORIES, Violation

@@ -10,8 +10,8 @@ import signal
 import threading
 from pathlib import Path
 
-from sidecar import imports
-from sidecar.lifecycle import ImportState, ImportStatus, now
+from sidecar.core.lifecycle import ImportState, ImportStatus, now
+from sidecar.features.bootstrap import status
 from tests.chaos import steps
 from tests.chaos.invariants import PROMPT, Fsck, check, processes
 from tests.chaos.life import DEATHS, FILES, IMPORTS, MENDED, PROJECTS, STORIES, TTL, Told, Violation, live, mend
@@ -61,7 +61,7 @@ class Workshop:
         if life == "no-import":
             own = container.serverdir / ".sidecar"
             own.mkdir(parents=True, mode=0o700)
-            imports.save(own / "import.json", ImportStatus(ImportState.COMPLETED, started=now(), finished=now()), [])
+            status.save(own / "import.json", ImportStatus(ImportState.COMPLETED, started=now(), finished=now()), [])
         if life == "refused":
             shutil.move(container.init_dir / "export.tar", container.home / MENDED)
             shutil.copy(self._damaged, container.init_dir / "export.tar")

@@ -132,7 +132,7 @@ def test_up_with_a_backup(composition: Composition, tmp_path: Path) -> None:
     assert "completed" == status["import"]["state"]
     assert 200 == login(composition.devpi, "mass", exported.MASS_PASSWORD)[0]
 
-    kill = f"WANTED = 'sidecar.devpi.launcher'\n{KILL}"
+    kill = f"WANTED = 'sidecar.worker.__main__'\n{KILL}"
     composition.compose("exec", "-T", "devpi", "python3", "-c", kill, check=False)
     wait_for(lambda: composition.container()["RestartCount"] == 1, "a restart", 60)
     wait_for(lambda: request(f"{composition.sidecar}/readyz").status == 200, "ready again", 60)
@@ -153,7 +153,7 @@ import os, signal
 launchers = {}
 for each in filter(str.isdigit, os.listdir("/proc")):
     try:
-        if "sidecar.devpi.launcher" in open(f"/proc/{each}/cmdline").read().split("\\0")[:5]:
+        if "sidecar.worker.__main__" in open(f"/proc/{each}/cmdline").read().split("\\0")[:5]:
             launchers[int(each)] = int(open(f"/proc/{each}/stat").read().rpartition(")")[2].split()[1])
     except OSError:
         pass

@@ -175,14 +175,14 @@ else:
 """
 
 
-@pytest.mark.parametrize("wanted", ["sidecar.devpi.launcher", "/opt/devpi/entrypoint.py"])
+@pytest.mark.parametrize("wanted", ["sidecar.worker.__main__", "/opt/devpi/entrypoint.py"])
 def test_the_death_of_a_process_ends_the_container_with_its_code(box: Make, volume: str, wanted: str) -> None:
     """SIGKILL for devpi-server or for the sidecar: 137, nothing half is left, and the next start serves."""
     run = box("--volume", f"{volume}:/var/lib/devpi").start().wait_ready()
     password = run.claim()
     run.exec("python3", "-c", f"WANTED = {wanted!r}\n{KILL}", check=False)
     assert 137 == run.wait_end()
-    if wanted == "sidecar.devpi.launcher":
+    if wanted == "sidecar.worker.__main__":
         assert "devpi-server" in run.log.splitlines()[-1]
     run.start().wait_ready()
     assert 200 == run.login(password)
@@ -201,7 +201,7 @@ def test_a_killed_container_starts_again(box: Make, volume: str) -> None:
 def test_it_is_restarted_after_its_devpi_server_was_killed(box: Make, volume: str) -> None:
     """With `--restart unless-stopped` the same container is ready again by itself."""
     run = box("--restart", "unless-stopped", "--volume", f"{volume}:/var/lib/devpi").start().wait_ready()
-    run.exec("python3", "-c", f"WANTED = 'sidecar.devpi.launcher'\n{KILL}", check=False)
+    run.exec("python3", "-c", f"WANTED = 'sidecar.worker.__main__'\n{KILL}", check=False)
     wait_for(lambda: run.inspect()["RestartCount"] == 1, "a restart", 60)
     run.wait_ready()
     assert 0 == run.stop()

@@ -136,7 +136,7 @@ def test_root_is_told_that_it_is_not_needed(box: Make) -> None:
     """It works, but whoever breaks in is root; as the image has it nothing is said."""
     root = box("--user", "0", name="root").start().wait_ready()
     assert 1 == root.log.count("this runs as root")
-    assert "WARNI [sidecar.container] this runs as root" in root.log
+    assert "WARNI [sidecar.container.main] this runs as root" in root.log
     user = box(name="user").start().wait_ready()
     assert "as root" not in user.log
 

@@ -1,4 +1,4 @@
-"""`sidecar.devpi.child` and `launcher`: a real child, what it says, and how each of its ends is told."""
+"""`sidecar.devpi.process` and `launcher`: a real child, what it says, and how each of its ends is told."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.devpi import child as child_module
-from sidecar.devpi import launcher
-from sidecar.devpi.child import Child, ChildEnded, SetFailed
-from sidecar.devpi.messages import (
+from sidecar.core.errors import ExitCode
+from sidecar.devpi import process as child_module
+from sidecar.devpi.process import Child, ChildEnded, SetFailed
+from sidecar.devpi.protocol import (
     CannotListen,
     Configure,
     Configured,
@@ -38,9 +38,9 @@ from sidecar.devpi.messages import (
     Serve,
 )
 from sidecar.devpi.spawn import spawn
-from sidecar.examination import Content, Storage
-from sidecar.exits import ExitCode
-from sidecar.serverdir import Serverdir
+from sidecar.storage.inspection import Content, Storage
+from sidecar.storage.serverdir import Serverdir
+from sidecar.worker import __main__ as launcher
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 180.0
@@ -228,7 +228,7 @@ async def test_initialise_serve_set_the_password_and_drain(running: Running) -> 
 
     serverdir.lock.release()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sidecar.lock.PATIENCE", 0.0)
+        patch.setattr("sidecar.storage.lock.PATIENCE", 0.0)
         with pytest.raises(Exception, match="in use by another server"):
             Serverdir(running.serverdir, Storage("sqlite")).open()
 
@@ -289,8 +289,8 @@ async def test_no_answer_to_a_new_password(running: Running, monkeypatch: pytest
 
 PARENT = """
 import asyncio, os, sys, time
-from sidecar.devpi.child import Child
-from sidecar.devpi.messages import Configure, Configured
+from sidecar.devpi.process import Child
+from sidecar.devpi.protocol import Configure, Configured
 from sidecar.devpi.spawn import spawn
 
 async def main():
@@ -361,8 +361,8 @@ async def test_a_preparation_that_devpi_refuses(running: Running) -> None:
 
 FORK = """
 import os, resource, signal, sys, time
-from sidecar.devpi.launcher import _in_a_fork
-from sidecar.devpi.messages import Prepared
+from sidecar.worker.__main__ import _in_a_fork
+from sidecar.devpi.protocol import Prepared
 
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
@@ -403,7 +403,7 @@ def test_every_end_of_a_preparation_is_told(how: str, said: str) -> None:
 
 FORK_OUTLIVED = """
 import sys, time
-from sidecar.devpi.launcher import _in_a_fork
+from sidecar.worker.__main__ import _in_a_fork
 
 def prepare():
     import os

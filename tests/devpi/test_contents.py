@@ -1,4 +1,4 @@
-"""`sidecar.devpi.contents`: what is counted of devpi's database, how rarely it is read, and how little at a time."""
+"""`sidecar.worker.contents`: what is counted of devpi's database, how rarely it is read, and how little at a time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.devpi import contents
-from sidecar.devpi.contents import ContentsWatch
-from sidecar.devpi.messages import ContentsSeen, Message
+from sidecar.devpi.protocol import ContentsSeen, Message
+from sidecar.worker import contents
+from sidecar.worker.contents import ContentsWatch
 
 MIRROR: dict[str, object] = {"type": "mirror"}
 STAGE: dict[str, object] = {"type": "stage"}

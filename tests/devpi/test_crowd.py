@@ -1,4 +1,4 @@
-"""`sidecar.devpi.crowd`: a real waitress server takes everybody in, and closes none that is busy for it."""
+"""`sidecar.worker.patches.waitress`: a real waitress server takes everybody in, and closes none that is busy for it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.devpi import crowd
-from sidecar.devpi.crowd import BUSY, STEP
+from sidecar.worker.patches import waitress
+from sidecar.worker.patches.waitress import BUSY, STEP
 from tests.devpi.test_drain import BODY, LOOPBACK, PATIENCE, Client, Server
 
 LIMIT = 30
@@ -86,7 +86,7 @@ def place() -> Iterator[Places]:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Less patience with transfers."""
-    monkeypatch.setattr("sidecar.devpi.crowd.PATIENCE", SHORT)
+    monkeypatch.setattr("sidecar.worker.patches.waitress.PATIENCE", SHORT)
 
 
 @pytest.mark.parametrize("sent", [b"", HALF_A_HEAD, HEAD, HEAD + b"x"], ids=["silent", "head", "no body", "body"])
@@ -112,7 +112,7 @@ def test_room_by_the_limit_of_descriptors(
     raised: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
     monkeypatch.setattr(resource, "setrlimit", lambda _, wanted: raised.append(wanted))
-    assert least <= crowd.room(threads) <= most
+    assert least <= waitress.room(threads) <= most
     assert raised == ([(1024, 4096)] if limits == (256, 4096) else [])
 
 

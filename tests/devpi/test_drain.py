@@ -1,4 +1,4 @@
-"""`sidecar.devpi.drain`: a real waitress server takes no new connection, and what runs on it comes to its end."""
+"""`sidecar.worker.patches.drain`: waitress takes no new connection, and what runs on it comes to its end."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import pytest
 from waitress import wasyncore
 from waitress.server import create_server
 
-from sidecar.devpi.crowd import Crowd
-from sidecar.devpi.drain import Drainer
+from sidecar.worker.patches.drain import Drainer
+from sidecar.worker.patches.waitress import Crowd
 
 PATIENCE = 60.0
 """Seconds after which what a test waits for counts as failed; also a grace that no test uses up."""
@@ -422,7 +422,7 @@ def test_who_waits_at_several_listeners_is_let_in(
     server: Servers, connect: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection gets no descriptor that waitress' loop, in its present round, takes for a listener's."""
-    monkeypatch.setattr("sidecar.devpi.drain._FIRST_REQUEST", PATIENCE)
+    monkeypatch.setattr("sidecar.worker.patches.drain._FIRST_REQUEST", PATIENCE)
     it = server(listen=" ".join([f"{LOOPBACK}:0"] * 3))
     it.hold_up()
     clients = [connect(it, number) for number in range(3)]

@@ -17,8 +17,8 @@ from devpi_server.keyfs_sqlite_fs import Storage
 from devpi_server.keyfs_types import FilePathInfo, RelPath
 from py.path import local
 
-from sidecar import durable
-from sidecar.devpi.durable_uploads import SyncedFolders, sync_what_is_acknowledged
+from sidecar.core import files
+from sidecar.worker.patches.storage import SyncedFolders, sync_what_is_acknowledged
 
 PATIENCE = 60.0
 """Seconds after which what a test waits for counts as failed."""
@@ -142,7 +142,7 @@ def test_a_folder_that_another_thread_is_syncing(tmp_path: Path, monkeypatch: py
             raise OSError(5, "Input/output error")
         synced.append((threading.get_ident(), path))
 
-    monkeypatch.setattr(durable, "fsync_dir", fsync_dir)
+    monkeypatch.setattr(files, "fsync_dir", fsync_dir)
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     first.start()
     assert reached.wait(PATIENCE)

@@ -1,4 +1,4 @@
-"""`sidecar.devpi.flags`: devpi-server's flags, understood by its own parser before anything on disk is touched."""
+"""`sidecar.worker.flags`: devpi-server's flags, understood by its own parser before anything on disk is touched."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pluggy import PluginManager
 
-from sidecar.devpi import flags
-from sidecar.devpi.flags import CHEAP_DERIVATION, FlagsRefused, ServerFlags, SilenceProbe
-from sidecar.devpi.messages import Configure
+from sidecar.devpi.protocol import Configure
+from sidecar.worker import flags
+from sidecar.worker.flags import CHEAP_DERIVATION, FlagsRefused, ServerFlags, SilenceProbe
 
 DEFAULT = "/default/serverdir"
 ALL_DEFAULTS = (

@@ -1,4 +1,4 @@
-"""`sidecar.devpi.messages`: what the sidecar and its child say arrives as it was said, and no secret is shown."""
+"""`sidecar.devpi.protocol`: what the sidecar and its child say arrives as it was said, and no secret is shown."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.devpi import messages
-from sidecar.devpi.channel import Channel, SidecarGone
-from sidecar.devpi.messages import PACKET_BYTES, Drain, Initialise, Message, PrepareFailed, decode, encode
+from sidecar.devpi import protocol
+from sidecar.devpi.protocol import PACKET_BYTES, Drain, Initialise, Message, PrepareFailed, decode, encode
+from sidecar.worker.channel import Channel, SidecarGone
 
 KINDS = [kind for kind in Message.__subclasses__() if dataclasses.is_dataclass(kind)]
 SECRETS = {"password", "new_root_password", "look_secret"}
@@ -52,7 +52,7 @@ def test_every_message_arrives_as_it_was_sent(kind: type[Message], data: st.Data
 def test_every_kind_is_known() -> None:
     """No two have the same name, and none is left out."""
     assert len(KINDS) >= 16
-    assert {kind.__name__: kind for kind in KINDS} == messages._KINDS
+    assert {kind.__name__: kind for kind in KINDS} == protocol._KINDS
 
 
 def test_a_packet_says_what_it_is() -> None:

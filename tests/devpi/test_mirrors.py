@@ -1,4 +1,4 @@
-"""`sidecar.devpi.mirrors`: what is told of devpi's mirrors, and how rarely the indexes are read."""
+"""`sidecar.worker.mirrors`: what is told of devpi's mirrors, and how rarely the indexes are read."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.devpi import mirrors
-from sidecar.devpi.messages import PACKET_BYTES, Message, MirrorsSeen, encode
-from sidecar.devpi.mirrors import MirrorsWatch
+from sidecar.devpi.protocol import PACKET_BYTES, Message, MirrorsSeen, encode
+from sidecar.worker import mirrors
+from sidecar.worker.mirrors import MirrorsWatch
 
 MIRROR: dict[str, object] = {"type": "mirror"}
 WITHOUT: dict[str, object] = {"type": "mirror", "mirror_no_project_list": True}

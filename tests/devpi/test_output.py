@@ -9,8 +9,8 @@ import traceback
 
 import pytest
 
-from sidecar.devpi.output import Printed
-from sidecar.request_id import REQUEST_ID
+from sidecar.core.request_id import REQUEST_ID
+from sidecar.worker.patches.output import Printed
 
 
 @pytest.fixture

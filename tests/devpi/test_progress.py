@@ -1,14 +1,14 @@
-"""`sidecar.devpi.progress`: whatever is imported, the sidecar hears of it."""
+"""`sidecar.worker.progress`: whatever is imported, the sidecar hears of it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from sidecar.archives import MOST_SOURCES, Found, Omissions, Source, Unpacked
-from sidecar.devpi.channel import Channel
-from sidecar.devpi.messages import PACKET_BYTES, Message, Progress, encode
-from sidecar.devpi.progress import Reporter
-from sidecar.exports import Totals
+from sidecar.devpi.protocol import PACKET_BYTES, Message, Progress, encode
+from sidecar.exports.merge import Totals
+from sidecar.exports.sources import MOST_SOURCES, Found, Omissions, Source, Unpacked
+from sidecar.worker.channel import Channel
+from sidecar.worker.progress import Reporter
 
 
 class Heard(Channel):

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.devpi.quiet import HEADER, QuietLooks
+from sidecar.devpi.protocol import PROBE_HEADER
+from sidecar.worker.access_log import QuietLooks
 
 ENVIRON_KEY = "HTTP_X_DEVPI_SIDECAR_LOOK"
 
@@ -70,4 +71,4 @@ def test_an_error_of_our_own_requests_is_logged_once(lines: list[str]) -> None:
 
 def test_the_header_is_the_environ_key() -> None:
     """What the client sends is what the child looks for."""
-    assert "HTTP_" + HEADER.upper().replace("-", "_") == ENVIRON_KEY
+    assert "HTTP_" + PROBE_HEADER.upper().replace("-", "_") == ENVIRON_KEY

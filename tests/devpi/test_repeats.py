@@ -1,4 +1,4 @@
-"""`sidecar.devpi.repeats`: equal lines of a background thread are logged once in 10 minutes, all else always."""
+"""`sidecar.worker.repeats`: equal lines of a background thread are logged once in 10 minutes, all else always."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from sidecar.devpi import repeats
-from sidecar.devpi.repeats import LOG_EVERY, NowAndThen
+from sidecar.worker import repeats
+from sidecar.worker.repeats import LOG_EVERY, NowAndThen
 
 
 def line(text: str, *args: object, error: Exception | None = None) -> logging.LogRecord:

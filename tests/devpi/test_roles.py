@@ -1,4 +1,4 @@
-"""`sidecar.devpi.roles`: the role by flags and `.nodeinfo`, held against what devpi-server makes of both."""
+"""`sidecar.worker.roles`: the role by flags and `.nodeinfo`, held against what devpi-server makes of both."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from devpi_server.config import Config, get_pluginmanager
 from devpi_server.main import Fatal
 
-from sidecar.devpi.roles import Role, role_of
+from sidecar.worker.roles import Role, role_of
 
 URL = "http://primary.example:3141"
 OTHER = "http://other.example:3141"

@@ -1,4 +1,4 @@
-"""`sidecar.devpi.search_index`: how an index is set aside; what devpi-web does with it, tests/container shows."""
+"""`sidecar.worker.search_index`: how an index is set aside; what devpi-web does with it, tests/container shows."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.devpi import search_index
-from sidecar.devpi.search_index import set_aside
+from sidecar.worker import search_index
+from sidecar.worker.search_index import set_aside
 
 
 @pytest.fixture

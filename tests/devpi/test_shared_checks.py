@@ -1,4 +1,4 @@
-"""`sidecar.devpi.shared_checks`: one run for equal checks, a minute's memory of what matched, and waitress' threads."""
+"""`sidecar.worker.shared_checks`: one run for equal checks, a minute's memory of what matched, and threads."""
 
 from __future__ import annotations
 
@@ -11,16 +11,8 @@ from typing import Any
 import pytest
 from waitress.task import ThreadedTaskDispatcher
 
-from sidecar.devpi.shared_checks import (
-    KNOWN_SECONDS,
-    MOST_KNOWN,
-    MOST_WAITING,
-    WAITING,
-    Full,
-    SharedChecks,
-    Threads,
-)
-from sidecar.devpi.verification import CannotTell
+from sidecar.worker.shared_checks import KNOWN_SECONDS, MOST_KNOWN, MOST_WAITING, WAITING, Full, SharedChecks, Threads
+from sidecar.worker.verification import CannotTell
 
 PATIENCE = 20.0
 HASH = "hash"

@@ -11,8 +11,8 @@ from typing import NoReturn
 
 import pytest
 
+from sidecar.core.errors import Exit, ExitCode
 from sidecar.devpi.spawn import spawn
-from sidecar.exits import Exit, ExitCode
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from devpi_server.normalized import normalize_name
 from devpi_server.readonly import ensure_deeply_readonly, get_mutable_deepcopy
 
-from sidecar.devpi.staged_storage import can_link, with_fast_copies
+from sidecar.worker.patches.staged_storage import can_link, with_fast_copies
 
 VALUE = {
     "name": normalize_name("A.b"),

@@ -1,4 +1,4 @@
-"""`sidecar.devpi.stretching`: whoever asks, argon2 runs once at a time."""
+"""`sidecar.worker.patches.hashing`: whoever asks, argon2 runs once at a time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from devpi_server import auth
 from devpi_server.config import Config, get_pluginmanager, parseoptions
 from passlib.context import CryptContext
 
-from sidecar.devpi import verification
-from sidecar.devpi.stretching import Turn, one_at_a_time
+from sidecar.worker import verification
+from sidecar.worker.fifo_lock import FifoLock
+from sidecar.worker.patches.hashing import one_at_a_time
 
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing argon2.__version__:DeprecationWarning")  # passlib does
 
@@ -128,7 +129,7 @@ def test_who_knows_the_key_waits_for_nobody(runs: Runs, tmp_path: Path, monkeypa
 
 def test_first_come_first_served() -> None:
     """Nobody who comes later gets in before; and when all have left, it is free."""
-    turn, order = Turn(), list[int]()
+    turn, order = FifoLock(), list[int]()
 
     def take(number: int) -> None:
         with turn:

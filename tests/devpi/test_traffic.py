@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from waitress.buffers import ReadOnlyFileBasedBuffer
 
-from sidecar.devpi import traffic
-from sidecar.devpi.messages import REQUEST_SECONDS, ROUTES, Requests, decode, encode
-from sidecar.devpi.quiet import HEADER, LOOK, QuietLooks
-from sidecar.devpi.traffic import Traffic, classify
-from sidecar.request_id import REQUEST_ID
+from sidecar.core.request_id import REQUEST_ID
+from sidecar.devpi.protocol import PROBE_HEADER, REQUEST_SECONDS, ROUTES, Requests, decode, encode
+from sidecar.worker import traffic
+from sidecar.worker.access_log import LOOK, QuietLooks
+from sidecar.worker.traffic import Traffic, classify
 
 PIP = "pip/25.0"
 
@@ -192,7 +192,7 @@ def test_the_sidecars_own_looks_are_not_counted() -> None:
     """Those with this run's secret; anybody else's are."""
     app = answering([b"x"])
     quiet = QuietLooks(app, "the secret")
-    key = f"HTTP_{HEADER.upper().replace('-', '_')}"
+    key = f"HTTP_{PROBE_HEADER.upper().replace('-', '_')}"
     ask(quiet, "/+api", **{key: "the secret"})
     assert {} == app.totals().routes["api"]["statuses"]
     ask(quiet, "/+api", **{key: "a guess"})

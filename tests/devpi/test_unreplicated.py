@@ -1,4 +1,4 @@
-"""`sidecar.devpi.unreplicated`: what devpi keeps of files that it could not replicate is JSON, whole, and bounded."""
+"""`sidecar.worker.unreplicated`: what devpi keeps of files that it could not replicate is JSON, whole, and bounded."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import httpx
 
-from sidecar.devpi.messages import UNREPLICATED
-from sidecar.devpi.unreplicated import Unreplicated
+from sidecar.devpi.protocol import UNREPLICATED
+from sidecar.worker.unreplicated import Unreplicated
 
 
 def error(path: str) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""`sidecar.devpi.upstream`: how long a client is told to wait, and a devpi-server that is unknown.
+"""`sidecar.worker.patches.upstream`: how long a client is told to wait, and a devpi-server that is unknown.
 
 What it does to a real devpi-server is in `tests/integration/test_mirror.py`.
 """
@@ -12,8 +12,8 @@ import pytest
 from devpi_server.main import Fatal
 from devpi_server.mirror import MirrorStage
 
-from sidecar.devpi import upstream
-from sidecar.devpi.upstream import LONGEST, RETRY_AFTER, seconds, shown
+from sidecar.worker.patches import upstream
+from sidecar.worker.patches.upstream import LONGEST, RETRY_AFTER, seconds, shown
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`sidecar.devpi.users`: what is told of devpi's users, and how rarely they are read."""
+"""`sidecar.worker.users`: what is told of devpi's users, and how rarely they are read."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from sidecar.devpi import serving, users
-from sidecar.devpi.messages import PACKET_BYTES, Message, RootPasswordSeen, Serve, UnusableSeen, encode
-from sidecar.devpi.preparation import digest
-from sidecar.devpi.users import UsersWatch
+from sidecar.devpi.protocol import PACKET_BYTES, Message, RootPasswordSeen, Serve, UnusableSeen, encode
+from sidecar.worker import serve, users
+from sidecar.worker.passwords import digest
+from sidecar.worker.users import UsersWatch
 
 USABLE = {"pwhash": "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$zL2j6VSjJKz0Sj5GL1rhtxu2dZzdrCRos/qoJ13bpBE"}
 SHA256 = {"pwhash": "6a" * 32, "pwsalt": "salt"}
@@ -181,10 +181,10 @@ def test_argon2_runs_once_for_a_hash(monkeypatch: pytest.MonkeyPatch) -> None:
         tried.append(pwhash)
         return pwhash == empty
 
-    monkeypatch.setattr(serving, "is_hash_of_empty", is_hash_of_empty)
+    monkeypatch.setattr(serve, "is_hash_of_empty", is_hash_of_empty)
     known, empty = USABLE["pwhash"], USABLE["pwhash"].replace("zL2", "eX2")
     request = Serve("", True, "", digest(known), "")
-    plugin = serving.SidecarPlugin(request, None, own_derivation=False)  # type: ignore[arg-type]
+    plugin = serve.SidecarPlugin(request, None, own_derivation=False)  # type: ignore[arg-type]
     plugin._xom = Devpi()  # type: ignore[assignment]
     for pwhash, state in [(known, "set"), (empty, "empty"), (empty, "empty"), (known, "set"), (known, "set")]:
         monkeypatch.setattr(plugin, "_root_hash", lambda found=pwhash: (found, None))

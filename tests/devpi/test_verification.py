@@ -1,4 +1,4 @@
-"""`sidecar.devpi.verification`: a real argon2 matches, doesn't match, or can't run; nobody takes one for another."""
+"""`sidecar.worker.verification`: a real argon2 matches, doesn't match, or can't run; nobody takes one for another."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from argon2 import PasswordHasher
 from argon2.low_level import Type
 
-from sidecar.devpi import verification
-from sidecar.devpi.verification import CannotTell, joined, matches
+from sidecar.worker import verification
+from sidecar.worker.verification import CannotTell, joined, matches
 
 KINDS = {"argon2i": Type.I, "argon2d": Type.D, "argon2id": Type.ID}
 HASH = PasswordHasher(time_cost=1, memory_cost=64, parallelism=2).hash("right", salt=b"always this salt")

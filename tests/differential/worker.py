@@ -25,10 +25,10 @@ import argon2
 from devpi_server import auth, importexport, init, main, model
 from devpi_server.config import get_pluginmanager, parseoptions
 
-from sidecar.archives import ImportRefused, Limits
-from sidecar.devpi import importing
-from sidecar.devpi.flags import ServerFlags
-from sidecar.devpi.messages import Import, Progress
+from sidecar.devpi.protocol import Import, Progress
+from sidecar.exports.sources import ImportRefused, Limits
+from sidecar.worker import load
+from sidecar.worker.flags import ServerFlags
 
 if TYPE_CHECKING:
     from devpi_server.main import XOM
@@ -149,7 +149,7 @@ def imported_by_us(init_dir: Path, home: Path, *, strict: bool) -> dict[str, Any
         secretfile=None, no_root_pypi=False, own_derivation=False, version_asked=False, tool_flags=(), outside_url=None,
     )  # fmt: skip
     listener = Listener()
-    importing.import_exports(request, flags, get_pluginmanager(), listener)  # type: ignore[arg-type]
+    load.import_exports(request, flags, get_pluginmanager(), listener)  # type: ignore[arg-type]
     return {"outcome": "done", "left_out": listener.left_out}
 
 

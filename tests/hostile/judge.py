@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sidecar.archives import Budget, ImportRefused, Limits, Omissions, find
-from sidecar.exports import load
-from sidecar.unpacking import unpack
+from sidecar.exports.merge import load
+from sidecar.exports.sources import Budget, ImportRefused, Limits, Omissions, find
+from sidecar.exports.unpack import unpack
 
 SECONDS = 20
 ADDRESSES = 2**30
@@ -31,7 +31,7 @@ class Quiet:
 
 
 def judge(init: Path, staging: Path, limits: Limits, *, strict: bool) -> dict[str, Any]:
-    """Find, unpack, check; what `sidecar.devpi.importing` does before devpi's importer compares the digests."""
+    """Find, unpack, check; what `sidecar.worker.load` does before devpi's importer compares the digests."""
     omissions = Omissions(strict=strict)
     try:
         budget = Budget.of(limits, staging)

@@ -13,8 +13,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from sidecar.examination import Content, Storage, examine
-from sidecar.exits import Exit
+from sidecar.core.errors import Exit
+from sidecar.storage.inspection import Content, Storage, examine
 from tests.integration.container import ENTRYPOINT, PATIENCE, Container, children, cleared_away, wait_for
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT)

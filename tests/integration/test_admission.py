@@ -321,7 +321,7 @@ def test_who_waits_while_the_password_changes_has_the_old_one_no_more(
         "    return tween\n"
         "@HookimplMarker('devpiserver')\n"
         "def devpiserver_pyramid_configure(config, pyramid_config):\n"
-        "    pyramid_config.add_tween('hold_up.factory', under='sidecar.devpi.admission.tween_factory',\n"
+        "    pyramid_config.add_tween('hold_up.factory', under='sidecar.worker.patches.auth.tween_factory',\n"
         "                             over='devpi_server.views.tween_keyfs_transaction')\n",
     )
     devpi = container(env={"DEVPI_PASSWORD": "of-root"} | plugin).start().wait_ready()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.exits import ExitCode
+from sidecar.core.errors import ExitCode
 from tests.integration import exported
 from tests.integration.container import Container
 from tests.integration.test_old_states import RANDOM, ROOT_PASSWORD, put_serverdir

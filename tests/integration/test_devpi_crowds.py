@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from sidecar.devpi.crowd import PATIENCE, STEP
+from sidecar.worker.patches.waitress import PATIENCE, STEP
 from tests import needs
 from tests.integration.container import Container, call_devpi, login_token, make_index, request, upload, upload_form
 from tests.integration.transfers import auth_header, connected

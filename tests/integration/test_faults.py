@@ -394,7 +394,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, sys.argv.pop(1))
-from sidecar.health import Health
+from sidecar.features.health.monitor import Health
 import entrypoint
 
 trigger, fault = Path(sys.argv.pop(1)), sys.argv.pop(1)

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from bench.processes import installed_plugin
-from sidecar.archives import MOST_SOURCES
-from sidecar.devpi.staged_storage import PROJECTS_AT_ONCE
+from sidecar.exports.sources import MOST_SOURCES
+from sidecar.worker.patches.staged_storage import PROJECTS_AT_ONCE
 from tests.integration import exported, obstacles, private_mounts
 from tests.integration.container import Container, request, wait_for
 from tests.integration.exported import MASS_PASSWORD, PASSWORDS, Described

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from sidecar import imports
-from sidecar.lifecycle import ImportState, ImportStatus, now
+from sidecar.core.lifecycle import ImportState, ImportStatus, now
+from sidecar.features.bootstrap import status as imports
 from tests.hostile import corpus
 from tests.integration import exported, private_mounts
 from tests.integration.container import Container

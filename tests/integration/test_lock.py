@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.exits import ExitCode
+from sidecar.core.errors import ExitCode
 from tests.integration.container import Container, wait_for
 
 pytestmark = pytest.mark.slow

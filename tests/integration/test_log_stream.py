@@ -29,7 +29,7 @@ from tests.integration.container import (
 
 NAMES = {"@timestamp", "log.level", "message", "ecs.version", "service.name", "log.logger", "process.pid"}
 TEXT_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO |WARNI|ERROR|CRITI) \[[\w.]+\] .+")
-HOSTILE = "x\n2026-11-22 10:20:30,456 INFO  [sidecar.supervisor] forged \u202e\x1b[31m"
+HOSTILE = "x\n2026-11-22 10:20:30,456 INFO  [sidecar.container.supervisor] forged \u202e\x1b[31m"
 
 PLUGIN = """
 import faulthandler, sys, traceback, warnings
@@ -94,7 +94,7 @@ def test_every_line_is_one_object(container: Callable[..., Container], plugin: d
     assert c.errors == ""
     assert {each["service.name"] for each in said} == {"sidecar", "devpi-server"}
     assert {each["process.pid"] for each in said} > {c.pid}
-    phases = [each["sidecar.phase"] for each in said if each["log.logger"] == "sidecar.journal"]
+    phases = [each["sidecar.phase"] for each in said if each["log.logger"] == "sidecar.core.journal"]
     assert phases == ["initialising", "launching", "ready", "stopping"]
     assert all("sidecar.phase" in each for each in said), [each for each in said if "sidecar.phase" not in each]
     of_devpi = [each["sidecar.phase"] for each in said if each["service.name"] == "devpi-server"]
@@ -120,7 +120,7 @@ def test_every_line_is_one_object(container: Callable[..., Container], plugin: d
     (claim,) = [each for each in said if each.get("sidecar.route") == "/bootstrap/root-password"]
     assert claim["http.response.status_code"] == 200
     about = [each["log.logger"] for each in said if each.get("http.request.id") == claim["http.request.id"]]
-    assert about == ["sidecar.bootstrap", "sidecar.access"]
+    assert about == ["sidecar.features.credentials.claims", "sidecar.access"]
 
 
 def test_devpis_lines_have_the_requests_id(container: Callable[..., Container]) -> None:
@@ -155,7 +155,7 @@ def test_text_lines_cannot_be_forged(container: Callable[..., Container], plugin
     lines = c.log.split("\n")[:-1]
     assert [] == [line for line in lines if not (TEXT_LINE.fullmatch(line) or line.startswith("  "))]
     assert all(line.isprintable() for line in lines)
-    forged = [line for line in lines if "[sidecar.supervisor] forged" in line]
+    forged = [line for line in lines if "[sidecar.container.supervisor] forged" in line]
     assert forged
     assert all(line.startswith("  ") for line in forged)
     assert "    raise RuntimeError" in c.log

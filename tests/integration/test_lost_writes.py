@@ -11,15 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import durable
-from sidecar.devpi import preparation, staged_storage
-from sidecar.devpi.messages import Initialise, Prepared, PrepareFailed
-from sidecar.examination import Storage
-from sidecar.serverdir import Serverdir
-from sidecar.tools import _Unfinished
+from sidecar.core import files
+from sidecar.devpi.protocol import Initialise, Prepared, PrepareFailed
+from sidecar.storage.inspection import Storage
+from sidecar.storage.serverdir import Serverdir
+from sidecar.worker import prepare
+from sidecar.worker.patches import staged_storage
+from sidecar.worker.tools import _Unfinished
 from tests.integration import volumes
 
-SYNC = "import os, sys; from sidecar.durable import sync_file_system as s; s(os.open(sys.argv[1], os.O_RDONLY))"
+SYNC = "import os, sys; from sidecar.core.files import sync_file_system as s; s(os.open(sys.argv[1], os.O_RDONLY))"
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def lose(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
             (volume.path / "lost").write_bytes(os.urandom(8 * 2**20))
             somebody = subprocess.run([sys.executable, "-c", SYNC, volume.path], capture_output=True, check=False)
             assert b"OSError" in somebody.stderr, somebody
-            durable.sync_file_system(late := os.open(volume.path, os.O_RDONLY))  # nobody tells who comes later
+            files.sync_file_system(late := os.open(volume.path, os.O_RDONLY))  # nobody tells who comes later
             os.close(late)
 
         yield volume.path, lose
@@ -76,10 +77,10 @@ def test_of_a_preparation(lose: tuple[Path, Callable[[], None]], monkeypatch: py
         lose_writes()
         return Prepared("password")
 
-    monkeypatch.setattr(preparation, "_initialise", initialise)
+    monkeypatch.setattr(prepare, "_initialise", initialise)
     monkeypatch.setattr(staged_storage, "without_patience", lambda: None)
     request = Initialise(str(path / "state"), "x")
-    answer = preparation.prepare(request, None, None, None)  # type: ignore[arg-type]
+    answer = prepare.prepare(request, None, None, None)  # type: ignore[arg-type]
     assert isinstance(answer, PrepareFailed)
     assert "while writing the new state" in answer.reason
     assert answer.circumstances

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bench.upstream import CUT, GARBAGE, HANGS, Fault, Upstream, numbered
-from sidecar.devpi.upstream import LONGEST, RETRY_AFTER
+from sidecar.worker.patches.upstream import LONGEST, RETRY_AFTER
 from tests.integration.container import PATIENCE, Container, call_devpi, cleared_away, login_token, wait_for
 from tests.integration.mirrored import FLAGS, Mirrored, Page
 

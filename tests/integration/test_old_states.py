@@ -14,7 +14,7 @@ import pytest
 from devpi_server.auth import hash_password
 from devpi_server.fileutil import dumps, loads
 
-from sidecar.exits import ExitCode
+from sidecar.core.errors import ExitCode
 from tests.integration.container import Container, call_devpi, login_token, wait_for
 
 pytestmark = pytest.mark.slow

@@ -196,7 +196,7 @@ def test_no_secret_is_seen_anywhere(container: Callable[..., Container], tmp_pat
         force_errors(c, secrets["rotated"])
         for name, answer in answers(c):
             assert [] == holding(secrets, answer), name
-    assert b"sidecar.devpi.launcher" in b"".join(watcher.arguments)
+    assert b"sidecar.worker.__main__" in b"".join(watcher.arguments)
     assert b"HOME=" in b"".join(watcher.environments)
     assert [] == holding(secrets, b"\n".join(watcher.arguments))
     assert [] == holding(secrets, b"\n".join(watcher.environments))
@@ -297,7 +297,7 @@ def test_a_crash_of_the_sidecar_tells_no_secret(container: Callable[..., Contain
     script.write_text(
         "import sys\n"
         "sys.path.insert(0, sys.argv.pop(1))\n"
-        "from sidecar.bootstrap import Bootstrap\n"
+        "from sidecar.features.credentials.claims import Bootstrap\n"
         "import entrypoint\n"
         "async def faulty(self, record):\n"
         "    password = record.unclaimed\n"

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from sidecar import durable
-from sidecar.examination import Content, Storage
-from sidecar.serverdir import Serverdir
+from sidecar.core import files
+from sidecar.storage.inspection import Content, Storage
+from sidecar.storage.serverdir import Serverdir
 from tests import needs
 from tests.integration.container import (
     ENTRYPOINT,
@@ -82,7 +82,7 @@ def test_a_stop_while_promoting(
     serverdir.stage()
     shutil.copytree(made_by_devpi("promoted"), serverdir.staged_state)
     stop = threading.Thread(target=serverdir.clear_up)
-    write_file = durable.write_file
+    write_file = files.write_file
 
     def slow_write_file(path: Path, data: bytes) -> None:
         if path.name == "promotion.json":
@@ -90,7 +90,7 @@ def test_a_stop_while_promoting(
             stop.join(0.5)  # it may have to wait for this promotion to end
         write_file(path, data)
 
-    monkeypatch.setattr("sidecar.durable.write_file", slow_write_file)
+    monkeypatch.setattr("sidecar.core.files.write_file", slow_write_file)
     serverdir.promote("initialised")
     stop.join()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench.upstream import CUT, GARBAGE, Fault, Upstream, numbered
-from sidecar.devpi.launcher import SUPPORTED
+from sidecar.worker.__main__ import SUPPORTED
 from tests.integration import exported
 from tests.integration.container import Container, call_devpi, login_token, make_index, request, upload, wait_for
 from tests.integration.exported import PASSWORDS, Described

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.fit import cells
+from sidecar.cli.fit import cells
 from tests.integration import exported
 from tests.integration.container import PATIENCE, PYTHON, ROOT, Container, wait_for
 

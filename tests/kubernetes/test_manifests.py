@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sidecar import settings
+from sidecar.core import settings
 from sidecar.web.app import ROUTES
 from tests import test_docs
 from tests.kubernetes import cluster
@@ -134,7 +134,7 @@ def test_probes_go_to_their_routes(pod: dict[str, Any]) -> None:
 
 def test_the_settings_are_valid_and_the_grace_is_long_enough(rendered: dict[str, list[dict[str, Any]]]) -> None:
     """More than delay, grace, and what devpi-server gets after SIGTERM."""
-    from sidecar.supervisor import _PATIENCE
+    from sidecar.container.supervisor import _PATIENCE
 
     spec = one(rendered["everything"], "StatefulSet")["spec"]["template"]["spec"]
     variables = {each["name"]: each["value"] for each in spec["containers"][0]["env"]}

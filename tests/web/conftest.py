@@ -12,15 +12,15 @@ from typing import Any
 import aiohttp
 import pytest
 
-from sidecar.bootstrap import Bootstrap
-from sidecar.credentials import AdminToken
+from sidecar.core.lifecycle import Lifecycle, Phase
+from sidecar.core.settings import MonitorSettings
 from sidecar.devpi.client import DevpiClient
-from sidecar.health import Health, Serving
-from sidecar.lifecycle import Lifecycle, Phase
-from sidecar.root_password import RootPasswordFile
-from sidecar.settings import MonitorSettings
+from sidecar.features.credentials.claims import Bootstrap
+from sidecar.features.credentials.root_password import RootPasswordFile
+from sidecar.features.credentials.secrets import AdminToken
+from sidecar.features.health.monitor import Health, Serving
 from sidecar.web.app import Context, make_app
-from sidecar.web.server import WebServer, serve
+from sidecar.web.server.site import WebServer, serve
 from tests import described
 from tests.fake_devpi import UUID, FakeDevpi
 

@@ -45,7 +45,7 @@ async def test_a_sane_id_is_taken_over(site: Site, given: str, taken: bool) -> N
 
 async def test_log_lines_have_the_id(site: Site, access_log: pytest.LogCaptureFixture) -> None:
     """Of the request that they are about, and of no other."""
-    from sidecar.request_id import REQUEST_ID
+    from sidecar.core.request_id import REQUEST_ID
 
     seen: list[tuple[str, str | None]] = []
 

@@ -14,16 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import commands
-from sidecar.credentials import AdminToken
-from sidecar.devpi.messages import UnusableSeen
-from sidecar.lifecycle import DevpiInfo, Failure, Phase, RootPassword
-from sidecar.login_secret import LoginSecret
-from sidecar.next_step import NextStep
-from sidecar.root_password import RootPasswordFile
-from sidecar.rundir import RuntimeDir
-from sidecar.settings import CredentialSettings
-from sidecar.users import Users
+from sidecar.cli import commands
+from sidecar.container.next_step import NextStep
+from sidecar.core.lifecycle import DevpiInfo, Failure, Phase, RootPassword
+from sidecar.core.settings import CredentialSettings
+from sidecar.devpi.protocol import UnusableSeen
+from sidecar.features.credentials.login_secret import LoginSecret
+from sidecar.features.credentials.root_password import RootPasswordFile
+from sidecar.features.credentials.users import Users
+from sidecar.storage.runtime_dir import RuntimeDir
 from tests.web.conftest import ADMIN, PASSWORD, TOKEN, Devpi, Site
 
 ROLES = ("standalone", "primary", "replica")
@@ -77,7 +76,7 @@ class Stage:
         if listened:
             lifecycle.update(devpi=DevpiInfo("6.20.3", role))
             bootstrap.devpi_runs(Devpi(), role)
-            users = Users(lifecycle, self.site.health, bootstrap, CredentialSettings())
+            users = Users(lifecycle, self.site.health.set_root_password, bootstrap, CredentialSettings())
             users.begin("unknown" if role == "replica" else "empty", role)
             if role != "replica":
                 users.hear(UnusableSeen(1, ["alice"]))
@@ -110,7 +109,7 @@ async def stage(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> AsyncIterator[Stage]:
     runtime = RuntimeDir.open(tmp_path / "run")
-    runtime.write_token(AdminToken(TOKEN))
+    runtime.write_token(TOKEN)
     runtime.write_state("127.0.0.1", site.web.port)
     monkeypatch.setenv("SIDECAR_RUNTIME_DIR", str(tmp_path / "run"))
     (tmp_path / "secret").mkdir()
@@ -156,7 +155,7 @@ async def test_the_log_names_a_claim_that_succeeds(
     stage: Stage, role: str, state: RootPassword, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In the last lines of a start: only where there is something to claim, and it is not the primary's."""
-    caplog.set_level(logging.INFO, "sidecar.next_step")
+    caplog.set_level(logging.INFO, "sidecar.container.next_step")
     stage.be(role, "listening", state, own_secret=False)
     NextStep(stage.site.lifecycle, "http://x")
     stage.site.lifecycle.enter(Phase.READY)

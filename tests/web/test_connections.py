@@ -13,13 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.settings import TlsSettings
-from sidecar.web import connection, events, guard, listener, server
+from sidecar.core.settings import TlsSettings
+from sidecar.web import auth
 from sidecar.web.app import make_app
-from sidecar.web.crowd import Crowd
-from sidecar.web.events import HUB
-from sidecar.web.keys import CONTEXT, GUARD
-from sidecar.web.tls import Tls
+from sidecar.web.context import CONTEXT, GUARD
+from sidecar.web.page import stream
+from sidecar.web.page.stream import HUB
+from sidecar.web.server import connection, listener
+from sidecar.web.server import site as server
+from sidecar.web.server.limit import Crowd
+from sidecar.web.server.tls import Tls
 from tests.certificates import Authority
 from tests.fake_devpi import eventually
 from tests.web.conftest import ADMIN, Site
@@ -105,8 +108,8 @@ async def test_all_that_may_be_answered_for_long(
     """As many event streams and wrong tokens as are taken, from many sources, and a crowd of others: probes get
     through, and no more connections are open than should be.
     """
-    monkeypatch.setattr(guard, "FIRST_DELAY", 30.0)
-    monkeypatch.setattr(guard, "LONGEST_DELAY", 30.0)
+    monkeypatch.setattr(auth, "FIRST_DELAY", 30.0)
+    monkeypatch.setattr(auth, "LONGEST_DELAY", 30.0)
     authority = Authority(tmp_path)
     tls, client = None, None
     if secure:
@@ -289,7 +292,7 @@ async def test_a_kept_connection_may_rest(site: Site, clients: list[Client], mon
 @pytest.mark.usefixtures("hurried")
 async def test_a_body_that_does_not_come(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """408, as a problem; nothing is rotated."""
-    monkeypatch.setattr("sidecar.web.bootstrap.BODY_PATIENCE", 0.2)
+    monkeypatch.setattr("sidecar.web.api.bootstrap.BODY_PATIENCE", 0.2)
     answer = await site.raw(POST + b"Content-Length: 20\r\n\r\n{")
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"application/problem+json" in answer
@@ -372,7 +375,7 @@ async def test_a_stream_that_was_read_late_goes_on(
     """A client that reads on while it is being answered isn't idle, however long the answer takes."""
     monkeypatch.setattr(connection, "IDLE_SECONDS", 0.1)
     monkeypatch.setattr(connection, "_CLOSING_SECONDS", 0.1)
-    monkeypatch.setattr(events, "PULSE", 0.2)
+    monkeypatch.setattr(stream, "PULSE", 0.2)
     reader, writer = await connect(site, clients)
     writer.write(b"GET /events HTTP/1.1\r\nHost: h\r\n\r\n")
     await reader.readuntil(b"event: hello")

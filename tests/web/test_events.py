@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from sidecar.lifecycle import Count, DevpiInfo, Failure, ImportState, ImportStatus, Phase
-from sidecar.web import events, server
+from sidecar.core.lifecycle import Count, DevpiInfo, Failure, ImportState, ImportStatus, Phase
 from sidecar.web.app import make_app
-from sidecar.web.events import HUB, Hub
-from sidecar.web.keys import Context
+from sidecar.web.context import Context
+from sidecar.web.page import stream as events
+from sidecar.web.page.stream import HUB, Hub
+from sidecar.web.server import site as server
 from tests.fake_devpi import eventually
 from tests.web.conftest import PASSWORD, TOKEN, Site
 
@@ -276,7 +277,7 @@ async def test_an_error_in_the_page_is_nobody_elses(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The lifecycle goes on, the probes answer, and the log has it."""
-    from sidecar.web import report
+    from sidecar.web.page import report
 
     async with listening(site) as stream:
         await stream.settle()

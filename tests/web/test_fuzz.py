@@ -10,8 +10,10 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from sidecar.web import bootstrap, connection, guard
+from sidecar.web import auth
+from sidecar.web.api import bootstrap
 from sidecar.web.app import ROUTES
+from sidecar.web.server import connection
 from tests.web.conftest import ADMIN, PASSWORD, TOKEN, Site
 
 many = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -27,14 +29,14 @@ DOCUMENTED = {
 }
 """Which codes a handler's docstring names; README's table has the same (tests/test_docs.py)."""
 EVERYWHERE = {400, 404, 405, 408, 413, 417, 431}
-"""Codes of requests that no handler sees: see `sidecar.web.middleware` and `sidecar.web.connection`."""
+"""Codes of requests that no handler sees: see `sidecar.web.middleware` and `sidecar.web.server.connection`."""
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
     """Nothing is waited for: wrong tokens, bodies, heads and further requests that don't come."""
-    monkeypatch.setattr(guard, "FIRST_DELAY", 0.0001)
-    monkeypatch.setattr(guard, "LONGEST_DELAY", 0.0001)
+    monkeypatch.setattr(auth, "FIRST_DELAY", 0.0001)
+    monkeypatch.setattr(auth, "LONGEST_DELAY", 0.0001)
     monkeypatch.setattr(bootstrap, "BODY_PATIENCE", 0.02)
     monkeypatch.setattr(connection, "HEAD_SECONDS", 0.05)
     monkeypatch.setattr(connection, "IDLE_SECONDS", 0.2)

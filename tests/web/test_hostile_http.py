@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from sidecar.web.metrics.requests import REQUESTS
 from sidecar.web.middleware import log
-from sidecar.web.requests import REQUESTS
 from tests.fake_devpi import eventually
 from tests.web.conftest import ADMIN, TOKEN, Site
 

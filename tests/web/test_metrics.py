@@ -19,13 +19,13 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from sidecar import garbage
+from sidecar.core import garbage
+from sidecar.core.lifecycle import ImportFailure, ImportState, ImportStatus, Phase
 from sidecar.devpi.client import METRICS_LIMIT, STATUS_LIMIT
 from sidecar.devpi.client import Metric as Said
-from sidecar.lifecycle import ImportFailure, ImportState, ImportStatus, Phase
-from sidecar.web.devpi_collector import MOST, own
-from sidecar.web.families import gauge
-from sidecar.web.metrics import EXPOSITION, RECENT, _Format
+from sidecar.web.metrics.devpi import MOST, own
+from sidecar.web.metrics.exposition import EXPOSITION, RECENT, _Format
+from sidecar.web.metrics.families import gauge
 from tests.fake_devpi import eventually, status_of
 from tests.web.conftest import ADMIN, Site
 
@@ -111,11 +111,11 @@ async def test_the_life_and_the_checks_are_told(site: Site) -> None:
 
 async def test_a_clock_that_goes_back_takes_no_counter_along(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The wall clock is set back between two scrapes: each counter of the phases, and the start-up, stay or grow."""
-    monkeypatch.setattr("sidecar.web.metrics.RECENT", 0.0)
+    monkeypatch.setattr("sidecar.web.metrics.exposition.RECENT", 0.0)
     await site.become_ready()
     before = await scrape(site)
-    monkeypatch.setattr("sidecar.lifecycle.now", lambda: datetime(2020, 1, 1, tzinfo=UTC))
-    monkeypatch.setattr("sidecar.web.sidecar_collector.datetime", Back)
+    monkeypatch.setattr("sidecar.core.lifecycle.now", lambda: datetime(2020, 1, 1, tzinfo=UTC))
+    monkeypatch.setattr("sidecar.web.metrics.own.datetime", Back)
     site.lifecycle.enter(Phase.LAUNCHING)
     site.lifecycle.enter(Phase.READY)
     after = await scrape(site)
@@ -146,7 +146,7 @@ async def test_a_scrape_sends_what_was_rendered_in_the_background(site: Site) ->
 
 async def test_without_a_monitor_a_scrape_renders_its_own(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """And tells how long the monitor has not ticked."""
-    monkeypatch.setattr("sidecar.web.metrics.RECENT", 0.0)
+    monkeypatch.setattr("sidecar.web.metrics.exposition.RECENT", 0.0)
     monkeypatch.setattr(site.health, "age", lambda: 77.0)
     assert 77 == (await scrape(site))[sample("devpi_sidecar_monitor_age_seconds")]
 
@@ -161,8 +161,8 @@ async def test_who_does_not_scrape_has_nothing_rendered(site: Site, monkeypatch:
         return render(self, families)
 
     monkeypatch.setattr(_Format, "render", seen)
-    monkeypatch.setattr("sidecar.web.metrics.EVERY", 0.0)
-    monkeypatch.setattr("sidecar.web.metrics.PATIENCE", 1.0)
+    monkeypatch.setattr("sidecar.web.metrics.exposition.EVERY", 0.0)
+    monkeypatch.setattr("sidecar.web.metrics.exposition.PATIENCE", 1.0)
     await asyncio.sleep(0.5)
     assert [] == rendered
     await site.get("/metrics", Accept=OPENMETRICS)
@@ -182,10 +182,10 @@ async def test_what_fails_in_the_background_is_told_by_the_scrape(
     """
     ticks: list[float] = []
     site.health.subscribe(lambda: ticks.append(time.monotonic()))
-    monkeypatch.setattr("sidecar.web.metrics.EVERY", 0.0)
+    monkeypatch.setattr("sidecar.web.metrics.exposition.EVERY", 0.0)
     assert (await site.get("/metrics")).status == 200
     with monkeypatch.context() as broken:
-        broken.setattr("sidecar.web.sidecar_collector.states", lambda *_: 1 / 0)
+        broken.setattr("sidecar.web.metrics.own.states", lambda *_: 1 / 0)
         ticks.clear()
         assert await eventually(lambda: len(ticks) >= 3)
         assert 1 == caplog.text.count("ZeroDivisionError")

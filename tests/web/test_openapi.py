@@ -22,10 +22,10 @@ import pytest
 from jsonschema import ValidationError
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from sidecar.web.api.description import _depends_on, _document, _page
 from sidecar.web.app import ROUTES
-from sidecar.web.assets import edition
-from sidecar.web.description import _depends_on, _document, _page
-from sidecar.web.keys import CONTEXT
+from sidecar.web.context import CONTEXT
+from sidecar.web.page.assets import edition
 from tests.described import DOCUMENT, METHODS, conforms, hold, resolved, responses
 from tests.web.conftest import Site
 
@@ -84,7 +84,7 @@ async def test_it_is_sent_once(site: Site, path: str) -> None:
 
 def test_a_start_does_not_pay_for_it() -> None:
     """Neither the document nor the page is imported with the app."""
-    code = "import sys, sidecar.container; print([name for name in sys.modules if 'web.openapi' in name])"
+    code = "import sys, sidecar.container.main; print([name for name in sys.modules if 'web.openapi' in name])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

@@ -10,10 +10,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from sidecar.checks import NOT_RUNNING, NOT_YET, CheckStatus
-from sidecar.devpi.client import DevpiClient, Replica, ServerStatus
-from sidecar.health import Serving
-from sidecar.lifecycle import (
+from sidecar.core.lifecycle import (
     Archive,
     Contents,
     Count,
@@ -34,15 +31,18 @@ from sidecar.lifecycle import (
     UnusablePasswords,
     now,
 )
-from sidecar.surroundings import Surroundings
-from sidecar.usage import Used
-from sidecar.volume import Space
-from sidecar.web import assets, guide, report
-from sidecar.web.checklist import MEANINGS, checklist
-from sidecar.web.failure import failure
-from sidecar.web.keys import CONTEXT
+from sidecar.core.surroundings import Surroundings
+from sidecar.devpi.client import DevpiClient, Replica, ServerStatus
+from sidecar.features.health.checks import NOT_RUNNING, NOT_YET, CheckStatus
+from sidecar.features.health.monitor import Serving
+from sidecar.features.health.volume import Space
+from sidecar.storage.usage import Used
+from sidecar.web.context import CONTEXT
 from sidecar.web.numbers import Numbers, Served
-from sidecar.web.tally import tally
+from sidecar.web.page import assets, guide, report
+from sidecar.web.page.checklist import MEANINGS, checklist
+from sidecar.web.page.failure import failure
+from sidecar.web.page.tally import tally
 from tests.fake_devpi import UUID, eventually
 from tests.web.conftest import PASSWORD, TOKEN, Site
 

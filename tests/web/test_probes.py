@@ -9,12 +9,12 @@ import time
 
 import pytest
 
-from sidecar.health import GATING
-from sidecar.lifecycle import Count, Failure, ImportStatus, Phase
-from sidecar.web.accept import _names_text
+from sidecar.core.lifecycle import Count, Failure, ImportStatus, Phase
+from sidecar.features.health.monitor import GATING
 from sidecar.web.app import make_app
-from sidecar.web.keys import CONTEXT
-from sidecar.web.server import serve
+from sidecar.web.context import CONTEXT
+from sidecar.web.negotiation import _names_text
+from sidecar.web.server.site import serve
 from tests.fake_devpi import eventually
 from tests.web.conftest import Site
 

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from sidecar.checks import FAIL, PASS, WARN, CheckStatus
-from sidecar.trends import SAMPLES, Sample, Trend
-from sidecar.web import assets
-from sidecar.web.sparkline import sparkline
+from sidecar.features.health.checks import FAIL, PASS, WARN, CheckStatus
+from sidecar.features.health.history import SAMPLES, Sample, Trend
+from sidecar.web.page import assets
+from sidecar.web.page.sparkline import sparkline
 
 
 def trend(*samples: Sample | None) -> Trend:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from sidecar.lifecycle import (
+from sidecar.core.lifecycle import (
     Archive,
     Count,
     DevpiInfo,
@@ -24,7 +24,7 @@ from sidecar.lifecycle import (
     RootPasswordStatus,
     UnusablePasswords,
 )
-from sidecar.web.shapes import public
+from sidecar.web.serializers import public
 from tests.fake_devpi import UUID, eventually, status_of
 from tests.web.conftest import PASSWORD, TOKEN, Site
 

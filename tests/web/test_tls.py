@@ -18,12 +18,13 @@ import aiohttp
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from sidecar.settings import TlsSettings
-from sidecar.web import connection, listener, server, tls
+from sidecar.core.settings import TlsSettings
 from sidecar.web.app import make_app
-from sidecar.web.keys import CONTEXT
-from sidecar.web.server import WebServer, serve
-from sidecar.web.tls import Tls, TlsRefused, load
+from sidecar.web.context import CONTEXT
+from sidecar.web.server import connection, listener, tls
+from sidecar.web.server import site as server
+from sidecar.web.server.site import WebServer, serve
+from sidecar.web.server.tls import Tls, TlsRefused, load
 from tests.certificates import EXPIRED, Authority, Pair
 from tests.fake_devpi import eventually
 from tests.web.conftest import ADMIN, Site

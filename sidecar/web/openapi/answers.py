@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sidecar.web.openapi.schemas import REQUEST_ID, problem, ref
-from sidecar.web.shapes import Json
+from sidecar.web.serializers import Json
 
 
 def body(kind: str, schema: Json, **examples: object) -> Json:

@@ -13,7 +13,7 @@ from typing import cast
 from sidecar.web.openapi.answers import EVERYWHERE, HEADERS, PARAMETERS, RESPONSES, shared
 from sidecar.web.openapi.paths import PATHS, Operation
 from sidecar.web.openapi.schemas import TEXT, schemas
-from sidecar.web.shapes import Json
+from sidecar.web.serializers import Json
 
 _ABOUT = """\
 What the container of a devpi-server tells probes, people and programs.

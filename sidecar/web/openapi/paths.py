@@ -17,7 +17,7 @@ from sidecar.web.openapi.examples import (
     TEXT_NOT_READY,
 )
 from sidecar.web.openapi.schemas import problem
-from sidecar.web.shapes import Json
+from sidecar.web.serializers import Json
 
 Operation = dict[str, object]
 

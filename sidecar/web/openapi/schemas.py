@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 
-from sidecar.health import GATING, WARNING, CheckStatus
-from sidecar.lifecycle import ImportState, Phase, RootPassword
-from sidecar.web.problems import phrase, problem_type
-from sidecar.web.shapes import Json
+from sidecar.core.lifecycle import ImportState, Phase, RootPassword
+from sidecar.features.health.monitor import GATING, WARNING, CheckStatus
+from sidecar.web.errors import phrase, problem_type
+from sidecar.web.serializers import Json
 
 TEXT: Json = {"type": "string"}
 COUNT: Json = {"type": "integer", "minimum": 0}

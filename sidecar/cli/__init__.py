@@ -1,0 +1,1 @@
+"""The command `sidecar`. Door: `__main__.main`."""

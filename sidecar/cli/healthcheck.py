@@ -1,0 +1,150 @@
+"""`sidecar healthcheck`: does `/readyz` say 200? With a raw socket, for it starts every few seconds.
+
+With `--wait` it answers once that is settled. This is how HEALTHCHECK tells a long import, which Docker waits for, from
+a failed one, which it doesn't: Docker ignores every failure within a start period, but waits for a check that runs.
+"""
+
+from __future__ import annotations
+
+import _socket  # the C part alone: what `socket` adds in Python is a fifth of this command's time
+import os
+import sys
+import time
+
+from sidecar.core import discovery
+from sidecar.core.terminal import printable
+
+TIMEOUT = 3.0
+"""Seconds for one question: connecting, asking, reading."""
+SILENCE = 30.0
+"""Seconds without any answer after which `--wait` gives up: a container starts, or ends, sooner."""
+UNSETTLED = frozenset({"starting", "initialising", "importing", "launching"})
+"""The phases (`lifecycle.Phase`, which costs too much to import) that `--wait` waits for the end of."""
+
+_FOLLOWS = ("pending: not looked at yet", "failed: devpi-server is not running")
+"""How the line of a check ends (`sidecar.features.health.checks`) for which `process` has the reason."""
+_PAUSE = 0.5
+"""Seconds between two questions of `--wait`."""
+_REQUEST = "GET {} HTTP/1.0\r\nHost: localhost\r\nAccept: {}\r\nConnection: close\r\n\r\n"
+_CHUNK = 64 * 1024
+_LIMIT = 8 * 2**20
+"""Bytes of an answer that are read: `/status` names up to 1,000 archives."""
+
+
+def main(*, wait: bool = False) -> int:
+    """Write a line that says how devpi is, and return 0 if it is ready, else 1.
+
+    `wait`: not before it is ready, or won't get ready by waiting: it failed, stops, or was ready before.
+    """
+    code, text = _look()
+    heard = time.monotonic()
+    while wait and code:
+        phase = _phase()  # asked before the look: in between it may get ready
+        code, text = _look()
+        at = time.monotonic()
+        if phase is not None:
+            heard = at
+        if code and phase not in UNSETTLED and (phase is not None or at - heard >= SILENCE):
+            break
+        if code:
+            time.sleep(_PAUSE)
+    return _say(text, code)
+
+
+def _look() -> tuple[int, str]:
+    """The exit code, and what to say."""
+    try:
+        directory = discovery.runtime_dir(os.environ)
+        address = discovery.address(directory)
+    except discovery.NoSidecar as error:
+        return 1, f"no sidecar here: {error}"
+    try:
+        status, body = _get(directory, address, "/readyz", "text/plain")
+    except TimeoutError:
+        return 1, f"the sidecar does not answer within {TIMEOUT:g} s"
+    except OSError as error:
+        where = "its socket" if address is None else f"{address[0]} port {address[1]}"
+        return 1, f"no sidecar answers at {where}: {error.strerror or error}"
+    if status == "200":
+        return 0, "ready"
+    return 1, f"not ready ({status or 'no HTTP answer'}): {_why(body)}"
+
+
+def _why(body: str) -> str:
+    """The lines of the checks that block, without those that only follow from another one."""
+    lines = [line.strip() for line in body.splitlines() if line.strip()]
+    blocking = [line.removeprefix("[-]") for line in lines if line.startswith("[-]")]  # Kubernetes' wording
+    telling = [line for line in blocking if not line.endswith(_FOLLOWS)]
+    return "; ".join(telling or blocking or lines)
+
+
+def _phase() -> str | None:
+    """What `/status` says; None: nothing that can be understood."""
+    import json  # 5 ms that a check of a ready container need not pay
+
+    try:
+        directory = discovery.runtime_dir(os.environ)
+        status, body = _get(directory, discovery.address(directory), "/status", "application/json")
+        found = json.loads(body) if status == "200" else None
+    except (discovery.NoSidecar, OSError, ValueError, RecursionError):
+        return None
+    phase = found.get("phase") if isinstance(found, dict) else None
+    return phase if isinstance(phase, str) else None
+
+
+def _say(text: str, code: int) -> int:
+    """Write to stdout, where `docker inspect` shows it. Whether somebody reads it doesn't matter: the code
+    does.
+    """
+    try:
+        sys.stdout.write(printable(text, 1000).encode("ascii", "backslashreplace").decode() + "\n")
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python's own flush at exit would end with code 120
+    return code
+
+
+def _connect(directory: str, address: tuple[str, int] | None) -> _socket.socket:
+    """Raises OSError, TimeoutError."""
+    if address is None:
+        folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return _connected(_socket.AF_UNIX, discovery.socket_path(folder))
+        finally:
+            os.close(folder)
+    # As bytes: for text, getaddrinfo first imports the idna codec, 8 ms.
+    family, _, _, _, target = _socket.getaddrinfo(address[0].encode(), address[1], type=_socket.SOCK_STREAM)[0]
+    return _connected(family, target)
+
+
+def _connected(family: int, target: str | tuple[str | int | bytes, ...]) -> _socket.socket:
+    connection = _socket.socket(family, _socket.SOCK_STREAM)
+    try:
+        connection.settimeout(TIMEOUT)
+        connection.connect(target)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _get(directory: str, address: tuple[str, int] | None, path: str, accept: str) -> tuple[str, str]:
+    """Status code and body of `path`. Raises OSError, TimeoutError."""
+    deadline = time.monotonic() + TIMEOUT
+    connection = _connect(directory, address)
+    try:
+        connection.sendall(_REQUEST.format(path, accept).encode())
+        answer = b""
+        while len(answer) < _LIMIT:
+            if (left := deadline - time.monotonic()) <= 0:
+                raise TimeoutError
+            connection.settimeout(left)
+            if not (more := connection.recv(_CHUNK)):
+                break
+            answer += more
+    finally:
+        connection.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    words = head.partition(b"\r\n")[0].decode("ascii", "replace").split()
+    status = words[1] if len(words) > 1 and words[0].startswith("HTTP/") else ""
+    return status, body.decode("utf-8", "replace")

@@ -1,0 +1,278 @@
+"""What `/status` and the checks say, worded for a person at a terminal.
+
+The answer holds names from uploads and archives: everything goes through `printable`, and nothing is taken to
+be there.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from sidecar.cli.fit import Line
+from sidecar.core.advice import RESTART, START_EMPTY
+from sidecar.core.terminal import printable
+from sidecar.core.text import ago, duration, size, value
+
+_PASSWORD = {
+    "claimable": "not claimed yet",
+    "claimed": "claimed",
+    "expired": "expired before it was claimed",
+    "given": "the one that was given at the first start, unless it was changed since",
+    "from_import": "the one of the imported export",
+    "unknown": "not known here",
+}
+
+_NOT_RUNNING = "devpi-server is not running"
+"""The reason of a check that has nothing to look at (`sidecar.features.health.checks`): why, says another line."""
+_MANY = 20
+"""Archives, checks or phases that are listed; the rest is counted."""
+_MOST = 1e18
+"""No figure of ours reaches that."""
+_FEW = 4
+"""Replicas that fit into a line."""
+
+
+class Fields:
+    """A JSON value of which nothing is certain."""
+
+    def __init__(self, content: object) -> None:
+        self._content = content if isinstance(content, dict) else {}
+
+    def text(self, name: str, limit: int | None = 300) -> str:
+        """The field as text, printable unless `limit` is None; empty where it is absent or is no text."""
+        value = self._content.get(name)
+        if not isinstance(value, str):
+            return ""
+        return value if limit is None else printable(value, limit)
+
+    def number(self, name: str) -> float | None:
+        """The field as a number that can be worded; None where it is none."""
+        number = self._content.get(name)
+        if not isinstance(number, (int, float)) or isinstance(number, bool):
+            return None
+        return number if abs(number) < _MOST else None
+
+    def time(self, name: str) -> datetime | None:
+        """The field as a time with its zone; None where it is none."""
+        try:
+            at = datetime.fromisoformat(self.text(name, 50))
+        except ValueError:
+            return None
+        return at if at.tzinfo is not None else None
+
+    def inner(self, name: str) -> Fields:
+        """The object in this field; an empty one where it is none."""
+        return Fields(self._content.get(name))
+
+    def list(self, name: str) -> builtins.list[Fields]:
+        """The objects in this field; none where it is no list."""
+        value = self._content.get(name)
+        return [Fields(item) for item in value] if isinstance(value, builtins.list) else []
+
+    def texts(self, name: str, limit: int = 100) -> builtins.list[str]:
+        """The texts in this field, printable; none where it is no list."""
+        value = self._content.get(name)
+        found = value if isinstance(value, builtins.list) else []
+        return [printable(item, limit) for item in found if isinstance(item, str)]
+
+
+def summary(status: Fields, checks: list[Fields], *, ready: bool) -> Iterator[str]:
+    """The lines of `sidecar status`."""
+    yield headline(status, ready=ready)
+    yield from versions(status)
+    yield from failure(status)
+    for check in telling(status, checks)[:_MANY]:
+        reason = check.text("reason", 500) or "no reason given"
+        if (verdict := check.text("status", 20)) in ("fail", "warn"):
+            begin = f"  check {check.text('name', 50)}: {verdict}"
+            yield Line(f"{begin}{_since(check)}: {reason}", f"{begin}: {reason}")
+    yield from notices(status)
+    yield from replication(status.inner("devpi"), datetime.now(UTC))
+    yield from progress(status.inner("import"))
+    yield from archives(status.inner("import"))
+    yield from root_password(status)
+    yield from unusable_passwords(status)
+    yield from mirrors(status)
+
+
+def telling(status: Fields, checks: list[Fields]) -> list[Fields]:
+    """The checks without those that repeat why nothing runs: `failure` says that, once."""
+    failed = status.text("phase") == "failed"
+    return [
+        check
+        for check in checks
+        if check.text("reason", 500) != _NOT_RUNNING and not (failed and check.text("name", 50) == "process")
+    ]
+
+
+def headline(status: Fields, *, ready: bool) -> str:
+    """Whether it is ready, and the phase."""
+    name = status.text("name", 100)
+    said = f"{f'{name}: ' if name else ''}{'ready' if ready else 'not ready'}: {status.text('phase') or 'no phase'}"
+    return Line(f"{said}{_since(status)}", said)
+
+
+def failure(status: Fields) -> Iterator[str]:
+    """Why it failed, where, and what to do; nothing where it didn't. A failed import's reason is not repeated."""
+    imported = status.inner("import")
+    error = imported.inner("error") if imported.text("state", 30) == "failed" else Fields(None)
+    if not (reason := error.text("reason", 1000)):
+        yield from trouble("failed", status.inner("failure"))
+        return
+    yield "  the import failed"
+    for name in ("archive", "member"):
+        if place := error.text(name, 500):
+            yield f"    {name}: {place}"
+    yield f"    reason: {reason}"
+    mend = error.text("mend", 1000)
+    again = "" if "restart" in mend or "start again" in mend else f"{'; ' if mend else ''}{RESTART}"
+    yield f"    to do: {mend}{again}"
+    yield f"    {START_EMPTY}"
+
+
+def versions(status: Fields) -> Iterator[str]:
+    """Of what runs."""
+    said = [
+        f"{name} {version}"
+        for name, part in (("devpi-server", "devpi"), ("sidecar", "sidecar"))
+        if (version := status.inner(part).text("version", 50))
+    ]
+    if said:
+        yield f"  versions: {', '.join(said)}"
+
+
+def phases(status: Fields, at: datetime) -> Iterator[str]:
+    """The last phases, each with how long it took; the one that lasts up to `at`."""
+    begun = [(phase.text("phase", 30), phase.time("since")) for phase in status.list("phases")][-_MANY:]
+    said = []
+    for (name, since), until in zip(begun, [*(since for _, since in begun[1:]), at], strict=False):
+        took = "" if since is None or until is None else f" {duration((until - since).total_seconds())}"
+        said.append(f"{name}{took}")
+    if said:
+        yield f"  phases: {', '.join(said)}"
+
+
+def replication(devpi: Fields, at: datetime) -> Iterator[str]:
+    """A primary's replicas, or how far behind a replica is; nothing where there is neither."""
+    if (behind := devpi.number("behind")) is not None:
+        yield f"  replication: {_lag(behind)}"
+    replicas = devpi.list("replicas")
+    said = []
+    for replica in replicas[:_FEW]:
+        heard = replica.time("asked_at")
+        age = "" if heard is None else f" ({ago(abs((at - heard).total_seconds()))})"
+        said.append(f"{replica.text('address', 60) or 'unknown'} {_lag(replica.number('behind'))}{age}")
+    if len(replicas) > _FEW:
+        said.append(f"and {len(replicas) - _FEW} more")
+    if said:
+        yield f"  replicas: {', '.join(said)}"
+
+
+def _lag(behind: float | None) -> str:
+    if behind is None:
+        return "at an unknown serial"
+    return f"{value(behind, 'serials')} behind"  # a figure: whether that is in sync, the check `replication` says
+
+
+def progress(status: Fields) -> Iterator[str]:
+    """How far the import is; nothing where there was none."""
+    state = status.text("state", 30)
+    if state in ("", "none"):
+        return
+    counts = []
+    for name in ("files", "projects"):
+        done, total = status.inner(name).number("done"), status.inner(name).number("total")
+        if done is not None and total:
+            counts.append(f"{done:.0f} of {total:.0f} {name} ({100 * done / total:.0f} %)")
+    rate = left = ""
+    if state not in ("completed", "failed"):
+        if (number := status.number("rate")) is not None:
+            rate = f"{number:.0f} files/s"
+        if (eta := status.number("eta_seconds")) is not None:
+            left = f"about {duration(eta)} left"
+    forms = [[*counts, rate, left], [*counts, left], [*counts[:1], left]]
+    yield Line(*(f"  import: {', '.join(filter(None, [state, *parts]))}" for parts in forms))
+
+
+def archives(status: Fields) -> Iterator[str]:
+    """What is imported, and what of it is left out."""
+    if status.text("state", 30) in ("", "none"):
+        return
+    found = status.list("archives")
+    for archive in found[:_MANY]:
+        count = archive.number("bytes")
+        name = f"    {archive.text('name', 200)}"
+        yield Line(name + ("" if count is None else f", {size(count)}"), name)
+    if len(found) > _MANY:
+        yield f"    and {len(found) - _MANY} more"
+    yield from left_out(status.inner("left_out"))
+
+
+def left_out(of: Fields) -> Iterator[str]:
+    """What the import has left out; nothing where that is nothing."""
+    if not (total := of.number("total")):
+        return
+    yield f"    left out, not safe to load: {total:.0f}"
+    first = of.list("first")[:_MANY]
+    for each in first:
+        yield f"      {each.text('member', 200)} of {each.text('archive', 200)}: {each.text('reason', 200)}"
+    if total > len(first):
+        yield f"      and {total - len(first):.0f} more"
+
+
+def root_password(status: Fields) -> Iterator[str]:
+    """Whose it is, and what can be done about it; nothing where that is nothing."""
+    of = status.inner("root_password")
+    state, mend = of.text("state", 30), of.text("mend", 1000)
+    if not state or status.text("phase") == "failed" or (state == "unknown" and not mend):
+        return
+    line = f"  root's password: {_PASSWORD.get(state, state)}"
+    if state == "claimed" and (address := of.text("claimed_from", 100)):
+        line += f" from {address}"
+    if state == "claimable" and (expires := of.text("expires", 50)):
+        line += f", until {expires}"
+    yield f"{line}; {mend}" if mend else line
+
+
+def unusable_passwords(status: Fields) -> Iterator[str]:
+    """The users who need a new password; nothing where there are none."""
+    of = status.inner("unusable_passwords")
+    if not (total := of.number("total")):
+        return
+    names = of.texts("users")[:_MANY]
+    more = f" and {total - len(names):.0f} more" if total > len(names) else ""
+    mend = of.text("mend", 1000)
+    yield f"  users who need a new password (devpi-server can't check the old hash): {total:.0f}"
+    yield f"    {', '.join(names)}{more}" + (f"; {mend}" if mend else "")
+
+
+def notices(status: Fields) -> Iterator[str]:
+    """What an operator should know of, although devpi-server serves; nothing where there is nothing."""
+    found = status.list("notices")
+    for notice in found[:_MANY]:
+        yield from trouble("notice", notice)
+    if len(found) > _MANY:
+        yield f"  and {len(found) - _MANY} more notices"
+
+
+def mirrors(status: Fields) -> Iterator[str]:
+    """What follows from the mirrors' lists of projects, or from having none."""
+    for note in status.inner("mirrors").texts("notes", 2000)[:_MANY]:
+        yield f"  mirror: {note}"
+
+
+def trouble(what: str, error: Fields, indent: str = "  ") -> Iterator[str]:
+    """A reason, where, and the mend."""
+    if not (reason := error.text("reason", 1000)):
+        return
+    places = [f"{name} {place}" for name in ("archive", "member") if (place := error.text(name, 500))]
+    yield f"{indent}{what}: {reason}" + (f" ({', '.join(places)})" if places else "")
+    if mend := error.text("mend", 1000):
+        yield f"{indent}mend: {mend}"
+
+
+def _since(fields: Fields) -> str:
+    since = fields.text("since", 50)
+    return f" since {since}" if since else ""

@@ -1,0 +1,44 @@
+"""What a person does next, logged once devpi-server is ready: the page's address, and how to claim root's password."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from sidecar.core import advice
+from sidecar.core.lifecycle import Lifecycle, Phase, Snapshot
+
+log = logging.getLogger(__name__)
+
+
+class NextStep:
+    """Follows a lifecycle; logs when it is ready for the first time."""
+
+    def __init__(self, lifecycle: Lifecycle, url: str) -> None:
+        """`url`: where the sidecar listens, without a slash at its end."""
+        self._url = url
+        self._logged = False
+        lifecycle.subscribe(self._lived)
+
+    def _lived(self, _before: Snapshot, after: Snapshot) -> None:
+        if after.phase is not Phase.READY or self._logged:
+            return
+        self._logged = True
+        log.info("the page is at %s/", self._url)
+        if advice.claimable(after):
+            log.info("root's password is not claimed yet; to get it, once, run: %s claim", command())
+
+
+def command() -> str:
+    """How to call `sidecar` from this process's working directory: its name if PATH has it, else its path."""
+    import shutil  # with bz2 and lzma: not for every start
+
+    script = Path(sys.executable).with_name("sidecar")
+    found = shutil.which("sidecar")
+    if found is not None and Path(found) == script:
+        return "sidecar"
+    try:
+        return str(script.relative_to(Path.cwd()))
+    except (ValueError, OSError):  # elsewhere, or the working directory is gone
+        return str(script)

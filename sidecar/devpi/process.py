@@ -1,0 +1,252 @@
+"""What the sidecar says to its child process, which runs devpi-server (see `launcher`), and hears of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import TypeVar, cast, overload
+
+from sidecar.core.lifecycle import Notice
+from sidecar.devpi import crash
+from sidecar.devpi.protocol import (
+    PACKET_BYTES,
+    CheckRootPassword,
+    ContentsSeen,
+    HoldLock,
+    Message,
+    MirrorsSeen,
+    Noticed,
+    OpenFiles,
+    PrimaryAnswered,
+    Progress,
+    Requests,
+    RootPasswordChecked,
+    RootPasswordSeen,
+    RootPasswordSet,
+    SetRootPassword,
+    UnusableSeen,
+    decode,
+    encode,
+)
+from sidecar.devpi.spawn import Spawned
+
+A = TypeVar("A", bound=Message)
+B = TypeVar("B", bound=Message)
+C = TypeVar("C", bound=Message)
+
+SET_PASSWORD_TIMEOUT = 60.0
+"""Seconds to wait for devpi-server's answer: its write transactions may queue behind an upload."""
+CHECK_PASSWORD_TIMEOUT = 10.0
+"""Seconds to wait for its answer where nothing is written: it takes a quarter of one."""
+
+
+class SetFailed(Exception):
+    """root's password was not set, or nobody knows whether it was."""
+
+    def __init__(self, reason: str, *, maybe_done: bool, circumstances: bool = False, mend: str | None = None) -> None:
+        """`circumstances`: it was for lack of memory or threads, and another try may succeed."""
+        super().__init__(reason)
+        self.reason = reason
+        self.maybe_done = maybe_done
+        self.circumstances = circumstances
+        self.mend = mend
+
+
+class ChildEnded(Exception):
+    """The child has ended, where it should have said something."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"exit code {code}")
+        self.code = code
+        """Its exit code, or minus the signal's number."""
+
+
+class Child:
+    """The process that `spawn` started, heard and talked to on an event loop."""
+
+    def __init__(self, spawned: Spawned) -> None:
+        self._process = spawned.process
+        self._socket = spawned.socket
+        self._crash = spawned.crash
+        self._socket.setblocking(False)
+        self._exited: asyncio.Future[int] | None = None
+        self._answer: asyncio.Future[RootPasswordSet | RootPasswordChecked] | None = None
+        self._asked = 0
+        self._fell_silent = False
+        self._open_files: int | None = None
+        self._heard: asyncio.Queue[Message | None] = asyncio.Queue()
+        self.on_progress: Callable[[Progress], None] = lambda progress: None
+        """Called, in the event loop, with each report of an import."""
+        self.on_users: Callable[[RootPasswordSeen | UnusableSeen], None] = lambda seen: None
+        """Called, in the event loop, with what is seen of devpi-server's users while it serves."""
+        self.on_notice: Callable[[Notice], None] = lambda notice: None
+        """Called, in the event loop, with what an operator should know of."""
+        self.on_mirrors: Callable[[MirrorsSeen], None] = lambda seen: None
+        """Called, in the event loop, with what is seen of devpi-server's mirrors while it serves."""
+        self.on_contents: Callable[[ContentsSeen], None] = lambda seen: None
+        """Called, in the event loop, with how much devpi-server holds."""
+        self.requests: Requests | None = None
+        """What devpi-server counted last; None: it has not been asked for anything yet."""
+        self.primary = PrimaryAnswered()
+        """What its primary answered devpi-server last, where that is a replica."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is its session's and its process group's too."""
+        return self._process.pid
+
+    def reaped(self, status: int) -> None:
+        """Whoever reaps this process's children hands over the child's wait status here."""
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        if self._process.returncode < 0:
+            crash.log_report(self._crash, "devpi-server")
+        if self._exited is not None and not self._exited.done():
+            self._exited.set_result(self._process.returncode)
+
+    async def exited(self) -> int:
+        """Wait for the end of the process: its exit code, or minus the signal's number."""
+        if self._process.returncode is not None:
+            return self._process.returncode
+        if self._exited is None:
+            self._exited = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(self._exited)
+
+    async def send(self, message: Message) -> None:
+        """Send one message. A child that is gone hears nothing; `expect` and `exited` tell of it."""
+        with contextlib.suppress(ConnectionError):
+            await asyncio.get_running_loop().sock_sendall(self._socket, encode(message))
+
+    def hand_over_lock(self, descriptors: tuple[int, ...]) -> None:
+        """Let the child hold the serverdir's lock too, so that it is held as long as either lives."""
+        with contextlib.suppress(ConnectionError):
+            socket.send_fds(self._socket, [encode(HoldLock())], descriptors)
+
+    async def listen(self) -> None:
+        """Hear what the child says, until this is cancelled. Progress goes to `on_progress`, the rest to who waits."""
+        while True:
+            try:
+                packet, descriptors = await self._packet()
+            except ConnectionError:
+                packet, descriptors = b"", []
+            if not packet:
+                break
+            self._hear(decode(packet), descriptors)
+        self._fell_silent = True
+        self._heard.put_nowait(None)
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(SetFailed("devpi-server has ended", maybe_done=True))
+        await asyncio.Event().wait()
+
+    def _hear(self, message: Message, descriptors: list[int]) -> None:
+        """Take one message to where it belongs."""
+        match message:
+            case OpenFiles() if descriptors:
+                (self._open_files,) = descriptors
+            case Progress() as progress:
+                self.on_progress(progress)
+            case (RootPasswordSeen() | UnusableSeen()) as seen:
+                self.on_users(seen)
+            case Noticed(about, reason, mend):
+                self.on_notice(Notice(about, reason, mend))
+            case (MirrorsSeen() | ContentsSeen() | Requests() | PrimaryAnswered()) as told:
+                self._keep(told)
+            case RootPasswordSet() | RootPasswordChecked() as answer:
+                if answer.number == self._asked and self._answer is not None and not self._answer.done():
+                    self._answer.set_result(answer)
+            case _:
+                self._heard.put_nowait(message)
+
+    def _keep(self, told: MirrorsSeen | ContentsSeen | Requests | PrimaryAnswered) -> None:
+        """Something of which the last one counts."""
+        match told:
+            case MirrorsSeen():
+                self.on_mirrors(told)
+            case ContentsSeen():
+                self.on_contents(told)
+            case Requests():
+                self.requests = told
+            case PrimaryAnswered():
+                self.primary = told
+
+    async def _packet(self) -> tuple[bytes, list[int]]:
+        """The next packet, and the descriptors that come with it: asyncio's own `sock_recv` throws those away."""
+        while True:
+            try:
+                packet, descriptors, _, _ = socket.recv_fds(self._socket, PACKET_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+            except BlockingIOError:
+                await self._readable()
+            else:
+                return packet, descriptors
+
+    async def _readable(self) -> None:
+        readable = asyncio.Event()
+        asyncio.get_running_loop().add_reader(self._socket, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            asyncio.get_running_loop().remove_reader(self._socket)
+
+    def open_files(self) -> int | None:
+        """How many descriptors it has open; None: it has ended, or can't say."""
+        if self._open_files is None:
+            return None
+        try:
+            return len(os.listdir(self._open_files))  # noqa: PTH208 - there is no path to it
+        except OSError:
+            return None
+
+    @overload
+    async def expect(self, one: type[A], /) -> A: ...
+    @overload
+    async def expect(self, one: type[A], other: type[B], /) -> A | B: ...
+    @overload
+    async def expect(self, one: type[A], other: type[B], third: type[C], /) -> A | B | C: ...
+    async def expect(self, *kinds: type[Message]) -> Message:
+        """The child's next message, which is one of `kinds`. Raises ChildEnded."""
+        message = await self._heard.get()
+        if message is None:
+            self._heard.put_nowait(None)
+            raise ChildEnded(await self.exited())
+        if not isinstance(message, kinds):
+            raise AssertionError(f"the child said {type(message).__name__} where {kinds} was due")
+        return message
+
+    async def set_root_password(self, password: str, *, secretfile_changed: bool) -> str | None:
+        """Change root's password in the running devpi-server; the digest of its new hash. Raises SetFailed."""
+        request = SetRootPassword(self._asked + 1, password, secretfile_changed)
+        answer = cast(RootPasswordSet, await self._ask(request, SET_PASSWORD_TIMEOUT))
+        if answer.error is not None:
+            raise SetFailed(answer.error, maybe_done=answer.maybe_done, circumstances=answer.circumstances)
+        return answer.root_hash
+
+    async def is_root_password(self, password: str) -> bool | None:
+        """Whether this is root's password in the running devpi-server; None: that can't be seen now."""
+        request = CheckRootPassword(self._asked + 1, password)
+        try:
+            return cast(RootPasswordChecked, await self._ask(request, CHECK_PASSWORD_TIMEOUT)).holds
+        except SetFailed:
+            return None
+
+    async def _ask(
+        self, request: SetRootPassword | CheckRootPassword, patience: float
+    ) -> RootPasswordSet | RootPasswordChecked:
+        """The answer to one request about root's password; one at a time. Raises SetFailed."""
+        if self._fell_silent:
+            raise SetFailed("devpi-server has ended", maybe_done=False)
+        self._answer = asyncio.get_running_loop().create_future()
+        self._asked = request.number
+        await self.send(request)
+        try:
+            return await asyncio.wait_for(self._answer, patience)
+        except TimeoutError as error:
+            raise SetFailed(f"no answer from devpi-server for {patience:.0f} s", maybe_done=True) from error
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the child and all processes of its group; nothing if it has ended."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, number)

@@ -1,0 +1,348 @@
+"""Extracted trees → one verified devpi export, ready for the importer."""
+
+from __future__ import annotations
+
+import errno
+import graphlib
+import os
+import posixpath
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from sidecar.core.disk_hints import hint_to_read
+from sidecar.core.passwords import is_checkable
+from sidecar.exports.dataindex import Checked, normalized, parse
+from sidecar.exports.sources import ImportRefused, Limits, Omissions, Unpacked, shown
+from sidecar.storage.inspection import STATE_VERSION, find_state, state_version
+
+INDEX_FILE = "dataindex.json"
+_COMPLETE = (
+    "wait for devpi-export to end, then pack its whole directory: python3 -m tarfile --create backup.bz2 DIRECTORY"
+)
+_MERGE = "leave one of them out, or rename or delete it in one devpi-server and export that one again"
+_BOOKKEEPING = ("created", "modified")  # when, not what: differs between any two servers
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What an import has to do; ``projects`` are counted as devpi does, by normalised name and index."""
+
+    users: int
+    indexes: int
+    projects: int
+    files: int
+    bytes: int
+
+
+@dataclass(slots=True)
+class Export:
+    """All exports as one. Nothing is copied: the importer looks each relpath up in ``files``."""
+
+    data: dict[str, Any]
+    """``dumpversion``, ``users`` and ``indexes``, in place of what devpi's importer reads itself."""
+    files: dict[str, Path]
+    """Relpath, as the data has it, to the regular file that it names."""
+    sizes: dict[str, int]
+    """Relpath to bytes."""
+    archive_of: dict[str, str]
+    """``user/index`` to the archive whose ``dataindex.json`` has it."""
+    totals: Totals
+
+    def root_user(self, is_empty: Callable[[str, str | None], bool]) -> Literal["absent", "empty", "unusable", "set"]:
+        """The state of root's password; ``is_empty`` tells of a pwhash and pwsalt if "" is what they hash.
+
+        A root without any hash counts as "empty": at the import it would keep the one of the initialisation. "unusable"
+        is a hash that devpi-server can't check, so that nobody could log in as root.
+        """
+        root = self.data["users"].get("root")
+        if root is None:
+            return "absent"
+        pwhash, pwsalt = root.get("pwhash"), root.get("pwsalt")
+        if pwhash and not is_checkable(pwhash, pwsalt):
+            return "unusable"
+        return "empty" if not pwhash or is_empty(pwhash, pwsalt) else "set"
+
+    @property
+    def has_root_pypi(self) -> bool:
+        """Whether the export has ``root/pypi``; where not, the import needs ``--no-root-pypi``."""
+        return "root/pypi" in self.data["indexes"]
+
+
+def set_root_hash(export: Export, pwhash: str) -> None:
+    """Gives root another password than the exported one; does nothing where the export has no root."""
+    root = export.data["users"].get("root")
+    if root is not None:
+        root["pwhash"] = pwhash
+        root.pop("pwsalt", None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """An export as it was found, in ``folder`` of ``tree``."""
+
+    checked: Checked
+    tree: _Tree
+    folder: str
+
+
+def load(
+    trees: Sequence[Unpacked],
+    limits: Limits,
+    omissions: Omissions,
+    *,
+    allow_unverified: bool = False,
+    root_password_given: bool = False,
+) -> Export:
+    """Finds, checks and merges the exports in these trees.
+
+    ``root_password_given`` says that root's hash will be replaced, so that two different ones may meet here;
+    ``allow_unverified`` lets release files without a digest pass. Digests are compared by devpi's importer. What can't
+    be loaded safely is left out (``omissions``).
+    Raises ImportRefused.
+    """
+    parts: list[_Part] = []
+    rests: list[_Tree] = []  # trees that can only hold files of somebody else's export
+    for unpacked in trees:
+        tree = _Tree(unpacked)
+        folders = tree.export_folders()
+        for folder in folders:
+            member = posixpath.join(folder, INDEX_FILE)
+            data = parse(tree.read(member, limits.index_bytes), tree.archive, member)
+            parts.append(_Part(Checked(data, tree.archive, member, allow_unverified, omissions), tree, folder))
+        if not folders:
+            rests.append(tree)
+    for rest in rests:
+        rest.refuse_state()
+    if not parts:
+        reason = f"no {INDEX_FILE} in it: the export isn't complete, or the wrong folder was packed"
+        raise ImportRefused(reason, _COMPLETE, rests[0].archive if len(rests) == 1 else None)
+    merged = _Merged(root_password_given)
+    for part in parts:
+        merged.add(part.checked)
+    _refuse_cycles(merged.indexes, merged.index_of)
+    files, sizes = _locate(parts, rests)
+    return Export(
+        data={
+            "dumpversion": parts[0].checked.data["dumpversion"],
+            "users": merged.users,
+            "indexes": merged.indexes,
+        },
+        files=files,
+        sizes=sizes,
+        archive_of={name: export.archive for name, export in merged.index_of.items()},
+        totals=Totals(
+            users=len(merged.users),
+            indexes=len(merged.indexes),
+            projects=sum(len({*map(normalized, each.get("projects", {}))}) for each in merged.indexes.values()),
+            files=sum(len(each.get("files", [])) for each in merged.indexes.values()),
+            bytes=sum(sizes[file["relpath"]] for each in merged.indexes.values() for file in each.get("files", [])),
+        ),
+    )
+
+
+class _Merged:
+    """The exports so far, as one; refuses what two of them tell differently, naming both."""
+
+    def __init__(self, root_password_given: bool) -> None:
+        self.users: dict[str, Any] = {}
+        self.indexes: dict[str, Any] = {}
+        self.index_of: dict[str, Checked] = {}
+        self._root_password_given = root_password_given
+        self._user_of: dict[str, Checked] = {}
+        self._relpath_of: dict[str, Checked] = {}
+        self._first: Checked | None = None
+
+    def add(self, export: Checked) -> None:
+        self._first = self._first or export
+        if self._first.dumpversion != export.dumpversion:
+            versions = f"dumpversion {export.dumpversion} here, {self._first.dumpversion} in"
+            self._refuse(versions, export, self._first, "export both with the same devpi-server")
+        for name, user in export.data["users"].items():
+            self._user(name, user, export)
+        for name, index in export.data["indexes"].items():
+            self._index(name, index, export)
+        for relpath in export.relpaths:
+            other = self._relpath_of.setdefault(relpath, export)
+            if other is not export:
+                self._refuse(f"names the file {shown(relpath)}, as does", export, other)
+
+    def _refuse(self, reason: str, export: Checked, other: Checked, mend: str = _MERGE) -> NoReturn:
+        where = "" if other.archive == export.archive else f"{shown(other.archive)}: "
+        raise ImportRefused(f"{reason} {where}{other.member}", mend, export.archive, export.member)
+
+    def _user(self, name: str, user: dict[str, Any], export: Checked) -> None:
+        first = self.users.setdefault(name, user)
+        other = self._user_of.setdefault(name, export)
+        if other is export:
+            return
+        if name == "root":
+            secrets = [[each.get(key) for key in ("pwhash", "pwsalt")] for each in (first, user)]
+            if secrets[0] != secrets[1] and not self._root_password_given:
+                mend = "say which one root shall have: set DEVPI_PASSWORD_FILE (or DEVPI_PASSWORD)"
+                self._refuse("root has another password hash than in", export, other, mend)
+        ignored = (*_BOOKKEEPING, "pwhash", "pwsalt") if name == "root" else _BOOKKEEPING
+        settings = [{key: each[key] for key in each if key not in ignored} for each in (first, user)]
+        if settings[0] != settings[1]:
+            self._refuse(f"user {shown(name)} has other settings than in", export, other)
+
+    def _index(self, name: str, index: dict[str, Any], export: Checked) -> None:
+        first = self.indexes.setdefault(name, index)
+        other = self.index_of.setdefault(name, export)
+        if other is export:
+            return
+        holds_something = any(each.get(key) for each in (first, index) for key in ("projects", "files"))
+        if holds_something or index["indexconfig"]["type"] != "mirror":
+            self._refuse(f"index {shown(name)} is also in", export, other)
+        if first["indexconfig"] != index["indexconfig"]:
+            self._refuse(f"mirror {shown(name)} has other settings than in", export, other)
+
+
+def _refuse_cycles(indexes: dict[str, Any], index_of: dict[str, Checked]) -> None:
+    """devpi's IndexTree.iternames() would never end where an index has one sound base and one in a cycle."""
+    graph = {
+        name: {base for base in index["indexconfig"].get("bases", []) if base in indexes and base != name}
+        for name, index in indexes.items()
+    }
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        cycle: list[str] = error.args[1]
+        where = index_of[cycle[0]]
+        reason = f"indexes are bases of each other: {shown(' → '.join(cycle))}"
+        raise ImportRefused(reason, "break the circle and export again", where.archive, where.member) from error
+
+
+def _locate(parts: Sequence[_Part], rests: Sequence[_Tree]) -> tuple[dict[str, Path], dict[str, int]]:
+    """Each relpath's file and its size: from the export's own folder, else from trees without an export."""
+    files: dict[str, Path] = {}
+    sizes: dict[str, int] = {}
+    unused = set(rests)
+    held: dict[str, int] = {}  # to ask each tree for each file would take files times archives
+    for number, rest in enumerate(rests):
+        for path in rest.paths():
+            held.setdefault(path, number)
+    for part in parts:
+        for relpath in part.checked.relpaths:
+            path = posixpath.normpath(relpath)  # no link is followed, so that `..` is the folder before it
+            in_folder = posixpath.join(part.folder, path)
+            paths = dict.fromkeys((in_folder, path))
+            places = [(part.tree, in_folder)]
+            places += [(rests[held[p]], p) for p in sorted((p for p in paths if p in held), key=held.__getitem__)]
+            for tree, path in places:
+                size = tree.size_of(path)
+                if size is not None:
+                    files[relpath], sizes[relpath] = tree.root / path, size
+                    unused.discard(tree)
+                    break
+            else:
+                _ = [rest.size_of(path) for rest in rests for path in paths]  # refuses what lies behind a link
+                mend = "add the archive that holds it, or export again"
+                raise ImportRefused("the export names it, but it isn't there", mend, part.tree.archive, relpath)
+    for rest in rests:
+        if rest in unused:
+            reason = f"no {INDEX_FILE} in it, and no file of the other exports"
+            raise ImportRefused(reason, f"take it away, or {_COMPLETE}", rest.archive)
+    return files, sizes
+
+
+class _Tree:
+    """A tree whose links are never followed; folders are looked at once each."""
+
+    def __init__(self, unpacked: Unpacked) -> None:
+        self.archive = unpacked.source.name
+        self.root = unpacked.root
+        self._is_folder = {"": True}
+
+    def export_folders(self) -> list[str]:
+        """The folders with a ``dataindex.json``, relative; none inside another one, none that is hidden."""
+        found: list[str] = []
+        for folder, folders, names in os.walk(self.root, onerror=self._unreadable):
+            if INDEX_FILE in names:
+                relative = Path(folder).relative_to(self.root).as_posix()
+                found.append("" if relative == "." else relative)
+                folders.clear()
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+        return found
+
+    def refuse_state(self) -> None:
+        """Raise ImportRefused if this is the state of a devpi-server, with the way on."""
+        if (state := find_state(self.root)) is None:
+            return
+        member = state.relative_to(self.root).as_posix()
+        what, export = (
+            "a devpi-server state (a serverdir)",
+            "export it with the devpi-server that made it (devpi-export)",
+        )
+        try:
+            version = state_version(state)
+        except OSError as error:
+            self._unreadable(error, member)
+        if version.partition(".")[0] == STATE_VERSION:
+            reason = f"is {what}, not an export"
+            mend = (
+                f"to adopt it, unpack it onto the empty volume as uid {os.geteuid()}, with its .nodeinfo in the "
+                f"serverdir itself, and remove it here; or {export}, and put the export here"
+            )
+        else:
+            reason, mend = f"is {what} of state version {shown(version)}, not an export", f"{export}, and put that here"
+        raise ImportRefused(reason, mend, self.archive, None if member == "." else member)
+
+    def paths(self) -> Iterator[str]:
+        """Everything that is no folder, relative."""
+        for folder, _, names in os.walk(self.root, onerror=self._unreadable):
+            inside = folder.removeprefix(str(self.root)).lstrip("/")
+            yield from (posixpath.join(inside, name) for name in names)
+
+    def read(self, path: str, limit: int) -> bytes:
+        """A file of at most ``limit`` bytes."""
+        try:
+            if self.size_of(path) is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            with (self.root / path).open("rb") as file:
+                raw = file.read(limit + 1)
+        except OSError as error:
+            self._unreadable(error, path)
+        if len(raw) > limit:
+            mend = "if the archive is to be trusted, raise SIDECAR_IMPORT_MAX_INDEX_SIZE"
+            raise ImportRefused(f"is larger than {limit} bytes", mend, self.archive, path)
+        return raw
+
+    def size_of(self, path: str) -> int | None:
+        """The bytes of a regular file, None where nothing is; refuses links (folders', too) and others."""
+        if not self._has_folder(posixpath.dirname(path)):
+            return None
+        status = self._status(path)
+        if status is None:
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            self._refuse("is not a regular file", path)
+        return status.st_size
+
+    def _has_folder(self, path: str) -> bool:
+        known = self._is_folder.get(path)
+        if known is None:
+            status = self._status(path) if self._has_folder(posixpath.dirname(path)) else None
+            known = self._is_folder[path] = status is not None and stat.S_ISDIR(status.st_mode)
+        return known
+
+    def _status(self, path: str) -> os.stat_result | None:
+        try:
+            status = (self.root / path).lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            self._unreadable(error, path)
+        if stat.S_ISLNK(status.st_mode):
+            self._refuse("is a link, or lies behind one", path)
+        return status
+
+    def _refuse(self, reason: str, path: str) -> NoReturn:
+        mend = "put the file itself there, links are not followed (cp -rL, tar --dereference)"
+        raise ImportRefused(reason, mend, self.archive, path)
+
+    def _unreadable(self, error: OSError, path: str | None = None) -> NoReturn:
+        mend = hint_to_read(error, "it", "let uid {uid} read it: chmod -R a+rX")
+        raise ImportRefused(f"can't be read: {error.strerror}", mend, self.archive, path, circumstances=True) from error

@@ -1,0 +1,4 @@
+"""The first state of an empty serverdir: `devpi-init`, or an import.
+
+Doors: `initial_state.InitialState`, `status` (the import's, followed and kept), `unused` (archives beside data).
+"""

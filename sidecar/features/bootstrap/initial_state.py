@@ -1,0 +1,262 @@
+"""The first state of an empty serverdir: initialised, or imported, in staging; then promoted.
+
+The child does the work, in a process of its own; here is decided what it shall be, and what becomes of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sidecar.core import files as durable
+from sidecar.core import text
+from sidecar.core.errors import Exit, ExitCode
+from sidecar.core.lifecycle import Failure, ImportFailure, ImportState, ImportStatus, Lifecycle, Phase, now
+from sidecar.core.logging import redact
+from sidecar.core.settings import ImportSettings
+from sidecar.core.terminal import printable
+from sidecar.core.threads import to_the_end
+from sidecar.devpi.process import Child
+from sidecar.devpi.protocol import Configured, Import, Initialise, Prepared, PrepareFailed, Progress
+from sidecar.exports import sources
+from sidecar.features.bootstrap import status as imports
+from sidecar.features.credentials.root_password import RootPasswordFile
+from sidecar.features.credentials.secrets import generate_password
+from sidecar.storage.inspection import Storage, looks_empty
+from sidecar.storage.serverdir import Serverdir
+
+log = logging.getLogger(__name__)
+
+_LOG_EVERY = 10.0
+"""Seconds between two log lines about the progress of an import."""
+
+
+class ImportFailed(Exception):
+    """The import failed; `/status` says why, and nothing is left of it but that record."""
+
+
+def check_first_state(configured: Configured, settings: ImportSettings) -> None:
+    """Find what makes a first state impossible before anything is touched. Raises Exit."""
+    init_dir = settings.init_dir
+    if not looks_empty(Path(configured.serverdir)):
+        return
+    check_storage(Storage(configured.storage))
+    try:
+        found = sources.find(init_dir) if configured.replica else sources.Found((), ())
+    except sources.ImportRefused:
+        return  # the import says what is wrong with them
+    if found.sources or (found.not_taken and not settings.ignore_init_files):
+        raise Exit(
+            ExitCode.SETTINGS,
+            f"a replica gets its state from its primary, and {init_dir} (DEVPI_INIT_DIR) holds archives",
+            "do not mount exports into a replica, or remove --primary-url and --role replica to import them",
+        )
+
+
+def check_storage(storage: Storage) -> None:
+    """Raise Exit if the sidecar can't make a first state in this storage."""
+    if storage.database is None:
+        raise Exit(
+            ExitCode.SETTINGS,
+            f"the storage {storage.name!r} is not in the serverdir, so it can't be made in staging",
+            "run devpi-init with --root-passwd, or devpi-import, then start this",
+        )
+
+
+class InitialState:
+    """Makes the first state of one serverdir."""
+
+    def __init__(
+        self,
+        serverdir: Serverdir,
+        child: Child,
+        lifecycle: Lifecycle,
+        settings: ImportSettings,
+        given_password: str | None,
+        *,
+        project_list: bool,
+    ) -> None:
+        """`project_list`: a new root/pypi has the list of all projects."""
+        self._serverdir = serverdir
+        self._child = child
+        self._lifecycle = lifecycle
+        self._settings = settings
+        self._given = given_password
+        self._password = generate_password() if given_password is None else given_password
+        self._project_list = project_list
+        self._record = import_record(serverdir)
+
+    async def make(self) -> Prepared:
+        """Initialise or import, and promote. Raises ImportFailed, or Exit where an initialisation failed."""
+        try:
+            found = await to_the_end(sources.find, self._settings.init_dir)
+        except sources.ImportRefused as error:
+            raise await self._failed(ImportStatus(started=now()), [], _import_failure(error)) from error
+        if found.not_taken and not self._settings.ignore_init_files:
+            for other in found.not_taken[1:]:
+                log.error("%s", other)
+            raise await self._failed(ImportStatus(started=now()), [], _import_failure(found.not_taken[0]))
+        if names := found.passed_over:
+            said = ", ".join(printable(name, 200) for name in names[:20])
+            log.info("in %s these are no exports, and ignored: %s", self._settings.init_dir, said)
+        if found.sources:
+            return await self._import(found)
+        return await self._initialise()
+
+    async def _initialise(self) -> Prepared:
+        self._lifecycle.enter(Phase.INITIALISING)
+        await to_the_end(self._serverdir.stage)
+        await self._child.send(Initialise(str(self._serverdir.staged_state), self._password, self._project_list))
+        answer = await self._child.expect(Prepared, PrepareFailed)
+        if isinstance(answer, PrepareFailed):
+            await to_the_end(self._serverdir.discard)
+            raise Exit(_code_of(answer), f"the initialisation failed: {answer.reason}", answer.mend)
+        # that of an import which failed, or was killed before its promotion: this state is not of it
+        await to_the_end(durable.remove, self._record)
+        await to_the_end(self._promote, answer, "initialised")
+        return answer
+
+    async def _import(self, found: sources.Found) -> Prepared:
+        fingerprint = self._fingerprint(found)
+        self._lifecycle.enter(Phase.IMPORTING)
+        earlier = await to_the_end(imports.load, self._record)
+        if earlier and earlier[0].state is ImportState.FAILED and earlier[1] == fingerprint:
+            log.warning("archives and settings are those of the import that failed before: it is not tried again")
+            raise await self._failed(earlier[0], fingerprint, earlier[0].error)
+        tracker = imports.Tracker(ImportStatus(ImportState.PENDING, started=now()))
+        self._lifecycle.update(imported=tracker.status)
+        self._child.on_progress = _Follower(tracker, self._lifecycle).follow
+        await to_the_end(self._serverdir.stage)
+        await self._child.send(
+            Import(
+                init_dir=str(self._settings.init_dir),
+                target=str(self._serverdir.staged_state),
+                scratch=str(self._serverdir.scratch),
+                password=self._password,
+                password_given=self._given is not None,
+                limits=_limits(self._settings),
+                allow_unverified=self._settings.allow_unverified,
+                strict=self._settings.strict,
+            )
+        )
+        answer = await self._child.expect(Prepared, PrepareFailed)
+        if isinstance(answer, PrepareFailed):
+            failure = ImportFailure(answer.reason, answer.mend, answer.archive, answer.member)
+            raise await self._failed(tracker.status, [] if answer.circumstances else fingerprint, failure)
+        self._lifecycle.update(imported=replace(tracker.status, state=ImportState.PROMOTING, current=None))
+        status = tracker.end(ImportState.COMPLETED)
+        await to_the_end(imports.save, self._record, status, fingerprint)
+        await to_the_end(self._promote, answer, "imported")
+        self._lifecycle.update(imported=status)
+        log.info("imported %d files of %d projects", status.files.done, status.projects.done)
+        if status.left_out_total:
+            log.warning("the import has left out %d, for they are not safe to load: %s", *_left_out(status))
+        return answer
+
+    def _fingerprint(self, found: sources.Found) -> list[list[Any]]:
+        """All that decides whether an import can succeed: where it is that of a failed one, another try is in vain."""
+        switches = [self._given is not None, self._settings.allow_unverified, self._settings.strict]
+        given = [*switches, *_limits(self._settings).values()]
+        devpi = self._lifecycle.snapshot.devpi
+        return [given, [devpi and devpi.version], *([e.name, e.bytes, e.mtime_ns] for e in found.sources)]
+
+    def _promote(self, prepared: Prepared, origin: str) -> None:
+        record = RootPasswordFile(self._serverdir.staged_record)
+        if prepared.root_password == "from_import":  # noqa: S105 - not a password
+            record.write_from_import()
+        elif prepared.root_password == "password" and self._given is None:  # noqa: S105
+            record.write_generated(self._password)
+        elif prepared.root_password == "password":  # noqa: S105
+            record.write_given()
+        self._serverdir.promote(origin)
+
+    async def _failed(
+        self, status: ImportStatus, fingerprint: list[list[Any]], failure: ImportFailure | None
+    ) -> ImportFailed | Exit:
+        """Throw away what there is, keep the record of the failure; the exception to raise."""
+        failure = failure or ImportFailure("the import failed", "replace the archive, and start again")
+        failure = replace(failure, reason=redact(failure.reason), mend=redact(failure.mend))  # anybody may read them
+        await to_the_end(self._serverdir.discard)
+        status = replace(
+            status, state=ImportState.FAILED, finished=status.finished or now(), eta_seconds=None, error=failure
+        )
+        await to_the_end(imports.save, self._record, status, fingerprint)
+        where = " of ".join(filter(None, [failure.member, failure.archive]))
+        reason = f"the import failed{f' at {where}' if where else ''}: {failure.reason}"
+        log.error("%s; %s", reason, failure.mend)
+        self._lifecycle.update(imported=status)
+        if self._settings.exit_on_failure:
+            return Exit(ExitCode.IMPORT_FAILED, reason, failure.mend)
+        self._lifecycle.enter(Phase.FAILED, Failure(reason, failure.mend))
+        return ImportFailed()
+
+
+class _Follower:
+    """Brings the importer's reports to `/status`, and now and then to the log."""
+
+    def __init__(self, tracker: imports.Tracker, lifecycle: Lifecycle) -> None:
+        self._tracker = tracker
+        self._lifecycle = lifecycle
+        self._logged = time.monotonic()
+
+    def follow(self, report: Progress) -> None:
+        status = self._tracker.advance(
+            ImportState(report.state),
+            archives=report.archives,
+            ignored=report.ignored,
+            left_out=report.left_out,
+            digests=report.digests,
+            counts=report.counts,
+            current=report.current,
+        )
+        before = self._lifecycle.snapshot.imported.state
+        self._lifecycle.update(imported=status)
+        if status.state is not before or time.monotonic() - self._logged >= _LOG_EVERY:
+            self._logged = time.monotonic()
+            log.info("import: %s", ", ".join([status.state, *_counts(status)]))
+
+
+def _counts(status: ImportStatus) -> list[str]:
+    """What there is to count in this part of the import."""
+    extracted, files, projects = status.extracted, status.files, status.projects
+    if status.state is ImportState.EXTRACTING and extracted.total:  # a folder is not extracted
+        return [f"{text.size(extracted.done)} of {text.size(extracted.total)} of archives"]
+    if files.total or projects.total:
+        return [f"{files.done} of {files.total} files", f"{projects.done} of {projects.total} projects"]
+    return []
+
+
+def _left_out(status: ImportStatus) -> tuple[int, str]:
+    """How much was left out, and the first of it in words."""
+    named = [f"{each.member} of {each.archive} ({each.reason})" for each in status.left_out]
+    more = status.left_out_total - len(named)
+    return status.left_out_total, "; ".join([*named, *([f"and {more} more"] if more else [])])
+
+
+def import_record(serverdir: Serverdir) -> Path:
+    """Where the status of the last import is kept."""
+    return serverdir.own / "import.json"
+
+
+def _code_of(failed: PrepareFailed) -> ExitCode:
+    if failed.exhausted:
+        return ExitCode.EXHAUSTED
+    return ExitCode.NOT_WRITABLE if failed.circumstances else ExitCode.INTERNAL
+
+
+def _import_failure(error: sources.ImportRefused) -> ImportFailure:
+    return ImportFailure(error.reason, error.mend, error.archive, error.member)
+
+
+def _limits(settings: ImportSettings) -> dict[str, int | None]:
+    """The settings as `archives.Limits`' fields."""
+    return {
+        "members": settings.max_members,
+        "member_bytes": settings.max_member_bytes,
+        "total_bytes": settings.max_total_bytes,
+        "ratio": settings.max_ratio,
+        "index_bytes": settings.max_index_bytes,
+    }

@@ -1,0 +1,113 @@
+"""What is known of the import: brought up to date from the importer's reports, and kept across restarts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sidecar.core import files as durable
+from sidecar.core.lifecycle import Archive, Count, ImportFailure, ImportState, ImportStatus, LeftOut, now
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+_COUNTS = ("users", "indexes", "projects", "files", "bytes", "extracted")
+_TIMES = ("started", "finished")
+
+
+class Tracker:
+    """Follows one import; the rate and the time left are those of loading, which is most of it."""
+
+    def __init__(self, status: ImportStatus, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` gives seconds that never go back."""
+        self.status = status
+        self._clock = clock
+        self._loading_since: float | None = None
+
+    def advance(
+        self,
+        state: ImportState,
+        *,
+        archives: Sequence[Mapping[str, Any]] | None,
+        ignored: Sequence[str] | None,
+        left_out: Mapping[str, Any] | None,
+        digests: Mapping[str, str] | None,
+        counts: Mapping[str, Sequence[int]] | None,
+        current: str | None,
+    ) -> ImportStatus:
+        """Take in one report of the importer; None is what it did not mention."""
+        changes: dict[str, Any] = {"state": state, "current": current}
+        if archives is not None:
+            changes["archives"] = (*self.status.archives, *(Archive(**each) for each in archives))
+        if ignored is not None:
+            changes["ignored"] = (*self.status.ignored, *ignored)
+        if left_out is not None:
+            changes["left_out_total"] = left_out["total"]
+            changes["left_out"] = tuple(LeftOut(**each) for each in left_out["first"])
+        if digests:
+            changes["archives"] = tuple(
+                replace(each, sha256=digests.get(each.name, each.sha256)) for each in self.status.archives
+            )
+        for name, (done, total) in (counts or {}).items():
+            changes[name] = Count(done, total)
+        if state is ImportState.LOADING and self._loading_since is None:
+            self._loading_since = self._clock()
+        self.status = replace(self.status, **changes)
+        if self._loading_since is not None and (files := self.status.files).done:
+            rate = files.done / max(self._clock() - self._loading_since, 0.001)
+            eta = (files.total - files.done) / rate
+            self.status = replace(self.status, rate=round(rate, 2), eta_seconds=round(eta, 1))
+        return self.status
+
+    def end(self, state: ImportState, error: ImportFailure | None = None) -> ImportStatus:
+        """The import is over, well or badly."""
+        self.status = replace(self.status, state=state, finished=now(), eta_seconds=None, error=error)
+        return self.status
+
+
+def save(path: Path, status: ImportStatus, fingerprint: list[list[Any]]) -> None:
+    """Keep `status`, and what the archives looked like, in the file `path`. Raises OSError."""
+    durable.write_file(path, json.dumps({"status": to_json(status), "fingerprint": fingerprint}).encode())
+
+
+def load(path: Path) -> tuple[ImportStatus, list[list[Any]]] | None:
+    """What `save` kept; None where there is nothing that can be understood: the import's record is not worth a stop."""
+    try:
+        content = durable.read_file(path, 16 * 2**20)
+        if content is None:
+            return None
+        record = json.loads(content)
+        fingerprint = record["fingerprint"]
+        if not isinstance(fingerprint, list) or not all(isinstance(each, list) for each in fingerprint):
+            return None
+        return _from_json(record["status"]), fingerprint
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def to_json(status: ImportStatus) -> dict[str, Any]:
+    """The status as JSON has it, with times in RFC 3339."""
+    fields = dataclasses.asdict(status)
+    for name in _TIMES:
+        at: datetime | None = fields[name]
+        fields[name] = None if at is None else at.isoformat()
+    return fields
+
+
+def _from_json(fields: dict[str, Any]) -> ImportStatus:
+    changes = dict(fields)
+    for name in _TIMES:
+        changes[name] = None if fields[name] is None else datetime.fromisoformat(fields[name])
+    for name in _COUNTS:
+        changes[name] = Count(**fields[name])
+    changes["state"] = ImportState(fields["state"])
+    changes["archives"] = tuple(Archive(**each) for each in fields["archives"])
+    changes["ignored"] = tuple(fields["ignored"])
+    changes["left_out"] = tuple(LeftOut(**each) for each in fields.get("left_out", ()))  # older records have none
+    changes["error"] = None if fields["error"] is None else ImportFailure(**fields["error"])
+    return ImportStatus(**changes)

@@ -1,0 +1,243 @@
+"""The record of root's password: generated, claimed, expired, given, imported, or being rotated.
+
+It lies in one file of `SERVERDIR/.sidecar`, replaced by one durable rename at each change. Changes block on
+the disk: call them in a thread. No message and no repr has a secret or a path in it, for messages come to
+`/status`.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal, Self, cast
+
+from sidecar.core import files
+from sidecar.core.lifecycle import RootPassword, RootPasswordStatus, now
+from sidecar.features.credentials.secrets import CredentialsDamaged, read_secret
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """What `root-password.json` says. Which fields are set depends on the state: see `_FIELDS`."""
+
+    state: RootPassword | Literal["rotating"] = RootPassword.UNKNOWN
+    password: str | None = field(default=None, repr=False)
+    generated: datetime | None = None
+    claimed_at: datetime | None = None
+    claimed_from: str | None = None
+    expired_at: datetime | None = None
+    keep_logins: bool | None = None
+    started: datetime | None = None
+    previous: _Record | None = None
+
+
+_FIELDS: dict[str, tuple[str, ...]] = {
+    "claimable": ("password", "generated"),
+    "claimed": ("claimed_at", "claimed_from", "generated"),
+    "expired": ("expired_at", "generated"),
+    "given": (),
+    "from_import": (),
+    "rotating": ("password", "keep_logins", "started", "previous"),
+}
+_TYPES: dict[str, type] = {"password": str, "claimed_from": str, "keep_logins": bool}
+_TIMES = frozenset({"generated", "claimed_at", "expired_at", "started"})
+
+
+@dataclass(slots=True)
+class RootPasswordFile:
+    """The record of root's generated password: one file, each change of it one durable rename.
+
+    A change that raises OSError is taken back, here and, as far as the disk lets us, there: it can be tried
+    again.
+    """
+
+    path: Path = field(repr=False)
+    _record: _Record = field(default=_Record(), repr=False)
+
+    def load(self) -> Self:
+        """Read the record; absent is `unknown`. Raises `CredentialsDamaged`, `CredentialsError`."""
+        if (data := read_secret(self.path)) is None:
+            self._record = _Record()
+            return self
+        try:
+            self._record = _parse(json.loads(data))
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+            reason = "invalid JSON" if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)) else str(error)
+            raise CredentialsDamaged(
+                f"the record of root's password ({self.path.name}) is damaged: {reason}",
+                "restore it, or move it away: root's password is unknown then",
+            ) from None
+        return self
+
+    def status(self, ttl: float | None, at: datetime) -> RootPasswordStatus:
+        """What may be told of it. A rotation that did not end is `unknown`: either password may be the true
+        one.
+
+        `ttl`: seconds that an unclaimed password lasts, None for ever. Touches no disk.
+        """
+        record = self._record
+        if record.state == "rotating":
+            return RootPasswordStatus(RootPassword.UNKNOWN)
+        if record.state is RootPassword.CLAIMABLE:
+            expires = self.expires(ttl)
+            if expires is not None and at >= expires:
+                return RootPasswordStatus(RootPassword.EXPIRED, expires, changed=expires)
+            return RootPasswordStatus(RootPassword.CLAIMABLE, expires)
+        changed = record.claimed_at or record.expired_at
+        return RootPasswordStatus(record.state, changed=changed, claimed_from=record.claimed_from)
+
+    def expires(self, ttl: float | None) -> datetime | None:
+        """When a claimable password expires; None: never, or there is none to claim."""
+        if ttl is None or self._record.state is not RootPassword.CLAIMABLE or self._record.generated is None:
+            return None
+        try:
+            return self._record.generated + timedelta(seconds=ttl)
+        except OverflowError:
+            return None
+
+    @property
+    def generated(self) -> datetime | None:
+        """When the password was generated, claimed or not; None: it wasn't."""
+        return self._record.generated
+
+    @property
+    def unclaimed(self) -> str | None:
+        """The password that may be claimed; None: there is none."""
+        return self._record.password if self._record.state is RootPassword.CLAIMABLE else None
+
+    @property
+    def rotating(self) -> bool:
+        """Whether a rotation has begun and neither finished nor been abandoned."""
+        return self._record.state == "rotating"
+
+    def write_generated(self, password: str, at: datetime | None = None) -> None:
+        """`password` was generated (`at`: now); it can be claimed once. Raises OSError, as all below."""
+        self._write(_Record(RootPassword.CLAIMABLE, password=password, generated=at or now()))
+
+    def write_given(self) -> None:
+        """The operator gave the password."""
+        self._write(_Record(RootPassword.GIVEN))
+
+    def write_from_import(self) -> None:
+        """The password is the imported export's."""
+        self._write(_Record(RootPassword.FROM_IMPORT))
+
+    def claim(self, address: str, at: datetime, ttl: float | None) -> str:
+        """The password, for `address`. When it returns, the disk says claimed, and has the password no more.
+
+        Raises ValueError where there is nothing to claim (any more), and OSError.
+        """
+        if self.status(ttl, at).state is not RootPassword.CLAIMABLE:
+            raise ValueError("not claimable")
+        record = self._record
+        self._write(_Record(RootPassword.CLAIMED, generated=record.generated, claimed_at=at, claimed_from=address))
+        return cast(str, record.password)
+
+    def expire(self, at: datetime) -> None:
+        """Throw an unclaimed password away. Raises ValueError where there is none, and OSError."""
+        if self._record.state is not RootPassword.CLAIMABLE:
+            raise ValueError("not claimable")
+        self._write(_Record(RootPassword.EXPIRED, generated=self._record.generated, expired_at=at))
+
+    def begin_rotation(self, new: str, keep_logins: bool, at: datetime) -> None:
+        """Record that `new` is about to be set in devpi. One that never ended is replaced. Raises OSError."""
+        previous = self._record.previous if self.rotating else self._record
+        self._write(_Record("rotating", password=new, keep_logins=keep_logins, started=at, previous=previous))
+
+    def finish_rotation(self, address: str, at: datetime) -> None:
+        """The new password is set, and is about to be told to `address`. Raises ValueError, OSError."""
+        begun = self._rotating()
+        self._write(_Record(RootPassword.CLAIMED, generated=begun.started, claimed_at=at, claimed_from=address))
+
+    def abandon_rotation(self) -> None:
+        """The new password was certainly not set: what was before holds. Raises ValueError, OSError."""
+        self._write(self._rotating().previous or _Record())
+
+    def pending_rotation(self) -> str | None:
+        """The password that must be set in devpi, since a rotation did not come to its end; None: nothing to
+        do.
+        """
+        return self._record.password if self.rotating else None
+
+    @property
+    def pending_keeps_logins(self) -> bool:
+        """Whether the rotation that did not end leaves the login secret alone."""
+        return bool(self._record.keep_logins)
+
+    def recover_rotation(self, at: datetime | None = None) -> None:
+        """`pending_rotation()` is set in devpi now: nobody was ever told, so it is claimable from now on.
+
+        Raises ValueError, OSError.
+        """
+        self.write_generated(cast(str, self._rotating().password), at)
+
+    def _rotating(self) -> _Record:
+        if not self.rotating:
+            raise ValueError("no rotation has begun")
+        return self._record
+
+    def _write(self, record: _Record) -> None:
+        try:
+            self._put(record)
+        except OSError:
+            # Where only the fsync of the folder failed, the new record has its name already: take it back.
+            with suppress(OSError):
+                self._put(self._record)
+            raise
+        self._record = record
+
+    def _put(self, record: _Record) -> None:
+        if record.state is RootPassword.UNKNOWN:
+            files.remove(self.path)
+        else:
+            files.write_file(self.path, json.dumps(_dump(record), indent=1).encode() + b"\n")
+
+
+def _dump(record: _Record) -> dict[str, object]:
+    content: dict[str, object] = {"state": str(record.state)}
+    for name in _FIELDS.get(record.state, ()):
+        value = getattr(record, name)
+        if isinstance(value, datetime):
+            value = value.isoformat()
+        content[name] = _dump(value) if isinstance(value, _Record) else value
+    return content
+
+
+def _parse(content: object, *, nested: bool = False) -> _Record:
+    """Raises ValueError; its text tells no value."""
+    if not isinstance(content, dict):
+        raise ValueError("not an object")
+    state = content.get("state")
+    if nested and state == "unknown":
+        return _Record()
+    if not isinstance(state, str) or state not in _FIELDS or (nested and state == "rotating"):
+        raise ValueError("an unknown state")
+    record = _Record("rotating" if state == "rotating" else RootPassword(state))
+    values: dict[str, object] = {}
+    for name in _FIELDS[state]:
+        value = content.get(name)
+        if name == "previous":
+            values[name] = _parse(value, nested=True)
+        elif name in _TIMES and isinstance(value, str):
+            values[name] = _time(name, value)
+        elif name in _TYPES and isinstance(value, _TYPES[name]) and value != "":
+            values[name] = value
+        else:
+            raise ValueError(f"{name} is absent or wrong")
+    return replace(record, **values)  # type: ignore[arg-type]
+
+
+def _time(name: str, text: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{name} is not a time") from None
+    if at.tzinfo is None:
+        raise ValueError(f"{name} has no time zone")
+    return at.astimezone(UTC)

@@ -1,0 +1,72 @@
+"""What the checks were like in the last quarter of an hour: bounded, in memory, for people to look at."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sidecar.features.health.checks import BADNESS, Check, CheckStatus
+
+SPAN = 15.0
+"""Seconds that one sample stands for."""
+SAMPLES = 60
+"""Samples that are kept: a quarter of an hour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one check was like for `SPAN` seconds."""
+
+    status: CheckStatus
+    """The worst in that time."""
+    value: float | None
+    """The greatest in that time; None: there was none."""
+    unit: str | None = None
+    """Of the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """The samples of one check."""
+
+    name: str
+    samples: tuple[Sample | None, ...]
+    """The oldest first, the one in the making last; None: nobody looked."""
+
+
+class Trends:
+    """Samples of all checks. Lives on the event loop."""
+
+    def __init__(self) -> None:
+        self._spans: deque[tuple[int, dict[str, Sample]]] = deque(maxlen=SAMPLES)
+
+    def see(self, at: float, checks: Iterable[Check]) -> None:
+        """Take in the checks as they are at the time `at`, in seconds that never go back."""
+        number = int(at // SPAN)
+        if not self._spans or self._spans[-1][0] != number:
+            self._spans.append((number, {}))
+        samples = self._spans[-1][1]
+        for check in checks:
+            before = samples.get(check.name)
+            if before is None:
+                samples[check.name] = Sample(check.status, check.value, check.unit)
+            elif BADNESS[check.status] > BADNESS[before.status] or _greater(check.value, before.value):
+                status = max(before.status, check.status, key=BADNESS.__getitem__)
+                of = check if _greater(check.value, before.value) else before
+                samples[check.name] = Sample(status, of.value, of.unit)
+
+    def of(self, name: str) -> Trend:
+        """The trend of one check, up to the last sample of any."""
+        if not self._spans:
+            return Trend(name, ())
+        last = self._spans[-1][0]
+        samples: list[Sample | None] = [None] * SAMPLES
+        for number, found in self._spans:
+            if last - number < SAMPLES:
+                samples[SAMPLES - 1 - (last - number)] = found.get(name)
+        return Trend(name, tuple(samples))
+
+
+def _greater(one: float | None, other: float | None) -> bool:
+    return one is not None and (other is None or one > other)

@@ -1,0 +1,1 @@
+"""devpi's mirrors, as far as the sidecar sees them. Door: `notice`."""

@@ -1,0 +1,286 @@
+"""What a serverdir holds: nothing, a whole devpi state, or what must be neither served nor initialised over."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import errno
+import itertools
+import json
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sidecar.core import files
+from sidecar.core.disk_hints import hint
+from sidecar.core.errors import Exit, ExitCode
+from sidecar.core.terminal import printable
+from sidecar.storage import mounts
+from sidecar.storage.harmless import is_harmless
+
+STATE_VERSION = "4"
+"""devpi-server's database version, the first number of `.serverversion`, since devpi-server 4."""
+
+_PREPARED = frozenset({".sidecar", ".secret", "devpi.yml", "devpi-server.yml"})
+"""Ours, and what an operator may put there before the first start: the login secret, devpi's configuration file."""
+_DEVPIS = frozenset({".nodeinfo", ".event_serial", ".sqlite", ".sqlite_db", "+files"})
+"""What only a devpi-server, or its tools, make."""
+_DEEP = 3
+"""Folders down to which a state is looked for: other images have it in `server` or `.devpi/server`."""
+_LOOKED_AT = 1000
+"""Entries that this takes at most."""
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Error numbers of a volume on which nothing fits any more."""
+
+
+class Content(enum.Enum):
+    """What a serverdir holds."""
+
+    EMPTY = enum.auto()
+    OURS = enum.auto()
+    FOREIGN = enum.auto()
+    """A whole devpi state without our marker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """What of devpi's --storage can be looked at from outside."""
+
+    name: str
+
+    @property
+    def database(self) -> str | None:
+        """The database file's name in the serverdir; None where the database is elsewhere."""
+        return {"sqlite": ".sqlite", "sqlite_db_files": ".sqlite_db"}.get(self.name)
+
+
+def examine(serverdir: Path, storage: Storage) -> Content:
+    """What the serverdir holds. Raises Exit for anything that is neither empty nor a whole devpi state."""
+    try:
+        return _Examination(serverdir, storage).content()
+    except PermissionError as error:
+        raise not_writable(serverdir, error) from error
+
+
+def looks_empty(serverdir: Path) -> bool:
+    """Whether a first state will have to be made there, as far as it can be seen without the lock.
+
+    False if that can't be seen: `examine` decides, once the serverdir is locked.
+    """
+    own = serverdir / ".sidecar"
+    try:
+        entries = _content(serverdir)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return not entries and not any(os.path.lexists(own / name) for name in ("marker.json", "promotion.json"))
+
+
+def _content(serverdir: Path) -> set[str]:
+    """The names in a serverdir, but for ours, for what an operator has prepared, and for what is nobody's data."""
+    names = {entry.name for entry in os.scandir(serverdir)} - _PREPARED
+    return {name for name in names if not is_harmless(name)}
+
+
+class _Examination:
+    def __init__(self, path: Path, storage: Storage) -> None:
+        self._path = path
+        self._own = path / ".sidecar"
+        self._storage = storage
+
+    def content(self) -> Content:
+        """Raises Exit for anything that is neither empty nor a whole devpi state."""
+        entries = _content(self._path)
+        marked = (self._own / "marker.json").exists()
+        if not entries and not marked:
+            return Content.EMPTY
+        self._access(entries)
+        if (tool := read_record(self._path, self._own / "tool.json")) is not None:
+            raise damaged(self._path, f"a {tool.get('tool', 'devpi tool')} that was run on it has not finished")
+        if ".serverversion" not in entries:
+            raise self._not_devpis(entries, marked)
+        self._version()
+        if ".nodeinfo" not in entries:
+            raise damaged(
+                self._path, "there is no .nodeinfo" + (", which was there" if marked else " of a devpi-server")
+            )
+        self._database(entries)
+        return Content.OURS if marked else Content.FOREIGN
+
+    def _not_devpis(self, entries: set[str], marked: bool) -> Exit:
+        """Why what is there is no state of a devpi-server, and the way on."""
+        names = ", ".join(printable(name, 100) for name in sorted(entries)[:5]) or "nothing"
+        more = f" and {len(entries) - 5} more" if len(entries) > 5 else ""
+        what = f"it is not devpi-server's: it holds {names}{more}, but no .serverversion"
+        if marked or entries & _DEVPIS:  # what is below may be an old copy
+            return damaged(self._path, what)
+        if (below := find_state(self._path)) is not None:
+            return Exit(
+                ExitCode.DAMAGED,
+                f"the serverdir {self._path} holds no devpi-server state itself: its folder "
+                f"{printable(str(below.relative_to(self._path)), 200)} does",
+                f"set DEVPI_SERVERDIR={printable(str(below), 300)} (or --serverdir) to serve that state",
+            )
+        return Exit(
+            ExitCode.DAMAGED,
+            f"the serverdir {self._path} is neither empty nor a devpi-server state: {what}",
+            f"set DEVPI_SERVERDIR={self._path / 'state'} (or --serverdir) to use a new folder in it, or remove what it "
+            "holds; nothing of that has been changed",
+        )
+
+    def _version(self) -> None:
+        try:
+            version = state_version(self._path)
+        except OSError as error:
+            raise damaged(self._path, f".serverversion can't be read ({type(error).__name__})") from error
+        if not version:
+            raise damaged(self._path, ".serverversion is empty: its initialisation or import was cut short")
+        if version.partition(".")[0] != STATE_VERSION:
+            raise Exit(
+                ExitCode.DAMAGED,
+                f"the serverdir {self._path} has devpi's state version {version!r}, this devpi-server needs "
+                f"{STATE_VERSION!r}",
+                "export it with the devpi-server that made it (devpi-export), and import that into an empty serverdir",
+            )
+
+    def _database(self, entries: set[str]) -> None:
+        if (name := self._storage.database) is None:
+            return
+        if name not in entries:
+            raise damaged(self._path, f"its database {name} is missing")
+        nodeinfo = read_record(self._path, self._path / ".nodeinfo") or {}
+        if nodeinfo.get("role") != "replica" and self._serial(name) < 0:  # a new replica has nothing yet
+            raise damaged(
+                self._path, "its database holds nothing (serial -1): its initialisation or import was cut short"
+            )
+
+    def _serial(self, name: str) -> int:
+        import sqlite3
+
+        try:
+            # not `ro`: a commit that was cut short is rolled back by whoever opens the database next, and it must write
+            uri = f"{(self._path / name).absolute().as_uri()}?mode=rw"
+            with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10)) as connection:
+                (serial,) = connection.execute("SELECT max(serial) FROM changelog").fetchone()
+        except sqlite3.Error as error:
+            raise damaged(self._path, f"its database {name} can't be read: {error}") from error
+        return -1 if serial is None else int(serial)
+
+    def _access(self, entries: set[str]) -> None:
+        written = {".serverversion", ".nodeinfo", self._storage.database or ".nodeinfo", "+files", ".event_serial"}
+        for name in entries & written:
+            if not os.access(self._path / name, os.R_OK | os.W_OK):
+                owner = (self._path / name).lstat().st_uid
+                raise Exit(
+                    ExitCode.NOT_WRITABLE,
+                    f"{name} in the serverdir {self._path} belongs to uid {owner}, not writable for uid {os.geteuid()}",
+                    _make_it_ours(self._path, owner),
+                )
+
+
+def find_state(folder: Path) -> Path | None:
+    """What looks like a whole state: the folder itself, or the nearest one below, as far as that can be seen.
+
+    Links are not followed.
+    """
+    left, level = _LOOKED_AT, [folder]
+    for deep in range(_DEEP + 1):
+        for each in level:
+            if _looks_like_state(each):
+                return each
+        below: list[Path] = []
+        for each in level if deep < _DEEP else ():
+            with contextlib.suppress(OSError), os.scandir(each) as entries:
+                for entry in itertools.islice(entries, left):
+                    left -= 1
+                    if entry.name != ".sidecar" and not is_harmless(entry.name) and entry.is_dir(follow_symlinks=False):
+                        below.append(Path(entry.path))
+        level = sorted(below)
+    return None
+
+
+def _looks_like_state(folder: Path) -> bool:
+    try:
+        return all(stat.S_ISREG((folder / name).lstat().st_mode) for name in (".serverversion", ".nodeinfo"))
+    except OSError:
+        return False
+
+
+def state_version(folder: Path) -> str:
+    """devpi-server's state version, as `.serverversion` has it. Raises OSError."""
+    with (folder / ".serverversion").open(errors="replace") as file:
+        return file.read(20).strip()
+
+
+def damaged(serverdir: Path, what: str) -> Exit:
+    """What must be neither served nor initialised over, and the mend."""
+    return Exit(
+        ExitCode.DAMAGED,
+        f"the serverdir {serverdir} is damaged or not devpi's: {what}",
+        "restore a backup of it, or empty it (.sidecar too) to begin anew; what it holds has not been changed",
+    )
+
+
+def not_writable(serverdir: Path, error: OSError) -> Exit:
+    """Why the serverdir can't be used, and the mend."""
+    uid, gid = os.geteuid(), os.getegid()
+    if error.errno in FULL:
+        reason = f"no space is left for the serverdir {serverdir}"
+        return Exit(ExitCode.NOT_WRITABLE, reason, hint(error))
+    if error.errno == errno.EROFS:
+        reason = f"the serverdir {serverdir} is on a read-only file system"
+        return Exit(ExitCode.NOT_WRITABLE, reason, "mount it writable")
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        at_fault = [Path(error.filename)] if error.filename else []
+        where = next(
+            p for p in (*at_fault, serverdir / ".sidecar", serverdir, *serverdir.parents) if os.path.lexists(p)
+        )
+        owner = where.lstat()
+        return Exit(
+            ExitCode.NOT_WRITABLE,
+            f"the serverdir {serverdir} is not writable for uid {uid}, gid {gid}: {where} belongs to "
+            f"uid {owner.st_uid}, gid {owner.st_gid}, mode {owner.st_mode & 0o7777:04o}",
+            _make_it_ours(serverdir, owner.st_uid),
+        )
+    return Exit(
+        ExitCode.NOT_WRITABLE,
+        f"the serverdir {serverdir} can't be used: {error.strerror}",
+        hint(error),
+    )
+
+
+def _make_it_ours(serverdir: Path, owner: int) -> str:
+    """What the operator can do about a serverdir of `owner`. In a container nobody can chown, and its paths are not the
+    host's, so the advice is for the outside.
+    """
+    user, mount = f"{os.geteuid()}:{os.getegid()}", mounts.under(serverdir)
+    mounted = mount.place != Path("/") and mount.place == serverdir.resolve()
+    if mounted and mount.in_memory:
+        return f"mount the tmpfs as this user's: `--tmpfs {serverdir}:uid={os.geteuid()},mode=0700`"
+    if mounted:
+        advice = (
+            f"on the host, run `chown -R {user} FOLDER` for the folder that is mounted at {serverdir} "
+            "(a named volume: see docs/docker.md; Kubernetes: set securityContext.fsGroup)"
+        )
+    else:
+        advice = (
+            f"run `chown -R {user} {serverdir}` as root; in a container, mount a volume there that belongs to {user}"
+        )
+    return advice if owner == 0 else f"{advice}, or run this as uid {owner}"
+
+
+def read_record(serverdir: Path, path: Path) -> dict[str, Any] | None:
+    """A record of ours or devpi's; None where it is absent. Raises Exit where it can't be understood."""
+    try:
+        content = files.read_file(path, 64 * 1024)
+        value = None if content is None else json.loads(content)
+    except PermissionError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(serverdir, f"{path.name} can't be read ({type(error).__name__})") from error
+    if value is not None and not isinstance(value, dict):
+        raise damaged(serverdir, f"{path.name} does not hold an object")
+    return value

@@ -1,0 +1,66 @@
+"""`/openapi.json` and `/docs`: the API describes itself, to programs and to people.
+
+What they answer is imported and composed when it is first asked for: a start doesn't pay for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+
+from aiohttp import web
+
+from sidecar.web.context import CONTEXT, Context
+from sidecar.web.page import assets
+
+
+async def openapi(request: web.Request) -> web.Response:
+    """This API, described in OpenAPI 3.1.
+
+    200: always, unless 304: the client has it already, as `If-None-Match` tells.
+    """
+    return _unless_known(request, _document(*_depends_on(request.app[CONTEXT])), "application/json")
+
+
+async def docs(request: web.Request) -> web.Response:
+    """The same as a page to read.
+
+    200: always, unless 304: the client has it already, as `If-None-Match` tells.
+    """
+    from sidecar.web.openapi.page import POLICY
+
+    context = request.app[CONTEXT]
+    response = _unless_known(request, _page(context.name, *_depends_on(context)), "text/html")
+    response.headers["Content-Security-Policy"] = POLICY
+    return response
+
+
+def _depends_on(context: Context) -> tuple[str, bool]:
+    """All that the description depends on."""
+    return context.sidecar_version, context.client_certificates
+
+
+@lru_cache(maxsize=1)
+def _document(version: str, client_certificates: bool) -> bytes:
+    from sidecar.web.openapi.document import compose
+
+    document = compose(version, client_certificates=client_certificates)
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+@lru_cache(maxsize=1)
+def _page(name: str, version: str, client_certificates: bool) -> bytes:
+    from sidecar.web.openapi.page import lines
+
+    document = json.loads(_document(version, client_certificates))
+    return "\n".join(lines(document, name, assets.edition())).encode()
+
+
+def _unless_known(request: web.Request, body: bytes, kind: str) -> web.Response:
+    etag = hashlib.sha256(body).hexdigest()[:16]
+    known = any(each.value in {etag, "*"} for each in request.if_none_match or ())
+    response = web.Response(status=304) if known else web.Response(body=body, content_type=kind, charset="utf-8")
+    response.headers["Cache-Control"] = "no-cache"
+    response.etag = etag
+    return response

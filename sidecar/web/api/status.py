@@ -1,0 +1,23 @@
+"""`/status`: the whole story, for people and programs that want more than ready or not."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from sidecar.web import serializers
+from sidecar.web.context import CONTEXT, GUARD
+from sidecar.web.numbers import gather
+
+
+async def status(request: web.Request) -> web.Response:
+    """Name, phase, versions, the import in full, the state of root's password, and numbers.
+
+    200: always.
+    """
+    context = request.app[CONTEXT]
+    said = context.health.server_status()
+    rejections = request.app[GUARD].rejections
+    counted = gather(context)
+    return web.json_response(
+        serializers.status(context.lifecycle.snapshot, said, context.sidecar_version, rejections, context.name, counted)
+    )

@@ -1,0 +1,1 @@
+"""`/` for people: a section a module, and `/events`, which keeps it fresh."""

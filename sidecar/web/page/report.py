@@ -1,0 +1,209 @@
+"""The page's HTML, section by section: the whole page, and what `/events` sends when a section has changed.
+
+Everything that comes from outside (archives, uploads, devpi-server, the request) goes through `words.text`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from string import Template
+
+from sidecar.core import advice, text
+from sidecar.core.lifecycle import DevpiInfo, Notice, Phase, RootPassword, Snapshot, now
+from sidecar.core.surroundings import Surroundings
+from sidecar.devpi.client import ServerStatus
+from sidecar.features.health.checks import Check
+from sidecar.features.health.history import Trend
+from sidecar.features.mirror import notice
+from sidecar.web.context import Context
+from sidecar.web.numbers import Numbers, gather
+from sidecar.web.page import assets, guide, words
+from sidecar.web.page.checklist import checklist
+from sidecar.web.page.headline import headline, spoken, trouble, verdict
+from sidecar.web.page.progress import progress
+from sidecar.web.page.replicas import replicas
+from sidecar.web.page.tally import tally
+
+_MANY = 20
+"""Archives, phases or replicas that are shown; the rest is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that the page shows, at one instant."""
+
+    snapshot: Snapshot
+    checks: tuple[Check, ...]
+    trends: tuple[Trend, ...]
+    said: ServerStatus | None
+    """What devpi-server said of itself last."""
+    version: str
+    """The sidecar's."""
+    name: str = "devpi"
+    """What people call this instance."""
+    surroundings: Surroundings = field(default_factory=lambda: Surroundings("devpi"))
+    numbers: Numbers = field(default_factory=Numbers)
+    at: datetime = field(default_factory=now)
+
+
+def view(context: Context) -> View:
+    """What there is to show now, from memory."""
+    health = context.health
+    return View(
+        context.lifecycle.snapshot,
+        health.checks(),
+        health.trends(),
+        health.server_status(),
+        context.sidecar_version,
+        context.name,
+        context.surroundings,
+        gather(context),
+    )
+
+
+def page(of: View, host: str, *, epoch: str, edition: str) -> str:
+    """The whole page, for a browser that calls this server `host`."""
+    roles = {"verdict": ' role="status" class="hidden"'}
+    shown = {
+        name: f'<div id="{name}" data-section{roles.get(name, "")}>{section}</div>'
+        for name, section in (sections(of) | sections_for(of, host)).items()
+    }
+    return Template(assets.read("page.html").decode()).substitute(
+        **shown, title=title(of), epoch=epoch, edition=edition
+    )
+
+
+def title(of: View) -> str:
+    """The page's title, as HTML: a tab may show little more than the begin."""
+    return f"{words.text(of.name, tag=False)}: {verdict(of.snapshot, of.checks).title}"
+
+
+def sections_for(of: View, host: str) -> dict[str, str]:
+    """The sections that depend on how a browser calls this server, by their ids in the page."""
+    return {"who": guide.who(of.snapshot, of.name, host), "use": guide.use(of.snapshot, host)}
+
+
+def sections(of: View) -> dict[str, str]:
+    """All other sections, by their ids in the page; an empty one isn't seen."""
+    snapshot = of.snapshot
+    return {
+        "verdict": spoken(snapshot, of.checks),
+        "headline": headline(snapshot, of.checks, of.surroundings),
+        "phases": _phases(snapshot),
+        "claim": _claim(snapshot, of.surroundings),
+        "import": progress(snapshot.imported),
+        "notices": _notices(snapshot.notices),
+        "numbers": tally(of.numbers, of.at),
+        "checks": checklist(of.checks, of.trends),
+        "password": _password(snapshot),
+        "mirrors": _mirrors(snapshot),
+        "replicas": replicas(of.said, of.checks, of.at),
+        "versions": _versions(snapshot.devpi, of.said, of.version),
+    }
+
+
+# --- at a glance ------------------------------------------------------------------------------------------------
+
+
+def _phases(snapshot: Snapshot) -> str:
+    history = snapshot.history
+    begun = snapshot.begun
+    items = []
+    for number, (phase, since) in enumerate(history):
+        if number < len(history) - _MANY:
+            continue
+        if number + 1 < len(history):
+            took = text.duration(begun[number + 1] - begun[number])
+            items.append(f'<li class="done"><b>{phase}</b><span>{took}</span></li>')
+        else:
+            kind = "bad" if phase is Phase.FAILED else "good" if phase is Phase.READY else "wait"
+            items.append(f'<li class="now {kind}" aria-current="step"><b>{phase}</b>{words.lasting(since)}</li>')
+    return f'<h2 class="hidden">Phases</h2><ol class="phases">{"".join(items)}</ol>'
+
+
+# --- notices ----------------------------------------------------------------------------------------------------
+
+
+def _notices(notices: tuple[Notice, ...]) -> str:
+    if not notices:
+        return ""
+    items = [f'<div class="trouble">{trouble(each.reason, each.mend)}</div>' for each in notices[:_MANY]]
+    if (more := len(notices) - _MANY) > 0:
+        items.append(f"<p>and {more} more</p>")
+    return f"<h2>Notices</h2>{''.join(items)}"
+
+
+# --- the rest ---------------------------------------------------------------------------------------------------
+
+_PASSWORDS = {
+    RootPassword.CLAIMABLE: "It was generated, and nobody has claimed it yet.",
+    RootPassword.CLAIMED: "Claimed",
+    RootPassword.EXPIRED: "Nobody claimed it until",
+    RootPassword.GIVEN: "It is the one that was given at the first start, unless it was changed since.",
+    RootPassword.FROM_IMPORT: "It is the one of the imported export.",
+    RootPassword.UNKNOWN: "It is not known here.",
+}
+
+
+def _unusable(snapshot: Snapshot) -> str:
+    """The users who need a new password, if there are any."""
+    of = snapshot.unusable_passwords
+    if of is None or not of.total:
+        return ""
+    names = ", ".join(words.text(name, 60) for name in of.users[:_MANY])
+    more = f" and {of.total - len(of.users[:_MANY])} more" if of.total > len(of.users[:_MANY]) else ""
+    count = "1 user needs" if of.total == 1 else f"{of.total} users need"
+    return (
+        f'<h2>Users who can&rsquo;t log in</h2><p class="unusable">{count} a new password, because this devpi-server '
+        f"can&rsquo;t check the old hash: {names}{more}.</p>{_mend(advice.user_password(snapshot))}"
+    )
+
+
+def _claim(snapshot: Snapshot, around: Surroundings) -> str:
+    """What stands above the form by which the password is claimed; empty where there is nothing to claim now."""
+    if not advice.claimable(snapshot):
+        return ""
+    until = "" if (expires := snapshot.root_password.expires) is None else f" until {words.time(expires)}"
+    claim, token = (words.text(around.inside(f"sidecar {name}"), tag=False) for name in ("claim", "token"))
+    return (
+        '<div data-state="claimable"><h2>Claim root&rsquo;s password</h2>'
+        f"<p>It was generated, and can be claimed once{until}. <code>{claim}</code> prints it.</p>"
+        f'<p id="token-hint">Here the admin token is needed, which <code>{token}</code> prints.</p></div>'
+    )
+
+
+def _password(snapshot: Snapshot) -> str:
+    return _root_password(snapshot) + _unusable(snapshot)
+
+
+def _root_password(snapshot: Snapshot) -> str:
+    of, mend = snapshot.root_password, advice.root_password(snapshot)
+    if advice.claimable(snapshot) or (of.state is RootPassword.UNKNOWN and mend is None):
+        return ""
+    said = f"<p>{_PASSWORDS[of.state]}"
+    if of.state in (RootPassword.CLAIMED, RootPassword.EXPIRED) and of.changed is not None:
+        said += f" {words.time(of.changed)}"
+    said += ", and it was thrown away.</p>" if of.state is RootPassword.EXPIRED else "</p>"
+    state = "unclaimable" if of.state is RootPassword.CLAIMABLE else of.state
+    return f'<h2>root&rsquo;s password</h2><div data-state="{state}">{said}{_mend(mend)}</div>'
+
+
+def _mend(mend: str | None) -> str:
+    where = "In the container: " if mend and "`" in mend else ""
+    return f'<p class="mend">{where}{words.with_code(mend)}.</p>' if mend else ""
+
+
+def _mirrors(snapshot: Snapshot) -> str:
+    notes = "".join(f'<p class="mirror">{words.with_code(note)}</p>' for note in notice.notes(snapshot.mirrors))
+    return f"<h2>Mirrors</h2>{notes}" if notes else ""
+
+
+def _versions(devpi: DevpiInfo | None, said: ServerStatus | None, version: str) -> str:
+    parts = [f"devpi-sidecar {words.text(version, 50)}"]
+    if devpi is not None:
+        parts.insert(0, f"devpi-server {words.text(devpi.version, 50)}, {words.text(devpi.role, 20)}")
+        parts += [f"{words.text(name, 60)} {words.text(of, 40)}" for name, of in devpi.plugins[:_MANY]]
+    if said is not None and said.serial is not None:
+        parts.append(f"serial {said.serial:,}")
+    return f"<p>{' · '.join(parts)}</p>"

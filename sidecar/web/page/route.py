@@ -1,0 +1,27 @@
+"""`/`: what an operator looks at."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from sidecar.web.context import CONTEXT
+from sidecar.web.page import assets
+from sidecar.web.page.stream import HUB
+
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "Vary": "Accept",
+}
+
+
+def page(request: web.Request) -> web.Response:
+    """How it is, as a page: whole in itself, and kept up to date by `/events`."""
+    from sidecar.web.page import report  # who never looks pays nothing
+
+    view = report.view(request.app[CONTEXT])
+    text = report.page(view, request.host, epoch=request.app[HUB].epoch, edition=assets.edition())
+    return web.Response(text=text, content_type="text/html", headers=_HEADERS)

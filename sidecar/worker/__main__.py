@@ -1,0 +1,244 @@
+"""The child: one interpreter that imports devpi once, understands its flags, forks the preparation, and serves.
+
+Run as `python -m sidecar.worker FD CRASH PHASE STYLE LEVEL`: its end of the socket pair to the sidecar, the
+files in which a crash leaves its report and the sidecar tells the phase, and how log lines look.
+`_run` is the story; the sidecar decides when each of them happens.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import warnings
+from typing import TYPE_CHECKING, cast
+
+from sidecar.core import logging, privacy
+from sidecar.core.errors import ExitCode
+from sidecar.core.journal import phase_of
+from sidecar.devpi import crash
+from sidecar.devpi.protocol import (
+    Configure,
+    Configured,
+    Done,
+    HoldLock,
+    Import,
+    Initialise,
+    Noticed,
+    PrepareFailed,
+    Refused,
+    Serve,
+)
+from sidecar.worker.channel import Channel, SidecarGone
+
+if TYPE_CHECKING:
+    from pluggy import PluginManager
+
+    from sidecar.worker.flags import ServerFlags
+    from sidecar.worker.options import Options
+
+_PR_SET_PDEATHSIG = 1
+
+SUPPORTED = ((6, 20), (7,))
+"""The devpi-server versions that this launcher knows from the inside: from, and below."""
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies: devpi-server must not outlive its sidecar."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the kernel knew our wish
+        os._exit(ExitCode.INTERNAL)
+
+
+def main(fd: int, crash_fd: int, phase_fd: int, style: str, level: str) -> int:
+    """Do what the sidecar says until devpi-server ends. Returns the exit code."""
+    die_with_parent(os.getppid())  # if that isn't the sidecar any more, the end of the socket pair tells
+    privacy.undumpable()
+    logging.configure(style, level, "devpi-server").phase = lambda: phase_of(phase_fd)
+    crash.report_to(crash_fd)
+    os.umask(0o077)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # may be ignored, as in a shell's background job
+    channel = Channel(fd)
+    try:
+        channel.hand_over_open_files()
+        return _run(channel, crash_fd)
+    except SidecarGone:
+        return ExitCode.INTERNAL
+
+
+def _run(channel: Channel, crash_fd: int) -> int:
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # pyramid's, once at each start
+    import devpi_server  # and all below, before a word is said: the sidecar is busy with its own imports meanwhile
+
+    if refusal := unsupported(devpi_server.__version__):
+        channel.send(refusal)
+        return ExitCode.SETTINGS
+    from devpi_server.config import InvalidConfigError, get_pluginmanager
+    from devpi_server.main import Fatal
+
+    from sidecar.worker import flags
+    from sidecar.worker.options import Options
+    from sidecar.worker.patches import hashing, output
+
+    output.take_over()
+    hashing.one_at_a_time()
+    sys.argv[:] = ["devpi-server"]  # its name in the help
+    plugins = get_pluginmanager()
+    probe = flags.SilenceProbe()
+    plugins.register(probe, "sidecar-flags")
+    configure = cast(Configure, channel.receive())
+    options = Options(plugins)
+    options.take_over(quiet=True)
+    try:
+        understood = flags.understand(configure, plugins, probe)
+        root_password = flags.password_in(options)
+    except flags.FlagsRefused as error:
+        _tell_notices(channel, options, configure)  # a misspelt name may be why
+        channel.send(Refused(error.reason, error.mend))
+        return ExitCode.SETTINGS
+    except (Fatal, InvalidConfigError, OSError, ValueError) as error:
+        channel.send(Refused(f"devpi-server refuses its flags: {error}", "see `devpi-server --help`"))
+        return ExitCode.SETTINGS
+    except SystemExit as error:  # devpi has printed why
+        if error.code in (0, None):
+            channel.send(Done())
+            return ExitCode.STOPPED
+        channel.send(Refused("devpi-server refuses its flags, as it says above", "see `devpi-server --help`"))
+        return ExitCode.SETTINGS
+    if understood.version_asked:
+        print(devpi_server.__version__)  # noqa: T201 - as devpi-server --version does
+        channel.send(Done())
+        return ExitCode.STOPPED
+    output.take_stdout()
+    _tell_notices(channel, options, configure)
+    channel.send(
+        Configured(
+            version=devpi_server.__version__,
+            serverdir=str(understood.serverdir),
+            addresses=list(understood.addresses),
+            replica=understood.replica,
+            storage=understood.storage,
+            secretfile=understood.secretfile,
+            plugins=[list(plugin) for plugin in plugin_versions(plugins)],
+            outside_url=understood.outside_url,
+            root_password=root_password,
+        )
+    )
+    return _obey(channel, crash_fd, understood, plugins)
+
+
+def _obey(channel: Channel, crash_fd: int, understood: ServerFlags, plugins: PluginManager) -> int:
+    """Prepare a state if told to, and become devpi-server. Returns its exit code."""
+    while True:
+        message = channel.receive()
+        match message:
+            case HoldLock():
+                pass
+            case Initialise() | Import():
+                from sidecar.worker import prepare
+
+                answer = _in_a_fork(prepare.prepare, message, understood, plugins, channel)
+                crash.log_report(crash_fd, "the preparing process")
+                channel.send(answer)
+            case Serve():
+                from sidecar.worker import serve
+
+                return serve.serve(message, understood, plugins, channel)
+            case _:
+                raise AssertionError(f"unexpected {type(message).__name__}")
+
+
+def _tell_notices(channel: Channel, options: Options, configure: Configure) -> None:
+    for notice in options.notices(configure.known_variables, configure.unknown_variables):
+        channel.send(Noticed(notice.about, notice.reason, notice.mend))
+
+
+def unsupported(version: str) -> Refused | None:
+    """Why devpi-server `version` can't be launched; None if it can."""
+    numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+    if SUPPORTED[0] <= numbers < SUPPORTED[1]:
+        return None
+    low, high = (".".join(map(str, bound)) for bound in SUPPORTED)
+    return Refused(
+        f"devpi-server {version} is installed, and this devpi-sidecar knows {low} up to below {high}",
+        "install a devpi-server in that range, or a devpi-sidecar that knows this one",
+    )
+
+
+def plugin_versions(plugins: object) -> list[tuple[str, str]]:
+    """The installed distributions that extend devpi-server, with their versions."""
+    found = {(dist.project_name, dist.version) for _, dist in plugins.list_plugin_distinfo()}  # type: ignore[attr-defined]
+    return sorted(pair for pair in found if pair[0] != "devpi-server")
+
+
+def import_what_serving_needs() -> None:
+    """While the fork prepares, on another core: devpi-server would import it afterwards."""
+    from devpi_server import middleware, view_auth, views  # noqa: F401
+    from waitress import server  # noqa: F401
+
+    from sidecar.worker import serve  # noqa: F401
+
+
+def _in_a_fork(prepare, *arguments):  # type: ignore[no-untyped-def]
+    """Run `prepare` in a fork, so that its memory goes with it; the answer that the sidecar gets.
+
+    Only this thread exists yet, so forking is safe. The fork sends its own `Prepared` or `PrepareFailed` through a pipe
+    of its own; where it dies instead, the answer says of what.
+    """
+    reader, writer = os.pipe()
+    sys.stdout.flush()  # a traceback that waits for its end has a thread
+    sys.stderr.flush()
+    parent = os.getpid()  # asked in the fork, it may be who adopts orphans already
+    try:
+        pid = os.fork()
+    except OSError as error:
+        os.close(reader)
+        os.close(writer)
+        return PrepareFailed(
+            f"no process can be started for it: {error.strerror}",
+            "raise the limits of processes and memory (--pids-limit, podPidsLimit, --memory), and start again",
+            circumstances=True,
+            exhausted=True,
+        )
+    if pid == 0:
+        code = 1
+        try:
+            die_with_parent(parent)
+            os.close(reader)
+            answer = prepare(*arguments)
+            with os.fdopen(writer, "wb") as pipe:
+                from sidecar.devpi.protocol import encode
+
+                pipe.write(encode(answer))
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(writer)
+    import_what_serving_needs()
+    with os.fdopen(reader, "rb") as pipe:
+        packet = pipe.read()
+    _, status = os.waitpid(pid, 0)
+    if packet:
+        from sidecar.devpi.protocol import decode
+
+        return decode(packet)
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        name = signal.Signals(number).name
+        if number == signal.SIGKILL:
+            return PrepareFailed(
+                f"the preparing process was killed ({name}), most likely for want of memory",
+                "raise the memory limit, and start again",
+                circumstances=True,
+                exhausted=True,
+            )
+        return PrepareFailed(f"the preparing process was ended by {name}", "start again; tell us if it stays")
+    return PrepareFailed("the preparing process ended without an answer", "see the log above, and tell us")
+
+
+if __name__ == "__main__":
+    exit_code = main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)  # everything is committed; taking the interpreter apart would cost a stop half a second

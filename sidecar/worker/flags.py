@@ -1,0 +1,251 @@
+"""devpi-server's flags, understood by devpi's own parser: abbreviations, DEVPISERVER_*, configuration file and all."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from devpi_server.config import get_parser, hookimpl, parseoptions
+from devpi_server.main import Fatal
+
+from sidecar.worker.roles import role_of
+
+if TYPE_CHECKING:
+    from devpi_server.config import Config, MyArgumentParser
+    from pluggy import PluginManager
+
+    from sidecar.devpi.protocol import Configure
+    from sidecar.worker.options import Options
+
+_ARGON2 = ("argon2_memory_cost", "argon2_time_cost", "argon2_parallelism")
+
+CHEAP_DERIVATION = ("--argon2-memory-cost", "8", "--argon2-time-cost", "1", "--argon2-parallelism", "1")
+"""The least that argon2 takes: for a login secret of 256 random bits, which nobody can guess anyway."""
+
+KEYFS_CACHE_SIZE = 200
+"""--keyfs-cache-size where the operator is silent: of devpi's 10,000, a twentieth is whole transactions, of which those
+that record a mirror's projects are large (docs/operations.md, "Memory").
+"""
+
+
+class FlagsRefused(Exception):
+    """The flags contradict the settings, or each other."""
+
+    def __init__(self, reason: str, mend: str) -> None:
+        super().__init__(f"{reason}; {mend}")
+        self.reason = reason
+        self.mend = mend
+
+
+@dataclass(frozen=True)
+class ServerFlags:
+    """What devpi-server will be run with."""
+
+    argv: tuple[str, ...]
+    """`devpi-server`, the operator's flags untouched, then our defaults where all else was silent."""
+    serverdir: Path
+    addresses: tuple[str, ...]
+    """`http://host:port` or `unix:path`."""
+    replica: bool
+    primary_url: str | None
+    storage: str
+    secretfile: str | None
+    no_root_pypi: bool
+    own_derivation: bool
+    """The operator chose --argon2-* himself."""
+    version_asked: bool
+    """--version is among them."""
+    tool_flags: tuple[str, ...]
+    """The flags that devpi-init and devpi-import share with devpi-server."""
+    outside_url: str | None
+
+
+class SilenceProbe:
+    """A devpi plugin: makes --no-root-pypi known to devpi-server, and for one parse shows what was left silent."""
+
+    def __init__(self) -> None:
+        self.probing = False
+
+    @hookimpl
+    def devpiserver_add_parser_options(self, parser: MyArgumentParser) -> None:
+        """devpi's hook: called whenever it makes its server's parser."""
+        parser.addoption(
+            "--no-root-pypi", action="store_true", help="don't create root/pypi at initialisation (not at an import)"
+        )
+        if self.probing:
+            for action in parser._actions:
+                if action.dest in {"serverdir", "host", "port", "keyfs_cache_size", *_ARGON2}:
+                    action.default = None
+
+
+def understand(request: Configure, plugins: PluginManager, probe: SilenceProbe) -> ServerFlags:
+    """Parse the flags of `request`, with devpi's parser, and hold them against the settings.
+
+    Touches no disk but devpi's configuration file. Raises FlagsRefused, devpi's Fatal, and SystemExit where devpi has
+    already printed what is wrong (not 0) or what was asked for (0).
+    """
+    try:
+        return _understand(request, plugins, probe)
+    except (FlagsRefused, Fatal):
+        raise
+    except Exception as error:  # YAML's errors, wrong types in a configuration file, a home directory that nobody has
+        what = " ".join(f"{type(error).__name__}: {_without_content(error)}".split())
+        raise FlagsRefused(
+            f"devpi-server can't use its flags or its configuration file: {what}", "see `devpi-server --help`"
+        ) from error
+
+
+def _without_content(error: Exception) -> str:
+    """The error's text, of a YAML error the line alone: its text quotes the file, in which a password may be."""
+    mark = getattr(error, "problem_mark", None)
+    return str(error) if mark is None else f"not the YAML that devpi reads, in line {mark.line + 1}"
+
+
+def password_in(options: Options) -> str | None:
+    """root's password by devpi's configuration file. Raises FlagsRefused, without the password, for a wrong one."""
+    try:
+        return options.root_password()
+    except ValueError as error:
+        reason, mend = error.args
+        raise FlagsRefused(f"root-passwd in devpi-server's configuration file {reason}", mend) from None
+
+
+def _understand(request: Configure, plugins: PluginManager, probe: SilenceProbe) -> ServerFlags:
+    probe.probing = True
+    said = _parse(["devpi-server", *request.flags], plugins).args
+    probe.probing = False
+    defaults: list[str] = []
+    serverdir = _agree("the serverdir", said.serverdir, "DEVPI_SERVERDIR", request.serverdir)
+    if said.serverdir is None:
+        defaults += ["--serverdir", serverdir or request.default_serverdir]
+    port = _agree("devpi-server's port", said.port, "DEVPI_PORT", request.port)
+    if request.port is not None and (said.listen or (said.unix_socket and said.host is None)):
+        raise FlagsRefused("DEVPI_PORT is set beside --listen or --unix-socket", "keep one of them")
+    if said.port is None and port is not None:
+        defaults += ["--port", str(port)]
+    if said.host is None and not said.listen and (not said.unix_socket or said.port is not None):
+        defaults += ["--host", "0.0.0.0"]  # noqa: S104 - a container's port is published by choice of its operator
+    if said.keyfs_cache_size is None:
+        defaults += ["--keyfs-cache-size", str(KEYFS_CACHE_SIZE)]
+    if said.restrict_modify is None and request.restrict_modify:
+        defaults += ["--restrict-modify", request.restrict_modify]
+    argv = ("devpi-server", *request.flags, *defaults)
+    config = _parse(list(argv), plugins)
+    if config.args.primary_url and config.args.deprecated_master_url:
+        raise FlagsRefused("--primary-url and --master-url are both given", "keep --primary-url")
+    role = role_of(config.args, config.server_path.absolute())
+    if (contradiction := role.contradiction()) is not None:
+        raise FlagsRefused(*contradiction)
+    return ServerFlags(
+        argv=argv,
+        serverdir=config.server_path.absolute(),
+        addresses=_addresses(config, request),
+        replica=role.replica,
+        primary_url=role.url,
+        storage=_storage_name(config),
+        secretfile=config.args.secretfile,
+        no_root_pypi=bool(config.args.no_root_pypi),
+        own_derivation=any(getattr(said, dest) is not None for dest in _ARGON2),
+        version_asked=config.args.version,
+        tool_flags=_tool_flags(config),
+        outside_url=config.args.outside_url or None,
+    )
+
+
+def _parse(argv: list[str], plugins: PluginManager) -> Config:
+    parser = get_parser(plugins)
+    parser.error = _refuse  # type: ignore[method-assign]
+    return parseoptions(plugins, argv, parser=parser)
+
+
+def _refuse(message: str) -> NoReturn:
+    """In place of argparse's own: usage on stderr and exit code 2."""
+    if "--root-passwd" in message:  # with the password behind it
+        reason = "--root-passwd and --root-passwd-hash would show in the list of processes"
+        raise FlagsRefused(reason, "use DEVPI_PASSWORD_FILE")
+    raise FlagsRefused(f"devpi-server's parser says: {message}", "see `devpi-server --help`")
+
+
+def _agree(what: str, flag: object, variable: str, value: object) -> str | None:
+    """The one of both that is there. Raises FlagsRefused where they differ."""
+    if flag is None or value is None:
+        given = value if flag is None else flag
+        return None if given is None else str(given)
+    if str(flag).rstrip("/") != str(value).rstrip("/"):
+        raise FlagsRefused(
+            f"{what} is {str(flag)!r} by devpi-server's flags and {str(value)!r} by {variable}", "keep one of them"
+        )
+    return str(flag)
+
+
+def _addresses(config: Config, request: Configure) -> tuple[str, ...]:
+    """Where waitress will listen, by its own reading of its arguments. Raises FlagsRefused if the sidecar is there."""
+    from waitress.adjustments import Adjustments
+
+    if not 0 <= config.args.port <= 65535:  # the resolver takes it modulo 65536
+        raise FlagsRefused(f"devpi-server can't listen on port {config.args.port}", "give a number from 1 to 65535")
+    try:
+        adjustments = Adjustments(**config.waitress_info["kwargs"])
+    except ValueError as error:
+        raise FlagsRefused(f"devpi-server can't listen so: {error}", "mend --host, --port or --listen") from error
+    except OSError as error:
+        raise FlagsRefused(f"devpi-server's address can't be resolved: {error}", "mend --host or --listen") from error
+    if adjustments.unix_socket:
+        return (f"unix:{Path(adjustments.unix_socket).absolute()}",)
+    if not adjustments.listen:
+        raise FlagsRefused("devpi-server would listen nowhere", "mend --listen")
+    addresses = tuple(http_address(*sockaddr[:2]) for _, _, _, sockaddr in adjustments.listen)
+    taken = _sockets_of_the_sidecar(request)
+    for (family, _, _, (host, port, *_)), address in zip(adjustments.listen, addresses, strict=True):
+        if any(_same_place((family, host, port), other) for other in taken):
+            raise FlagsRefused(
+                f"devpi-server and the sidecar can't both listen on port {port}: {address} by devpi-server's flags, "
+                f"{http_address(request.sidecar_host, port)} by SIDECAR_HOST and SIDECAR_PORT",
+                "set SIDECAR_PORT to another port",
+            )
+    return addresses
+
+
+def _sockets_of_the_sidecar(request: Configure) -> list[tuple[int, str, int]]:
+    """Family, host and port of each; empty for port 0. It listens by now, so its host can be resolved."""
+    if request.sidecar_port == 0:
+        return []
+    try:
+        found = socket.getaddrinfo(
+            request.sidecar_host, request.sidecar_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError:
+        return []
+    return [(family, str(address[0]), int(address[1])) for family, _, _, _, address in found]
+
+
+def _same_place(devpi: tuple[int, str, int], sidecar: tuple[int, str, int]) -> bool:
+    """Whether two sockets that listen there are in each other's way; the sidecar's `::` takes IPv4 too."""
+    (family, host, port), (other_family, other_host, other_port) = devpi, sidecar
+    if port != other_port or port == 0:
+        return False
+    if family != other_family:
+        return other_host == "::"
+    return host == other_host or not {host, other_host}.isdisjoint({"0.0.0.0", "::"})  # noqa: S104 - not bound here
+
+
+def http_address(host: str, port: int) -> str:
+    """The URL of a listener on `host`, which may be an IPv6 address."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _storage_name(config: Config) -> str:
+    if isinstance(config.args.storage, dict):
+        raise Fatal("a storage given as a mapping is not supported here, write it as NAME:KEY=VALUE,…")
+    config._determine_storage()  # raises Fatal for one that no plugin has
+    return str(config.storage_info["name"])
+
+
+def _tool_flags(config: Config) -> tuple[str, ...]:
+    """What devpi-init and devpi-import must be told so that they work as this server will."""
+    flags = ["--storage", config.args.storage, "--keyfs-cache-size", str(config.args.keyfs_cache_size)]
+    if config.args.configfile:
+        flags += ["--configfile", config.args.configfile]
+    return tuple(flags)

@@ -1,0 +1,265 @@
+"""The import of `/devpi-init.d`: unpack, verify, and load with devpi's own importer, telling how far it is."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from devpi_server import auth, importexport, model
+from devpi_server.main import Fatal
+from devpi_server.normalized import normalize_name
+
+from sidecar.core import garbage
+from sidecar.core.lifecycle import ImportState
+from sidecar.devpi.protocol import Import, Prepared
+from sidecar.exports import merge, sources, unpack
+from sidecar.exports.sources import ImportRefused
+from sidecar.worker.passwords import digest, hash_of, is_hash_of_empty
+from sidecar.worker.patches.staged_storage import Batches, can_link, disk_error, with_fast_copies, without_fsync
+from sidecar.worker.progress import Reporter
+from sidecar.worker.verification import CannotTell
+
+if TYPE_CHECKING:
+    from devpi_common.terminal import TerminalWriter
+    from devpi_server.main import XOM
+    from devpi_server.model import BaseStage
+    from pluggy import PluginManager
+
+    from sidecar.worker.channel import Channel
+    from sidecar.worker.flags import ServerFlags
+
+
+def import_exports(request: Import, flags: ServerFlags, plugins: PluginManager, channel: Channel) -> Prepared:
+    """Import everything in the init directory into the target. Raises ImportRefused, or what devpi raises."""
+    report = Reporter(channel)
+    limits = sources.Limits(**request.limits)  # type: ignore[arg-type]
+    omissions = sources.Omissions(strict=request.strict)
+    found = sources.find(Path(request.init_dir))
+    with _hash_of_empty_ahead():
+        trees = _unpack(found, Path(request.scratch), limits, omissions, report)
+    report.state(ImportState.LOADING)
+    export = merge.load(
+        trees,
+        limits,
+        omissions,
+        allow_unverified=request.allow_unverified,
+        root_password_given=request.password_given,
+    )
+    report.totals(export.totals, omissions)
+    gets_another = request.password_given or export.root_user(is_hash_of_empty) != "set"
+    chosen_hash = hash_of(request.password) if gets_another else None
+    if chosen_hash is not None:
+        merge.set_root_hash(export, chosen_hash)
+    _load(export, request, flags, plugins, report, chosen_hash)
+    if chosen_hash is not None:
+        return Prepared("password", digest(chosen_hash))
+    return Prepared("from_import", digest(export.data["users"]["root"]["pwhash"]))
+
+
+@contextmanager
+def _hash_of_empty_ahead() -> Iterator[None]:
+    """Have devpi hash "" once, meanwhile: it does so for every user, until the export's own hash takes its place.
+
+    In a thread: argon2 lets go of the interpreter, and unpacking mostly waits for the decompressor.
+    """
+    hash_password = functools.cache(auth.hash_password)
+    model.hash_password = hash_password  # type: ignore[attr-defined]
+
+    def ahead() -> None:
+        with suppress(CannotTell):  # where it still can't run when it is needed, it says so there
+            hash_password("")
+
+    thread = threading.Thread(target=ahead, name="hash")
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def _unpack(
+    found: sources.Found, scratch: Path, limits: sources.Limits, omissions: sources.Omissions, report: Reporter
+) -> list[sources.Unpacked]:
+    report.begin(found)
+    budget = sources.Budget.of(limits, scratch)
+    trees = []
+    for number, source in enumerate(found.sources):
+        trees.append(unpack.unpack(source, scratch / str(number), limits, budget, report, omissions))
+        report.unpacked(trees[-1])
+    return trees
+
+
+def _load(
+    export: merge.Export,
+    request: Import,
+    flags: ServerFlags,
+    plugins: PluginManager,
+    report: Reporter,
+    root_hash: str | None,
+) -> None:
+    """Run devpi's importer on the verified export."""
+    scratch, staging = Path(request.scratch), Path(request.target).parent
+    links = can_link(scratch, staging)
+    importer: list[ObservedImporter] = []
+
+    class Importer(ObservedImporter):
+        def __init__(self, tw: TerminalWriter, xom: XOM) -> None:
+            super().__init__(tw, xom)
+            self.export, self.report = export, report
+            self.scratch, self.links = scratch, links
+            importer.append(self)
+
+    argv = ["devpi-import", "--serverdir", request.target, *flags.tool_flags, "--no-events"]
+    if not export.has_root_pypi:
+        argv.append("--no-root-pypi")  # set exactly then: nothing is invented, and nothing dropped
+    if root_hash is not None:
+        argv += ["--root-passwd-hash", root_hash]
+    argv.append(request.scratch)  # must be a folder; the importer is given the verified files instead
+    logging.disable(logging.INFO)  # devpi logs a line a file; this process does nothing else
+    without_fsync()
+    with_fast_copies()
+    # the export, too, stays to the end; a batch of projects lives until its commit: looking for garbage finds little
+    garbage.spare(20_000, full=10)
+    importexport.Importer = Importer  # type: ignore[misc]  # devpi's do_import looks it up there
+    code = importexport.import_(pluginmanager=plugins, argv=argv)
+    if importer and importer[0].refusal is not None:
+        raise importer[0].refusal
+    if code != 0:
+        raise ImportRefused("devpi-import failed, as it says in the log above", "mend the cause")
+    report.loaded()
+
+
+class _Files:
+    """Stands in for the import's root folder: `root / relpath` is the file that was verified, wherever it lies."""
+
+    def __init__(self, export: merge.Export) -> None:
+        self._files = export.files
+
+    def __truediv__(self, relpath: str) -> Path:
+        return self._files[relpath]
+
+
+class ObservedImporter(importexport.Importer):
+    """devpi's importer, which reads the verified export, tells how far it is, and why it failed."""
+
+    export: merge.Export
+    scratch: Path
+    links: bool
+    """Whether files in `scratch` can get a second name in the target instead of a copy."""
+    report: Reporter
+    refusal: ImportRefused | None = None
+    _current: str | None = None
+    _batches: Batches | None = None
+    _shared_names: frozenset[str] = frozenset()
+    """Names under which several files of the present index are stored."""
+
+    def read_json(self, path: Path) -> dict[str, Any]:
+        """The dataindex, read and checked already."""
+        return self.export.data
+
+    @property  # type: ignore[override]
+    def import_rootdir(self) -> _Files:
+        """Where devpi looks up relpaths."""
+        return _Files(self.export)
+
+    @import_rootdir.setter
+    def import_rootdir(self, path: Path) -> None:
+        """devpi sets the folder that it was called with; there is nothing in it."""
+
+    def validate(self, json_path: Path) -> None:
+        """Refuse index types of plugins that are not installed."""
+        known = {*self.index_customizers, *self.types_to_skip}
+        for name, index in self.import_indexes.items():
+            kind = index["indexconfig"]["type"]
+            if kind not in known:
+                raise ImportRefused(
+                    f"index {name!r} is of the unknown type {kind!r}",
+                    "install the devpi-server plugin that has this type, "
+                    f"or leave such indexes out with DEVPISERVER_SKIP_IMPORT_TYPE={kind}",
+                    archive=self.export.archive_of.get(name),
+                    member=name,
+                    circumstances=True,
+                )
+        super().validate(json_path)
+
+    def import_all(self, path: Path) -> None:
+        """Load everything. An error becomes `refusal`, which says where it was."""
+        try:
+            super().import_all(path)
+            if self._batches is not None:
+                self._batches.end()
+        except ImportRefused as error:
+            self.refusal = error
+        except Fatal as error:
+            self.refusal = self._refused(str(error))
+        except (MemoryError, OSError):
+            raise
+        except (Exception, SystemExit) as error:
+            if disk_error(error) is not None:
+                raise
+            logging.getLogger("sidecar").exception("devpi's importer failed")
+            self.refusal = self._refused(f"devpi's importer failed with {type(error).__name__}: {error}")
+        if self.refusal is not None:
+            raise Fatal(str(self.refusal)) from None
+
+    def _refused(self, reason: str) -> ImportRefused:
+        for relpath, file in self.export.files.items():
+            if str(file) in reason:  # devpi names the file by its path on disk, which is nobody's business
+                reason = reason.replace(str(file), relpath)
+                break
+        return ImportRefused(
+            reason,
+            "export again from a sound server, and replace the archive",
+            archive=self._archive(),
+            member=self._current,
+        )
+
+    def _archive(self) -> str | None:
+        index = "/".join((self._current or "").split("/")[:2])
+        return self.export.archive_of.get(index)
+
+    def display_import_header(self, path: Path) -> None:
+        """devpi calls it when it knows what there is: the users come first."""
+
+    def iter_projects_normalized(self, projects: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """devpi calls it once an index, and asks for the next project when the one before is committed."""
+        index = next((name for name, each in self.import_indexes.items() if each.get("projects") is projects), None)
+        if self._batches is None:  # users and indexes are in, each in a transaction of devpi's own
+            self._batches = Batches(self.xom.keyfs)
+            self._batches.begin()
+        self.report.users_done()
+        files = self.import_indexes[index].get("files", []) if index is not None else []
+        self._shared_names = frozenset(name for name, many in Counter(map(_stored_name, files)).items() if many > 1)
+        spellings = Counter(map(normalize_name, projects))
+        for project, versions in super().iter_projects_normalized(projects):
+            self._current = f"{index}/{project}"
+            self.report.now_at(self._current)
+            yield project, versions
+            self.report.project_done(spellings[project])
+        self.report.index_done()
+
+    def import_filedesc(self, stage: BaseStage, filedesc: dict[str, Any], versions: dict[str, Any]) -> None:
+        """devpi calls it for each file."""
+        relpath = filedesc["relpath"]
+        self._current = relpath if relpath.startswith(f"{stage.name}/") else f"{stage.name}: {relpath}"
+        # an unpacked file is ours, and on the target's file system; one of a folder in the init directory is not
+        is_ours = self.export.files[relpath].is_relative_to(self.scratch)
+        # equal files of one name have one path, which devpi writes in place where both are in one transaction
+        is_alone = _stored_name(filedesc) not in self._shared_names
+        self.xom.config.args.hard_links = is_ours and is_alone and self.links
+        super().import_filedesc(stage, filedesc, versions)
+        self.report.file_done(self.export.sizes[relpath])
+
+
+def _stored_name(filedesc: dict[str, Any]) -> str:
+    """The name under which devpi stores a file of an export."""
+    if filedesc["type"] == "doczip":
+        return f"{normalize_name(filedesc['projectname'])}-{filedesc['version']}.doc.zip"
+    path: str = filedesc.get("entrymapping", {}).get("url") or filedesc["relpath"]
+    return path.partition("#")[0].rpartition("/")[2]

@@ -1,0 +1,75 @@
+"""Which of devpi's mirrors keep the list of all projects of their upstream, which takes memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from devpi_server.log import threadlog
+
+from sidecar.devpi.protocol import Message, MirrorsSeen
+
+if TYPE_CHECKING:
+    from devpi_server.main import XOM
+
+_NAMED = 20
+"""Mirrors of each kind that are told by name; the rest is counted."""
+_NAME = 200
+"""Characters that are told of a name."""
+_PAUSE = 5.0
+"""Least seconds between two scans, …"""
+_SHARE = 100
+"""… and the least share of time: a scan of many users takes long."""
+
+
+class MirrorsWatch:
+    """Looks at the indexes of one devpi-server, and tells what has changed. Lives in one thread."""
+
+    def __init__(self, xom: XOM, tell: Callable[[Message], None]) -> None:
+        self._xom = xom
+        self._tell = tell
+        self._told: MirrorsSeen | None = None
+        self._serial = -1
+        self._due = 0.0
+        self._failed = False
+
+    def look(self) -> None:
+        """Scan all indexes if something has changed. Raises SidecarGone, and nothing that devpi's database raises."""
+        if self._xom.config.offline_mode or time.monotonic() < self._due:
+            return  # offline no mirror asks for anything
+        began = time.monotonic()
+        try:
+            serial = self._xom.keyfs.get_current_serial()
+            if serial == self._serial:
+                return
+            seen = self._scan()
+        except Exception:
+            if not self._failed:
+                threadlog.exception("the indexes can't be looked at")
+            self._failed = True
+        else:
+            if seen != self._told:
+                self._tell(seen)
+            self._serial, self._told, self._failed = serial, seen, False
+        self._due = began + max(_PAUSE, _SHARE * (time.monotonic() - began))
+
+    def _scan(self) -> MirrorsSeen:
+        with self._xom.keyfs.read_transaction():
+            mirrors = sorted(self._mirrors())
+        without = [name for name, has_list in mirrors if not has_list]
+        with_list = [name for name, has_list in mirrors if has_list]
+        return MirrorsSeen(
+            with_list=len(with_list),
+            with_list_names=[name[:_NAME] for name in with_list[:_NAMED]],
+            without=len(without),
+            without_names=[name[:_NAME] for name in without[:_NAMED]],
+        )
+
+    def _mirrors(self) -> Iterator[tuple[str, bool]]:
+        """The name of each, and whether it keeps the list. Only within a transaction."""
+        for user in self._xom.model.get_userlist():
+            record: dict[str, Any] = user.key.get()
+            for index, config in record.get("indexes", {}).items():
+                if config.get("type") == "mirror":
+                    yield f"{user.name}/{index}", not config.get("mirror_no_project_list", False)

@@ -1,0 +1,1 @@
+"""What is replaced in devpi-server and waitress while they run."""

@@ -1,0 +1,311 @@
+"""devpi-web's search index: derived data, so a damaged one is set aside and rebuilt, and never ends devpi-server.
+
+devpi-web opens the index in a thread of devpi-server's pool (`InitialQueueThread`), in which any error ends the
+process, at each start again. It retries errors while it writes the index for ever, with the same index. So here each
+failure is only noted, and the one thread that writes the index (`IndexerThread`) finds out whether it is damaged.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import shutil
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
+
+from devpi_server.mythread import Shutdown
+
+from sidecar.core import disk_hints
+from sidecar.core.lifecycle import Notice
+from sidecar.core.terminal import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from devpi_server.config import Config
+    from devpi_web.whoosh_index import Index, IndexerThread, InitialQueueThread
+    from pluggy import PluginManager
+    from whoosh.reading import IndexReader
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+log = logging.getLogger("sidecar")
+
+_NAME = "project"
+"""The one index that devpi-web keeps in its folder."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 3600.0
+"""Seconds until the index is examined again; doubled each time, for all of it is read."""
+_LASTING = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EEXIST}
+"""Errors that a file will have again, unlike those for lack of space, memory or descriptors, or of a disk."""
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_NOT_OURS_TO_RENAME = {errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV, errno.EROFS}
+
+
+def guard(plugins: PluginManager, notice: Callable[[Notice], None]) -> None:
+    """Guard the index that devpi-web is about to open; nothing if it is not installed."""
+    if plugins.get_plugin("devpi-web-whoosh") is None:
+        return
+    try:
+        Guard(notice).install()
+    except (ImportError, AttributeError) as error:
+        log.warning("this devpi-web is not known here, so its search index is not guarded: %s", error)
+
+
+class _Failure(NamedTuple):
+    """What is kept of an error: itself it would keep files open, and the index' lock."""
+
+    described: str
+    error: OSError | None
+    """A copy of it, if it is one of the system's."""
+    writing: bool
+    """It came when the index was to be written, not from somebody's search."""
+
+
+class Guard:
+    """Stands between devpi-web and its index. What `notice` gets is for the operator."""
+
+    def __init__(self, notice: Callable[[Notice], None]) -> None:
+        self._notice = notice
+        self._opening = threading.RLock()
+        """Held while the index is opened, made or set aside."""
+        self._failure: _Failure | None = None
+        """The last one that has not been looked into."""
+        self._incomplete = False
+        """Not all projects have been queued."""
+        self._told: set[str] = set()
+        self._pause = _FIRST_PAUSE
+        self._not_before = 0.0
+
+    def install(self) -> None:
+        """Replace what devpi-web calls, for the rest of this process."""
+        from devpi_web import main, whoosh_index
+
+        index, indexer, initial = whoosh_index.Index, whoosh_index.IndexerThread, whoosh_index.InitialQueueThread
+        make, open_index, queue, tick = main.get_indexer_from_config, index.ix, initial.thread_run, indexer.tick
+        handler, query, update = indexer.handler, index.query_projects, index.update_projects
+
+        def get_indexer_from_config(config: Config) -> Index:
+            return self._make(make, config)
+
+        def ix(index: Index, name: str) -> Index:
+            with self._opening:
+                return open_index(index, name)
+
+        def thread_run(thread: InitialQueueThread) -> None:
+            try:
+                queue(thread)
+            except Shutdown:
+                raise
+            except Exception as error:
+                self._incomplete = True
+                self._failed(error)
+
+        def examining_tick(thread: IndexerThread) -> None:
+            if self._failure is not None and time.monotonic() >= self._not_before:
+                self._examine(thread, self._failure)
+            tick(thread)
+
+        main.get_indexer_from_config = get_indexer_from_config
+        initial.thread_run, indexer.tick = thread_run, examining_tick
+        indexer.handler = self._noting(handler)
+        index.ix = ix
+        index.query_projects = self._noting(query, writing=False)
+        index.update_projects = self._noting(update)
+
+    def _noting(self, function: Callable[P, R], *, writing: bool = True) -> Callable[P, R]:
+        """`function`, of which errors from inside the index are noted; they are raised all the same."""
+
+        def noting(*arguments: P.args, **options: P.kwargs) -> R:
+            try:
+                return function(*arguments, **options)
+            except Exception as error:
+                if _of_whoosh(error):
+                    self._failed(error, writing=writing)
+                raise
+
+        return noting
+
+    def _failed(self, error: Exception, *, writing: bool = True) -> _Failure:
+        if self._failure is None:
+            log.warning("devpi-web can't use its search index: %s", _described(error))
+        copy = OSError(error.errno, error.strerror, error.filename) if isinstance(error, OSError) else None
+        self._failure = failure = _Failure(_described(error), copy, writing)
+        return failure
+
+    def _make(self, make: Callable[[Config], Index], config: Config) -> Index:
+        """devpi-web's index; one that finds nothing if its folder can't be made."""
+        try:
+            try:
+                return make(config)
+            except OSError as error:  # a file is where the folder should be, or a link that leads nowhere
+                folder = Path(str(error.filename))
+                if error.errno not in _LASTING or not (folder.is_symlink() or folder.exists()):
+                    raise
+                self._set_aside(folder, _described(error))
+                return make(config)
+        except OSError as error:
+            config.args.indexer_backend = "null"
+            hint = "make it writable for this user, or correct --indexer-backend, and restart"
+            self._tell("search is off, because the search index' folder can't be made", f": {_described(error)}", hint)
+            return make(config)
+
+    def _examine(self, thread: IndexerThread, failure: _Failure) -> None:
+        """Set the index aside if it is damaged, and queue what is missing. The thread writes nothing meanwhile."""
+        from devpi_web.main import get_indexer
+
+        self._not_before = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        index = get_indexer(thread.xom)
+        folder = Path(index.index_path)
+        if (damage := damage_of(folder, failure.error)) is not None:
+            try:
+                self._set_aside(folder, damage)
+            except OSError as error:
+                why = f" ({damage}; {_described(error)})"
+                hint = f"make the folder {folder.name} writable for this user, or remove it; and restart"
+                self._tell("the search index can neither be used nor set aside", why, hint)
+                return
+            self._incomplete = True
+        elif failure.writing:
+            self._tell_of_writing(failure)
+        try:
+            if self._incomplete:
+                _queue_all(thread, index)
+        except Shutdown:
+            raise
+        except Exception as error:
+            self._tell_of_writing(self._failed(error))
+        else:
+            self._incomplete = False
+            self._failure = None
+
+    def _tell_of_writing(self, failure: _Failure) -> None:
+        hint = "stop this, run devpi-clear-search-index, and start again, if that stays"
+        if failure.error is not None:
+            hint = f"{disk_hints.hint(failure.error, 'its volume')}; this is retried"
+        self._tell("the search index can't be written", f": {failure.described}", hint)
+
+    def _set_aside(self, folder: Path, damage: str) -> None:
+        with self._opening:
+            kept = set_aside(folder)
+        old = "" if kept is None else f"; {kept.relative_to(kept.parents[1])} has the old one, and may be removed"
+        why = f" ({damage}) and is being rebuilt: searches find too little until then"
+        self._tell("the search index was damaged", why, f"if this comes again, check the volume{old}")
+
+    def _tell(self, what: str, why: str, mend: str) -> None:
+        """Once in this process: what is retried for days fails in another file each time."""
+        if what not in self._told:
+            self._told.add(what)
+            self._notice(Notice("search-index", f"{what}{why}", mend))
+
+
+def _queue_all(thread: IndexerThread, index: Index) -> None:
+    """Have all projects indexed that are not yet, as devpi-web does at its start."""
+    from devpi_web.whoosh_index import iter_projects
+
+    with thread.xom.keyfs.read_transaction() as tx:
+        searcher = index.get_project_ix().searcher()
+        thread.shared_data.queue_projects(iter_projects(thread.xom), tx.at_serial, searcher)
+
+
+def damage_of(folder: Path, failure: OSError | None) -> str | None:
+    """Why the index in `folder` can't be used; None: it can, or nobody can tell.
+
+    Reads all of it, unless `failure`, which it has caused, speaks for itself. Nobody may be writing it meanwhile.
+    """
+    from whoosh.index import open_dir
+
+    if failure is not None and failure.errno in _LASTING and _lies_in(folder, failure):
+        return _described(failure)
+    try:
+        with open_dir(str(folder), indexname=_NAME).reader() as reader:
+            _read(reader)
+    except OSError as error:
+        lasting = error.errno in {errno.ENOENT, *_LASTING} and _lies_in(folder, error)
+        return _described(error) if lasting else None
+    except MemoryError:
+        return None
+    except Exception as error:
+        return _described(error)
+    return None
+
+
+def _read(reader: IndexReader) -> None:
+    """Read all that searching, writing and merging read."""
+    scorable = [name for name, field in reader.schema.items() if field.scorable]
+    columns = [reader.column_reader(name) for name in reader.schema.names() if reader.has_column(name)]
+    for number, _ in reader.iter_docs():
+        for column in columns:
+            column[number]
+        if None in [reader.doc_field_length(number, name) for name in scorable]:
+            raise ValueError("a length is missing")
+    for field, text in reader.all_terms():
+        reader.term_info(field, text)
+        matcher = reader.postings(field, text)
+        while matcher.is_active():
+            matcher.weight()
+            matcher.next()
+
+
+def _lies_in(folder: Path, error: OSError) -> bool:
+    at_fault = Path(str(error.filename))
+    return folder in (at_fault, *at_fault.parents)
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Move an index out of the way, and make its folder anew. Returns where the old one is; None: nowhere.
+
+    An older one there is removed, and the old one too where the new one needs its space. Can be killed at any instant:
+    devpi-web makes what it doesn't find. Raises OSError.
+    """
+    if folder.is_dir():
+        folder = folder.resolve()
+    aside = folder.with_name(f"{folder.name}.damaged")
+    try:
+        _remove(aside)
+        folder.rename(aside)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno not in _NOT_OURS_TO_RENAME or not folder.is_dir():
+            raise
+        aside = folder / ".damaged"  # the folder is a mount, or lies in one that is not ours
+        _remove(aside)
+        aside.mkdir(mode=0o700)
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.suffix != ".toc"):  # without it there is no index
+            if entry != aside:
+                entry.rename(aside / entry.name)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with suppress(OSError):
+        if shutil.disk_usage(folder).free < sum(entry.lstat().st_size for entry in aside.rglob("*")):
+            _remove(aside)
+    return aside if aside.is_symlink() or aside.exists() else None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _of_whoosh(error: Exception) -> bool:
+    """Whether it came from inside whoosh, not from the data that was to be indexed."""
+    trace = error.__traceback__
+    while trace is not None:
+        if str(trace.tb_frame.f_globals.get("__name__")).startswith("whoosh."):
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def _described(error: Exception) -> str:
+    """The error in one line; a file by its name alone, for anybody may read this."""
+    if isinstance(error, OSError) and error.strerror:
+        name = "" if error.filename is None or error.errno in _FULL else f": {Path(str(error.filename)).name}"
+        return printable(f"{error.strerror}{name}", 200)
+    return printable(f"{type(error).__name__}: {error}", 200)

@@ -1,0 +1,137 @@
+"""What is watched of devpi's users while it serves: root's password, and whose password can't be checked any more.
+
+devpi's own tools and any client that is root can change both, also while nothing of ours is asked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from devpi_server.log import threadlog
+
+from sidecar.core.passwords import is_checkable
+from sidecar.devpi.protocol import Message, RootPasswordSeen, UnusableSeen
+
+if TYPE_CHECKING:
+    from devpi_server.main import XOM
+
+EVERY = 1.0
+"""Seconds between two looks."""
+_FAILURES = 3
+"""So many looks in a row that fail, and root's password counts as not known."""
+_UNSETTLED = ("unchecked", "unseen")
+"""States of root's password that are looked at again although its record hasn't changed."""
+_NAMED = 20
+"""Users that are told by name; the rest is counted."""
+_NAME = 200
+"""Characters that are told of a name."""
+_PAUSE = 5.0
+"""Least seconds between two scans, …"""
+_SHARE = 100
+"""… and the least share of time: a scan of many users takes long."""
+
+
+class UsersWatch:
+    """Looks at the users of one devpi-server, and tells what has changed. Lives in one thread."""
+
+    def __init__(self, xom: XOM, look_at_root: Callable[[], str], told: str, tell: Callable[[Message], None]) -> None:
+        """`look_at_root`: the state of root's password, as `Listening` has it; `told`: what was told of it."""
+        self._xom = xom
+        self._look_at_root = look_at_root
+        self._tell = tell
+        self._told: str | None = told
+        self._serial: int | None = None
+        self._failures = 0
+        self._unusable = _Unusable(xom, tell)
+
+    def look(self) -> None:
+        """Tell what has changed. Raises SidecarGone, and nothing that devpi's database makes devpi raise."""
+        if self._xom.is_replica():
+            return  # its users are the primary's
+        self.look_at_root()
+        self._unusable.look()
+
+    def root_was_changed(self) -> None:
+        """Tell at the next look, whatever was told before."""
+        self._told = None
+
+    def look_at_root(self) -> None:
+        """Tell the state of root's password if it is another one. Its hash is read where root's record has changed."""
+        try:
+            serial = self._serial_of_root()
+            if serial == self._serial and self._told is not None:
+                return
+            state = self._look_at_root()
+        except Exception:
+            self._failures += 1
+            if self._failures == 1:
+                threadlog.exception("root's password can't be looked at")
+            if self._failures < _FAILURES:
+                return
+            serial, state = None, "unseen"
+        else:
+            self._failures = 0
+        self._serial = None if state in _UNSETTLED else serial
+        if state != self._told:
+            self._tell(RootPasswordSeen(state))
+            self._told = state
+
+    def _serial_of_root(self) -> int:
+        """The serial of the last change of root's record; -1: there never was one."""
+        keyfs: Any = self._xom.keyfs  # whose interfaces are typed otherwise than they are
+        with keyfs.get_connection() as connection:
+            try:
+                return int(connection.db_read_typedkey(keyfs.USER(user="root").relpath)[1])
+            except KeyError:
+                return -1
+
+
+class _Unusable:
+    """Users, but for root, whose password hash this devpi-server can't check."""
+
+    def __init__(self, xom: XOM, tell: Callable[[Message], None]) -> None:
+        self._xom = xom
+        self._tell = tell
+        self._users: frozenset[str] | None = None
+        self._serial = -1
+        self._due = 0.0
+        self._failed = False
+
+    def look(self) -> None:
+        """Scan all users once; then those that were found, until there are none, when something has changed."""
+        if (self._users is not None and not self._users) or time.monotonic() < self._due:
+            return
+        began = time.monotonic()
+        try:
+            serial, users = self._scan()
+        except Exception:
+            if not self._failed:
+                threadlog.exception("the users' passwords can't be looked at")
+            self._failed = True
+        else:
+            if users != self._users:
+                names = [name[:_NAME] for name in sorted(users)[:_NAMED]]
+                self._tell(UnusableSeen(len(users), names))
+            self._serial, self._users = serial, users
+        took = time.monotonic() - began
+        self._due = began + max(_PAUSE, _SHARE * took)
+
+    def _scan(self) -> tuple[int, frozenset[str]]:
+        """The serial at which this looked, and the users that were found."""
+        serial = self._xom.keyfs.get_current_serial()
+        if self._users is not None and serial == self._serial:
+            return serial, self._users
+        with self._xom.keyfs.read_transaction() as transaction:
+            root = self._xom.model
+            users: Iterable[Any] = (
+                root.get_userlist() if self._users is None else filter(None, map(root.get_user, self._users))
+            )
+            found = frozenset(user.name for user in users if user.name != "root" and _is_unusable(user.key.get()))
+            return int(transaction.at_serial), found
+
+
+def _is_unusable(record: dict[str, object]) -> bool:
+    pwhash = record.get("pwhash")
+    return bool(pwhash) and not is_checkable(pwhash, record.get("pwsalt"))
