@@ -48,15 +48,15 @@ def request_metrics(bench: Bench) -> Result:
 
 
 _PASSABLE = """
-from sidecar.devpi import serving
+from sidecar.worker import serve
 
-class Passable(serving.Traffic):
+class Passable(serve.Traffic):
     def __call__(self, environ, start_response):
         if environ.get("HTTP_X_COUNTED") == "0":
             return self._app(environ, start_response)
         return super().__call__(environ, start_response)
 
-serving.Traffic = Passable
+serve.Traffic = Passable
 """
 
 

@@ -278,10 +278,10 @@ def test_find_refuses_an_export_without_a_folder(box: Box) -> None:
 def test_find_unreadable(closed: str, archive: str) -> None:
     """What this uid can't read is refused with the mend; root reads anything, so another uid looks."""
     code = (
-        "import os, sys; from pathlib import Path; from sidecar import archives\n"
+        "import os, sys; from pathlib import Path; from sidecar.exports import sources\n"
         "os.getuid() or (os.setgroups([]), os.setgid(65534), os.setuid(65534))\n"
-        "try: (error,) = archives.find(Path(sys.argv[1])).not_taken\n"
-        "except archives.ImportRefused as refused: error = refused\n"
+        "try: (error,) = sources.find(Path(sys.argv[1])).not_taken\n"
+        "except sources.ImportRefused as refused: error = refused\n"
         "print(error.archive, error.reason, error.mend, sep='|')\n"
     )
     with tempfile.TemporaryDirectory() as folder:  # tmp_path lies behind a folder that is root's alone
@@ -296,7 +296,7 @@ def test_find_unreadable(closed: str, archive: str) -> None:
             capture_output=True,
             text=True,
             check=True,
-            env={"PYTHONPATH": str(Path(sources.__file__).parents[1])},
+            env={"PYTHONPATH": str(Path(sources.__file__).parents[2])},
         )
         (home / closed).chmod(0o700)
     name, reason, mend = run.stdout.strip().split("|")

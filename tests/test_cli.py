@@ -345,7 +345,7 @@ async def test_a_health_check_that_nobody_reads(sidecar: Sidecar) -> None:
 def test_the_health_check_imports_next_to_nothing(stopped: Sidecar) -> None:
     """None of the modules that cost milliseconds: HEALTHCHECK starts it every few seconds."""
     code = (
-        "import sys; before = set(sys.modules); from sidecar.cli import main; main(['healthcheck']);"
+        "import sys; before = set(sys.modules); from sidecar.cli.__main__ import main; main(['healthcheck']);"
         "print(*(set(sys.modules) - before), file=sys.stderr)"
     )
     # -I -S: without what a virtualenv's .pth files import

@@ -89,7 +89,7 @@ def manifest(kind: str) -> dict[str, Any]:
 @cache
 def code_variables() -> frozenset[str]:
     """Every setting that `sidecar/core/settings.py` names."""
-    tree = ast.parse((ROOT / "sidecar" / "settings.py").read_text())
+    tree = ast.parse((ROOT / "sidecar" / "core" / "settings.py").read_text())
     constants = {
         node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
@@ -101,7 +101,7 @@ def code_defaults() -> dict[str, object]:
     """Variable → the default that `settings.from_environ` hands to its reader; None for secrets."""
     base = settings.from_environ({})
     found: dict[str, object] = {}
-    for node in ast.walk(ast.parse((ROOT / "sidecar" / "settings.py").read_text())):
+    for node in ast.walk(ast.parse((ROOT / "sidecar" / "core" / "settings.py").read_text())):
         match node:
             case ast.Call(
                 func=ast.Attribute(value=ast.Name(id="read"), attr="value"),

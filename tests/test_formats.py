@@ -198,16 +198,16 @@ def test_find_in_a_file(tmp_path: Path) -> None:
 def test_find_what_nobody_may_read() -> None:
     """Whether it is an archive is not known, so it is not passed over; root reads anything, so another uid looks."""
     code = (
-        "import os, sys; from pathlib import Path; from sidecar import archives\n"
+        "import os, sys; from pathlib import Path; from sidecar.exports import sources\n"
         "os.getuid() or (os.setgroups([]), os.setgid(65534), os.setuid(65534))\n"
-        "for each in archives.find(Path(sys.argv[1])).not_taken: print(each.archive, each.reason, each.mend, sep='|')\n"
+        "for each in sources.find(Path(sys.argv[1])).not_taken: print(each.archive, each.reason, each.mend, sep='|')\n"
     )
     with tempfile.TemporaryDirectory() as folder:  # tmp_path lies behind a folder that is root's alone
         home = Path(folder)
         home.chmod(0o755)
         (home / "backup").write_bytes(TAR)
         (home / "backup").chmod(0)
-        env = {"PYTHONPATH": str(Path(sources.__file__).parents[1])}
+        env = {"PYTHONPATH": str(Path(sources.__file__).parents[2])}
         run = subprocess.run([sys.executable, "-c", code, home], capture_output=True, text=True, check=True, env=env)
     name, reason, mend = run.stdout.strip().split("|")
     assert "backup" == name

@@ -260,7 +260,8 @@ def test_a_cut_line_says_how_much_is_missing(text: str) -> None:
 
 def run(code: str, style: str = "json", level: str = "INFO", **options: Any) -> subprocess.CompletedProcess[str]:
     """A Python that configures its log so, and does `code`."""
-    program = f"import logging, sys; from sidecar import logs; logs.configure({style!r}, {level!r}, 'test')\n{code}"
+    begin = "import logging, sys; from sidecar.core import logging as logs"
+    program = f"{begin}; logs.configure({style!r}, {level!r}, 'test')\n{code}"
     return subprocess.run(
         [sys.executable, "-W", "default", "-c", program],
         cwd=ROOT,
@@ -286,7 +287,7 @@ def test_lines_go_to_stdout_from_the_level_on(style: str) -> None:
 def test_colours_on_a_terminal(style: str, colored: bool) -> None:
     """Where the style has them."""
     ours, theirs = pty.openpty()
-    code = f"from sidecar import logs; import logging; logs.configure({style!r}, 'INFO', 't'); logging.warning('w')"
+    code = f"import logging; from sidecar.core.logging import configure; configure({style!r}, 'INFO', 't'); logging.warning('w')"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=theirs, check=True, timeout=20)
     said = os.read(ours, 4096).decode()
     os.close(ours)
@@ -330,7 +331,7 @@ def test_whatever_python_would_print_is_one_object(
 def test_a_full_disk_below_stdout_is_survived() -> None:
     """A log that can't be written ends nothing."""
     with Path("/dev/full").open("w") as full:
-        code = "import logging, sys; from sidecar import logs; logs.configure('text', 'INFO', 't')\n"
+        code = "import logging, sys; from sidecar.core import logging as logs; logs.configure('text', 'INFO', 't')\n"
         code += "logging.warning('lost'); sys.stderr.write('lives on')"
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=full, stderr=-1, check=False, timeout=20)
     assert (done.returncode, done.stderr) == (0, b"lives on")

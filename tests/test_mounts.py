@@ -18,7 +18,7 @@ from tests.integration.container import PATIENCE, ROOT
 LOOK = """
 import errno, os, sys
 from pathlib import Path
-from sidecar import mounts
+from sidecar.storage import mounts
 from sidecar.storage.inspection import not_writable
 path = Path(sys.argv[1])
 os.setgroups([]); os.setgid(4322); os.setuid(4321)

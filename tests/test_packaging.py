@@ -275,7 +275,9 @@ def test_every_layer_exists_or_is_optional() -> None:
     assert [] == lost
 
 
-@pytest.mark.parametrize("name", ["py.typed", *(f"web/static/page.{kind}" for kind in ("html", "css", "js", "svg"))])
+@pytest.mark.parametrize(
+    "name", ["py.typed", *(f"web/page/static/page.{kind}" for kind in ("html", "css", "js", "svg"))]
+)
 def test_the_package_ships_its_data(name: str) -> None:
     """Type marker and page are listed as package data, and are there."""
     patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["sidecar"]

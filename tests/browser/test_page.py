@@ -343,7 +343,7 @@ def test_another_version_of_the_sidecar(container: Make, view: View, tmp_path: P
     page.locator("#told").wait_for()
     password = page.locator("#secret").input_value()
     assert 0 == new.stop()
-    with (tmp_path / "sidecar/web/static/page.css").open("a") as style:
+    with (tmp_path / "sidecar/web/page/static/page.css").open("a") as style:
         style.write("/* another page */")
     new.command = (sys.executable, str(tmp_path / "entrypoint.py"))
     with other.expect_navigation():

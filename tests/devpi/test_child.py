@@ -426,7 +426,7 @@ def test_a_preparation_dies_with_its_parent() -> None:
 
 FORK_ORPHANED = """
 import os, sys, time
-from sidecar.devpi import launcher
+from sidecar.worker import __main__ as launcher
 
 die_with_parent = launcher.die_with_parent
 

@@ -74,10 +74,11 @@ _LIMITED = """
 import os, re, resource, sys
 from argon2 import PasswordHasher
 from devpi_server import auth
-from sidecar.devpi import stretching, verification
+from sidecar.worker import verification
+from sidecar.worker.patches import hashing
 hasher = PasswordHasher()
 value, kind = hasher.hash("right"), sys.argv[1]
-stretching.one_at_a_time()
+hashing.one_at_a_time()
 if kind == "memory":
     used = int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
     resource.setrlimit(resource.RLIMIT_AS, (used + 2**25, resource.RLIM_INFINITY))

@@ -16,8 +16,8 @@ from tests.integration.container import Container, call_devpi, login, login_toke
 
 _HOLDS_UP = """
 import pathlib, time
-from sidecar.devpi import stretching
-matches = stretching.matches
+from sidecar.worker.patches import hashing
+matches = hashing.matches
 HERE = pathlib.Path(__file__).parent
 
 def hold_up(password, pwhash, pwsalt):
@@ -29,7 +29,7 @@ def hold_up(password, pwhash, pwsalt):
             time.sleep(0.01)
     return found
 
-stretching.matches = hold_up
+hashing.matches = hold_up
 """
 """A plugin: what argon2 has found for one password is told only when the test says so."""
 WAITING = 8

@@ -81,7 +81,8 @@ def test_a_healthcheck_needs_no_ssl(container: Make, pair: Pair) -> None:
     """It is started every few seconds: what it imports counts."""
     running = container(env=pair.settings).start()
     wait_written(running, "address")
-    code = "import sys; from sidecar import cli; cli.main(['healthcheck']); print({'ssl', 'socket'} & set(sys.modules))"
+    code = "import sys; from sidecar.cli.__main__ import main; main(['healthcheck'])"
+    code += "; print({'ssl', 'socket'} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**running.environ, "PYTHONPATH": str(ROOT)},
