@@ -287,7 +287,8 @@ def test_lines_go_to_stdout_from_the_level_on(style: str) -> None:
 def test_colours_on_a_terminal(style: str, colored: bool) -> None:
     """Where the style has them."""
     ours, theirs = pty.openpty()
-    code = f"import logging; from sidecar.core.logging import configure; configure({style!r}, 'INFO', 't'); logging.warning('w')"
+    begin = "import logging; from sidecar.core.logging import configure"
+    code = f"{begin}; configure({style!r}, 'INFO', 't'); logging.warning('w')"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=theirs, check=True, timeout=20)
     said = os.read(ours, 4096).decode()
     os.close(ours)

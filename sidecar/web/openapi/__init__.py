@@ -1,0 +1,1 @@
+"""The API, described in OpenAPI 3.1. Door: `document`."""
