@@ -257,7 +257,7 @@ async def test_a_sidecar_that_hangs_is_unhealthy(stopped: Sidecar, monkeypatch: 
     stopped.runtime.write_state("127.0.0.1", server.sockets[0].getsockname()[1])
     begun = time.monotonic()
     assert await asyncio.to_thread(healthcheck.main) == 1
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30, "the drip never ends"
     ended.set()
     server.close()
 

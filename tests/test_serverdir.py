@@ -256,7 +256,7 @@ def test_a_second_server_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         before = time.monotonic()
         with pytest.raises(Exit) as caught:
             Serverdir(tmp_path, SQLITE).open()
-        assert 0.2 <= time.monotonic() - before < 5
+        assert 0.2 <= time.monotonic() - before < 30
     assert caught.value.code == ExitCode.LOCKED
     assert f"the serverdir {tmp_path} is in use by another server" in caught.value.reason
     assert f"pid {holder.pid}" in caught.value.reason

@@ -7,8 +7,9 @@ import importlib.util
 import json
 import subprocess
 import tempfile
+import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -207,28 +208,36 @@ class Box:
         return request(self.url + path)
 
     def wait_ready(self, patience: float = 90.0) -> Box:
-        """Until `/readyz` answers 200."""
-        self._until(lambda: self.get("/readyz").status == 200, "ready", patience)
+        """Until `/readyz` answers 200. The engine is asked once a second: each question is a process, here and there."""
+        url, asked = "", 0.0
+
+        def is_ready() -> bool:
+            nonlocal url, asked
+            if not url or time.monotonic() > asked + 1:
+                self._has_not_ended()
+                url, asked = self.url, time.monotonic()
+            return request(f"{url}/readyz").status == 200 and self.url == url  # and not of whoever has the port now
+
+        wait_for(is_ready, "ready", patience, every=0.1)
         return self
 
     def wait_ready_inside(self, patience: float = 90.0) -> Box:
         """Until `sidecar healthcheck` says ready: where no port is published."""
-        self._until(lambda: self.exec("sidecar", "healthcheck", check=False).returncode == 0, "ready", patience)
+
+        def is_ready() -> bool:
+            self._has_not_ended()
+            return self.exec("sidecar", "healthcheck", check=False).returncode == 0
+
+        wait_for(is_ready, "ready", patience, every=0.5)
         return self
 
-    def _until(self, condition: Callable[[], bool], what: str, patience: float) -> None:
-        def look() -> bool:
-            state = self.state
-            assert state["Running"] or state["Restarting"], (
-                f"it has ended with {state['ExitCode']}:\n{self.log[-4000:]}"
-            )
-            return condition()
-
-        wait_for(look, what, patience, every=0.1)  # by a process each time
+    def _has_not_ended(self) -> None:
+        state = self.state
+        assert state["Running"] or state["Restarting"], f"it has ended with {state['ExitCode']}:\n{self.log[-4000:]}"
 
     def wait_health(self, status: str, patience: float) -> None:
         """Until the engine finds it `healthy` or `unhealthy`."""
-        wait_for(lambda: self.state["Health"]["Status"] == status, status, patience, every=0.2)
+        wait_for(lambda: self.state["Health"]["Status"] == status, status, patience, every=0.5)
 
     def wait_end(self, patience: float = 60.0) -> int:
         """Until it has ended by itself; its exit code."""

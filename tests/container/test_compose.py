@@ -132,7 +132,7 @@ def test_up_with_a_backup(composition: Composition, tmp_path: Path) -> None:
     assert "completed" == status["import"]["state"]
     assert 200 == login(composition.devpi, "mass", exported.MASS_PASSWORD)[0]
 
-    kill = f"WANTED = 'sidecar.worker.__main__'\n{KILL}"
+    kill = f"WANTED = 'sidecar.worker'\n{KILL}"
     composition.compose("exec", "-T", "devpi", "python3", "-c", kill, check=False)
     wait_for(lambda: composition.container()["RestartCount"] == 1, "a restart", 60)
     wait_for(lambda: request(f"{composition.sidecar}/readyz").status == 200, "ready again", 60)
@@ -153,7 +153,7 @@ import os, signal
 launchers = {}
 for each in filter(str.isdigit, os.listdir("/proc")):
     try:
-        if "sidecar.worker.__main__" in open(f"/proc/{each}/cmdline").read().split("\\0")[:5]:
+        if "sidecar.worker" in open(f"/proc/{each}/cmdline").read().split("\\0")[:5]:
             launchers[int(each)] = int(open(f"/proc/{each}/stat").read().rpartition(")")[2].split()[1])
     except OSError:
         pass
@@ -214,7 +214,7 @@ def test_an_import_is_waited_for_for_longer_than_all_checks_may_fail(composition
         composition.compose("exec", "-T", "devpi", "python3", "-c", SIGNAL_IMPORTER.replace("WANTED", "SIGSTOP"))
         name = composition.compose("ps", "--quiet", "devpi").stdout.strip()
         try:
-            wait_for(lambda: check_age(name) > 5, "a check that waits", 120)
+            wait_for(lambda: check_age(name) > 5, "a check that waits", 120, every=1)
             health = composition.container()["State"]["Health"]
             assert ("starting", []) == (health["Status"], health["Log"])
             assert not up.done()

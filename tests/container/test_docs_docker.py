@@ -83,8 +83,10 @@ def test_the_documented_wait_ends_with_the_container(box: Callable[..., Box]) ->
     replica = box(*options, name="replica", flags=("--primary-url", "http://192.0.2.1", *NO_MIRROR)).start()
     with ThreadPoolExecutor(1) as beside:
         waiting = beside.submit(waited, command, replica.name)
-        wait_for(lambda: replica.get("/status").json["phase"] == "launching", "a replica without its primary", 60)
-        wait_for(lambda: engine.check_age(replica.name) > 0, "a check that waits", 60)
+        wait_for(
+            lambda: replica.get("/status").json["phase"] == "launching", "a replica without its primary", 60, every=0.5
+        )
+        wait_for(lambda: engine.check_age(replica.name) > 0, "a check that waits", 60, every=1)
         assert 0 == replica.stop()
         assert "[sidecar.container.supervisor] stop" in waiting.result()  # the log as far as it is by then
 

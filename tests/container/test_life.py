@@ -109,7 +109,7 @@ IMPATIENT = ("--health-start-period", "1s", "--health-interval", "1s", "--health
 def test_what_is_not_ready_yet_stays_starting(box: Make) -> None:
     """The check itself waits, and answers when a stop is asked for: nothing is `unhealthy` that waiting may heal."""
     waiting = box(*IMPATIENT, flags=("--primary-url", "http://192.0.2.1", *NO_MIRROR), name="replica").start()
-    wait_for(lambda: engine.check_age(waiting.name) > 5, "a check that waits", 90)
+    wait_for(lambda: engine.check_age(waiting.name) > 5, "a check that waits", 90, every=1)
     health = waiting.state["Health"]
     assert ("starting", []) == (health["Status"], health["Log"])
     assert 0 == waiting.stop()
@@ -175,14 +175,14 @@ else:
 """
 
 
-@pytest.mark.parametrize("wanted", ["sidecar.worker.__main__", "/opt/devpi/entrypoint.py"])
+@pytest.mark.parametrize("wanted", ["sidecar.worker", "/opt/devpi/entrypoint.py"])
 def test_the_death_of_a_process_ends_the_container_with_its_code(box: Make, volume: str, wanted: str) -> None:
     """SIGKILL for devpi-server or for the sidecar: 137, nothing half is left, and the next start serves."""
     run = box("--volume", f"{volume}:/var/lib/devpi").start().wait_ready()
     password = run.claim()
     run.exec("python3", "-c", f"WANTED = {wanted!r}\n{KILL}", check=False)
     assert 137 == run.wait_end()
-    if wanted == "sidecar.worker.__main__":
+    if wanted == "sidecar.worker":
         assert "devpi-server" in run.log.splitlines()[-1]
     run.start().wait_ready()
     assert 200 == run.login(password)
@@ -201,8 +201,8 @@ def test_a_killed_container_starts_again(box: Make, volume: str) -> None:
 def test_it_is_restarted_after_its_devpi_server_was_killed(box: Make, volume: str) -> None:
     """With `--restart unless-stopped` the same container is ready again by itself."""
     run = box("--restart", "unless-stopped", "--volume", f"{volume}:/var/lib/devpi").start().wait_ready()
-    run.exec("python3", "-c", f"WANTED = 'sidecar.worker.__main__'\n{KILL}", check=False)
-    wait_for(lambda: run.inspect()["RestartCount"] == 1, "a restart", 60)
+    run.exec("python3", "-c", f"WANTED = 'sidecar.worker'\n{KILL}", check=False)
+    wait_for(lambda: run.inspect()["RestartCount"] == 1, "a restart", 60, every=0.5)
     run.wait_ready()
     assert 0 == run.stop()
 

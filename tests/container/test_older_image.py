@@ -71,7 +71,7 @@ def serves(port: int) -> str:
         answer = request(f"{url}/+api", accept="application/json")
         return answer if answer.status == 200 else None
 
-    wait_for(look, f"devpi-server on port {port}", 90)
+    wait_for(look, f"devpi-server on port {port}", 90, every=0.5)
     return url
 
 

@@ -27,13 +27,17 @@ class Site:
     flags: tuple[str, ...] = NO_MIRROR
     options: tuple[str, ...] = ()
     box: Box | None = None
+    devpi: str = ""
+    """devpi-server's URL; the engine is a process to ask."""
 
     def start(self) -> Box:
         """A new container on the volume, ready."""
         options = (*self.options, "--volume", f"{self.volume}:/var/lib/devpi", "--env", f"DEVPI_PASSWORD={PASSWORD}")
         options += ("--env", "SIDECAR_MONITOR_INTERVAL=0.5")
         self.box = Box("web", *options, image=self.image, flags=self.flags)
-        return self.box.start().wait_ready()
+        self.box.start().wait_ready()
+        self.devpi = self.box.devpi
+        return self.box
 
     def stop(self) -> None:
         """End the container, and clear it away."""
@@ -53,8 +57,7 @@ class Site:
 
     def finds(self, word: str) -> bool:
         """Whether a search finds the project of this name."""
-        assert self.box is not None
-        page = request(f"{self.box.devpi}/+search?query={word}", accept="text/html")
+        page = request(f"{self.devpi}/+search?query={word}", accept="text/html")
         return page.status == 200 and f"/root/dev/{word}".encode() in page.body
 
     def wait_found(self, word: str, what: str) -> None:
@@ -63,9 +66,7 @@ class Site:
 
     def add(self, word: str) -> None:
         """Upload a project of this name."""
-        assert self.box is not None
-        devpi = self.box.devpi
-        upload(f"{devpi}/root/dev", login_token(devpi, PASSWORD), word, word.encode() * 50)
+        upload(f"{self.devpi}/root/dev", login_token(self.devpi, PASSWORD), word, word.encode() * 50)
 
     def notices(self) -> list[dict[str, Any]]:
         """What is said of the search index."""
@@ -128,7 +129,7 @@ def test_a_damaged_index_is_set_aside_and_rebuilt(site: Site, damage: str) -> No
     box = site.start()
     if "LOCK" in damage:
         site.add("beta")  # nothing fails until it is to be written
-    wait_for(lambda: site.finds("alpha") in (True, False) and site.notices(), "the notice")
+    wait_for(lambda: site.finds("alpha") in (True, False) and site.notices(), "the notice", every=0.5)
     (notice,) = site.notices()
     assert "is being rebuilt" in notice["reason"]
     assert ".indices.damaged has the old one" in notice["mend"]
@@ -150,7 +151,7 @@ def test_an_index_that_cannot_be_read(site: Site) -> None:
     site.shell("os.chown(indices, 0, 0); indices.chmod(0o700)", user="0:0")
     try:
         site.start()
-        wait_for(site.notices, "the notice")
+        wait_for(site.notices, "the notice", every=0.5)
         assert "Permission denied" in site.notices()[0]["reason"]
         site.wait_found("alpha", "the search to find again")
     finally:
@@ -222,7 +223,7 @@ def test_an_index_on_a_mount_of_its_own(volume: str, apart: Callable[..., Site])
         for _ in range(2):
             site.shell(f"indices = pathlib.Path('/mnt/devpi')\n{TRUNCATED}")
             site.start()
-            wait_for(site.notices, "the notice")
+            wait_for(site.notices, "the notice", every=0.5)
             site.wait_found("alpha", "the search to find again")
             site.stop()
         assert ".damaged" in site.shell("print(os.listdir('/mnt/devpi'))")
@@ -236,7 +237,7 @@ def test_no_space_for_the_index(volume: str, apart: Callable[..., Site]) -> None
     site.add("alpha")
     site.stop()
     box = site.start()
-    wait_for(site.notices, "the notice")
+    wait_for(site.notices, "the notice", every=0.5)
     assert "No space left on device" in site.notices()[0]["reason"]
     assert 200 == request(f"{box.devpi}/root/dev/+simple/alpha/").status
     assert 200 == box.get("/readyz").status

@@ -196,7 +196,7 @@ def test_no_secret_is_seen_anywhere(container: Callable[..., Container], tmp_pat
         force_errors(c, secrets["rotated"])
         for name, answer in answers(c):
             assert [] == holding(secrets, answer), name
-    assert b"sidecar.worker.__main__" in b"".join(watcher.arguments)
+    assert b"sidecar.worker" in b"".join(watcher.arguments)
     assert b"HOME=" in b"".join(watcher.environments)
     assert [] == holding(secrets, b"\n".join(watcher.arguments))
     assert [] == holding(secrets, b"\n".join(watcher.environments))

@@ -147,7 +147,7 @@ async def test_made_up_requests(
     head = [f"{method} {path}{query} HTTP/1.1".encode(), b"Connection: close", *(b": ".join(each) for each in fields)]
     begun = time.monotonic()
     raw = await site.raw(b"\r\n".join([*head, b"", body]))
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - begun < 30, "it would wait for ever"
     found = answers(raw, to_head=method == "HEAD")
     for status, top, content in found:
         check(status, top, content)
@@ -181,7 +181,7 @@ async def test_made_up_bytes(site: Site, sent: bytes) -> None:
     """Requests or not: each answer is whole, none is 500, and the connection ends in time."""
     begun = time.monotonic()
     raw = await site.raw(sent)
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - begun < 30, "it would wait for ever"
     for each in answers(raw):
         check(*each)
 

@@ -223,4 +223,4 @@ async def test_idle_clients_do_not_delay_the_stop(site: Site) -> None:
     with socket.create_connection(("127.0.0.1", site.web.port)):
         started = time.monotonic()
         await site.web.stop()
-        assert time.monotonic() - started < 10, "aiohttp would wait for a minute"
+        assert time.monotonic() - started < 30, "aiohttp would wait for a minute"
