@@ -61,7 +61,7 @@ __attribute__((constructor)) static void begin(void) {
     if (fd >= 0) close(fd);
     for (ssize_t i = 0; i < got; i++)
         if (!text[i]) text[i] = ' ';
-    program = strstr(text, "sidecar.devpi.launcher") ? "child" : strstr(text, "entrypoint.py") ? "sidecar" : "other";
+    program = strstr(text, "sidecar.worker") ? "child" : strstr(text, "entrypoint.py") ? "sidecar" : "other";
     char all[4 * PATH_MAX], *rest = all, *one;
     snprintf(all, sizeof all, "%s", env);
     while ((one = strsep(&rest, ":")) && watches < WATCHED) {

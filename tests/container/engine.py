@@ -208,7 +208,7 @@ class Box:
         return request(self.url + path)
 
     def wait_ready(self, patience: float = 90.0) -> Box:
-        """Until `/readyz` answers 200. The engine is asked once a second: each question is a process, here and there."""
+        """Until `/readyz` answers 200. The engine is asked once a second: each question takes processes."""
         url, asked = "", 0.0
 
         def is_ready() -> bool:
