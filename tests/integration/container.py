@@ -70,7 +70,7 @@ def wait_for(condition: Callable[[], Any], what: str, patience: float = PATIENCE
                 return result
         except (OSError, ValueError, KeyError) as error:
             last = error
-        time.sleep(min(max(every, waited / 20), 0.5))
+        time.sleep(min(max(every, waited / 10), 0.5))
     raise AssertionError(f"waited {patience:.0f} s for {what}; last error: {last!r}")
 
 
