@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.devpi.protocol import PACKET_BYTES, Message, RootPasswordSeen, Serve, UnusableSeen, encode
-from sidecar.worker import serve, users
-from sidecar.worker.passwords import digest
+from sidecar.devpi.protocol import PACKET_BYTES, Message, RootPasswordSeen, UnusableSeen, encode
+from sidecar.worker import passwords, users
+from sidecar.worker.passwords import RootPassword, digest
 from sidecar.worker.users import UsersWatch
 
 USABLE = {"pwhash": "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$zL2j6VSjJKz0Sj5GL1rhtxu2dZzdrCRos/qoJ13bpBE"}
@@ -181,18 +181,16 @@ def test_argon2_runs_once_for_a_hash(monkeypatch: pytest.MonkeyPatch) -> None:
         tried.append(pwhash)
         return pwhash == empty
 
-    monkeypatch.setattr(serve, "is_hash_of_empty", is_hash_of_empty)
+    monkeypatch.setattr(passwords, "is_hash_of_empty", is_hash_of_empty)
     known, empty = USABLE["pwhash"], USABLE["pwhash"].replace("zL2", "eX2")
-    request = Serve("", True, "", digest(known), "")
-    plugin = serve.SidecarPlugin(request, None, own_derivation=False)  # type: ignore[arg-type]
-    plugin._xom = Devpi()  # type: ignore[assignment]
+    root = RootPassword(Devpi(), digest(known))  # type: ignore[arg-type]
     for pwhash, state in [(known, "set"), (empty, "empty"), (empty, "empty"), (known, "set"), (known, "set")]:
-        monkeypatch.setattr(plugin, "_root_hash", lambda found=pwhash: (found, None))
-        assert state == plugin._look_at_root()[0]
+        monkeypatch.setattr(root, "_hash", lambda found=pwhash: (found, None))
+        assert state == root.state()[0]
     assert [empty, known] == tried
     for pwhash, pwsalt in [("6a" * 32, "salt"), ("$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ", None)]:
-        monkeypatch.setattr(plugin, "_root_hash", lambda found=(pwhash, pwsalt): found)
-        assert "unusable" == plugin._look_at_root()[0]
+        monkeypatch.setattr(root, "_hash", lambda found=(pwhash, pwsalt): found)
+        assert "unusable" == root.state()[0]
     assert [empty, known] == tried
 
 
