@@ -1,4 +1,4 @@
-"""What devpi-server's `+status` says, with a type: it is another program's, and its plugins' and replicas' words are in it."""
+"""What devpi-server's `+status` says. Nothing of it is taken on trust: plugins and replicas have their words in it, too."""
 
 from __future__ import annotations
 
