@@ -1,4 +1,4 @@
-"""What devpi-server's `+status` says. Nothing of it is taken on trust: plugins and replicas have their words in it, too."""
+"""What devpi-server's `+status` says. Nothing of it is taken on trust: plugins and replicas have a say in it."""
 
 from __future__ import annotations
 
