@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 from typing import Any, NoReturn
 
-from sidecar.core.passwords import MOST, is_bearable, is_checkable
+from sidecar.core.password_hash import MOST, is_bearable, is_checkable
 from sidecar.exports.sources import ImportRefused, Omissions, shown
 
 _EXPORT_AGAIN = "export again with devpi-export, or take what is named here out of dataindex.json"

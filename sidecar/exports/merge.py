@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from sidecar.core.passwords import is_checkable
+from sidecar.core.password_hash import is_checkable
 from sidecar.exports.dataindex import Checked, normalized
 from sidecar.exports.index_json import parse
 from sidecar.exports.members import INDEX_FILE

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from devpi_server.log import threadlog
 
-from sidecar.core.passwords import is_checkable
+from sidecar.core.password_hash import is_checkable
 from sidecar.worker.patches import hashing
 from sidecar.worker.verification import CannotTell
 

@@ -42,7 +42,7 @@ from sidecar.worker.patches.drain import Drainer
 from sidecar.worker.patches.waitress import Crowd
 from sidecar.worker.shared_checks import Threads
 from sidecar.worker.traffic import Traffic
-from sidecar.worker.users import EVERY, UsersWatch
+from sidecar.worker.user_passwords import EVERY, UsersWatch
 from sidecar.worker.verification import CannotTell
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""`sidecar.worker.users`: what is told of devpi's users, and how rarely they are read."""
+"""`sidecar.worker.user_passwords`: what is told of devpi's users, and how rarely they are read."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from sidecar.devpi.protocol import PACKET_BYTES, Message, RootPasswordSeen, UnusableSeen, encode
-from sidecar.worker import passwords, users
+from sidecar.worker import passwords, user_passwords
 from sidecar.worker.passwords import RootPassword, digest
-from sidecar.worker.users import UsersWatch
+from sidecar.worker.user_passwords import UsersWatch
 
 USABLE = {"pwhash": "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$zL2j6VSjJKz0Sj5GL1rhtxu2dZzdrCRos/qoJ13bpBE"}
 SHA256 = {"pwhash": "6a" * 32, "pwsalt": "salt"}
@@ -94,7 +94,7 @@ class Devpi:
 def now(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Lets time go by."""
     clock = SimpleNamespace(at=1000.0)
-    monkeypatch.setattr(users.time, "monotonic", lambda: clock.at)
+    monkeypatch.setattr(user_passwords.time, "monotonic", lambda: clock.at)
 
     def wait(seconds: float) -> None:
         clock.at += seconds

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from sidecar.core.lifecycle import Phase
 from sidecar.features.health.monitor import GATING, WARNING, CheckStatus
-from sidecar.web.errors import phrase, problem_type
 from sidecar.web.openapi.json_schema import COUNT, MEND, REQUEST_ID, TEXT, list_of, one_of, or_null, record, ref, said
 from sidecar.web.openapi.status_schemas import STATUS
+from sidecar.web.problems import phrase, problem_type
 from sidecar.web.serializers import Json
 
 

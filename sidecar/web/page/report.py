@@ -21,7 +21,7 @@ from sidecar.web.numbers import Numbers, gather
 from sidecar.web.page import assets, guide, words
 from sidecar.web.page.checklist import checklist
 from sidecar.web.page.headline import headline, spoken, trouble, verdict
-from sidecar.web.page.progress import progress
+from sidecar.web.page.import_progress import progress
 from sidecar.web.page.replicas import replicas
 from sidecar.web.page.tally import tally
 
