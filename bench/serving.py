@@ -48,15 +48,15 @@ def request_metrics(bench: Bench) -> Result:
 
 
 _PASSABLE = """
-from sidecar.worker import serve
+from sidecar.worker import plugin
 
-class Passable(serve.Traffic):
+class Passable(plugin.Traffic):
     def __call__(self, environ, start_response):
         if environ.get("HTTP_X_COUNTED") == "0":
             return self._app(environ, start_response)
         return super().__call__(environ, start_response)
 
-serve.Traffic = Passable
+plugin.Traffic = Passable
 """
 
 

@@ -23,8 +23,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sidecar.exports import sources
-from sidecar.exports import unpack as unpacking
+from sidecar.exports import decompression, sources
 from sidecar.exports.sources import Budget, ImportRefused, Limits, Omissions, Source, Unpacked, find
 from sidecar.exports.unpack import unpack
 from tests.hostile.corpus import ZEROS, extended, member, patched, record, tar
@@ -378,7 +377,7 @@ def test_broken_header_in_the_middle(box: Box) -> None:
 
 def test_zstd_without_python_support(box: Box) -> None:
     """Where Python can't read zstd, the refusal says so."""
-    if unpacking._zstd is not None:
+    if decompression._zstd is not None:
         pytest.skip("this Python reads zstd")
     assert "zstd" in box.refused(b"\x28\xb5\x2f\xfd" + bytes(100), "e.tar.zst").reason
 

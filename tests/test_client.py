@@ -11,19 +11,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from sidecar.devpi.client import (
-    API_LIMIT,
-    REPLICAS_LIMIT,
-    STATUS_LIMIT,
-    BadAnswer,
-    DevpiClient,
-    DevpiError,
-    Metric,
-    Refused,
-    Replica,
-    ServerStatus,
-    TimedOut,
-)
+from sidecar.devpi.client import API_LIMIT, STATUS_LIMIT, BadAnswer, DevpiClient, DevpiError, Refused, TimedOut
+from sidecar.devpi.server_status import REPLICAS_LIMIT, Metric, Replica, ServerStatus
 from tests.fake_devpi import UUID, FakeDevpi, status_of
 
 

@@ -19,7 +19,8 @@ from devpi_server.model import is_valid_name
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.exports.dataindex import Checked, normalized, parse
+from sidecar.exports.dataindex import Checked, normalized
+from sidecar.exports.index_json import parse
 from sidecar.exports.merge import Export, Totals, load, set_root_hash
 from sidecar.exports.sources import Budget, ImportRefused, Limits, Omissions, Source, Unpacked, find
 from sidecar.exports.unpack import unpack

@@ -23,8 +23,9 @@ from aiohttp import web
 
 from sidecar.core.lifecycle import Count, Failure, ImportState, ImportStatus, Lifecycle, Phase
 from sidecar.core.settings import MonitorSettings
-from sidecar.devpi.client import DevpiClient, ServerStatus, Unreplicated
+from sidecar.devpi.client import DevpiClient
 from sidecar.devpi.protocol import PrimaryAnswered
+from sidecar.devpi.server_status import ServerStatus, Unreplicated
 from sidecar.features.health.checks import HttpJudge, ReplicationJudge, judge_events, overall
 from sidecar.features.health.monitor import GATING, Check, CheckStatus, Health, Serving
 from sidecar.features.health.volume import Volume

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.exports.dataindex import Checked, parse
+from sidecar.exports.dataindex import Checked
+from sidecar.exports.index_json import parse
 from sidecar.exports.sources import Budget, ImportRefused, Limits, Omissions, find
 from sidecar.exports.unpack import unpack
 from tests.hostile import corpus, judge

@@ -9,7 +9,7 @@ from argon2 import PasswordHasher, Type, low_level
 from argon2.exceptions import VerificationError, VerifyMismatchError
 from devpi_server.auth import hash_password
 
-from sidecar.core.passwords import is_bearable, is_checkable
+from sidecar.core.password_hash import is_bearable, is_checkable
 from sidecar.worker.passwords import is_hash_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing argon2.__version__:DeprecationWarning")  # passlib does

@@ -1,4 +1,4 @@
-"""What the sidecar says to its child process, which runs devpi-server (see `launcher`), and hears of it."""
+"""What the sidecar says to its child process, which runs devpi-server (see `sidecar.worker`), and hears of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starts the child. Apart from `child` because asyncio takes as long to import as all else before this.
+"""Starts the child. Apart from `process` because asyncio takes as long to import as all else before this.
 
 devpi takes longest to import, so its process is started before anything else is.
 """
@@ -20,11 +20,11 @@ from sidecar.core.settings import LogSettings
 
 
 class Spawned(NamedTuple):
-    """A process of `launcher`, in a session of its own; it dies with this one."""
+    """A process of `sidecar.worker`, in a session of its own; it dies with this one."""
 
     process: subprocess.Popen[bytes]
     socket: socket.socket
-    """Our end of the pair over which it is talked to, see `messages`."""
+    """Our end of the pair over which it is talked to, see `protocol`."""
     crash: int
     """A file in memory, into which a dying interpreter writes where it was, see `crash`."""
     phase: int
@@ -32,7 +32,7 @@ class Spawned(NamedTuple):
 
 
 def spawn(environ: Mapping[str, str], log: LogSettings | None = None) -> Spawned:
-    """Start `launcher` with the environment `environ`, its log as `log` says. Raises Exit."""
+    """Start `sidecar.worker` with the environment `environ`, its log as `log` says. Raises Exit."""
     try:
         return _spawn(environ, log or LogSettings())
     except OSError as error:

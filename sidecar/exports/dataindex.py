@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 import re
-from collections import Counter
 from collections.abc import Collection
 from typing import Any, NoReturn
 
-from sidecar.core.passwords import MOST, is_bearable, is_checkable
+from sidecar.core.password_hash import MOST, is_bearable, is_checkable
 from sidecar.exports.sources import ImportRefused, Omissions, shown
 
 _EXPORT_AGAIN = "export again with devpi-export, or take what is named here out of dataindex.json"
-_COPY_AGAIN = "compare the archive with the original; if they are equal, export again with devpi-export"
 _ALLOW_UNVERIFIED = "export again with a newer devpi-server, or set SIDECAR_IMPORT_ALLOW_UNVERIFIED=true"
 _SET_ANEW = "set the password anew and export again, or take the pwhash out of dataindex.json: then there is none"
 _HEX_DIGITS = {
@@ -22,8 +19,6 @@ _HEX_DIGITS = {
 }  # fmt: skip
 _HEX = re.compile(r"[0-9a-f]+")
 _TYPES = ("releasefile", "doczip", "toxresult")
-_DENSE = 12  # bytes for each bracket or brace: an export has more, "{}," as an object in memory takes 24 times its size
-_DENSE_FROM = 2**20  # bytes
 _DEPTH = 400  # of lists and objects in free-form values: devpi's API takes 300 and fails at 400, for it recurses
 _FOLDERS = 32  # of a relpath; an export has four
 _BLOCKED = re.compile(r'[\x00-\x1f !"#$%&\'()*+,/:;<=>?\[\\\]^`{|}~]')  # devpi_server.model.name_char_blocklist_regexp
@@ -35,45 +30,6 @@ _UNSAFE_RUNS = re.compile(r"[^A-Za-z0-9]+")
 def normalized(project: str) -> str:
     """A project's name as devpi compares it."""
     return _UNSAFE_RUNS.sub("-", project).lower()
-
-
-def parse(raw: bytes, archive: str, member: str) -> dict[str, Any]:
-    """The JSON of a ``dataindex.json``: UTF-8, no duplicate keys; NaN and Infinity as devpi has them.
-
-    devpi takes these two over its API, so an export may have them. Raises ImportRefused.
-    """
-
-    def refuse(reason: str) -> NoReturn:
-        raise ImportRefused(reason, _COPY_AGAIN, archive, member)
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) != len(pairs):
-            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-            refuse(f"has the key {shown(twice)} twice in one object")
-        return result
-
-    if len(raw) > _DENSE_FROM and (raw.count(b"{") + raw.count(b"[")) * _DENSE > len(raw):
-        refuse("is made of brackets and braces, many times its size in memory")
-    try:
-        data = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
-        if re.search(rb"\\u[dD][89a-fA-F]", raw):  # lone surrogates, which devpi can't store
-            json.dumps(data, ensure_ascii=False).encode()
-    except UnicodeDecodeError as error:
-        refuse(f"isn't valid UTF-8 (byte {error.start})")
-    except UnicodeEncodeError:
-        refuse("has half of a surrogate pair in a string")
-    except json.JSONDecodeError as error:
-        is_cut = error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string")
-        what = "is truncated or empty" if is_cut else "isn't valid JSON"
-        refuse(f"{what}: line {error.lineno}, column {error.colno}: {error.msg}")
-    except RecursionError:
-        refuse("is nested too deeply")
-    except ValueError as error:  # an int of more than 4300 digits
-        refuse(f"has a number that is too long: {error}")
-    if not isinstance(data, dict):
-        refuse(f"is not an object but {shown(data)}")
-    return data
 
 
 class Checked:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import graphlib
-import os
 import posixpath
-import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from sidecar.core.disk_hints import hint_to_read
-from sidecar.core.passwords import is_checkable
-from sidecar.exports.dataindex import Checked, normalized, parse
+from sidecar.core.password_hash import is_checkable
+from sidecar.exports.dataindex import Checked, normalized
+from sidecar.exports.index_json import parse
+from sidecar.exports.members import INDEX_FILE
 from sidecar.exports.sources import ImportRefused, Limits, Omissions, Unpacked, shown
-from sidecar.storage.inspection import STATE_VERSION, find_state, state_version
+from sidecar.exports.tree import Tree
 
-INDEX_FILE = "dataindex.json"
 _COMPLETE = (
     "wait for devpi-export to end, then pack its whole directory: python3 -m tarfile --create backup.bz2 DIRECTORY"
 )
@@ -84,7 +81,7 @@ class _Part:
     """An export as it was found, in ``folder`` of ``tree``."""
 
     checked: Checked
-    tree: _Tree
+    tree: Tree
     folder: str
 
 
@@ -104,9 +101,9 @@ def load(
     Raises ImportRefused.
     """
     parts: list[_Part] = []
-    rests: list[_Tree] = []  # trees that can only hold files of somebody else's export
+    rests: list[Tree] = []  # trees that can only hold files of somebody else's export
     for unpacked in trees:
-        tree = _Tree(unpacked)
+        tree = Tree(unpacked)
         folders = tree.export_folders()
         for folder in folders:
             member = posixpath.join(folder, INDEX_FILE)
@@ -215,7 +212,7 @@ def _refuse_cycles(indexes: dict[str, Any], index_of: dict[str, Checked]) -> Non
         raise ImportRefused(reason, "break the circle and export again", where.archive, where.member) from error
 
 
-def _locate(parts: Sequence[_Part], rests: Sequence[_Tree]) -> tuple[dict[str, Path], dict[str, int]]:
+def _locate(parts: Sequence[_Part], rests: Sequence[Tree]) -> tuple[dict[str, Path], dict[str, int]]:
     """Each relpath's file and its size: from the export's own folder, else from trees without an export."""
     files: dict[str, Path] = {}
     sizes: dict[str, int] = {}
@@ -246,103 +243,3 @@ def _locate(parts: Sequence[_Part], rests: Sequence[_Tree]) -> tuple[dict[str, P
             reason = f"no {INDEX_FILE} in it, and no file of the other exports"
             raise ImportRefused(reason, f"take it away, or {_COMPLETE}", rest.archive)
     return files, sizes
-
-
-class _Tree:
-    """A tree whose links are never followed; folders are looked at once each."""
-
-    def __init__(self, unpacked: Unpacked) -> None:
-        self.archive = unpacked.source.name
-        self.root = unpacked.root
-        self._is_folder = {"": True}
-
-    def export_folders(self) -> list[str]:
-        """The folders with a ``dataindex.json``, relative; none inside another one, none that is hidden."""
-        found: list[str] = []
-        for folder, folders, names in os.walk(self.root, onerror=self._unreadable):
-            if INDEX_FILE in names:
-                relative = Path(folder).relative_to(self.root).as_posix()
-                found.append("" if relative == "." else relative)
-                folders.clear()
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-        return found
-
-    def refuse_state(self) -> None:
-        """Raise ImportRefused if this is the state of a devpi-server, with the way on."""
-        if (state := find_state(self.root)) is None:
-            return
-        member = state.relative_to(self.root).as_posix()
-        what, export = (
-            "a devpi-server state (a serverdir)",
-            "export it with the devpi-server that made it (devpi-export)",
-        )
-        try:
-            version = state_version(state)
-        except OSError as error:
-            self._unreadable(error, member)
-        if version.partition(".")[0] == STATE_VERSION:
-            reason = f"is {what}, not an export"
-            mend = (
-                f"to adopt it, unpack it onto the empty volume as uid {os.geteuid()}, with its .nodeinfo in the "
-                f"serverdir itself, and remove it here; or {export}, and put the export here"
-            )
-        else:
-            reason, mend = f"is {what} of state version {shown(version)}, not an export", f"{export}, and put that here"
-        raise ImportRefused(reason, mend, self.archive, None if member == "." else member)
-
-    def paths(self) -> Iterator[str]:
-        """Everything that is no folder, relative."""
-        for folder, _, names in os.walk(self.root, onerror=self._unreadable):
-            inside = folder.removeprefix(str(self.root)).lstrip("/")
-            yield from (posixpath.join(inside, name) for name in names)
-
-    def read(self, path: str, limit: int) -> bytes:
-        """A file of at most ``limit`` bytes."""
-        try:
-            if self.size_of(path) is None:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-            with (self.root / path).open("rb") as file:
-                raw = file.read(limit + 1)
-        except OSError as error:
-            self._unreadable(error, path)
-        if len(raw) > limit:
-            mend = "if the archive is to be trusted, raise SIDECAR_IMPORT_MAX_INDEX_SIZE"
-            raise ImportRefused(f"is larger than {limit} bytes", mend, self.archive, path)
-        return raw
-
-    def size_of(self, path: str) -> int | None:
-        """The bytes of a regular file, None where nothing is; refuses links (folders', too) and others."""
-        if not self._has_folder(posixpath.dirname(path)):
-            return None
-        status = self._status(path)
-        if status is None:
-            return None
-        if not stat.S_ISREG(status.st_mode):
-            self._refuse("is not a regular file", path)
-        return status.st_size
-
-    def _has_folder(self, path: str) -> bool:
-        known = self._is_folder.get(path)
-        if known is None:
-            status = self._status(path) if self._has_folder(posixpath.dirname(path)) else None
-            known = self._is_folder[path] = status is not None and stat.S_ISDIR(status.st_mode)
-        return known
-
-    def _status(self, path: str) -> os.stat_result | None:
-        try:
-            status = (self.root / path).lstat()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            self._unreadable(error, path)
-        if stat.S_ISLNK(status.st_mode):
-            self._refuse("is a link, or lies behind one", path)
-        return status
-
-    def _refuse(self, reason: str, path: str) -> NoReturn:
-        mend = "put the file itself there, links are not followed (cp -rL, tar --dereference)"
-        raise ImportRefused(reason, mend, self.archive, path)
-
-    def _unreadable(self, error: OSError, path: str | None = None) -> NoReturn:
-        mend = hint_to_read(error, "it", "let uid {uid} read it: chmod -R a+rX")
-        raise ImportRefused(f"can't be read: {error.strerror}", mend, self.archive, path, circumstances=True) from error

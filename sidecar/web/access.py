@@ -10,10 +10,10 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from sidecar.core.request_id import HEADER, REQUEST_ID, is_sane
-from sidecar.web.auth import peer
+from sidecar.web.admin_auth import peer
 
 log = logging.getLogger("sidecar.access")
-"""`logs.configure` decides whether anybody hears it."""
+"""`core.logging.configure` decides whether anybody hears it."""
 
 _ID = web.RequestKey("request_id", str)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from aiohttp import web
 
 from sidecar.web import access
+from sidecar.web.admin_auth import Guard
 from sidecar.web.api import bootstrap, description, probes, status
-from sidecar.web.auth import Guard
 from sidecar.web.context import CONTEXT, GUARD, Context
 from sidecar.web.metrics import exposition
 from sidecar.web.metrics.requests import REQUESTS, Requests, counted

@@ -14,7 +14,7 @@ from sidecar.features.credentials.claims import Bootstrap
 from sidecar.features.health.monitor import Health
 from sidecar.features.health.pace import Pace
 from sidecar.storage.usage import Usage
-from sidecar.web.auth import Guard
+from sidecar.web.admin_auth import Guard
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from aiohttp import ClientError, HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
-from sidecar.web.errors import HEADERS, Problem
+from sidecar.web.problems import HEADERS, Problem
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 

@@ -19,11 +19,11 @@ from sidecar.core.lifecycle import (
     RootPassword,
     Snapshot,
 )
-from sidecar.devpi.client import Replica, ServerStatus
+from sidecar.devpi.server_status import Replica, ServerStatus
 from sidecar.features.credentials.claims import BootstrapStatus
 from sidecar.features.health.monitor import Check
 from sidecar.features.mirror import notice as mirrors
-from sidecar.web.auth import Rejections
+from sidecar.web.admin_auth import Rejections
 from sidecar.web.numbers import Numbers
 
 Json = dict[str, object]

@@ -73,7 +73,7 @@ class Options:
     def root_password(self) -> str | None:
         """`root-passwd` of the configuration file that was read last; None: there is none, or an empty one.
 
-        Raises ValueError, as `values` does, for one that can't be used; it is never part of the message.
+        Raises ValueError, as `core.parsers` does, for one that can't be used; it is never part of the message.
         """
         given = self._given.get("root-passwd")
         if not given:

@@ -1,10 +1,18 @@
-"""devpi's password hashes: made, checked, and named."""
+"""devpi's password hashes: made, checked and named; and root's password in an open devpi-server."""
 
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
+from devpi_server.log import threadlog
+
+from sidecar.core.password_hash import is_checkable
 from sidecar.worker.patches import hashing
+from sidecar.worker.verification import CannotTell
+
+if TYPE_CHECKING:
+    from devpi_server.main import XOM
 
 
 def hash_of(password: str) -> str:
@@ -27,3 +35,62 @@ def is_hash_of(password: str, pwhash: str, pwsalt: str | None) -> bool:
 def digest(pwhash: str) -> str:
     """Names a password hash without being one."""
     return hashlib.sha256(pwhash.encode()).hexdigest()
+
+
+class RootPassword:
+    """Root's password in one devpi-server: changed, checked, looked at. Used by one thread at a time."""
+
+    def __init__(self, xom: XOM, known: str | None) -> None:
+        """`known`: the digest of a hash of root's that is known not to be the empty password's."""
+        self._xom = xom
+        self._judged = {} if known is None else {known: False}
+        """Whether root's hash, by its digest, is the empty password's: argon2 runs once for each."""
+
+    def state(self) -> tuple[str, str | None]:
+        """Its state as `Listening` has it, and the digest of its hash where it is known not to be the empty one's.
+
+        `unchecked`: argon2 can't run, so nobody can tell. `unusable`: nobody can log in with it. Raises what devpi's
+        database makes devpi raise.
+        """
+        if self._xom.is_replica():
+            return "unknown", None
+        pwhash, pwsalt = self._hash()
+        if pwhash is None:
+            return "absent", None
+        if not is_checkable(pwhash, pwsalt):
+            return "unusable", None
+        name = digest(pwhash)
+        try:
+            if name not in self._judged:
+                self._judged = {name: is_hash_of_empty(pwhash, pwsalt)}
+        except CannotTell as error:
+            threadlog.error("root's password can't be checked: argon2 can't run (%s)", error)
+            return "unchecked", None
+        return ("empty", None) if self._judged[name] else ("set", name)
+
+    def change(self, password: str) -> str:
+        """Set it in one transaction, and return the digest of its hash. Makes root where there is none.
+
+        Raises CannotTell before the commit; anything else may have come after it.
+        """
+        with self._xom.keyfs.write_transaction():
+            root = self._xom.model.get_user("root")
+            if root is None:
+                root = self._xom.model.create_user("root", password=password)
+            else:
+                root.modify(password=password)
+            name = digest(root.get(credentials=True)["pwhash"])
+        self._judged = {name: not password}
+        return name
+
+    def is_this(self, password: str) -> bool:
+        """Whether this is root's password. Raises CannotTell, and what devpi's database makes devpi raise."""
+        pwhash, pwsalt = self._hash()
+        return pwhash is not None and is_hash_of(password, pwhash, pwsalt)
+
+    def _hash(self) -> tuple[str | None, str | None]:
+        """The hash of root's password, None where there is none, and its salt, if it has an old one."""
+        with self._xom.keyfs.read_transaction():
+            root = self._xom.model.get_user("root")
+            config = root.get(credentials=True) if root is not None else {}
+        return config.get("pwhash") or None, config.get("pwsalt")

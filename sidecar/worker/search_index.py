@@ -7,12 +7,9 @@ failure is only noted, and the one thread that writes the index (`IndexerThread`
 
 from __future__ import annotations
 
-import errno
 import logging
-import shutil
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
@@ -20,7 +17,7 @@ from devpi_server.mythread import Shutdown
 
 from sidecar.core import disk_hints
 from sidecar.core.lifecycle import Notice
-from sidecar.core.terminal import printable
+from sidecar.worker.search_index_folder import LASTING, damage_of, described, set_aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,21 +25,14 @@ if TYPE_CHECKING:
     from devpi_server.config import Config
     from devpi_web.whoosh_index import Index, IndexerThread, InitialQueueThread
     from pluggy import PluginManager
-    from whoosh.reading import IndexReader
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 log = logging.getLogger("sidecar")
 
-_NAME = "project"
-"""The one index that devpi-web keeps in its folder."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 3600.0
 """Seconds until the index is examined again; doubled each time, for all of it is read."""
-_LASTING = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EEXIST}
-"""Errors that a file will have again, unlike those for lack of space, memory or descriptors, or of a disk."""
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_NOT_OURS_TO_RENAME = {errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV, errno.EROFS}
 
 
 def guard(plugins: PluginManager, notice: Callable[[Notice], None]) -> None:
@@ -131,9 +121,9 @@ class Guard:
 
     def _failed(self, error: Exception, *, writing: bool = True) -> _Failure:
         if self._failure is None:
-            log.warning("devpi-web can't use its search index: %s", _described(error))
+            log.warning("devpi-web can't use its search index: %s", described(error))
         copy = OSError(error.errno, error.strerror, error.filename) if isinstance(error, OSError) else None
-        self._failure = failure = _Failure(_described(error), copy, writing)
+        self._failure = failure = _Failure(described(error), copy, writing)
         return failure
 
     def _make(self, make: Callable[[Config], Index], config: Config) -> Index:
@@ -143,14 +133,14 @@ class Guard:
                 return make(config)
             except OSError as error:  # a file is where the folder should be, or a link that leads nowhere
                 folder = Path(str(error.filename))
-                if error.errno not in _LASTING or not (folder.is_symlink() or folder.exists()):
+                if error.errno not in LASTING or not (folder.is_symlink() or folder.exists()):
                     raise
-                self._set_aside(folder, _described(error))
+                self._set_aside(folder, described(error))
                 return make(config)
         except OSError as error:
             config.args.indexer_backend = "null"
             hint = "make it writable for this user, or correct --indexer-backend, and restart"
-            self._tell("search is off, because the search index' folder can't be made", f": {_described(error)}", hint)
+            self._tell("search is off, because the search index' folder can't be made", f": {described(error)}", hint)
             return make(config)
 
     def _examine(self, thread: IndexerThread, failure: _Failure) -> None:
@@ -165,7 +155,7 @@ class Guard:
             try:
                 self._set_aside(folder, damage)
             except OSError as error:
-                why = f" ({damage}; {_described(error)})"
+                why = f" ({damage}; {described(error)})"
                 hint = f"make the folder {folder.name} writable for this user, or remove it; and restart"
                 self._tell("the search index can neither be used nor set aside", why, hint)
                 return
@@ -212,87 +202,6 @@ def _queue_all(thread: IndexerThread, index: Index) -> None:
         thread.shared_data.queue_projects(iter_projects(thread.xom), tx.at_serial, searcher)
 
 
-def damage_of(folder: Path, failure: OSError | None) -> str | None:
-    """Why the index in `folder` can't be used; None: it can, or nobody can tell.
-
-    Reads all of it, unless `failure`, which it has caused, speaks for itself. Nobody may be writing it meanwhile.
-    """
-    from whoosh.index import open_dir
-
-    if failure is not None and failure.errno in _LASTING and _lies_in(folder, failure):
-        return _described(failure)
-    try:
-        with open_dir(str(folder), indexname=_NAME).reader() as reader:
-            _read(reader)
-    except OSError as error:
-        lasting = error.errno in {errno.ENOENT, *_LASTING} and _lies_in(folder, error)
-        return _described(error) if lasting else None
-    except MemoryError:
-        return None
-    except Exception as error:
-        return _described(error)
-    return None
-
-
-def _read(reader: IndexReader) -> None:
-    """Read all that searching, writing and merging read."""
-    scorable = [name for name, field in reader.schema.items() if field.scorable]
-    columns = [reader.column_reader(name) for name in reader.schema.names() if reader.has_column(name)]
-    for number, _ in reader.iter_docs():
-        for column in columns:
-            column[number]
-        if None in [reader.doc_field_length(number, name) for name in scorable]:
-            raise ValueError("a length is missing")
-    for field, text in reader.all_terms():
-        reader.term_info(field, text)
-        matcher = reader.postings(field, text)
-        while matcher.is_active():
-            matcher.weight()
-            matcher.next()
-
-
-def _lies_in(folder: Path, error: OSError) -> bool:
-    at_fault = Path(str(error.filename))
-    return folder in (at_fault, *at_fault.parents)
-
-
-def set_aside(folder: Path) -> Path | None:
-    """Move an index out of the way, and make its folder anew. Returns where the old one is; None: nowhere.
-
-    An older one there is removed, and the old one too where the new one needs its space. Can be killed at any instant:
-    devpi-web makes what it doesn't find. Raises OSError.
-    """
-    if folder.is_dir():
-        folder = folder.resolve()
-    aside = folder.with_name(f"{folder.name}.damaged")
-    try:
-        _remove(aside)
-        folder.rename(aside)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        if error.errno not in _NOT_OURS_TO_RENAME or not folder.is_dir():
-            raise
-        aside = folder / ".damaged"  # the folder is a mount, or lies in one that is not ours
-        _remove(aside)
-        aside.mkdir(mode=0o700)
-        for entry in sorted(folder.iterdir(), key=lambda entry: entry.suffix != ".toc"):  # without it there is no index
-            if entry != aside:
-                entry.rename(aside / entry.name)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    with suppress(OSError):
-        if shutil.disk_usage(folder).free < sum(entry.lstat().st_size for entry in aside.rglob("*")):
-            _remove(aside)
-    return aside if aside.is_symlink() or aside.exists() else None
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def _of_whoosh(error: Exception) -> bool:
     """Whether it came from inside whoosh, not from the data that was to be indexed."""
     trace = error.__traceback__
@@ -301,11 +210,3 @@ def _of_whoosh(error: Exception) -> bool:
             return True
         trace = trace.tb_next
     return False
-
-
-def _described(error: Exception) -> str:
-    """The error in one line; a file by its name alone, for anybody may read this."""
-    if isinstance(error, OSError) and error.strerror:
-        name = "" if error.filename is None or error.errno in _FULL else f": {Path(str(error.filename)).name}"
-        return printable(f"{error.strerror}{name}", 200)
-    return printable(f"{type(error).__name__}: {error}", 200)

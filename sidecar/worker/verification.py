@@ -10,7 +10,7 @@ from typing import Any
 
 from argon2 import low_level
 
-from sidecar.core.passwords import is_bearable
+from sidecar.core.password_hash import is_bearable
 
 _LIB: Any = low_level.lib  # type: ignore[attr-defined] # argon2-cffi's binding, which has no types
 _FFI: Any = low_level.ffi

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from sidecar.core import surroundings
 from sidecar.core.surroundings import Surroundings
-from sidecar.devpi.client import DevpiClient, Replica, ServerStatus
+from sidecar.devpi.client import DevpiClient
+from sidecar.devpi.server_status import Replica, ServerStatus
 from sidecar.features.health import monitor
 from sidecar.features.health.checks import PASS, WARN, Check, CheckStatus
 from sidecar.features.health.history import SAMPLES, SPAN, Trends

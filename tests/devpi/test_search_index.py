@@ -1,4 +1,4 @@
-"""`sidecar.worker.search_index`: how an index is set aside; what devpi-web does with it, tests/container shows."""
+"""`sidecar.worker.search_index_folder`: an index is set aside; what devpi-web does with it, tests/container shows."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.worker import search_index
-from sidecar.worker.search_index import set_aside
+from sidecar.worker import search_index_folder
+from sidecar.worker.search_index_folder import set_aside
 
 
 @pytest.fixture
@@ -113,7 +113,9 @@ def test_an_index_that_stays_where_it_is(folder: Path, monkeypatch: pytest.Monke
 
 def test_a_full_volume_keeps_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The new index needs the space more than anybody needs the old one."""
-    monkeypatch.setattr(search_index.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 3))  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        search_index_folder.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 3)
+    )  # type: ignore[attr-defined]
     assert set_aside(folder) is None
     assert {".indices"} == names(folder.parent)
 

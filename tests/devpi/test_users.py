@@ -1,4 +1,4 @@
-"""`sidecar.worker.users`: what is told of devpi's users, and how rarely they are read."""
+"""`sidecar.worker.user_passwords`: what is told of devpi's users, and how rarely they are read."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from sidecar.devpi.protocol import PACKET_BYTES, Message, RootPasswordSeen, Serve, UnusableSeen, encode
-from sidecar.worker import serve, users
-from sidecar.worker.passwords import digest
-from sidecar.worker.users import UsersWatch
+from sidecar.devpi.protocol import PACKET_BYTES, Message, RootPasswordSeen, UnusableSeen, encode
+from sidecar.worker import passwords, user_passwords
+from sidecar.worker.passwords import RootPassword, digest
+from sidecar.worker.user_passwords import UsersWatch
 
 USABLE = {"pwhash": "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$zL2j6VSjJKz0Sj5GL1rhtxu2dZzdrCRos/qoJ13bpBE"}
 SHA256 = {"pwhash": "6a" * 32, "pwsalt": "salt"}
@@ -94,7 +94,7 @@ class Devpi:
 def now(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Lets time go by."""
     clock = SimpleNamespace(at=1000.0)
-    monkeypatch.setattr(users.time, "monotonic", lambda: clock.at)
+    monkeypatch.setattr(user_passwords.time, "monotonic", lambda: clock.at)
 
     def wait(seconds: float) -> None:
         clock.at += seconds
@@ -181,18 +181,16 @@ def test_argon2_runs_once_for_a_hash(monkeypatch: pytest.MonkeyPatch) -> None:
         tried.append(pwhash)
         return pwhash == empty
 
-    monkeypatch.setattr(serve, "is_hash_of_empty", is_hash_of_empty)
+    monkeypatch.setattr(passwords, "is_hash_of_empty", is_hash_of_empty)
     known, empty = USABLE["pwhash"], USABLE["pwhash"].replace("zL2", "eX2")
-    request = Serve("", True, "", digest(known), "")
-    plugin = serve.SidecarPlugin(request, None, own_derivation=False)  # type: ignore[arg-type]
-    plugin._xom = Devpi()  # type: ignore[assignment]
+    root = RootPassword(Devpi(), digest(known))  # type: ignore[arg-type]
     for pwhash, state in [(known, "set"), (empty, "empty"), (empty, "empty"), (known, "set"), (known, "set")]:
-        monkeypatch.setattr(plugin, "_root_hash", lambda found=pwhash: (found, None))
-        assert state == plugin._look_at_root()[0]
+        monkeypatch.setattr(root, "_hash", lambda found=pwhash: (found, None))
+        assert state == root.state()[0]
     assert [empty, known] == tried
     for pwhash, pwsalt in [("6a" * 32, "salt"), ("$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ", None)]:
-        monkeypatch.setattr(plugin, "_root_hash", lambda found=(pwhash, pwsalt): found)
-        assert "unusable" == plugin._look_at_root()[0]
+        monkeypatch.setattr(root, "_hash", lambda found=(pwhash, pwsalt): found)
+        assert "unusable" == root.state()[0]
     assert [empty, known] == tried
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from sidecar.features.credentials.claims import AlreadyClaimed, CannotRotate, NotYet
 from sidecar.features.credentials.root_password import RootPasswordFile
-from sidecar.web import auth
+from sidecar.web import admin_auth
 from sidecar.web.context import GUARD
-from sidecar.web.errors import Problem
+from sidecar.web.problems import Problem
 from tests.web.conftest import ADMIN, PASSWORD, TOKEN, Site
 
 CLAIM = "/bootstrap/root-password"
@@ -204,8 +204,8 @@ WRONG = [
 @pytest.mark.parametrize("headers", WRONG)
 async def test_wrong_tokens(site: Site, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]) -> None:
     """401 with WWW-Authenticate on every admin route, and the password stays claimable."""
-    monkeypatch.setattr(auth, "FIRST_DELAY", 0.001)
-    monkeypatch.setattr(auth, "LONGEST_DELAY", 0.002)
+    monkeypatch.setattr(admin_auth, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(admin_auth, "LONGEST_DELAY", 0.002)
     site.generate_password()
     for method, path in ROUTES:
         answer = await site.ask(method, path, headers=headers)
@@ -256,8 +256,8 @@ async def test_wrong_tokens_are_slowed_down_and_counted(
         seconds.append(time.monotonic() - started)
     assert seconds[0] >= 0.1
     assert seconds[1] >= 0.19
-    monkeypatch.setattr(auth, "FIRST_DELAY", 3600)
-    monkeypatch.setattr(auth, "LONGEST_DELAY", 3600)
+    monkeypatch.setattr(admin_auth, "FIRST_DELAY", 3600)
+    monkeypatch.setattr(admin_auth, "LONGEST_DELAY", 3600)
     assert (await site.ask("GET", "/bootstrap", headers=ADMIN)).status == 200
     assert site.web.runner.app[GUARD].rejections.wrong == 2
     assert ["wrong admin token from 127.0.0.1 (1 wrong ones so far)"] == [r.getMessage() for r in caplog.records]
@@ -267,7 +267,7 @@ async def test_wrong_tokens_are_slowed_down_and_counted(
 async def test_a_flood_of_wrong_tokens(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond a number of waiting ones there is 429 at once, and admins still get through."""
     monkeypatch.setattr(site.web.runner.app[GUARD], "most", 2)
-    monkeypatch.setattr(auth, "FIRST_DELAY", 0.3)
+    monkeypatch.setattr(admin_auth, "FIRST_DELAY", 0.3)
     wrong = {"Authorization": "Bearer guess"}
     flood = [asyncio.create_task(site.ask("GET", "/bootstrap", headers=wrong)) for _ in range(5)]
     done, _ = await asyncio.wait(flood, return_when=asyncio.FIRST_COMPLETED)
@@ -283,8 +283,8 @@ async def test_one_source_gets_a_share_of_the_patience(site: Site, monkeypatch: 
     """Who guesses on many connections gets 429 and its connection closed; all of it is counted, the log is not
     flooded, and the right token passes at once from the same address.
     """
-    monkeypatch.setattr(auth, "HELD_BACK_OF_ONE", 3)
-    monkeypatch.setattr(auth, "FIRST_DELAY", 0.2)
+    monkeypatch.setattr(admin_auth, "HELD_BACK_OF_ONE", 3)
+    monkeypatch.setattr(admin_auth, "FIRST_DELAY", 0.2)
     wrong = {"Authorization": "Bearer guess"}
     flood = [asyncio.create_task(site.ask("GET", "/bootstrap", headers=wrong)) for _ in range(20)]
     done, _ = await asyncio.wait(flood, return_when=asyncio.FIRST_COMPLETED)
@@ -303,10 +303,10 @@ async def test_one_source_gets_a_share_of_the_patience(site: Site, monkeypatch: 
 
 async def test_the_log_is_not_flooded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """One line in ten seconds, however many sources there are."""
-    monkeypatch.setattr(auth, "FIRST_DELAY", 0.0)
-    monkeypatch.setattr(auth, "LONGEST_DELAY", 0.0)
+    monkeypatch.setattr(admin_auth, "FIRST_DELAY", 0.0)
+    monkeypatch.setattr(admin_auth, "LONGEST_DELAY", 0.0)
     at = 1000.0
-    the_guard = auth.Guard(lambda _: False, lambda: at)
+    the_guard = admin_auth.Guard(lambda _: False, lambda: at)
     for number in range(3000):
         at += 0.01
         with pytest.raises(Problem):
@@ -318,21 +318,21 @@ async def test_the_log_is_not_flooded(monkeypatch: pytest.MonkeyPatch, caplog: p
 def test_delays_grow_decay_and_are_bounded() -> None:
     """Doubled up to a longest one, halved with time, for a bounded number of sources."""
     at = 1000.0
-    the_guard = auth.Guard(lambda _: False, lambda: at)
+    the_guard = admin_auth.Guard(lambda _: False, lambda: at)
     delays = [the_guard._next_delay("a") for _ in range(7)]
     assert delays == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0])
-    at += 3 * auth.HALF_LIFE
+    at += 3 * admin_auth.HALF_LIFE
     assert the_guard._next_delay("a") == pytest.approx(0.5)
-    for number in range(2 * auth.SOURCES):
+    for number in range(2 * admin_auth.SOURCES):
         the_guard._next_delay(str(number))
-    assert len(the_guard._delays) == auth.SOURCES
+    assert len(the_guard._delays) == admin_auth.SOURCES
 
 
 def test_an_ipv6_network_is_one_source() -> None:
     """One host has a whole /64 to guess from."""
-    assert auth._network("2001:db8::1") == auth._network("2001:db8::ffff:2")
-    assert auth._network("2001:db8:0:1::1") != auth._network("2001:db8::1")
-    assert auth._network("10.0.0.1") != auth._network("10.0.0.2")
+    assert admin_auth._network("2001:db8::1") == admin_auth._network("2001:db8::ffff:2")
+    assert admin_auth._network("2001:db8:0:1::1") != admin_auth._network("2001:db8::1")
+    assert admin_auth._network("10.0.0.1") != admin_auth._network("10.0.0.2")
 
 
 HERE = "http://127.0.0.1:{port}"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.core.settings import TlsSettings
-from sidecar.web import auth
+from sidecar.web import admin_auth
 from sidecar.web.app import make_app
 from sidecar.web.context import CONTEXT, GUARD
 from sidecar.web.page import stream
@@ -108,8 +108,8 @@ async def test_all_that_may_be_answered_for_long(
     """As many event streams and wrong tokens as are taken, from many sources, and a crowd of others: probes get
     through, and no more connections are open than should be.
     """
-    monkeypatch.setattr(auth, "FIRST_DELAY", 30.0)
-    monkeypatch.setattr(auth, "LONGEST_DELAY", 30.0)
+    monkeypatch.setattr(admin_auth, "FIRST_DELAY", 30.0)
+    monkeypatch.setattr(admin_auth, "LONGEST_DELAY", 30.0)
     authority = Authority(tmp_path)
     tls, client = None, None
     if secure:

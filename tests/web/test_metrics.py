@@ -21,8 +21,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from sidecar.core import garbage
 from sidecar.core.lifecycle import ImportFailure, ImportState, ImportStatus, Phase
-from sidecar.devpi.client import METRICS_LIMIT, STATUS_LIMIT
-from sidecar.devpi.client import Metric as Said
+from sidecar.devpi.client import STATUS_LIMIT
+from sidecar.devpi.server_status import METRICS_LIMIT
+from sidecar.devpi.server_status import Metric as Said
 from sidecar.web.metrics.devpi import MOST, own
 from sidecar.web.metrics.exposition import EXPOSITION, RECENT, _Format
 from sidecar.web.metrics.families import gauge

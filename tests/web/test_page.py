@@ -32,7 +32,8 @@ from sidecar.core.lifecycle import (
     now,
 )
 from sidecar.core.surroundings import Surroundings
-from sidecar.devpi.client import DevpiClient, Replica, ServerStatus
+from sidecar.devpi.client import DevpiClient
+from sidecar.devpi.server_status import Replica, ServerStatus
 from sidecar.features.health.checks import NOT_RUNNING, NOT_YET, CheckStatus
 from sidecar.features.health.monitor import Serving
 from sidecar.features.health.volume import Space

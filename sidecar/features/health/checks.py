@@ -10,8 +10,8 @@ from datetime import datetime
 
 from sidecar.core.advice import ROTATE
 from sidecar.core.lifecycle import ImportStatus, Phase, Snapshot
-from sidecar.devpi.client import ServerStatus
 from sidecar.devpi.protocol import UNREPLICATED, PrimaryAnswered
+from sidecar.devpi.server_status import ServerStatus
 
 
 class CheckStatus(enum.StrEnum):

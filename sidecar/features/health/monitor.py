@@ -13,7 +13,7 @@ from datetime import timedelta
 from sidecar.core.advice import ROTATE
 from sidecar.core.lifecycle import Lifecycle, Phase, Snapshot, now
 from sidecar.core.settings import MonitorSettings
-from sidecar.devpi.client import ServerStatus
+from sidecar.devpi.server_status import ServerStatus
 from sidecar.features.health.checks import (
     FAIL,
     LAUNCH_PATIENCE,

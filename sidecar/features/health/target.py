@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar.core.settings import MonitorSettings
-from sidecar.devpi.client import BadAnswer, DevpiClient, DevpiError, Refused, ServerStatus, TimedOut
+from sidecar.devpi.client import BadAnswer, DevpiClient, DevpiError, Refused, TimedOut
 from sidecar.devpi.protocol import PrimaryAnswered
+from sidecar.devpi.server_status import ServerStatus
 from sidecar.features.health.checks import (
     FAIL,
     LAUNCHING,

@@ -21,10 +21,10 @@ from sidecar.features.credentials.claims import (
     Superseded,
 )
 from sidecar.web import serializers
-from sidecar.web.auth import peer
+from sidecar.web.admin_auth import peer
 from sidecar.web.context import CONTEXT, GUARD
-from sidecar.web.errors import Problem
 from sidecar.web.middleware import CUT_SHORT
+from sidecar.web.problems import Problem
 
 BODY_LIMIT = 4096
 """Bytes of a request's body."""

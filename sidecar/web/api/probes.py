@@ -10,8 +10,8 @@ from aiohttp import web
 from sidecar.features.health.checks import FAIL, PASS, PENDING, WARN, Check, CheckStatus, overall
 from sidecar.web import serializers
 from sidecar.web.context import CONTEXT
-from sidecar.web.errors import Problem
 from sidecar.web.negotiation import wants_text
+from sidecar.web.problems import Problem
 
 
 async def livez(request: web.Request) -> web.Response:

@@ -11,10 +11,10 @@ from prometheus_client import ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from sidecar.core.lifecycle import Contents, DevpiInfo
-from sidecar.devpi.client import Metric as Said
-from sidecar.devpi.client import ServerStatus
 from sidecar.devpi.process import Child
 from sidecar.devpi.protocol import REQUEST_SECONDS, Requests
+from sidecar.devpi.server_status import Metric as Said
+from sidecar.devpi.server_status import ServerStatus
 from sidecar.features.health.volume import Space
 from sidecar.storage.usage import Used
 from sidecar.web.context import Context

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import web
 
-from sidecar.web.auth import Guard
+from sidecar.web.admin_auth import Guard
 from sidecar.web.context import Context
 from sidecar.web.metrics.requests import Requests
 from sidecar.web.negotiation import quality

@@ -14,7 +14,7 @@ from prometheus_client.core import Metric
 
 from sidecar.core.lifecycle import ImportState, ImportStatus, Phase, RootPassword, RootPasswordStatus, Snapshot
 from sidecar.features.health.monitor import Check, CheckStatus
-from sidecar.web.auth import Guard
+from sidecar.web.admin_auth import Guard
 from sidecar.web.context import Context
 from sidecar.web.metrics.families import counters, gauge, gauges, histograms, info, states
 from sidecar.web.metrics.requests import SECONDS, Requests

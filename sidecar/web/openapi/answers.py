@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from sidecar.web.openapi.schemas import REQUEST_ID, problem, ref
+from sidecar.web.openapi.json_schema import REQUEST_ID, ref
+from sidecar.web.openapi.schemas import problem
 from sidecar.web.serializers import Json
+
+Operation = dict[str, object]
+"""What is said of a path and a method."""
 
 
 def body(kind: str, schema: Json, **examples: object) -> Json:

@@ -10,9 +10,10 @@ import re
 from collections.abc import Mapping
 from typing import cast
 
-from sidecar.web.openapi.answers import EVERYWHERE, HEADERS, PARAMETERS, RESPONSES, shared
-from sidecar.web.openapi.paths import PATHS, Operation
-from sidecar.web.openapi.schemas import TEXT, schemas
+from sidecar.web.openapi.answers import EVERYWHERE, HEADERS, PARAMETERS, RESPONSES, Operation, shared
+from sidecar.web.openapi.json_schema import TEXT
+from sidecar.web.openapi.paths import PATHS
+from sidecar.web.openapi.schemas import schemas
 from sidecar.web.serializers import Json
 
 _ABOUT = """\

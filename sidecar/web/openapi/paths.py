@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from sidecar.web.openapi.answers import ADMIN, ADMIN_POST, VERBOSE, answer, body, failing, json_body, query, shared
+from sidecar.web.openapi.admin_paths import BOOTSTRAP, CLAIM, ROTATE
+from sidecar.web.openapi.answers import VERBOSE, Operation, answer, body, failing, json_body, query
 from sidecar.web.openapi.examples import (
-    BOOTSTRAP,
     DEAD,
     HEALTH,
     IMPORTING,
     IMPORTING_CHECK,
     NOT_READY,
-    PASSWORD,
     PROCESS,
     READY,
     STARTED,
@@ -18,8 +17,6 @@ from sidecar.web.openapi.examples import (
 )
 from sidecar.web.openapi.schemas import problem
 from sidecar.web.serializers import Json
-
-Operation = dict[str, object]
 
 
 def _probe_text(probe: str, endings: str = "passed|failed") -> Json:
@@ -120,100 +117,6 @@ _STATUS: Operation = {
     "responses": {"200": answer("Always.", json_body("Status", importing=IMPORTING, ready=READY))},
 }
 
-_BOOTSTRAP: Operation = {
-    "tags": ["admin"],
-    "summary": "What there is to claim, until when; when it was claimed, and from where.",
-    "security": [{"adminToken": []}],
-    "responses": ADMIN
-    | {"403": shared("Forbidden")}
-    | {"200": answer("It is told.", json_body("Bootstrap", claimed=BOOTSTRAP))},
-}
-
-_CLAIM: Operation = {
-    "tags": ["admin"],
-    "summary": "Take the generated root password, once.",
-    "description": "That it was claimed is on disk before the answer leaves. If the answer is lost: rotate.",
-    "security": [{"adminToken": []}],
-    "responses": ADMIN_POST
-    | {
-        "200": answer("The password.", json_body("Password", claimed=PASSWORD)),
-        "404": failing(
-            "None was generated.",
-            "NothingToClaim",
-            given=problem(
-                404,
-                "nothing-to-claim",
-                "root's password was given by the operator (DEVPI_PASSWORD), none was generated",
-                mend="if it is lost: `sidecar rotate`",
-            ),
-        ),
-        "410": failing(
-            "It was claimed before, it has expired, or it is not root's any more.",
-            "AlreadyClaimed",
-            "Expired",
-            "Superseded",
-            claimed=problem(
-                410,
-                "already-claimed",
-                "somebody took the password at 2026-11-22T10:21:30.456Z, from 10.0.3.7",
-                claimed_at="2026-11-22T10:21:30.456Z",
-                claimed_from="10.0.3.7",
-                mend="if that was not you, or it is lost: `sidecar rotate` or POST /bootstrap/rotate",
-            ),
-            expired=problem(
-                410,
-                "expired",
-                "nobody claimed the password until 2026-11-22T11:20:30.456Z, and it was thrown away",
-                expired_at="2026-11-22T11:20:30.456Z",
-                mend="to set a new one: `sidecar rotate` or POST /bootstrap/rotate",
-            ),
-            superseded=problem(
-                410,
-                "superseded",
-                "root's password was changed in another way, the generated one is not root's any more",
-                mend="if nobody knows the new one: `sidecar rotate` or POST /bootstrap/rotate",
-            ),
-        ),
-    },
-}
-
-_ROTATE: Operation = {
-    "tags": ["admin"],
-    "summary": "Give root a new password, and end all logins unless `keep_logins` is true, in the query or as JSON.",
-    "security": [{"adminToken": []}],
-    "parameters": [
-        query(
-            "keep_logins",
-            "Logins outlive the change. The body must not say otherwise.",
-            {"type": "string", "enum": ["true", "1", "false", "0"]},
-            example="true",
-        )
-    ],
-    "requestBody": {
-        "description": "May be empty. Its media type is not looked at.",
-        "content": json_body("Rotation", keep={"keep_logins": True}, end={}),
-    },
-    "responses": ADMIN_POST
-    | {
-        "200": answer("The new password.", json_body("Password", rotated=PASSWORD)),
-        "400": failing(
-            "`keep_logins` can't be read, the body does not come whole, or this is not HTTP.",
-            "Problem",
-            example=problem(400, detail="keep_logins is neither true nor false"),
-        ),
-        "409": failing(
-            "It can't be rotated here.",
-            "CannotRotate",
-            replica=problem(
-                409,
-                "cannot-rotate",
-                "this is a replica, the primary owns the users; rotate at the primary",
-                mend="rotate at the primary",
-            ),
-        ),
-    },
-}
-
 _OPENAPI: Operation = {
     "tags": ["description"],
     "summary": "This API, described in OpenAPI 3.1.",
@@ -307,9 +210,9 @@ PATHS: dict[str, dict[str, Operation]] = {
     "/health": {"get": _HEALTH},
     "/status": {"get": _STATUS},
     "/metrics": {"get": _METRICS},
-    "/bootstrap": {"get": _BOOTSTRAP},
-    "/bootstrap/root-password": {"post": _CLAIM},
-    "/bootstrap/rotate": {"post": _ROTATE},
+    "/bootstrap": {"get": BOOTSTRAP},
+    "/bootstrap/root-password": {"post": CLAIM},
+    "/bootstrap/rotate": {"post": ROTATE},
     "/openapi.json": {"get": _OPENAPI},
     "/docs": {"get": _DOCS},
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from sidecar.core import text
-from sidecar.devpi.client import Replica, ServerStatus
+from sidecar.devpi.server_status import Replica, ServerStatus
 from sidecar.features.health.checks import FAIL, PASS, WARN, Check
 from sidecar.web.page import words
 

@@ -12,7 +12,7 @@ from string import Template
 from sidecar.core import advice, text
 from sidecar.core.lifecycle import DevpiInfo, Notice, Phase, RootPassword, Snapshot, now
 from sidecar.core.surroundings import Surroundings
-from sidecar.devpi.client import ServerStatus
+from sidecar.devpi.server_status import ServerStatus
 from sidecar.features.health.checks import Check
 from sidecar.features.health.history import Trend
 from sidecar.features.mirror import notice
@@ -21,7 +21,7 @@ from sidecar.web.numbers import Numbers, gather
 from sidecar.web.page import assets, guide, words
 from sidecar.web.page.checklist import checklist
 from sidecar.web.page.headline import headline, spoken, trouble, verdict
-from sidecar.web.page.progress import progress
+from sidecar.web.page.import_progress import progress
 from sidecar.web.page.replicas import replicas
 from sidecar.web.page.tally import tally
 

@@ -20,8 +20,8 @@ from aiohttp import web
 
 from sidecar.core.lifecycle import Snapshot, now
 from sidecar.web.context import Context
-from sidecar.web.errors import Problem
 from sidecar.web.page import assets
+from sidecar.web.problems import Problem
 from sidecar.web.serializers import rfc3339
 
 if TYPE_CHECKING:

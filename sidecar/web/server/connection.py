@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
-from sidecar.web.errors import Problem
+from sidecar.web.problems import Problem
 from sidecar.web.server.limit import Crowd
 
 log = logging.getLogger("sidecar.web")

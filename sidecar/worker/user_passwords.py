@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from devpi_server.log import threadlog
 
-from sidecar.core.passwords import is_checkable
+from sidecar.core.password_hash import is_checkable
 from sidecar.devpi.protocol import Message, RootPasswordSeen, UnusableSeen
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from sidecar.core.lifecycle import now
 from sidecar.core.parsers import TOKEN_MAX
-from sidecar.web.errors import Problem
+from sidecar.web.problems import Problem
 
 log = logging.getLogger("sidecar.web")
 

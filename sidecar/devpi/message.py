@@ -1,0 +1,7 @@
+"""The base of all messages between the sidecar and its child."""
+
+from __future__ import annotations
+
+
+class Message:
+    """One packet. Its subclasses are dataclasses, found by name."""

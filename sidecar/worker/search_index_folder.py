@@ -1,0 +1,110 @@
+"""The folder of devpi-web's search index: whether it is damaged, and how it is set aside."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sidecar.core.terminal import printable
+
+if TYPE_CHECKING:
+    from whoosh.reading import IndexReader
+
+_NAME = "project"
+"""The one index that devpi-web keeps in its folder."""
+LASTING = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EEXIST}
+"""Errors that a file will have again, unlike those for lack of space, memory or descriptors, or of a disk."""
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_NOT_OURS_TO_RENAME = {errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV, errno.EROFS}
+
+
+def damage_of(folder: Path, failure: OSError | None) -> str | None:
+    """Why the index in `folder` can't be used; None: it can, or nobody can tell.
+
+    Reads all of it, unless `failure`, which it has caused, speaks for itself. Nobody may be writing it meanwhile.
+    """
+    from whoosh.index import open_dir
+
+    if failure is not None and failure.errno in LASTING and _lies_in(folder, failure):
+        return described(failure)
+    try:
+        with open_dir(str(folder), indexname=_NAME).reader() as reader:
+            _read(reader)
+    except OSError as error:
+        lasting = error.errno in {errno.ENOENT, *LASTING} and _lies_in(folder, error)
+        return described(error) if lasting else None
+    except MemoryError:
+        return None
+    except Exception as error:
+        return described(error)
+    return None
+
+
+def _read(reader: IndexReader) -> None:
+    """Read all that searching, writing and merging read."""
+    scorable = [name for name, field in reader.schema.items() if field.scorable]
+    columns = [reader.column_reader(name) for name in reader.schema.names() if reader.has_column(name)]
+    for number, _ in reader.iter_docs():
+        for column in columns:
+            column[number]
+        if None in [reader.doc_field_length(number, name) for name in scorable]:
+            raise ValueError("a length is missing")
+    for field, text in reader.all_terms():
+        reader.term_info(field, text)
+        matcher = reader.postings(field, text)
+        while matcher.is_active():
+            matcher.weight()
+            matcher.next()
+
+
+def _lies_in(folder: Path, error: OSError) -> bool:
+    at_fault = Path(str(error.filename))
+    return folder in (at_fault, *at_fault.parents)
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Move an index out of the way, and make its folder anew. Returns where the old one is; None: nowhere.
+
+    An older one there is removed, and the old one too where the new one needs its space. Can be killed at any instant:
+    devpi-web makes what it doesn't find. Raises OSError.
+    """
+    if folder.is_dir():
+        folder = folder.resolve()
+    aside = folder.with_name(f"{folder.name}.damaged")
+    try:
+        _remove(aside)
+        folder.rename(aside)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno not in _NOT_OURS_TO_RENAME or not folder.is_dir():
+            raise
+        aside = folder / ".damaged"  # the folder is a mount, or lies in one that is not ours
+        _remove(aside)
+        aside.mkdir(mode=0o700)
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.suffix != ".toc"):  # without it there is no index
+            if entry != aside:
+                entry.rename(aside / entry.name)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with suppress(OSError):
+        if shutil.disk_usage(folder).free < sum(entry.lstat().st_size for entry in aside.rglob("*")):
+            _remove(aside)
+    return aside if aside.is_symlink() or aside.exists() else None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def described(error: Exception) -> str:
+    """The error in one line; a file by its name alone, for anybody may read this."""
+    if isinstance(error, OSError) and error.strerror:
+        name = "" if error.filename is None or error.errno in _FULL else f": {Path(str(error.filename)).name}"
+        return printable(f"{error.strerror}{name}", 200)
+    return printable(f"{type(error).__name__}: {error}", 200)
