@@ -44,7 +44,6 @@ from sidecar.features.bootstrap.initial_state import (
     InitialState,
     check_first_state,
     check_storage,
-    import_record,
 )
 from sidecar.features.credentials.claims import Bootstrap
 from sidecar.features.credentials.login_secret import (
@@ -233,7 +232,7 @@ class Supervisor:
         if done := await to_the_end(serverdir.recover):
             log.warning("%s", done)
         token = await to_the_end(
-            AdminToken.load_or_generate, serverdir.own / "admin-token", self._settings.credentials.admin_token
+            AdminToken.load_or_generate, serverdir.admin_token, self._settings.credentials.admin_token
         )
         self._bootstrap.set_token(token)
         self._runtime.write_token(token.value)
@@ -258,22 +257,22 @@ class Supervisor:
             return (await first.make()).root_hash
         if content is Content.FOREIGN:
             log.warning("the serverdir holds a devpi state that was not made here; it is taken over as it is")
-            await to_the_end(files.remove, import_record(serverdir))  # of an import that this state is not of
+            await to_the_end(files.remove, serverdir.import_record)  # of an import that this state is not of
             await to_the_end(serverdir.adopt)
         self._given_is_old = given is not None
         if not self._settings.imports.ignore_init_files:
-            init_dir, record = self._settings.imports.init_dir, import_record(serverdir)
+            init_dir, record = self._settings.imports.init_dir, serverdir.import_record
             seen = await to_the_end(functools.partial(unused.notices, replica=configured.replica), init_dir, record)
             self._lifecycle.notice(*seen)
-        kept = await to_the_end(status.load, import_record(serverdir))
+        kept = await to_the_end(status.load, serverdir.import_record)
         if kept is not None and kept[0].state is ImportState.COMPLETED:  # a failed one left no state
             self._lifecycle.update(imported=kept[0])
-        return await to_the_end(_read_text, serverdir.own / "root-hash")
+        return await to_the_end(_read_text, serverdir.root_hash)
 
     async def _launch(self, serverdir: Serverdir, configured: Configured, root_hash: str | None) -> None:
         """Have the child become devpi-server, and wait until it truly answers."""
         self._lifecycle.enter(Phase.LAUNCHING)
-        record = await to_the_end(RootPasswordFile(serverdir.own / "root-password.json").load)
+        record = await to_the_end(RootPasswordFile(serverdir.root_password).load)
         secret = await to_the_end(
             place_secret,
             serverdir.own,
