@@ -25,7 +25,10 @@ from sidecar.core.lifecycle import Count, Failure, ImportState, ImportStatus, Li
 from sidecar.core.settings import MonitorSettings
 from sidecar.devpi.client import DevpiClient, ServerStatus, Unreplicated
 from sidecar.devpi.protocol import PrimaryAnswered
-from sidecar.features.health.checks import HttpJudge, ReplicationJudge, judge_events, overall
+from sidecar.features.health.checks.events import judge_events
+from sidecar.features.health.checks.http import HttpJudge
+from sidecar.features.health.checks.replication import ReplicationJudge
+from sidecar.features.health.checks.verdict import overall
 from sidecar.features.health.monitor import GATING, Check, CheckStatus, Health, Serving
 from sidecar.features.health.volume import Volume
 from tests.fake_devpi import UUID, FakeDevpi, eventually, status_of
