@@ -15,18 +15,17 @@ import pytest
 
 from sidecar.core import files
 from sidecar.core.lifecycle import Lifecycle, RootPassword, now
-from sidecar.features.credentials.claims import (
+from sidecar.devpi.process import SetFailed
+from sidecar.features.credentials.claims import Bootstrap, BootstrapStatus
+from sidecar.features.credentials.login_secret import LoginSecret
+from sidecar.features.credentials.refusals import (
     AlreadyClaimed,
-    Bootstrap,
-    BootstrapStatus,
     CannotRotate,
     Expired,
     NothingToClaim,
     NotYet,
-    SetFailed,
     Superseded,
 )
-from sidecar.features.credentials.login_secret import LoginSecret
 from sidecar.features.credentials.root_password import RootPasswordFile
 from sidecar.features.credentials.secrets import AdminToken
 

@@ -22,7 +22,7 @@ from sidecar.cli import healthcheck
 from sidecar.core import discovery
 from sidecar.core.lifecycle import Phase
 from sidecar.core.terminal import printable
-from sidecar.features.health.checks import NOT_RUNNING
+from sidecar.features.health.checks.verdict import NOT_RUNNING
 from sidecar.storage.runtime_dir import RuntimeDir
 from sidecar.web.server.listener import bind
 from tests.fake_devpi import eventually

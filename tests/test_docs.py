@@ -379,13 +379,13 @@ def test_the_service_reaches_devpi_and_not_the_sidecar() -> None:
 
 
 def test_the_manifests_settings_are_valid_and_the_grace_is_long_enough() -> None:
-    """More than delay, grace, and three times `supervisor._PATIENCE`: a rotation, the drain's end, SIGTERM."""
-    from sidecar.container.supervisor import _PATIENCE
+    """More than delay, grace, and three times `shutdown.PATIENCE`: a rotation, the drain's end, SIGTERM."""
+    from sidecar.container.shutdown import PATIENCE
 
     variables = {each["name"]: each["value"] for each in container()["env"]}
     read = settings.from_environ({name: value for name, value in variables.items() if not name.endswith("_FILE")})
     assert set(variables) <= code_variables()
-    assert pod()["terminationGracePeriodSeconds"] > read.stop.delay + read.stop.grace + 3 * _PATIENCE
+    assert pod()["terminationGracePeriodSeconds"] > read.stop.delay + read.stop.grace + 3 * PATIENCE
     assert not pod()["enableServiceLinks"]
 
 
@@ -417,9 +417,9 @@ def test_the_manifest_fulfils_the_restricted_profile() -> None:
 
 def test_the_grace_periods_in_words_are_long_enough() -> None:
     """`docker stop`, `docker run` and compose, all of them more than the defaults need."""
-    from sidecar.container.supervisor import _PATIENCE
+    from sidecar.container.shutdown import PATIENCE
 
-    need = settings.StopSettings().delay + settings.StopSettings().grace + 3 * _PATIENCE
+    need = settings.StopSettings().delay + settings.StopSettings().grace + 3 * PATIENCE
     named = re.findall(r"(?:--time |--stop-timeout |stop_grace_period: )(\d+)", README)
     assert f"{need:.0f} s with the defaults" in section("Stopping")
     assert len(named) >= 4

@@ -26,7 +26,10 @@ from sidecar.core.settings import MonitorSettings
 from sidecar.devpi.client import DevpiClient
 from sidecar.devpi.protocol import PrimaryAnswered
 from sidecar.devpi.server_status import ServerStatus, Unreplicated
-from sidecar.features.health.checks import HttpJudge, ReplicationJudge, judge_events, overall
+from sidecar.features.health.checks.events import judge_events
+from sidecar.features.health.checks.http import HttpJudge
+from sidecar.features.health.checks.replication import ReplicationJudge
+from sidecar.features.health.checks.verdict import overall
 from sidecar.features.health.monitor import GATING, Check, CheckStatus, Health, Serving
 from sidecar.features.health.volume import Volume
 from tests.fake_devpi import UUID, FakeDevpi, eventually, status_of

@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.core import parsers
-from sidecar.core.settings import Problem, Settings, SettingsError, child_environment, from_environ
+from sidecar.core.environment import Problem
+from sidecar.core.settings import Settings, SettingsError, child_environment, from_environ
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKEN = "0123456789abcdef"

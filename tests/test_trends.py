@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sidecar.core.lifecycle import now
-from sidecar.features.health.checks import FAIL, PASS, WARN, Check, CheckStatus
+from sidecar.features.health.checks.verdict import FAIL, PASS, WARN, Check, CheckStatus
 from sidecar.features.health.history import SAMPLES, SPAN, Sample, Trends
 
 

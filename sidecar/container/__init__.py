@@ -1,1 +1,1 @@
-"""One container's life. Door: `main.run`; `stops` before anything else is imported."""
+"""One container's life. Door: `main.run` (boot, serving, shutdown); `stops` before anything else is imported."""

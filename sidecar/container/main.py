@@ -1,47 +1,51 @@
-"""Everything put together: the objects of one container's life, its signals, its port, and its exit code."""
+"""One container's life: its objects put together, `boot`, `serving`, `shutdown`, and its exit code."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import faulthandler
 import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NoReturn
 
-from sidecar.container.next_step import NextStep
+from sidecar.container.boot import Boot
+from sidecar.container.resources import certificate, counting, listening, reaped, runtime_dir
+from sidecar.container.serving import Server
+from sidecar.container.shutdown import Shutdown
 from sidecar.container.stops import Stops
-from sidecar.container.supervisor import Supervisor
-from sidecar.core import discovery, disk_hints, garbage, parsers, privacy, surroundings
+from sidecar.core import garbage, parsers, privacy, surroundings
 from sidecar.core import logging as logs
+from sidecar.core.disk_hints import hint
 from sidecar.core.errors import Exit, ExitCode
 from sidecar.core.journal import Journal, phase_of
 from sidecar.core.lifecycle import Failure, Lifecycle, Phase
-from sidecar.core.settings import Settings, TlsSettings
+from sidecar.core.settings import Settings
 from sidecar.core.terminal import printable
-from sidecar.devpi.process import Child
+from sidecar.devpi.process import Child, ChildEnded
 from sidecar.devpi.spawn import Spawned
+from sidecar.features.bootstrap.initial_state import ImportFailed
 from sidecar.features.credentials.claims import Bootstrap
+from sidecar.features.credentials.secrets import CredentialsDamaged, CredentialsError
+from sidecar.features.credentials.users import Users
 from sidecar.features.health.monitor import Health
 from sidecar.features.health.pace import Pace
-from sidecar.storage.runtime_dir import RuntimeDir, RuntimeDirRefused
+from sidecar.storage.runtime_dir import RuntimeDir
 from sidecar.storage.usage import Usage
-from sidecar.web.app import Context, make_app
-from sidecar.web.server.site import serve
-
-if TYPE_CHECKING:
-    import ssl
+from sidecar.web.app import Context
 
 log = logging.getLogger(__name__)
 
 _NEEDED_MEMORY = 160 * 2**20
 """Bytes, measured: 60 MiB devpi-server, 40 the sidecar, 64 for one password check (argon2id, at most one at a time)."""
+_TICK = 1.0
+"""Seconds between two ticks, by which `/livez` knows that this is alive."""
 
 
 def run(settings: Settings, flags: list[str], spawned: Spawned, stops: Stops) -> int:
@@ -69,6 +73,149 @@ def run(settings: Settings, flags: list[str], spawned: Spawned, stops: Stops) ->
 
 async def _live(settings: Settings, flags: list[str], spawned: Spawned, stops: Stops) -> int:
     child = Child(spawned)
+    _warn_of_surroundings(settings)
+    async with reaped(child), certificate(settings) as tls, runtime_dir(settings) as runtime:
+        lifecycle = Lifecycle()
+        Journal(lifecycle, spawned.phase)
+        child.on_notice = lifecycle.notice
+        health = Health(lifecycle, settings.monitor)
+        bootstrap = Bootstrap(lifecycle, settings.credentials.claim_ttl)
+        life = Life(settings, flags, child, lifecycle, health, bootstrap, runtime)
+        usage = Usage(lifecycle, life.served)
+        pace = Pace(lambda: child.requests)
+        health.subscribe(pace.look)
+        around = surroundings.look(in_kubernetes=settings.in_kubernetes)
+        context = Context(
+            lifecycle,
+            health,
+            bootstrap,
+            life.tick_age,
+            _version(),
+            settings.tls.client_ca is not None,
+            child=child,
+            usage=usage,
+            pace=pace,
+            name=settings.name or printable(around.host, parsers.NAME_MAX),
+            surroundings=around,
+        )
+        with _stopping(stops, life):
+            async with listening(settings, context, runtime, tls), counting(usage):
+                try:
+                    await life.run()
+                except Exit as error:
+                    lifecycle.enter(Phase.FAILED, Failure(error.reason, error.mend))
+                    raise
+                return ExitCode.STOPPED
+
+
+class Life:
+    """The way up, serving, and the way down; and the tasks that go on for all of that."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        flags: list[str],
+        child: Child,
+        lifecycle: Lifecycle,
+        health: Health,
+        bootstrap: Bootstrap,
+        runtime: RuntimeDir,
+    ) -> None:
+        users = Users(lifecycle, health.set_root_password, bootstrap, settings.credentials)
+        self._child = child
+        self._health = health
+        self._bootstrap = bootstrap
+        self._boot = Boot(settings, flags, child, lifecycle, bootstrap, users, runtime)
+        self._server = Server(settings, child, lifecycle, health, bootstrap, users, runtime)
+        self._shutdown = Shutdown(settings.stop, child, lifecycle, health, bootstrap, self._boot, self._server)
+        self._ticked = time.monotonic()
+
+    def stop(self) -> None:
+        """Ask for a clean stop; asking again cuts it short."""
+        self._shutdown.ask()
+
+    def served(self) -> Path | None:
+        """The serverdir that a running devpi-server has; None: none runs."""
+        watch = self._health.watching()
+        return None if watch is None else watch.serving.serverdir
+
+    def tick_age(self) -> float:
+        """Seconds since the last tick."""
+        return time.monotonic() - self._ticked
+
+    async def run(self) -> None:
+        """Live until a stop is asked for. Raises Exit for every other end."""
+        story = asyncio.create_task(self._story(), name="story")
+        stop = asyncio.create_task(self._shutdown.asked(), name="stop")
+        eternal = [
+            asyncio.create_task(self._child.listen(), name="listener to the child"),
+            asyncio.create_task(self._health.run(), name="monitor"),
+            asyncio.create_task(self._tick(), name="tick"),
+        ]
+        tasks: list[asyncio.Task[None]] = [story, stop, *eternal]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if story.done():
+                story.result()
+            elif stop.done():
+                story.cancel()
+                await asyncio.wait([story])
+                await self._shutdown.run()
+            else:
+                ended = next(task for task in eternal if task.done())
+                log.critical("the %s has ended, which it never should", ended.get_name(), exc_info=ended.exception())
+                raise Exit(ExitCode.INTERNAL, f"the sidecar's {ended.get_name()} has ended", "tell us, with the log")
+        finally:
+            self._child.signal(signal.SIGKILL)
+            await self._child.exited()
+            tasks += self._server.aside
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._shutdown.clear_up()
+            await self._server.close()
+
+    async def _story(self) -> None:
+        """Boot, then serve, until devpi-server ends by itself; returns where the flags asked for a text."""
+        try:
+            booted = await self._boot.run()
+            if booted is not None:
+                await self._server.run(booted)
+        except ImportFailed:
+            self._child.signal(signal.SIGKILL)  # its memory is of no use to anybody
+            await asyncio.Event().wait()  # alive and not ready, the reason on show, until a stop is asked for
+        except ChildEnded as error:
+            self._server.ended(error.code)
+        except CredentialsError as error:
+            code = ExitCode.DAMAGED if isinstance(error, CredentialsDamaged) else ExitCode.NOT_WRITABLE
+            raise Exit(code, error.reason, error.mend) from error
+        except OSError as error:
+            reason = f"the serverdir's volume or the runtime directory refuses: {error.strerror}"
+            raise Exit(ExitCode.NOT_WRITABLE, reason, hint(error, "the volume or the runtime directory")) from error
+
+    async def _tick(self) -> NoReturn:
+        while True:
+            self._ticked = time.monotonic()
+            await self._bootstrap.expire_if_due()
+            await asyncio.sleep(_TICK)
+
+
+@contextlib.contextmanager
+def _stopping(stops: Stops, life: Life) -> Iterator[None]:
+    """A stop is `Life`'s to carry out, until all is done.
+
+    Not by the loop's `add_signal_handler`: the loop takes its handlers away before this process ends, and a second
+    signal would kill it.
+    """
+    loop = asyncio.get_running_loop()
+    stops.react = lambda: loop.call_soon_threadsafe(life.stop)
+    try:
+        yield
+    finally:
+        stops.ignore()
+
+
+def _warn_of_surroundings(settings: Settings) -> None:
     for name in settings.ignored_service_links:
         log.warning("%s is of a Kubernetes service link, and ignored; set enableServiceLinks: false", name)
     if os.geteuid() == 0:
@@ -81,153 +228,6 @@ async def _live(settings: Settings, flags: list[str], spawned: Spawned, stops: S
             limit >> 20,
             _NEEDED_MEMORY >> 20,
         )
-    async with _reaped(child), _certificate(settings) as tls, _runtime_dir(settings) as runtime:
-        lifecycle = Lifecycle()
-        Journal(lifecycle, spawned.phase)
-        health = Health(lifecycle, settings.monitor)
-        bootstrap = Bootstrap(lifecycle, settings.credentials.claim_ttl)
-        supervisor = Supervisor(settings, flags, child, lifecycle, health, bootstrap, runtime)
-        certified = settings.tls.client_ca is not None
-        usage = Usage(lifecycle, supervisor.served)
-        pace = Pace(lambda: child.requests)
-        health.subscribe(pace.look)
-        around = surroundings.look(in_kubernetes=settings.in_kubernetes)
-        context = Context(
-            lifecycle,
-            health,
-            bootstrap,
-            supervisor.tick_age,
-            _version(),
-            certified,
-            child=child,
-            usage=usage,
-            pace=pace,
-            name=settings.name or printable(around.host, parsers.NAME_MAX),
-            surroundings=around,
-        )
-        with _stopping(stops, supervisor):
-            async with _listening(settings, context, runtime, tls), _counting(usage):
-                try:
-                    await supervisor.run()
-                except Exit as error:
-                    lifecycle.enter(Phase.FAILED, Failure(error.reason, error.mend))
-                    raise
-                return ExitCode.STOPPED
-
-
-@contextlib.contextmanager
-def _stopping(stops: Stops, supervisor: Supervisor) -> Iterator[None]:
-    """A stop is the supervisor's to carry out, until all is done.
-
-    Not by the loop's `add_signal_handler`: the loop takes its handlers away before this process ends, and a second
-    signal would kill it.
-    """
-    loop = asyncio.get_running_loop()
-    stops.react = lambda: loop.call_soon_threadsafe(supervisor.stop)
-    try:
-        yield
-    finally:
-        stops.ignore()
-
-
-@contextlib.asynccontextmanager
-async def _reaped(child: Child) -> AsyncIterator[None]:
-    """Reap every child of this process, and leave none behind."""
-    reap = _Reaper(child)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, reap)
-    reap()  # what ended before the handler was there
-    try:
-        yield
-    finally:
-        child.signal(signal.SIGKILL)
-        await child.exited()
-
-
-@contextlib.asynccontextmanager
-async def _certificate(settings: Settings) -> AsyncIterator[ssl.SSLContext | None]:
-    """TLS for the sidecar's port, which follows the files that hold the certificate; None: no TLS."""
-    if settings.tls == TlsSettings():
-        yield None
-        return
-    from sidecar.web.server.tls import Tls, TlsRefused
-
-    try:
-        tls = Tls(settings.tls)
-    except TlsRefused as error:
-        raise Exit(ExitCode.SETTINGS, f"{error.variable}: {error.reason}", error.mend) from error
-    follower = asyncio.create_task(tls.keep_fresh(), name="follower of the TLS files")
-    try:
-        yield tls.context
-    finally:
-        follower.cancel()
-        await asyncio.wait({follower})
-
-
-@contextlib.asynccontextmanager
-async def _runtime_dir(settings: Settings) -> AsyncIterator[RuntimeDir]:
-    try:
-        runtime = RuntimeDir.open(settings.runtime_dir)
-    except RuntimeDirRefused as error:
-        raise Exit(ExitCode.NOT_WRITABLE, error.reason, error.mend) from error
-    try:
-        yield runtime
-    finally:
-        runtime.close()
-
-
-@contextlib.asynccontextmanager
-async def _counting(usage: Usage) -> AsyncIterator[None]:
-    task = asyncio.create_task(usage.run(), name="usage")
-    try:
-        yield
-    finally:
-        task.cancel()
-
-
-@contextlib.asynccontextmanager
-async def _listening(
-    settings: Settings, context: Context, runtime: RuntimeDir, tls: ssl.SSLContext | None
-) -> AsyncIterator[None]:
-    host, port = settings.listen.host, settings.listen.port
-    local = None if tls is None else runtime.path / discovery.SOCKET
-    try:
-        server = await serve(make_app(context), host, port, tls=tls, local=local)
-    except OSError as error:
-        hint = "free the port, or set SIDECAR_HOST and SIDECAR_PORT"
-        if error.errno == errno.EAFNOSUPPORT:
-            hint = "this machine has no IPv6: set SIDECAR_HOST=0.0.0.0"
-        reason = f"the sidecar can't listen on {host}:{port}: {error.strerror or error}"
-        raise Exit(ExitCode.PORT_IN_USE, reason, hint) from error
-    try:
-        try:
-            url = runtime.write_state(host, server.port, tls=tls is not None)
-        except OSError as error:
-            reason = f"the runtime directory can't be written to: {error.strerror}"
-            mend = f"{disk_hints.hint(error, 'it')}, or set SIDECAR_RUNTIME_DIR"
-            raise Exit(ExitCode.NOT_WRITABLE, reason, mend) from error
-        NextStep(context.lifecycle, url)
-        log.info("the sidecar listens on %s:%d%s", host, server.port, "" if tls is None else ", with TLS")
-        yield
-    finally:
-        await server.stop()
-
-
-class _Reaper:
-    """Reaps every child of this process: its own, and as PID 1 whoever is left behind by others."""
-
-    def __init__(self, child: Child) -> None:
-        self._child = child
-
-    def __call__(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            if pid == self._child.pid:
-                self._child.reaped(status)
 
 
 def _memory_limit() -> int | None:

@@ -41,6 +41,11 @@ _HINTS = {
 }
 
 
+def words(error: OSError) -> str:
+    """The errno's own words, in lower case, without the path that the error may name."""
+    return os.strerror(error.errno).lower() if error.errno else "unknown error"
+
+
 def hint(error: OSError, place: str = SERVERDIR) -> str:
     """What to do about an error of writing to `place`."""
     return _HINTS.get(error.errno or 0, "check {place}").format(place=place, uid=os.geteuid())

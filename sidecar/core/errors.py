@@ -32,9 +32,12 @@ class OperatorError(Exception):
     """What an operator has to know and can do something about: the `reason`, and how to `mend` it."""
 
     def __init__(self, reason: str, mend: str) -> None:
-        super().__init__(f"{reason}; {mend}")
+        # `args` stay what a subclass was made with, which is what pickling needs
         self.reason = reason
         self.mend = mend
+
+    def __str__(self) -> str:
+        return f"{self.reason}; {self.mend}"
 
 
 class Exit(OperatorError):

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable
 from typing import TypeVar, cast, overload
 
+from sidecar.core.errors import OperatorError
 from sidecar.core.lifecycle import Notice
 from sidecar.devpi import crash
 from sidecar.devpi.protocol import (
@@ -44,16 +45,21 @@ CHECK_PASSWORD_TIMEOUT = 10.0
 """Seconds to wait for its answer where nothing is written: it takes a quarter of one."""
 
 
-class SetFailed(Exception):
+class SetFailed(OperatorError):
     """root's password was not set, or nobody knows whether it was."""
 
-    def __init__(self, reason: str, *, maybe_done: bool, circumstances: bool = False, mend: str | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        maybe_done: bool,
+        circumstances: bool = False,
+        mend: str = "see devpi-server's log, and try again",
+    ) -> None:
         """`circumstances`: it was for lack of memory or threads, and another try may succeed."""
-        super().__init__(reason)
-        self.reason = reason
+        super().__init__(reason, mend)
         self.maybe_done = maybe_done
         self.circumstances = circumstances
-        self.mend = mend
 
 
 class ChildEnded(Exception):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn, Protocol
 
 from sidecar.core.disk_hints import hint_to_read
+from sidecar.core.errors import OperatorError
 from sidecar.core.lifecycle import LeftOut
 from sidecar.exports import formats
 from sidecar.storage.harmless import is_harmless
@@ -52,7 +53,7 @@ class Limits:
     """Bytes of a ``dataindex.json``; a larger one is refused unread."""
 
 
-class ImportRefused(Exception):
+class ImportRefused(OperatorError):
     """An export that won't be imported: where, why, and what mends it. Names no path on disk."""
 
     def __init__(
@@ -64,17 +65,15 @@ class ImportRefused(Exception):
         *,
         circumstances: bool = False,
     ) -> None:
-        super().__init__(reason, mend, archive, member)
+        super().__init__(reason[:2000], mend)  # it may quote an export, and must fit into a packet and a page
         self.circumstances = circumstances
         """It was for want of disk or permission, not for what is in the archive: another try may succeed."""
-        self.reason = reason[:2000]  # it may quote what an export says, and must fit into a packet and a page
-        self.mend = mend
         self.archive = _printable(archive)
         self.member = _printable(member)
 
     def __str__(self) -> str:
         where = ": ".join(name for name in (self.archive, self.member) if name)
-        return f"{where}: {self.reason}; {self.mend}" if where else f"{self.reason}; {self.mend}"
+        return f"{where}: {super().__str__()}" if where else super().__str__()
 
 
 class Omissions:

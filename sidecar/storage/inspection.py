@@ -17,13 +17,15 @@ from sidecar.core import files
 from sidecar.core.disk_hints import hint
 from sidecar.core.errors import Exit, ExitCode
 from sidecar.core.terminal import printable
-from sidecar.storage import mounts
+from sidecar.storage import layout, mounts
+from sidecar.storage.backends import sqlite
 from sidecar.storage.harmless import is_harmless
+from sidecar.storage.layout import Layout
 
 STATE_VERSION = "4"
 """devpi-server's database version, the first number of `.serverversion`, since devpi-server 4."""
 
-_PREPARED = frozenset({".sidecar", ".secret", "devpi.yml", "devpi-server.yml"})
+_PREPARED = frozenset({layout.OWN, ".secret", "devpi.yml", "devpi-server.yml"})
 """Ours, and what an operator may put there before the first start: the login secret, devpi's configuration file."""
 _DEVPIS = frozenset({".nodeinfo", ".event_serial", ".sqlite", ".sqlite_db", "+files"})
 """What only a devpi-server, or its tools, make."""
@@ -53,7 +55,7 @@ class Storage:
     @property
     def database(self) -> str | None:
         """The database file's name in the serverdir; None where the database is elsewhere."""
-        return {"sqlite": ".sqlite", "sqlite_db_files": ".sqlite_db"}.get(self.name)
+        return sqlite.DATABASES.get(self.name)
 
 
 def examine(serverdir: Path, storage: Storage) -> Content:
@@ -69,14 +71,14 @@ def looks_empty(serverdir: Path) -> bool:
 
     False if that can't be seen: `examine` decides, once the serverdir is locked.
     """
-    own = serverdir / ".sidecar"
+    paths = Layout(serverdir)
     try:
         entries = _content(serverdir)
     except FileNotFoundError:
         return True
     except OSError:
         return False
-    return not entries and not any(os.path.lexists(own / name) for name in ("marker.json", "promotion.json"))
+    return not entries and not any(map(os.path.lexists, (paths.marker, paths.promotion)))
 
 
 def _content(serverdir: Path) -> set[str]:
@@ -88,17 +90,17 @@ def _content(serverdir: Path) -> set[str]:
 class _Examination:
     def __init__(self, path: Path, storage: Storage) -> None:
         self._path = path
-        self._own = path / ".sidecar"
+        self._layout = Layout(path)
         self._storage = storage
 
     def content(self) -> Content:
         """Raises Exit for anything that is neither empty nor a whole devpi state."""
         entries = _content(self._path)
-        marked = (self._own / "marker.json").exists()
+        marked = self._layout.marker.exists()
         if not entries and not marked:
             return Content.EMPTY
         self._access(entries)
-        if (tool := read_record(self._path, self._own / "tool.json")) is not None:
+        if (tool := read_record(self._path, self._layout.tool)) is not None:
             raise damaged(self._path, f"a {tool.get('tool', 'devpi tool')} that was run on it has not finished")
         if ".serverversion" not in entries:
             raise self._not_devpis(entries, marked)
@@ -158,16 +160,10 @@ class _Examination:
             )
 
     def _serial(self, name: str) -> int:
-        import sqlite3
-
         try:
-            # not `ro`: a commit that was cut short is rolled back by whoever opens the database next, and it must write
-            uri = f"{(self._path / name).absolute().as_uri()}?mode=rw"
-            with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10)) as connection:
-                (serial,) = connection.execute("SELECT max(serial) FROM changelog").fetchone()
-        except sqlite3.Error as error:
+            return sqlite.last_serial(self._path / name)
+        except sqlite.Unreadable as error:
             raise damaged(self._path, f"its database {name} can't be read: {error}") from error
-        return -1 if serial is None else int(serial)
 
     def _access(self, entries: set[str]) -> None:
         written = {".serverversion", ".nodeinfo", self._storage.database or ".nodeinfo", "+files", ".event_serial"}
@@ -196,7 +192,7 @@ def find_state(folder: Path) -> Path | None:
             with contextlib.suppress(OSError), os.scandir(each) as entries:
                 for entry in itertools.islice(entries, left):
                     left -= 1
-                    if entry.name != ".sidecar" and not is_harmless(entry.name) and entry.is_dir(follow_symlinks=False):
+                    if entry.name != layout.OWN and not is_harmless(entry.name) and entry.is_dir(follow_symlinks=False):
                         below.append(Path(entry.path))
         level = sorted(below)
     return None
@@ -236,7 +232,7 @@ def not_writable(serverdir: Path, error: OSError) -> Exit:
     if error.errno in {errno.EACCES, errno.EPERM}:
         at_fault = [Path(error.filename)] if error.filename else []
         where = next(
-            p for p in (*at_fault, serverdir / ".sidecar", serverdir, *serverdir.parents) if os.path.lexists(p)
+            p for p in (*at_fault, serverdir / layout.OWN, serverdir, *serverdir.parents) if os.path.lexists(p)
         )
         owner = where.lstat()
         return Exit(

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from sidecar.core.errors import Exit, ExitCode
+from sidecar.storage import layout
 
 PATIENCE = 3.0
 """Seconds to wait for a lock: a server that was just killed may not have been cleared away yet."""
@@ -24,7 +25,7 @@ class Lock:
 
     def __init__(self, serverdir: Path) -> None:
         self._serverdir = serverdir
-        self._path = serverdir / ".sidecar" / "lock"
+        self._path = serverdir / layout.OWN / layout.LOCK
         self._folder = -1
         self._file = -1
 

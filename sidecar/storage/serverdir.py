@@ -1,14 +1,4 @@
-"""The serverdir: who holds it, and how a new state gets into it, whole or not at all.
-
-SERVERDIR/                 devpi-server's own files, and
-    .sidecar/              ours, 0700
-        lock               held (flock), as SERVERDIR is, by the sidecar and by its devpi-server
-        marker.json        the state beside it is whole, and ours
-        staging/           a state in the making: thrown away, unless
-        promotion.json     says that it is whole; then what is left of it is moved out
-        serving            devpi-server may have left uploads half-made; a clean stop removes it
-        tmp/               where devpi-server spools uploads
-"""
+"""The serverdir: who holds it, and how a new state gets into it, whole or not at all. Its files: `layout`."""
 
 from __future__ import annotations
 
@@ -23,30 +13,23 @@ from typing import Any
 from sidecar.core import files
 from sidecar.core.errors import Exit, ExitCode
 from sidecar.core.lifecycle import now
+from sidecar.storage import layout
 from sidecar.storage.inspection import FULL, Content, Storage, damaged, examine, not_writable, read_record
+from sidecar.storage.layout import Layout
 from sidecar.storage.lock import Lock
 
 _LAST = ".nodeinfo"
 """devpi-server refuses to start without it, so it is moved last."""
-_RECORDS = ("root-password.json",)
+_RECORDS = (layout.ROOT_PASSWORD,)
 """What is promoted from the staging area into `.sidecar` together with a state."""
 
 
-class Serverdir:
+class Serverdir(Layout):
     """One serverdir, opened and locked by this process."""
 
     def __init__(self, path: Path, storage: Storage) -> None:
-        self.path = path
+        super().__init__(path)
         self.storage = storage
-        self.own = path / ".sidecar"
-        self.staging = self.own / "staging"
-        self.staged_state = self.staging / "state"
-        self.staged_record = self.staging / "root-password.json"
-        self.scratch = self.staging / "unpacked"
-        self.tmp = self.own / "tmp"
-        self._intent = self.own / "promotion.json"
-        self._marker = self.own / "marker.json"
-        self._serving = self.own / "serving"
         self._promoting = threading.Lock()  # a stop may clear up while another thread still promotes
         self._recovered: str | None = None
         self.lock = Lock(path)
@@ -83,7 +66,7 @@ class Serverdir:
         files.sync_file_system(descriptor)
 
     def _probe_write(self) -> None:
-        probe = self.own / ".tmp-probe"
+        probe = self.own / layout.WRITE_PROBE
         with contextlib.suppress(FileNotFoundError):
             probe.unlink()
         fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -101,7 +84,7 @@ class Serverdir:
 
         Raises Exit where the leftovers can't be understood.
         """
-        if (intent := read_record(self.path, self._intent)) is not None:
+        if (intent := read_record(self.path, self.promotion)) is not None:
             self._roll_forward(intent)
             self._recovered = "finished the promotion of a state that an earlier run had prepared"
         self._throw_away()
@@ -113,10 +96,10 @@ class Serverdir:
         """Clear away what an earlier run left half-made. What it was promoting stays for `recover`."""
         files.remove_leftovers(self.own)
         shutil.rmtree(self.tmp, ignore_errors=True)
-        if os.path.lexists(self._intent) or not os.path.lexists(self.staging):
+        if os.path.lexists(self.promotion) or not os.path.lexists(self.staging):
             return
         shutil.rmtree(self.staging)
-        promoted = os.path.lexists(self._marker)
+        promoted = os.path.lexists(self.marker)
         what = "what the promotion of a state had left" if promoted else "a half-made state"
         self._recovered = f"threw away {what} in an earlier run"
 
@@ -132,9 +115,9 @@ class Serverdir:
         Returns whether an earlier one may have left some.
         """
         files.remove_leftovers(self.path)  # of a `.nodeinfo`: only now is it sure that this directory is ours
-        if self._serving.exists():
+        if self.serving.exists():
             return True
-        files.write_file(self._serving, b"")
+        files.write_file(self.serving, b"")
         return False
 
     def clear_up(self, *, whole: bool = False) -> None:
@@ -147,12 +130,12 @@ class Serverdir:
         if self.lock.lost() is not None:
             return
         with self._promoting:
-            if not self._intent.exists():
+            if not self.promotion.exists():
                 self.discard()
         shutil.rmtree(self.tmp, ignore_errors=True)
         if whole:
             self.sync()  # a power cut may not undo an upload's last rename, but not this unlink
-            self._serving.unlink(missing_ok=True)
+            self.serving.unlink(missing_ok=True)
 
     # --- stage, promote, adopt ----------------------------------------------------------------------------------
 
@@ -179,14 +162,14 @@ class Serverdir:
         entries = sorted(entry.name for entry in os.scandir(self.staged_state))
         if _LAST not in entries:
             raise Exit(ExitCode.INTERNAL, "the staged state has no .nodeinfo", "tell us, with the log")
-        files.remove(self.own / "tool.json")  # of a tool that was killed before it made anything
+        files.remove(self.tool)  # of a tool that was killed before it made anything
         intent = {"origin": origin, "entries": [name for name in entries if name != _LAST] + [_LAST]}
-        files.write_file(self._intent, json.dumps(intent).encode())
+        files.write_file(self.promotion, json.dumps(intent).encode())
         self._roll_forward(intent)
 
     def _roll_forward(self, intent: dict[str, Any]) -> None:
         if not (isinstance(intent.get("entries"), list) and isinstance(intent.get("origin"), str)):
-            raise damaged(self.path, f"{self._intent.name} is not what was written")
+            raise damaged(self.path, f"{self.promotion.name} is not what was written")
         for name in _RECORDS:
             _move(self.staging / name, self.own / name)
         files.fsync_dir(self.own)
@@ -196,7 +179,7 @@ class Serverdir:
             self._move_entry(name)
         files.fsync_dir(self.path)
         self._mark(intent["origin"])
-        files.remove(self._intent)
+        files.remove(self.promotion)
         self.discard()
 
     def _move_entry(self, name: str) -> None:
@@ -207,13 +190,13 @@ class Serverdir:
 
     def adopt(self) -> None:
         """Make a whole state of somebody else's making ours. Its server may have been killed."""
-        files.write_file(self._serving, b"")
+        files.write_file(self.serving, b"")
         self._mark("adopted")
         files.fsync_dir(self.path)  # .sidecar itself: what is recorded in it from now on must last
 
     def _mark(self, origin: str) -> None:
         marker = {"version": 1, "origin": origin, "since": f"{now():%Y-%m-%dT%H:%M:%SZ}"}
-        files.write_file(self._marker, json.dumps(marker).encode())
+        files.write_file(self.marker, json.dumps(marker).encode())
 
 
 def _signature() -> str:

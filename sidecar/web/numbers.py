@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sidecar.core.lifecycle import Contents
-from sidecar.features.health.volume import Space
+from sidecar.features.health.checks.disk import Space
 from sidecar.storage.usage import Used
 from sidecar.web.context import Context
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 from devpi_server.config import get_parser, hookimpl, parseoptions
 from devpi_server.main import Fatal
 
+from sidecar.core.errors import OperatorError
 from sidecar.worker.roles import role_of
 
 if TYPE_CHECKING:
@@ -30,13 +31,8 @@ that record a mirror's projects are large (docs/operations.md, "Memory").
 """
 
 
-class FlagsRefused(Exception):
+class FlagsRefused(OperatorError):
     """The flags contradict the settings, or each other."""
-
-    def __init__(self, reason: str, mend: str) -> None:
-        super().__init__(f"{reason}; {mend}")
-        self.reason = reason
-        self.mend = mend
 
 
 @dataclass(frozen=True)

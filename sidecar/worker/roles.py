@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from sidecar.core import files
+from sidecar.storage.layout import Layout
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -112,9 +113,9 @@ def _nodeinfo(serverdir: Path) -> dict[str, object]:
 
     What is wrong with the serverdir is found later, when it has been locked.
     """
-    promoted = serverdir / ".sidecar" / "promotion.json"
-    staged = serverdir / ".sidecar" / "staging" / "state" / ".nodeinfo"
-    for path in (staged, serverdir / ".nodeinfo") if os.path.lexists(promoted) else (serverdir / ".nodeinfo",):
+    paths, name = Layout(serverdir), ".nodeinfo"
+    promoted = os.path.lexists(paths.promotion)
+    for path in (paths.staged_state / name, serverdir / name) if promoted else (serverdir / name,):
         try:
             content = files.read_file(path, 64 * 1024)
             value = None if content is None else json.loads(content)

@@ -194,8 +194,9 @@ class _Unfinished:
     def begin(self, serverdir: Path) -> None:
         """A state is in the making."""
         from sidecar.core import files
+        from sidecar.storage.layout import Layout
 
-        self._mark = serverdir.absolute() / ".sidecar" / "tool.json"
+        self._mark = Layout(serverdir.absolute()).tool
         files.write_file(self._mark, json.dumps({"tool": self._tool}).encode())
 
     def end(self) -> None:

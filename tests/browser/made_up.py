@@ -21,7 +21,7 @@ from sidecar.core.surroundings import Surroundings
 from sidecar.devpi.client import DevpiClient
 from sidecar.devpi.server_status import Replica, ServerStatus
 from sidecar.features.health import monitor
-from sidecar.features.health.checks import PASS, WARN, Check, CheckStatus
+from sidecar.features.health.checks.verdict import PASS, WARN, Check, CheckStatus
 from sidecar.features.health.history import SAMPLES, SPAN, Trends
 
 ENTRYPOINT = Path(__file__).resolve().parents[2] / "entrypoint.py"
@@ -71,7 +71,7 @@ if __name__ == "__main__":
     if not os.environ.get("NO_TRENDS"):
         monitor.Trends = MadeUpTrends  # type: ignore[misc]
     if os.environ.get("MADE_UP_REPLICAS"):
-        from sidecar.container import supervisor
+        from sidecar.container import serving
 
-        supervisor.DevpiClient = MadeUpClient  # type: ignore[misc]
+        serving.DevpiClient = MadeUpClient  # type: ignore[misc]
     runpy.run_path(str(ENTRYPOINT), run_name="__main__")

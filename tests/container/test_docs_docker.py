@@ -88,7 +88,7 @@ def test_the_documented_wait_ends_with_the_container(box: Callable[..., Box]) ->
         )
         wait_for(lambda: engine.check_age(replica.name) > 0, "a check that waits", 60, every=1)
         assert 0 == replica.stop()
-        assert "[sidecar.container.supervisor] stop" in waiting.result()  # the log as far as it is by then
+        assert "[sidecar.container.shutdown] stop" in waiting.result()  # the log as far as it is by then
 
 
 def test_every_target_and_argument_is_told() -> None:

@@ -134,14 +134,14 @@ def test_probes_go_to_their_routes(pod: dict[str, Any]) -> None:
 
 def test_the_settings_are_valid_and_the_grace_is_long_enough(rendered: dict[str, list[dict[str, Any]]]) -> None:
     """More than delay, grace, and what devpi-server gets after SIGTERM."""
-    from sidecar.container.supervisor import _PATIENCE
+    from sidecar.container.shutdown import PATIENCE
 
     spec = one(rendered["everything"], "StatefulSet")["spec"]["template"]["spec"]
     variables = {each["name"]: each["value"] for each in spec["containers"][0]["env"]}
     assert set(variables) <= test_docs.code_variables()
     read = settings.from_environ({name: value for name, value in variables.items() if not name.endswith("_FILE")})
     assert read.stop.delay > 0
-    assert spec["terminationGracePeriodSeconds"] >= read.stop.delay + read.stop.grace + 3 * _PATIENCE + 5
+    assert spec["terminationGracePeriodSeconds"] >= read.stop.delay + read.stop.grace + 3 * PATIENCE + 5
 
 
 def test_secrets_come_by_file_and_every_mount_has_its_volume(rendered: dict[str, list[dict[str, Any]]]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.features.credentials.claims import AlreadyClaimed, CannotRotate, NotYet
+from sidecar.features.credentials.refusals import AlreadyClaimed, CannotRotate, NotYet
 from sidecar.features.credentials.root_password import RootPasswordFile
 from sidecar.web import admin_auth
 from sidecar.web.context import GUARD

@@ -34,9 +34,9 @@ from sidecar.core.lifecycle import (
 from sidecar.core.surroundings import Surroundings
 from sidecar.devpi.client import DevpiClient
 from sidecar.devpi.server_status import Replica, ServerStatus
-from sidecar.features.health.checks import NOT_RUNNING, NOT_YET, CheckStatus
+from sidecar.features.health.checks.disk import Space
+from sidecar.features.health.checks.verdict import NOT_RUNNING, NOT_YET, CheckStatus
 from sidecar.features.health.monitor import Serving
-from sidecar.features.health.volume import Space
 from sidecar.storage.usage import Used
 from sidecar.web.context import CONTEXT
 from sidecar.web.numbers import Numbers, Served

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from sidecar.features.health.checks import FAIL, PASS, WARN, CheckStatus
+from sidecar.features.health.checks.verdict import FAIL, PASS, WARN, CheckStatus
 from sidecar.features.health.history import SAMPLES, Sample, Trend
 from sidecar.web.page import assets
 from sidecar.web.page.sparkline import sparkline

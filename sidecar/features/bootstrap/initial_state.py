@@ -87,7 +87,7 @@ class InitialState:
         self._given = given_password
         self._password = generate_password() if given_password is None else given_password
         self._project_list = project_list
-        self._record = import_record(serverdir)
+        self._record = serverdir.import_record
 
     async def make(self) -> Prepared:
         """Initialise or import, and promote. Raises ImportFailed, or Exit where an initialisation failed."""
@@ -234,11 +234,6 @@ def _left_out(status: ImportStatus) -> tuple[int, str]:
     named = [f"{each.member} of {each.archive} ({each.reason})" for each in status.left_out]
     more = status.left_out_total - len(named)
     return status.left_out_total, "; ".join([*named, *([f"and {more} more"] if more else [])])
-
-
-def import_record(serverdir: Serverdir) -> Path:
-    """Where the status of the last import is kept."""
-    return serverdir.own / "import.json"
 
 
 def _code_of(failed: PrepareFailed) -> ExitCode:

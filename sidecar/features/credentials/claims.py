@@ -15,32 +15,19 @@ from typing import TypeVar
 
 from sidecar.core import advice
 from sidecar.core.lifecycle import Lifecycle, PasswordChange, Phase, RootPassword, now
-from sidecar.devpi.process import SetFailed
 from sidecar.features.credentials.login_secret import LoginSecret
-from sidecar.features.credentials.root_password import RootPasswordFile
-from sidecar.features.credentials.rotation import (
+from sidecar.features.credentials.refusals import (
+    AlreadyClaimed,
     CannotRotate,
+    Expired,
+    NothingToClaim,
     NotRunning,
     NotYet,
-    PasswordSetter,
-    Rotation,
-    not_recorded,
+    Superseded,
 )
+from sidecar.features.credentials.root_password import RootPasswordFile
+from sidecar.features.credentials.rotation import PasswordSetter, Rotation, not_recorded
 from sidecar.features.credentials.secrets import AdminToken
-
-__all__ = [
-    "AlreadyClaimed",
-    "Bootstrap",
-    "BootstrapStatus",
-    "CannotRotate",
-    "Expired",
-    "NotRunning",
-    "NotYet",
-    "NothingToClaim",
-    "PasswordSetter",
-    "SetFailed",
-    "Superseded",
-]
 
 T = TypeVar("T")
 
@@ -52,33 +39,6 @@ _NOTHING = {
     RootPassword.UNKNOWN: "the serverdir held data before this sidecar: root's password is not known here",
 }
 _OF_THE_PRIMARY = "this is a replica: its users, and root's password, are the primary's"
-
-
-@dataclass(eq=False)
-class NothingToClaim(Exception):
-    """No password was generated; `reason` says whose it is."""
-
-    reason: str
-
-
-@dataclass(eq=False)
-class AlreadyClaimed(Exception):
-    """Somebody was there before, `at` that time, from `address`."""
-
-    at: datetime
-    address: str | None
-
-
-@dataclass(eq=False)
-class Expired(Exception):
-    """Nobody claimed the password until `at`, and it is gone: only rotating helps."""
-
-    at: datetime
-
-
-@dataclass(eq=False)
-class Superseded(Exception):
-    """root's password was changed in another way, so the generated one is worthless: only rotating helps."""
 
 
 @dataclass(frozen=True, slots=True)

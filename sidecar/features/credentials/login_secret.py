@@ -18,15 +18,13 @@ from typing import Literal, cast
 
 from sidecar.core import discovery, files
 from sidecar.core.disk_hints import hint_to_read
-from sidecar.features.credentials.secrets import LIMIT, LOGIN_SECRET, CredentialsDamaged, CredentialsError, read_secret
+from sidecar.features.credentials.secrets import LIMIT, CredentialsDamaged, CredentialsError, read_secret
+from sidecar.storage import layout
 
 log = logging.getLogger(__name__)
 
 Origin = Literal["generated", "adopted"]
 Derivation = Literal["cheap", "devpi"]
-
-_DERIVATION = "derivation"
-"""The file with what `note_derived_key` remembers."""
 
 
 def generate_login_secret() -> bytes:
@@ -54,7 +52,7 @@ class LoginSecret:
         The mode and the owner of the file are brought in order, as far as we may. Raises `CredentialsError`,
         and OSError where a new or adopted one can't be written.
         """
-        path = sidecar_dir / LOGIN_SECRET
+        path = sidecar_dir / layout.LOGIN_SECRET
         if (data := read_secret(path)) is not None:
             files.make_private(path, copy_limit=LIMIT)
             return cls._parse(data, path)
@@ -81,7 +79,7 @@ class LoginSecret:
         Every login token signed with the old one is void once devpi has the new one.
         """
         new = LoginSecret(secret or generate_login_secret(), "generated", "cheap", self.path)
-        self.path.with_name(_DERIVATION).unlink(missing_ok=True)  # that logins end is wanted, and no news
+        self.path.with_name(layout.DERIVATION).unlink(missing_ok=True)  # that logins end is wanted, and no news
         new._store()
         self.secret, self.origin, self.derivation = new.secret, new.origin, new.derivation
         return self.secret
@@ -170,7 +168,7 @@ def note_derived_key(sidecar_dir: Path, key: DerivedKey, *, kept: bool) -> None:
     Another one ends all logins, and parts a replica from its primary. `kept`: the secret is the one kept here, not the
     operator's own. A note of an earlier shape is forgotten, and so is all where the secret was renewed.
     """
-    path = sidecar_dir / _DERIVATION
+    path = sidecar_dir / layout.DERIVATION
     noted = {"key": key.digest, "argon2": key.argon2, "secret": "kept" if kept else "given"}
     before = _noted(files.read_file(path, LIMIT) or b"")
     if before == noted:

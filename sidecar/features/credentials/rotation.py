@@ -1,9 +1,9 @@
 """Changing root's password in the running devpi-server, so that a crash at any step can be mended.
 
 The record says that a change begins, and to which password, before devpi hears of it; it says that it ended
-before anybody is told the password. What a crash leaves between the two, the next start ends (`supervisor`):
-it renews the login secret unless `pending_keeps_logins`, sets `pending_rotation()`, and then calls
-`recover_rotation`.
+before anybody is told the password. What a crash leaves between the two, the next start ends
+(`sidecar.container.serving`): it renews the login secret unless `pending_keeps_logins`, sets `pending_rotation()`, and
+then calls `recover_rotation`.
 """
 
 from __future__ import annotations
@@ -17,31 +17,9 @@ from sidecar.core.disk_hints import hint
 from sidecar.core.lifecycle import now
 from sidecar.devpi.process import SetFailed
 from sidecar.features.credentials.login_secret import LoginSecret, generate_login_secret
+from sidecar.features.credentials.refusals import CannotRotate, NotYet
 from sidecar.features.credentials.root_password import RootPasswordFile
 from sidecar.features.credentials.secrets import generate_password
-
-
-@dataclass(eq=False)
-class NotYet(Exception):
-    """Not possible at this moment; worth another try after `retry_after` seconds."""
-
-    reason: str
-    retry_after: float
-
-
-@dataclass(eq=False)
-class NotRunning(Exception):
-    """devpi-server does not run, and waiting does not help."""
-
-    reason: str
-
-
-@dataclass(eq=False)
-class CannotRotate(Exception):
-    """The password could not be changed, and is what it was before."""
-
-    reason: str
-    mend: str
 
 
 class PasswordSetter(Protocol):
@@ -89,8 +67,7 @@ class Rotation:
             await self._abandon()
             if error.circumstances:
                 raise NotYet(f"devpi-server could not change the password: {error.reason}", 10) from error
-            mend = error.mend or "see devpi-server's log, and try again"
-            raise CannotRotate(f"devpi-server did not take the password: {error.reason}", mend) from error
+            raise CannotRotate(f"devpi-server did not take the password: {error.reason}", error.mend) from error
         try:
             await asyncio.to_thread(self.record.finish_rotation, address, now())
         except OSError as error:

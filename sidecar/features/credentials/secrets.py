@@ -19,10 +19,7 @@ from pathlib import Path
 from sidecar.core import files
 from sidecar.core.disk_hints import SERVERDIR, hint_to_read
 from sidecar.core.errors import OperatorError
-
-ROOT_PASSWORD = "root-password.json"  # noqa: S105 - a file's name
-ADMIN_TOKEN = "admin-token"  # noqa: S105 - a file's name
-LOGIN_SECRET = "login-secret.json"  # noqa: S105 - a file's name
+from sidecar.storage import layout
 
 LIMIT = 64 * 1024
 """Bytes that a secret or its record may have."""
@@ -71,7 +68,7 @@ def secure_directory(path: Path) -> None:
         for entry in os.scandir(path):
             if entry.is_file(follow_symlinks=False) and stat.S_IMODE(entry.stat().st_mode) != 0o600:
                 # A copy of the lock file would be another lock: only the secrets may be replaced.
-                known = entry.name in (ROOT_PASSWORD, ADMIN_TOKEN, LOGIN_SECRET)
+                known = entry.name in (layout.ROOT_PASSWORD, layout.ADMIN_TOKEN, layout.LOGIN_SECRET)
                 files.make_private(path / entry.name, copy_limit=LIMIT if known else None)
     except OSError as error:
         raise CredentialsError(

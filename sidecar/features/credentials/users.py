@@ -57,7 +57,7 @@ class Setter:
     async def keep_root_hash(self, root_hash: str) -> None:
         """Remember that this hash is not the empty password's, so that the next start need not find out."""
         with contextlib.suppress(OSError):  # it costs that start a quarter of a second, no more
-            await to_the_end(files.write_file, self.serverdir.own / "root-hash", root_hash.encode())
+            await to_the_end(files.write_file, self.serverdir.root_hash, root_hash.encode())
 
 
 class Users:

@@ -14,20 +14,13 @@ from sidecar.core.advice import ROTATE
 from sidecar.core.lifecycle import Lifecycle, Phase, Snapshot, now
 from sidecar.core.settings import MonitorSettings
 from sidecar.devpi.server_status import ServerStatus
-from sidecar.features.health.checks import (
-    FAIL,
-    LAUNCH_PATIENCE,
-    NOT_RUNNING,
-    PENDING,
-    WARN,
-    Check,
-    CheckStatus,
-    Verdict,
-    judge_process,
-    judge_root_password,
-)
+from sidecar.features.health.checks.http import LAUNCH_PATIENCE
+from sidecar.features.health.checks.process import judge_process
+from sidecar.features.health.checks.root_password import judge_root_password
+from sidecar.features.health.checks.verdict import FAIL, NOT_RUNNING, PENDING, WARN, Check, CheckStatus, Verdict
 from sidecar.features.health.history import Trend, Trends
 from sidecar.features.health.results import Board
+from sidecar.features.health.schedule import HEARTBEAT, period
 from sidecar.features.health.target import Serving, Watch
 
 __all__ = ["GATING", "WARNING", "Check", "CheckStatus", "Health", "Serving"]
@@ -40,15 +33,6 @@ WARNING = ("disk", "events")
 """The checks that only warn."""
 _LOOKED_AT = ("http", "write", "lock", "replication", *WARNING)
 """The checks whose verdicts come of looking at a devpi-server that runs."""
-
-_HEARTBEAT = 1.0
-"""Seconds between two ticks at most, however rarely devpi-server is looked at."""
-_LAUNCH_INTERVAL = 0.025
-"""Seconds between two looks at a devpi-server that doesn't listen yet, for `LAUNCH_PATIENCE` seconds."""
-_WAIT_INTERVAL = 0.25
-"""Seconds between two looks after that, and at a replica that isn't in sync for the first time."""
-_RARELY = 5
-"""Intervals between two looks at the volume and at `+status`."""
 
 
 class Health:
@@ -167,7 +151,7 @@ class Health:
         try:
             while True:
                 late = self._clock() - self._ticked
-                if late > 3 * max(self._settings.interval, _HEARTBEAT):
+                if late > 3 * max(self._settings.interval, HEARTBEAT):
                     log.warning("the monitor is late: its last look was %.1f s ago", late)
                 self._ticked = self._clock()
                 self._wake.clear()
@@ -231,27 +215,11 @@ class Health:
 
     def _pause(self) -> float:
         """Seconds until the next tick."""
-        pause = min(self._settings.interval, _HEARTBEAT)
+        pause = min(self._settings.interval, HEARTBEAT)
         if self._watch is not None and self._looks_on():
             at = self._clock()
             pause = min([pause, *(self._due.get(kind, at) - at for kind in self._wanted(self._watch))])
         return max(pause, 0.001)
-
-    def _period(self, kind: str, watch: Watch) -> float:
-        """Seconds from the start of one look to the start of the next, while no error is answered."""
-        if kind == "lock":
-            return _HEARTBEAT
-        interval = self._settings.interval
-        launching = self._launching(watch)
-        if kind == "http":
-            if watch.answers.answered_at is None:
-                return min(interval, _LAUNCH_INTERVAL if launching else _WAIT_INTERVAL)
-            return interval / 4 if watch.answers.failures == 1 else interval  # a second failure is soon known
-        if kind == "volume":
-            return interval if self._board.status("write") is FAIL else _RARELY * interval
-        if watch.replica:
-            return min(interval, _WAIT_INTERVAL) if launching else interval
-        return _RARELY * interval
 
     def _launching(self, watch: Watch) -> bool:
         return not self._ready.is_set() and self._clock() - watch.began < LAUNCH_PATIENCE
@@ -281,7 +249,14 @@ class Health:
             failed = {"http": "http", "volume": "write", "lock": "lock", "status": "events"}[kind]
             self._see(failed, Verdict(WARN if failed in WARNING else FAIL, "internal error"))
         self._looks.pop(kind, None)
-        self._due[kind] = started + watch.backed_off(kind, self._period(kind, watch))
+        usual = period(
+            kind,
+            watch,
+            self._settings.interval,
+            launching=self._launching(watch),
+            unwritable=self._board.status("write") is FAIL,
+        )
+        self._due[kind] = started + watch.backed_off(kind, usual)
         self._wake.set()
 
     # --- seeing ---------------------------------------------------------------------------------------------

@@ -7,7 +7,17 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from sidecar.core.lifecycle import now
-from sidecar.features.health.checks import BADNESS, FAIL, NOT_YET, PASS, PENDING, WARN, Check, CheckStatus, Verdict
+from sidecar.features.health.checks.verdict import (
+    BADNESS,
+    FAIL,
+    NOT_YET,
+    PASS,
+    PENDING,
+    WARN,
+    Check,
+    CheckStatus,
+    Verdict,
+)
 
 log = logging.getLogger("sidecar.features.health.monitor")
 

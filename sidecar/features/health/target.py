@@ -14,19 +14,13 @@ from sidecar.core.settings import MonitorSettings
 from sidecar.devpi.client import BadAnswer, DevpiClient, DevpiError, Refused, TimedOut
 from sidecar.devpi.protocol import PrimaryAnswered
 from sidecar.devpi.server_status import ServerStatus
-from sidecar.features.health.checks import (
-    FAIL,
-    LAUNCHING,
-    PASS,
-    PENDING,
-    WARN,
-    HttpJudge,
-    ReplicationJudge,
-    Verdict,
-    judge_events,
-    judge_lock,
-)
-from sidecar.features.health.volume import Space, Volume
+from sidecar.features.health.checks.disk import Space
+from sidecar.features.health.checks.events import judge_events
+from sidecar.features.health.checks.http import LAUNCHING, HttpJudge
+from sidecar.features.health.checks.lock import judge_lock
+from sidecar.features.health.checks.replication import ReplicationJudge
+from sidecar.features.health.checks.verdict import FAIL, PASS, PENDING, WARN, Verdict
+from sidecar.features.health.volume import Volume
 
 Verdicts = Mapping[str, Verdict]
 """Verdicts by the name of the check."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from aiohttp import web
 
 from sidecar.core import advice
-from sidecar.features.credentials.claims import (
+from sidecar.features.credentials.refusals import (
     AlreadyClaimed,
     CannotRotate,
     Expired,

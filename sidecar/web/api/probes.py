@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from aiohttp import web
 
-from sidecar.features.health.checks import FAIL, PASS, PENDING, WARN, Check, CheckStatus, overall
+from sidecar.features.health.checks.verdict import FAIL, PASS, PENDING, WARN, Check, CheckStatus, overall
 from sidecar.web import serializers
 from sidecar.web.context import CONTEXT
 from sidecar.web.negotiation import wants_text

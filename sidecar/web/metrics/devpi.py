@@ -15,7 +15,7 @@ from sidecar.devpi.process import Child
 from sidecar.devpi.protocol import REQUEST_SECONDS, Requests
 from sidecar.devpi.server_status import Metric as Said
 from sidecar.devpi.server_status import ServerStatus
-from sidecar.features.health.volume import Space
+from sidecar.features.health.checks.disk import Space
 from sidecar.storage.usage import Used
 from sidecar.web.context import Context
 from sidecar.web.metrics.families import counters, gauge, gauges, histograms, info

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sidecar.core import text
-from sidecar.features.health.checks import NOT_RUNNING, NOT_YET, PASS, PENDING, Check
+from sidecar.features.health.checks.verdict import NOT_RUNNING, NOT_YET, PASS, PENDING, Check
 from sidecar.features.health.history import Trend
 from sidecar.web.page import words
 from sidecar.web.page.headline import trouble

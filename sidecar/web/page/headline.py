@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sidecar.core.lifecycle import ImportState, Phase, Snapshot
 from sidecar.core.surroundings import Surroundings
-from sidecar.features.health.checks import FAIL, NOT_RUNNING, PASS, WARN, Check
+from sidecar.features.health.checks.verdict import FAIL, NOT_RUNNING, PASS, WARN, Check
 from sidecar.web.page import words
 from sidecar.web.page.failure import failure
 

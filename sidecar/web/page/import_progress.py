@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sidecar.core import text
 from sidecar.core.lifecycle import Count, ImportState, ImportStatus
-from sidecar.features.health.checks import FAIL, PASS, WARN
+from sidecar.features.health.checks.verdict import FAIL, PASS, WARN
 from sidecar.web.page import words
 
 _MANY = 20

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sidecar.core import text
 from sidecar.devpi.server_status import Replica, ServerStatus
-from sidecar.features.health.checks import FAIL, PASS, WARN, Check
+from sidecar.features.health.checks.verdict import FAIL, PASS, WARN, Check
 from sidecar.web.page import words
 
 _MANY = 20

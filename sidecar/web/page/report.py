@@ -13,7 +13,7 @@ from sidecar.core import advice, text
 from sidecar.core.lifecycle import DevpiInfo, Notice, Phase, RootPassword, Snapshot, now
 from sidecar.core.surroundings import Surroundings
 from sidecar.devpi.server_status import ServerStatus
-from sidecar.features.health.checks import Check
+from sidecar.features.health.checks.verdict import Check
 from sidecar.features.health.history import Trend
 from sidecar.features.mirror import notice
 from sidecar.web.context import Context

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sidecar.core import text
-from sidecar.features.health.checks import FAIL, PASS, WARN, CheckStatus
+from sidecar.features.health.checks.verdict import FAIL, PASS, WARN, CheckStatus
 from sidecar.features.health.history import SAMPLES, Trend
 
 _WIDTH, _HEIGHT = 120, 32

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from sidecar.core import text as figures
 from sidecar.core.terminal import printable
-from sidecar.features.health.checks import FAIL, PASS, PENDING, WARN, CheckStatus
+from sidecar.features.health.checks.verdict import FAIL, PASS, PENDING, WARN, CheckStatus
 from sidecar.web.serializers import public, rfc3339
 
 

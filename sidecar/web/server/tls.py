@@ -7,11 +7,11 @@ import logging
 import ssl
 import stat
 from asyncio import sslproto
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sidecar.core.disk_hints import hint_to_read
+from sidecar.core.errors import OperatorError
 from sidecar.core.settings import TlsSettings
 
 log = logging.getLogger("sidecar.web")
@@ -23,16 +23,15 @@ _BUFFER = 16 * 1024
 """Bytes that a connection's buffer takes from its begin, before the handshake; asyncio's 256 KiB are for bulk."""
 
 
-@dataclass(eq=False)
-class TlsRefused(Exception):
-    """The files can't be used: which setting it is about, why, and what to do."""
+class TlsRefused(OperatorError):
+    """The files can't be used; `variable` is the setting that names them."""
 
-    variable: str
-    reason: str
-    mend: str
+    def __init__(self, variable: str, reason: str, mend: str) -> None:
+        super().__init__(reason, mend)
+        self.variable = variable
 
     def __str__(self) -> str:
-        return f"{self.variable}: {self.reason}; {self.mend}"
+        return f"{self.variable}: {super().__str__()}"
 
 
 class RenewableContext(ssl.SSLContext):

@@ -1,0 +1,130 @@
+"""What a container's life has for as long as it lasts: each is opened, given, and closed again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from sidecar.container.next_step import NextStep
+from sidecar.core import discovery, disk_hints
+from sidecar.core.errors import Exit, ExitCode
+from sidecar.core.settings import Settings, TlsSettings
+from sidecar.devpi.process import Child
+from sidecar.storage.runtime_dir import RuntimeDir, RuntimeDirRefused
+from sidecar.storage.usage import Usage
+from sidecar.web.app import Context, make_app
+from sidecar.web.server.site import serve
+
+if TYPE_CHECKING:
+    import ssl
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.asynccontextmanager
+async def reaped(child: Child) -> AsyncIterator[None]:
+    """Reap every child of this process, and leave none behind."""
+    reap = _Reaper(child)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, reap)
+    reap()  # what ended before the handler was there
+    try:
+        yield
+    finally:
+        child.signal(signal.SIGKILL)
+        await child.exited()
+
+
+@contextlib.asynccontextmanager
+async def certificate(settings: Settings) -> AsyncIterator[ssl.SSLContext | None]:
+    """TLS for the sidecar's port, which follows the files that hold the certificate; None: no TLS. Raises Exit."""
+    if settings.tls == TlsSettings():
+        yield None
+        return
+    from sidecar.web.server.tls import Tls, TlsRefused
+
+    try:
+        tls = Tls(settings.tls)
+    except TlsRefused as error:
+        raise Exit(ExitCode.SETTINGS, f"{error.variable}: {error.reason}", error.mend) from error
+    follower = asyncio.create_task(tls.keep_fresh(), name="follower of the TLS files")
+    try:
+        yield tls.context
+    finally:
+        follower.cancel()
+        await asyncio.wait({follower})
+
+
+@contextlib.asynccontextmanager
+async def runtime_dir(settings: Settings) -> AsyncIterator[RuntimeDir]:
+    """The runtime directory, ours and empty; emptied again at the end. Raises Exit."""
+    try:
+        runtime = RuntimeDir.open(settings.runtime_dir)
+    except RuntimeDirRefused as error:
+        raise Exit(ExitCode.NOT_WRITABLE, error.reason, error.mend) from error
+    try:
+        yield runtime
+    finally:
+        runtime.close()
+
+
+@contextlib.asynccontextmanager
+async def counting(usage: Usage) -> AsyncIterator[None]:
+    """Count the serverdir's bytes now and then."""
+    task = asyncio.create_task(usage.run(), name="usage")
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+@contextlib.asynccontextmanager
+async def listening(
+    settings: Settings, context: Context, runtime: RuntimeDir, tls: ssl.SSLContext | None
+) -> AsyncIterator[None]:
+    """The sidecar's port, and how those inside find it. Raises Exit."""
+    host, port = settings.listen.host, settings.listen.port
+    local = None if tls is None else runtime.path / discovery.SOCKET
+    try:
+        server = await serve(make_app(context), host, port, tls=tls, local=local)
+    except OSError as error:
+        hint = "free the port, or set SIDECAR_HOST and SIDECAR_PORT"
+        if error.errno == errno.EAFNOSUPPORT:
+            hint = "this machine has no IPv6: set SIDECAR_HOST=0.0.0.0"
+        reason = f"the sidecar can't listen on {host}:{port}: {error.strerror or error}"
+        raise Exit(ExitCode.PORT_IN_USE, reason, hint) from error
+    try:
+        try:
+            url = runtime.write_state(host, server.port, tls=tls is not None)
+        except OSError as error:
+            reason = f"the runtime directory can't be written to: {error.strerror}"
+            mend = f"{disk_hints.hint(error, 'it')}, or set SIDECAR_RUNTIME_DIR"
+            raise Exit(ExitCode.NOT_WRITABLE, reason, mend) from error
+        NextStep(context.lifecycle, url)
+        log.info("the sidecar listens on %s:%d%s", host, server.port, "" if tls is None else ", with TLS")
+        yield
+    finally:
+        await server.stop()
+
+
+class _Reaper:
+    """Reaps every child of this process: its own, and as PID 1 whoever is left behind by others."""
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+
+    def __call__(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self._child.pid:
+                self._child.reaped(status)

@@ -1,0 +1,124 @@
+"""The way down: not ready at once, drain, end devpi-server, clear up, deliver what the kernel still has to send."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Awaitable
+
+from sidecar.container.boot import Boot
+from sidecar.container.delivery import SendQueues
+from sidecar.container.serving import Server
+from sidecar.core.lifecycle import Lifecycle, Phase
+from sidecar.core.settings import StopSettings
+from sidecar.devpi.process import Child, ChildEnded
+from sidecar.devpi.protocol import Drain, Drained
+from sidecar.features.credentials.claims import Bootstrap
+from sidecar.features.health.monitor import Health
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 2.0
+"""Seconds that devpi-server has to end after its drain, and again after SIGTERM, before it is killed."""
+
+
+class Shutdown:
+    """A clean stop: whether one is asked for, and how it goes."""
+
+    def __init__(
+        self,
+        settings: StopSettings,
+        child: Child,
+        lifecycle: Lifecycle,
+        health: Health,
+        bootstrap: Bootstrap,
+        boot: Boot,
+        server: Server,
+    ) -> None:
+        self._settings = settings
+        self._child = child
+        self._lifecycle = lifecycle
+        self._health = health
+        self._bootstrap = bootstrap
+        self._boot = boot
+        self._server = server
+        self._asked = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._cut: int | None = None  # transfers that the drain has cut, once it has told
+        self._cleared_up = False
+
+    def ask(self) -> None:
+        """Ask for a clean stop; asking again cuts it short."""
+        if self._asked.is_set():
+            self._hurry.set()
+        self._asked.set()
+
+    async def asked(self) -> None:
+        """Wait until a stop is asked for."""
+        await self._asked.wait()
+
+    async def run(self) -> None:
+        """Not ready at once; then let what runs finish, and end."""
+        was = self._lifecycle.snapshot.phase
+        self._lifecycle.enter(Phase.STOPPING)
+        await self._within(PATIENCE, self._bootstrap.settle())
+        self._bootstrap.devpi_runs(None, "standalone")
+        queues = None if was is Phase.FAILED else self._server.queues
+        deadline = time.monotonic()
+        if queues is not None:
+            delay, grace = self._settings.delay, self._settings.grace
+            log.info("stopping: %.0f s for load balancers, then up to %.0f s for running transfers", delay, grace)
+            await self._within(delay, asyncio.Event().wait())
+            deadline = time.monotonic() + grace  # of drain and delivery together
+            await self._child.send(Drain(grace))
+            await self._within(grace + PATIENCE, self._drained())
+            self._child.signal(signal.SIGTERM)
+            await self._within(PATIENCE, self._child.exited())
+        self._child.signal(signal.SIGKILL)
+        code = await self._child.exited()
+        self._health.watch(None)
+        await self.clear_up(whole=self._server.cleared and self._cut == 0 and code == 0)
+        if queues is not None:
+            await self._deliver(queues, deadline)
+        log.info("stopped")
+
+    async def clear_up(self, *, whole: bool = False) -> None:
+        """Leave nothing half-made in the serverdir, whatever the end; nobody works there any more. Once is enough.
+
+        `whole`: nor has devpi-server left any upload half-made.
+        """
+        if (serverdir := self._boot.serverdir) is None or self._cleared_up:
+            return
+        self._cleared_up = True
+        try:
+            await asyncio.to_thread(serverdir.clear_up, whole=whole)
+        except OSError as error:
+            log.warning("the serverdir's volume refuses to sync: %s", error.strerror)
+
+    async def _drained(self) -> None:
+        """Wait until devpi-server has drained and ended."""
+        with contextlib.suppress(ChildEnded):
+            self._cut = (await self._child.expect(Drained)).cut
+            if self._cut:
+                log.warning("%d transfers did not finish within the grace, and were cut", self._cut)
+        await self._child.exited()
+
+    async def _deliver(self, queues: SendQueues, deadline: float) -> None:
+        """Wait, at most until `deadline`, for what the kernel still sends: it ends with a container's network."""
+        if not (unsent := await asyncio.to_thread(queues.unsent)).connections:
+            return
+        left = max(0.0, deadline - time.monotonic())
+        log.info("devpi-server has ended; %s still being delivered, for up to %.0f s", unsent, left)
+        await self._within(left, queues.sent())
+        if (unsent := await asyncio.to_thread(queues.unsent)).connections:
+            log.warning("%s are not delivered, and are lost if the network ends with this process", unsent)
+
+    async def _within(self, seconds: float, what: Awaitable[object]) -> None:
+        """Wait for `what`, at most `seconds`, and no longer than until a second stop is asked for."""
+        waits = {asyncio.ensure_future(what), asyncio.ensure_future(self._hurry.wait())}
+        _, pending = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()

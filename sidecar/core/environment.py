@@ -1,0 +1,102 @@
+"""Reads environment variables one by one, and gathers what is wrong with them. Which there are, `settings` knows."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from sidecar.core import variables
+from sidecar.core.disk_hints import hint_to_read
+
+T = TypeVar("T")
+
+SERVICE_LINKED = ("DEVPI_PORT", "SIDECAR_PORT", "DEVPISERVER_PORT")
+"""Variables of which Kubernetes makes one of its own, where a Service is named so."""
+_MOUNT = "mount the file so that uid {uid} can read it"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in the settings: where it is, what is wrong, and how to mend it."""
+
+    variable: str
+    reason: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.variable}: {self.reason}; {self.mend}"
+
+
+class Reader:
+    """Reads variables one by one and gathers what is wrong with them."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.environ = environ
+        self.problems: list[Problem] = []
+        self.names: set[str] = set()
+        self.service_links = [n for n in SERVICE_LINKED if variables.is_service_address(environ.get(n, ""))]
+
+    def problem(self, variable: str, reason: str, mend: str) -> None:
+        """Note a mistake."""
+        self.problems.append(Problem(variable, reason, mend))
+
+    def text(self, name: str, default: str = "") -> str:
+        """The variable as it is, `default` where it is absent."""
+        self.names.add(name)
+        return self.environ.get(name, default).strip()
+
+    def value(self, name: str, parse: Callable[[str], T], default: T) -> T:
+        """The parsed variable; `default` where it is absent, empty, or wrong (which is noted)."""
+        text = self.text(name)
+        if not text or name in self.service_links:
+            return default
+        try:
+            return parse(text)
+        except ValueError as error:
+            self.problem(name, f"{text[:100]!r} is {error.args[0]}", f"give {error.args[1]}")
+            return default
+
+    def secret(self, name: str, check: Callable[[str], None]) -> str | None:
+        """The secret in variable `name` or in the file that `name_FILE` names; never shown in a problem."""
+        self.names |= {name, f"{name}_FILE"}
+        direct, file = self.environ.get(name), self.environ.get(f"{name}_FILE")
+        where = name
+        if direct is not None and file:
+            self.problem(name, f"and {name}_FILE are both set", "keep one of them")
+            return None
+        if file:
+            where = f"{name}_FILE"
+            direct = self._read_secret_file(where, file)
+        if direct is None:
+            return None
+        try:
+            check(direct)
+        except ValueError as error:
+            self.problem(where, error.args[0], error.args[1])
+            return None
+        return direct
+
+    def _read_secret_file(self, variable: str, name: str) -> str | None:
+        try:
+            path = Path(name)
+            if not stat.S_ISREG(path.stat().st_mode):
+                self.problem(variable, f"{name!r} is not a regular file", "name a file that holds the secret")
+                return None
+            with path.open("rb") as file:
+                content = file.read(64 * 1024)
+            text = content.decode()
+        except UnicodeDecodeError:
+            self.problem(variable, f"the content of {name!r} is not UTF-8", "write the secret as UTF-8 text")
+            return None
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            self.problem(
+                variable,
+                f"can't read {name!r}: {reason}",
+                hint_to_read(error, "the file", _MOUNT) if isinstance(error, OSError) else "name a file",
+            )
+            return None
+        return text.removesuffix("\n").removesuffix("\r")  # one newline, as editors and `echo` leave it

@@ -1,0 +1,69 @@
+"""`http`: devpi-server answers. Tells busy from broken."""
+
+from __future__ import annotations
+
+from sidecar.core.lifecycle import Phase
+from sidecar.features.health.checks.verdict import FAIL, PASS, PENDING, WARN, Verdict
+
+LAUNCHING = f"{Phase.LAUNCHING}: "
+"""The reason of a check begins with this while devpi-server starts."""
+LAUNCH_PATIENCE = 60.0
+"""Seconds within which a devpi-server that starts is expected to answer: until then, no answer is no failure."""
+SLOW_SECONDS = 1.0
+"""An answer of devpi-server that takes longer is called slow."""
+FAILURES = 2
+"""So many failures in a row, and a server that has answered before is called dead."""
+
+
+class HttpJudge:
+    """`http`: tells busy from broken, by failures in a row and by how long no answer came.
+
+    devpi-server answers late while its threads are busy, and a restart would only make that worse. So a
+    server that has answered before may be silent for `dead_after` seconds; one that refuses, or answers
+    nonsense, may do that once. Only an answer brings a failed one back. Times are seconds of a monotonic
+    clock.
+    """
+
+    def __init__(self, dead_after: float, at: float) -> None:
+        self.dead_after = dead_after
+        self.answered_at: float | None = None
+        self.failures = 0
+        """Failures since the last answer."""
+        self._heard_at = at
+        self._dead = False
+
+    @property
+    def sound(self) -> bool:
+        """Whether it has answered, and has not failed since."""
+        return self.answered_at is not None and self.failures == 0 and not self._dead
+
+    def answered(self, seconds: float, at: float) -> Verdict:
+        """A good answer came, after `seconds`."""
+        self.answered_at = self._heard_at = at
+        self.failures, self._dead = 0, False
+        if seconds > SLOW_SECONDS:
+            return Verdict(WARN, f"slow: answered after {seconds:.1f} s", round(seconds, 3), "seconds")
+        return Verdict(PASS, value=round(seconds, 4), unit="seconds")
+
+    def silent(self, what: str, at: float) -> Verdict:
+        """Busy: `what` came instead of a good answer."""
+        silence = at - self._heard_at
+        if self.answered_at is None:
+            reason = f"{LAUNCHING}{what} for {silence:.0f} s"
+            if silence < LAUNCH_PATIENCE:
+                return Verdict(PENDING, reason)
+            return Verdict(FAIL, reason, round(silence, 1), "seconds")
+        if self._dead or silence >= self.dead_after:
+            self._dead = True
+            return Verdict(FAIL, f"dead: {what} for {silence:.0f} s", round(silence, 1), "seconds")
+        return Verdict(WARN, f"slow: {what} for {silence:.0f} s", round(silence, 1), "seconds")
+
+    def failed(self, reason: str) -> Verdict:
+        """No connection, or a wrong answer: broken, if it happens again."""
+        self.failures += 1
+        if self.answered_at is None:
+            return Verdict(FAIL, f"{LAUNCHING}{reason}")
+        if self._dead or self.failures >= FAILURES:
+            self._dead = True
+            return Verdict(FAIL, reason)
+        return Verdict(WARN, f"{reason}, once so far")

@@ -1,0 +1,16 @@
+"""`lock`: the serverdir's lock is held."""
+
+from __future__ import annotations
+
+from sidecar.features.health.checks.verdict import FAIL, PASS, Verdict
+
+
+def judge_lock(lost: str | None) -> Verdict:
+    """`lock`: without it, a second server may write to the same serverdir. `lost`: why it isn't held any more."""
+    if lost is None:
+        return Verdict(PASS)
+    return Verdict(
+        FAIL,
+        f"{lost}, so a second server may start on the same data",
+        mend="stop this server and start it again; while a server runs, leave .sidecar in the serverdir alone",
+    )

@@ -1,0 +1,34 @@
+"""`process`: devpi-server was started, and serves."""
+
+from __future__ import annotations
+
+from sidecar.core.lifecycle import ImportStatus, Phase, Snapshot
+from sidecar.features.health.checks.verdict import FAIL, PASS, PENDING, Verdict
+
+
+def judge_process(snapshot: Snapshot, *, started: bool, ended: Verdict | None) -> Verdict:
+    """`process`: devpi-server was started, has not ended, and the phase is one in which it serves.
+
+    Before that it is pending, with the phase as the reason.
+    """
+    phase = snapshot.phase
+    if phase is Phase.FAILED:
+        if snapshot.failure is None:
+            return Verdict(FAIL, "failed")
+        return Verdict(FAIL, f"failed: {snapshot.failure.reason}", mend=snapshot.failure.mend)
+    if phase is Phase.IMPORTING:
+        return Verdict(PENDING, f"importing: {_import_progress(snapshot.imported)}")
+    if phase is Phase.STOPPING:
+        return Verdict(FAIL, phase.value)
+    if phase in {Phase.STARTING, Phase.INITIALISING}:
+        return Verdict(PENDING, phase.value)
+    if ended is not None:
+        return ended
+    if not started:
+        return Verdict(PENDING, f"{phase}: devpi-server is not started yet")
+    return Verdict(PASS)
+
+
+def _import_progress(imported: ImportStatus) -> str:
+    files = imported.files
+    return f"{files.done} of {files.total} files" if files.total else imported.state.value

@@ -1,0 +1,92 @@
+"""`replication`: a replica has what its primary has."""
+
+from __future__ import annotations
+
+from sidecar.devpi.protocol import UNREPLICATED, PrimaryAnswered
+from sidecar.devpi.server_status import ServerStatus
+from sidecar.features.health.checks.verdict import FAIL, PASS, WARN, Verdict, age
+
+_REFUSALS: dict[str | None, tuple[str, str]] = {
+    None: ("", "see that the primary can be reached"),
+    "key": (
+        ": it refuses our secret, for it has another one, or derives its keys in another way",
+        "give both the same --secretfile, SIDECAR_SECRET_IS_RANDOM and --argon2-*",
+    ),
+    "clock": (": it finds our login expired", "set the clocks of both right"),
+    "role": (": it does not run as a primary", "start it with --role primary"),
+    "uuid": (
+        ": it is another one than was replicated so far",
+        "mend --primary-url, or start the replica on an empty serverdir",
+    ),
+    "serial": (
+        ": it has fewer changes than this replica, as after a restore of an older backup",
+        "start the replica on an empty serverdir",
+    ),
+    "offline": (": --offline-mode keeps this replica from it", "start the replica without --offline-mode"),
+    "other": (
+        ": it answers {}",
+        "see both logs; a proxy in between must pass Authorization and X-Devpi-* on, and follow no redirect",
+    ),
+}
+"""Why a primary gives a replica no changes (`PrimaryAnswered`), and what to do."""
+
+_NAMED = 3
+"""Files that a reason names."""
+_RESTORE = (
+    "on the primary, restore the file from a backup (its path is below +files in the serverdir) or upload it again,"
+    " then restart this replica; or delete the version on the primary"
+)
+_RETRIED = "see this replica's log for the reason; devpi-server retries within an hour, after a restart at once"
+
+
+class ReplicationJudge:
+    """`replication`: whether this replica has what its primary has.
+
+    `replica-in-sync-at` alone won't do: it stays fresh while the primary is away. And a replica of a busy
+    primary is a serial behind at most instants, so once it was in sync it may be behind for `TOLERANCE`
+    seconds.
+    """
+
+    FRESH = 60.0
+    """Seconds that the last update from the primary may be old."""
+    TOLERANCE = 60.0
+
+    def __init__(self) -> None:
+        self._in_sync_at: float | None = None
+
+    def judge(self, status: ServerStatus, now: float, primary: PrimaryAnswered) -> Verdict:
+        """The verdict at `now`, in seconds since the epoch, on a `+status` and an answer that may be older."""
+        updated = age(status.update_from_primary_at, now)
+        if updated is None or updated >= self.FRESH:
+            since = "yet" if updated is None else f"for {updated:.0f} s"
+            why, mend = _REFUSALS.get(primary.refusal, _REFUSALS["other"])
+            reason = f"no update from the primary {since}{why.format(primary.code)}"
+            return Verdict(FAIL, reason, updated, None if updated is None else "seconds", mend)
+        if status.replication_errors:
+            return _unreplicated(status)
+        if status.replica_init_queue_finished_at is None:
+            return Verdict(FAIL, "the first replication of files has not finished")
+        if status.serial is None or status.primary_serial is None:
+            return Verdict(FAIL, "devpi-server does not tell its serial and its primary's")
+        behind = status.primary_serial - status.serial
+        if behind <= 0:
+            self._in_sync_at = now
+            return Verdict(PASS, value=0, unit="serials")
+        in_sync = age(self._in_sync_at, now)
+        tolerated = in_sync is not None and in_sync < self.TOLERANCE
+        return Verdict(WARN if tolerated else FAIL, f"{behind} serials behind the primary", behind, "serials")
+
+
+def _unreplicated(status: ServerStatus) -> Verdict:
+    """What a replica lacks, by name, and what to do: about what its primary has lost, before anything else."""
+    count = status.replication_errors or 0
+    lost = [each.path for each in status.unreplicated if each.lost]
+    named = lost or [each.path for each in status.unreplicated]
+    many = f"at least {count}" if count >= UNREPLICATED else str(count)
+    reason = f"{many} file{'s' if count > 1 else ''} could not be replicated"
+    if named:
+        of = ", which the primary has lost" if lost else ""
+        more = f" and {count - _NAMED} more" if count > _NAMED and len(named) > _NAMED else ""
+        reason += f"{of}: {', '.join(named[:_NAMED])}{more}"
+    mend = _RESTORE if lost else _RETRIED
+    return Verdict(FAIL, reason, mend=mend)

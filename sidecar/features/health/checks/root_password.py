@@ -1,0 +1,42 @@
+"""`root-password`: not empty, and one that devpi-server can check."""
+
+from __future__ import annotations
+
+from sidecar.core.advice import ROTATE
+from sidecar.features.health.checks.verdict import FAIL, PASS, WARN, Verdict
+
+
+def judge_root_password(state: str, allowed: bool, rotate: str | None = ROTATE) -> Verdict:
+    """`root-password`: an empty one lets anybody in as root. `state` is as the child says; a replica's is not known.
+
+    What can't be told does not pass. `allowed`: whether the settings allow an empty one. `rotate`: how to set another;
+    None: not possible at this moment.
+    """
+    match state:
+        case "set" | "unknown":
+            return Verdict(PASS)
+        case "unusable":
+            return Verdict(
+                FAIL,
+                "root's password hash is one that this devpi-server can't check, so nobody can log in as root",
+                mend=rotate and f"{rotate} sets a new password",
+            )
+        case "unchecked":
+            return Verdict(
+                WARN if allowed else FAIL,
+                "root's password can't be checked: argon2 can't run, for lack of memory or threads",
+                mend="raise the limit of memory or of processes, and restart",
+            )
+        case "unseen":
+            return Verdict(
+                WARN if allowed else FAIL,
+                "root's password can't be looked at: devpi-server can't read its database",
+                mend="look at devpi-server's log",
+            )
+    if allowed:
+        return Verdict(WARN, "root's password is empty, which SIDECAR_ALLOW_EMPTY_ROOT allows")
+    return Verdict(
+        FAIL,
+        "root's password is empty",
+        mend=rotate and f"{rotate}, or SIDECAR_ALLOW_EMPTY_ROOT=true to allow it",
+    )

@@ -1,0 +1,86 @@
+"""What a check is, and what a look at it comes to."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+
+class CheckStatus(enum.StrEnum):
+    """The verdict of a check."""
+
+    PASS = "pass"  # noqa: S105 - not a password
+    PENDING = "pending"
+    """Not looked at yet, because it is too early. What was looked at and can't be determined is not pending."""
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The last verdict of one named check."""
+
+    name: str
+    status: CheckStatus
+    since: datetime
+    """Since when the check has this status."""
+    gates: bool
+    """Whether `/readyz` is 200 only if this passes or warns."""
+    reason: str | None = None
+    value: float | None = None
+    unit: str | None = None
+    """`seconds`, `bytes`, … where there is a value."""
+    mend: str | None = None
+    """What an operator can do about it."""
+
+    @property
+    def blocks(self) -> bool:
+        """Whether this check keeps `/readyz` from 200: it gates, and it fails or is pending."""
+        return self.gates and self.status in (FAIL, PENDING)
+
+    @property
+    def seen(self) -> bool:
+        """Whether the verdict is about a devpi-server that runs and was looked at."""
+        return self.status is not PENDING and self.reason != NOT_RUNNING
+
+    @property
+    def gist(self) -> tuple[CheckStatus, str | None]:
+        """Status and reason without figures: those run on while nothing changes."""
+        return self.status, self.reason and _FIGURES.sub("", self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one look came to; its fields are those of `Check`."""
+
+    status: CheckStatus
+    reason: str | None = None
+    value: float | None = None
+    unit: str | None = None
+    mend: str | None = None
+
+
+PASS, PENDING, WARN, FAIL = CheckStatus
+BADNESS = {status: badness for badness, status in enumerate((PASS, PENDING, WARN, FAIL))}
+
+_FIGURES = re.compile(r"\d+(?:\.\d+)?")
+NOT_YET = "not looked at yet"
+"""The reason of a check before its first look."""
+NOT_RUNNING = "devpi-server is not running"
+"""The reason of a check that looks at a devpi-server which there isn't."""
+
+
+def overall(checks: Iterable[Check]) -> CheckStatus:
+    """Return one verdict on all checks: `pass` and `warn` only if no gating check fails or is pending."""
+    checks = tuple(checks)
+    blocking = [check.status for check in checks if check.blocks]
+    others = [check.status for check in checks]
+    return max(blocking or others, key=BADNESS.__getitem__, default=PASS)
+
+
+def age(at: float | None, now: float) -> float | None:
+    """Seconds since `at`. One that lies ahead counts as old: the clock was set back, and no age can be trusted."""
+    return None if at is None else abs(now - at)

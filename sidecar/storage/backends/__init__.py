@@ -1,0 +1,1 @@
+"""devpi's storages, as they can be looked at from outside. Door: `sqlite`."""

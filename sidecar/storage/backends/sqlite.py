@@ -1,0 +1,45 @@
+"""The database of devpi's SQLite storages: where it is, whether it still is one, and how far it is."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+DATABASE = ".sqlite"
+"""The database's name in a serverdir, with devpi's default storage."""
+DATABASES = {"sqlite": DATABASE, "sqlite_db_files": ".sqlite_db"}
+"""The same by the name that devpi's --storage has."""
+_MAGIC = b"SQLite format 3\0"
+
+
+class Unreadable(Exception):
+    """SQLite can't read the database; the argument says why."""
+
+
+def identity(database: Path) -> tuple[int, int]:
+    """Device and inode of the file, which tell it from one in its place. Raises OSError."""
+    found = database.stat()
+    return found.st_dev, found.st_ino
+
+
+def is_database(path: Path) -> bool:
+    """Whether the file begins as SQLite's do. Raises OSError."""
+    # devpi-server is another process: closing this descriptor drops none of its POSIX locks
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
+def last_serial(database: Path) -> int:
+    """The newest serial that devpi has committed, -1 without any. Raises `Unreadable`.
+
+    Writes: a commit that was cut short is rolled back by whoever opens the database next.
+    """
+    import sqlite3
+
+    try:
+        uri = f"{database.absolute().as_uri()}?mode=rw"  # not `ro`, for that rollback
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10)) as connection:
+            (serial,) = connection.execute("SELECT max(serial) FROM changelog").fetchone()
+    except sqlite3.Error as error:
+        raise Unreadable(str(error)) from error
+    return -1 if serial is None else int(serial)
