@@ -13,10 +13,10 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from bench import sampling
 from bench.processes import Ours
 from bench.report import Reach, Result, Row
 from bench.rounds import Bench, Comparison, Failed, Values
+from testbed import sampling
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, ViewportSize

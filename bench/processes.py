@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import sampling
 from bench.rounds import ROOT, Failed
+from testbed import sampling
 
 BIN = Path(sys.executable).parent
 PASSWORD = "bench-password"

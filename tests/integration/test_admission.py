@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from bench.processes import installed_plugin
-from bench.sampling import RssWatch
-from tests.integration.container import (
+from testbed.sampling import RssWatch
+from tests.support.container import (
     Container,
     call_devpi,
     cleared_away,

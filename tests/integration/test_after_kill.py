@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.processes import installed_plugin
-from tests.integration.container import (
+from tests.support.container import (
     Container,
     call_devpi,
     login_token,

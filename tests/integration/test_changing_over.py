@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from sidecar.core.errors import ExitCode
-from tests.integration import exported
-from tests.integration.container import Container
 from tests.integration.test_old_states import RANDOM, ROOT_PASSWORD, put_serverdir
-from tests.test_harmless import HARMLESS
+from tests.storage.test_harmless import HARMLESS
+from tests.support import exported
+from tests.support.container import Container
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from bench.processes import installed_plugin
-from tests.integration.container import (
+from tests.support.container import (
     TOKEN,
     Container,
     login_token,

@@ -18,10 +18,10 @@ import pytest
 from bench import mirrors
 from bench.limits import MemoryLimit
 from bench.rounds import Failed, Values
-from bench.sampling import MIB
-from tests import needs
-from tests.integration.container import ENTRYPOINT, PATIENCE, Container, call_devpi, login_token, request, wait_for
+from testbed.sampling import MIB
 from tests.integration.test_admission import BASIC, ask
+from tests.support import needs
+from tests.support.container import ENTRYPOINT, PATIENCE, Container, call_devpi, login_token, request, wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -16,8 +16,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench.processes import installed_plugin
-from tests.integration import exported
-from tests.integration.container import (
+from tests.support import exported
+from tests.support.container import (
     Answer,
     Container,
     call_devpi,

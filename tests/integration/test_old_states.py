@@ -15,7 +15,7 @@ from devpi_server.auth import hash_password
 from devpi_server.fileutil import dumps, loads
 
 from sidecar.core.errors import ExitCode
-from tests.integration.container import Container, call_devpi, login_token, wait_for
+from tests.support.container import Container, call_devpi, login_token, wait_for
 
 pytestmark = pytest.mark.slow
 

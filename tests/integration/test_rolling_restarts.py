@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests import needs
-from tests.integration.container import (
+from tests.support import needs
+from tests.support.container import (
     PATIENCE,
     ROOT,
     Container,

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from bench.looking import STREAMS, hold_streams
-from tests.integration.container import Container
+from tests.support.container import Container
 
 pytestmark = pytest.mark.slow
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.container import engine
-from tests.container.conftest import build
+from tests.image.conftest import build
 from tests.kubernetes import cluster
 from tests.kubernetes.cluster import Site
+from tests.support import engine
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,8 @@ import pytest
 
 from sidecar.core import settings
 from sidecar.web.app import ROUTES
-from tests import test_docs
 from tests.kubernetes import cluster
+from tests.project import test_docs
 
 pytestmark = pytest.mark.kubernetes
 
