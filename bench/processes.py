@@ -248,18 +248,6 @@ def holds(port: int, index: str, project: str) -> int:
     return sum(len(version.get("+links", ())) for version in json.loads(body)["result"].values())
 
 
-def installed_plugin(folder: Path, module: str, source: str, attribute: str = "") -> dict[str, str]:
-    """An environment in which devpi-server has a plugin: a module of this source in `folder`, or an attribute of it."""
-    name = module.replace("_", "-")
-    info = folder / f"{module}-1.0.dist-info"
-    info.mkdir(parents=True)
-    (folder / f"{module}.py").write_text(source)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    target = f"{module}:{attribute}" if attribute else module
-    (info / "entry_points.txt").write_text(f"[devpi_server]\n{name} = {target}\n")
-    return {"PYTHONPATH": str(folder)}
-
-
 @contextlib.contextmanager
 def polled(url_port: int, path: str, every: float) -> Iterator[list[int]]:
     """In a thread, ask for `path` every so many seconds, as a probe does; yields the answers' statuses."""

@@ -13,7 +13,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
-from bench.looking import BROWSER_FLAGS, browser_path
+from testbed.browser import BROWSER_FLAGS, browser_path
 from tests.support import needs
 from tests.support.container import Container, cleared_away
 

@@ -17,9 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.exports.sources import ImportRefused, Limits
-from tests.exports.test_unpack import SHARED, TREE, Box, box, contents
-
-__all__ = ["box"]
+from tests.exports.archives import SHARED, TREE, Box, contents
 
 
 def packed(

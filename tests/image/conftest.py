@@ -4,23 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from tests.support import engine
 from tests.support.engine import Box
-
-TOLD = {
-    "REVISION": "0123456789abcdef0123456789abcdef01234567",
-    "CREATED": f"{datetime.fromtimestamp(int(engine.source_date()), UTC):%Y-%m-%dT%H:%M:%SZ}",
-    "SOURCE": "https://git.example.com/devpi-sidecar.git",
-    "URL": "https://devpi-sidecar.example.com",
-    "PYTHON_IMAGE_DIGEST": f"sha256:{'0' * 64}",
-    "SOURCE_DATE_EPOCH": engine.source_date(),
-}
-"""What the tests tell the build of itself, as docs/docker.md does."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,34 +18,28 @@ def docker_engine() -> None:
     engine.require()
 
 
-def build(target: str, tag: str) -> str:
-    """A target of the Dockerfile under a tag, which is returned."""
-    engine.build(target, tag, *(part for name, value in TOLD.items() for part in ("--build-arg", f"{name}={value}")))
-    return tag
-
-
 @pytest.fixture(scope="session")
 def image(docker_engine: None) -> str:
     """The target `devpi`."""
-    return build("devpi", engine.IMAGE)
+    return engine.build_told("devpi", engine.IMAGE)
 
 
 @pytest.fixture(scope="session")
 def web_image(docker_engine: None) -> str:
     """The target `devpi-web`."""
-    return build("devpi-web", engine.WEB_IMAGE)
+    return engine.build_told("devpi-web", engine.WEB_IMAGE)
 
 
 @pytest.fixture(scope="session")
 def debug_image(image: str) -> str:
     """The target `debug`: the same with a shell."""
-    return build("debug", engine.DEBUG_IMAGE)
+    return engine.build_told("debug", engine.DEBUG_IMAGE)
 
 
 @pytest.fixture(scope="session")
 def test_image(image: str) -> str:
     """The target `test`: the same with a shell and the test suite."""
-    return build("test", engine.TEST_IMAGE)
+    return engine.build_told("test", engine.TEST_IMAGE)
 
 
 @pytest.fixture

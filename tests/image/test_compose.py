@@ -15,10 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.image.test_life import KILL
 from tests.support import engine, exported
 from tests.support.container import free_port, login, request, wait_for
-from tests.support.engine import ROOT, check_age, docker
+from tests.support.engine import KILL, check_age, clean_checkout, docker
 
 pytestmark = pytest.mark.image
 
@@ -58,20 +57,6 @@ class Composition:
         """What the engine knows of devpi's container."""
         name = self.compose("ps", "--all", "--quiet", "devpi").stdout.strip()
         return dict(json.loads(docker("inspect", name).stdout)[0])
-
-
-def clean_checkout(folder: Path) -> None:
-    """What a clone of this state would hold: all files that git doesn't ignore."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    ).stdout.decode()
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
 
 
 @pytest.fixture(params=["docker-compose.yml", "deploy/compose/secrets.yml"])

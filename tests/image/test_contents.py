@@ -19,9 +19,8 @@ from typing import Any
 
 import pytest
 
-from tests.image.conftest import TOLD
 from tests.support import engine
-from tests.support.engine import ROOT, docker, trimmed
+from tests.support.engine import ROOT, docker, exported_files, trimmed
 
 pytestmark = pytest.mark.image
 
@@ -59,28 +58,12 @@ class Image:
         return (PurePosixPath(path) for path, member in self.members.items() if member.isfile())
 
 
-def exported(tag: str) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
-    """Each member of the container's root file system, without what the engine adds to it."""
-    name = engine.unique("export")
-    docker("create", "--name", name, "--label", engine.LABEL, tag)
-    try:
-        data = subprocess.run(["docker", "export", name], capture_output=True, check=True).stdout
-    finally:
-        docker("rm", "--volumes", name)
-    added = re.compile(r"(dev|proc|sys)(/.*)?|\.dockerenv|etc/(hosts|hostname|resolv\.conf|mtab)")
-    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        for member in archive:
-            if not added.fullmatch(member.name.rstrip("/")):
-                file = archive.extractfile(member) if member.isreg() else None
-                yield member, file.read() if file else b""
-
-
 @pytest.fixture(scope="module", params=["devpi", "devpi-web"])
 def content(request: pytest.FixtureRequest) -> Image:
     """Both images, one after the other."""
     tag = request.getfixturevalue("image" if request.param == "devpi" else "web_image")
     members, contents = {}, {}
-    for member, data in exported(tag):
+    for member, data in exported_files(tag):
         path = "/" + member.name.rstrip("/")
         members[path], contents[path] = member, data
     (told,) = json.loads(docker("image", "inspect", tag).stdout)
@@ -204,7 +187,7 @@ def test_there_are_no_secrets_and_nothing_of_the_build_machine(content: Image) -
         "\n".join(content.config["Env"])
         + docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", content.tag).stdout
     )
-    for value in TOLD.values():  # its labels
+    for value in engine.told().values():  # its labels
         told = told.replace(value, "")
     assert None is re.search(r"index[-_]url|proxy|token|password=|://", told, re.IGNORECASE)
 
@@ -215,7 +198,7 @@ def test_the_labels_tell_what_it_is(content: Image) -> None:
     prefix = "org.opencontainers.image."
     labels = {name.removeprefix(prefix): value for name, value in content.config["Labels"].items()}
     base = re.findall(r"^ARG PYTHON_IMAGE=(\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    told = {name.lower(): value for name, value in TOLD.items()}
+    told = {name.lower(): value for name, value in engine.told().items()}
     assert {
         "title": "devpi-sidecar",
         "description": labels["description"],

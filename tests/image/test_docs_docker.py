@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.image.test_compose import clean_checkout
 from tests.support import engine
 from tests.support.container import request, wait_for
-from tests.support.engine import NO_MIRROR, ROOT, Box, docker
+from tests.support.engine import NO_MIRROR, ROOT, Box, clean_checkout, docker
 
 pytestmark = pytest.mark.image
 

@@ -15,7 +15,7 @@ import pytest
 from tests.support import engine
 from tests.support.container import wait_for
 from tests.support.early_stops import pass_by
-from tests.support.engine import NO_MIRROR, Box, docker
+from tests.support.engine import KILL, NO_MIRROR, Box, docker
 
 pytestmark = pytest.mark.image
 
@@ -158,21 +158,6 @@ def test_the_second_container_on_a_volume_ends_and_says_why(box: Make, volume: s
     assert "is in use by another server" in second.log
     assert 200 == first.get("/readyz").status
     assert 200 == first.login(password)
-
-
-KILL = """
-import os, signal
-for each in filter(str.isdigit, os.listdir("/proc")):
-    try:
-        words = open(f"/proc/{each}/cmdline").read().split("\\0")
-    except OSError:
-        continue
-    if int(each) not in (1, os.getpid()) and any(word == WANTED for word in words[:4]):
-        os.kill(int(each), signal.SIGKILL)
-        break
-else:
-    raise SystemExit("no such process")
-"""
 
 
 @pytest.mark.parametrize("wanted", ["sidecar.worker.__main__", "/opt/devpi/entrypoint.py"])

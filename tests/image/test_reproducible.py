@@ -7,10 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.image.conftest import TOLD
-from tests.image.test_contents import exported
 from tests.support import engine
-from tests.support.engine import ROOT, docker
+from tests.support.engine import ROOT, docker, exported_files
 
 pytestmark = pytest.mark.image
 
@@ -19,10 +17,10 @@ pytestmark = pytest.mark.image
 def builds() -> Iterator[tuple[str, str]]:
     """Two, both from nothing: no layer of the one is used for the other."""
     tags = engine.unique("first"), engine.unique("second")
-    told = [part for name, value in TOLD.items() for part in ("--build-arg", f"{name}={value}")]
+    arguments = [part for name, value in engine.told().items() for part in ("--build-arg", f"{name}={value}")]
     try:
         for tag in tags:
-            engine.build("devpi", tag, "--no-cache", *told)
+            engine.build("devpi", tag, "--no-cache", *arguments)
         yield tags
     finally:
         docker("rmi", *tags, check=False)
@@ -42,7 +40,7 @@ def test_nothing_in_a_fresh_build_is_upgradable(builds: tuple[str, str]) -> None
     """
     records = [
         data.decode()
-        for member, data in exported(builds[1])
+        for member, data in exported_files(builds[1])
         if member.name.startswith("var/lib/dpkg/status.d/") and data
     ]
     here = {

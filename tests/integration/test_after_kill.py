@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.processes import installed_plugin
+from testbed.plugins import installed_plugin
 from tests.support.container import (
     Container,
     call_devpi,

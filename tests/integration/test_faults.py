@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.processes import installed_plugin
-from tests.integration.test_memory_limit import Cgroup
+from testbed.plugins import installed_plugin
 from tests.support import exported, faults, needs, volumes
+from tests.support.cgroup import Cgroup
 from tests.support.container import (
     PYTHON,
     ROOT,

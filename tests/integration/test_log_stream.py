@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from bench.processes import installed_plugin
+from testbed.plugins import installed_plugin
 from tests.support.container import (
     TOKEN,
     Container,

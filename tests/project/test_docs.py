@@ -27,12 +27,11 @@ from sidecar.web.app import ROUTES
 from sidecar.worker import tools
 from tests.support import faults, needs
 from tests.support.container import Container, cleared_away
+from tests.support.documents import README, ROOT, blocks, code_variables, manifest, metrics_table, rows
 from tests.support.engine import trimmed
 from tests.support.exposition import families, is_devpis_own
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")})
-README = (ROOT / "README.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 NONE = "\N{EN DASH}"
@@ -49,22 +48,6 @@ def section(title: str) -> str:
     return README[found.end() :][: end.start() if end else None]
 
 
-def rows(text: str) -> list[list[str]]:
-    """The cells of all table rows, without heads and rules."""
-    lines = text.splitlines()
-    heads = {number - 1 for number, line in enumerate(lines) if re.fullmatch(r"\|(-+\|)+", line)}
-    return [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for number, line in enumerate(lines)
-        if line.startswith("|") and number not in heads and number - 1 not in heads
-    ]
-
-
-def blocks(language: str) -> list[str]:
-    """The README's fenced blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-
-
 def in_backticks(text: str) -> set[str]:
     """Everything in the text that is set as code, outside of fenced blocks."""
     return set(re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)))
@@ -75,24 +58,7 @@ def settings_table() -> dict[str, str]:
     return {cells[0].strip("`"): cells[1].strip("`") for cells in rows(section("Settings"))}
 
 
-def manifest(kind: str) -> dict[str, Any]:
-    """The one Kubernetes object of that kind in the README."""
-    documents = [each for text in blocks("yaml") for each in YAML(typ="safe").load_all(text)]
-    (found,) = [each for each in documents if each["kind"] == kind]
-    return dict(found)
-
-
 # --- what the code says -------------------------------------------------------------------------------------------
-
-
-@cache
-def code_variables() -> frozenset[str]:
-    """Every setting that `sidecar/core/settings.py` names."""
-    tree = ast.parse((ROOT / "sidecar" / "core" / "settings.py").read_text())
-    constants = {
-        node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
-    return frozenset(text for text in constants if re.fullmatch(r"(DEVPI|SIDECAR)_[A-Z_]+", text))
 
 
 @cache
@@ -488,16 +454,6 @@ def test_no_documented_loop_waits_for_a_container_that_has_ended() -> None:
 
 
 # --- metrics ------------------------------------------------------------------------------------------------------
-
-
-def metrics_table() -> dict[str, tuple[str, set[str]]]:
-    """Metric → type and labels, as documented."""
-    text = (ROOT / "docs" / "metrics.md").read_text()
-    return {
-        cells[0].strip("`"): (cells[1], set(re.findall(r"`(\w+)`", cells[2])))
-        for cells in rows(text)
-        if len(cells) == 4
-    }
 
 
 def test_the_metrics_table_has_every_metric_and_no_other(tmp_path: Path) -> None:

@@ -9,16 +9,8 @@ import pytest
 from sidecar.core.errors import Exit, ExitCode
 from sidecar.storage.harmless import is_harmless
 from sidecar.storage.inspection import Content, Storage, examine, looks_empty
+from tests.support.harmless import HARMLESS
 
-HARMLESS = [
-    *("lost+found", ".snapshot", ".snapshots", ".zfs", ".glusterfs", "~snapshot"),
-    *("@eaDir", "#recycle", "#snapshot", "@Recycle", ".@__thumb", "@Recently-Snapshot"),
-    *(".nfs00000000012ab34c00000001", ".fuse_hidden0000000300000001", ".Trash-1000", ".Trash-0"),
-    *(".gitkeep", ".keep", ".gitignore", "aquota.user", "aquota.group", "quota.user", "quota.group"),
-    *(".DS_Store", "._.DS_Store", ".Spotlight-V100", ".fseventsd", ".Trashes", ".TemporaryItems"),
-    *("System Volume Information", "$RECYCLE.BIN", "$Recycle.Bin", "Thumbs.db", "desktop.ini", "DESKTOP.INI"),
-    *(".stfolder", ".stignore", ".stversions"),
-]
 NOT_KNOWN = [
     *(
         "lost+found2",

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import importlib.util
+import io
 import json
+import re
+import shutil
 import subprocess
+import tarfile
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -267,3 +273,67 @@ def volume(*options: str) -> Iterator[str]:
         if users:
             docker("rm", "--force", *users, check=False)
         docker("volume", "rm", name)
+
+
+KILL = """
+import os, signal
+for each in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        words = open(f"/proc/{each}/cmdline").read().split("\\0")
+    except OSError:
+        continue
+    if int(each) not in (1, os.getpid()) and any(word == WANTED for word in words[:4]):
+        os.kill(int(each), signal.SIGKILL)
+        break
+else:
+    raise SystemExit("no such process")
+"""
+
+
+def clean_checkout(folder: Path) -> None:
+    """What a clone of this state would hold: all files that git doesn't ignore."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    ).stdout.decode()
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+
+
+@cache
+def told() -> dict[str, str]:
+    """What the tests tell the build of itself, as docs/docker.md does."""
+    return {
+        "REVISION": "0123456789abcdef0123456789abcdef01234567",
+        "CREATED": f"{datetime.fromtimestamp(int(source_date()), UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "SOURCE": "https://git.example.com/devpi-sidecar.git",
+        "URL": "https://devpi-sidecar.example.com",
+        "PYTHON_IMAGE_DIGEST": f"sha256:{'0' * 64}",
+        "SOURCE_DATE_EPOCH": source_date(),
+    }
+
+
+def build_told(target: str, tag: str) -> str:
+    """A target of the Dockerfile under a tag, which is returned."""
+    build(target, tag, *(part for name, value in told().items() for part in ("--build-arg", f"{name}={value}")))
+    return tag
+
+
+def exported_files(tag: str) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    """Each member of the container's root file system, without what the engine adds to it."""
+    name = unique("export")
+    docker("create", "--name", name, "--label", LABEL, tag)
+    try:
+        data = subprocess.run(["docker", "export", name], capture_output=True, check=True).stdout
+    finally:
+        docker("rm", "--volumes", name)
+    added = re.compile(r"(dev|proc|sys)(/.*)?|\.dockerenv|etc/(hosts|hostname|resolv\.conf|mtab)")
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        for member in archive:
+            if not added.fullmatch(member.name.rstrip("/")):
+                file = archive.extractfile(member) if member.isreg() else None
+                yield member, file.read() if file else b""

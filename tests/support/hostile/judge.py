@@ -1,7 +1,7 @@
 """Judges hostile archives, each in a process of its own with limits on what it may use.
 
-`python -m tests.support.hostile.judge` reads lines of JSON, `{"init": …, "staging": …, "limits": {…}}`, and answers each
-with what came of that folder.
+`python -m tests.support.hostile.judge` reads lines of JSON, `{"init": …, "staging": …, "limits": {…}}`, and answers
+each with what came of that folder.
 """
 
 from __future__ import annotations

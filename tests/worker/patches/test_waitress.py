@@ -15,7 +15,7 @@ import pytest
 
 from sidecar.worker.patches import waitress
 from sidecar.worker.patches.waitress import BUSY, STEP
-from tests.worker.patches.test_drain import BODY, LOOPBACK, PATIENCE, Client, Server
+from tests.worker.patches.server import BODY, LOOPBACK, PATIENCE, Client, Server
 
 LIMIT = 30
 """Connections, listeners and their triggers among them, at which waitress stops to accept."""
