@@ -114,7 +114,7 @@ RUN mkdir /links && ln -s "lib/python$(python3 -c 'import sys; print("%d.%d" % s
 FROM debug AS test
 COPY --from=test-packages /packages /opt/devpi/plugins
 COPY pyproject.toml /opt/devpi/
-COPY bench /opt/devpi/bench
+COPY testbed /opt/devpi/testbed
 COPY tests /opt/devpi/tests
 COPY --from=test-packages /links /opt/devpi
 WORKDIR /opt/devpi

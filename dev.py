@@ -36,7 +36,7 @@ DEVELOP = ".venv-dev", "requirements-dev.lock"
 
 AT_ONCE = "--numprocesses", str((os.cpu_count() or 1) + 1), "--dist", "loadfile"
 """Most tests wait for processes of their own."""
-ELSEWHERE = "not container and not kubernetes and not chaos"
+ELSEWHERE = "not image and not kubernetes and not chaos"
 """Leaves out what needs more than this virtual environment, or many minutes."""
 QUICK = *AT_ONCE, "-m", f"{ELSEWHERE} and not slow and not alone"
 SLOW = *AT_ONCE, "-m", f"{ELSEWHERE} and slow and not alone"

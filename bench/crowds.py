@@ -12,7 +12,7 @@ from bench.probes import Load
 from bench.processes import ByHand, Ours, devpi_init, devpi_server, free_ports
 from bench.report import Reach, Result, Row
 from bench.rounds import Bench, Comparison, Failed, Values
-from bench.sampling import MIB, RssWatch
+from testbed.sampling import MIB, RssWatch
 
 CLIENTS, FEWER = 90, 80
 _BY_HAND, _OURS = "by hand", "ours"

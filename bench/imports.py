@@ -6,11 +6,12 @@ import shutil
 from datetime import datetime
 from pathlib import Path
 
-from bench import inputs, sampling
+from bench import inputs
 from bench.inputs import Export, Spec
 from bench.processes import ByHand, Ours, devpi_import, devpi_server, free_ports, holds
 from bench.report import Reach, Result, Row
 from bench.rounds import Bench, Comparison, Failed, Values, Way
+from testbed import sampling
 
 MIB = sampling.MIB
 BY_HAND, OURS = "by hand", "ours"

@@ -1,6 +1,6 @@
 """The inputs: exports as devpi-export makes them, full of real wheels and sdists; the same ones from the same seed.
 
-Made once and kept under `.bench/inputs`; a change of this module, or of `bench.packages`, makes them anew.
+Made once and kept under `.bench/inputs`; a change of this module, or of `testbed.packages`, makes them anew.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import argon2.low_level
 
-from bench import packages
+from testbed import packages
 
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath", "inlet", "jetty", "knoll", "larch")
 USER_PASSWORD = "bench-password"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import selectors
-import shutil
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -13,40 +12,20 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from bench import sampling
 from bench.processes import Ours
 from bench.report import Reach, Result, Row
 from bench.rounds import Bench, Comparison, Failed, Values
+from testbed import sampling
+from testbed.browser import BROWSER_FLAGS, PAINTED, VIEWPORT, WEIGHT, browser_path
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page, ViewportSize
+    from playwright.sync_api import Page
 
 _OURS = "ours"
 STREAMS = 200
 """As many as are taken."""
 PATIENCE = 60.0
 """Seconds within which a stream must tell something, or a page be painted."""
-VIEWPORT: ViewportSize = {"width": 1040, "height": 720}
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-BROWSER_FLAGS = (
-    "--disable-quic",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # whatever the browser itself would like to ask
-)
-PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
-"""Milliseconds from the navigation to the first paint with content, as the browser tells; nothing before it."""
-WEIGHT = (
-    "performance.getEntries().filter(e => e.transferSize && !e.name.endsWith('/events'))"
-    ".reduce((sum, e) => sum + e.transferSize, 0)"
-)
-"""Bytes that came over the wire, headers included, of everything but the stream of events, which has no end."""
-
-
-def browser_path() -> str | None:
-    """The Chromium named by `$CHROMIUM`, or the first that is found."""
-    named = os.environ.get("CHROMIUM")
-    return next(filter(None, map(shutil.which, (named,) if named else BROWSERS)), None)
 
 
 def page(bench: Bench) -> Result:

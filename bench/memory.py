@@ -10,11 +10,12 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from bench import inputs, sampling
+from bench import inputs
 from bench.limits import MemoryLimit
 from bench.processes import PASSWORD, ByHand, Ours, devpi_init, devpi_server, free_ports, get
 from bench.report import Reach, Result, Row, Series
 from bench.rounds import Bench, Comparison, Failed, Values
+from testbed import sampling
 
 MIB = sampling.MIB
 LIMIT = 192 * MIB

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench import sampling
 from bench.limits import MemoryLimit
 from bench.mixed import FAULT_EVERY, FAULT_SECONDS, KINDS, VERSIONS, Load, point_at
 from bench.processes import Ours, get
 from bench.report import Reach, Result, Row
 from bench.rounds import Bench, Comparison, Failed, Values
-from bench.upstream import PYPI_NAMES, Upstream, numbered
+from testbed import sampling
+from testbed.upstream import PYPI_NAMES, Upstream, numbered
 
 MIB = sampling.MIB
 LIMIT = 256 * MIB

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench import packages
 from bench.processes import PASSWORD, Ours, get
 from bench.rounds import Failed
-from bench.upstream import HANGS, JSON, Fault, Upstream, numbered
+from testbed import packages
+from testbed.upstream import HANGS, JSON, Fault, Upstream, numbered
 
 VERSIONS = 40
 """Files of each project of the mirror."""

@@ -12,10 +12,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench import inputs, sampling
+from bench import inputs
 from bench.processes import BIN, Ours, Running, get, polled
 from bench.report import Reach, Result, Row, Series
 from bench.rounds import ROOT, Bench, Comparison, Failed, Values, Way
+from testbed import sampling
 
 RATE = 500
 _OURS, _BY_HAND = "ours", "by hand"

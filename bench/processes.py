@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import sampling
 from bench.rounds import ROOT, Failed
+from testbed import sampling
 
 BIN = Path(sys.executable).parent
 PASSWORD = "bench-password"
@@ -246,18 +246,6 @@ def holds(port: int, index: str, project: str) -> int:
     if status != 200:
         raise Failed(f"/{index}/{project} said {status}")
     return sum(len(version.get("+links", ())) for version in json.loads(body)["result"].values())
-
-
-def installed_plugin(folder: Path, module: str, source: str, attribute: str = "") -> dict[str, str]:
-    """An environment in which devpi-server has a plugin: a module of this source in `folder`, or an attribute of it."""
-    name = module.replace("_", "-")
-    info = folder / f"{module}-1.0.dist-info"
-    info.mkdir(parents=True)
-    (folder / f"{module}.py").write_text(source)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    target = f"{module}:{attribute}" if attribute else module
-    (info / "entry_points.txt").write_text(f"[devpi_server]\n{name} = {target}\n")
-    return {"PYTHONPATH": str(folder)}
 
 
 @contextlib.contextmanager

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import inputs, sampling
+from bench import inputs
 from bench.processes import Ours
 from bench.report import Reach, Result, Row, percentile
 from bench.rounds import Bench, Comparison, Failed, Values
+from testbed import sampling
 
 _OURS = "ours"
 _EVERY = 0.025

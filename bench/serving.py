@@ -10,9 +10,10 @@ from pathlib import Path
 
 from bench import inputs
 from bench.probes import Load, rate, simple_pages
-from bench.processes import ByHand, Ours, devpi_import, devpi_server, free_ports, get, installed_plugin
+from bench.processes import ByHand, Ours, devpi_import, devpi_server, free_ports, get
 from bench.report import Reach, Result, Row
 from bench.rounds import Bench, Comparison, Failed, Outcome, Values, Way
+from testbed.plugins import installed_plugin
 
 CLIENTS = 8
 TOLD = 4.0

@@ -13,9 +13,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
-from bench.looking import BROWSER_FLAGS, browser_path
-from tests import needs
-from tests.integration.container import Container, cleared_away
+from testbed.browser import BROWSER_FLAGS, browser_path
+from tests.support import needs
+from tests.support.container import Container, cleared_away
 
 SHOTS = os.environ.get("PAGE_SHOTS")
 """A folder for pictures of each state; unset: they are looked at by nobody, and not made."""

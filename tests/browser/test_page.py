@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.looking import PAINTED, VIEWPORT, WEIGHT
 from sidecar.web.page.stream import MOST
+from testbed.browser import PAINTED, VIEWPORT, WEIGHT
 from tests.browser.conftest import NAME, SIZES, Viewer
-from tests.integration import exported
-from tests.integration.container import ROOT, TOKEN, Container, free_port, wait_for
-from tests.integration.test_rolling_restarts import replicating
+from tests.support import exported
+from tests.support.container import ROOT, TOKEN, Container, free_port, wait_for
+from tests.support.replicas import replicating
 
 pytestmark = pytest.mark.browser
 

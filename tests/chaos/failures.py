@@ -14,8 +14,8 @@ from tests.chaos.invariants import check, expect, no_processes
 from tests.chaos.life import ACTS, DEATHS, STORIES, Told, Violation
 from tests.chaos.steps import Failure, Kill
 from tests.chaos.workshop import Workshop
-from tests.integration import exported
-from tests.integration.container import Container, cleared_away, wait_for
+from tests.support import exported
+from tests.support.container import Container, cleared_away, wait_for
 
 _NEED_ROOM = ("create", "write", "fsync", "syncfs", "rename", "link", "mkdir")
 """Steps that a full disk refuses; fsync where a file system looks for room late."""

@@ -9,8 +9,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from tests.chaos.life import ACTS, FILES, IMPORTS, PROJECTS, Told, Violation, imported_files, mend
-from tests.integration import exported
-from tests.integration.container import Container, call_devpi, request, wait_for
+from tests.support import exported
+from tests.support.container import Container, call_devpi, request, wait_for
 
 PROMPT = 10.0
 """Seconds within which a container that was killed is gone with all its processes."""

@@ -7,8 +7,8 @@ import http.client
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tests.integration import exported
-from tests.integration.container import Container, call_devpi, login_token, upload_form, wait_for
+from tests.support import exported
+from tests.support.container import Container, call_devpi, login_token, upload_form, wait_for
 
 PROJECTS, FILES = 3, 2
 """What the imported archive holds: projects, and files of each."""

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from tests import needs
-from tests.integration.container import Container
+from tests.support import needs
+from tests.support.container import Container
 
 SOURCE = Path(__file__).with_name("steps.c")
 _RECORD = struct.Struct("<IIIIIIQ16s")

@@ -15,7 +15,7 @@ import pytest
 from tests.chaos.conftest import Recorded
 from tests.chaos.plans import Outcome, Plan, plans, random_plans
 from tests.chaos.workshop import Workshop
-from tests.needs import not_tested
+from tests.support.needs import not_tested
 
 pytestmark = pytest.mark.chaos
 

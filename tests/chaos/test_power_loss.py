@@ -38,7 +38,7 @@ from tests.chaos import disk, invariants, life, steps
 from tests.chaos.invariants import expect
 from tests.chaos.life import IMPORTS, STORIES, Violation
 from tests.chaos.workshop import Workshop
-from tests.integration.container import Container, cleared_away
+from tests.support.container import Container, cleared_away
 
 pytestmark = pytest.mark.chaos
 

@@ -14,7 +14,7 @@ from tests.chaos.invariants import imported, no_processes
 from tests.chaos.plans import kills_of
 from tests.chaos.steps import Kill
 from tests.chaos.workshop import Workshop
-from tests.integration.container import Container, call_devpi, cleared_away, wait_for
+from tests.support.container import Container, call_devpi, cleared_away, wait_for
 
 pytestmark = pytest.mark.chaos
 

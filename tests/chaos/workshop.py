@@ -17,8 +17,8 @@ from tests.chaos.invariants import PROMPT, Fsck, check, processes
 from tests.chaos.life import DEATHS, FILES, IMPORTS, MENDED, PROJECTS, STORIES, TTL, Told, Violation, live, mend
 from tests.chaos.plans import Instant, Outcome, Plan
 from tests.chaos.steps import Kill
-from tests.integration import exported
-from tests.integration.container import Container, alive, children, cleared_away
+from tests.support import exported
+from tests.support.container import Container, alive, children, cleared_away
 
 
 class Workshop:

@@ -1,74 +1,179 @@
-"""`docker stop` under a slow download: all of it arrives, though the engine takes the container's network away."""
+"""`sidecar.container.delivery`: what the kernel's tables say of real sockets, and of states that are hard to hold."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import Callable
-from urllib.parse import urlsplit
+import asyncio
+import contextlib
+import fcntl
+import logging
+import socket
+import struct
+import termios
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.container import engine
-from tests.container.engine import Box
-from tests.integration.container import login_token, make_index, request, upload, wait_for
-from tests.integration.transfers import downloading
+from sidecar.container.delivery import SendQueues, Unsent
 
-pytestmark = pytest.mark.container
-
-SMALL, LARGE = 300_000, 3_000_000
-"""Bytes of a file that the kernel takes at once, and of one that takes a while."""
-RATE = 300_000
-"""Bytes a second of a slow client: it is many seconds behind what the kernel has taken."""
-DELIVERING = "still being delivered"
+PATIENCE = 20.0
+HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+OURS = ("http://198.19.7.2:3141",)
+"""`020713C6:0C45` on a little-endian machine."""
 
 
-def own_address(box: Box, link: str) -> str:
-    """`link` at the container's own address, past all that publishes its ports."""
-    networks = box.inspect()["NetworkSettings"]["Networks"]
-    own = f"http://{networks['bridge']['IPAddress']}:3141"
-    try:
-        assert 200 == request(f"{own}/+api").status
-    except OSError as error:
-        engine.not_here(f"this engine's containers can't be reached at their own addresses: {error}")
-    return own + urlsplit(link).path
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Until `condition()` is true."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
 
 
-def serve_file(box: Box, size: int) -> tuple[str, bytes]:
-    """Start it with a file; the file's link and content."""
-    box.start().wait_ready()
-    content = os.urandom(size)
-    token = login_token(box.devpi, box.claim())
-    link = upload(make_index(box.devpi, token), token, "big", content).partition("#")[0]
-    return own_address(box, link), content
+@contextlib.contextmanager
+def pair(listen: str, connect: str, family: socket.AddressFamily) -> Iterator[tuple[int, socket.socket, socket.socket]]:
+    """A port, a connection that came in at it, and the client's end with small buffers."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(family))
+        if family is socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        try:
+            listener.bind((listen, 0))
+        except OSError as error:
+            pytest.skip(f"NOT TESTED: this machine has no {listen}: {error}")
+        listener.listen()
+        port = listener.getsockname()[1]
+        client = stack.enter_context(socket.socket(socket.AF_INET6 if ":" in connect else socket.AF_INET))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+        client.settimeout(PATIENCE)
+        client.connect((connect, port))
+        server, _ = listener.accept()
+        yield port, stack.enter_context(server), client
 
 
-def test_a_slow_download_is_delivered(box: Callable[..., Box]) -> None:
-    """A client of 300 kB/s gets all of its 3 MB, and the container's code is 0."""
-    run = box()
-    link, content = serve_file(run, LARGE)
-    with downloading(link) as rest, subprocess.Popen(["docker", "stop", "--time", "40", run.name]) as stop:
-        assert content == rest(RATE)
-        assert 0 == stop.wait(60)
-    assert 0 == run.state["ExitCode"]
-    assert "not delivered" not in run.log
+def fill(server: socket.socket) -> None:
+    """Until the kernel takes no more."""
+    server.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            server.send(bytes(65536))
 
 
-def test_a_client_that_begins_to_read_late(box: Callable[..., Box]) -> None:
-    """It reads only once devpi-server has ended: all is in the container's kernel, which keeps it that long."""
-    run = box()
-    link, content = serve_file(run, SMALL)
-    with downloading(link) as rest, subprocess.Popen(["docker", "stop", "--time", "40", run.name]) as stop:
-        wait_for(lambda: DELIVERING in run.log or not run.state["Running"], "devpi-server's end")
-        assert content == rest()
-        assert 0 == stop.wait(60)
-    assert 0 == run.state["ExitCode"]
+def queued(server: socket.socket) -> int:
+    """Bytes in the send queue, as the kernel says to who has the socket."""
+    (size,) = struct.unpack("i", fcntl.ioctl(server, termios.TIOCOUTQ, b"\0" * 4))
+    return int(size)
 
 
-def test_a_client_that_never_reads_costs_the_grace(box: Callable[..., Box]) -> None:
-    """The container ends with code 0 when it is over, and its log has what is lost."""
-    run = box("--env", "SIDECAR_STOP_GRACE=3")
-    link, _ = serve_file(run, SMALL)
-    with downloading(link):
-        assert 0 == run.stop()
-    assert "bytes on 1 connection are not delivered" in run.log
+KINDS = {
+    "IPv4": ("127.0.0.1", "127.0.0.1", socket.AF_INET, "http://127.0.0.1:{}"),
+    "IPv4 of all": ("0.0.0.0", "127.0.0.1", socket.AF_INET, "http://0.0.0.0:{}"),
+    "IPv6": ("::1", "::1", socket.AF_INET6, "http://[::1]:{}"),
+    "IPv6 of all": ("::", "::1", socket.AF_INET6, "http://[::]:{}"),
+    "mapped": ("::ffff:127.0.0.1", "127.0.0.1", socket.AF_INET6, "http://[::ffff:127.0.0.1]:{}"),
+    "mapped of all": ("::", "127.0.0.1", socket.AF_INET6, "http://[::]:{}"),
+}
+
+
+@pytest.mark.parametrize(("listen", "connect", "family", "url"), KINDS.values(), ids=KINDS)
+def test_real_sockets(listen: str, connect: str, family: socket.AddressFamily, url: str) -> None:
+    """To the byte what the kernel says of an open socket, counted on once it is closed, and nothing once it is read."""
+    with pair(listen, connect, family) as (port, server, client):
+        queues = SendQueues([url.format(port)])
+        assert Unsent() == queues.unsent()
+        fill(server)
+        wait_until(lambda: Unsent(1, queued(server)) == queues.unsent(), "the same figure")
+        size = queued(server)
+        server.close()
+        assert 0 < queues.unsent().bytes <= size  # the client's kernel may take a little more
+        while client.recv(65536):
+            pass
+        wait_until(lambda: Unsent() == queues.unsent(), "an empty queue")
+
+
+def test_the_half_that_the_client_has_closed() -> None:
+    """CLOSE_WAIT, then LAST_ACK: a client that said all it has to say still reads."""
+    with pair("127.0.0.1", "127.0.0.1", socket.AF_INET) as (port, server, client):
+        queues = SendQueues([f"http://127.0.0.1:{port}"])
+        fill(server)
+        client.shutdown(socket.SHUT_WR)
+        wait_until(lambda: Unsent(1, queued(server)) == queues.unsent(), "the same figure")
+        size = queued(server)
+        server.close()
+        assert 0 < queues.unsent().bytes <= size
+
+
+def test_whose_sockets_are_not_ours() -> None:
+    """Another port, another address with our port, and the client's end of a connection to us."""
+    with pair("127.0.0.1", "127.0.0.1", socket.AF_INET) as (port, server, client):
+        fill(server)
+        fill(client)
+        assert Unsent() == SendQueues(["http://127.0.0.1:1"]).unsent()
+        assert Unsent() == SendQueues([f"http://127.0.0.2:{port}", "http://[::1]:1"]).unsent()
+        assert 1 == SendQueues([f"http://127.0.0.2:{port}", f"http://127.0.0.1:{port}"]).unsent().connections
+
+
+def test_a_listening_socket_sends_nothing() -> None:
+    """However many wait in its queue."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
+        assert Unsent() == SendQueues([f"http://127.0.0.1:{listener.getsockname()[1]}"]).unsent()
+
+
+def test_unix_sockets_are_exempt(tmp_path: Path) -> None:
+    """No table is read for them."""
+    assert Unsent() == SendQueues([f"unix:{tmp_path}/s"], {4: tmp_path / "none", 6: tmp_path / "none"}).unsent()
+
+
+STATES = {
+    "ESTABLISHED": ("01", "000003E9", 1001),
+    "SYN_RECV": ("03", "00000001", 0),
+    "FIN_WAIT1": ("04", "000003E9", 1000),
+    "FIN_WAIT1, the FIN alone": ("04", "00000001", 0),
+    "FIN_WAIT2": ("05", "00000000", 0),
+    "TIME_WAIT": ("06", "00000000", 0),
+    "CLOSE_WAIT": ("08", "00000001", 1),
+    "LAST_ACK": ("09", "00000003", 2),
+    "LAST_ACK, the FIN alone": ("09", "00000001", 0),
+    "LISTEN": ("0A", "00000005", 0),
+    "CLOSING": ("0B", "00000003", 2),
+    "NEW_SYN_RECV": ("0C", "00000001", 0),
+}
+
+
+@pytest.mark.parametrize(("state", "queue", "expected"), STATES.values(), ids=STATES)
+def test_states(tmp_path: Path, state: str, queue: str, expected: int) -> None:
+    """A FIN counts one in the table, as was seen with a peer that was cut off, and is nobody's byte."""
+    host = socket.htonl(int.from_bytes(socket.inet_aton("198.19.7.2"), "big"))
+    rest = "01:0000001F 00000001     0        0 0 1 0000000000000000 20 4 30 10 -1\n"
+    table = tmp_path / "tcp"
+    table.write_text(f"{HEAD}   1: {host:08X}:0C45 010713C6:97FE {state} {queue}:00000000 {rest}")
+    assert Unsent(int(expected > 0), expected) == SendQueues(OURS, {4: table, 6: table}).unsent()
+
+
+@pytest.mark.parametrize("content", [None, HEAD + "what is this\n", HEAD + "\xff"], ids=["absent", "odd", "binary"])
+def test_a_table_that_cannot_be_read(tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str | None) -> None:
+    """It is logged once, and passed over: the other one still counts."""
+    odd = tmp_path / "tcp6"
+    if content is not None:
+        odd.write_text(content, encoding="latin-1")
+    with pair("127.0.0.1", "127.0.0.1", socket.AF_INET) as (port, server, _):
+        fill(server)
+        queues = SendQueues([f"http://127.0.0.1:{port}", "http://[::1]:1"], {4: Path("/proc/self/net/tcp"), 6: odd})
+        with caplog.at_level(logging.WARNING):
+            assert 1 == queues.unsent().connections == queues.unsent().connections
+    (record,) = caplog.records
+    assert str(odd) in record.getMessage()
+
+
+async def test_waiting_until_it_is_sent() -> None:
+    """It ends when the client has read, and not before; the event loop goes on meanwhile."""
+    with pair("127.0.0.1", "127.0.0.1", socket.AF_INET) as (port, server, client):
+        fill(server)
+        server.close()
+        waiting = asyncio.create_task(SendQueues([f"http://127.0.0.1:{port}"]).sent())
+        done, _ = await asyncio.wait({waiting}, timeout=0.6)  # two looks
+        assert not done
+        while await asyncio.to_thread(client.recv, 65536):
+            pass
+        await asyncio.wait_for(waiting, PATIENCE)

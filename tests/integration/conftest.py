@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests import needs
-from tests.integration import exported
-from tests.integration.container import ROOT, Container, cleared_away, python_of_everybody
+from tests.support import exported, needs
+from tests.support.container import ROOT, Container, cleared_away, python_of_everybody
 
 OTHER_USER = 12345
 

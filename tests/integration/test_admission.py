@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.processes import installed_plugin
-from bench.sampling import RssWatch
-from tests.integration.container import (
+from testbed.plugins import installed_plugin
+from testbed.sampling import RssWatch
+from tests.support.container import (
     Container,
     call_devpi,
     cleared_away,
@@ -27,6 +27,7 @@ from tests.integration.container import (
     login_token,
     wait_for,
 )
+from tests.support.timed import JSON, ask
 
 pytestmark = pytest.mark.alone
 
@@ -34,23 +35,6 @@ CLIENTS = 90
 SECONDS = 2.0
 P99_SECONDS = 0.5
 """What others wait for `+api` at most, but for one answer in a hundred."""
-JSON = {"Accept": "application/json", "Content-Type": "application/json"}
-BASIC = {"Authorization": "Basic " + base64.b64encode(b"root:not the password").decode()}
-
-
-def ask(
-    port: int, method: str, path: str, headers: dict[str, str], body: str | None = None, timeout: float = 30
-) -> tuple[int, float]:
-    """One request over a new connection; its status, and how long it took in seconds."""
-    begin = time.monotonic()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
-    try:
-        connection.request(method, path, body, JSON | headers)
-        answer = connection.getresponse()
-        answer.read()
-        return answer.status, time.monotonic() - begin
-    finally:
-        connection.close()
 
 
 def crowd(request: Callable[[str], tuple[int, float]], passwords: Iterator[str], clients: int) -> Counter[int]:

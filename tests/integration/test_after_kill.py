@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.processes import installed_plugin
-from tests.integration.container import (
+from testbed.plugins import installed_plugin
+from tests.support.container import (
     Container,
     call_devpi,
     login_token,

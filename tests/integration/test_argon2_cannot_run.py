@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.processes import installed_plugin
-from tests.integration.container import Container, call_devpi, login_token, wait_for
+from testbed.plugins import installed_plugin
+from tests.support.container import Container, call_devpi, login_token, wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration import exported
-from tests.integration.container import Container, wait_for
+from tests.support import exported
+from tests.support.container import Container, wait_for
 
 pytestmark = pytest.mark.slow
 

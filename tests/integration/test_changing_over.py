@@ -6,21 +6,19 @@ import json
 import shutil
 import tarfile
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from sidecar.core.errors import ExitCode
-from tests.integration import exported
-from tests.integration.container import Container
-from tests.integration.test_old_states import RANDOM, ROOT_PASSWORD, put_serverdir
-from tests.test_harmless import HARMLESS
+from tests.support import exported
+from tests.support.container import Container
+from tests.support.harmless import HARMLESS
+from tests.support.old_states import FIXTURES, RANDOM, ROOT_PASSWORD, put_serverdir
 
 pytestmark = pytest.mark.slow
 
 Make = Callable[..., Container]
 DAMAGED = ExitCode.DAMAGED
-FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 
 
 def hinted_serverdir(c: Container) -> str:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration import exported
-from tests.integration.container import Container, free_port, wait_for
+from tests.support import exported
+from tests.support.container import Container, free_port, wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.sampling import rss
-from tests.certificates import Authority
-from tests.integration.container import Container, wait_for
+from testbed.sampling import rss
+from tests.support.certificates import Authority
+from tests.support.container import Container, wait_for
 
 pytestmark = pytest.mark.alone
 

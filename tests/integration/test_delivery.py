@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.integration.container import (
+from tests.support.container import (
     Container,
     login_token,
     make_index,
@@ -18,8 +18,8 @@ from tests.integration.container import (
     upload,
     wait_for,
 )
-from tests.integration.networks import Network, network
-from tests.integration.transfers import connected, downloading
+from tests.support.networks import Network, network
+from tests.support.transfers import connected, downloading
 
 pytestmark = pytest.mark.slow
 

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from sidecar.worker.patches.waitress import PATIENCE, STEP
-from tests import needs
-from tests.integration.container import Container, call_devpi, login_token, make_index, request, upload, upload_form
-from tests.integration.transfers import auth_header, connected
+from tests.support import needs
+from tests.support.container import Container, call_devpi, login_token, make_index, request, upload, upload_form
+from tests.support.transfers import auth_header, connected
 
 pytestmark = pytest.mark.alone
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.integration.container import (
+from tests.support.container import (
     PATIENCE,
     Container,
     call_devpi,
@@ -28,7 +28,7 @@ from tests.integration.container import (
     upload_form,
     wait_for,
 )
-from tests.integration.transfers import auth_header, connected, refuses
+from tests.support.transfers import auth_header, connected, refuses
 
 pytestmark = pytest.mark.slow
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration import early_stops
-from tests.integration.container import ENTRYPOINT, Container, alive, cleared_away, wait_for
-from tests.integration.early_stops import UNSHARE, WAYS, Plan, Way
-from tests.needs import not_tested
+from tests.support import early_stops
+from tests.support.container import ENTRYPOINT, Container, alive, cleared_away, wait_for
+from tests.support.early_stops import UNSHARE, WAYS, Plan, Way
+from tests.support.needs import not_tested
 
 pytestmark = pytest.mark.slow
 

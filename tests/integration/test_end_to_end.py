@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.integration import exported
-from tests.integration.container import TOKEN, Container, request, wait_for
+from tests.support import exported
+from tests.support.container import TOKEN, Container, request, wait_for
 
 Make = Callable[..., Container]
 

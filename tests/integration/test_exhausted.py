@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.container import ROOT, Container, python_of_everybody
-from tests.needs import not_tested
+from tests.support.container import ROOT, Container, python_of_everybody
+from tests.support.needs import not_tested
 
 pytestmark = pytest.mark.slow
 

@@ -13,10 +13,10 @@ from urllib.parse import urljoin
 
 import pytest
 
-from tests.integration import exported
 from tests.integration.conftest import tool
-from tests.integration.container import Container, call_devpi, login_token, request
-from tests.integration.exported import PASSWORDS, Described
+from tests.support import exported
+from tests.support.container import Container, call_devpi, login_token, request
+from tests.support.exported import PASSWORDS, Described
 
 pytestmark = pytest.mark.slow
 

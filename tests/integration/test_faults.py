@@ -19,10 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.processes import installed_plugin
-from tests import needs
-from tests.integration import exported, faults, volumes
-from tests.integration.container import (
+from testbed.plugins import installed_plugin
+from tests.support import exported, faults, needs, volumes
+from tests.support.cgroup import Cgroup
+from tests.support.container import (
     PYTHON,
     ROOT,
     Container,
@@ -35,8 +35,7 @@ from tests.integration.container import (
     upload_form,
     wait_for,
 )
-from tests.integration.test_memory_limit import Cgroup
-from tests.integration.transfers import refuses
+from tests.support.transfers import refuses
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.integration.container import (
+from tests.support.container import (
     Container,
     call_devpi,
     free_port,

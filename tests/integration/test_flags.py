@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration import exported
 from tests.integration.conftest import OTHER_USER
-from tests.integration.container import (
+from tests.support import exported
+from tests.support.container import (
     Container,
     call_devpi,
     free_port,

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.packages import Package, wheel
-from bench.sampling import RssWatch
-from tests.integration.container import Container, call_devpi, cleared_away, login_token, make_index, upload_form
+from testbed.packages import Package, wheel
+from testbed.sampling import RssWatch
+from tests.support.container import Container, call_devpi, cleared_away, login_token, make_index, upload_form
 
 pytestmark = pytest.mark.alone
 

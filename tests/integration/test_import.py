@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from bench.processes import installed_plugin
 from sidecar.exports.sources import MOST_SOURCES
 from sidecar.worker.patches.staged_storage import PROJECTS_AT_ONCE
-from tests.integration import exported, obstacles, private_mounts
-from tests.integration.container import Container, request, wait_for
-from tests.integration.exported import MASS_PASSWORD, PASSWORDS, Described
+from testbed.plugins import installed_plugin
+from tests.support import exported, obstacles, private_mounts
+from tests.support.container import Container, request, wait_for
+from tests.support.exported import MASS_PASSWORD, PASSWORDS, Described
 
 Make = Callable[..., Container]
 COUNTED = ("users", "indexes", "projects", "files", "bytes", "extracted")

@@ -16,9 +16,9 @@ import pytest
 
 from sidecar.core.lifecycle import ImportState, ImportStatus, now
 from sidecar.features.bootstrap import status as imports
-from tests.hostile import corpus
-from tests.integration import exported, private_mounts
-from tests.integration.container import Container
+from tests.support import exported, private_mounts
+from tests.support.container import Container
+from tests.support.hostile import corpus
 
 pytestmark = pytest.mark.slow
 
@@ -211,7 +211,7 @@ BAD = {
     "link in a directory": Bad(link_in_directory, "is a link", FIRST, "bad"),
     "same index twice": Bad(same_index, "'mass/dev' is also in 'another.tar.gz'", "dataindex.json"),
 }
-"""One of each kind, all the way: `tests/test_hostile_archives.py` has every trick there is, without a container."""
+"""One of each kind, all the way: `tests/exports/test_hostile_archives.py` has every trick, without a container."""
 
 
 def assert_refused(container: Container) -> dict[str, Any]:

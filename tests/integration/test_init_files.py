@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests import needs
-from tests.integration import exported
-from tests.integration.container import Container
+from tests.support import exported, needs
+from tests.support.container import Container
 
 pytestmark = pytest.mark.slow
 

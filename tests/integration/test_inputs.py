@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.container import Container, free_port, wait_for
+from tests.support.container import Container, free_port, wait_for
 
 pytestmark = pytest.mark.slow
 

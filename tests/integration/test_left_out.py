@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration import exported
-from tests.integration.container import Container, request
-from tests.integration.exported import MASS_PASSWORD
+from tests.support import exported
+from tests.support.container import Container, request
+from tests.support.exported import MASS_PASSWORD
 
 Make = Callable[..., Container]
 ABOVE = "../dev/evil/1.0/evil-1.0.zip"

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import needs
-from tests.integration import exported
-from tests.integration.container import Container, cleared_away
-from tests.integration.exported import PASSWORDS, Described, Uploader
+from tests.support import exported, needs
+from tests.support.container import Container, cleared_away
+from tests.support.exported import PASSWORDS, Described, Uploader
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.core.errors import ExitCode
-from tests.integration.container import Container, wait_for
+from tests.support.container import Container, wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from bench.processes import installed_plugin
-from tests.integration.container import (
+from testbed.plugins import installed_plugin
+from tests.support.container import (
     TOKEN,
     Container,
     login_token,

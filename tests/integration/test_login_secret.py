@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.conftest import OTHER_USER
-from tests.integration.container import Container, login_token, token_holds, wait_for
+from tests.support.container import Container, login_token, token_holds, wait_for
 
 pytestmark = pytest.mark.slow
 

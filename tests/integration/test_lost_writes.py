@@ -18,7 +18,7 @@ from sidecar.storage.serverdir import Serverdir
 from sidecar.worker import prepare
 from sidecar.worker.patches import staged_storage
 from sidecar.worker.tools import _Unfinished
-from tests.integration import volumes
+from tests.support import volumes
 
 SYNC = "import os, sys; from sidecar.core.files import sync_file_system as s; s(os.open(sys.argv[1], os.O_RDONLY))"
 

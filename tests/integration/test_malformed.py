@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.integration.container import Container, cleared_away, login_token, make_index, request, upload
+from tests.support.container import Container, cleared_away, login_token, make_index, request, upload
 
 pytestmark = pytest.mark.slow
 

@@ -11,17 +11,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from bench import mirrors
-from bench.limits import MemoryLimit
-from bench.rounds import Failed, Values
-from bench.sampling import MIB
-from tests import needs
-from tests.integration.container import ENTRYPOINT, PATIENCE, Container, call_devpi, login_token, request, wait_for
-from tests.integration.test_admission import BASIC, ask
+from tests.support.cgroup import Cgroup
+from tests.support.container import ENTRYPOINT, PATIENCE, Container, call_devpi, login_token, request
+from tests.support.timed import BASIC, ask
 
 pytestmark = pytest.mark.slow
 
@@ -29,38 +24,11 @@ LIMIT = 192 * 2**20
 LOGINS = 50
 
 
-class Cgroup:
-    """A memory cgroup of this test's own, version 1 or 2."""
-
-    def __init__(self, name: str, limit: int = LIMIT) -> None:
-        v1 = Path("/sys/fs/cgroup/memory")
-        self.v1 = v1.is_dir()
-        self.path = (v1 if self.v1 else Path("/sys/fs/cgroup")) / name
-        self.path.mkdir()
-        (self.path / ("memory.limit_in_bytes" if self.v1 else "memory.max")).write_text(str(limit))
-
-    @property
-    def peak(self) -> int:
-        """Bytes at the most so far, page cache included."""
-        return int((self.path / ("memory.max_usage_in_bytes" if self.v1 else "memory.peak")).read_text())
-
-    @property
-    def oom_kills(self) -> int:
-        """Processes that the kernel killed for want of memory."""
-        text = (self.path / ("memory.oom_control" if self.v1 else "memory.events")).read_text()
-        return int(next(line.split()[1] for line in text.splitlines() if line.startswith("oom_kill ")))
-
-    def remove(self) -> None:
-        """Its processes have ended."""
-        wait_for(lambda: not (self.path / "cgroup.procs").read_text(), "an empty cgroup")
-        self.path.rmdir()
-
-
 @pytest.fixture
 def cgroup() -> Iterator[Cgroup]:
     """A cgroup of 192 MiB; skips where none can be made."""
     try:
-        made = Cgroup(f"devpi-sidecar-test-{os.getpid()}")
+        made = Cgroup(f"devpi-sidecar-test-{os.getpid()}", LIMIT)
     except OSError as error:
         pytest.skip(f"no memory cgroup can be made here: {error}")
     yield made
@@ -158,32 +126,3 @@ def cgroup_filling_export(home: Path) -> Path:
     data = {"dumpversion": "2", "users": {"alice": {"pwhash": None}}, "indexes": {"alice/dev": index}}
     (export / "dataindex.json").write_text(json.dumps(data))
     return export
-
-
-def test_a_mirror_as_large_as_pypi(tmp_path: Path) -> None:
-    """Half a minute of mixed load with a mirror, in the documented limit and on half a core: nothing killed or wrong.
-
-    `python3 dev.py bench soak` is the same for an hour.
-    """
-    values = soaked(tmp_path, 30)
-    assert values["kills"] == 0
-    assert values["wrong"] == 0
-    assert values["ready"] == 1
-    assert values["anonymous"] * MIB <= mirrors.LIMIT
-    assert min(values[kind] for kind in ("cold", "wheels", "unknown names", "uploads", "logins")) > 0
-
-
-def test_the_list_of_pypi_does_not_fit(tmp_path: Path) -> None:
-    """What the limit leaves out, and so what the test above would see: the list of all projects is too much for it."""
-    with pytest.raises(Failed, match=r"killed for want of memory: [1-9]"):
-        soaked(tmp_path, 600, environ={"DEVPI_ROOT_PYPI_LIST": "true"})
-
-
-def soaked(folder: Path, seconds: float, **options: Any) -> Values:
-    """What `bench soak` measures in so many seconds; not tested where no limit can be set."""
-    try:
-        with MemoryLimit(mirrors.LIMIT, mirrors.CPUS):
-            pass
-    except Failed as error:
-        needs.not_tested(f"no limit of memory and CPU can be set here: {error}")
-    return mirrors.run(folder, seconds, **options)

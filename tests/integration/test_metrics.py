@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench.processes import installed_plugin
-from tests.integration import exported
-from tests.integration.container import (
+from tests.support import exported
+from tests.support.container import (
     Answer,
     Container,
     call_devpi,
@@ -28,6 +27,7 @@ from tests.integration.container import (
     upload_form,
     wait_for,
 )
+from tests.support.plugins import plugin_with_metrics
 
 Make = Callable[..., Container]
 
@@ -173,16 +173,3 @@ def test_plugins_metrics_are_passed_on(container: Make, tmp_path: Path) -> None:
     assert 3 == samples["devpi_web_whoosh_index_queue_size"]
     assert 7 == samples["devpi_plugin__script_alert_1_"]
     assert call_devpi(f"{box.devpi}/+status").status == 200
-
-
-def plugin_with_metrics(folder: Path) -> dict[str, str]:
-    """An environment in which a plugin has metrics, some under the names of devpi-web."""
-    return installed_plugin(
-        folder,
-        "fake_web",
-        "from pluggy import HookimplMarker\n"
-        "@HookimplMarker('devpiserver')\n"
-        "def devpiserver_metrics(request):\n"
-        "    return [('devpi_web_whoosh_index_queue_size', 'gauge', 3), ('<script>alert(1)', 'gauge', 7),\n"
-        "            ('devpi_sidecar_ready', 'gauge', 99), ('x' * 10000, 'counter', 1)]\n",
-    )

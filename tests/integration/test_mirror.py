@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.upstream import CUT, GARBAGE, HANGS, Fault, Upstream, numbered
 from sidecar.worker.patches.upstream import LONGEST, RETRY_AFTER
-from tests.integration.container import PATIENCE, Container, call_devpi, cleared_away, login_token, wait_for
-from tests.integration.mirrored import FLAGS, Mirrored, Page
+from testbed.upstream import CUT, GARBAGE, HANGS, Fault, Upstream, numbered
+from tests.support.container import PATIENCE, Container, call_devpi, cleared_away, login_token, wait_for
+from tests.support.mirrored import FLAGS, Mirrored, Page
 
 pytestmark = pytest.mark.slow
 

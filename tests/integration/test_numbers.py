@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.container import (
+from tests.support.container import (
     Container,
     call_devpi,
     cleared_away,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,15 @@ from devpi_server.auth import hash_password
 from devpi_server.fileutil import dumps, loads
 
 from sidecar.core.errors import ExitCode
-from tests.integration.container import Container, call_devpi, login_token, wait_for
+from tests.support.container import Container, call_devpi, login_token, wait_for
+from tests.support.old_states import FIXTURES, RANDOM, ROOT_PASSWORD, put_serverdir
 
 pytestmark = pytest.mark.slow
 
-FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
-ROOT_PASSWORD, PASSWORD = "rootpw-1234", "secret-123"
+PASSWORD = "secret-123"
 OTHERS = ["Bob", "alice", "carol@example.com"]
 ARGON2 = ("4.9.0", "5.5.1", "6.2.0-web", "6.9.2")
 CLAIM = "/bootstrap/root-password"
-RANDOM = {"SIDECAR_SECRET_IS_RANDOM": "true"}
-"""The login secret of a serverdir is devpi's own, of random bytes; else its derivation takes 10 s of a core."""
 SHA256 = {"pwhash": "6a" * 32, "pwsalt": "c2FsdHNhbHQ="}
 """As devpi-server 2 and 3 have it."""
 
@@ -33,11 +30,6 @@ SHA256 = {"pwhash": "6a" * 32, "pwsalt": "c2FsdHNhbHQ="}
 def put_export(c: Container, version: str) -> None:
     c.init_dir.mkdir()
     shutil.copy(FIXTURES / f"devpi-{version}-export.tar.bz2", c.init_dir)
-
-
-def put_serverdir(c: Container, version: str) -> None:
-    with tarfile.open(FIXTURES / f"devpi-{version}-serverdir.tar.bz2") as archive:
-        archive.extractall(c.serverdir)  # `filter` came with Python 3.11.4
 
 
 def unusable(c: Container) -> Any:

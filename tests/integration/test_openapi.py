@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import described
-from tests.integration import exported
-from tests.integration.container import TOKEN, Container, request, wait_for
+from tests.support import described, exported
+from tests.support.container import TOKEN, Container, request, wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import threading
 import time
@@ -15,27 +14,21 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests import needs
-from tests.integration.container import (
+from tests.support import needs
+from tests.support.container import (
     PATIENCE,
     ROOT,
     Container,
     free_port,
-    login_token,
-    make_index,
     request,
-    upload,
     wait_for,
 )
+from tests.support.replicas import FILE, replicating
 
-PASSWORD = "the root password of these tests"
-STOP_DELAY = "2s"
-"""Twice the time in which the balancer's checks, every half second, notice."""
 RESTARTS = 5
 READERS = 4
 PAUSE = 0.05
 """Seconds between two requests of a reader."""
-FILE = os.urandom(300_000)
 
 
 @pytest.fixture(scope="module")
@@ -110,34 +103,6 @@ class Readers:
                     self.failures.append(f"{path}: {answer.status} {body[:200]!r}")
                 self.served[answer.headers["X-Served-By"]] += 1
         connection.close()
-
-
-def replicating(make: Callable[..., Container], home: Path) -> tuple[Container, Container, str]:
-    """A primary and its replica, both ready, and the link to a file that both hold."""
-    secret = home / "secret"
-    secret.write_text("fedcba9876543210" * 4)
-    both = {"SIDECAR_STOP_DELAY": STOP_DELAY, "SIDECAR_SECRET_IS_RANDOM": "true"}
-    flags = ("--host", "127.0.0.1", "--no-root-pypi", "--secretfile", str(secret), "--port")
-    primary = make(
-        "primary",
-        flags=(*flags, str(free_port()), "--role", "primary", "--offline-mode"),
-        env=both | {"SIDECAR_PORT": str(free_port()), "DEVPI_PASSWORD": PASSWORD},
-    )
-    primary.start().wait_ready()
-    token = login_token(primary.devpi, PASSWORD)
-    link = upload(make_index(primary.devpi, token), token, "hello", FILE).partition("#")[0]
-    replica = make(
-        "replica",
-        flags=(
-            *flags,
-            str(free_port()),
-            "--primary-url",
-            primary.devpi,
-        ),  # --offline-mode would keep it from its primary
-        env=both | {"SIDECAR_PORT": str(free_port())},
-    )
-    replica.start().wait_ready()
-    return primary, replica, link
 
 
 def test_reads_never_fail(container: Callable[..., Container], haproxy: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.container import (
+from tests.support.container import (
     TOKEN,
     Answer,
     Container,

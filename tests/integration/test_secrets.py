@@ -18,8 +18,8 @@ from urllib.request import urlopen
 import pytest
 
 from sidecar.web.app import ROUTES
-from tests.integration import exported
-from tests.integration.container import PYTHON, TOKEN, Container, call_devpi, children, login_token, request, wait_for
+from tests.support import exported
+from tests.support.container import PYTHON, TOKEN, Container, call_devpi, children, login_token, request, wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.processes import installed_plugin
-from tests.integration.container import Container, call_devpi, login, login_token, wait_for
+from testbed.plugins import installed_plugin
+from tests.support.container import Container, call_devpi, login, login_token, wait_for
 
 _HOLDS_UP = """
 import pathlib, time

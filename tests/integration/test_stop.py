@@ -19,8 +19,8 @@ import pytest
 from sidecar.core import files
 from sidecar.storage.inspection import Content, Storage
 from sidecar.storage.serverdir import Serverdir
-from tests import needs
-from tests.integration.container import (
+from tests.support import needs
+from tests.support.container import (
     ENTRYPOINT,
     TOKEN,
     Container,
@@ -33,7 +33,7 @@ from tests.integration.container import (
     upload,
     wait_for,
 )
-from tests.integration.transfers import downloading, refuses, uploading
+from tests.support.transfers import downloading, refuses, uploading
 
 BIG = 24 * 2**20
 """Bytes of a file that fits in no socket's buffers."""

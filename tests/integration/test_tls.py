@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.certificates import Authority, Pair
-from tests.integration.container import ROOT, TOKEN, Container, wait_for
+from tests.support.certificates import Authority, Pair
+from tests.support.container import ROOT, TOKEN, Container, wait_for
 
 Make = Callable[..., Container]
 

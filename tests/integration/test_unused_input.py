@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration import exported
-from tests.integration.container import Container, call_devpi, login_token, wait_for
+from tests.support import exported
+from tests.support.container import Container, call_devpi, login_token, wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.upstream import CUT, GARBAGE, Fault, Upstream, numbered
 from sidecar.worker.__main__ import SUPPORTED
-from tests.integration import exported
-from tests.integration.container import Container, call_devpi, login_token, make_index, request, upload, wait_for
-from tests.integration.exported import PASSWORDS, Described
-from tests.integration.mirrored import Mirrored, Page
-from tests.integration.transfers import downloading, refuses
+from testbed.upstream import CUT, GARBAGE, Fault, Upstream, numbered
+from tests.support import exported
+from tests.support.container import Container, call_devpi, login_token, make_index, request, upload, wait_for
+from tests.support.exported import PASSWORDS, Described
+from tests.support.mirrored import Mirrored, Page
+from tests.support.transfers import downloading, refuses
 
 pytestmark = pytest.mark.slow
 

@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 
 from sidecar.cli.fit import cells
-from tests.integration import exported
-from tests.integration.container import PATIENCE, PYTHON, ROOT, Container, wait_for
+from tests.support import exported
+from tests.support.container import PATIENCE, PYTHON, ROOT, Container, wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from tests.container import engine
-from tests.integration.container import Answer, login, request, wait_for
+from tests.support import engine
+from tests.support.container import Answer, login, request, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy" / "kubernetes"

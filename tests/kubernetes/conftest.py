@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.container import engine
-from tests.container.conftest import build
 from tests.kubernetes import cluster
 from tests.kubernetes.cluster import Site
+from tests.support import engine
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +18,7 @@ def node() -> None:
     """A cluster for tests with the image on its node."""
     cluster.require_cluster()
     engine.require()
-    build("devpi", engine.IMAGE)
+    engine.build_told("devpi", engine.IMAGE)
 
 
 @pytest.fixture(scope="session")

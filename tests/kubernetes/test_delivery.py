@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.container import engine
-from tests.integration.container import login_token, make_index, upload, wait_for
-from tests.integration.transfers import downloading
 from tests.kubernetes.cluster import Site, ended_pods_forgotten
+from tests.support import engine
+from tests.support.container import login_token, make_index, upload, wait_for
+from tests.support.transfers import downloading
 
 pytestmark = pytest.mark.kubernetes
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.container import login_token, make_index, upload, wait_for
 from tests.kubernetes import cluster
 from tests.kubernetes.cluster import Site
+from tests.support.container import login_token, make_index, upload, wait_for
 
 pytestmark = pytest.mark.kubernetes
 

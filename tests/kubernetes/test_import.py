@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration import exported
-from tests.integration.container import wait_for
 from tests.kubernetes.cluster import Site
+from tests.support import exported
+from tests.support.container import wait_for
 
 pytestmark = pytest.mark.kubernetes
 

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.container import engine
-from tests.integration.container import login_token, make_index, token_holds, upload, wait_for
 from tests.kubernetes.cluster import Site, ended_pods_forgotten, kubectl
+from tests.support import engine
+from tests.support.container import login_token, make_index, token_holds, upload, wait_for
 
 pytestmark = pytest.mark.kubernetes
 

@@ -14,8 +14,8 @@ import pytest
 
 from sidecar.core import settings
 from sidecar.web.app import ROUTES
-from tests import test_docs
 from tests.kubernetes import cluster
+from tests.support import documents
 
 pytestmark = pytest.mark.kubernetes
 
@@ -138,7 +138,7 @@ def test_the_settings_are_valid_and_the_grace_is_long_enough(rendered: dict[str,
 
     spec = one(rendered["everything"], "StatefulSet")["spec"]["template"]["spec"]
     variables = {each["name"]: each["value"] for each in spec["containers"][0]["env"]}
-    assert set(variables) <= test_docs.code_variables()
+    assert set(variables) <= documents.code_variables()
     read = settings.from_environ({name: value for name, value in variables.items() if not name.endswith("_FILE")})
     assert read.stop.delay > 0
     assert spec["terminationGracePeriodSeconds"] >= read.stop.delay + read.stop.grace + 3 * PATIENCE + 5
@@ -198,9 +198,9 @@ def test_the_loading_pod_is_nobodys_endpoint(rendered: dict[str, list[dict[str, 
 
 def test_the_readmes_pod_is_the_manifests(rendered: dict[str, list[dict[str, Any]]]) -> None:
     """Where the README shows one: the same probes, the same rights, the same grace, the same mounts."""
-    if not any("StatefulSet" in text for text in test_docs.blocks("yaml")):
+    if not any("StatefulSet" in text for text in documents.blocks("yaml")):
         return
-    shown = test_docs.manifest("StatefulSet")["spec"]["template"]["spec"]
+    shown = documents.manifest("StatefulSet")["spec"]["template"]["spec"]
     spec = one(rendered["everything"], "StatefulSet")["spec"]["template"]["spec"]
     same = ("enableServiceLinks", "automountServiceAccountToken", "terminationGracePeriodSeconds", "securityContext")
     assert {name: spec[name] for name in same} == {name: shown[name] for name in same}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
-from tests import needs
+from tests.support import needs
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy" / "prometheus"
@@ -33,3 +35,9 @@ def promtool(*arguments: str | Path, text: bytes = b"") -> str:
     said = done.stdout.decode()
     assert done.returncode == 0, said
     return said
+
+
+def alerts() -> list[dict[str, Any]]:
+    """All rules of the file."""
+    groups = YAML(typ="safe").load(DEPLOY / "alerts.yml")["groups"]
+    return [dict(rule) for group in groups for rule in group["rules"]]

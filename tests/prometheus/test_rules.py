@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from ruamel.yaml import YAML
 
-from tests.prometheus.conftest import DEPLOY, ROOT, promtool
+from tests.prometheus.conftest import DEPLOY, ROOT, alerts, promtool
 
 ASKED_FOR = {
     "DevpiNotReady",
@@ -19,12 +18,6 @@ ASKED_FOR = {
     "DevpiPasswordNeverClaimed",
     "DevpiTokenAttacked",
 }
-
-
-def alerts() -> list[dict[str, Any]]:
-    """All rules of the file."""
-    groups = YAML(typ="safe").load(DEPLOY / "alerts.yml")["groups"]
-    return [dict(rule) for group in groups for rule in group["rules"]]
 
 
 def anchors(document: str) -> set[str]:

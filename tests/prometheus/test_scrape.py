@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from tests.exposition import families, is_devpis_own
-from tests.integration import exported
-from tests.integration.container import (
+from tests.prometheus.conftest import DEPLOY, ROOT, alerts, promtool
+from tests.support import exported
+from tests.support.container import (
     Container,
     cleared_away,
     free_port,
@@ -27,10 +27,9 @@ from tests.integration.container import (
     upload,
     wait_for,
 )
-from tests.integration.test_metrics import plugin_with_metrics
-from tests.prometheus.conftest import DEPLOY, ROOT, promtool
-from tests.prometheus.test_rules import alerts
-from tests.test_docs import metrics_table
+from tests.support.documents import metrics_table
+from tests.support.exposition import families, is_devpis_own
+from tests.support.plugins import plugin_with_metrics
 
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "dashboard.json").read_text())
 

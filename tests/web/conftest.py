@@ -21,8 +21,8 @@ from sidecar.features.credentials.secrets import AdminToken
 from sidecar.features.health.monitor import Health, Serving
 from sidecar.web.app import Context, make_app
 from sidecar.web.server.site import WebServer, serve
-from tests import described
-from tests.fake_devpi import UUID, FakeDevpi
+from tests.support import described
+from tests.support.fake_devpi import UUID, FakeDevpi
 
 TOKEN = "t0ken-of-the-admin"
 ADMIN = {"Authorization": f"Bearer {TOKEN}"}

@@ -23,8 +23,8 @@ from sidecar.web.server import connection, listener
 from sidecar.web.server import site as server
 from sidecar.web.server.limit import Crowd
 from sidecar.web.server.tls import Tls
-from tests.certificates import Authority
-from tests.fake_devpi import eventually
+from tests.support.certificates import Authority
+from tests.support.fake_devpi import eventually
 from tests.web.conftest import ADMIN, Site
 
 pytestmark = pytest.mark.alone

@@ -17,7 +17,7 @@ from sidecar.web.context import Context
 from sidecar.web.page import stream as events
 from sidecar.web.page.stream import HUB, Hub
 from sidecar.web.server import site as server
-from tests.fake_devpi import eventually
+from tests.support.fake_devpi import eventually
 from tests.web.conftest import PASSWORD, TOKEN, Site
 
 SECTIONS = {"verdict", "headline", "phases", "notices", "import", "checks", "password", "replicas", "versions"}

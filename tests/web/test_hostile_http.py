@@ -12,7 +12,7 @@ import pytest
 
 from sidecar.web.metrics.requests import REQUESTS
 from sidecar.web.middleware import log
-from tests.fake_devpi import eventually
+from tests.support.fake_devpi import eventually
 from tests.web.conftest import ADMIN, TOKEN, Site
 
 CLOSE = b"Host: h\r\nConnection: close\r\n"

@@ -27,7 +27,7 @@ from sidecar.devpi.server_status import Metric as Said
 from sidecar.web.metrics.devpi import MOST, own
 from sidecar.web.metrics.exposition import EXPOSITION, RECENT, _Format
 from sidecar.web.metrics.families import gauge
-from tests.fake_devpi import eventually, status_of
+from tests.support.fake_devpi import eventually, status_of
 from tests.web.conftest import ADMIN, Site
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1"

@@ -26,7 +26,7 @@ from sidecar.web.api.description import _depends_on, _document, _page
 from sidecar.web.app import ROUTES
 from sidecar.web.context import CONTEXT
 from sidecar.web.page.assets import edition
-from tests.described import DOCUMENT, METHODS, conforms, hold, resolved, responses
+from tests.support.described import DOCUMENT, METHODS, conforms, hold, resolved, responses
 from tests.web.conftest import Site
 
 WEB = Path(__file__).resolve().parents[2] / "sidecar" / "web"

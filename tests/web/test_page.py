@@ -44,7 +44,7 @@ from sidecar.web.page import assets, guide, report
 from sidecar.web.page.checklist import MEANINGS, checklist
 from sidecar.web.page.failure import failure
 from sidecar.web.page.tally import tally
-from tests.fake_devpi import UUID, eventually
+from tests.support.fake_devpi import UUID, eventually
 from tests.web.conftest import PASSWORD, TOKEN, Site
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}

@@ -15,7 +15,7 @@ from sidecar.web.app import make_app
 from sidecar.web.context import CONTEXT
 from sidecar.web.negotiation import _names_text
 from sidecar.web.server.site import serve
-from tests.fake_devpi import eventually
+from tests.support.fake_devpi import eventually
 from tests.web.conftest import Site
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"

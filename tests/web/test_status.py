@@ -25,7 +25,7 @@ from sidecar.core.lifecycle import (
     UnusablePasswords,
 )
 from sidecar.web.serializers import public
-from tests.fake_devpi import UUID, eventually, status_of
+from tests.support.fake_devpi import UUID, eventually, status_of
 from tests.web.conftest import PASSWORD, TOKEN, Site
 
 AT = datetime(2026, 11, 22, 10, 20, 30, 456000, tzinfo=UTC)

@@ -25,8 +25,8 @@ from sidecar.web.server import connection, listener, tls
 from sidecar.web.server import site as server
 from sidecar.web.server.site import WebServer, serve
 from sidecar.web.server.tls import Tls, TlsRefused, load
-from tests.certificates import EXPIRED, Authority, Pair
-from tests.fake_devpi import eventually
+from tests.support.certificates import EXPIRED, Authority, Pair
+from tests.support.fake_devpi import eventually
 from tests.web.conftest import ADMIN, Site
 
 

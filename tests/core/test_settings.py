@@ -1,0 +1,647 @@
+"""`sidecar.core.settings`: what each variable may say, and what is told of one that says anything else."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import operator
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.core import parsers
+from sidecar.core.environment import Problem
+from sidecar.core.settings import Settings, SettingsError, child_environment, from_environ
+
+ROOT = Path(__file__).resolve().parents[2]
+TOKEN = "0123456789abcdef"
+
+
+@dataclasses.dataclass(frozen=True)
+class Variable:
+    """One row of the settings table."""
+
+    name: str
+    field: str
+    """Where in `Settings` it ends up."""
+    default: Any
+    valid: dict[str, Any]
+    bad: tuple[str, ...] = ()
+    complaint: str = ""
+    """What is said of each of `bad`."""
+    mend: str = ""
+
+    @property
+    def of(self) -> Callable[[Settings], Any]:
+        return operator.attrgetter(self.field)
+
+
+ABSOLUTE = {"/srv": Path("/srv"), " /a b ": Path("/a b"), "/x/../y": Path("/x/../y"), "//srv": Path("//srv")}
+RELATIVE = ("srv", "./srv", "~/srv", "..", "C:\\srv", "/nul\0")
+DURATIONS = {"1": 1.0, "90s": 90.0, "1.5": 1.5, "250ms": 0.25, "2m": 120.0, "24h": 86400.0, "7d": 604800.0, "5 s": 5.0}
+NO_DURATIONS = ("soon", "-1", "1w", "1e3", "inf", "nan", "1:30", "٣", "1.", ".5", "1,5", "1h30m", "9" * 10)
+SIZES = {"1": 1, "512": 512, "1K": 1000, "8Ki": 8192, "3 MiB": 3 * 2**20, "2GB": 2 * 10**9, "8Gi": 2**33, "1Ti": 2**40}
+NO_SIZES = ("big", "-1", "1.5G", "8g", "1Pi", "0x10", "٣", "9" * 19, "1e9")
+COUNTS = {"1": 1, "1000": 1000, " 7 ": 7, "9" * 18: int("9" * 18)}
+NO_COUNTS = ("0", "-1", "many", "1.5", "1K", "٣", "9" * 19)
+SWITCHES = {"1": True, "true": True, "YES": True, "On": True, "0": False, "False": False, "no": False, "off": False}
+NO_SWITCHES = ("maybe", "2", "y", "enabled")
+
+
+def duration(name: str, field: str, default: float | None, *, zero: bool = False) -> Variable:
+    if zero:
+        return Variable(name, field, default, {**DURATIONS, "0": 0.0}, NO_DURATIONS, "not a duration", "give seconds")
+    return Variable(name, field, default, DURATIONS, NO_DURATIONS, "not a duration", "give seconds")
+
+
+def size(name: str, field: str, default: int | None) -> Variable:
+    return Variable(name, field, default, {**SIZES, "0": 0}, NO_SIZES, "not a size", "give bytes, or a number with K")
+
+
+def switch(name: str, field: str) -> Variable:
+    return Variable(name, field, False, SWITCHES, NO_SWITCHES, "neither true nor false", "true or false")
+
+
+VARIABLES = [
+    Variable(
+        "SIDECAR_NAME",
+        "name",
+        None,
+        {"devpi-1": "devpi-1", " Häuser & Söhne ": "Häuser & Söhne", "x" * 64: "x" * 64},
+        ("x" * 65, "two\nlines", "bell\a", "a\u202eb", "/prod"),
+        "not a name",
+        "up to 64 printable characters without /",
+    ),
+    Variable("DEVPI_SERVERDIR", "serverdir", None, ABSOLUTE, RELATIVE, "not an absolute path", "begins with /"),
+    Variable(
+        "DEVPI_INIT_DIR",
+        "imports.init_dir",
+        Path("/devpi-init.d"),
+        ABSOLUTE,
+        RELATIVE,
+        "not an absolute path",
+        "begins with /",
+    ),
+    Variable("DEVPI_RESTRICT_MODIFY", "restrict_modify", "root", {"": "", " a,:b ": "a,:b", "root": "root"}),
+    Variable(
+        "DEVPI_PORT",
+        "devpi_port",
+        None,
+        {"1": 1, "3141": 3141, " 65535 ": 65535},
+        ("0", "65536", "-1", "http", "3141/tcp", "٣١٤١", "1.5", "0x1F"),
+        "not a port",
+        "from 1 to 65535",
+    ),
+    Variable(
+        "SIDECAR_HOST",
+        "listen.host",
+        "0.0.0.0",
+        {"127.0.0.1": "127.0.0.1", "::": "::", "fe80::1%eth0": "fe80::1%eth0", " localhost ": "localhost"},
+        ("a b", "http://x", "[::1]", "café", "a;b", "x\ny"),
+        "not an address or host name",
+        "such as 0.0.0.0",
+    ),
+    Variable(
+        "SIDECAR_PORT",
+        "listen.port",
+        3142,
+        {"0": 0, "8080": 8080, "65535": 65535},
+        ("65536", "-1", "http", "٣", "1e3"),
+        "not a port",
+        "from 1 to 65535",
+    ),
+    Variable("SIDECAR_TLS_CERT", "tls.cert", None, ABSOLUTE, RELATIVE, "not an absolute path", "begins with /"),
+    Variable("SIDECAR_TLS_KEY", "tls.key", None, ABSOLUTE, RELATIVE, "not an absolute path", "begins with /"),
+    Variable(
+        "SIDECAR_TLS_CLIENT_CA", "tls.client_ca", None, ABSOLUTE, RELATIVE, "not an absolute path", "begins with /"
+    ),
+    Variable(
+        "SIDECAR_RUNTIME_DIR",
+        "runtime_dir",
+        Path(f"/tmp/devpi-sidecar-{os.getuid()}"),
+        ABSOLUTE,
+        RELATIVE,
+        "not an absolute path",
+        "begins with /",
+    ),
+    Variable(
+        "SIDECAR_ON_IMPORT_FAILURE",
+        "imports.exit_on_failure",
+        False,
+        {"exit": True, "EXIT": True, "stay": False},
+        ("die", "true", "1"),
+        "not a choice",
+        "stay or exit",
+    ),
+    Variable(
+        "SIDECAR_IMPORT_MAX_MEMBERS",
+        "imports.max_members",
+        1_000_000,
+        COUNTS,
+        NO_COUNTS,
+        "not a positive whole number",
+        "such as 1000",
+    ),
+    Variable(
+        "SIDECAR_IMPORT_MAX_RATIO",
+        "imports.max_ratio",
+        200,
+        COUNTS,
+        NO_COUNTS,
+        "not a positive whole number",
+        "such as 1000",
+    ),
+    size("SIDECAR_IMPORT_MAX_MEMBER_SIZE", "imports.max_member_bytes", 8 * 2**30),
+    size("SIDECAR_IMPORT_MAX_TOTAL_SIZE", "imports.max_total_bytes", None),
+    size("SIDECAR_IMPORT_MAX_INDEX_SIZE", "imports.max_index_bytes", 256 * 2**20),
+    size("SIDECAR_DISK_WARN", "monitor.disk_warn_bytes", 2**30),
+    switch("SIDECAR_IMPORT_ALLOW_UNVERIFIED", "imports.allow_unverified"),
+    switch("SIDECAR_IGNORE_INIT_FILES", "imports.ignore_init_files"),
+    switch("SIDECAR_IMPORT_STRICT", "imports.strict"),
+    switch("DEVPI_ROOT_PYPI_LIST", "root_pypi_list"),
+    switch("SIDECAR_ALLOW_EMPTY_ROOT", "credentials.allow_empty_root"),
+    switch("SIDECAR_SECRET_IS_RANDOM", "credentials.secret_is_random"),
+    switch("SIDECAR_LOG_ACCESS", "log.access"),
+    duration("SIDECAR_MONITOR_INTERVAL", "monitor.interval", 2.0),
+    duration("SIDECAR_MONITOR_TIMEOUT", "monitor.request_timeout", 5.0),
+    duration("SIDECAR_MONITOR_DEAD_AFTER", "monitor.dead_after", 30.0),
+    duration("SIDECAR_STOP_DELAY", "stop.delay", 0.0, zero=True),
+    duration("SIDECAR_STOP_GRACE", "stop.grace", 25.0, zero=True),
+    duration("SIDECAR_CLAIM_TTL", "credentials.claim_ttl", None),
+    Variable(
+        "SIDECAR_LOG_FORMAT",
+        "log.json",
+        False,
+        {"json": True, "JSON": True, "text": False},
+        ("xml", "true"),
+        "not a choice",
+        "text or json",
+    ),
+    Variable(
+        "SIDECAR_LOG_LEVEL",
+        "log.level",
+        "INFO",
+        {"debug": "DEBUG", "Info": "INFO", "WARNING": "WARNING", "error": "ERROR"},
+        ("loud", "10", "trace"),
+        "not a choice",
+        "debug or info or warning or error",
+    ),
+    Variable(
+        "DEVPI_PASSWORD", "credentials.root_password", None, {"x": "x", " two words ": " two words ", "pä55": "pä55"}
+    ),
+    Variable(
+        "SIDECAR_ADMIN_TOKEN", "credentials.admin_token", None, {TOKEN: TOKEN, "Az09-._~+/==" * 2: "Az09-._~+/==" * 2}
+    ),
+]
+POSITIVE = [v for v in VARIABLES if v.complaint == "not a duration" and "0" not in v.valid]
+FORBIDDEN = ("DEVPISERVER_ROOT_PASSWD", "DEVPISERVER_ROOT_PASSWD_HASH")
+FILES = ("DEVPI_PASSWORD_FILE", "SIDECAR_ADMIN_TOKEN_FILE")
+
+
+def by_name(variable: Variable) -> str:
+    return variable.name
+
+
+def problems_of(environ: dict[str, str]) -> tuple[Problem, ...]:
+    with pytest.raises(SettingsError) as caught:
+        from_environ(environ)
+    return caught.value.problems
+
+
+def problem_of(**environ: str) -> Problem:
+    (problem,) = problems_of(environ)
+    return problem
+
+
+def test_the_table_has_every_variable() -> None:
+    """The names in settings.py are those of this module's table: a new one can't go untested."""
+    tree = ast.parse((ROOT / "sidecar" / "core" / "settings.py").read_text())
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    strings = {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+    }
+    named = {text for text in strings if re.fullmatch(r"(DEVPI|SIDECAR)_[A-Z_]+", text)}
+    assert named - set(FILES) == {variable.name for variable in VARIABLES}
+
+
+# --- one variable ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variable", VARIABLES, ids=by_name)
+def test_default(variable: Variable) -> None:
+    """Absent, and for all but the secrets and DEVPI_RESTRICT_MODIFY empty or blank too, is the default."""
+    assert variable.of(from_environ({})) == variable.default
+    if "" not in variable.valid and not variable.field.endswith(("password", "token")):
+        assert variable.of(from_environ({variable.name: ""})) == variable.default
+        assert variable.of(from_environ({variable.name: " \t"})) == variable.default
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [pytest.param(v, text, id=f"{v.name}={text[:30]}") for v in VARIABLES for text in v.valid],
+)
+def test_valid(variable: Variable, text: str) -> None:
+    """Each valid form, and nothing else is changed by it."""
+    found = from_environ({variable.name: text})
+    assert variable.of(found) == variable.valid[text]
+    assert type(variable.of(found)) is type(variable.valid[text])
+    untouched = [other for other in VARIABLES if other is not variable]
+    assert [other.of(found) for other in untouched] == [other.default for other in untouched]
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [pytest.param(v, text, id=f"{v.name}={text[:30]!a}") for v in VARIABLES for text in v.bad],
+)
+def test_bad(variable: Variable, text: str) -> None:
+    """The message names the variable, its value, what is wrong with it, and the mend."""
+    problem = problem_of(**{variable.name: text})
+    assert problem.variable == variable.name
+    assert problem.reason == f"{text.strip()!r} is {variable.complaint}"
+    assert variable.mend in problem.mend
+    assert str(problem) == f"{variable.name}: {problem.reason}; {problem.mend}"
+
+
+@pytest.mark.parametrize("variable", POSITIVE, ids=by_name)
+@pytest.mark.parametrize("text", ["0", "0s", "0.000"])
+def test_no_time_at_all_is_too_short(variable: Variable, text: str) -> None:
+    """Where something must take time, 0 is refused with the mend."""
+    problem = problem_of(**{variable.name: text})
+    assert str(problem) == f"{variable.name}: {text!r} is not a positive duration; give more than 0 seconds"
+
+
+def test_a_long_value_is_shown_in_part() -> None:
+    """A megabyte in a variable doesn't become a megabyte in the log."""
+    problem = problem_of(SIDECAR_PORT="x" * 10_000)
+    assert len(str(problem)) < 250
+
+
+def test_the_runtime_dir_lies_in_tmpdir() -> None:
+    """TMPDIR counts, an explicit folder counts more."""
+    assert from_environ({"TMPDIR": "/scratch/"}).runtime_dir == Path(f"/scratch/devpi-sidecar-{os.getuid()}")
+    assert from_environ({"TMPDIR": "/scratch", "SIDECAR_RUNTIME_DIR": "/run/x"}).runtime_dir == Path("/run/x")
+
+
+def test_settings_are_frozen() -> None:
+    """Nobody changes them on the way."""
+    found = from_environ({})
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.serverdir = Path("/")  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.listen.port = 1  # type: ignore[misc]
+
+
+def test_all_mistakes_are_reported_together(tmp_path: Path) -> None:
+    """One of each variable that can be wrong: one message for each, none of another."""
+    wrong = {variable.name: variable.bad[0] for variable in VARIABLES if variable.bad}
+    wrong |= {"DEVPI_PASSWORD": "", "SIDECAR_ADMIN_TOKEN_FILE": str(tmp_path / "absent")}
+    wrong |= dict.fromkeys(FORBIDDEN, "x")
+    with pytest.raises(SettingsError) as caught:
+        from_environ(wrong)
+    assert sorted(problem.variable for problem in caught.value.problems) == sorted(wrong)
+    assert str(caught.value).splitlines() == [str(problem) for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize("name", FORBIDDEN)
+def test_devpis_own_password_variables_are_refused(name: str) -> None:
+    """They would stand in the environment of every tool; the mend is the file."""
+    problem = problem_of(**{name: "hunter2-hunter2"})
+    assert problem.variable == name
+    assert "DEVPI_PASSWORD_FILE" in problem.mend
+    assert "hunter2" not in str(problem)
+    assert from_environ({name: ""}) == from_environ({})
+
+
+# --- secrets --------------------------------------------------------------------------------------------------------
+
+SECRETS = pytest.mark.parametrize(
+    ("name", "field", "secret"),
+    [
+        ("DEVPI_PASSWORD", "credentials.root_password", "correct horse"),
+        ("SIDECAR_ADMIN_TOKEN", "credentials.admin_token", "correct-horse-battery"),
+    ],
+)
+
+
+@SECRETS
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_secret_from_a_file(tmp_path: Path, name: str, field: str, secret: str, end: str) -> None:
+    """One newline at the end, as editors leave it, is not a part of it."""
+    (tmp_path / "secret").write_bytes(f"{secret}{end}".encode())
+    found = from_environ({f"{name}_FILE": str(tmp_path / "secret")})
+    assert operator.attrgetter(field)(found) == secret
+
+
+@SECRETS
+@pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n", "\n\r\n", "\r\r\n"])
+def test_one_newline_is_stripped_not_two(tmp_path: Path, name: str, field: str, secret: str, end: str) -> None:
+    """Two are a mistake, and said to be one."""
+    (tmp_path / "secret").write_bytes(f"{secret}{end}".encode())
+    problem = problem_of(**{f"{name}_FILE": str(tmp_path / "secret")})
+    assert problem.variable == f"{name}_FILE"
+    assert "characters" in problem.reason
+    assert secret not in str(problem)
+
+
+@SECRETS
+def test_a_secret_and_its_file_are_a_contradiction(tmp_path: Path, name: str, field: str, secret: str) -> None:
+    """Even where both say the same, or the direct one is empty; the secret is not shown."""
+    (tmp_path / "secret").write_text(secret)
+    for direct in (secret, "", "other-other-other-other"):
+        problem = problem_of(**{name: direct, f"{name}_FILE": str(tmp_path / "secret")})
+        assert str(problem) == f"{name}: and {name}_FILE are both set; keep one of them"
+
+
+@SECRETS
+def test_an_empty_file_variable_is_none(name: str, field: str, secret: str) -> None:
+    """compose writes `X_FILE=` where its own variable is unset."""
+    found = from_environ({name: secret, f"{name}_FILE": ""})
+    assert operator.attrgetter(field)(found) == secret
+
+
+@SECRETS
+@pytest.mark.parametrize("content", ["", "\n", "\r\n"])
+def test_an_empty_secret_is_refused(tmp_path: Path, name: str, field: str, secret: str, content: str) -> None:
+    """In the variable as in the file, naming the one that it is in, with the mend."""
+    (tmp_path / "secret").write_bytes(content.encode())
+    for variable, value in ((f"{name}_FILE", str(tmp_path / "secret")), (name, "")):
+        problem = problem_of(**{variable: value})
+        assert (problem.variable, problem.reason) == (variable, "is empty")
+        assert "unset it to have one generated" in problem.mend
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    """Named, with why and the mend."""
+    problem = problem_of(DEVPI_PASSWORD_FILE=str(tmp_path / "absent"))
+    assert problem.variable == "DEVPI_PASSWORD_FILE"
+    assert problem.reason == f"can't read '{tmp_path}/absent': No such file or directory"
+    assert problem.mend == "mount the file and start again"
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo", "device"])
+def test_what_is_no_file(tmp_path: Path, kind: str) -> None:
+    """A folder (docker makes one where the source is missing), a FIFO, a device: refused, and not waited for."""
+    path = {"directory": tmp_path, "fifo": tmp_path / "fifo", "device": Path("/dev/zero")}[kind]
+    if kind == "fifo":
+        os.mkfifo(path)
+    problem = problem_of(SIDECAR_ADMIN_TOKEN_FILE=str(path))
+    assert problem.variable == "SIDECAR_ADMIN_TOKEN_FILE"
+    assert problem.reason == f"{str(path)!r} is not a regular file"
+    assert problem.mend == "name a file that holds the secret"
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    """Kubernetes mounts secrets as links."""
+    (tmp_path / "data").write_text("correct horse")
+    (tmp_path / "secret").symlink_to("data")
+    found = from_environ({"DEVPI_PASSWORD_FILE": str(tmp_path / "secret")})
+    assert found.credentials.root_password == "correct horse"
+
+
+def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
+    """Said so; its bytes are not."""
+    (tmp_path / "secret").write_bytes(b"caf\xe9-caf\xe9-caf\xe9")
+    problem = problem_of(DEVPI_PASSWORD_FILE=str(tmp_path / "secret"))
+    assert problem.reason == f"the content of '{tmp_path}/secret' is not UTF-8"
+    assert problem.mend == "write the secret as UTF-8 text"
+
+
+@pytest.mark.parametrize("name", ["/nul\0", "/surrogate\ud800", "/" + "x" * 300, "/" + "x/" * 5000])
+def test_a_file_name_that_no_system_takes(name: str) -> None:
+    """An ordinary problem, whatever Python raises for it."""
+    problem = problem_of(DEVPI_PASSWORD_FILE=name)
+    assert problem.variable == "DEVPI_PASSWORD_FILE"
+    assert problem.reason.startswith("can't read ")
+
+
+UNREADABLE = """
+import os, sys
+from sidecar.core.settings import SettingsError, from_environ
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+try:
+    from_environ({"DEVPI_PASSWORD_FILE": sys.argv[1]})
+except SettingsError as error:
+    print(error)
+"""
+
+
+def test_an_unreadable_file() -> None:
+    """For a user who may not read it: which file, why, and whom to let read it."""
+    uid = os.getuid() or 65534
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        path = Path(folder) / "secret"
+        path.write_text("correct horse")
+        path.chmod(0o000)
+        command = [sys.executable, "-c", UNREADABLE, str(path)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
+    expected = (
+        f"DEVPI_PASSWORD_FILE: can't read '{path}': Permission denied; mount the file so that uid {uid} can read it\n"
+    )
+    assert done.stdout == expected
+
+
+@pytest.mark.parametrize("bad", ["a\tb", "a\x00b", "a\x1bb", "a\x7fb", "a\u2028b", "a\u202eb", "a\ud800b", "a\nb"])
+def test_control_characters_in_a_password(bad: str) -> None:
+    """What can't be typed or seen is refused, in words that don't show the rest."""
+    problem = problem_of(DEVPI_PASSWORD=bad)
+    assert str(problem) == "DEVPI_PASSWORD: has control or unprintable characters; use printable characters alone"
+
+
+@pytest.mark.parametrize("bad", [TOKEN + " ", TOKEN + "é", TOKEN + "\n", TOKEN + '"', TOKEN + ","])
+def test_what_a_bearer_token_cant_have(bad: str) -> None:
+    """The mend has a command that makes a good one."""
+    problem = problem_of(SIDECAR_ADMIN_TOKEN=bad)
+    assert problem.reason == "has characters that a bearer token can't have"
+    assert "openssl rand -hex 32" in problem.mend
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "mend"),
+    [
+        ("DEVPI_PASSWORD", parsers.PASSWORD_MAX + 1, "give at most 1024"),
+        ("SIDECAR_ADMIN_TOKEN", parsers.TOKEN_MIN - 1, "give 16 to 1024"),
+        ("SIDECAR_ADMIN_TOKEN", parsers.TOKEN_MAX + 1, "give 16 to 1024"),
+    ],
+)
+def test_lengths_of_secrets(tmp_path: Path, name: str, length: int, mend: str) -> None:
+    """Too long, or for a token too short, is refused with both numbers; so is a huge file."""
+    problem = problem_of(**{name: "x" * length})
+    assert (problem.reason, problem.mend) == (f"has {length} characters", mend)
+    (tmp_path / "secret").write_bytes(b"x" * 2**20)
+    assert problem_of(**{f"{name}_FILE": str(tmp_path / "secret")}).mend == mend
+
+
+@pytest.mark.parametrize("length", [parsers.TOKEN_MIN, parsers.TOKEN_MAX])
+def test_lengths_of_tokens_that_are_allowed(length: int) -> None:
+    """Both ends of the range."""
+    assert from_environ({"SIDECAR_ADMIN_TOKEN": "x" * length}).credentials.admin_token == "x" * length
+
+
+# --- Kubernetes' service links, and the child's environment ---------------------------------------------------------
+
+LINK = "tcp://10.96.0.17:3141"
+
+
+@pytest.mark.parametrize("name", ["DEVPI_PORT", "SIDECAR_PORT", "DEVPISERVER_PORT"])
+@pytest.mark.parametrize("scheme", ["tcp", "udp", "sctp"])
+def test_a_service_link_is_passed_over(name: str, scheme: str) -> None:
+    """It is nobody's setting: default, name noted for the log, and removed for the child."""
+    link = {name: f"{scheme}://10.96.0.17:3141"}
+    found = from_environ(link)
+    assert found == dataclasses.replace(from_environ({}), ignored_service_links=(name,))
+    assert child_environment(link) == {}
+
+
+def test_what_only_looks_like_a_service_link() -> None:
+    """Other schemes are mistakes; other variables of that shape are nobody's business."""
+    assert problem_of(DEVPI_PORT="http://10.0.0.1").variable == "DEVPI_PORT"
+    assert problem_of(SIDECAR_PORT="tcp://a b").variable == "SIDECAR_PORT"
+    assert problem_of(SIDECAR_HOST=LINK).variable == "SIDECAR_HOST"
+    assert child_environment({"DB_PORT": LINK}) == {"DB_PORT": LINK}
+
+
+def test_the_childs_environment() -> None:
+    """Without secrets, links, and what the launcher gets checked by another way; all else stays as it is."""
+    kept = {"PATH": "/bin", "DEVPISERVER_PORT": "8000", "DEVPISERVER_THREADS": "8", "LANG": "C", "SIDECAR_PORT": "1"}
+    dropped = {
+        "DEVPI_PASSWORD": "a",
+        "DEVPI_PASSWORD_FILE": "/b",
+        "SIDECAR_ADMIN_TOKEN": "c",
+        "SIDECAR_ADMIN_TOKEN_FILE": "/d",
+        "DEVPISERVER_ROOT_PASSWD": "e",
+        "DEVPISERVER_ROOT_PASSWD_HASH": "f",
+        "DEVPI_SERVERDIR": "/g",
+        "DEVPI_PORT": "1",
+    }
+    given_environ = kept | dropped
+    assert child_environment(given_environ) == kept
+    assert given_environ == kept | dropped
+
+
+# --- any input ------------------------------------------------------------------------------------------------------
+
+ANY_TEXT = st.text(st.characters())  # surrogates too: so Python reads what isn't UTF-8
+ALL_NAMES = [variable.name for variable in VARIABLES] + [*FILES, *FORBIDDEN, "DEVPISERVER_PORT", "TMPDIR"]
+PLAUSIBLE = st.sampled_from([text for variable in VARIABLES for text in (*variable.valid, *variable.bad)] + [LINK])
+ENVIRONS = st.dictionaries(st.sampled_from(ALL_NAMES), ANY_TEXT | PLAUSIBLE | st.from_regex(r"[0-9]+ ?[a-zA-Z]{0,3}"))
+
+
+@given(ENVIRONS)
+def test_any_environment_is_understood_or_refused(environ: dict[str, str]) -> None:
+    """With `SettingsError` and nothing else; each problem names a variable that is there, and has a mend."""
+    problems: tuple[Problem, ...] = ()
+    try:
+        understood = from_environ(environ)
+    except SettingsError as error:
+        understood, problems = None, error.problems
+    assert bool(problems) != isinstance(understood, Settings)
+    assert {problem.variable for problem in problems} <= set(environ)
+    assert all(problem.reason and problem.mend for problem in problems)
+
+
+# A beginning that no message has by itself: hypothesis knows the strings in our sources, and tries them.
+SECRET_TEXT = st.builds(
+    "Zq9~{}".format, ANY_TEXT | st.text("abcXYZ09-._~+/=", min_size=12) | st.text("x", min_size=1020)
+)
+
+
+@given(SECRET_TEXT, SECRET_TEXT, st.booleans())
+def test_no_secret_is_ever_shown(password: str, token: str, wrong: bool) -> None:
+    """Neither in repr(Settings) nor in a problem, whether they are good or bad, or something else is."""
+    environ = {"DEVPI_PASSWORD": password, "SIDECAR_ADMIN_TOKEN": token} | ({"SIDECAR_PORT": "x"} if wrong else {})
+    try:
+        shown = repr(from_environ(environ))
+    except SettingsError as error:
+        shown = f"{error} {error!r} {error.problems!r}"
+    assert "Zq9~" not in shown
+
+
+@given(SECRET_TEXT.filter(lambda text: text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)))
+def test_no_secret_of_a_file_is_ever_shown(password: str) -> None:
+    """The same for what a file holds; and what is printable arrives as it is."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "secret"
+        path.write_bytes(password.encode())
+        try:
+            found = from_environ({"DEVPI_PASSWORD_FILE": str(path)})
+        except SettingsError as error:
+            shown = f"{error} {error.problems!r}"
+        else:
+            shown = repr(found)
+            assert found.credentials.root_password == password.removesuffix("\n").removesuffix("\r")
+    assert "Zq9~" not in shown
+
+
+@given(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=1024))
+def test_every_printable_password_is_taken(password: str) -> None:
+    """As it is: nothing is stripped from a variable."""
+    assert from_environ({"DEVPI_PASSWORD": f" {password} "[:1024]}).credentials.root_password == f" {password} "[:1024]
+
+
+# --- who reads the environment --------------------------------------------------------------------------------------
+
+READERS = {
+    "entrypoint.py": "hands it to settings.from_environ",
+    "sidecar/worker/tools.py": "replaces it for a tool of devpi's that runs in its place",
+    "sidecar/cli/commands.py": "hands it to locate.runtime_dir",
+    "sidecar/cli/healthcheck.py": "hands it to locate.runtime_dir",
+    "sidecar/worker/options.py": "names the DEVPISERVER_* that are no option, in the child",
+}
+
+
+def environ_reads(tree: ast.AST) -> Iterator[int]:
+    """Lines that read the process's environment. `os.environ[…] = …` and a bare `os.environ.pop(…)` only write it."""
+    writes = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Subscript(value=target, ctx=ast.Store() | ast.Del()):
+                writes.add(target)
+            case ast.Expr(ast.Call(ast.Attribute(value=target, attr="pop"))):
+                writes.add(target)
+    names = {"environ", "environb", "getenv", "getenvb", "expandvars"}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(ast.Name("os" | "path" | "posix"), attr) if attr in names and node not in writes:
+                yield node.lineno
+            case ast.ImportFrom("os" | "posix", imported) if names & {alias.name for alias in imported}:
+                yield node.lineno
+
+
+def test_nobody_else_reads_the_environment() -> None:
+    """A syntax tree of each module is looked at: only those that hand it on have `os.environ`."""
+    sources = [ROOT / "entrypoint.py", *(ROOT / "sidecar").rglob("*.py")]
+    reads = {str(path.relative_to(ROOT)): list(environ_reads(ast.parse(path.read_text()))) for path in sources}
+    readers = {name for name, lines in reads.items() if lines}
+    assert readers == set(READERS)
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import os\nos.environ['X']", [2]),
+        ("import os\nx = os.environ.pop('X')", [2]),
+        ("import os\nf(os.getenv('X'))", [2]),
+        ("from os import environ", [1]),
+        ("import os\nos.environ['X'] = '1'", []),
+        ("import os\nos.environ.pop('X', None)", []),
+        ("self.environ['X']", []),
+    ],
+)
+def test_reads_are_told_from_writes(source: str, found: list[int]) -> None:
+    """The walk itself finds what it should."""
+    assert list(environ_reads(ast.parse(source))) == found

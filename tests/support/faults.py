@@ -1,0 +1,253 @@
+"""What is to be expected of each fault of the world: the tests hold the product to it, docs/operations.md tells it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from tests.support.container import Container, wait_for
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault, and what is seen of it. `docs/operations.md` has these words."""
+
+    what: str
+    within: float
+    """Seconds after which all of it is to be seen, on a machine that is not overloaded."""
+    exit_code: int | None = None
+    """None: the container lives on."""
+    log: str = ""
+    """Words of the log."""
+    livez: int = 200
+    readyz: int = 503
+    phase: str = "ready"
+    check: str = ""
+    reason: str = ""
+    """The failing check, and words of its reason."""
+    logged: bool = True
+    """Whether the log has the reason, too: the monitor writes it there."""
+    longer_by: str = ""
+    """A setting whose duration comes on top of `within`."""
+    then: str = ""
+    """What follows, and what to do."""
+
+    def seen(self, c: Container, began: float, more: float = 0) -> None:
+        """See that the fault, which began at that time, shows as it should; `more`: seconds of `longer_by`."""
+        patience = self.within + more - (time.monotonic() - began)
+        if self.exit_code is not None:
+            code = c.wait_end(patience)
+            assert self.exit_code == (code if code >= 0 else 128 - code), c.log
+        else:
+            wait_for(lambda: self._shown(c), self.what, patience)
+            assert 200 == c.get("/startupz").status
+            assert self.phase == c.status()["phase"]
+            assert not self.logged or self.reason in c.log
+        assert self.log in c.log
+
+    def _shown(self, c: Container) -> bool:
+        ready = c.get("/readyz", accept="application/json")
+        if (self.livez, self.readyz) != (c.get("/livez").status, ready.status):
+            return False
+        return not self.check or any(
+            check["name"] == self.check and self.reason in check["reason"] for check in ready.json["checks"]
+        )
+
+
+FULL_FIRST_START = Fault(
+    "the disk is full at a first start",
+    within=10,
+    exit_code=73,
+    log="the disk is full",
+    then="nothing half-made is left; with more room it starts",
+)
+FULL_IMPORT = Fault(
+    "the disk fills while an import loads",
+    within=20,
+    phase="failed",
+    check="process",
+    reason="the disk is full",
+    log="the import failed",
+    then="nothing of it is left; with more room and a restart it is imported",
+)
+FULL_START = Fault(
+    "the disk is full at a later start",
+    within=10,
+    exit_code=73,
+    log="no space is left for the serverdir",
+    then="nothing is changed; make room",
+)
+FULL_SERVING = Fault(
+    "the disk fills while it serves",
+    within=13,
+    check="write",
+    reason="can't write to the serverdir: no space left on device",
+    then="downloads go on, uploads get a 5xx, a claim 503, a rotation 409, and nothing is lost or changed by them; "
+    "with room it is ready again within 5 s, without a restart",
+)
+FULL_RUNTIME = Fault(
+    "the runtime directory is full at the start",
+    within=10,
+    exit_code=73,
+    log="the runtime directory can't be written to",
+    then="make room there; while it serves, only a rotation needs it, and answers 409",
+)
+READ_ONLY_START = Fault(
+    "the volume is read-only at the start",
+    within=10,
+    exit_code=73,
+    log="is on a read-only file system",
+    then="mount it writable",
+)
+READ_ONLY_SERVING = Fault(
+    "the volume turns read-only while it serves (as ext4 does after an error)",
+    within=13,
+    check="write",
+    reason="can't write to the serverdir: read-only file system",
+    then="downloads go on; mend the disk, mount it again, restart",
+)
+IO_ERROR_SERVING = Fault(
+    "the disk fails while it serves: EIO for all, SQLite's file too",
+    within=10,
+    check="http",
+    reason="answered 500",
+    then="what was acknowledged is there once the disk is; a stop is still code 0",
+)
+IO_ERROR_START = Fault(
+    "the disk fails at the start",
+    within=10,
+    exit_code=73,
+    log="Input/output error",
+    then="mend the disk",
+)
+CLOCK = Fault(
+    "the clock jumps, a day ahead or back",
+    within=10,
+    readyz=200,
+    then="an unclaimed password neither expires early nor late; devpi's logins of the last 10 h end with a jump ahead",
+)
+DATABASE_DELETED = Fault(
+    "`.sqlite` is deleted while it serves",
+    within=10,
+    check="http",
+    reason="answered 500",
+    then="nobody can make themselves root; stop, restore a backup, start",
+)
+DATABASE_CORRUPTED = Fault(
+    "`.sqlite` is overwritten or cut short while it serves",
+    within=10,
+    check="http",
+    reason="answered 500",
+    then="stop, restore a backup, start",
+)
+DATABASE_BAD_START = Fault(
+    "a start on what either of these left",
+    within=10,
+    exit_code=65,
+    log="its database .sqlite can't be read",
+    then="refused, for devpi-server would begin without users and let anybody make themselves root",
+)
+LOCK_REMOVED = Fault(
+    "`.sidecar` is deleted while it serves",
+    within=10,
+    check="lock",
+    reason="the serverdir's lock file was removed",
+    then="devpi-server goes on, and no second server starts beside it (on NFS one may); after a restart it is ready; "
+    "the record of root's password, the admin token and all logins are lost",
+)
+UNMOUNTED = Fault(
+    "the volume is unmounted, or another one is mounted over it, while it serves",
+    within=13,
+    check="write",
+    reason="can't write to the serverdir: no such file or directory",
+    then="stop, mount the right one, start",
+)
+HANGS = Fault(
+    "devpi-server hangs (SIGSTOP)",
+    within=9,
+    longer_by="SIDECAR_MONITOR_DEAD_AFTER",
+    check="http",
+    reason="dead: no answer",
+    then="`/livez` stays 200: whether to kill it is yours to say; when it goes on, it is ready again within 5 s. "
+    "A claim answers 503 meanwhile, a stop kills it after the grace",
+)
+ENDS_AT_ONCE = Fault(
+    "devpi-server ends at its start",
+    within=10,
+    exit_code=1,
+    log="devpi-server ended by itself with code 1",
+    then="its own log says why",
+)
+ENDS_LATER = Fault(
+    "devpi-server ends by itself while it serves, with a code n (here 7)",
+    within=5,
+    exit_code=7,
+    log="devpi-server ended by itself with code 7",
+    then="its own log says why; a restart serves what was acknowledged",
+)
+ENDS_LATER_WITH_0 = Fault(
+    "devpi-server ends by itself while it serves, with code 0",
+    within=5,
+    exit_code=1,
+    log="devpi-server ended by itself with code 0",
+    then="the same; code 1, so that nobody takes it for a stop that was asked for",
+)
+OUT_OF_MEMORY = Fault(
+    "devpi-server is killed for want of memory",
+    within=5,
+    exit_code=137,
+    log="devpi-server was ended by SIGKILL, most likely for want of memory",
+    then="raise the limit",
+)
+PORT_TAKEN = Fault(
+    "devpi-server's port is taken",
+    within=10,
+    exit_code=69,
+    log="devpi-server can't listen on",
+    then="the state that was made by then is whole; free the port, or `--port`",
+)
+MONITOR_HANGS = Fault(
+    "the monitor hangs",
+    within=14,
+    livez=503,
+    check="http",
+    reason="stale: the monitor has not looked",
+    logged=False,
+    then="the liveness probe has it restarted",
+)
+MONITOR_ENDS = Fault(
+    "the monitor, or another eternal task, ends",
+    within=5,
+    exit_code=70,
+    log="the sidecar's monitor has ended",
+    then="a bug: restart, and report it with the log",
+)
+SIDECAR_KILLED = Fault(
+    "the sidecar alone is killed",
+    within=5,
+    exit_code=137,
+    then="the kernel kills devpi-server with it; the next start has the volume at once",
+)
+
+ALL = [value for value in list(globals().values()) if isinstance(value, Fault)]
+
+
+def table() -> str:
+    """All of it in Markdown."""
+    lines = ["| fault | within | `/livez` | `/readyz` | `phase` | exit code | the log has | then |", "|---" * 8 + "|"]
+    for fault in ALL:
+        ended = fault.exit_code is not None
+        ready = str(fault.readyz) + (f", `{fault.check}`: `{fault.reason}`" if fault.check else "")
+        within = f"{fault.within:g} s" + (f" + `{fault.longer_by}`" if fault.longer_by else "")
+        cells = [
+            fault.what,
+            within,
+            "\N{EN DASH}" if ended else str(fault.livez),
+            "\N{EN DASH}" if ended else ready,
+            "\N{EN DASH}" if ended else f"`{fault.phase}`",
+            str(fault.exit_code) if ended else "\N{EN DASH}",
+            ", ".join(f"`{words}`" for words in (fault.log, fault.logged and fault.reason) if words) or "nothing",
+            fault.then,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"

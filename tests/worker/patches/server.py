@@ -1,0 +1,140 @@
+"""A real waitress server in a thread, and its clients."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any
+
+from waitress import wasyncore
+from waitress.server import create_server
+
+from sidecar.worker.patches.drain import Drainer
+from sidecar.worker.patches.waitress import Crowd
+
+PATIENCE = 60.0
+"""Seconds after which what a test waits for counts as failed; also a grace that no test uses up."""
+BODY = b"0123456789abcdef" * 500_000
+"""8 MB: more than the kernel's buffers and waitress' first buffer take."""
+LOOPBACK = f"127.{os.getpid() >> 16 & 127}.{os.getpid() >> 8 & 255}.{os.getpid() & 255 or 1}"
+"""An address of this process' own: a port that was closed here is not taken by the tests that run beside these."""
+Environ = dict[str, Any]
+
+
+class Server:
+    """waitress in a thread, with an app that downloads, uploads, and waits until told otherwise."""
+
+    def __init__(self, **adjustments: Any) -> None:
+        self.go_on = threading.Event()
+        self.waiting = threading.Semaphore(0)
+        self._server = create_server(self.app, threads=8, **adjustments)
+        self._map = self._server.map if hasattr(self._server, "map") else self._server._map
+        self.drainer = Drainer(self._server)
+        Crowd(self.drainer.listeners)
+        self._thread = threading.Thread(target=self._server.run, name="waitress")
+        self._thread.start()
+
+    def app(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """`/download`, `/upload`, `/wait`, and everything else at once."""
+        path, body = environ["PATH_INFO"], b"hello"
+        if path == "/download":
+            body = BODY
+        elif path == "/upload":
+            body = str(len(environ["wsgi.input"].read())).encode()
+        elif path == "/wait":
+            self.waiting.release()
+            assert self.go_on.wait(PATIENCE)
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body[start : start + 65536] for start in range(0, len(body), 65536)]
+
+    @property
+    def listeners(self) -> list[Any]:
+        """waitress' listening dispatchers."""
+        return self.drainer.listeners
+
+    def drain(self, grace: float = PATIENCE) -> Future[int]:
+        """Begin to drain; the future has how many connections were cut."""
+        drained: Future[int] = Future()
+        threading.Thread(target=lambda: drained.set_result(self.drainer.drain(grace)), daemon=True).start()
+        return drained
+
+    def hold_up(self) -> None:
+        """Keep waitress' loop, from now on and until `go_on`, at something that isn't the first listener's."""
+        held = threading.Event()
+
+        def hold() -> None:
+            held.set()
+            assert self.go_on.wait(PATIENCE)
+
+        self.listeners[1].trigger.pull_trigger(hold)
+        assert held.wait(PATIENCE)
+
+    def stop(self) -> None:
+        """End waitress' loop, whatever is connected."""
+        self.go_on.set()
+        if self._thread.is_alive():
+            with suppress(OSError):  # the trigger may be closed by what it was pulled for, before this has pulled it
+                self.listeners[0].trigger.pull_trigger(lambda: wasyncore.close_all(self._map))
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+        self._server.task_dispatcher.shutdown()
+
+
+class Client:
+    """One connection; what it says and hears, byte by byte."""
+
+    def __init__(self, address: str) -> None:
+        if address.startswith("unix:"):
+            self.socket = socket.socket(socket.AF_UNIX)
+        else:
+            self.socket = socket.socket()
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        self.socket.settimeout(PATIENCE)
+        try:
+            if address.startswith("unix:"):
+                self.socket.connect(address.removeprefix("unix:"))
+            else:
+                host, _, port = address.removeprefix("http://").rpartition(":")
+                self.socket.connect((host, int(port)))
+        except OSError:
+            self.socket.close()
+            raise
+        self._rest = b""
+
+    def say(self, text: str, body: bytes = b"") -> None:
+        self.socket.sendall(f"{text} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+
+    def begin_upload(self, body: bytes) -> None:
+        """The head of an upload and the first half of its body."""
+        self.socket.sendall(f"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+        self.socket.sendall(body[: len(body) // 2])
+
+    def hear(self) -> bytes:
+        """One answer's body."""
+        while b"\r\n\r\n" not in self._rest:
+            self._more()
+        head, _, self._rest = self._rest.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 OK")
+        (length,) = (
+            int(line.split(b":")[1]) for line in head.splitlines() if line.lower().startswith(b"content-length")
+        )
+        while len(self._rest) < length:
+            self._more()
+        body, self._rest = self._rest[:length], self._rest[length:]
+        return body
+
+    def _more(self) -> None:
+        more = self.socket.recv(65536)
+        assert more, "the connection was cut"
+        self._rest += more
+
+    def heard_the_end(self) -> bool:
+        """Whether the server has closed the connection, and said nothing more; waits for either."""
+        try:
+            return self.socket.recv(1) == b"" and not self._rest
+        except ConnectionResetError:
+            return False

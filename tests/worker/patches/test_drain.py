@@ -1,0 +1,341 @@
+"""`sidecar.worker.patches.drain`: waitress takes no new connection, and what runs on it comes to its end."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.worker.patches.server import BODY, LOOPBACK, PATIENCE, Client, Server
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Makes servers, and stops them at the end."""
+    with ExitStack() as stack:
+
+        def make(**adjustments: Any) -> Server:
+            made = Server(**(adjustments or {"listen": f"{LOOPBACK}:0"}))
+            stack.callback(made.stop)
+            return made
+
+        yield make
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., Client]]:
+    """Makes clients, and closes them at the end."""
+    with ExitStack() as stack:
+
+        def make(server: Server, listener: int = 0) -> Client:
+            client = Client(server.drainer.addresses[listener])
+            stack.callback(client.socket.close)
+            return client
+
+        yield make
+
+
+def wait_until_closed(server: Server) -> None:
+    """Until no listener takes a connection any more."""
+    deadline = time.monotonic() + PATIENCE
+    for address in server.drainer.addresses:
+        while time.monotonic() < deadline:
+            try:
+                Client(address).socket.close()
+                time.sleep(0.005)
+            except (ConnectionRefusedError, FileNotFoundError):
+                break
+            except ConnectionResetError:  # it was closed while we connected
+                continue
+        else:
+            pytest.fail(f"{address} still listens")
+
+
+Servers = Callable[..., Server]
+Clients = Callable[..., Client]
+
+
+def test_nothing_runs(server: Servers) -> None:
+    """Over at once, and nobody is let in any more."""
+    it = server()
+    assert it.drain().result(PATIENCE) == 0
+    with pytest.raises(ConnectionRefusedError):
+        Client(it.drainer.addresses[0])
+
+
+def test_idle_connections_are_closed(server: Servers, connect: Clients) -> None:
+    """Kept alive for a next request, which won't be answered here: closed, long before the grace is over."""
+    it = server()
+    clients = [connect(it) for _ in range(3)]
+    for client in clients:
+        client.say("GET /")
+        assert client.hear() == b"hello"
+    before = time.monotonic()
+    assert it.drain().result(PATIENCE) == 0
+    assert time.monotonic() - before < PATIENCE / 2
+    assert all(client.heard_the_end() for client in clients)
+
+
+def test_a_connection_that_says_nothing_is_closed(server: Servers, connect: Clients) -> None:
+    """A load balancer's connection in advance: it gets a moment for its first request, not the whole grace."""
+    it = server()
+    client = connect(it)
+    before = time.monotonic()
+    assert it.drain().result(PATIENCE) == 0
+    assert time.monotonic() - before < PATIENCE / 2
+    assert client.heard_the_end()
+
+
+def test_a_running_download_finishes(server: Servers, connect: Clients) -> None:
+    """To its last byte, however slowly it is read; meanwhile nobody else is let in."""
+    it = server()
+    client = connect(it)
+    client.say("GET /download")
+    client._more()
+    (channel,) = it.listeners[0].active_channels.values()
+    deadline = time.monotonic() + PATIENCE
+    while channel.requests:  # the app has given all of it to waitress
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    assert channel.total_outbufs_len
+    drained = it.drain()
+    wait_until_closed(it)
+    assert not drained.done()
+    assert client.hear() == BODY
+    assert drained.result(PATIENCE) == 0
+    assert client.heard_the_end()
+
+
+def test_a_running_upload_finishes(server: Servers, connect: Clients) -> None:
+    """Its second half arrives after the listener is closed, and it is answered."""
+    it = server()
+    client = connect(it)
+    body = b"x" * 200_000
+    client.begin_upload(body)
+    drained = it.drain()
+    wait_until_closed(it)
+    assert not drained.done()
+    client.socket.sendall(body[len(body) // 2 :])
+    assert client.hear() == b"200000"
+    assert drained.result(PATIENCE) == 0
+
+
+def test_a_request_that_is_being_worked_on_finishes(server: Servers, connect: Clients) -> None:
+    """The app takes its time, and the answer arrives."""
+    it = server()
+    client = connect(it)
+    client.say("GET /wait")
+    assert it.waiting.acquire(timeout=PATIENCE)
+    drained = it.drain()
+    wait_until_closed(it)
+    assert not drained.done()
+    it.go_on.set()
+    assert client.hear() == b"hello"
+    assert drained.result(PATIENCE) == 0
+
+
+def test_requests_in_one_packet_are_all_answered(server: Servers, connect: Clients) -> None:
+    """Pipelined behind one that runs: the kernel has them, waitress reads them when that one is done."""
+    it = server()
+    client = connect(it)
+    client.say("GET /wait")
+    assert it.waiting.acquire(timeout=PATIENCE)
+    client.socket.sendall(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\n\r\n")
+    drained = it.drain()
+    wait_until_closed(it)
+    it.go_on.set()
+    assert [client.hear() for _ in range(3)] == [b"hello"] * 3
+    assert drained.result(PATIENCE) == 0
+
+
+def test_a_request_that_has_just_arrived_is_answered(server: Servers, connect: Clients) -> None:
+    """On a connection that was idle until then: the kernel has it, waitress has not come to read it."""
+    it = server()
+    client = connect(it)
+    client.say("GET /")
+    assert client.hear() == b"hello"
+    (channel,) = it.listeners[0].active_channels.values()
+    channel.readable = lambda: False  # the loop looks at it no more, the kernel still takes data
+    looked = threading.Semaphore(0)
+    close_idle = it.drainer._close_idle
+
+    def look() -> int:
+        busy = close_idle()
+        looked.release()
+        return busy
+
+    it.drainer._close_idle = look  # type: ignore[method-assign]
+    it.listeners[0].trigger.pull_trigger()
+    client.say("GET /")
+    drained = it.drain()
+    assert looked.acquire(timeout=PATIENCE)
+    del channel.readable
+    it.listeners[0].trigger.pull_trigger()
+    assert client.hear() == b"hello"
+    assert drained.result(PATIENCE) == 0
+
+
+def test_who_waits_in_the_kernels_queue_gets_an_answer(server: Servers, connect: Clients) -> None:
+    """The kernel has let them in, and they have asked: waitress had only not come to accept them."""
+    it = server()
+    (listener,) = it.listeners
+    listener.accepting = False  # the loop looks at it no more, the kernel still takes connections
+    listener.trigger.pull_trigger()
+    clients = [connect(it) for _ in range(5)]
+    for client in clients:
+        client.say("GET /")
+    assert not listener.active_channels
+    drained = it.drain()
+    assert [client.hear() for client in clients] == [b"hello"] * 5
+    assert drained.result(PATIENCE) == 0
+
+
+def test_a_crowd_in_the_kernels_queue_is_let_in_up_to_the_limit(server: Servers, connect: Clients) -> None:
+    """Too many would end waitress in its select(): the others are turned away, what runs goes on."""
+    it = server(listen=f"{LOOPBACK}:0", connection_limit=12)
+    running = connect(it)
+    running.say("GET /wait")
+    assert it.waiting.acquire(timeout=PATIENCE)
+    (listener,) = it.listeners
+    listener.accepting = False
+    listener.trigger.pull_trigger()
+    crowd = [connect(it) for _ in range(30)]
+    for client in crowd:
+        client.say("GET /")
+    drained = it.drain()
+    answered = 0
+    for client in crowd:
+        with suppress(AssertionError, ConnectionError):
+            answered += client.hear() == b"hello"
+    assert 5 <= answered <= 12
+    it.go_on.set()
+    assert running.hear() == b"hello"
+    assert drained.result(PATIENCE) == 0
+
+
+def test_when_the_grace_is_over(server: Servers, connect: Clients) -> None:
+    """It tells how many connections were still busy, and doesn't wait for them."""
+    it = server()
+    waiting, uploading, idle = connect(it), connect(it), connect(it)
+    idle.say("GET /")
+    assert idle.hear() == b"hello"
+    waiting.say("GET /wait")
+    assert it.waiting.acquire(timeout=PATIENCE)
+    uploading.begin_upload(b"x" * 1000)
+    before = time.monotonic()
+    assert it.drain(0.3).result(PATIENCE) == 2
+    assert 0.3 <= time.monotonic() - before < PATIENCE / 2
+    assert idle.heard_the_end()
+
+
+def test_no_grace_at_all(server: Servers, connect: Clients) -> None:
+    """The listener is closed, idle connections too, and that was it."""
+    it = server()
+    client = connect(it)
+    client.say("GET /wait")
+    assert it.waiting.acquire(timeout=PATIENCE)
+    assert it.drain(0).result(PATIENCE) == 1
+    with pytest.raises(ConnectionRefusedError):
+        Client(it.drainer.addresses[0])
+
+
+def test_who_hangs_up_is_not_waited_for(server: Servers, connect: Clients) -> None:
+    """A client that leaves in the middle of its upload is no reason to wait out the grace."""
+    it = server()
+    client = connect(it)
+    client.begin_upload(b"x" * 1000)
+    drained = it.drain()
+    wait_until_closed(it)
+    client.socket.close()
+    assert drained.result(PATIENCE / 2) == 0
+
+
+def test_a_unix_socket_is_removed(server: Servers, connect: Clients, tmp_path: Path) -> None:
+    """Its file says that somebody listens; what runs on it finishes all the same."""
+    path = tmp_path / "devpi.sock"
+    it = server(unix_socket=str(path))
+    assert it.drainer.addresses == (f"unix:{path}",)
+    client = connect(it)
+    client.say("GET /wait")
+    assert it.waiting.acquire(timeout=PATIENCE)
+    drained = it.drain()
+    wait_until_closed(it)
+    it.go_on.set()
+    assert client.hear() == b"hello"
+    assert drained.result(PATIENCE) == 0
+    assert not path.exists()
+
+
+def test_several_listeners(server: Servers, connect: Clients) -> None:
+    """All of them are closed, and what runs on each of them finishes."""
+    it = server(listen=" ".join([f"{LOOPBACK}:0"] * 3))
+    assert len(set(it.drainer.addresses)) == 3
+    clients = [connect(it, number) for number in range(3)]
+    for client in clients:
+        client.say("GET /wait")
+        assert it.waiting.acquire(timeout=PATIENCE)
+    drained = it.drain()
+    wait_until_closed(it)
+    assert not drained.done()
+    it.go_on.set()
+    assert [client.hear() for client in clients] == [b"hello"] * 3
+    assert drained.result(PATIENCE) == 0
+
+
+def test_who_waits_at_several_listeners_is_let_in(
+    server: Servers, connect: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection gets no descriptor that waitress' loop, in its present round, takes for a listener's."""
+    monkeypatch.setattr("sidecar.worker.patches.drain._FIRST_REQUEST", PATIENCE)
+    it = server(listen=" ".join([f"{LOOPBACK}:0"] * 3))
+    it.hold_up()
+    clients = [connect(it, number) for number in range(3)]
+    drained = it.drain()
+    deadline = time.monotonic() + PATIENCE
+    while not it.listeners[0].trigger.thunks:  # the next round sees three listeners, and is told to close them
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    it.go_on.set()
+    wait_until_closed(it)
+    for client in clients:
+        client.say("GET /")
+    assert [client.hear() for client in clients] == [b"hello"] * 3
+    for client in clients:
+        client.socket.close()
+    assert drained.result(PATIENCE) == 0
+
+
+def test_a_loop_that_is_stuck_is_not_waited_for(server: Servers, connect: Clients) -> None:
+    """Whatever holds waitress' loop up: the drain ends soon after the grace, and counts what is open."""
+    it = server(listen=" ".join([f"{LOOPBACK}:0"] * 2))
+    client = connect(it)
+    client.say("GET /")
+    assert client.hear() == b"hello"
+    it.hold_up()
+    before = time.monotonic()
+    assert it.drain(0.1).result(PATIENCE) == 1
+    assert 0.1 <= time.monotonic() - before < PATIENCE / 2
+
+
+def test_a_loop_that_has_ended_is_not_waited_for(server: Servers) -> None:
+    """waitress' loop is dead: the drain says so by ending at once."""
+    it = server()
+    it.stop()
+    before = time.monotonic()
+    assert it.drain().result(PATIENCE) == 0
+    assert time.monotonic() - before < PATIENCE / 2
+
+
+def test_addresses_are_those_that_were_bound(server: Servers) -> None:
+    """Port 0 has become a real one; an IPv6 address stands in brackets."""
+    it = server(listen="127.0.0.1:0 [::1]:0") if socket.has_ipv6 else server(listen="127.0.0.1:0")
+    first, *others = it.drainer.addresses
+    assert first.startswith("http://127.0.0.1:")
+    assert int(first.rpartition(":")[2]) > 0
+    assert all(address.startswith("http://[::1]:") for address in others)
