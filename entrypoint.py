@@ -59,7 +59,7 @@ def serve(given: "Settings", flags: list[str], environ: dict[str, str], stopping
     try:
         spawned = spawn(environ, given.log)  # before all other imports, which take as long as the child's own
     except Exit as error:
-        sys.stderr.write(f"error: {error.reason}; {error.mend}\n")
+        sys.stderr.write(f"error: {error.reason}; {error.hint}\n")
         return error.code
     stopping.end_with(spawned.process)
     from sidecar.container import main as container

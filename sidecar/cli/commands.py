@@ -175,8 +175,8 @@ def _refused(answer: Answer) -> int:
     fields = answer.fields
     if answer.status == 410 and (at := fields.text("claimed_at")):
         address = fields.text("claimed_from") or "an unknown address"
-        mend = fields.text("mend", 1000)
-        _note(f"already claimed at {at} from {address}" + (f"; {mend}" if mend else ""))
+        hint = fields.text("hint", 1000)
+        _note(f"already claimed at {at} from {address}" + (f"; {hint}" if hint else ""))
     elif answer.status == 503 and answer.retry_after:
         why = fields.text("detail", 1000) or _problem(answer)
         _note(f"not yet: {why} (try again in {printable(answer.retry_after, 20)} s)")
@@ -187,8 +187,8 @@ def _refused(answer: Answer) -> int:
 
 def _problem(answer: Answer) -> str:
     """The words of an `application/problem+json`."""
-    title, detail, mend = (answer.fields.text(name, 1000) for name in ("title", "detail", "mend"))
-    parts = [title, detail, "" if mend in detail else mend]
+    title, detail, hint = (answer.fields.text(name, 1000) for name in ("title", "detail", "hint"))
+    parts = [title, detail, "" if hint in detail else hint]
     return "; ".join(part for part in parts if part) or "without a reason"
 
 

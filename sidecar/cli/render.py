@@ -126,9 +126,9 @@ def failure(status: Fields) -> Iterator[str]:
         if place := error.text(name, 500):
             yield f"    {name}: {place}"
     yield f"    reason: {reason}"
-    mend = error.text("mend", 1000)
-    again = "" if "restart" in mend or "start again" in mend else f"{'; ' if mend else ''}{RESTART}"
-    yield f"    to do: {mend}{again}"
+    hint = error.text("hint", 1000)
+    again = "" if "restart" in hint or "start again" in hint else f"{'; ' if hint else ''}{RESTART}"
+    yield f"    to do: {hint}{again}"
     yield f"    {START_EMPTY}"
 
 
@@ -225,15 +225,15 @@ def left_out(of: Fields) -> Iterator[str]:
 def root_password(status: Fields) -> Iterator[str]:
     """Whose it is, and what can be done about it; nothing where that is nothing."""
     of = status.inner("root_password")
-    state, mend = of.text("state", 30), of.text("mend", 1000)
-    if not state or status.text("phase") == "failed" or (state == "unknown" and not mend):
+    state, hint = of.text("state", 30), of.text("hint", 1000)
+    if not state or status.text("phase") == "failed" or (state == "unknown" and not hint):
         return
     line = f"  root's password: {_PASSWORD.get(state, state)}"
     if state == "claimed" and (address := of.text("claimed_from", 100)):
         line += f" from {address}"
     if state == "claimable" and (expires := of.text("expires", 50)):
         line += f", until {expires}"
-    yield f"{line}; {mend}" if mend else line
+    yield f"{line}; {hint}" if hint else line
 
 
 def unusable_passwords(status: Fields) -> Iterator[str]:
@@ -243,9 +243,9 @@ def unusable_passwords(status: Fields) -> Iterator[str]:
         return
     names = of.texts("users")[:_MANY]
     more = f" and {total - len(names):.0f} more" if total > len(names) else ""
-    mend = of.text("mend", 1000)
+    hint = of.text("hint", 1000)
     yield f"  users who need a new password (devpi-server can't check the old hash): {total:.0f}"
-    yield f"    {', '.join(names)}{more}" + (f"; {mend}" if mend else "")
+    yield f"    {', '.join(names)}{more}" + (f"; {hint}" if hint else "")
 
 
 def notices(status: Fields) -> Iterator[str]:
@@ -264,13 +264,13 @@ def mirrors(status: Fields) -> Iterator[str]:
 
 
 def trouble(what: str, error: Fields, indent: str = "  ") -> Iterator[str]:
-    """A reason, where, and the mend."""
+    """A reason, where, and the hint."""
     if not (reason := error.text("reason", 1000)):
         return
     places = [f"{name} {place}" for name in ("archive", "member") if (place := error.text(name, 500))]
     yield f"{indent}{what}: {reason}" + (f" ({', '.join(places)})" if places else "")
-    if mend := error.text("mend", 1000):
-        yield f"{indent}mend: {mend}"
+    if hint := error.text("hint", 1000):
+        yield f"{indent}hint: {hint}"
 
 
 def _since(fields: Fields) -> str:

@@ -98,7 +98,7 @@ class Boot:
         )
         answer = await self._child.expect(Configured, Refused, Done)
         if isinstance(answer, Refused):
-            raise Exit(ExitCode.SETTINGS, answer.reason, answer.mend)
+            raise Exit(ExitCode.SETTINGS, answer.reason, answer.hint)
         if isinstance(answer, Done):
             return None
         if answer.root_password is not None:
@@ -108,7 +108,7 @@ class Boot:
             try:
                 copy = await to_the_end(copy_given_secret, Path(answer.secretfile), self._runtime.path)
             except CredentialsError as error:
-                raise Exit(ExitCode.SETTINGS, error.reason, error.mend) from error
+                raise Exit(ExitCode.SETTINGS, error.reason, error.hint) from error
             answer = replace(answer, secretfile=str(copy))
         devpi = DevpiInfo(answer.version, addresses=tuple(answer.addresses), outside_url=answer.outside_url)
         self._lifecycle.update(devpi=devpi)

@@ -22,7 +22,7 @@ from sidecar.container.shutdown import Shutdown
 from sidecar.container.stops import Stops
 from sidecar.core import garbage, parsers, privacy, surroundings
 from sidecar.core import logging as logs
-from sidecar.core.disk_hints import hint
+from sidecar.core.disk_hints import hint_to_write
 from sidecar.core.errors import Exit, ExitCode
 from sidecar.core.journal import Journal, phase_of
 from sidecar.core.lifecycle import Failure, Lifecycle, Phase
@@ -59,7 +59,7 @@ def run(settings: Settings, flags: list[str], spawned: Spawned, stops: Stops) ->
     try:
         return asyncio.run(_live(settings, flags, spawned, stops))
     except Exit as error:
-        log.error("%s; %s", error.reason, error.mend)
+        log.error("%s; %s", error.reason, error.hint)
         return error.code
     except Exception as error:
         if isinstance(error, MemoryError) or "can't start new thread" in str(error):  # a RuntimeError like any other
@@ -103,7 +103,7 @@ async def _live(settings: Settings, flags: list[str], spawned: Spawned, stops: S
                 try:
                     await life.run()
                 except Exit as error:
-                    lifecycle.enter(Phase.FAILED, Failure(error.reason, error.mend))
+                    lifecycle.enter(Phase.FAILED, Failure(error.reason, error.hint))
                     raise
                 return ExitCode.STOPPED
 
@@ -188,10 +188,11 @@ class Life:
             self._server.ended(error.code)
         except CredentialsError as error:
             code = ExitCode.DAMAGED if isinstance(error, CredentialsDamaged) else ExitCode.NOT_WRITABLE
-            raise Exit(code, error.reason, error.mend) from error
+            raise Exit(code, error.reason, error.hint) from error
         except OSError as error:
             reason = f"the serverdir's volume or the runtime directory refuses: {error.strerror}"
-            raise Exit(ExitCode.NOT_WRITABLE, reason, hint(error, "the volume or the runtime directory")) from error
+            hint = hint_to_write(error, "the volume or the runtime directory")
+            raise Exit(ExitCode.NOT_WRITABLE, reason, hint) from error
 
     async def _tick(self) -> NoReturn:
         while True:

@@ -51,7 +51,7 @@ async def certificate(settings: Settings) -> AsyncIterator[ssl.SSLContext | None
     try:
         tls = Tls(settings.tls)
     except TlsRefused as error:
-        raise Exit(ExitCode.SETTINGS, f"{error.variable}: {error.reason}", error.mend) from error
+        raise Exit(ExitCode.SETTINGS, f"{error.variable}: {error.reason}", error.hint) from error
     follower = asyncio.create_task(tls.keep_fresh(), name="follower of the TLS files")
     try:
         yield tls.context
@@ -66,7 +66,7 @@ async def runtime_dir(settings: Settings) -> AsyncIterator[RuntimeDir]:
     try:
         runtime = RuntimeDir.open(settings.runtime_dir)
     except RuntimeDirRefused as error:
-        raise Exit(ExitCode.NOT_WRITABLE, error.reason, error.mend) from error
+        raise Exit(ExitCode.NOT_WRITABLE, error.reason, error.hint) from error
     try:
         yield runtime
     finally:
@@ -103,8 +103,8 @@ async def listening(
             url = runtime.write_state(host, server.port, tls=tls is not None)
         except OSError as error:
             reason = f"the runtime directory can't be written to: {error.strerror}"
-            mend = f"{disk_hints.hint(error, 'it')}, or set SIDECAR_RUNTIME_DIR"
-            raise Exit(ExitCode.NOT_WRITABLE, reason, mend) from error
+            hint = f"{disk_hints.hint_to_write(error, 'it')}, or set SIDECAR_RUNTIME_DIR"
+            raise Exit(ExitCode.NOT_WRITABLE, reason, hint) from error
         NextStep(context.lifecycle, url)
         log.info("the sidecar listens on %s:%d%s", host, server.port, "" if tls is None else ", with TLS")
         yield

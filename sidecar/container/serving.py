@@ -159,14 +159,14 @@ class Server:
 
     def ended(self, code: int) -> NoReturn:
         """devpi-server ended by itself: its code becomes the container's."""
-        mend = "its own log says why"
+        hint = "its own log says why"
         if code < 0:
-            name, hint = signal.Signals(-code).name, ""
+            name, cause = signal.Signals(-code).name, ""
             if code == -signal.SIGKILL:
-                hint = ", most likely for want of memory"
-                mend = "raise the memory limit; the orchestrator's own record tells whether that was it"
-            reason, code = f"devpi-server was ended by {name}{hint}", 128 - code
+                cause = ", most likely for want of memory"
+                hint = "raise the memory limit; the orchestrator's own record tells whether that was it"
+            reason, code = f"devpi-server was ended by {name}{cause}", 128 - code
         else:
             reason, code = f"devpi-server ended by itself with code {code}", code or 1
-        self._health.process_ended(reason, mend)
-        raise Exit(code, reason, mend)
+        self._health.process_ended(reason, hint)
+        raise Exit(code, reason, hint)

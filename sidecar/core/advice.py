@@ -12,7 +12,7 @@ ROTATE = "`sidecar rotate`"
 KEEP_LOGINS = "`sidecar rotate --keep-logins` or POST /bootstrap/rotate?keep_logins=true"
 AT_PRIMARY = "rotate at the primary"
 RESTART = "then restart the container"
-"""After what a failed import has for `mend`."""
+"""After what a failed import has for `hint`."""
 START_EMPTY = (
     "to start empty instead: take the archives out of DEVPI_INIT_DIR, and restart the container; if an archive itself"
     " is mounted, replace the container by one without that mount, for Docker can't start this one without the file"

@@ -46,7 +46,7 @@ def words(error: OSError) -> str:
     return os.strerror(error.errno).lower() if error.errno else "unknown error"
 
 
-def hint(error: OSError, place: str = SERVERDIR) -> str:
+def hint_to_write(error: OSError, place: str = SERVERDIR) -> str:
     """What to do about an error of writing to `place`."""
     return _HINTS.get(error.errno or 0, "check {place}").format(place=place, uid=os.geteuid())
 
@@ -57,4 +57,4 @@ def hint_to_read(error: OSError, place: str, closed: str) -> str:
         return closed.format(place=place, uid=os.geteuid())
     if error.errno in {errno.ENOENT, errno.ENOTDIR}:
         return f"mount {place} and start again"
-    return hint(error, place)
+    return hint_to_write(error, place)

@@ -20,14 +20,14 @@ _MOUNT = "mount the file so that uid {uid} can read it"
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake in the settings: where it is, what is wrong, and how to mend it."""
+    """One mistake in the settings: where it is, what is wrong, and how to fix it."""
 
     variable: str
     reason: str
-    mend: str
+    hint: str
 
     def __str__(self) -> str:
-        return f"{self.variable}: {self.reason}; {self.mend}"
+        return f"{self.variable}: {self.reason}; {self.hint}"
 
 
 class Reader:
@@ -39,9 +39,9 @@ class Reader:
         self.names: set[str] = set()
         self.service_links = [n for n in SERVICE_LINKED if variables.is_service_address(environ.get(n, ""))]
 
-    def problem(self, variable: str, reason: str, mend: str) -> None:
+    def problem(self, variable: str, reason: str, hint: str) -> None:
         """Note a mistake."""
-        self.problems.append(Problem(variable, reason, mend))
+        self.problems.append(Problem(variable, reason, hint))
 
     def text(self, name: str, default: str = "") -> str:
         """The variable as it is, `default` where it is absent."""

@@ -29,20 +29,20 @@ class ExitCode(enum.IntEnum):
 
 
 class OperatorError(Exception):
-    """What an operator has to know and can do something about: the `reason`, and how to `mend` it."""
+    """What an operator has to know and can do something about: the `reason`, and a `hint` how to fix it."""
 
-    def __init__(self, reason: str, mend: str) -> None:
+    def __init__(self, reason: str, hint: str) -> None:
         # `args` stay what a subclass was made with, which is what pickling needs
         self.reason = reason
-        self.mend = mend
+        self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.reason}; {self.mend}"
+        return f"{self.reason}; {self.hint}"
 
 
 class Exit(OperatorError):
     """Ends the container, with this exit code."""
 
-    def __init__(self, code: int, reason: str, mend: str) -> None:
-        super().__init__(reason, mend)
+    def __init__(self, code: int, reason: str, hint: str) -> None:
+        super().__init__(reason, hint)
         self.code = code

@@ -25,7 +25,7 @@ class Journal:
 
     def _lived(self, before: Snapshot, after: Snapshot) -> None:
         for notice in after.notices[len(before.notices) :]:
-            log.warning("%s; %s", notice.reason, notice.mend)
+            log.warning("%s; %s", notice.reason, notice.hint)
         if before.phase is after.phase:
             return
         os.pwrite(self._shared, bytes([_PHASES.index(after.phase)]), 0)

@@ -92,7 +92,7 @@ class ImportFailure:
     """Why an import failed."""
 
     reason: str
-    mend: str
+    hint: str
     archive: str | None = None
     member: str | None = None
 
@@ -130,7 +130,7 @@ class Failure:
     """Why the container is in `Phase.FAILED`."""
 
     reason: str
-    mend: str
+    hint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ class Notice:
     about: str
     """`variable`, `configuration`, `search-index`, `import` or `root-password`."""
     reason: str
-    mend: str
+    hint: str
 
 
 @dataclass(frozen=True, slots=True)

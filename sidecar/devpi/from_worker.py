@@ -38,7 +38,7 @@ class Refused(Message):
     """The flags can't be used."""
 
     reason: str
-    mend: str
+    hint: str
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,13 @@ class PrepareFailed(Message):
     """The state could not be made; what is in the target is worthless."""
 
     reason: str
-    mend: str
+    hint: str
     archive: str | None = None
     member: str | None = None
-    circumstances: bool = False
+    retryable: bool = False
     """It was for want of memory or disk, not for what was asked: another try may succeed."""
     exhausted: bool = False
-    """Of these circumstances: memory or processes ran out."""
+    """Of these retryable: memory or processes ran out."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Noticed(Message):
     about: str
     """As `lifecycle.Notice.about`."""
     reason: str
-    mend: str
+    hint: str
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class RootPasswordSet(Message):
     error: str | None = None
     maybe_done: bool = False
     """There was an error after the change may have been committed."""
-    circumstances: bool = False
+    retryable: bool = False
     """It was for lack of memory or threads: another try may succeed."""
     root_hash: str | None = None
 

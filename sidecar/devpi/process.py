@@ -53,13 +53,13 @@ class SetFailed(OperatorError):
         reason: str,
         *,
         maybe_done: bool,
-        circumstances: bool = False,
-        mend: str = "see devpi-server's log, and try again",
+        retryable: bool = False,
+        hint: str = "see devpi-server's log, and try again",
     ) -> None:
-        """`circumstances`: it was for lack of memory or threads, and another try may succeed."""
-        super().__init__(reason, mend)
+        """`retryable`: it was for lack of memory or threads, and another try may succeed."""
+        super().__init__(reason, hint)
         self.maybe_done = maybe_done
-        self.circumstances = circumstances
+        self.retryable = retryable
 
 
 class ChildEnded(Exception):
@@ -156,8 +156,8 @@ class Child:
                 self.on_progress(progress)
             case (RootPasswordSeen() | UnusableSeen()) as seen:
                 self.on_users(seen)
-            case Noticed(about, reason, mend):
-                self.on_notice(Notice(about, reason, mend))
+            case Noticed(about, reason, hint):
+                self.on_notice(Notice(about, reason, hint))
             case (MirrorsSeen() | ContentsSeen() | Requests() | PrimaryAnswered()) as told:
                 self._keep(told)
             case RootPasswordSet() | RootPasswordChecked() as answer:
@@ -226,7 +226,7 @@ class Child:
         request = SetRootPassword(self._asked + 1, password, secretfile_changed)
         answer = cast(RootPasswordSet, await self._ask(request, SET_PASSWORD_TIMEOUT))
         if answer.error is not None:
-            raise SetFailed(answer.error, maybe_done=answer.maybe_done, circumstances=answer.circumstances)
+            raise SetFailed(answer.error, maybe_done=answer.maybe_done, retryable=answer.retryable)
         return answer.root_hash
 
     async def is_root_password(self, password: str) -> bool | None:

@@ -58,8 +58,8 @@ class Checked:
         for name, index in self._object(data["indexes"], "'indexes'").items():
             self._index(name, self._object(index, f"index {shown(name)}"))
 
-    def _refuse(self, reason: str, mend: str = _EXPORT_AGAIN) -> NoReturn:
-        raise ImportRefused(reason, mend, self.archive, self.member)
+    def _refuse(self, reason: str, hint: str = _EXPORT_AGAIN) -> NoReturn:
+        raise ImportRefused(reason, hint, self.archive, self.member)
 
     def _object(self, value: object, what: str) -> dict[str, Any]:
         if not isinstance(value, dict):

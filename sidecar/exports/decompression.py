@@ -67,7 +67,7 @@ class _Streams:
 
 
 def opened(packed: io.BufferedReader[Any], refuse: Callable[..., NoReturn]) -> Readable:
-    """The tar stream in an archive of any known compression; `refuse` gets a reason and a mend, and raises."""
+    """The tar stream in an archive of any known compression; `refuse` gets a reason and a hint, and raises."""
     match formats.compression(packed.peek(10)[:10]):
         case "bz2":
             return _Streams(packed, bz2.BZ2Decompressor)

@@ -166,9 +166,9 @@ class _Merged:
             if other is not export:
                 self._refuse(f"names the file {shown(relpath)}, as does", export, other)
 
-    def _refuse(self, reason: str, export: Checked, other: Checked, mend: str = _MERGE) -> NoReturn:
+    def _refuse(self, reason: str, export: Checked, other: Checked, hint: str = _MERGE) -> NoReturn:
         where = "" if other.archive == export.archive else f"{shown(other.archive)}: "
-        raise ImportRefused(f"{reason} {where}{other.member}", mend, export.archive, export.member)
+        raise ImportRefused(f"{reason} {where}{other.member}", hint, export.archive, export.member)
 
     def _user(self, name: str, user: dict[str, Any], export: Checked) -> None:
         first = self.users.setdefault(name, user)
@@ -178,8 +178,8 @@ class _Merged:
         if name == "root":
             secrets = [[each.get(key) for key in ("pwhash", "pwsalt")] for each in (first, user)]
             if secrets[0] != secrets[1] and not self._root_password_given:
-                mend = "say which one root shall have: set DEVPI_PASSWORD_FILE (or DEVPI_PASSWORD)"
-                self._refuse("root has another password hash than in", export, other, mend)
+                hint = "say which one root shall have: set DEVPI_PASSWORD_FILE (or DEVPI_PASSWORD)"
+                self._refuse("root has another password hash than in", export, other, hint)
         ignored = (*_BOOKKEEPING, "pwhash", "pwsalt") if name == "root" else _BOOKKEEPING
         settings = [{key: each[key] for key in each if key not in ignored} for each in (first, user)]
         if settings[0] != settings[1]:
@@ -236,8 +236,8 @@ def _locate(parts: Sequence[_Part], rests: Sequence[Tree]) -> tuple[dict[str, Pa
                     break
             else:
                 _ = [rest.size_of(path) for rest in rests for path in paths]  # refuses what lies behind a link
-                mend = "add the archive that holds it, or export again"
-                raise ImportRefused("the export names it, but it isn't there", mend, part.tree.archive, relpath)
+                hint = "add the archive that holds it, or export again"
+                raise ImportRefused("the export names it, but it isn't there", hint, part.tree.archive, relpath)
     for rest in rests:
         if rest in unused:
             reason = f"no {INDEX_FILE} in it, and no file of the other exports"

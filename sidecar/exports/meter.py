@@ -77,10 +77,10 @@ class Meter(io.RawIOBase):
         return self._source.name
 
     def refuse(
-        self, reason: str, mend: str = PACK_AGAIN, member: str | None = None, *, circumstances: bool = False
+        self, reason: str, hint: str = PACK_AGAIN, member: str | None = None, *, retryable: bool = False
     ) -> NoReturn:
         """Raise ImportRefused, with the name of the archive."""
-        raise ImportRefused(reason, mend, self._source.name, member, circumstances=circumstances)
+        raise ImportRefused(reason, hint, self._source.name, member, retryable=retryable)
 
     def progress(self) -> None:
         """Tell the watcher how far this is."""
@@ -116,8 +116,8 @@ class Meter(io.RawIOBase):
             self.too_much(member)
         ratio = self._limits.ratio
         if self.unpacked > max(self._limits.ratio_floor_bytes, ratio * self._tap.count):
-            mend = RAISE_LIMIT + "SIDECAR_IMPORT_MAX_RATIO"
-            self.refuse(f"unpacks to more than {ratio} times its size", mend, member)
+            hint = RAISE_LIMIT + "SIDECAR_IMPORT_MAX_RATIO"
+            self.refuse(f"unpacks to more than {ratio} times its size", hint, member)
 
     def too_much(self, member: str | None = None) -> NoReturn:
         """Raise ImportRefused: there is no room for so much."""
@@ -125,5 +125,5 @@ class Meter(io.RawIOBase):
             "unpacks to more than there is room for, all archives together",
             "enlarge the volume of the serverdir, or raise SIDECAR_IMPORT_MAX_TOTAL_SIZE where it is set",
             member,
-            circumstances=True,
+            retryable=True,
         )

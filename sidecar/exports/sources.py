@@ -21,7 +21,7 @@ from sidecar.storage.harmless import is_harmless
 MOST_SOURCES = 1000
 """Archives and folders of one import. `/status` lists them all, and whoever looks asks for that every second."""
 READABLE = "let uid {uid} read it: chmod -R a+rX, fitting runAsUser or fsGroup, :z on the mount under SELinux"
-"""The mend for what can't be read."""
+"""The hint for what can't be read."""
 _OR_IGNORE = "; or remove it, or set SIDECAR_IGNORE_INIT_FILES=true to start without it"
 
 
@@ -54,19 +54,19 @@ class Limits:
 
 
 class ImportRefused(OperatorError):
-    """An export that won't be imported: where, why, and what mends it. Names no path on disk."""
+    """An export that won't be imported: where, why, and what fixes it. Names no path on disk."""
 
     def __init__(
         self,
         reason: str,
-        mend: str,
+        hint: str,
         archive: str | None = None,
         member: str | None = None,
         *,
-        circumstances: bool = False,
+        retryable: bool = False,
     ) -> None:
-        super().__init__(reason[:2000], mend)  # it may quote an export, and must fit into a packet and a page
-        self.circumstances = circumstances
+        super().__init__(reason[:2000], hint)  # it may quote an export, and must fit into a packet and a page
+        self.retryable = retryable
         """It was for want of disk or permission, not for what is in the archive: another try may succeed."""
         self.archive = _printable(archive)
         self.member = _printable(member)
@@ -88,10 +88,10 @@ class Omissions:
         self.total = 0
         self.first: list[LeftOut] = []
 
-    def add(self, reason: str, mend: str, archive: str, member: str) -> None:
+    def add(self, reason: str, hint: str, archive: str, member: str) -> None:
         """Leave something out. Raises ImportRefused where that is not wanted."""
         if self._strict:
-            raise ImportRefused(reason, f"{mend}; or unset SIDECAR_IMPORT_STRICT to leave it out", archive, member)
+            raise ImportRefused(reason, f"{hint}; or unset SIDECAR_IMPORT_STRICT to leave it out", archive, member)
         self.total += 1
         if len(self.first) < self.MOST_NAMED:
             self.first.append(LeftOut(_printable(archive) or "", _printable(member) or "", reason[:200]))
@@ -193,8 +193,8 @@ def find(init_dir: Path, *, deep: bool = True) -> Found:
             elif isinstance(source, Source):
                 sources.append(source)
             else:
-                mend = source.hint.replace("FILE", shown(name)[1:-1]) + _OR_IGNORE
-                not_taken.append(ImportRefused(source.reason, mend, name))
+                hint = source.hint.replace("FILE", shown(name)[1:-1]) + _OR_IGNORE
+                not_taken.append(ImportRefused(source.reason, hint, name))
     except FileNotFoundError as error:
         if name is None:
             return Found((), ())

@@ -50,13 +50,13 @@ class Tree:
             self._unreadable(error, member)
         if version.partition(".")[0] == STATE_VERSION:
             reason = f"is {what}, not an export"
-            mend = (
+            hint = (
                 f"to adopt it, unpack it onto the empty volume as uid {os.geteuid()}, with its .nodeinfo in the "
                 f"serverdir itself, and remove it here; or {export}, and put the export here"
             )
         else:
-            reason, mend = f"is {what} of state version {shown(version)}, not an export", f"{export}, and put that here"
-        raise ImportRefused(reason, mend, self.archive, None if member == "." else member)
+            reason, hint = f"is {what} of state version {shown(version)}, not an export", f"{export}, and put that here"
+        raise ImportRefused(reason, hint, self.archive, None if member == "." else member)
 
     def paths(self) -> Iterator[str]:
         """Everything that is no folder, relative."""
@@ -74,8 +74,8 @@ class Tree:
         except OSError as error:
             self._unreadable(error, path)
         if len(raw) > limit:
-            mend = "if the archive is to be trusted, raise SIDECAR_IMPORT_MAX_INDEX_SIZE"
-            raise ImportRefused(f"is larger than {limit} bytes", mend, self.archive, path)
+            hint = "if the archive is to be trusted, raise SIDECAR_IMPORT_MAX_INDEX_SIZE"
+            raise ImportRefused(f"is larger than {limit} bytes", hint, self.archive, path)
         return raw
 
     def size_of(self, path: str) -> int | None:
@@ -108,9 +108,9 @@ class Tree:
         return status
 
     def _refuse(self, reason: str, path: str) -> NoReturn:
-        mend = "put the file itself there, links are not followed (cp -rL, tar --dereference)"
-        raise ImportRefused(reason, mend, self.archive, path)
+        hint = "put the file itself there, links are not followed (cp -rL, tar --dereference)"
+        raise ImportRefused(reason, hint, self.archive, path)
 
     def _unreadable(self, error: OSError, path: str | None = None) -> NoReturn:
-        mend = hint_to_read(error, "it", "let uid {uid} read it: chmod -R a+rX")
-        raise ImportRefused(f"can't be read: {error.strerror}", mend, self.archive, path, circumstances=True) from error
+        hint = hint_to_read(error, "it", "let uid {uid} read it: chmod -R a+rX")
+        raise ImportRefused(f"can't be read: {error.strerror}", hint, self.archive, path, retryable=True) from error

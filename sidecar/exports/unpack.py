@@ -11,7 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
-from sidecar.core.disk_hints import hint, hint_to_read
+from sidecar.core.disk_hints import hint_to_read, hint_to_write
 from sidecar.exports import members
 from sidecar.exports.meter import CHUNK, PACK_AGAIN, RAISE_LIMIT, Meter, Tap
 from sidecar.exports.sources import (
@@ -48,15 +48,15 @@ def unpack(
         try:
             into.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise ImportRefused(*_unwritable(error), source.name, circumstances=True) from error
+            raise ImportRefused(*_unwritable(error), source.name, retryable=True) from error
         with source.path.open("rb", buffering=0) as file:
             tap = Tap(file)
             with Meter(source, tap, limits, budget, watcher) as meter:
                 _Unpacking(meter, into, limits, omissions).run()
             return Unpacked(source, into, tap.sha256.hexdigest(), meter.members, meter.unpacked)
     except OSError as error:
-        mend = hint_to_read(error, "it", READABLE)
-        raise ImportRefused(f"can't be read: {error.strerror}", mend, source.name, circumstances=True) from error
+        hint = hint_to_read(error, "it", READABLE)
+        raise ImportRefused(f"can't be read: {error.strerror}", hint, source.name, retryable=True) from error
 
 
 def _as_it_is(source: Source) -> Unpacked:
@@ -95,8 +95,8 @@ class _Unpacking:
         self._count(name)
         if is_file and size > self._limits.member_bytes:
             limit = self._limits.member_bytes
-            mend = RAISE_LIMIT + "SIDECAR_IMPORT_MAX_MEMBER_SIZE"
-            self._meter.refuse(f"has {size} bytes, more than {limit}", mend, name)
+            hint = RAISE_LIMIT + "SIDECAR_IMPORT_MAX_MEMBER_SIZE"
+            self._meter.refuse(f"has {size} bytes, more than {limit}", hint, name)
         if is_file and size > self._meter.budget.left + CHUNK:  # up to a chunk is read, and paid for, ahead
             self._meter.too_much(name)
         if not is_file and size:
@@ -113,7 +113,7 @@ class _Unpacking:
             elif parts:
                 self._make_folder(name, parts)
         except OSError as error:
-            self._meter.refuse(*_unwritable(error), name, circumstances=True)
+            self._meter.refuse(*_unwritable(error), name, retryable=True)
         self._meter.progress()
 
     def _parts(self, path: str, member: str, is_file: bool) -> list[str]:
@@ -205,4 +205,4 @@ class _Unpacking:
 def _unwritable(error: OSError) -> tuple[str, str]:
     if error.errno == errno.ENOSPC:
         return "the disk is full", "enlarge the serverdir's volume, or free bytes and inodes on it"
-    return f"can't be written: {error.strerror}", hint(error)
+    return f"can't be written: {error.strerror}", hint_to_write(error)

@@ -49,7 +49,7 @@ class AsTar:
     """The tar stream, to be read from start to end; see `readahead.Readable`.
 
     `packed` is the archive, at its begin: it is read on up to the place where this is, so that whoever is behind it
-    hears of all bytes. `refuse` is called with reason, mend and member, and raises.
+    hears of all bytes. `refuse` is called with reason, hint and member, and raises.
     """
 
     def __init__(self, packed: io.BufferedReader[Any], refuse: Callable[..., NoReturn]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.core import files
-from sidecar.core.disk_hints import hint
+from sidecar.core.disk_hints import hint_to_write
 from sidecar.core.errors import Exit, ExitCode
 from sidecar.core.terminal import printable
 from sidecar.storage import layout, mounts
@@ -212,7 +212,7 @@ def state_version(folder: Path) -> str:
 
 
 def damaged(serverdir: Path, what: str) -> Exit:
-    """What must be neither served nor initialised over, and the mend."""
+    """What must be neither served nor initialised over, and the hint."""
     return Exit(
         ExitCode.DAMAGED,
         f"the serverdir {serverdir} is damaged or not devpi's: {what}",
@@ -221,11 +221,11 @@ def damaged(serverdir: Path, what: str) -> Exit:
 
 
 def not_writable(serverdir: Path, error: OSError) -> Exit:
-    """Why the serverdir can't be used, and the mend."""
+    """Why the serverdir can't be used, and the hint."""
     uid, gid = os.geteuid(), os.getegid()
     if error.errno in FULL:
         reason = f"no space is left for the serverdir {serverdir}"
-        return Exit(ExitCode.NOT_WRITABLE, reason, hint(error))
+        return Exit(ExitCode.NOT_WRITABLE, reason, hint_to_write(error))
     if error.errno == errno.EROFS:
         reason = f"the serverdir {serverdir} is on a read-only file system"
         return Exit(ExitCode.NOT_WRITABLE, reason, "mount it writable")
@@ -244,7 +244,7 @@ def not_writable(serverdir: Path, error: OSError) -> Exit:
     return Exit(
         ExitCode.NOT_WRITABLE,
         f"the serverdir {serverdir} can't be used: {error.strerror}",
-        hint(error),
+        hint_to_write(error),
     )
 
 

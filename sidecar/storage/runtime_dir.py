@@ -15,7 +15,7 @@ from sidecar.core import discovery, files
 from sidecar.core.errors import OperatorError
 from sidecar.core.lifecycle import now
 
-_MEND = "set SIDECAR_RUNTIME_DIR to a folder of this user's own, or to a new name in an existing folder"
+_HINT = "set SIDECAR_RUNTIME_DIR to a folder of this user's own, or to a new name in an existing folder"
 _CLOSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
@@ -46,12 +46,12 @@ class RuntimeDir:
                 if info.st_uid != os.geteuid():
                     raise RuntimeDirRefused(
                         f"the runtime directory belongs to uid {info.st_uid}, this is uid {os.geteuid()}",
-                        _MEND,
+                        _HINT,
                     )
                 if stat.S_IMODE(info.st_mode) != 0o700:
                     os.fchmod(folder, 0o700)
                 if stat.S_IMODE(os.fstat(folder).st_mode) & 0o077:
-                    raise RuntimeDirRefused("the runtime directory stays open to others, whatever chmod says", _MEND)
+                    raise RuntimeDirRefused("the runtime directory stays open to others, whatever chmod says", _HINT)
                 flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
                 lock = os.open("lock", flags, 0o600, dir_fd=folder)
             finally:
@@ -72,7 +72,7 @@ class RuntimeDir:
                 raise
         except OSError as error:
             reason = f"the runtime directory can't be used: {error.strerror}"
-            raise RuntimeDirRefused(reason, _mend(path, error)) from error
+            raise RuntimeDirRefused(reason, _hint(path, error)) from error
         return opened
 
     def write_token(self, token: str) -> None:
@@ -109,10 +109,10 @@ class RuntimeDir:
         os.close(self._lock)
 
 
-def _mend(path: Path, error: OSError) -> str:
+def _hint(path: Path, error: OSError) -> str:
     """What the operator can do; in a container with a read-only root, a tmpfs is what is missing."""
     if error.errno not in _CLOSED:
-        return _MEND
+        return _HINT
     folder = path.parent
     return (
         f"make {folder} writable (docker run: `--tmpfs {folder}`, compose: `tmpfs: [{folder}]`, "

@@ -49,7 +49,7 @@ def check(of: Check) -> Json:
         "name": of.name,
         "status": of.status.value,
         "reason": public(of.reason),
-        "mend": public(of.mend),
+        "hint": public(of.hint),
         "since": rfc3339(of.since),
         "gates": of.gates,
         "value": of.value,
@@ -85,7 +85,7 @@ def status(
 
 def failure(of: Failure | None) -> Json | None:
     """Why the container failed."""
-    return None if of is None else {"reason": public(of.reason), "mend": public(of.mend)}
+    return None if of is None else {"reason": public(of.reason), "hint": public(of.hint)}
 
 
 def imported(of: ImportStatus) -> Json:
@@ -123,7 +123,7 @@ def import_failure(of: ImportFailure | None) -> Json | None:
         "archive": public(of.archive),
         "member": of.member,
         "reason": public(of.reason),
-        "mend": public(of.mend),
+        "hint": public(of.hint),
     }
 
 
@@ -140,7 +140,7 @@ def root_password(snapshot: Snapshot) -> Json:
         "expires": rfc3339(of.expires),
         "claimed_at": rfc3339(of.changed) if of.state is RootPassword.CLAIMED else None,
         "expired_at": rfc3339(of.changed) if of.state is RootPassword.EXPIRED else None,
-        "mend": advice.root_password(snapshot),
+        "hint": advice.root_password(snapshot),
     }
 
 
@@ -148,13 +148,13 @@ def unusable_passwords(snapshot: Snapshot) -> Json | None:
     """Users who need a new password, and how many they are; None: not looked at yet."""
     if (of := snapshot.unusable_passwords) is None:
         return None
-    mend = advice.user_password(snapshot) if of.total else None
-    return {"total": of.total, "users": [public(name) for name in of.users], "mend": mend}
+    hint = advice.user_password(snapshot) if of.total else None
+    return {"total": of.total, "users": [public(name) for name in of.users], "hint": hint}
 
 
 def notice(of: Notice) -> Json:
     """Something that an operator should know of."""
-    return {"about": of.about, "reason": public(of.reason), "mend": public(of.mend)}
+    return {"about": of.about, "reason": public(of.reason), "hint": public(of.hint)}
 
 
 def mirrors_of(of: Mirrors | None) -> Json | None:

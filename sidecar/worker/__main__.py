@@ -95,7 +95,7 @@ def _run(channel: Channel, crash_fd: int) -> int:
         root_password = flags.password_in(options)
     except flags.FlagsRefused as error:
         _tell_notices(channel, options, configure)  # a misspelt name may be why
-        channel.send(Refused(error.reason, error.mend))
+        channel.send(Refused(error.reason, error.hint))
         return ExitCode.SETTINGS
     except (Fatal, InvalidConfigError, OSError, ValueError) as error:
         channel.send(Refused(f"devpi-server refuses its flags: {error}", "see `devpi-server --help`"))
@@ -151,7 +151,7 @@ def _obey(channel: Channel, crash_fd: int, understood: ServerFlags, plugins: Plu
 
 def _tell_notices(channel: Channel, options: Options, configure: Configure) -> None:
     for notice in options.notices(configure.known_variables, configure.unknown_variables):
-        channel.send(Noticed(notice.about, notice.reason, notice.mend))
+        channel.send(Noticed(notice.about, notice.reason, notice.hint))
 
 
 def unsupported(version: str) -> Refused | None:
@@ -198,7 +198,7 @@ def _in_a_fork(prepare, *arguments):  # type: ignore[no-untyped-def]
         return PrepareFailed(
             f"no process can be started for it: {error.strerror}",
             "raise the limits of processes and memory (--pids-limit, podPidsLimit, --memory), and start again",
-            circumstances=True,
+            retryable=True,
             exhausted=True,
         )
     if pid == 0:
@@ -230,7 +230,7 @@ def _in_a_fork(prepare, *arguments):  # type: ignore[no-untyped-def]
             return PrepareFailed(
                 f"the preparing process was killed ({name}), most likely for want of memory",
                 "raise the memory limit, and start again",
-                circumstances=True,
+                retryable=True,
                 exhausted=True,
             )
         return PrepareFailed(f"the preparing process was ended by {name}", "start again; tell us if it stays")

@@ -104,8 +104,8 @@ def password_in(options: Options) -> str | None:
     try:
         return options.root_password()
     except ValueError as error:
-        reason, mend = error.args
-        raise FlagsRefused(f"root-passwd in devpi-server's configuration file {reason}", mend) from None
+        reason, hint = error.args
+        raise FlagsRefused(f"root-passwd in devpi-server's configuration file {reason}", hint) from None
 
 
 def _understand(request: Configure, plugins: PluginManager, probe: SilenceProbe) -> ServerFlags:
@@ -185,13 +185,13 @@ def _addresses(config: Config, request: Configure) -> tuple[str, ...]:
     try:
         adjustments = Adjustments(**config.waitress_info["kwargs"])
     except ValueError as error:
-        raise FlagsRefused(f"devpi-server can't listen so: {error}", "mend --host, --port or --listen") from error
+        raise FlagsRefused(f"devpi-server can't listen so: {error}", "fix --host, --port or --listen") from error
     except OSError as error:
-        raise FlagsRefused(f"devpi-server's address can't be resolved: {error}", "mend --host or --listen") from error
+        raise FlagsRefused(f"devpi-server's address can't be resolved: {error}", "fix --host or --listen") from error
     if adjustments.unix_socket:
         return (f"unix:{Path(adjustments.unix_socket).absolute()}",)
     if not adjustments.listen:
-        raise FlagsRefused("devpi-server would listen nowhere", "mend --listen")
+        raise FlagsRefused("devpi-server would listen nowhere", "fix --listen")
     addresses = tuple(http_address(*sockaddr[:2]) for _, _, _, sockaddr in adjustments.listen)
     taken = _sockets_of_the_sidecar(request)
     for (family, _, _, (host, port, *_)), address in zip(adjustments.listen, addresses, strict=True):

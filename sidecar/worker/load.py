@@ -131,7 +131,7 @@ def _load(
     if importer and importer[0].refusal is not None:
         raise importer[0].refusal
     if code != 0:
-        raise ImportRefused("devpi-import failed, as it says in the log above", "mend the cause")
+        raise ImportRefused("devpi-import failed, as it says in the log above", "fix the cause")
     report.loaded()
 
 
@@ -184,7 +184,7 @@ class ObservedImporter(importexport.Importer):
                     f"or leave such indexes out with DEVPISERVER_SKIP_IMPORT_TYPE={kind}",
                     archive=self.export.archive_of.get(name),
                     member=name,
-                    circumstances=True,
+                    retryable=True,
                 )
         super().validate(json_path)
 

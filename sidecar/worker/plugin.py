@@ -150,7 +150,7 @@ class SidecarPlugin:
     def notice(self, notice: Notice) -> None:
         """Tell the sidecar what an operator should know of."""
         with suppress(SidecarGone):
-            self._channel.send(Noticed(notice.about, notice.reason, notice.mend))
+            self._channel.send(Noticed(notice.about, notice.reason, notice.hint))
 
     def _check_tweens(self) -> None:
         """Raises Fatal where admission is not outside the transaction, or errors of views don't roll it back."""
@@ -206,7 +206,7 @@ class SidecarPlugin:
         try:
             root_hash = self._root.change(request.password)
         except CannotTell as error:  # before the commit
-            return RootPasswordSet(request.number, f"argon2 can't run ({error})", circumstances=True)
+            return RootPasswordSet(request.number, f"argon2 can't run ({error})", retryable=True)
         except Exception as error:
             # a failed transaction is rolled back; whether this one failed before its commit, nobody can tell here
             reason = f"devpi-server failed with {type(error).__name__}"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidecar.core import files
-from sidecar.core.disk_hints import hint
+from sidecar.core.disk_hints import hint_to_write
 from sidecar.devpi.protocol import Import, Initialise, Prepared, PrepareFailed
 from sidecar.exports.sources import ImportRefused
 from sidecar.worker.passwords import digest, hash_of
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sidecar.worker.channel import Channel
     from sidecar.worker.flags import ServerFlags
 
-RESTART = "mend the cause, and start again"
+RESTART = "fix the cause, and start again"
 
 
 def prepare(
@@ -46,14 +46,14 @@ def prepare(
             answer = load.import_exports(request, flags, plugins, channel)
         files.sync_file_system(since)
     except ImportRefused as error:
-        return PrepareFailed(error.reason, error.mend, error.archive, error.member, error.circumstances)
+        return PrepareFailed(error.reason, error.hint, error.archive, error.member, error.retryable)
     except MemoryError:
         hint = "raise the memory limit, and start again"
-        return PrepareFailed("there is not enough memory", hint, circumstances=True, exhausted=True)
+        return PrepareFailed("there is not enough memory", hint, retryable=True, exhausted=True)
     except CannotTell as error:
         hint = "raise the limit of memory or of processes, and start again"
         reason = f"argon2 can't run, which hashes passwords: {error}"
-        return PrepareFailed(reason, hint, circumstances=True, exhausted=True)
+        return PrepareFailed(reason, hint, retryable=True, exhausted=True)
     except OSError as error:
         return _of_the_disk(error)
     except SystemExit:
@@ -93,5 +93,5 @@ def _initialise(request: Initialise, flags: ServerFlags, plugins: PluginManager)
 def _of_the_disk(error: OSError) -> PrepareFailed:
     """The volume refuses: another try may succeed."""
     what = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or type(error).__name__
-    mend = hint(error).removesuffix(" and start again").removesuffix(",") + ", and start again"
-    return PrepareFailed(f"{what} while writing the new state", mend, circumstances=True)
+    hint = hint_to_write(error).removesuffix(" and start again").removesuffix(",") + ", and start again"
+    return PrepareFailed(f"{what} while writing the new state", hint, retryable=True)

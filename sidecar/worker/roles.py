@@ -23,7 +23,7 @@ class Contradiction(NamedTuple):
     """What contradicts what, and the hint."""
 
     reason: str
-    mend: str
+    hint: str
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ class Guard:
     def _tell_of_writing(self, failure: _Failure) -> None:
         hint = "stop this, run devpi-clear-search-index, and start again, if that stays"
         if failure.error is not None:
-            hint = f"{disk_hints.hint(failure.error, 'its volume')}; this is retried"
+            hint = f"{disk_hints.hint_to_write(failure.error, 'its volume')}; this is retried"
         self._tell("the search index can't be written", f": {failure.described}", hint)
 
     def _set_aside(self, folder: Path, damage: str) -> None:
@@ -186,11 +186,11 @@ class Guard:
         why = f" ({damage}) and is being rebuilt: searches find too little until then"
         self._tell("the search index was damaged", why, f"if this comes again, check the volume{old}")
 
-    def _tell(self, what: str, why: str, mend: str) -> None:
+    def _tell(self, what: str, why: str, hint: str) -> None:
         """Once in this process: what is retried for days fails in another file each time."""
         if what not in self._told:
             self._told.add(what)
-            self._notice(Notice("search-index", f"{what}{why}", mend))
+            self._notice(Notice("search-index", f"{what}{why}", hint))
 
 
 def _queue_all(thread: IndexerThread, index: Index) -> None:

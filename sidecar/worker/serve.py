@@ -40,7 +40,7 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
     if flags.replica:
         replica.tell_refusals(channel.send)
         unreplicated.report_them()
-    recovery.mend_event_serial(flags.serverdir)
+    recovery.fix_event_serial(flags.serverdir)
     argv = [*flags.argv, "--secretfile", request.secretfile]
     if request.cheap_derivation and not flags.own_derivation:
         argv += CHEAP_DERIVATION

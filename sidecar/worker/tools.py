@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sidecar.core.disk_hints import hint
+from sidecar.core.disk_hints import hint_to_write
 from sidecar.core.errors import Exit, ExitCode
 from sidecar.core.settings import DEFAULT_SERVERDIR, Settings
 
@@ -136,14 +136,14 @@ def _devpi_tool(arguments: list[str], env: Mapping[str, str]) -> int:
     try:
         code = getattr(module, function)()
     except Exit as error:
-        sys.stderr.write(f"error: {error.reason}; {error.mend}\n")
+        sys.stderr.write(f"error: {error.reason}; {error.hint}\n")
         return error.code
     try:
         if not code:
             state.end()
     except OSError as error:
         sys.stderr.write(
-            f"error: what {name} wrote is not on the disk: {error.strerror}; {hint(error)}, and try again\n"
+            f"error: what {name} wrote is not on the disk: {error.strerror}; {hint_to_write(error)}, and try again\n"
         )
         return ExitCode.NOT_WRITABLE
     return int(code or 0)

@@ -24,7 +24,7 @@ _UNUSABLE = frozenset(
         *("MEMORY_TOO_LITTLE", "MEMORY_TOO_MUCH", "LANES_TOO_FEW", "LANES_TOO_MANY"),
     )
 )
-"""The codes of errors in the hash itself: they are the same at each try. All others are of the circumstances."""
+"""The codes of errors in the hash itself: they are the same at each try. All others may pass."""
 
 
 class CannotTell(Exception):

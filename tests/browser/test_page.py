@@ -70,7 +70,7 @@ def test_a_quarter_of_an_hour(container: Make, view: View) -> None:
 
 
 def test_what_keeps_it_from_being_ready(container: Make, view: View) -> None:
-    """A state of devpi's own making, whose root has no password: the page says so, and how to mend it."""
+    """A state of devpi's own making, whose root has no password: the page says so, and how to fix it."""
     new = container(command=MADE_UP)
     made = new.run("devpi-init", "--serverdir", str(new.serverdir), "--no-root-pypi")
     assert 0 == made.returncode, made

@@ -129,7 +129,7 @@ def _live(container: Container, story: tuple[str, ...], told: Told, outcome: Out
         phase = _phase(container)
         if phase is None:
             seen.append(f"{act}: ended with {container.wait_end()}")
-            asked = act in ("stop", "mend")
+            asked = act in ("stop", "repair")
             break
         if phase == "failed":
             seen.append(f"{act}: /status tells that it failed")

@@ -8,7 +8,7 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from tests.chaos.life import ACTS, FILES, IMPORTS, PROJECTS, Told, Violation, imported_files, mend
+from tests.chaos.life import ACTS, FILES, IMPORTS, PROJECTS, Told, Violation, imported_files, repair
 from tests.support import exported
 from tests.support.container import Container, call_devpi, request, wait_for
 
@@ -19,7 +19,7 @@ PROMPT = 10.0
 def check(container: Container, life: str, told: Told, fsck: Fsck) -> str:
     """Start again and hold all invariants against what was told; what the start found. Raises Violation."""
     no_processes(container)
-    mend(container)
+    repair(container)
     container.env.pop("SIDECAR_CLAIM_TTL", None)  # what is not told to be expired by now has no need to be
     before = found(container)
     logged = len(container.log) if container.log_file.exists() else 0

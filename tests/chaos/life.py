@@ -17,7 +17,7 @@ STORIES: dict[str, tuple[str, ...]] = {
     "first": ("start", "claim", "upload", "stop"),
     "import": ("start", "claim", "upload", "stop"),
     "no-import": ("start", "claim", "stop"),
-    "refused": ("refuse", "mend", "start", "claim", "upload", "stop"),
+    "refused": ("refuse", "repair", "start", "claim", "upload", "stop"),
     "expires": ("start", "expire", "rotate", "upload", "stop"),
     "adopted": ("start", "upload", "rotate", "upload", "stop"),
     "later": ("start", "claim", "upload", "rotate", "upload", "stop", "start", "upload", "rotate", "stop"),
@@ -81,18 +81,18 @@ def _refuse(container: Container, told: Told) -> None:
     assert status["import"]["state"] == "failed", status
 
 
-def _mend(container: Container, told: Told) -> None:
+def _repair(container: Container, told: Told) -> None:
     _stop(container, told)
-    mend(container)
+    repair(container)
 
 
-def mend(container: Container) -> None:
+def repair(container: Container) -> None:
     """Put a sound archive in the place of the damaged one, if there is one."""
-    if (sound := container.home / MENDED).exists():
+    if (sound := container.home / FIXED).exists():
         sound.replace(container.init_dir / "export.tar")
 
 
-MENDED = "mended.tar"
+FIXED = "fixed.tar"
 """The sound archive, beside a container that has a damaged one."""
 
 
@@ -141,7 +141,7 @@ ACTS: dict[str, Callable[[Container, Told], None]] = {
     "start": _start,
     "claim": _claim,
     "refuse": _refuse,
-    "mend": _mend,
+    "repair": _repair,
     "expire": _expire,
     "upload": _upload,
     "rotate": _rotate,

@@ -79,18 +79,18 @@ def plans(seed: int, recorded: dict[str, list[Kill]], lengths: dict[str, float])
             plan = Plan(life, (_instant(chance, lengths[life]),))
         else:
             plan = next(at_steps)
-        if chance.random() < 0.2:  # and the start that mends it, too
+        if chance.random() < 0.2:  # and the start that repairs it, too
             second = Kill("sidecar", "*", chance.randint(1, 45), "both", chance.choice(("whole", "torn")))
             plan = Plan(plan.life, (*plan.kills, second))
         yield plan
 
 
 _START = 2.0
-"""Seconds that the start may take that mends a kill, and is killed again."""
+"""Seconds that the start may take that repairs a kill, and is killed again."""
 
 
 def random_plans(seed: int, lengths: dict[str, float]) -> Iterator[Plan]:
-    """Plans without end, all at random instants; one in five has the start that mends it killed, too."""
+    """Plans without end, all at random instants; one in five has the start that repairs it killed, too."""
     chance = random.Random(seed)
     while True:
         life = chance.choice(sorted(lengths))

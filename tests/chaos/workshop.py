@@ -14,7 +14,7 @@ from sidecar.core.lifecycle import ImportState, ImportStatus, now
 from sidecar.features.bootstrap import status
 from tests.chaos import steps
 from tests.chaos.invariants import PROMPT, Fsck, check, processes
-from tests.chaos.life import DEATHS, FILES, IMPORTS, MENDED, PROJECTS, STORIES, TTL, Told, Violation, live, mend
+from tests.chaos.life import DEATHS, FILES, FIXED, IMPORTS, PROJECTS, STORIES, TTL, Told, Violation, live, repair
 from tests.chaos.plans import Instant, Outcome, Plan
 from tests.chaos.steps import Kill
 from tests.support import exported
@@ -63,7 +63,7 @@ class Workshop:
             own.mkdir(parents=True, mode=0o700)
             status.save(own / "import.json", ImportStatus(ImportState.COMPLETED, started=now(), finished=now()), [])
         if life == "refused":
-            shutil.move(container.init_dir / "export.tar", container.home / MENDED)
+            shutil.move(container.init_dir / "export.tar", container.home / FIXED)
             shutil.copy(self._damaged, container.init_dir / "export.tar")
         if life == "expires":
             container.env["SIDECAR_CLAIM_TTL"] = TTL
@@ -147,7 +147,7 @@ class Workshop:
                 outcome.step, outcome.victim = f"{outcome.step} (not reached)", "nobody"
             if container.running:  # the kill hit a process on its way out, or came too late
                 container.stop()
-            mend(container)
+            repair(container)
             story = ("start", "stop")
 
 

@@ -117,7 +117,7 @@ STATUS = {
     "root_password": {
         "state": "claimable",
         "expires": "2026-11-23T12:00:00Z",
-        "mend": "`sidecar claim` prints it, once",
+        "hint": "`sidecar claim` prints it, once",
     },
     "devpi": {"version": "6.20.3"},
     "sidecar": {"version": "0.1.0"},
@@ -433,7 +433,7 @@ async def test_the_status_of_an_import(sidecar: Sidecar) -> None:
                 "rate": 180.5,
                 "eta_seconds": 130,
             },
-            "root_password": {"state": "claimed", "claimed_from": "10.0.3.7", "mend": "if it is lost: x"},
+            "root_password": {"state": "claimed", "claimed_from": "10.0.3.7", "hint": "if it is lost: x"},
         },
     )
     checks = [
@@ -457,9 +457,9 @@ async def test_the_status_of_an_import(sidecar: Sidecar) -> None:
 
 
 async def test_the_status_of_a_failed_import(sidecar: Sidecar) -> None:
-    """Which archive, which member, why, and the mend."""
+    """Which archive, which member, why, and the hint."""
     sidecar.says("/readyz", {"status": "fail", "checks": [{"name": "http", "status": "fail"}]}, 503)
-    error = {"archive": "backup.bz2", "member": "a/dev/x.whl", "reason": "wrong digest", "mend": "export it again"}
+    error = {"archive": "backup.bz2", "member": "a/dev/x.whl", "reason": "wrong digest", "hint": "export it again"}
     sidecar.says("/status", {**STATUS, "phase": "failed", "import": {"state": "failed", "error": error}})
     sidecar.says("/health", {"not": "as expected"})
     run = await sidecar.run("status")
@@ -472,10 +472,10 @@ async def test_the_status_of_a_failed_import(sidecar: Sidecar) -> None:
 
 
 async def test_a_failed_import_says_why_once(sidecar: Sidecar) -> None:
-    """The failure, the import and the checks have the same reason; a mend that has the restart in it gets no other."""
+    """The failure, the import and the checks have the same reason; a hint that has the restart in it gets no other."""
     reason = "the archive is damaged"
-    error = {"archive": "backup.bz2", "member": None, "reason": reason, "mend": "free space, and start again"}
-    failed = {"reason": f"the import failed at backup.bz2: {reason}", "mend": "free space, and start again"}
+    error = {"archive": "backup.bz2", "member": None, "reason": reason, "hint": "free space, and start again"}
+    failed = {"reason": f"the import failed at backup.bz2: {reason}", "hint": "free space, and start again"}
     sidecar.says("/readyz", {"status": "fail"}, 503)
     sidecar.says(
         "/status", {**STATUS, "phase": "failed", "failure": failed, "import": {"state": "failed", "error": error}}
@@ -506,7 +506,7 @@ async def test_what_an_import_has_left_out(sidecar: Sidecar) -> None:
 
 async def test_users_who_need_a_new_password(sidecar: Sidecar) -> None:
     """How many, the first by name, and what to do."""
-    unusable = {"total": 3, "users": ["Bob", "alice"], "mend": "as root: `devpi passwd NAME`"}
+    unusable = {"total": 3, "users": ["Bob", "alice"], "hint": "as root: `devpi passwd NAME`"}
     sidecar.says("/status", {**STATUS, "unusable_passwords": unusable})
     run = await sidecar.run("status")
     assert (
@@ -518,10 +518,10 @@ async def test_users_who_need_a_new_password(sidecar: Sidecar) -> None:
 
 async def test_notices(sidecar: Sidecar) -> None:
     """What has no effect, or was repaired, and what to do about it."""
-    notices = [{"about": "variable", "reason": f"DEVPI_X{n} is not known", "mend": "rename it"} for n in range(22)]
+    notices = [{"about": "variable", "reason": f"DEVPI_X{n} is not known", "hint": "rename it"} for n in range(22)]
     sidecar.says("/status", {**STATUS, "notices": notices})
     run = await sidecar.run("status")
-    assert "  notice: DEVPI_X0 is not known\n  mend: rename it\n" in run.out
+    assert "  notice: DEVPI_X0 is not known\n  hint: rename it\n" in run.out
     assert "DEVPI_X20" not in run.out
     assert "  and 2 more notices\n" in run.out
 
@@ -547,7 +547,7 @@ async def test_hostile_text_does_not_reach_the_terminal(sidecar: Sidecar) -> Non
                 "left_out": {"total": 1, "first": [{"member": name}, 7]},
             },
             "unusable_passwords": {"total": 2, "users": [name, 7]},
-            "notices": [{"about": name, "reason": name, "mend": name}, 7],
+            "notices": [{"about": name, "reason": name, "hint": name}, 7],
             "mirrors": {"notes": [name[:300], 7]},
         },
     )
@@ -638,7 +638,7 @@ async def test_a_claim_that_comes_second(sidecar: Sidecar) -> None:
             "title": "already claimed",
             "claimed_at": "2026-11-22T12:00:00Z",
             "claimed_from": "10.0.3.7\x1b[2J",
-            "mend": "if that was not you, or it is lost: `sidecar rotate`",
+            "hint": "if that was not you, or it is lost: `sidecar rotate`",
         },
         410,
     )
@@ -654,8 +654,8 @@ async def test_a_claim_that_comes_second(sidecar: Sidecar) -> None:
         (404, {"title": "nothing to claim", "detail": "given by the operator"}, "(404): nothing to claim; given"),
         (410, {"title": "expired", "detail": "at noon"}, "(410): expired; at noon"),
         (503, {"title": "not yet", "detail": "not initialised yet"}, "not initialised yet (try again in 2 s)"),
-        (409, {"title": "can't", "mend": "rotate at the primary"}, "(409): can't; rotate at the primary\n"),
-        (409, {"title": "can't", "detail": "a; do b", "mend": "do b"}, "(409): can't; a; do b\n"),
+        (409, {"title": "can't", "hint": "rotate at the primary"}, "(409): can't; rotate at the primary\n"),
+        (409, {"title": "can't", "detail": "a; do b", "hint": "do b"}, "(409): can't; a; do b\n"),
         (200, {"user": "root"}, "without a password: it may be done"),
         (200, [PASSWORD], "without a password: it may be done"),
     ],

@@ -101,8 +101,8 @@ def test_the_first_failure_is_not_forgotten() -> None:
     lifecycle.enter(F, Failure("no disk", "buy one"))
     lifecycle.enter(T)
     assert lifecycle.snapshot.failure == Failure("no disk", "buy one")
-    lifecycle.enter(F, Failure("worse", "mend it"))
-    assert lifecycle.snapshot.failure == Failure("worse", "mend it")
+    lifecycle.enter(F, Failure("worse", "fix it"))
+    assert lifecycle.snapshot.failure == Failure("worse", "fix it")
 
 
 def test_a_snapshot_stays_as_it_was() -> None:

@@ -38,7 +38,7 @@ class Variable:
     bad: tuple[str, ...] = ()
     complaint: str = ""
     """What is said of each of `bad`."""
-    mend: str = ""
+    hint: str = ""
 
     @property
     def of(self) -> Callable[[Settings], Any]:
@@ -265,18 +265,18 @@ def test_valid(variable: Variable, text: str) -> None:
     [pytest.param(v, text, id=f"{v.name}={text[:30]!a}") for v in VARIABLES for text in v.bad],
 )
 def test_bad(variable: Variable, text: str) -> None:
-    """The message names the variable, its value, what is wrong with it, and the mend."""
+    """The message names the variable, its value, what is wrong with it, and the hint."""
     problem = problem_of(**{variable.name: text})
     assert problem.variable == variable.name
     assert problem.reason == f"{text.strip()!r} is {variable.complaint}"
-    assert variable.mend in problem.mend
-    assert str(problem) == f"{variable.name}: {problem.reason}; {problem.mend}"
+    assert variable.hint in problem.hint
+    assert str(problem) == f"{variable.name}: {problem.reason}; {problem.hint}"
 
 
 @pytest.mark.parametrize("variable", POSITIVE, ids=by_name)
 @pytest.mark.parametrize("text", ["0", "0s", "0.000"])
 def test_no_time_at_all_is_too_short(variable: Variable, text: str) -> None:
-    """Where something must take time, 0 is refused with the mend."""
+    """Where something must take time, 0 is refused with the hint."""
     problem = problem_of(**{variable.name: text})
     assert str(problem) == f"{variable.name}: {text!r} is not a positive duration; give more than 0 seconds"
 
@@ -315,10 +315,10 @@ def test_all_mistakes_are_reported_together(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", FORBIDDEN)
 def test_devpis_own_password_variables_are_refused(name: str) -> None:
-    """They would stand in the environment of every tool; the mend is the file."""
+    """They would stand in the environment of every tool; the hint is the file."""
     problem = problem_of(**{name: "hunter2-hunter2"})
     assert problem.variable == name
-    assert "DEVPI_PASSWORD_FILE" in problem.mend
+    assert "DEVPI_PASSWORD_FILE" in problem.hint
     assert "hunter2" not in str(problem)
     assert from_environ({name: ""}) == from_environ({})
 
@@ -373,20 +373,20 @@ def test_an_empty_file_variable_is_none(name: str, field: str, secret: str) -> N
 @SECRETS
 @pytest.mark.parametrize("content", ["", "\n", "\r\n"])
 def test_an_empty_secret_is_refused(tmp_path: Path, name: str, field: str, secret: str, content: str) -> None:
-    """In the variable as in the file, naming the one that it is in, with the mend."""
+    """In the variable as in the file, naming the one that it is in, with the hint."""
     (tmp_path / "secret").write_bytes(content.encode())
     for variable, value in ((f"{name}_FILE", str(tmp_path / "secret")), (name, "")):
         problem = problem_of(**{variable: value})
         assert (problem.variable, problem.reason) == (variable, "is empty")
-        assert "unset it to have one generated" in problem.mend
+        assert "unset it to have one generated" in problem.hint
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    """Named, with why and the mend."""
+    """Named, with why and the hint."""
     problem = problem_of(DEVPI_PASSWORD_FILE=str(tmp_path / "absent"))
     assert problem.variable == "DEVPI_PASSWORD_FILE"
     assert problem.reason == f"can't read '{tmp_path}/absent': No such file or directory"
-    assert problem.mend == "mount the file and start again"
+    assert problem.hint == "mount the file and start again"
 
 
 @pytest.mark.parametrize("kind", ["directory", "fifo", "device"])
@@ -398,7 +398,7 @@ def test_what_is_no_file(tmp_path: Path, kind: str) -> None:
     problem = problem_of(SIDECAR_ADMIN_TOKEN_FILE=str(path))
     assert problem.variable == "SIDECAR_ADMIN_TOKEN_FILE"
     assert problem.reason == f"{str(path)!r} is not a regular file"
-    assert problem.mend == "name a file that holds the secret"
+    assert problem.hint == "name a file that holds the secret"
 
 
 def test_a_link_is_followed(tmp_path: Path) -> None:
@@ -414,7 +414,7 @@ def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"caf\xe9-caf\xe9-caf\xe9")
     problem = problem_of(DEVPI_PASSWORD_FILE=str(tmp_path / "secret"))
     assert problem.reason == f"the content of '{tmp_path}/secret' is not UTF-8"
-    assert problem.mend == "write the secret as UTF-8 text"
+    assert problem.hint == "write the secret as UTF-8 text"
 
 
 @pytest.mark.parametrize("name", ["/nul\0", "/surrogate\ud800", "/" + "x" * 300, "/" + "x/" * 5000])
@@ -464,26 +464,26 @@ def test_control_characters_in_a_password(bad: str) -> None:
 
 @pytest.mark.parametrize("bad", [TOKEN + " ", TOKEN + "é", TOKEN + "\n", TOKEN + '"', TOKEN + ","])
 def test_what_a_bearer_token_cant_have(bad: str) -> None:
-    """The mend has a command that makes a good one."""
+    """The hint has a command that makes a good one."""
     problem = problem_of(SIDECAR_ADMIN_TOKEN=bad)
     assert problem.reason == "has characters that a bearer token can't have"
-    assert "openssl rand -hex 32" in problem.mend
+    assert "openssl rand -hex 32" in problem.hint
 
 
 @pytest.mark.parametrize(
-    ("name", "length", "mend"),
+    ("name", "length", "hint"),
     [
         ("DEVPI_PASSWORD", parsers.PASSWORD_MAX + 1, "give at most 1024"),
         ("SIDECAR_ADMIN_TOKEN", parsers.TOKEN_MIN - 1, "give 16 to 1024"),
         ("SIDECAR_ADMIN_TOKEN", parsers.TOKEN_MAX + 1, "give 16 to 1024"),
     ],
 )
-def test_lengths_of_secrets(tmp_path: Path, name: str, length: int, mend: str) -> None:
+def test_lengths_of_secrets(tmp_path: Path, name: str, length: int, hint: str) -> None:
     """Too long, or for a token too short, is refused with both numbers; so is a huge file."""
     problem = problem_of(**{name: "x" * length})
-    assert (problem.reason, problem.mend) == (f"has {length} characters", mend)
+    assert (problem.reason, problem.hint) == (f"has {length} characters", hint)
     (tmp_path / "secret").write_bytes(b"x" * 2**20)
-    assert problem_of(**{f"{name}_FILE": str(tmp_path / "secret")}).mend == mend
+    assert problem_of(**{f"{name}_FILE": str(tmp_path / "secret")}).hint == hint
 
 
 @pytest.mark.parametrize("length", [parsers.TOKEN_MIN, parsers.TOKEN_MAX])
@@ -543,7 +543,7 @@ ENVIRONS = st.dictionaries(st.sampled_from(ALL_NAMES), ANY_TEXT | PLAUSIBLE | st
 
 @given(ENVIRONS)
 def test_any_environment_is_understood_or_refused(environ: dict[str, str]) -> None:
-    """With `SettingsError` and nothing else; each problem names a variable that is there, and has a mend."""
+    """With `SettingsError` and nothing else; each problem names a variable that is there, and has a hint."""
     problems: tuple[Problem, ...] = ()
     try:
         understood = from_environ(environ)
@@ -551,7 +551,7 @@ def test_any_environment_is_understood_or_refused(environ: dict[str, str]) -> No
         understood, problems = None, error.problems
     assert bool(problems) != isinstance(understood, Settings)
     assert {problem.variable for problem in problems} <= set(environ)
-    assert all(problem.reason and problem.mend for problem in problems)
+    assert all(problem.reason and problem.hint for problem in problems)
 
 
 # A beginning that no message has by itself: hypothesis knows the strings in our sources, and tries them.

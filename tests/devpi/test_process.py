@@ -172,11 +172,11 @@ def child_of(pid: int) -> int:
     ],
 )
 async def test_flags_that_are_refused(running: Running, flags: list[str], reason: str) -> None:
-    """With reason and mend; the child ends with code 2, and nothing was made."""
+    """With reason and hint; the child ends with code 2, and nothing was made."""
     answer = await running.configure(*flags)
     assert isinstance(answer, Refused)
     assert reason in answer.reason
-    assert answer.mend
+    assert answer.hint
     assert await running.child.exited() == ExitCode.SETTINGS
     assert list(running.home.iterdir()) == []
 
@@ -343,7 +343,7 @@ async def test_a_preparation_that_is_killed(running: Running) -> None:
     answer = await running.child.expect(Prepared, PrepareFailed)
     assert isinstance(answer, PrepareFailed)
     assert answer.reason == "the preparing process was killed (SIGKILL), most likely for want of memory"
-    assert "raise the memory limit" in answer.mend
+    assert "raise the memory limit" in answer.hint
     running.serverdir = running.home / "again"
     assert isinstance(await running.initialise(), Prepared)
 
@@ -355,7 +355,7 @@ async def test_a_preparation_that_devpi_refuses(running: Running) -> None:
     before = (running.serverdir / ".nodeinfo").read_bytes()
     answer = await running.initialise()
     assert isinstance(answer, PrepareFailed)
-    assert answer.mend
+    assert answer.hint
     assert (running.serverdir / ".nodeinfo").read_bytes() == before
 
 
@@ -476,7 +476,7 @@ def test_versions_that_are_not_known(version: str) -> None:
     assert refused is not None
     assert f"devpi-server {version} is installed" in refused.reason
     assert "6.20 up to below 7" in refused.reason
-    assert "install a devpi-server in that range" in refused.mend
+    assert "install a devpi-server in that range" in refused.hint
 
 
 def test_the_installed_version_is_known() -> None:

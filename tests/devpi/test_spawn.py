@@ -36,7 +36,7 @@ def test_what_the_system_refuses(monkeypatch: pytest.MonkeyPatch, number: int, h
         spawn({})
     assert caught.value.code == ExitCode.EXHAUSTED
     assert os.strerror(number) in caught.value.reason
-    assert hint in caught.value.mend
+    assert hint in caught.value.hint
 
 
 def test_a_python_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -45,4 +45,4 @@ def test_a_python_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     with pytest.raises(Exit) as caught:
         spawn({})
     assert "No such file or directory" in caught.value.reason
-    assert str(tmp_path / "python3") in caught.value.mend
+    assert str(tmp_path / "python3") in caught.value.hint

@@ -51,12 +51,12 @@ class Box:
         return unpack(source, self.into, limits, Budget.of(limits, self.target), Recorder(), self.omissions)
 
     def refused(self, raw: bytes, name: str = "export.tar", limits: Limits | None = None) -> ImportRefused:
-        """The refusal of these bytes; it names the archive, a mend, and no path on disk."""
+        """The refusal of these bytes; it names the archive, a hint, and no path on disk."""
         with pytest.raises(ImportRefused) as caught:
             self.unpack(raw, name, limits)
         error = caught.value
         assert name == error.archive
-        assert error.mend
-        assert str(self.target.parent) not in f"{error} {error.reason} {error.mend} {error.member}"
+        assert error.hint
+        assert str(self.target.parent) not in f"{error} {error.reason} {error.hint} {error.member}"
         assert "\n" not in str(error)
         return error

@@ -135,7 +135,7 @@ def test_what_gpg_writes(tmp_path: Path, options: list[str]) -> None:
 
 
 def test_find_tells_what_is_not_taken(tmp_path: Path) -> None:
-    """Beside what is: by name, with the mend and how to start without; a name of odd characters, too."""
+    """Beside what is: by name, with the hint and how to start without; a name of odd characters, too."""
     (tmp_path / "good.tar").write_bytes(TAR)
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / "b.tar.bz2.gpg").write_bytes(GPG)
@@ -145,8 +145,8 @@ def test_find_tells_what_is_not_taken(tmp_path: Path) -> None:
     assert ("notes.txt",) == found.ignored
     assert ["b.tar.bz2.gpg", "odd\\x1b[31m.7z"] == [each.archive for each in found.not_taken]
     assert ("b.tar.bz2.gpg", "notes.txt", "odd\\x1b[31m.7z") == found.passed_over
-    assert "gpg --decrypt b.tar.bz2.gpg >" in found.not_taken[0].mend
-    assert all("SIDECAR_IGNORE_INIT_FILES=true" in each.mend for each in found.not_taken)
+    assert "gpg --decrypt b.tar.bz2.gpg >" in found.not_taken[0].hint
+    assert all("SIDECAR_IGNORE_INIT_FILES=true" in each.hint for each in found.not_taken)
 
 
 def hidden(init: Path) -> None:
@@ -192,7 +192,7 @@ def test_find_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "init").write_bytes(TAR)
     with pytest.raises(ImportRefused) as caught:
         find(tmp_path / "init")
-    assert ("the init directory is a file", True) == (caught.value.reason, "mount a folder" in caught.value.mend)
+    assert ("the init directory is a file", True) == (caught.value.reason, "mount a folder" in caught.value.hint)
 
 
 def test_find_what_nobody_may_read() -> None:
@@ -200,7 +200,7 @@ def test_find_what_nobody_may_read() -> None:
     code = (
         "import os, sys; from pathlib import Path; from sidecar.exports import sources\n"
         "os.getuid() or (os.setgroups([]), os.setgid(65534), os.setuid(65534))\n"
-        "for each in sources.find(Path(sys.argv[1])).not_taken: print(each.archive, each.reason, each.mend, sep='|')\n"
+        "for each in sources.find(Path(sys.argv[1])).not_taken: print(each.archive, each.reason, each.hint, sep='|')\n"
     )
     with tempfile.TemporaryDirectory() as folder:  # tmp_path lies behind a folder that is root's alone
         home = Path(folder)
@@ -209,7 +209,7 @@ def test_find_what_nobody_may_read() -> None:
         (home / "backup").chmod(0)
         env = {"PYTHONPATH": str(Path(sources.__file__).parents[2])}
         run = subprocess.run([sys.executable, "-c", code, home], capture_output=True, text=True, check=True, env=env)
-    name, reason, mend = run.stdout.strip().split("|")
+    name, reason, hint = run.stdout.strip().split("|")
     assert "backup" == name
     assert "whether it is an archive is not known: Permission denied" in reason
-    assert "chmod" in mend
+    assert "chmod" in hint

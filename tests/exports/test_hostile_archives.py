@@ -114,8 +114,8 @@ def faults(case: corpus.Case, said: dict[str, Any], *, strict: bool) -> Iterator
     elif said["outcome"] == "refused":
         if case.reason is None or case.reason not in said["reason"]:
             yield f"the reason is {said['reason']!r}"
-        if not said["mend"] or said["archive"] != f"evil.{case.suffix}":
-            yield f"no mend, or the archive is {said['archive']!r}"
+        if not said["hint"] or said["archive"] != f"evil.{case.suffix}":
+            yield f"no hint, or the archive is {said['archive']!r}"
         if case.member is not None and said["member"] != case.member[:200]:
             yield f"the member is {said['member']!r}"
     elif said["outcome"] == "loaded":
@@ -205,9 +205,9 @@ def test_any_json(data: st.DataObject) -> None:
     places = [at for at, sign in enumerate(raw) if sign in ":[,"]
     at = data.draw(st.sampled_from(places)) + 1
     end = at + data.draw(st.integers(0, 12))
-    mended = (raw[:at] + data.draw(json_text) + raw[end:]).encode()
+    fixed = (raw[:at] + data.draw(json_text) + raw[end:]).encode()
     with suppress(ImportRefused):
         omissions = Omissions(strict=data.draw(st.booleans()))
-        checked = Checked(parse(mended, "e", "dataindex.json"), "e", "dataindex.json", False, omissions)
+        checked = Checked(parse(fixed, "e", "dataindex.json"), "e", "dataindex.json", False, omissions)
         assert all(not path.startswith(("/", "..")) for path in checked.relpaths)
         assert json.dumps(json.loads(json.dumps(checked.data).encode())) == json.dumps(checked.data)

@@ -96,10 +96,10 @@ def loaded(*roots: Path, limits: Limits | None = None, omissions: Omissions | No
 
 
 def refused(*roots: Path, limits: Limits | None = None, **options: bool) -> ImportRefused:
-    """Why they don't; with a mend, and no path on disk."""
+    """Why they don't; with a hint, and no path on disk."""
     with pytest.raises(ImportRefused) as caught:
         loaded(*roots, limits=limits, **options)
-    assert caught.value.mend
+    assert caught.value.hint
     assert str(roots[0].parent) not in str(caught.value)
     return caught.value
 
@@ -200,7 +200,7 @@ def test_no_dataindex(tmp_path: Path) -> None:
     error = refused(write(tmp_path / "e"))
     assert "e" == error.archive
     assert "isn't complete" in error.reason
-    assert "devpi-export" in error.mend
+    assert "devpi-export" in error.hint
 
 
 def test_unrelated_part(tmp_path: Path) -> None:
@@ -609,7 +609,7 @@ def test_dumpversion_1(tmp_path: Path) -> None:
 def test_unverified_is_a_choice(tmp_path: Path) -> None:
     """A release file without a digest needs the operator's word; the refusal names the setting."""
     root = write(tmp_path / "e", edited(mapping(hashes={})))
-    assert "SIDECAR_IMPORT_ALLOW_UNVERIFIED=true" in refused(root).mend
+    assert "SIDECAR_IMPORT_ALLOW_UNVERIFIED=true" in refused(root).hint
     assert 2 == loaded(root, allow_unverified=True).totals.files
 
 

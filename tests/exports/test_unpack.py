@@ -198,7 +198,7 @@ def test_find_ignores_other_links_out(box: Box) -> None:
 
 
 def test_find_refuses_more_than_a_thousand(box: Box) -> None:
-    """So many are found; one more is refused with a mend, and what isn't an archive doesn't count."""
+    """So many are found; one more is refused with a hint, and what isn't an archive doesn't count."""
     for number in range(sources.MOST_SOURCES):
         (box.init / f"{number:04}.tar").touch()
     (box.init / "zzz.txt").touch()
@@ -207,7 +207,7 @@ def test_find_refuses_more_than_a_thousand(box: Box) -> None:
     (box.init / "one-more.tar").touch()
     with pytest.raises(ImportRefused, match="more than 1000 archives and folders") as caught:
         find(box.init)
-    assert "in a folder of its own" in caught.value.mend
+    assert "in a folder of its own" in caught.value.hint
 
 
 def test_find_refuses_an_export_without_a_folder(box: Box) -> None:
@@ -219,13 +219,13 @@ def test_find_refuses_an_export_without_a_folder(box: Box) -> None:
 
 @pytest.mark.parametrize(("closed", "archive"), [("init", "None"), ("init/e.tar", "e.tar"), ("init/d", "d")])
 def test_find_unreadable(closed: str, archive: str) -> None:
-    """What this uid can't read is refused with the mend; root reads anything, so another uid looks."""
+    """What this uid can't read is refused with the hint; root reads anything, so another uid looks."""
     code = (
         "import os, sys; from pathlib import Path; from sidecar.exports import sources\n"
         "os.getuid() or (os.setgroups([]), os.setgid(65534), os.setuid(65534))\n"
         "try: (error,) = sources.find(Path(sys.argv[1])).not_taken\n"
         "except sources.ImportRefused as refused: error = refused\n"
-        "print(error.archive, error.reason, error.mend, sep='|')\n"
+        "print(error.archive, error.reason, error.hint, sep='|')\n"
     )
     with tempfile.TemporaryDirectory() as folder:  # tmp_path lies behind a folder that is root's alone
         home = Path(folder)
@@ -242,10 +242,10 @@ def test_find_unreadable(closed: str, archive: str) -> None:
             env={"PYTHONPATH": str(Path(sources.__file__).parents[2])},
         )
         (home / closed).chmod(0o700)
-    name, reason, mend = run.stdout.strip().split("|")
+    name, reason, hint = run.stdout.strip().split("|")
     assert archive == name
     assert "can't be read: Permission denied" in reason
-    assert "chmod" in mend
+    assert "chmod" in hint
 
 
 # --- broken archives
@@ -328,14 +328,14 @@ def test_zstd_without_python_support(box: Box) -> None:
 
 def test_refusals_can_cross_processes() -> None:
     """The exception survives pickling and quotes what isn't printable."""
-    error = pickle.loads(pickle.dumps(ImportRefused("is bad", "mend it", "a.tar", "x\ny\udcff")))
-    assert ("is bad", "mend it", "a.tar", r"x\ny\udcff") == (
+    error = pickle.loads(pickle.dumps(ImportRefused("is bad", "fix it", "a.tar", "x\ny\udcff")))
+    assert ("is bad", "fix it", "a.tar", r"x\ny\udcff") == (
         error.reason,
-        error.mend,
+        error.hint,
         error.archive,
         error.member,
     )
-    assert r"a.tar: x\ny\udcff: is bad; mend it" == str(error)
+    assert r"a.tar: x\ny\udcff: is bad; fix it" == str(error)
 
 
 # --- hostile members
@@ -524,7 +524,7 @@ def test_disk_full(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fdopen", fdopen)
     error = box.refused(tar({"f": b"1"}))
     assert ("the disk is full", "f") == (error.reason, error.member)
-    assert "enlarge" in error.mend
+    assert "enlarge" in error.hint
 
 
 def test_vanished_archive(box: Box) -> None:

@@ -127,12 +127,12 @@ def test_a_name_twice(box: Box) -> None:
 def test_limits(box: Box) -> None:
     """Members, bytes of one and of all, and the ratio hold for a zip, too."""
     raw = packed({f"f{i}": bytes(20) for i in range(5)})
-    assert "SIDECAR_IMPORT_MAX_MEMBERS" in box.refused(raw, "a.zip", Limits(members=4)).mend
-    assert "SIDECAR_IMPORT_MAX_MEMBER_SIZE" in box.refused(raw, "b.zip", Limits(member_bytes=10)).mend
-    assert "SIDECAR_IMPORT_MAX_TOTAL_SIZE" in box.refused(raw, "c.zip", Limits(total_bytes=2000)).mend
+    assert "SIDECAR_IMPORT_MAX_MEMBERS" in box.refused(raw, "a.zip", Limits(members=4)).hint
+    assert "SIDECAR_IMPORT_MAX_MEMBER_SIZE" in box.refused(raw, "b.zip", Limits(member_bytes=10)).hint
+    assert "SIDECAR_IMPORT_MAX_TOTAL_SIZE" in box.refused(raw, "c.zip", Limits(total_bytes=2000)).hint
     bomb = packed({"zeros": bytes(10 * 2**20)})
     tight = Limits(ratio=200, ratio_floor_bytes=2**20)
-    assert "SIDECAR_IMPORT_MAX_RATIO" in box.refused(bomb, "d.zip", tight).mend
+    assert "SIDECAR_IMPORT_MAX_RATIO" in box.refused(bomb, "d.zip", tight).hint
 
 
 def overlapping(count: int) -> bytes:
@@ -167,16 +167,16 @@ def test_a_directory_of_many_members_takes_no_memory(box: Box) -> None:
 
 
 def test_encrypted_and_unsupported(box: Box) -> None:
-    """Each with a mend of its own."""
+    """Each with a hint of its own."""
     raw = bytearray(packed(TREE))
     raw[raw.index(b"PK\1\2") + 8] |= 1
     error = box.refused(bytes(raw), "e.zip")
-    assert ("is encrypted", "pack the export without a password") == (error.reason, error.mend)
+    assert ("is encrypted", "pack the export without a password") == (error.reason, error.hint)
     error = box.refused(packed(TREE, zipfile.ZIP_LZMA), "l.zip")
     assert "compressed by method 14" in error.reason
     raw = bytearray(packed(TREE))
     raw[raw.index(b"PK\5\6") + 4] = 1
-    assert "zip -s 0" in box.refused(bytes(raw), "s.zip").mend
+    assert "zip -s 0" in box.refused(bytes(raw), "s.zip").hint
 
 
 def test_wrong_sizes_and_checksums(box: Box) -> None:

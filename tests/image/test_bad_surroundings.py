@@ -56,7 +56,7 @@ def test_ipv6_alone(box: Make) -> None:
 
 
 def test_no_tmp(box: Make, volume: str) -> None:
-    """Read-only and without a tmpfs: refused with the reason and the mend, before the volume is touched."""
+    """Read-only and without a tmpfs: refused with the reason and the hint, before the volume is touched."""
     bare = box("--read-only", "--volume", f"{volume}:/var/lib/devpi").start()
     assert 73 == bare.wait_end()
     last = bare.log.splitlines()[-1]
@@ -66,12 +66,12 @@ def test_no_tmp(box: Make, volume: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "mend", ["--tmpfs /tmp", "--env SIDECAR_RUNTIME_DIR=/run/mine --tmpfs /run:mode=1777"], ids=["tmpfs", "elsewhere"]
+    "hint", ["--tmpfs /tmp", "--env SIDECAR_RUNTIME_DIR=/run/mine --tmpfs /run:mode=1777"], ids=["tmpfs", "elsewhere"]
 )
-def test_the_mends_for_no_tmp_work(box: Make, volume: str, mend: str) -> None:
+def test_the_hints_for_no_tmp_work(box: Make, volume: str, hint: str) -> None:
     """With a tmpfs there, or with a runtime directory elsewhere, where `/tmp` isn't needed."""
     options = ("--read-only", "--volume", f"{volume}:/var/lib/devpi")
-    lean = box(*options, *mend.split()).start()
+    lean = box(*options, *hint.split()).start()
     lean.wait_ready()
     assert 0 == lean.stop()
 

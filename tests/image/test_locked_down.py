@@ -88,8 +88,8 @@ def test_a_host_folder_of_another_user_is_refused_with_the_command_to_type(box: 
     assert [] == list(host_folder.iterdir())
 
     subprocess.run(told.replace("FOLDER", str(host_folder)).split(), check=True)
-    mended = box(*options, name="mended").start().wait_ready()
-    assert 0 == mended.stop()
+    fixed = box(*options, name="fixed").start().wait_ready()
+    assert 0 == fixed.stop()
 
 
 def test_a_volume_that_an_older_image_wrote_as_root(box: Make, volume: str, debug_image: str) -> None:
@@ -106,8 +106,8 @@ def test_a_volume_that_an_older_image_wrote_as_root(box: Make, volume: str, debu
     docker(
         "run", "--rm", "--user", "0", *mount, "--entrypoint", "chown", debug_image, "-R", "12345:0", "/var/lib/devpi"
     )
-    mended = box(*LOCKED_DOWN, *mount, name="mended").start().wait_ready()
-    assert 200 == mended.login(password)
+    fixed = box(*LOCKED_DOWN, *mount, name="fixed").start().wait_ready()
+    assert 200 == fixed.login(password)
 
 
 def test_a_tmpfs_for_the_state_is_refused_with_the_options_to_add(box: Make) -> None:
@@ -126,10 +126,10 @@ def test_a_serverdir_that_the_image_does_not_have(box: Make, volume: str, mount:
     options = ["--env", "DEVPI_SERVERDIR=/srv/devpi", *(["--volume", f"{volume}:/srv/devpi"] if mount else [])]
     refused = box(*options).start()
     assert 73 == refused.wait_end()
-    mend = (
+    hint = (
         "mounted at /srv/devpi (a named volume: see docs/docker.md" if mount else "mount a volume there that belongs to"
     )
-    assert mend in refused.log.splitlines()[-1]
+    assert hint in refused.log.splitlines()[-1]
 
 
 def test_root_is_told_that_it_is_not_needed(box: Make) -> None:

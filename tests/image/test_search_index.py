@@ -132,7 +132,7 @@ def test_a_damaged_index_is_set_aside_and_rebuilt(site: Site, damage: str) -> No
     wait_for(lambda: site.finds("alpha") in (True, False) and site.notices(), "the notice", every=0.5)
     (notice,) = site.notices()
     assert "is being rebuilt" in notice["reason"]
-    assert ".indices.damaged has the old one" in notice["mend"]
+    assert ".indices.damaged has the old one" in notice["hint"]
     site.wait_found("alpha", "the search to find again")
     assert notice["reason"] in box.log
     assert notice["reason"] in box.exec("sidecar", "status").stdout

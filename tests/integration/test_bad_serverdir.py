@@ -1,4 +1,4 @@
-"""Serverdirs, ports and settings that can't be used: an exit code, a message that mends, nothing on disk is changed."""
+"""Serverdirs, ports and settings that can't be used: an exit code, a message that fixes, nothing on disk is changed."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_a_killed_devpi_init_is_not_served(container: Make, tmp_path: Path) -> N
 
 
 def test_root_s_serverdir_for_another_user(other_user: Make) -> None:
-    """A volume that belongs to root: code 73, and the message names uid, owner and the `chown` that mends it."""
+    """A volume that belongs to root: code 73, and the message names uid, owner and the `chown` that fixes it."""
     bad = other_user()
     bad.serverdir.mkdir(mode=0o755)
     assert NOT_WRITABLE == bad.start().wait_end()

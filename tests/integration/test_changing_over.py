@@ -111,8 +111,8 @@ def test_a_serverdir_in_place_of_an_export(container: Make, packed: bool) -> Non
     error = c.start().wait_phase("failed")["import"]["error"]
     assert (name, "data/server" if not packed else None) == (error["archive"], error["member"])
     assert "is a devpi-server state (a serverdir), not an export" in error["reason"]
-    assert "onto the empty volume" in error["mend"]
-    assert "devpi-export" in error["mend"]
+    assert "onto the empty volume" in error["hint"]
+    assert "devpi-export" in error["hint"]
     assert 0 == c.stop()
     if packed:
         with tarfile.open(c.init_dir / name) as tar:
@@ -130,5 +130,5 @@ def test_a_serverdir_of_devpi_3_in_place_of_an_export(container: Make) -> None:
     shutil.copy(FIXTURES / "devpi-3.1.2-serverdir.tar.bz2", c.init_dir)
     error = c.start().wait_phase("failed")["import"]["error"]
     assert "state version '3.1.2'" in error["reason"]
-    assert "onto the empty volume" not in error["mend"]
-    assert "devpi-export" in error["mend"]
+    assert "onto the empty volume" not in error["hint"]
+    assert "devpi-export" in error["hint"]

@@ -190,7 +190,7 @@ def test_full_runtime_directory(container: Make) -> None:
 
 
 def test_read_only(container: Make) -> None:
-    """As ext4 makes itself after an error: downloads go on; a start on it is refused; mended, all is there."""
+    """As ext4 makes itself after an error: downloads go on; a start on it is refused; fixed, all is there."""
     c = container(env=DEFAULTS)
     with volumes.ext4(c.serverdir) as volume:
         password, token, path = serving(c)

@@ -233,7 +233,7 @@ def test_beside_a_running_server(initialised: Path, container: Callable[..., Con
 
 
 def test_tools_as_another_user(other_user: Callable[..., Container]) -> None:
-    """A tool run as root on another uid's serverdir would lock its server out: 73 with the mend, nothing touched."""
+    """A tool run as root on another uid's serverdir would lock its server out: 73 with the hint, nothing touched."""
     c = other_user(flags=(*LOCAL, "--port", "0")).start().wait_ready()
     own = c.run("devpi-export", str(c.home / "export"))
     assert 0 == own.returncode, own.stdout

@@ -558,14 +558,14 @@ def test_killed_importer(container: Make, mass: Path) -> None:
     error = new.wait_phase("failed")["import"]["error"]
     assert "killed" in error["reason"]
     assert "memory" in error["reason"]
-    assert "memory limit" in error["mend"]
+    assert "memory limit" in error["hint"]
     assert 503 == new.get("/readyz").status
     assert 200 == new.get("/livez").status
     assert {".sidecar"} == exported.names(new.serverdir)
     assert not (new.serverdir / ".sidecar" / "staging").exists()
     assert 0 == new.stop()
 
-    new.start().wait_ready()  # the mend is to start again, with more memory: the archives are not at fault
+    new.start().wait_ready()  # the hint is to start again, with more memory: the archives are not at fault
     assert_completed(new, mass)
 
 

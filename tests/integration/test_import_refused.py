@@ -219,8 +219,8 @@ def assert_refused(container: Container) -> dict[str, Any]:
     status = container.wait_phase("failed")
     assert "failed" == status["import"]["state"]
     error: dict[str, Any] = status["import"]["error"]
-    assert {"archive", "member", "reason", "mend"} == set(error)
-    assert error["mend"]
+    assert {"archive", "member", "reason", "hint"} == set(error)
+    assert error["hint"]
     assert error["reason"] in status["failure"]["reason"]
     assert str(container.home) not in json.dumps(status)
     assert HIDDEN not in json.dumps(status)
@@ -242,7 +242,7 @@ def export(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 def test_bad_exports_are_refused(container: Make, export: Path, bad: Bad) -> None:
-    """Archive, member, reason and mend are on `/status`, the container lives and is not ready, nothing is left."""
+    """Archive, member, reason and hint are on `/status`, the container lives and is not ready, nothing is left."""
     new = container(env={"SECRET_OF_THIS_TEST": HIDDEN} | bad.env)
     new.init_dir.mkdir()
     bad.put(export, new.init_dir)
@@ -259,13 +259,13 @@ def test_bad_exports_are_refused(container: Make, export: Path, bad: Bad) -> Non
 
 
 def test_unreadable_init_directory(other_user: Make) -> None:
-    """As another user can't read what root alone may: a failed import that tells how to mend it, not an empty devpi."""
+    """As another user can't read what root alone may: a failed import that tells how to fix it, not an empty devpi."""
     new = other_user()
     new.init_dir.mkdir(mode=0o700)
     exported.pack(exported.write(new.home / "export"), new.init_dir / "backup.bz2")
     error = assert_refused(new.start())
     assert "init directory can't be read: Permission denied" in error["reason"]
-    assert f"uid {new.user}" in error["mend"]
+    assert f"uid {new.user}" in error["hint"]
     assert 0 == new.stop()
     new.init_dir.chmod(0o755)
     (new.init_dir / "backup.bz2").chmod(0o600)
@@ -346,10 +346,10 @@ def test_an_import_that_was_not_promoted_never_was(container: Make, adopted: boo
 
 
 def test_a_raised_limit_is_tried(container: Make, export: Path) -> None:
-    """The mend of a limit is to raise it: the next start with a higher one imports the same archive."""
+    """The hint of a limit is to raise it: the next start with a higher one imports the same archive."""
     new = container(env={"SIDECAR_IMPORT_MAX_MEMBERS": "3"})
     exported.pack(export, new.init_dir / "backup.tar.gz")
-    assert "SIDECAR_IMPORT_MAX_MEMBERS" in assert_refused(new.start())["mend"]
+    assert "SIDECAR_IMPORT_MAX_MEMBERS" in assert_refused(new.start())["hint"]
     assert 0 == new.stop()
     new.env = {}
     new.start().wait_ready()
@@ -357,7 +357,7 @@ def test_a_raised_limit_is_tried(container: Make, export: Path) -> None:
 
 
 def test_disk_full_while_importing(container: Make, tmp_path: Path) -> None:
-    """A volume that is too small: failed, with a mend, and nothing is left that fills it."""
+    """A volume that is too small: failed, with a hint, and nothing is left that fills it."""
     new = container()
     new.serverdir.mkdir()
     mount = f"mount -t tmpfs -o size=1m none {new.serverdir}"
@@ -369,7 +369,7 @@ def test_disk_full_while_importing(container: Make, tmp_path: Path) -> None:
     new.start()
     error = new.wait_phase("failed")["import"]["error"]
     assert "disk is full" in error["reason"]
-    assert "enlarge" in error["mend"]
+    assert "enlarge" in error["hint"]
     inside = private_mounts.inside(new.pid, new.serverdir)
     assert {".sidecar"} == exported.names(inside)
     assert not (inside / ".sidecar" / "staging").exists()
@@ -378,7 +378,7 @@ def test_disk_full_while_importing(container: Make, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("large", ["files", "database"])
 def test_disk_full_while_devpi_loads(container: Make, tmp_path: Path, large: str) -> None:
-    """Nothing is unpacked of a directory, but there is no room for the state made of it: failed, with a mend."""
+    """Nothing is unpacked of a directory, but there is no room for the state made of it: failed, with a hint."""
     new = container()
     new.serverdir.mkdir()
     new.command = private_mounts.command(f"mount -t tmpfs -o size=300k none {new.serverdir}")
@@ -391,7 +391,7 @@ def test_disk_full_while_devpi_loads(container: Make, tmp_path: Path, large: str
     error = new.wait_phase("failed")["import"]["error"]
     assert "while writing the new state" in error["reason"]
     assert "full" in error["reason"] or "No space left" in error["reason"]
-    assert "start again" in error["mend"]
+    assert "start again" in error["hint"]
     inside = private_mounts.inside(new.pid, new.serverdir)
     assert {".sidecar"} == exported.names(inside)
     assert not (inside / ".sidecar" / "staging").exists()

@@ -33,7 +33,7 @@ def zipped(export: Path, target: Path) -> Path:
 
 
 def assert_not_ready(c: Container, archive: str) -> dict[str, Any]:
-    """Not ready, with reason and mend, and nothing is initialised. Returns the error; the container is stopped."""
+    """Not ready, with reason and hint, and nothing is initialised. Returns the error; the container is stopped."""
     error: dict[str, Any] = c.wait_phase("failed")["import"]["error"]
     assert archive == error["archive"]
     assert 503 == c.get("/readyz").status
@@ -75,7 +75,7 @@ def test_an_encrypted_backup(container: Make, export: Path, tmp_path: Path) -> N
     for _ in range(2):
         error = assert_not_ready(c.start(), "backup.tar.bz2.gpg")
         assert "is encrypted (OpenPGP)" in error["reason"]
-        assert "gpg --decrypt backup.tar.bz2.gpg > decrypted.bz2" in error["mend"]
+        assert "gpg --decrypt backup.tar.bz2.gpg > decrypted.bz2" in error["hint"]
     decrypted = subprocess.run([*gpg, "--decrypt", encrypted], check=True, capture_output=True).stdout
     (c.init_dir / "decrypted.bz2").write_bytes(decrypted)
     encrypted.unlink()
@@ -100,7 +100,7 @@ def test_archives_that_are_not_taken_are_ignored_on_request(container: Make, exp
     (c.init_dir / "other.7z").write_bytes(b"7z\xbc\xaf\x27\x1c\0\4")
     (c.init_dir / "parts.zip.002").write_bytes(b"\1\2\3")
     error = assert_not_ready(c.start(), "other.7z")
-    assert "SIDECAR_IGNORE_INIT_FILES=true" in error["mend"]
+    assert "SIDECAR_IGNORE_INIT_FILES=true" in error["hint"]
     assert "parts.zip.002" in c.log
     c.env["SIDECAR_IGNORE_INIT_FILES"] = "true"
     c.start().wait_ready()

@@ -32,8 +32,8 @@ SERVICE_LINKS = {
 
 
 def noticed(c: Container, about: str) -> dict[str, str]:
-    """The notices about one kind of input: reason → mend."""
-    return {n["reason"]: n["mend"] for n in c.status()["notices"] if n["about"] == about}
+    """The notices about one kind of input: reason → hint."""
+    return {n["reason"]: n["hint"] for n in c.status()["notices"] if n["about"] == about}
 
 
 def test_unknown_variables(container: Callable[..., Container]) -> None:
@@ -171,8 +171,8 @@ def test_a_password_for_a_replica(container: Callable[..., Container]) -> None:
     """A replica has its primary's users, root's password too."""
     flags = (*FLAGS[:4], "--primary-url", f"http://127.0.0.1:{free_port()}")
     c = container(flags=flags, env={"DEVPI_PASSWORD": SECRET}).start().wait_listening()
-    (mend,) = wait_for(lambda: noticed(c, "root-password"), "the notice").values()
-    assert "remove it here" in mend
+    (hint,) = wait_for(lambda: noticed(c, "root-password"), "the notice").values()
+    assert "remove it here" in hint
     assert SECRET not in c.log
 
 
@@ -180,8 +180,8 @@ def test_a_hash_in_the_configuration_file(container: Callable[..., Container]) -
     """It has no effect here, which is reported with the way that has."""
     c = with_file(container, f"devpi-server:\n  root-passwd-hash: {SECRET}\n")
     c.start().wait_ready()
-    (mend,) = noticed(c, "configuration").values()
-    assert "DEVPI_PASSWORD_FILE" in mend
+    (hint,) = noticed(c, "configuration").values()
+    assert "DEVPI_PASSWORD_FILE" in hint
     assert "claimable" == c.status()["root_password"]["state"]
     assert SECRET not in c.log
 

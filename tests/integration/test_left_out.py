@@ -66,7 +66,7 @@ def test_strictly_it_is_refused(container: Make, unsafe: Path) -> None:
     shutil.copytree(unsafe.parent, new.init_dir / "backup")
     error = new.start().wait_phase("failed")["import"]["error"]
     assert ("backup", ABOVE, "leads out of the export") == (error["archive"], error["member"], error["reason"])
-    assert "unset SIDECAR_IMPORT_STRICT to leave it out" in error["mend"]
+    assert "unset SIDECAR_IMPORT_STRICT to leave it out" in error["hint"]
     assert ABOVE in json.dumps(error)
     assert 0 == new.stop()
     del new.env["SIDECAR_IMPORT_STRICT"]

@@ -35,12 +35,12 @@ def failing(c: Container) -> dict[str, dict[str, str]]:
 def test_a_lock_file_that_vanishes(
     container: Callable[..., Container], vanish: Callable[[Path], None], reason: str
 ) -> None:
-    """Not ready, with the reason and the mend, and no second server beside it; a restart is ready again."""
+    """Not ready, with the reason and the hint, and no second server beside it; a restart is ready again."""
     first = container().start().wait_ready()
     vanish(first.serverdir / ".sidecar")
     check = wait_for(lambda: failing(first).get("lock"), "the check `lock` to fail")
     assert reason in check["reason"]
-    assert "start it again" in check["mend"]
+    assert "start it again" in check["hint"]
     assert "not ready any more: " in first.log
 
     second = container("second", env={"DEVPI_SERVERDIR": str(first.serverdir)}).start()

@@ -84,7 +84,7 @@ def test_a_login_outlives_a_change_of_uid(other_user: Callable[..., Container]) 
 
 
 def test_a_serverdir_of_another_uid_is_named(other_user: Callable[..., Container]) -> None:
-    """A serverdir that this uid can't write: exit 73 with both uids and the mend, and nothing in it changed."""
+    """A serverdir that this uid can't write: exit 73 with both uids and the hint, and nothing in it changed."""
     c = other_user()
     c.serverdir.mkdir(mode=0o755)
 
@@ -163,7 +163,7 @@ def test_an_operators_own_secretfile(container: Callable[..., Container], tmp_pa
 
 @pytest.mark.parametrize("content", [None, "short", "a" * 64], ids=["absent", "short", "poor"])
 def test_a_bad_secretfile(container: Callable[..., Container], tmp_path: Path, content: str | None) -> None:
-    """A --secretfile that devpi-server would die of is named, with the mend, and not its content."""
+    """A --secretfile that devpi-server would die of is named, with the hint, and not its content."""
     path = tmp_path / "secret"
     if content is not None:
         path.write_text(content)

@@ -83,4 +83,4 @@ def test_of_a_preparation(lose: tuple[Path, Callable[[], None]], monkeypatch: py
     answer = prepare.prepare(request, None, None, None)  # type: ignore[arg-type]
     assert isinstance(answer, PrepareFailed)
     assert "while writing the new state" in answer.reason
-    assert answer.circumstances
+    assert answer.retryable

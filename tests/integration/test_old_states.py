@@ -36,7 +36,7 @@ def unusable(c: Container) -> Any:
     """Who needs a new password, once that was looked at."""
     wait_for(lambda: c.status()["unusable_passwords"] is not None, "a look at the users")
     found: dict[str, Any] = c.status()["unusable_passwords"]
-    assert found.pop("mend") == ("as root: `devpi passwd NAME`" if found["total"] else None)
+    assert found.pop("hint") == ("as root: `devpi passwd NAME`" if found["total"] else None)
     return found
 
 
@@ -207,7 +207,7 @@ def test_root_password_emptied_and_set(container: Callable[..., Container], allo
     assert "root's password is empty" in check["reason"]
     assert (200 if allowed == "true" else 503) == c.get("/readyz").status
     if allowed == "false":
-        assert "sidecar rotate" in check["mend"]
+        assert "sidecar rotate" in check["hint"]
 
     assert 200 == call_devpi(f"{c.devpi}/root", "PATCH", {"password": "another-1234"}, token=token).status
     wait_for(lambda: root_check(c)["status"] == "pass", "the check to pass again")
@@ -215,7 +215,7 @@ def test_root_password_emptied_and_set(container: Callable[..., Container], allo
 
 
 def test_root_password_emptied_and_rotated(container: Callable[..., Container]) -> None:
-    """What the mend says helps at once; emptied again, it is seen again."""
+    """What the hint says helps at once; emptied again, it is seen again."""
     c = container(env={"DEVPI_PASSWORD": ROOT_PASSWORD}).start().wait_ready()
     password = ROOT_PASSWORD
     for _ in range(2):
@@ -236,7 +236,7 @@ def test_root_password_that_becomes_unusable(container: Callable[..., Container]
     assert 200 == call_devpi(f"{c.devpi}/root", "PATCH", body, token=token).status
     check = wait_for(lambda: (found := root_check(c))["status"] == "fail" and found, "the check to see it")
     assert "nobody can log in as root" in check["reason"]
-    assert "sidecar rotate" in check["mend"]
+    assert "sidecar rotate" in check["hint"]
     assert 0 == c.sidecar("rotate").returncode
     assert 200 == c.get("/readyz").status
 

@@ -91,7 +91,7 @@ def test_what_is_advised_about_roots_password(
 def test_a_pair_that_disagrees(
     primary: Container, container: Callable[..., Container], secret: Path, tmp_path: Path, differs: str
 ) -> None:
-    """Another secret, another --argon2-* value, or SIDECAR_SECRET_IS_RANDOM on one side alone: said, with the mend."""
+    """Another secret, another --argon2-* value, or SIDECAR_SECRET_IS_RANDOM on one side alone: said, with the hint."""
     other = tmp_path / "other"
     other.write_text("0123456789abcdef" * 4)
     if differs == "secret":
@@ -102,7 +102,7 @@ def test_a_pair_that_disagrees(
         replica = replica_of(primary, container, secret, SIDECAR_SECRET_IS_RANDOM="true")
     check = refused(replica, "it refuses our secret")
     for setting in ("--secretfile", "SIDECAR_SECRET_IS_RANDOM", "--argon2-*"):
-        assert setting in check["mend"]
+        assert setting in check["hint"]
 
 
 def test_a_primary_that_is_none(container: Callable[..., Container], secret: Path) -> None:
@@ -110,13 +110,13 @@ def test_a_primary_that_is_none(container: Callable[..., Container], secret: Pat
     flags = (*HOST, str(free_port()), "--offline-mode", "--secretfile", str(secret), *ARGON2, "1")
     standalone = container("standalone", flags=flags).start().wait_ready()
     replica = replica_of(standalone, container, secret, *ARGON2, "1")
-    assert "--role primary" in refused(replica, "it does not run as a primary")["mend"]
+    assert "--role primary" in refused(replica, "it does not run as a primary")["hint"]
 
 
 def test_a_replica_in_offline_mode(primary: Container, container: Callable[..., Container], secret: Path) -> None:
     """It doesn't reach its primary either."""
     replica = replica_of(primary, container, secret, *ARGON2, "1", "--offline-mode")
-    assert "without --offline-mode" in refused(replica, "--offline-mode keeps")["mend"]
+    assert "without --offline-mode" in refused(replica, "--offline-mode keeps")["hint"]
 
 
 Fix = Callable[[Container, Path, bytes, str], None]
@@ -158,8 +158,8 @@ def test_a_primary_that_has_lost_a_file(
     replica = replica_of(primary, container, secret, *ARGON2, "1")
     name = str(path.relative_to(primary.serverdir / "+files"))
     check = refused(replica, f"1 file could not be replicated, which the primary has lost: {name}")
-    assert "restore the file from a backup" in check["mend"]
-    assert "delete the version" in check["mend"]
+    assert "restore the file from a backup" in check["hint"]
+    assert "delete the version" in check["hint"]
     assert name in replica.get("/readyz").json["checks"][0]["reason"]
     assert name in replica.get("/", accept="text/html").body.decode()
     said = replica.sidecar("status").stdout

@@ -210,7 +210,7 @@ def test_data_keeps_its_password(container: Callable[..., Container], made_by_de
 
 @pytest.mark.slow
 def test_data_with_an_empty_password(container: Callable[..., Container], made_by_devpi: Callable[..., Path]) -> None:
-    """The check root-password keeps it from being ready, and names the mends, of which each works."""
+    """The check root-password keeps it from being ready, and names the hints, of which each works."""
     c = container()
     shutil.copytree(made_by_devpi(""), c.serverdir)
     c.start().wait_phase("launching")
@@ -218,8 +218,8 @@ def test_data_with_an_empty_password(container: Callable[..., Container], made_b
     answer = wait_for(lambda: (a := c.get("/readyz/root-password")).json["reason"] != "not looked at yet" and a, "look")
 
     assert (503, 503) == (answer.status, c.get("/readyz").status)
-    assert "sidecar rotate" in answer.json["mend"]
-    assert "SIDECAR_ALLOW_EMPTY_ROOT" in answer.json["mend"]
+    assert "sidecar rotate" in answer.json["hint"]
+    assert "SIDECAR_ALLOW_EMPTY_ROOT" in answer.json["hint"]
     assert ["root-password"] == [check["name"] for check in c.get("/readyz").json["checks"]]
     assert 200 == c.login("root", "")
     assert 0 == c.stop()

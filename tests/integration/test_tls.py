@@ -123,7 +123,7 @@ def test_a_key_of_another_user(other_user: Make, authority: Authority) -> None:
     ],
 )
 def test_bad_files(container: Make, pair: Pair, spoil: Callable[[dict[str, str]], object], said: str) -> None:
-    """Code 2 with the variable and the mend; nothing is made on disk."""
+    """Code 2 with the variable and the hint; nothing is made on disk."""
     env = pair.settings
     spoil(env)
     bad = container(env=env)

@@ -28,7 +28,7 @@ def assert_everywhere(c: Container, notice: dict[str, Any], log: str) -> None:
     assert 1 == log.count(notice["reason"]), log
     told = c.sidecar("status").stdout
     assert notice["reason"] in told
-    assert notice["mend"] in told
+    assert notice["hint"] in told
     page = c.get("/", accept="text/html").body.decode()
     assert notice["reason"].split(":")[0] in page
 

@@ -142,7 +142,7 @@ def test_every_width(container: Callable[..., Container]) -> None:
     whole = c.sidecar("status").stdout
     said = f"  the import failed\n    archive: {error['archive']}\n    reason: {error['reason']}\n"
     assert said in whole
-    assert 1 == whole.count(error["reason"]) == whole.count(error["mend"])
+    assert 1 == whole.count(error["reason"]) == whole.count(error["hint"])
     assert not re.search("rotate|claim|check ", whole)
     for columns in (100, 80, 60, 40):
         with terminal(c, "status", rows=50, columns=columns) as shown:

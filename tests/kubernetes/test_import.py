@@ -52,7 +52,7 @@ def test_a_long_import_gets_no_requests_and_is_not_restarted(make_site: Callable
 
 
 def bad_export(site: Site) -> None:
-    """Something with the name of an archive, and a mend that can be asserted."""
+    """Something with the name of an archive, and a hint that can be asserted."""
     (site.volume("devpi-exports") / "backup.bz2").write_text("no tar archive")
 
 
@@ -67,29 +67,29 @@ def test_a_failed_import_says_why(make_site: Callable[..., Site]) -> None:
         bad_export(site)
         site.apply()
     reason = "the import failed at backup.bz2: is not a tar archive"
-    mend = "pack the export again"
+    hint = "pack the export again"
 
     described = wait_for(lambda: reason in stays.described and stays.described, "the event")
-    assert mend in described
+    assert hint in described
     assert "Warning  Unhealthy" in described
     status = stays.sidecar("/status").json
     assert "failed" == status["phase"] == status["import"]["state"]
     assert reason in status["failure"]["reason"]
-    assert mend in status["import"]["error"]["mend"]
+    assert hint in status["import"]["error"]["hint"]
     assert (0, 1) == stays.addresses
     assert 0 == stays.container["restartCount"]
 
     ended = wait_for(lambda: exits.container["lastState"].get("terminated"), "the end")
     assert 3 == ended["exitCode"]
     assert reason in ended["message"]
-    assert mend in ended["message"].splitlines()[-1]
+    assert hint in ended["message"].splitlines()[-1]
     assert reason in exits.described
 
 
-def test_a_mended_export_is_imported_by_a_restarted_pod(make_site: Callable[..., Site], home: Path) -> None:
+def test_a_fixed_export_is_imported_by_a_restarted_pod(make_site: Callable[..., Site], home: Path) -> None:
     """What /status says to do after a failure."""
     site = make_site(
-        "mended", components=("import",), container={"env": [{"name": "SIDECAR_STOP_DELAY", "value": "0s"}]}
+        "fixed", components=("import",), container={"env": [{"name": "SIDECAR_STOP_DELAY", "value": "0s"}]}
     )
     bad_export(site)
     site.apply()

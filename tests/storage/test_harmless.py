@@ -76,7 +76,7 @@ def test_the_way_out_of_a_serverdir_of_others(tmp_path: Path) -> None:
     with pytest.raises(Exit) as caught:
         examine(tmp_path, Storage("sqlite"))
     assert "photo0.jpg, photo1.jpg, photo2.jpg, photo3.jpg, photo4.jpg and 2 more" in caught.value.reason
-    assert f"DEVPI_SERVERDIR={tmp_path}/state " in caught.value.mend
+    assert f"DEVPI_SERVERDIR={tmp_path}/state " in caught.value.hint
     assert looks_empty(tmp_path / "state")
 
 
@@ -95,7 +95,7 @@ def test_a_state_further_down_is_named(tmp_path: Path, below: str) -> None:
     with pytest.raises(Exit) as caught:
         examine(tmp_path, Storage("sqlite"))
     assert f"its folder {below} does" in caught.value.reason
-    assert f"DEVPI_SERVERDIR={tmp_path / below} " in caught.value.mend
+    assert f"DEVPI_SERVERDIR={tmp_path / below} " in caught.value.hint
 
 
 @pytest.mark.parametrize("there", [".sidecar/marker.json", ".sqlite", "+files/x"])
@@ -106,8 +106,8 @@ def test_a_damaged_state_is_not_left_for_one_below(tmp_path: Path, there: str) -
     (tmp_path / there).write_text("{}")
     with pytest.raises(Exit) as caught:
         examine(tmp_path, Storage("sqlite"))
-    assert "old-backup" not in caught.value.mend
-    assert "restore" in caught.value.mend
+    assert "old-backup" not in caught.value.hint
+    assert "restore" in caught.value.hint
 
 
 def test_where_no_state_is_looked_for(tmp_path: Path) -> None:

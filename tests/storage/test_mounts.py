@@ -24,7 +24,7 @@ path = Path(sys.argv[1])
 os.setgroups([]); os.setgid(4322); os.setuid(4321)
 found = mounts.under(path)
 print(found.place, found.kind, found.in_memory, sep="|")
-print(not_writable(path, PermissionError(errno.EACCES, "Permission denied", str(path))).mend)
+print(not_writable(path, PermissionError(errno.EACCES, "Permission denied", str(path))).hint)
 """
 
 
@@ -50,30 +50,30 @@ def place() -> Iterator[Path]:
 
 def test_a_tmpfs_that_root_owns(place: Path) -> None:
     """Docker's --tmpfs without options: which ones it needs."""
-    found, mend = look(place, f"mount -t tmpfs -o mode=755 none '{place}'")
+    found, hint = look(place, f"mount -t tmpfs -o mode=755 none '{place}'")
     assert f"{place}|tmpfs|True" == found
-    assert f"mount the tmpfs as this user's: `--tmpfs {place}:uid=4321,mode=0700`" == mend
+    assert f"mount the tmpfs as this user's: `--tmpfs {place}:uid=4321,mode=0700`" == hint
 
 
 def test_a_mount_that_root_owns(place: Path) -> None:
     """A bind mount: the command is for the host, whose path for it is not known here; root is no advice."""
-    found, mend = look(place, f"mkdir '{place}.host'", f"mount --bind '{place}.host' '{place}'")
+    found, hint = look(place, f"mkdir '{place}.host'", f"mount --bind '{place}.host' '{place}'")
     assert found.startswith(f"{place}|")
-    assert mend.startswith(f"on the host, run `chown -R 4321:4322 FOLDER` for the folder that is mounted at {place} ")
-    assert "uid 0" not in mend
+    assert hint.startswith(f"on the host, run `chown -R 4321:4322 FOLDER` for the folder that is mounted at {place} ")
+    assert "uid 0" not in hint
 
 
 def test_a_mount_of_another_user(place: Path) -> None:
     """To run as its owner is an advice where that isn't root."""
-    mend = look(place, f"mkdir '{place}.host'", f"chown 77 '{place}.host'", f"mount --bind '{place}.host' '{place}'")[1]
-    assert mend.endswith(", or run this as uid 77")
+    hint = look(place, f"mkdir '{place}.host'", f"chown 77 '{place}.host'", f"mount --bind '{place}.host' '{place}'")[1]
+    assert hint.endswith(", or run this as uid 77")
 
 
 def test_a_folder_inside_of_what_is_mounted(place: Path) -> None:
     """The command has the path as it is seen here."""
-    found, mend = look(place / "x", f"mount -t tmpfs -o mode=755 none '{place}'", f"mkdir '{place}/x'")
+    found, hint = look(place / "x", f"mount -t tmpfs -o mode=755 none '{place}'", f"mkdir '{place}/x'")
     assert f"{place}|tmpfs|True" == found
-    assert mend.startswith(f"run `chown -R 4321:4322 {place}/x` as root; in a container, mount a volume there")
+    assert hint.startswith(f"run `chown -R 4321:4322 {place}/x` as root; in a container, mount a volume there")
 
 
 def test_the_topmost_of_two_mounts_counts(place: Path) -> None:

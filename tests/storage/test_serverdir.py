@@ -113,7 +113,7 @@ def test_opening_leaves_only_the_lock(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("call", ["write", "fsync", "pwrite", "ftruncate"])
 @pytest.mark.parametrize(
-    ("code", "reason", "mend"),
+    ("code", "reason", "hint"),
     [
         (errno.ENOSPC, "no space is left", "free space on the serverdir's volume"),
         (errno.EDQUOT, "no space is left", "raise the quota"),
@@ -122,9 +122,9 @@ def test_opening_leaves_only_the_lock(tmp_path: Path) -> None:
     ],
 )
 def test_a_volume_that_takes_no_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int, reason: str, mend: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int, reason: str, hint: str
 ) -> None:
-    """Full, over quota, read-only, broken: a reason and a mend, and the lock is not kept."""
+    """Full, over quota, read-only, broken: a reason and a hint, and the lock is not kept."""
 
     def fail(*_: object) -> int:
         raise OSError(code, os.strerror(code))
@@ -136,7 +136,7 @@ def test_a_volume_that_takes_no_bytes(
     assert caught.value.code == ExitCode.NOT_WRITABLE
     assert str(tmp_path) in caught.value.reason
     assert reason in caught.value.reason
-    assert mend in caught.value.mend
+    assert hint in caught.value.hint
     with opened(tmp_path) as serverdir:
         assert names(serverdir.own) == ["lock"]
 
@@ -165,7 +165,7 @@ try:
     serverdir.recover()
     print(serverdir.examine().name)
 except Exit as error:
-    print(int(error.code), error.reason, error.mend, sep="\\n")
+    print(int(error.code), error.reason, error.hint, sep="\\n")
 """
 
 
@@ -186,16 +186,16 @@ def as_another_user(path: Path) -> list[str]:
 
 @needs_root
 def test_a_serverdir_of_another_user(open_folder: Path) -> None:
-    """Names whose it is, who we are, and the chown that mends it."""
+    """Names whose it is, who we are, and the chown that fixes it."""
     path = open_folder / "serverdir"
     make_state(path)
     path.chmod(0o755)
-    code, reason, mend = as_another_user(path)
+    code, reason, hint = as_another_user(path)
     assert int(code) == ExitCode.NOT_WRITABLE
     assert "not writable for uid 65534, gid 65534" in reason
     assert f"{path} belongs to uid 0, gid 0, mode 0755" in reason
-    assert f"chown -R 65534:65534 {path}" in mend
-    assert "uid 0" not in mend
+    assert f"chown -R 65534:65534 {path}" in hint
+    assert "uid 0" not in hint
 
 
 @needs_root
@@ -215,11 +215,11 @@ def test_a_file_of_another_user(open_folder: Path, name: str) -> None:
     for each in (path, *path.rglob("*")):
         each.chmod(0o777)
     (path / name).chmod(0o600)
-    code, reason, mend = as_another_user(path)
+    code, reason, hint = as_another_user(path)
     assert int(code) == ExitCode.NOT_WRITABLE
     assert reason.startswith(f"{name} in the serverdir {path} belongs to uid 0")
     assert "not writable for uid 65534" in reason
-    assert f"chown -R 65534:65534 {path}" in mend
+    assert f"chown -R 65534:65534 {path}" in hint
 
 
 # --- lock -----------------------------------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ def test_a_second_server_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert f"the serverdir {tmp_path} is in use by another server" in caught.value.reason
     assert f"pid {holder.pid}" in caught.value.reason
     assert os.uname().nodename in caught.value.reason
-    assert "stop that one first" in caught.value.mend
+    assert "stop that one first" in caught.value.hint
     assert (tmp_path / ".sidecar" / ".tmp-probe").read_bytes() == b"the holder's"
 
 
@@ -449,7 +449,7 @@ def test_a_file_system_that_cant_lock(tmp_path: Path, monkeypatch: pytest.Monkey
         Serverdir(tmp_path, SQLITE).open()
     assert caught.value.code == ExitCode.LOCKED
     assert "can't lock files" in caught.value.reason
-    assert "NFS" in caught.value.mend
+    assert "NFS" in caught.value.hint
     assert len(names(Path("/proc/self/fd"))) == descriptors
 
 
@@ -574,7 +574,7 @@ DAMAGES = {
 @pytest.mark.parametrize("what", DAMAGES)
 @pytest.mark.parametrize("marked", [False, True])
 def test_damaged(tmp_path: Path, what: str, marked: bool) -> None:
-    """Ours or not: refused with the reason and the mend, and nothing in it is touched."""
+    """Ours or not: refused with the reason and the hint, and nothing in it is touched."""
     make_state(tmp_path)
     if marked:
         with opened(tmp_path) as serverdir:
@@ -584,7 +584,7 @@ def test_damaged(tmp_path: Path, what: str, marked: bool) -> None:
     assert error.code == ExitCode.DAMAGED
     reason = DAMAGES[what].replace(" of a devpi-server", ", which was there" if marked else " of a devpi-server")
     assert error.reason.startswith(f"the serverdir {tmp_path} is damaged or not devpi's: {reason}")
-    assert error.mend.startswith("restore a backup of it, or empty it")
+    assert error.hint.startswith("restore a backup of it, or empty it")
 
 
 def test_something_else(tmp_path: Path) -> None:
@@ -618,7 +618,7 @@ def test_another_state_version(tmp_path: Path, version: str) -> None:
     assert error.code == ExitCode.DAMAGED
     assert f"has devpi's state version {version!r}" in error.reason
     assert error.reason.endswith("this devpi-server needs '4'")
-    assert "devpi-export" in error.mend
+    assert "devpi-export" in error.hint
 
 
 @pytest.mark.parametrize("version", ["4", "4\n", "4.0.0", "4.8.1\n"])
@@ -719,7 +719,7 @@ def test_a_half_made_state_makes_room_for_the_start(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"entries": []}', '{"origin": "x"}', "[" * 50_000])
 def test_an_intent_that_cant_be_understood(tmp_path: Path, content: str) -> None:
-    """Nothing is moved and nothing thrown away; a reason and a mend."""
+    """Nothing is moved and nothing thrown away; a reason and a hint."""
     with opened(tmp_path) as serverdir:
         serverdir.stage()
         make_state(serverdir.staged_state)
@@ -730,7 +730,7 @@ def test_an_intent_that_cant_be_understood(tmp_path: Path, content: str) -> None
         assert tree(serverdir.staged_state) == before
     assert caught.value.code == ExitCode.DAMAGED
     assert "promotion.json" in caught.value.reason
-    assert "restore a backup" in caught.value.mend
+    assert "restore a backup" in caught.value.hint
 
 
 def test_clearing_up_at_a_stop(tmp_path: Path) -> None:

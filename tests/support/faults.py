@@ -104,7 +104,7 @@ READ_ONLY_SERVING = Fault(
     within=13,
     check="write",
     reason="can't write to the serverdir: read-only file system",
-    then="downloads go on; mend the disk, mount it again, restart",
+    then="downloads go on; fix the disk, mount it again, restart",
 )
 IO_ERROR_SERVING = Fault(
     "the disk fails while it serves: EIO for all, SQLite's file too",
@@ -118,7 +118,7 @@ IO_ERROR_START = Fault(
     within=10,
     exit_code=73,
     log="Input/output error",
-    then="mend the disk",
+    then="fix the disk",
 )
 CLOCK = Fault(
     "the clock jumps, a day ahead or back",

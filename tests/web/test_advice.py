@@ -196,7 +196,7 @@ async def test_a_failing_root_password_has_no_advice_once_devpi_stops(stage: Sta
     """The check stays as it is; what it advised would be refused now."""
     stage.be("standalone", "listening", RootPassword.GIVEN, own_secret=False)
     check = next(c for c in stage.site.health.checks() if c.name == "root-password")
-    assert check.mend == "`sidecar rotate`, or SIDECAR_ALLOW_EMPTY_ROOT=true to allow it"
+    assert check.hint == "`sidecar rotate`, or SIDECAR_ALLOW_EMPTY_ROOT=true to allow it"
     stage.site.lifecycle.update(phase=Phase.STOPPING)
     check = next(c for c in stage.site.health.checks() if c.name == "root-password")
-    assert (check.status, check.mend) == ("fail", None)
+    assert (check.status, check.hint) == ("fail", None)

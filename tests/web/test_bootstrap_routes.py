@@ -86,7 +86,7 @@ async def test_expired(site: Site) -> None:
     record.write_generated(PASSWORD, datetime.now(UTC) - timedelta(seconds=61))
     site.bootstrap.attach(record, None)
     answer = await site.ask("POST", CLAIM, headers=ADMIN)
-    assert (answer.status, answer.json["title"], answer.json["mend"]) == (410, "expired", None)
+    assert (answer.status, answer.json["title"], answer.json["hint"]) == (410, "expired", None)
 
 
 async def test_a_client_that_hangs_up_changes_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +159,7 @@ async def test_rotate_with_an_unreadable_wish(site: Site, query: str, body: byte
 
 
 async def test_rotate_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """409 with the mend where it can't be; 503 while devpi-server doesn't run."""
+    """409 with the hint where it can't be; 503 while devpi-server doesn't run."""
 
     async def rotate(address: str, *, keep_logins: bool = False) -> str:
         raise CannotRotate("this is a replica", "rotate at the primary")
@@ -167,7 +167,7 @@ async def test_rotate_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> No
     assert (await site.ask("POST", ROTATE, headers=ADMIN)).status == 503
     monkeypatch.setattr(site.bootstrap, "rotate", rotate)
     answer = await site.ask("POST", ROTATE, headers=ADMIN)
-    assert (answer.status, answer.json["mend"]) == (409, "rotate at the primary")
+    assert (answer.status, answer.json["hint"]) == (409, "rotate at the primary")
 
 
 async def test_an_unknown_claimer(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,7 +202,7 @@ async def test_what_fails_in_the_background_is_told_by_the_scrape(
 
 async def test_the_import_is_told(site: Site) -> None:
     """Its state, counts and failure; the names in it are nobody's labels."""
-    failure = ImportFailure(HOSTILE[0], "mend", archive=HOSTILE[1], member=HOSTILE[2])
+    failure = ImportFailure(HOSTILE[0], "hint", archive=HOSTILE[1], member=HOSTILE[2])
     site.lifecycle.enter(Phase.IMPORTING)
     site.lifecycle.update(
         imported=ImportStatus(ImportState.FAILED, current=HOSTILE[3], ignored=tuple(HOSTILE), rate=12.5, error=failure)

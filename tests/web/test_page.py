@@ -190,7 +190,7 @@ async def test_a_failed_import(site: Site) -> None:
 
 async def test_a_failure_of_later_is_not_the_imports(site: Site) -> None:
     """A kept record of a failed import explains nothing that happens to a devpi-server that serves."""
-    site.lifecycle.update(imported=ImportStatus(ImportState.FAILED, error=ImportFailure("no archive", "mend it")))
+    site.lifecycle.update(imported=ImportStatus(ImportState.FAILED, error=ImportFailure("no archive", "fix it")))
     await site.become_ready()
     site.lifecycle.enter(Phase.FAILED, Failure("devpi-server was ended by SIGKILL", "raise the memory limit"))
     assert "Failed devpi-server was ended by SIGKILL What to do: raise the memory limit" in (await page(site)).text
@@ -226,7 +226,7 @@ async def test_where_else_to_look(site: Site) -> None:
 
 
 async def test_what_keeps_it_from_being_ready_is_no_launching(site: Site) -> None:
-    """devpi-server runs, and nobody may wait for an empty password to go away: the reason and the mend are told."""
+    """devpi-server runs, and nobody may wait for an empty password to go away: the reason and the hint are told."""
     site.lifecycle.enter(Phase.LAUNCHING)
     assert "Launching devpi-server starts." in (await page(site)).text
     site.health.set_root_password("empty", allowed=False)
@@ -236,7 +236,7 @@ async def test_what_keeps_it_from_being_ready_is_no_launching(site: Site) -> Non
 
 
 async def test_a_devpi_that_does_not_listen_yet_is_launching(site: Site) -> None:
-    """What time will mend is no trouble: the headline waits, the checks say how far it is."""
+    """What time will fix is no trouble: the headline waits, the checks say how far it is."""
     client = DevpiClient(await site.devpi.start(), 1)
     await site.devpi.stop()
     (site.folder / ".sidecar").mkdir()

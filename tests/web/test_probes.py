@@ -83,7 +83,7 @@ async def test_readyz_verbose_reads_as_kubernetes(site: Site) -> None:
 
 
 async def test_readyz_text_failing(site: Site) -> None:
-    """A failing probe is always verbose, with reason and mend."""
+    """A failing probe is always verbose, with reason and hint."""
     await site.become_ready()
     site.health.set_root_password("empty", allowed=False)
     answer = await site.get("/readyz", Accept="text/plain")
@@ -155,7 +155,7 @@ async def test_health_lists_all_checks(site: Site) -> None:
     answer = await site.get("/health")
     assert (answer.status, answer.json["status"]) == (200, "warn")
     assert [c["name"] for c in answer.json["checks"]] == [c.name for c in site.health.checks()]
-    expected = {"name", "status", "reason", "mend", "since", "gates", "value", "unit"}
+    expected = {"name", "status", "reason", "hint", "since", "gates", "value", "unit"}
     assert all(set(check) == expected for check in answer.json["checks"])
     site.health.process_ended("gone")
     assert (await site.get("/health")).json["status"] == "fail"

@@ -54,7 +54,7 @@ async def test_status_of_notices(site: Site) -> None:
     reasons = ["the option x in the configuration file <path> is not known", "the variable DEVPI_X is not known here"]
     told = (await site.get("/status")).json["notices"]
     assert reasons == [notice["reason"] for notice in told]
-    assert {"about": "variable", "reason": reasons[1], "mend": "remove it"} == told[1]
+    assert {"about": "variable", "reason": reasons[1], "hint": "remove it"} == told[1]
 
 
 async def test_status_of_mirrors(site: Site) -> None:
@@ -77,12 +77,12 @@ async def test_status_of_users_who_need_a_new_password(site: Site) -> None:
     assert (await site.get("/status")).json["unusable_passwords"] == {
         "total": 21,
         "users": ["alice", "b <\u202e"],
-        "mend": None,
+        "hint": None,
     }
     site.lifecycle.enter(Phase.LAUNCHING)
-    assert (await site.get("/status")).json["unusable_passwords"]["mend"] == "as root: `devpi passwd NAME`"
+    assert (await site.get("/status")).json["unusable_passwords"]["hint"] == "as root: `devpi passwd NAME`"
     site.lifecycle.update(unusable_passwords=UnusablePasswords(0))
-    assert (await site.get("/status")).json["unusable_passwords"] == {"total": 0, "users": [], "mend": None}
+    assert (await site.get("/status")).json["unusable_passwords"] == {"total": 0, "users": [], "hint": None}
 
 
 async def test_status_of_what_was_left_out(site: Site) -> None:
@@ -121,7 +121,7 @@ async def test_status_of_an_import(site: Site) -> None:
 
 
 async def test_status_of_a_failed_import(site: Site) -> None:
-    """Which archive, which member, why, and the mend; no path of the disk."""
+    """Which archive, which member, why, and the hint; no path of the disk."""
     site.lifecycle.enter(Phase.IMPORTING)
     error = ImportFailure(
         "can't read '/srv/secret place/x'", "look at /srv/secret", "backup.bz2", "alice/dev/x-1.tar.gz"
@@ -135,9 +135,9 @@ async def test_status_of_a_failed_import(site: Site) -> None:
         "archive": "backup.bz2",
         "member": "alice/dev/x-1.tar.gz",
         "reason": "can't read <path>",
-        "mend": "look at <path>",
+        "hint": "look at <path>",
     }
-    assert answer.json["failure"] == {"reason": "the import failed: <path>", "mend": "chown <path>; see GET /status"}
+    assert answer.json["failure"] == {"reason": "the import failed: <path>", "hint": "chown <path>; see GET /status"}
     for path in ("/readyz", "/readyz/process", "/health"):
         assert b"secret" not in (await site.get(path)).body
 

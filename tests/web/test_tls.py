@@ -250,7 +250,7 @@ async def test_a_link_that_is_swapped(start: Start, authority: Authority, tmp_pa
 
 @pytest.mark.usefixtures("watchful")
 async def test_a_bad_renewal_is_refused(start: Start, authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
-    """Said once, with variable and mend; the old one stays in use, until a good one comes."""
+    """Said once, with variable and hint; the old one stays in use, until a good one comes."""
     caplog.set_level(logging.INFO)
     pair = authority.issue("server")
     secured = await start(settings_of(pair))
@@ -383,7 +383,7 @@ BAD: dict[str, tuple[Callable[[Pair], object], str, str]] = {
 
 @pytest.mark.parametrize("what", BAD)
 def test_bad_files(authority: Authority, what: str) -> None:
-    """What, where, and the mend; never the content of the key."""
+    """What, where, and the hint; never the content of the key."""
     spoil, variable, reason = BAD[what]
     pair = authority.issue("server")
     spoil(pair)
@@ -391,7 +391,7 @@ def test_bad_files(authority: Authority, what: str) -> None:
         load(settings_of(pair))
     assert caught.value.variable == variable
     assert reason in caught.value.reason
-    assert caught.value.mend
+    assert caught.value.hint
     assert str(pair.key.parent) in caught.value.reason
 
 

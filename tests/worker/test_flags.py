@@ -163,7 +163,7 @@ def test_one_port_for_two(understand: Understand, host: str, argv: tuple[str, ..
         return
     with pytest.raises(FlagsRefused, match="can't both listen on port 3141") as caught:
         understand(*argv, sidecar=(host, 3141))
-    assert "SIDECAR_PORT" in caught.value.mend
+    assert "SIDECAR_PORT" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -336,11 +336,11 @@ def test_the_cheap_derivation_is_understood(understand: Understand) -> None:
     ],
 )
 def test_refused(understand: Understand, argv: list[str], options: dict[str, Any], reason: str) -> None:
-    """The reason says what, and there is a mend."""
+    """The reason says what, and there is a hint."""
     with pytest.raises(FlagsRefused) as caught:
         understand(*argv, **options)
     assert reason in caught.value.reason
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(

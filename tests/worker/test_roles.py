@@ -71,7 +71,7 @@ def test_devpi_agrees(
     if contradiction is None:
         assert found.replica == (taken == "replica")
     else:
-        assert contradiction.mend
+        assert contradiction.hint
 
 
 @pytest.mark.parametrize("url", ["devpi:3141", "devpi", "ftp://devpi", "http://", "http://[::1", "http://devpi:port"])

@@ -113,7 +113,7 @@ class InitialState:
         answer = await self._child.expect(Prepared, PrepareFailed)
         if isinstance(answer, PrepareFailed):
             await to_the_end(self._serverdir.discard)
-            raise Exit(_code_of(answer), f"the initialisation failed: {answer.reason}", answer.mend)
+            raise Exit(_code_of(answer), f"the initialisation failed: {answer.reason}", answer.hint)
         # that of an import which failed, or was killed before its promotion: this state is not of it
         await to_the_end(durable.remove, self._record)
         await to_the_end(self._promote, answer, "initialised")
@@ -144,8 +144,8 @@ class InitialState:
         )
         answer = await self._child.expect(Prepared, PrepareFailed)
         if isinstance(answer, PrepareFailed):
-            failure = ImportFailure(answer.reason, answer.mend, answer.archive, answer.member)
-            raise await self._failed(tracker.status, [] if answer.circumstances else fingerprint, failure)
+            failure = ImportFailure(answer.reason, answer.hint, answer.archive, answer.member)
+            raise await self._failed(tracker.status, [] if answer.retryable else fingerprint, failure)
         self._lifecycle.update(imported=replace(tracker.status, state=ImportState.PROMOTING, current=None))
         status = tracker.end(ImportState.COMPLETED)
         await to_the_end(imports.save, self._record, status, fingerprint)
@@ -178,7 +178,7 @@ class InitialState:
     ) -> ImportFailed | Exit:
         """Throw away what there is, keep the record of the failure; the exception to raise."""
         failure = failure or ImportFailure("the import failed", "replace the archive, and start again")
-        failure = replace(failure, reason=redact(failure.reason), mend=redact(failure.mend))  # anybody may read them
+        failure = replace(failure, reason=redact(failure.reason), hint=redact(failure.hint))  # anybody may read them
         await to_the_end(self._serverdir.discard)
         status = replace(
             status, state=ImportState.FAILED, finished=status.finished or now(), eta_seconds=None, error=failure
@@ -186,11 +186,11 @@ class InitialState:
         await to_the_end(imports.save, self._record, status, fingerprint)
         where = " of ".join(filter(None, [failure.member, failure.archive]))
         reason = f"the import failed{f' at {where}' if where else ''}: {failure.reason}"
-        log.error("%s; %s", reason, failure.mend)
+        log.error("%s; %s", reason, failure.hint)
         self._lifecycle.update(imported=status)
         if self._settings.exit_on_failure:
-            return Exit(ExitCode.IMPORT_FAILED, reason, failure.mend)
-        self._lifecycle.enter(Phase.FAILED, Failure(reason, failure.mend))
+            return Exit(ExitCode.IMPORT_FAILED, reason, failure.hint)
+        self._lifecycle.enter(Phase.FAILED, Failure(reason, failure.hint))
         return ImportFailed()
 
 
@@ -239,11 +239,11 @@ def _left_out(status: ImportStatus) -> tuple[int, str]:
 def _code_of(failed: PrepareFailed) -> ExitCode:
     if failed.exhausted:
         return ExitCode.EXHAUSTED
-    return ExitCode.NOT_WRITABLE if failed.circumstances else ExitCode.INTERNAL
+    return ExitCode.NOT_WRITABLE if failed.retryable else ExitCode.INTERNAL
 
 
 def _import_failure(error: sources.ImportRefused) -> ImportFailure:
-    return ImportFailure(error.reason, error.mend, error.archive, error.member)
+    return ImportFailure(error.reason, error.hint, error.archive, error.member)
 
 
 def _limits(settings: ImportSettings) -> dict[str, int | None]:

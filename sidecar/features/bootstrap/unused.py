@@ -43,7 +43,7 @@ def notices(init_dir: Path, record: Path, *, replica: bool = False) -> tuple[Not
     Logs what was imported already.
     """
     found = _found(init_dir, record)
-    return tuple(replace(notice, mend=_HINT_TO_A_REPLICA) for notice in found) if replica else found
+    return tuple(replace(notice, hint=_HINT_TO_A_REPLICA) for notice in found) if replica else found
 
 
 def _found(init_dir: Path, record: Path) -> tuple[Notice, ...]:

@@ -254,8 +254,8 @@ class Bootstrap:
                 log.warning("the unclaimed root password expired, but can't be removed: %s", error.strerror)
             self._expiry_failed = True
         else:
-            mend = advice.rotate(self._lifecycle.snapshot)
-            log.warning("the unclaimed root password expired%s", f"; to set a new one: {mend}" if mend else "")
+            hint = advice.rotate(self._lifecycle.snapshot)
+            log.warning("the unclaimed root password expired%s", f"; to set a new one: {hint}" if hint else "")
 
     async def _rotate(self, address: str, keep_logins: bool, seen: int) -> str:
         if seen != self._rotations:  # the other one's answer must not be void before it is read

@@ -94,16 +94,16 @@ class LoginSecret:
 
     @classmethod
     def _parse(cls, data: bytes, path: Path) -> LoginSecret:
-        mend = "restore it, or move it away: a new one is generated, and all logins end"
+        hint = "restore it, or move it away: a new one is generated, and all logins end"
         try:
             content = json.loads(data)
             encoded, origin, derivation = (content[name] for name in ("secret", "origin", "derivation"))
             secret = base64.b64decode(encoded, validate=True)
         except (ValueError, TypeError, KeyError, RecursionError, binascii.Error):
-            raise CredentialsDamaged(f"the login secret ({path.name}) is damaged", mend) from None
+            raise CredentialsDamaged(f"the login secret ({path.name}) is damaged", hint) from None
         if origin not in ("generated", "adopted") or derivation not in ("cheap", "devpi"):
-            raise CredentialsDamaged(f"the login secret ({path.name}) is of an unknown kind", mend)
-        _check(secret, f"the login secret ({path.name})", mend)
+            raise CredentialsDamaged(f"the login secret ({path.name}) is of an unknown kind", hint)
+        _check(secret, f"the login secret ({path.name})", hint)
         return cls(secret, cast(Origin, origin), cast(Derivation, derivation), path)
 
 
@@ -215,12 +215,12 @@ def copy_given_secret(source: Path, runtime_dir: Path) -> Path:
     return place_copy(secret, runtime_dir)
 
 
-def _check(secret: bytes, name: str, mend: str) -> None:
+def _check(secret: bytes, name: str, hint: str) -> None:
     """devpi's own conditions, found before devpi is started (devpi_server.config, get_validated_secret)."""
     if len(secret) < 32:
-        raise CredentialsDamaged(f"{name} has {len(secret)} bytes, devpi wants at least 32", mend)
+        raise CredentialsDamaged(f"{name} has {len(secret)} bytes, devpi wants at least 32", hint)
     if len(set(secret)) < 6:
-        raise CredentialsDamaged(f"{name} repeats fewer than 6 different bytes, devpi refuses that", mend)
+        raise CredentialsDamaged(f"{name} repeats fewer than 6 different bytes, devpi refuses that", hint)
 
 
 def place_copy(secret: bytes, runtime_dir: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Changing root's password in the running devpi-server, so that a crash at any step can be mended.
+"""Changing root's password in the running devpi-server, so that a crash at any step can be fixed.
 
 The record says that a change begins, and to which password, before devpi hears of it; it says that it ended
 before anybody is told the password. What a crash leaves between the two, the next start ends
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from sidecar.core import advice
-from sidecar.core.disk_hints import hint
+from sidecar.core.disk_hints import hint_to_write
 from sidecar.core.lifecycle import now
 from sidecar.devpi.process import SetFailed
 from sidecar.features.credentials.login_secret import LoginSecret, generate_login_secret
@@ -56,7 +56,7 @@ class Rotation:
         try:
             await asyncio.to_thread(self.record.begin_rotation, password, keep_logins, now())
         except OSError as error:
-            raise CannotRotate(f"the change can't be recorded: {error.strerror}", hint(error)) from error
+            raise CannotRotate(f"the change can't be recorded: {error.strerror}", hint_to_write(error)) from error
         try:
             await self._hand_over(password, keep_logins)
         except SetFailed as error:
@@ -65,9 +65,9 @@ class Rotation:
                     f"which password devpi-server has is not known ({error.reason}): rotate again", 10
                 ) from error
             await self._abandon()
-            if error.circumstances:
+            if error.retryable:
                 raise NotYet(f"devpi-server could not change the password: {error.reason}", 10) from error
-            raise CannotRotate(f"devpi-server did not take the password: {error.reason}", error.mend) from error
+            raise CannotRotate(f"devpi-server did not take the password: {error.reason}", error.hint) from error
         try:
             await asyncio.to_thread(self.record.finish_rotation, address, now())
         except OSError as error:
@@ -78,7 +78,7 @@ class Rotation:
         """Have devpi take the password and a new login secret. Raises `SetFailed`.
 
         The secret reaches the disk after devpi has it: the other way round, a change that failed would end
-        every login at the next restart. A crash in between is mended by the next start, which renews the
+        every login at the next restart. A crash in between is fixed by the next start, which renews the
         secret again.
         """
         secret = None if keep_logins else self.secret
@@ -122,4 +122,4 @@ async def give_root_password(record: RootPasswordFile, setter: PasswordSetter, g
 
 def not_recorded(what: str, error: OSError) -> NotYet:
     """The disk did not take a change of the record, which therefore did not happen."""
-    return NotYet(f"{what} can't be recorded: {error.strerror}; {hint(error)}", 30)
+    return NotYet(f"{what} can't be recorded: {error.strerror}; {hint_to_write(error)}", 30)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sidecar.core import advice, files
-from sidecar.core.disk_hints import hint
+from sidecar.core.disk_hints import hint_to_write
 from sidecar.core.lifecycle import Lifecycle, Notice, UnusablePasswords
 from sidecar.core.settings import CredentialSettings
 from sidecar.core.terminal import printable
@@ -45,7 +45,7 @@ class Setter:
                 await asyncio.to_thread(place_copy, login_secret, self.runtime.path)
             except OSError as error:  # devpi has not heard of anything yet
                 reason = f"the runtime directory refuses the new login secret: {error.strerror}"
-                raise SetFailed(reason, maybe_done=False, mend=hint(error, "the runtime directory")) from error
+                raise SetFailed(reason, maybe_done=False, hint=hint_to_write(error, "the runtime directory")) from error
         root_hash = await self.child.set_root_password(password, secretfile_changed=login_secret is not None)
         if root_hash is not None:
             await self.keep_root_hash(root_hash)
@@ -132,8 +132,8 @@ class Users:
         reason = f"{_GIVEN} is not used: the serverdir holds data, and its root has another password"
         rotate = advice.rotate(self._lifecycle.snapshot)
         lost = f" (lost: {rotate})" if rotate else ""
-        mend = f"remove it; or, as root, set it with `devpi passwd root`{lost}, and restart"
-        self._lifecycle.notice(Notice("root-password", reason, mend))
+        hint = f"remove it; or, as root, set it with `devpi passwd root`{lost}, and restart"
+        self._lifecycle.notice(Notice("root-password", reason, hint))
 
     async def _given_holds(self) -> bool:
         while True:

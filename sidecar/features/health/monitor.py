@@ -125,9 +125,9 @@ class Health:
         self._judge_process()
         self.look_now()
 
-    def process_ended(self, reason: str, mend: str | None = None) -> None:
+    def process_ended(self, reason: str, hint: str | None = None) -> None:
         """devpi-server has ended: `process` fails at once, and nothing else is known, until the next `watch()`."""
-        self._ended = Verdict(FAIL, reason, mend=mend)
+        self._ended = Verdict(FAIL, reason, hint=hint)
         self._cancel_looks()
         self._judge_process()
         self._give_up_looks()
@@ -286,7 +286,7 @@ class Health:
             if not self._serves():
                 self._cancel_looks()
             if after.phase in {Phase.FAILED, Phase.STOPPING}:  # what was not looked at will never be
-                self._board.drop_mend("root-password")  # nobody takes a new one any more
+                self._board.drop_hint("root-password")  # nobody takes a new one any more
                 for check in self._board.checks:
                     if check.status is PENDING:
                         self._board.give_up(check.name, NOT_RUNNING)

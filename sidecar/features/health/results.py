@@ -54,9 +54,9 @@ class Board:
         self._unseen.add(name)
         self._put(name, Verdict(FAIL if self._checks[name].gates else WARN, reason))
 
-    def drop_mend(self, name: str) -> None:
+    def drop_hint(self, name: str) -> None:
         """What was to be done about a check can't be done any more."""
-        self._checks[name] = replace(self._checks[name], mend=None)
+        self._checks[name] = replace(self._checks[name], hint=None)
         self.checks = tuple(self._checks.values())
 
     def see(self, name: str, verdict: Verdict, *, expected: bool = False) -> None:
@@ -89,7 +89,7 @@ class Board:
             verdict.reason,
             verdict.value,
             verdict.unit,
-            verdict.mend,
+            verdict.hint,
         )
         self.checks = tuple(self._checks.values())
         if (blocked := self.blocked()) is not was_blocked:
@@ -97,8 +97,8 @@ class Board:
 
 
 def _log_worse(name: str, verdict: Verdict) -> None:
-    mend = f"; {verdict.mend}" if verdict.mend else ""
-    log.warning("check %s: %s: %s%s", name, verdict.status, verdict.reason, mend, extra=_extra(name, verdict))
+    hint = f"; {verdict.hint}" if verdict.hint else ""
+    log.warning("check %s: %s: %s%s", name, verdict.status, verdict.reason, hint, extra=_extra(name, verdict))
 
 
 def _extra(name: str, verdict: Verdict) -> dict[str, object]:

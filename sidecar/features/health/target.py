@@ -126,7 +126,7 @@ class Watch:
         except DevpiError as error:
             self._bad["status"] += 1
             self._no_status = error.reason
-            return {"events": Verdict(WARN, f"{_NO_STATUS}: {error.reason}", mend=_SEE_LOG)}
+            return {"events": Verdict(WARN, f"{_NO_STATUS}: {error.reason}", hint=_SEE_LOG)}
         self._bad["status"], self._no_status = 0, None
         self.status_at = time.time()
         return {"events": judge_events(self.status, self.status_at), "replication": self.replication()}
@@ -138,10 +138,10 @@ class Watch:
             return Verdict(PASS, value=replicas, unit=None if replicas is None else "replicas")
         if self.status is None or self.status_at is None:
             if self._bad["status"] > 1:
-                return Verdict(FAIL, f"{_NO_STATUS}: {self._no_status}", mend=_SEE_LOG)
+                return Verdict(FAIL, f"{_NO_STATUS}: {self._no_status}", hint=_SEE_LOG)
             return Verdict(PENDING, f"{LAUNCHING}the replica's status is not known yet")
         age = time.time() - self.status_at
         if age >= max(ReplicationJudge.FRESH, 3 * self._settings.interval):  # what it says of its primary is as old
             why = self._no_status or "it was not asked, since +api gives no good answer"
-            return Verdict(FAIL, f"{_NO_STATUS} for {age:.0f} s: {why}", mend=_SEE_LOG)
+            return Verdict(FAIL, f"{_NO_STATUS} for {age:.0f} s: {why}", hint=_SEE_LOG)
         return self._replication.judge(self.status, time.time(), self.serving.primary())

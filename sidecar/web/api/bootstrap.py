@@ -79,7 +79,7 @@ async def _admit(request: web.Request) -> None:
 
 @contextlib.contextmanager
 def _problems(request: web.Request) -> Iterator[None]:
-    """Word what the domain refuses; `mend` is what can be done instead, here and now."""
+    """Word what the domain refuses; `hint` is what can be done instead, here and now."""
     try:
         yield
     except NotYet as error:
@@ -89,7 +89,7 @@ def _problems(request: web.Request) -> Iterator[None]:
         raise Problem(503, "not running", error.reason, name="not-running") from None
     except NothingToClaim as error:
         snapshot = request.app[CONTEXT].lifecycle.snapshot
-        more = {"mend": advice.root_password(snapshot)}
+        more = {"hint": advice.root_password(snapshot)}
         raise Problem(404, "nothing to claim", error.reason, name="nothing-to-claim", more=more) from None
     except AlreadyClaimed as error:
         at = serializers.rfc3339(error.at)
@@ -101,7 +101,7 @@ def _problems(request: web.Request) -> Iterator[None]:
             more={
                 "claimed_at": at,
                 "claimed_from": error.address,
-                "mend": _rotate(request, "if that was not you, or it is lost"),
+                "hint": _rotate(request, "if that was not you, or it is lost"),
             },
         ) from None
     except Expired as error:
@@ -111,7 +111,7 @@ def _problems(request: web.Request) -> Iterator[None]:
             "expired",
             f"nobody claimed the password until {at}, and it was thrown away",
             name="expired",
-            more={"expired_at": at, "mend": _rotate(request, "to set a new one")},
+            more={"expired_at": at, "hint": _rotate(request, "to set a new one")},
         ) from None
     except Superseded:
         raise Problem(
@@ -119,11 +119,11 @@ def _problems(request: web.Request) -> Iterator[None]:
             "superseded",
             "root's password was changed in another way, the generated one is not root's any more",
             name="superseded",
-            more={"mend": _rotate(request, "if nobody knows the new one")},
+            more={"hint": _rotate(request, "if nobody knows the new one")},
         ) from None
     except CannotRotate as error:
-        detail = f"{error.reason}; {error.mend}"
-        raise Problem(409, "cannot rotate", detail, name="cannot-rotate", more={"mend": error.mend}) from None
+        detail = f"{error.reason}; {error.hint}"
+        raise Problem(409, "cannot rotate", detail, name="cannot-rotate", more={"hint": error.hint}) from None
 
 
 def _rotate(request: web.Request, when: str) -> str | None:

@@ -119,7 +119,7 @@ def _lines(checks: Iterable[Check], exclude: frozenset[str], unknown: list[str])
 
 
 def _line(check: Check) -> str:
-    why = "; ".join(part for part in (serializers.public(check.reason), serializers.public(check.mend)) if part)
+    why = "; ".join(part for part in (serializers.public(check.reason), serializers.public(check.hint)) if part)
     if check.status in (FAIL, PENDING):
         return _flat(f"[{'-' if check.blocks else '+'}]{check.name} {_ENDINGS[check.status]}: {why}")
     return _flat(f"[+]{check.name} ok" + (f" (warning: {why})" if check.status is WARN else ""))

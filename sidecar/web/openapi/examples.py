@@ -10,7 +10,7 @@ _NOTHING: Json = {"done": 0, "total": 0}
 
 
 def _check(name: str, **changes: object) -> Json:
-    check: Json = {"name": name, "status": "pass", "reason": None, "mend": None, "since": _AT, "gates": True}
+    check: Json = {"name": name, "status": "pass", "reason": None, "hint": None, "since": _AT, "gates": True}
     return check | {"value": None, "unit": None} | changes
 
 
@@ -40,7 +40,7 @@ HEALTH: Json = {
             "disk",
             status="warn",
             reason="0.4 GiB free",
-            mend="free space on the serverdir's volume, or enlarge it",
+            hint="free space on the serverdir's volume, or enlarge it",
             gates=False,
             value=429496729,
             unit="bytes",
@@ -81,7 +81,7 @@ IMPORTING: Json = {
         "finished": None,
         "error": None,
     },
-    "root_password": {"state": "unknown", "expires": None, "claimed_at": None, "expired_at": None, "mend": None},
+    "root_password": {"state": "unknown", "expires": None, "claimed_at": None, "expired_at": None, "hint": None},
     "unusable_passwords": None,
     "notices": [],
     "mirrors": None,
@@ -134,14 +134,14 @@ READY: Json = {
         "expires": None,
         "claimed_at": _LATER,
         "expired_at": None,
-        "mend": "if it is lost: `sidecar rotate`",
+        "hint": "if it is lost: `sidecar rotate`",
     },
-    "unusable_passwords": {"total": 1, "users": ["alice"], "mend": "as root: `devpi passwd NAME`"},
+    "unusable_passwords": {"total": 1, "users": ["alice"], "hint": "as root: `devpi passwd NAME`"},
     "notices": [
         {
             "about": "variable",
             "reason": "DEVPI_PASWORD is not a known variable",
-            "mend": "did you mean DEVPI_PASSWORD? Rename it or remove it",
+            "hint": "did you mean DEVPI_PASSWORD? Rename it or remove it",
         }
     ],
     "mirrors": {

@@ -45,7 +45,7 @@ _VALUES: Json = {
             "name": ref("CheckName"),
             "status": ref("CheckStatus"),
             "reason": or_null(said("Why it doesn't just pass.")),
-            "mend": or_null(said("What an operator can do about it.")),
+            "hint": or_null(said("What an operator can do about it.")),
             "since": ref("Time"),
             "gates": {"type": "boolean", "description": "Whether `/readyz` is 503 while this fails or is pending."},
             "value": {"type": ["number", "null"], "description": "What was measured, in `unit`."},
@@ -139,7 +139,7 @@ _PROBLEMS: Json = {
     "NotYet": _problem("Not possible at this moment: try again after `Retry-After` seconds.", "not-yet", 503),
     "NotRunning": _problem("devpi-server does not run, and waiting does not help.", "not-running", 503),
     "NothingToClaim": _problem(
-        "No password was generated; `detail` says whose it is.", "nothing-to-claim", 404, {"mend": MEND}
+        "No password was generated; `detail` says whose it is.", "nothing-to-claim", 404, {"hint": MEND}
     ),
     "AlreadyClaimed": _problem(
         "Somebody took the password before.",
@@ -148,18 +148,18 @@ _PROBLEMS: Json = {
         {
             "claimed_at": ref("Time"),
             "claimed_from": or_null(TEXT, "An address; null: it is not known."),
-            "mend": MEND,
+            "hint": MEND,
         },
     ),
     "Expired": _problem(
         "Nobody claimed the password in time, and it is gone.",
         "expired",
         410,
-        {"expired_at": ref("Time"), "mend": MEND},
+        {"expired_at": ref("Time"), "hint": MEND},
     ),
-    "Superseded": _problem("Root's password was changed in another way.", "superseded", 410, {"mend": MEND}),
+    "Superseded": _problem("Root's password was changed in another way.", "superseded", 410, {"hint": MEND}),
     "TooManyStreams": _problem("Too many pages are live at the same time.", "too-many-streams", 503),
-    "CannotRotate": _problem("The password can't be changed here.", "cannot-rotate", 409, {"mend": TEXT}),
+    "CannotRotate": _problem("The password can't be changed here.", "cannot-rotate", 409, {"hint": TEXT}),
 }
 
 

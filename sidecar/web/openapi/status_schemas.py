@@ -36,13 +36,13 @@ STATUS: Json = {
             ),
         },
     ),
-    "Failure": record("Why it failed.", {"reason": TEXT, "mend": TEXT}),
+    "Failure": record("Why it failed.", {"reason": TEXT, "hint": TEXT}),
     "Notice": record(
         "Something of this start that an operator should know of, although devpi-server serves.",
         {
             "about": said("`variable`, `configuration`, `search-index`, `import` or `root-password`."),
             "reason": TEXT,
-            "mend": TEXT,
+            "hint": TEXT,
         },
     ),
     "Import": record(
@@ -87,7 +87,7 @@ STATUS: Json = {
     ),
     "ImportError": record(
         "Why the import failed, and where.",
-        {"archive": or_null(TEXT), "member": or_null(TEXT), "reason": TEXT, "mend": TEXT},
+        {"archive": or_null(TEXT), "member": or_null(TEXT), "reason": TEXT, "hint": TEXT},
     ),
     "RootPassword": record(
         "What can be said about root's password without saying it.",
@@ -96,7 +96,7 @@ STATUS: Json = {
             "expires": or_null(ref("Time"), "Until when it can be claimed; null: for ever, or it can't be claimed."),
             "claimed_at": or_null(ref("Time")),
             "expired_at": or_null(ref("Time")),
-            "mend": MEND,
+            "hint": MEND,
         },
     ),
     "UnusablePasswords": record(
@@ -105,7 +105,7 @@ STATUS: Json = {
             "total": COUNT,
             "users": {"type": "array", "maxItems": 20, "items": said("A user who needs a new password.")}
             | {"description": "The first of them, by name."},
-            "mend": MEND,
+            "hint": MEND,
         },
     ),
     "Mirrors": record(

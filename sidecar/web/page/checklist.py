@@ -63,4 +63,4 @@ def _check(check: Check, trend: Trend) -> str:
     )
     if check.status is PASS or check.reason is None or unknown or check.name == "process":  # the headline says that
         return row
-    return f'{row}<tr class="why"><td colspan="4">{trouble(check.reason, check.mend)}</td></tr>'
+    return f'{row}<tr class="why"><td colspan="4">{trouble(check.reason, check.hint)}</td></tr>'

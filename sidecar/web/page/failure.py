@@ -19,7 +19,7 @@ def failure(of: ImportFailure, around: Surroundings) -> str:
         ("File", file),
         ("In it", words.text(of.member, 500) if of.member else ""),
         ("Why", words.with_code(of.reason, 1000)),
-        ("What to do", words.with_code(of.mend, 1000)),
+        ("What to do", words.with_code(of.hint, 1000)),
         ("Then restart", f'{_restart(around)}<p class="hint">{_AGAIN}</p>'),
         ("Or start empty", _start_empty(file or "the archives", around)),
     ]

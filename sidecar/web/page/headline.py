@@ -82,16 +82,16 @@ def _failed(snapshot: Snapshot, around: Surroundings | None) -> Verdict:
     imported = snapshot.imported
     if imported.state is ImportState.FAILED and imported.error and before in ([Phase.STARTING], [Phase.IMPORTING]):
         return Verdict("bad", "The import failed", failure(imported.error, around or Surroundings("")))
-    more = trouble(snapshot.failure.reason, snapshot.failure.mend) if snapshot.failure else ""
+    more = trouble(snapshot.failure.reason, snapshot.failure.hint) if snapshot.failure else ""
     return Verdict("bad", "Failed", more)
 
 
 def _about(tone: str, title: str, checks: list[Check]) -> Verdict:
-    more = "".join(trouble(f"{check.name}: {check.reason}", check.mend) for check in checks)
+    more = "".join(trouble(f"{check.name}: {check.reason}", check.hint) for check in checks)
     return Verdict(tone, title, more, tuple(check.name for check in checks))
 
 
-def trouble(reason: str | None, mend: str | None) -> str:
+def trouble(reason: str | None, hint: str | None) -> str:
     """A reason, and what can be done about it."""
     told = f"<p>{words.with_code(reason or '', 1000)}</p>"
-    return f'{told}<p class="mend"><b>What to do:</b> {words.with_code(mend, 1000)}</p>' if mend else told
+    return f'{told}<p class="what-to-do"><b>What to do:</b> {words.with_code(hint, 1000)}</p>' if hint else told

@@ -128,7 +128,7 @@ def _phases(snapshot: Snapshot) -> str:
 def _notices(notices: tuple[Notice, ...]) -> str:
     if not notices:
         return ""
-    items = [f'<div class="trouble">{trouble(each.reason, each.mend)}</div>' for each in notices[:_MANY]]
+    items = [f'<div class="trouble">{trouble(each.reason, each.hint)}</div>' for each in notices[:_MANY]]
     if (more := len(notices) - _MANY) > 0:
         items.append(f"<p>and {more} more</p>")
     return f"<h2>Notices</h2>{''.join(items)}"
@@ -156,7 +156,7 @@ def _unusable(snapshot: Snapshot) -> str:
     count = "1 user needs" if of.total == 1 else f"{of.total} users need"
     return (
         f'<h2>Users who can&rsquo;t log in</h2><p class="unusable">{count} a new password, because this devpi-server '
-        f"can&rsquo;t check the old hash: {names}{more}.</p>{_mend(advice.user_password(snapshot))}"
+        f"can&rsquo;t check the old hash: {names}{more}.</p>{_hint(advice.user_password(snapshot))}"
     )
 
 
@@ -178,20 +178,20 @@ def _password(snapshot: Snapshot) -> str:
 
 
 def _root_password(snapshot: Snapshot) -> str:
-    of, mend = snapshot.root_password, advice.root_password(snapshot)
-    if advice.claimable(snapshot) or (of.state is RootPassword.UNKNOWN and mend is None):
+    of, hint = snapshot.root_password, advice.root_password(snapshot)
+    if advice.claimable(snapshot) or (of.state is RootPassword.UNKNOWN and hint is None):
         return ""
     said = f"<p>{_PASSWORDS[of.state]}"
     if of.state in (RootPassword.CLAIMED, RootPassword.EXPIRED) and of.changed is not None:
         said += f" {words.time(of.changed)}"
     said += ", and it was thrown away.</p>" if of.state is RootPassword.EXPIRED else "</p>"
     state = "unclaimable" if of.state is RootPassword.CLAIMABLE else of.state
-    return f'<h2>root&rsquo;s password</h2><div data-state="{state}">{said}{_mend(mend)}</div>'
+    return f'<h2>root&rsquo;s password</h2><div data-state="{state}">{said}{_hint(hint)}</div>'
 
 
-def _mend(mend: str | None) -> str:
-    where = "In the container: " if mend and "`" in mend else ""
-    return f'<p class="mend">{where}{words.with_code(mend)}.</p>' if mend else ""
+def _hint(hint: str | None) -> str:
+    where = "In the container: " if hint and "`" in hint else ""
+    return f'<p class="what-to-do">{where}{words.with_code(hint)}.</p>' if hint else ""
 
 
 def _mirrors(snapshot: Snapshot) -> str:

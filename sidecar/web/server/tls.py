@@ -26,8 +26,8 @@ _BUFFER = 16 * 1024
 class TlsRefused(OperatorError):
     """The files can't be used; `variable` is the setting that names them."""
 
-    def __init__(self, variable: str, reason: str, mend: str) -> None:
-        super().__init__(reason, mend)
+    def __init__(self, variable: str, reason: str, hint: str) -> None:
+        super().__init__(reason, hint)
         self.variable = variable
 
     def __str__(self) -> str:
@@ -130,8 +130,8 @@ def _pem(variable: str, path: Path, mark: str, what: str) -> str:
         with path.open("rb") as file:
             text = file.read(_LIMIT).decode("ascii", "replace")
     except OSError as error:
-        mend = hint_to_read(error, "the file", "mount the file so that uid {uid} can read it")
-        raise TlsRefused(variable, f"can't read {str(path)!r}: {error.strerror}", mend) from None
+        hint = hint_to_read(error, "the file", "mount the file so that uid {uid} can read it")
+        raise TlsRefused(variable, f"can't read {str(path)!r}: {error.strerror}", hint) from None
     if mark not in text:
         kind = what.removeprefix("a ")
         raise TlsRefused(variable, f"{str(path)!r} holds no {kind} in PEM form", f"name {what} as PEM")

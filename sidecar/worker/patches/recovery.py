@@ -1,4 +1,4 @@
-"""What devpi-server leaves or loses in its serverdir when it is killed or the power fails, and does not mend itself.
+"""What devpi-server leaves or loses in its serverdir when it is killed or the power fails, and does not repair itself.
 
 Every upload is written to a file of its own in `+files`, committed to the database, and then renamed. At its start
 devpi finishes the renames of the last transaction alone; what was never committed it leaves for ever.
@@ -47,7 +47,7 @@ def keep_nodeinfo_whole() -> None:
     Config.write_nodeinfo = write  # type: ignore[method-assign, assignment]
 
 
-def mend_event_serial(serverdir: Path) -> None:
+def fix_event_serial(serverdir: Path) -> None:
     """Remove an `.event_serial` that holds no number: devpi-server, which replaces it without fsync, would not start.
 
     Without it all events are handled again, which they may be.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -209,6 +209,16 @@ def test_a_record_of_an_older_version_is_understood(tmp_path: Path) -> None:
     (tmp_path / "import.json").write_text(json.dumps(WHOLE | {"status": status}))
     loaded = imports.load(tmp_path / "import.json")
     assert loaded == (replace(ImportStatus(), started=START), [])
+
+
+def test_a_failure_that_an_older_build_recorded_is_understood(tmp_path: Path) -> None:
+    """Its `mend` is our `hint`: an archive that failed is not tried again by the newer build."""
+    failure = ImportFailure("is truncated", "copy it again", "backup.tar", None)
+    error = {"mend" if name == "hint" else name: value for name, value in asdict(failure).items()}
+    (tmp_path / "import.json").write_text(json.dumps(with_(state="failed", error=error) | {"fingerprint": [["a", 1]]}))
+    loaded = imports.load(tmp_path / "import.json")
+    assert loaded is not None
+    assert (ImportState.FAILED, failure, [["a", 1]]) == (loaded[0].state, loaded[0].error, loaded[1])
 
 
 @pytest.mark.parametrize(

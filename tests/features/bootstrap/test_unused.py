@@ -161,11 +161,11 @@ def test_many_are_counted(tmp_path: Path) -> None:
     (notice,) = unused.notices(tmp_path, tmp_path / "absent.json")
     assert "0\\x1b.tar, 1\\x1b.tar, 2\\x1b.tar, 3\\x1b.tar, 4\\x1b.tar and 3 more in DEVPI_INIT_DIR" in notice.reason
     assert "import" == notice.about
-    assert "start on an empty volume" in notice.mend
-    assert "SIDECAR_IGNORE_INIT_FILES=true" in notice.mend
+    assert "start on an empty volume" in notice.hint
+    assert "SIDECAR_IGNORE_INIT_FILES=true" in notice.hint
     (notice,) = unused.notices(tmp_path, tmp_path / "absent.json", replica=True)
-    assert "a replica imports nothing: remove what is there" in notice.mend
-    assert "empty volume" not in notice.mend
+    assert "a replica imports nothing: remove what is there" in notice.hint
+    assert "empty volume" not in notice.hint
 
 
 def test_what_can_t_be_found_is_reported(tmp_path: Path) -> None:

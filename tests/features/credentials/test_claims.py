@@ -428,7 +428,7 @@ async def test_devpi_refuses_the_password(world: World) -> None:
     "failure", [SetFailed("it ended", maybe_done=True), ConnectionResetError(errno.ECONNRESET, "reset"), TimeoutError()]
 )
 async def test_nobody_knows_whether_devpi_did_it(world: World, failure: Exception) -> None:
-    """Unknown is told as such; a restart has the password that is to be set, and another rotation mends it."""
+    """Unknown is told as such; a restart has the password that is to be set, and another rotation fixes it."""
     world.devpi.fails = failure
     with pytest.raises(NotYet, match="rotate again"):
         await world.bootstrap.rotate("10.0.0.1")
@@ -452,7 +452,7 @@ async def test_a_volume_that_is_gone_is_not_full(world: World) -> None:
     os.rename(world.directory, world.directory.with_name("elsewhere"))  # noqa: PTH104 - as umount would
     with pytest.raises(CannotRotate, match="No such file") as caught:
         await world.bootstrap.rotate("10.0.0.1")
-    assert caught.value.mend == "the serverdir's volume was removed or unmounted: mount it and start again"
+    assert caught.value.hint == "the serverdir's volume was removed or unmounted: mount it and start again"
     with pytest.raises(NotYet, match="was removed or unmounted") as later:
         await world.bootstrap.claim("10.0.0.1")
     assert "room" not in later.value.reason
@@ -460,17 +460,17 @@ async def test_a_volume_that_is_gone_is_not_full(world: World) -> None:
 
 async def test_a_runtime_directory_that_is_full(world: World) -> None:
     """What devpi-server never heard of is not in its log: the hint is about the directory."""
-    world.devpi.fails = SetFailed("no space", maybe_done=False, mend="free space on the runtime directory")
+    world.devpi.fails = SetFailed("no space", maybe_done=False, hint="free space on the runtime directory")
     with pytest.raises(CannotRotate) as caught:
         await world.bootstrap.rotate("10.0.0.1")
-    assert caught.value.mend == "free space on the runtime directory"
+    assert caught.value.hint == "free space on the runtime directory"
 
 
 @pytest.mark.parametrize(("nth", "error"), [(1, CannotRotate), (2, NotYet), (3, NotYet)])
 async def test_a_disk_that_fills_up_while_it_rotates(
     world: World, monkeypatch: pytest.MonkeyPatch, nth: int, error: type[Exception]
 ) -> None:
-    """At the begin nothing happened; later the record still says what is to be set, and a rotation mends it."""
+    """At the begin nothing happened; later the record still says what is to be set, and a rotation fixes it."""
     calls = iter(range(1, 100))
     real = files.write_file
 
@@ -512,7 +512,7 @@ async def test_the_operators_own_login_secret_is_not_renewed(world: World) -> No
     world.bootstrap.attach(world.record, None)
     with pytest.raises(CannotRotate, match="--secretfile") as caught:
         await world.bootstrap.rotate("10.0.0.1")
-    assert "keep_logins" in caught.value.mend
+    assert "keep_logins" in caught.value.hint
     assert await world.bootstrap.rotate("10.0.0.1", keep_logins=True) == world.devpi.password
     assert world.devpi.login_secret is None
 

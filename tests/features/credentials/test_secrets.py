@@ -242,13 +242,13 @@ DAMAGED = {
 
 @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED.keys())
 def test_a_damaged_record_is_never_taken_for_unknown(own: Path, content: bytes) -> None:
-    """A named error with a mend, without a path or a secret; the file stays as it is."""
+    """A named error with a hint, without a path or a secret; the file stays as it is."""
     path = own / "root-password.json"
     path.write_bytes(content)
     with pytest.raises(CredentialsDamaged) as caught:
         RootPasswordFile(path).load()
     assert "root-password.json" in caught.value.reason
-    assert caught.value.mend
+    assert caught.value.hint
     assert str(own) not in str(caught.value)
     assert "hunter2" not in str(caught.value)
     assert path.read_bytes() == content
@@ -658,7 +658,7 @@ def test_a_change_of_uid_is_survived(volume: Path) -> None:
 @as_root
 @forks
 def test_a_folder_that_cant_be_used_is_named(volume: Path) -> None:
-    """Another user's closed `.sidecar`: an error with a mend, and without the path."""
+    """Another user's closed `.sidecar`: an error with a hint, and without the path."""
 
     def start() -> str:
         with pytest.raises(CredentialsError) as caught:
@@ -749,14 +749,14 @@ def test_a_second_sidecar_is_refused_until_the_first_ends(tmp_path: Path) -> Non
     first.write_state("127.0.0.1", 1)
     with pytest.raises(RuntimeDirRefused, match="another running sidecar") as caught:
         RuntimeDir.open(tmp_path / "run")
-    assert "SIDECAR_RUNTIME_DIR" in caught.value.mend
+    assert "SIDECAR_RUNTIME_DIR" in caught.value.hint
     assert discovery.address(str(tmp_path / "run")) == ("127.0.0.1", 1)
     first.close()
     RuntimeDir.open(tmp_path / "run").close()
 
 
 def test_what_a_killed_sidecar_left_is_cleared(tmp_path: Path) -> None:
-    """An old address would send the health check to somebody else; a wide mode is mended."""
+    """An old address would send the health check to somebody else; a wide mode is fixed."""
     run = tmp_path / "run"
     run.mkdir()
     run.chmod(0o2777)
@@ -770,7 +770,7 @@ def test_what_a_killed_sidecar_left_is_cleared(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["link", "file", "no parent"])
 def test_a_runtime_directory_that_isnt_one_is_refused(tmp_path: Path, kind: str) -> None:
-    """With the mend, and no descriptor left open."""
+    """With the hint, and no descriptor left open."""
     path = tmp_path / "run"
     if kind == "link":
         (tmp_path / "real").mkdir()
@@ -782,7 +782,7 @@ def test_a_runtime_directory_that_isnt_one_is_refused(tmp_path: Path, kind: str)
     descriptors = open_descriptors()
     with pytest.raises(RuntimeDirRefused) as caught:
         RuntimeDir.open(path)
-    assert "SIDECAR_RUNTIME_DIR" in caught.value.mend
+    assert "SIDECAR_RUNTIME_DIR" in caught.value.hint
     assert open_descriptors() == descriptors
 
 

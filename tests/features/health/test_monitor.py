@@ -148,7 +148,7 @@ async def test_process_names_the_phase(world: World) -> None:
     world.lifecycle.enter(Phase.LAUNCHING)
     assert world.check("process").reason == "launching: devpi-server is not started yet"
     world.lifecycle.enter(Phase.FAILED, Failure("no", "do this"))
-    assert (world.check("process").reason, world.check("process").mend) == ("failed: no", "do this")
+    assert (world.check("process").reason, world.check("process").hint) == ("failed: no", "do this")
 
 
 @pytest.mark.parametrize("phase", [Phase.STARTING, Phase.INITIALISING, Phase.IMPORTING, Phase.LAUNCHING])
@@ -459,14 +459,14 @@ async def test_write_check_follows_no_link(serverdir: Path, tmp_path: Path) -> N
 
 
 async def test_a_removed_serverdir_fails_write(world: World) -> None:
-    """The volume went away: said in the errno's words, with a mend, without a path."""
+    """The volume went away: said in the errno's words, with a hint, without a path."""
     await world.serve()
     await world.ready()
     shutil.rmtree(world.serverdir)
     write = await world.sees("write", FAIL)
     assert write.reason == "can't write to the serverdir: no such file or directory"
-    assert write.mend is not None
-    assert str(world.serverdir) not in write.reason + write.mend
+    assert write.hint is not None
+    assert str(world.serverdir) not in write.reason + write.hint
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced", "overwritten"])
@@ -509,7 +509,7 @@ def tmpfs(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_volume_fails_write(tmpfs: Path) -> None:
-    """No space left: the check fails, with how to mend that, and passes once there is space."""
+    """No space left: the check fails, with how to fix that, and passes once there is space."""
     volume = Volume.of(tmpfs)
     (tmpfs / "ballast").write_bytes(b"")
     with contextlib.suppress(OSError), (tmpfs / "ballast").open("wb") as ballast:
@@ -518,7 +518,7 @@ def test_a_full_volume_fails_write(tmpfs: Path) -> None:
             ballast.flush()
     seen = volume.look(1)
     assert seen.write.reason == "can't write to the serverdir: no space left on device"
-    assert "free space" in (seen.write.mend or "")
+    assert "free space" in (seen.write.hint or "")
     assert (seen.disk.status, seen.disk.value) == (WARN, 0)
     (tmpfs / "ballast").unlink()
     assert volume.look(1).write.status is PASS
@@ -613,7 +613,7 @@ async def test_a_lost_lock_is_seen_and_a_found_one_too(world: World) -> None:
     lost = "the serverdir's lock file was removed"
     check = await world.sees("lock", FAIL)
     assert lost in (check.reason or "")
-    assert "start it again" in (check.mend or "")
+    assert "start it again" in (check.hint or "")
     assert ["lock"] == [check.name for check in world.health.verdict()]
     lost = None
     await world.sees("lock", PASS)
@@ -643,7 +643,7 @@ async def test_a_lock_that_no_look_comes_back_from(impatient: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "allowed", "status", "mend"),
+    ("state", "allowed", "status", "hint"),
     [
         ("set", False, PASS, None),
         ("unknown", False, PASS, None),  # a replica's is its primary's matter
@@ -659,12 +659,12 @@ async def test_a_lock_that_no_look_comes_back_from(impatient: World) -> None:
         ("unseen", True, WARN, "devpi-server's log"),
     ],
 )
-async def test_root_password(world: World, state: str, allowed: bool, status: CheckStatus, mend: str | None) -> None:
+async def test_root_password(world: World, state: str, allowed: bool, status: CheckStatus, hint: str | None) -> None:
     """Only one that is known to be set passes; an empty one may be allowed, one that lets nobody in may not."""
     assert world.check("root-password").status is PENDING
     world.health.set_root_password(state, allowed)
     assert world.check("root-password").status is status
-    assert mend is None or mend in (world.check("root-password").mend or "")
+    assert hint is None or hint in (world.check("root-password").hint or "")
 
 
 async def test_an_empty_root_password_is_logged_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
@@ -710,7 +710,7 @@ def test_replication_rules(changes: dict[str, Any], status: CheckStatus) -> None
 
 
 @pytest.mark.parametrize(
-    ("messages", "count", "said", "mend"),
+    ("messages", "count", "said", "hint"),
     [
         (["Not Found"], 1, "1 file could not be replicated, which the primary has lost: p0", "delete the version"),
         (["error on connection"], 1, "1 file could not be replicated: p0", "see this replica's log"),
@@ -730,13 +730,13 @@ def test_replication_rules(changes: dict[str, Any], status: CheckStatus) -> None
         ([], 2, "2 files could not be replicated", "see this replica's log"),
     ],
 )
-def test_what_a_replica_lacks_is_named(messages: list[str], count: int, said: str, mend: str) -> None:
+def test_what_a_replica_lacks_is_named(messages: list[str], count: int, said: str, hint: str) -> None:
     """The first three by name, those that the primary has lost before others, and what to do about these."""
     files = tuple(Unreplicated(f"p{number}", message == "Not Found") for number, message in enumerate(messages))
     verdict = ReplicationJudge().judge(replica(replication_errors=count, unreplicated=files), 1000, PrimaryAnswered())
     assert verdict.status is FAIL
     assert str(verdict.reason).startswith(said), verdict.reason
-    assert mend in str(verdict.mend)
+    assert hint in str(verdict.hint)
 
 
 @pytest.mark.parametrize("refusal", [None, "key", "clock", "role", "uuid", "serial", "offline", "other", "unheard of"])
@@ -750,7 +750,7 @@ def test_a_refusal_of_the_primary_is_told(refusal: str | None) -> None:
     assert (None, "no update from the primary for 61 s") == (never.value, str(late.reason).partition(":")[0])
     assert ("it answers 418" in never.reason) == (refusal in ("other", "unheard of"))
     assert (never.reason == "no update from the primary yet") == (refusal is None)
-    assert ("SIDECAR_SECRET_IS_RANDOM" in str(never.mend)) == (refusal == "key")
+    assert ("SIDECAR_SECRET_IS_RANDOM" in str(never.hint)) == (refusal == "key")
 
 
 def test_a_replica_that_was_in_sync_may_be_behind_for_a_minute() -> None:

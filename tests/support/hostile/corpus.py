@@ -513,7 +513,7 @@ def cases(outside: str) -> Iterator[Case]:
 
 
 def _placed(raw: bytes, outside: str) -> bytes:
-    """The tar with `OUTSIDE` replaced wherever a header or a PAX record has it, lengths and checksums mended."""
+    """The tar with `OUTSIDE` replaced wherever a header or a PAX record has it, lengths and checksums fixed."""
     parts, at = [], 0
     while at < len(raw):
         block = raw[at : at + 512]

@@ -39,7 +39,7 @@ def judge(init: Path, staging: Path, limits: Limits, *, strict: bool) -> dict[st
         trees = [unpack(each, staging / str(n), limits, budget, Quiet(), omissions) for n, each in enumerate(sources)]
         export = load(trees, limits, omissions)
     except ImportRefused as error:
-        return {"outcome": "refused", "reason": error.reason, "mend": error.mend, "member": error.member,
+        return {"outcome": "refused", "reason": error.reason, "hint": error.hint, "member": error.member,
                 "archive": error.archive}  # fmt: skip
     digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in export.files.items()}
     left_out = [[each.member, each.reason] for each in omissions.first]

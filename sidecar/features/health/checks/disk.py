@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from sidecar.core.disk_hints import hint, words
+from sidecar.core.disk_hints import hint_to_write, words
 from sidecar.features.health.checks.verdict import PASS, WARN, Verdict
 
 
@@ -30,5 +30,5 @@ def judge_disk(serverdir: Path, warn_bytes: int) -> tuple[Verdict, Space | None]
     space = Space(free, found.f_blocks * found.f_frsize)
     if free < warn_bytes:
         reason = f"{free} bytes are free on the serverdir's volume, fewer than {warn_bytes}"
-        return Verdict(WARN, reason, free, "bytes", hint(OSError(errno.ENOSPC, ""))), space
+        return Verdict(WARN, reason, free, "bytes", hint_to_write(OSError(errno.ENOSPC, ""))), space
     return Verdict(PASS, value=free, unit="bytes"), space

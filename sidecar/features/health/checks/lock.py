@@ -12,5 +12,5 @@ def judge_lock(lost: str | None) -> Verdict:
     return Verdict(
         FAIL,
         f"{lost}, so a second server may start on the same data",
-        mend="stop this server and start it again; while a server runs, leave .sidecar in the serverdir alone",
+        hint="stop this server and start it again; while a server runs, leave .sidecar in the serverdir alone",
     )

@@ -15,7 +15,7 @@ def judge_process(snapshot: Snapshot, *, started: bool, ended: Verdict | None) -
     if phase is Phase.FAILED:
         if snapshot.failure is None:
             return Verdict(FAIL, "failed")
-        return Verdict(FAIL, f"failed: {snapshot.failure.reason}", mend=snapshot.failure.mend)
+        return Verdict(FAIL, f"failed: {snapshot.failure.reason}", hint=snapshot.failure.hint)
     if phase is Phase.IMPORTING:
         return Verdict(PENDING, f"importing: {_import_progress(snapshot.imported)}")
     if phase is Phase.STOPPING:

@@ -16,7 +16,7 @@ _REFUSALS: dict[str | None, tuple[str, str]] = {
     "role": (": it does not run as a primary", "start it with --role primary"),
     "uuid": (
         ": it is another one than was replicated so far",
-        "mend --primary-url, or start the replica on an empty serverdir",
+        "fix --primary-url, or start the replica on an empty serverdir",
     ),
     "serial": (
         ": it has fewer changes than this replica, as after a restore of an older backup",
@@ -59,9 +59,9 @@ class ReplicationJudge:
         updated = age(status.update_from_primary_at, now)
         if updated is None or updated >= self.FRESH:
             since = "yet" if updated is None else f"for {updated:.0f} s"
-            why, mend = _REFUSALS.get(primary.refusal, _REFUSALS["other"])
+            why, hint = _REFUSALS.get(primary.refusal, _REFUSALS["other"])
             reason = f"no update from the primary {since}{why.format(primary.code)}"
-            return Verdict(FAIL, reason, updated, None if updated is None else "seconds", mend)
+            return Verdict(FAIL, reason, updated, None if updated is None else "seconds", hint)
         if status.replication_errors:
             return _unreplicated(status)
         if status.replica_init_queue_finished_at is None:
@@ -88,5 +88,5 @@ def _unreplicated(status: ServerStatus) -> Verdict:
         of = ", which the primary has lost" if lost else ""
         more = f" and {count - _NAMED} more" if count > _NAMED and len(named) > _NAMED else ""
         reason += f"{of}: {', '.join(named[:_NAMED])}{more}"
-    mend = _RESTORE if lost else _RETRIED
-    return Verdict(FAIL, reason, mend=mend)
+    hint = _RESTORE if lost else _RETRIED
+    return Verdict(FAIL, reason, hint=hint)

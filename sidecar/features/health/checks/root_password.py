@@ -19,24 +19,24 @@ def judge_root_password(state: str, allowed: bool, rotate: str | None = ROTATE) 
             return Verdict(
                 FAIL,
                 "root's password hash is one that this devpi-server can't check, so nobody can log in as root",
-                mend=rotate and f"{rotate} sets a new password",
+                hint=rotate and f"{rotate} sets a new password",
             )
         case "unchecked":
             return Verdict(
                 WARN if allowed else FAIL,
                 "root's password can't be checked: argon2 can't run, for lack of memory or threads",
-                mend="raise the limit of memory or of processes, and restart",
+                hint="raise the limit of memory or of processes, and restart",
             )
         case "unseen":
             return Verdict(
                 WARN if allowed else FAIL,
                 "root's password can't be looked at: devpi-server can't read its database",
-                mend="look at devpi-server's log",
+                hint="look at devpi-server's log",
             )
     if allowed:
         return Verdict(WARN, "root's password is empty, which SIDECAR_ALLOW_EMPTY_ROOT allows")
     return Verdict(
         FAIL,
         "root's password is empty",
-        mend=rotate and f"{rotate}, or SIDECAR_ALLOW_EMPTY_ROOT=true to allow it",
+        hint=rotate and f"{rotate}, or SIDECAR_ALLOW_EMPTY_ROOT=true to allow it",
     )

@@ -33,7 +33,7 @@ class Check:
     value: float | None = None
     unit: str | None = None
     """`seconds`, `bytes`, … where there is a value."""
-    mend: str | None = None
+    hint: str | None = None
     """What an operator can do about it."""
 
     @property
@@ -60,7 +60,7 @@ class Verdict:
     reason: str | None = None
     value: float | None = None
     unit: str | None = None
-    mend: str | None = None
+    hint: str | None = None
 
 
 PASS, PENDING, WARN, FAIL = CheckStatus

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from sidecar.core.disk_hints import hint, words
+from sidecar.core.disk_hints import hint_to_write, words
 from sidecar.features.health.checks.verdict import FAIL, PASS, Verdict
 from sidecar.storage import layout
 from sidecar.storage.backends import sqlite
@@ -48,12 +48,12 @@ class WriteCheck:
             return Verdict(
                 FAIL,
                 "the database was removed or replaced while devpi-server runs",
-                mend="stop, put the right database back, and start again; uploads since are lost",
+                hint="stop, put the right database back, and start again; uploads since are lost",
             )
         except OSError as error:
             return _failure("can't read the database", error)
         if not sound:
-            return Verdict(FAIL, "the database is no SQLite database any more", mend="stop, and restore a backup")
+            return Verdict(FAIL, "the database is no SQLite database any more", hint="stop, and restore a backup")
         return Verdict(PASS)
 
 
@@ -77,4 +77,4 @@ def _write(serverdir: Path) -> None:
 
 
 def _failure(what: str, error: OSError) -> Verdict:
-    return Verdict(FAIL, f"{what}: {words(error)}", mend=hint(error))
+    return Verdict(FAIL, f"{what}: {words(error)}", hint=hint_to_write(error))

@@ -221,10 +221,10 @@ async function send(event, token, request, place) { // an answer to 401 leaves t
     if (status !== 401) token.value = "";
     if (status === 410 && said.claimed_at) {
       answered(`Claimed on ${when(said.claimed_at)} from ${said.claimed_from ?? "an unknown address"}, not by you just`
-        + ` now${said.mend ? `; ${said.mend}` : ""}.`, "bad", place);
+        + ` now${said.hint ? `; ${said.hint}` : ""}.`, "bad", place);
     } else {
-      const { title, detail = "", mend } = said;
-      answered(`${title}: ${detail}${mend && !detail.includes(mend) ? `; ${mend}` : ""}`, "bad", place);
+      const { title, detail = "", hint } = said;
+      answered(`${title}: ${detail}${hint && !detail.includes(hint) ? `; ${hint}` : ""}`, "bad", place);
     }
   } catch {
     answered("No answer came. If the password counts as claimed now, it is lost.", "bad", place);
