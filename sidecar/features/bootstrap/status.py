@@ -108,11 +108,11 @@ def _from_json(fields: dict[str, Any]) -> ImportStatus:
     changes["state"] = ImportState(fields["state"])
     changes["archives"] = tuple(Archive(**each) for each in fields["archives"])
     changes["ignored"] = tuple(fields["ignored"])
-    changes["left_out"] = tuple(LeftOut(**_hinted(each)) for each in fields.get("left_out", ()))  # older records have none
+    changes["left_out"] = tuple(LeftOut(**each) for each in fields.get("left_out", ()))  # older records have none
     changes["error"] = None if fields["error"] is None else ImportFailure(**_hinted(fields["error"]))
     return ImportStatus(**changes)
 
 
 def _hinted(fields: dict[str, Any]) -> dict[str, Any]:
     """Records of 0.1.0's first builds say `mend` for `hint`."""
-    return {"hint" if name == "mend" else name: value for name, value in fields.items()}
+    return {"hint" if name == "mend" else name: value for name, value in dict(fields).items()}
