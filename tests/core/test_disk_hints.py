@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.core.disk_hints import hint, hint_to_read
+from sidecar.core.disk_hints import hint_to_read, hint_to_write
 
 SIDECAR = Path(__file__).resolve().parents[2] / "sidecar"
 ROOM = ("free space", "enlarge", "make room", "quota")
@@ -33,7 +33,7 @@ def test_each_error_has_its_hint(codes: tuple[str, ...], said: str) -> None:
     """And only a full volume is to be given room."""
     for code in codes:
         number = getattr(errno, code)
-        for found in (hint(OSError(number, "x"), "it"), hint(OSError(number, "x", "/a/path"), "it")):
+        for found in (hint_to_write(OSError(number, "x"), "it"), hint_to_write(OSError(number, "x", "/a/path"), "it")):
             assert said in found, (code, found)
             assert "/a/path" not in found
             assert any(word in found for word in ROOM) == (code in ("ENOSPC", "EDQUOT")), found
@@ -41,7 +41,7 @@ def test_each_error_has_its_hint(codes: tuple[str, ...], said: str) -> None:
 
 def test_an_error_without_a_number() -> None:
     """As Python raises for some paths."""
-    assert hint(OSError("odd"), "it") == "check it"
+    assert hint_to_write(OSError("odd"), "it") == "check it"
 
 
 @pytest.mark.parametrize(
