@@ -32,11 +32,8 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
     tempfile.tempdir = None
     recovery.keep_nodeinfo_whole()
     storage.sync_what_is_acknowledged()
-    try:
-        upstream.keep_failures()
-        wellformed.check_json()
-    except Fatal as error:
-        return _fatal(error)
+    upstream.keep_failures()
+    wellformed.check_json()
     if flags.replica:
         replica.tell_refusals(channel.send)
         unreplicated.report_them()

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sidecar.worker.patches import table
+
 if TYPE_CHECKING:
     from devpi_server.keyfs import KeyFS, Transaction
 
@@ -61,6 +63,8 @@ def without_patience() -> None:
 
 def without_fsync() -> None:
     """Have devpi's SQLite storage not wait for the disk, in this process, from now on."""
+    if not table.holds("no_fsync"):
+        return
     from devpi_server.keyfs_sqlite import BaseStorage
 
     def pragmas(_storage: BaseStorage, connection: sqlite3.Connection) -> None:
@@ -98,6 +102,8 @@ def with_fast_copies() -> None:
 
     devpi copies a version's metadata some ten times while it stores a file of it: a tenth of the importer's CPU.
     """
+    if not table.holds("copies"):
+        return
     from devpi_server.readonly import get_mutable_deepcopy
 
     def of_dict(value: dict[Any, Any]) -> dict[Any, Any]:
@@ -118,10 +124,12 @@ class Batches:
         self._open = False
         self._depth = 0
         self._uses = 0
+        self._holds = table.holds("batches")
 
     def begin(self) -> None:
         """From now on, transactions of this KeyFS are batched."""
-        self._keyfs.write_transaction = self.write_transaction  # type: ignore[method-assign]
+        if self._holds:
+            self._keyfs.write_transaction = self.write_transaction  # type: ignore[method-assign]
 
     @contextmanager
     def write_transaction(self, *, allow_restart: bool = False) -> Iterator[Transaction]:
@@ -147,7 +155,8 @@ class Batches:
     def end(self) -> None:
         """Commit what is open; transactions are devpi's own again."""
         self._commit()
-        del self._keyfs.write_transaction  # uncovers the method
+        if self._holds:
+            del self._keyfs.write_transaction  # uncovers the method
 
     def _commit(self) -> None:
         if self._open:
