@@ -126,7 +126,7 @@ def _load(
         argv += ["--root-passwd-hash", root_hash]
     argv.append(request.scratch)  # must be a folder; the importer is given the verified files instead
     logging.disable(logging.INFO)  # devpi logs a line a file; this process does nothing else
-    without_fsync()
+    without_fsync(plugins)
     with_fast_copies()
     # the export, too, stays to the end; a batch of projects lives until its commit: looking for garbage finds little
     garbage.spare(20_000, full=10)

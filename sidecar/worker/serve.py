@@ -31,7 +31,7 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
     os.environ["TMPDIR"] = request.tmpdir  # uploads are spooled there: on a tmpfs they would count as memory
     tempfile.tempdir = None
     recovery.keep_nodeinfo_whole()
-    storage.sync_what_is_acknowledged()
+    storage.sync_what_is_acknowledged(plugins)
     upstream.keep_failures()
     wellformed.check_json()
     if flags.replica:

@@ -80,7 +80,13 @@ BEFORE = (
         ("prepare",),
         "devpi takes a full disk for a lock that somebody holds, and tries again for 30 s",
         "sqlite-connections",
-        {"devpi_server.keyfs_sqlite:BaseStorage._get_sqlconn_uri_kw": "(self, uri)"},
+        {
+            "devpi_server.keyfs_sqlite:BaseStorage._get_sqlconn_uri_kw": "(self, uri)",
+            "devpi_server.keyfs_sqlite:Storage": "",
+            "devpi_server.keyfs_sqlite_fs:Storage": "",
+            "devpi_server.keyfs_sqlite:devpiserver_storage_backend": "(settings)",
+            "devpi_server.keyfs_sqlite_fs:devpiserver_storage_backend": "(settings)",
+        },
     ),
     Patch(
         "init",

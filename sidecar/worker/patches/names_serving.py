@@ -51,6 +51,10 @@ SERVING = (
         {
             "devpi_server.keyfs_sqlite:BaseStorage._get_sqlconn_uri_kw": "(self, uri)",
             "devpi_server.keyfs_sqlite:BaseStorage.sqlpath": "in BaseStorage.__init__",
+            "devpi_server.keyfs_sqlite:Storage": "",
+            "devpi_server.keyfs_sqlite_fs:Storage": "",
+            "devpi_server.keyfs_sqlite:devpiserver_storage_backend": "(settings)",
+            "devpi_server.keyfs_sqlite_fs:devpiserver_storage_backend": "(settings)",
             "devpi_server.keyfs_sqlite:?mode=": "says BaseStorage.get_connection",
         },
     ),

@@ -10,10 +10,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from devpi_server.keyfs_sqlite import BaseStorage
+
 from sidecar.worker.patches import table
+from sidecar.worker.patches.sqlite import connect_by
 
 if TYPE_CHECKING:
     from devpi_server.keyfs import KeyFS, Transaction
+    from pluggy import PluginManager
 
 PROJECTS_AT_ONCE = 50
 """Projects in one transaction. devpi rewrites the set of an index' project names in every transaction that adds one,
@@ -48,29 +52,28 @@ class _Impatient(sqlite3.Connection):
             raise
 
 
-def without_patience() -> None:
+class _ImpatientConnections(BaseStorage):
+    def _get_sqlconn_uri_kw(self, uri: str) -> sqlite3.Connection:
+        return sqlite3.connect(uri, timeout=60, isolation_level=None, uri=True, factory=_Impatient)
+
+
+class _UnsyncedConnections(_ImpatientConnections):
+    def _execute_conn_pragmas(self, sqlconn: sqlite3.Connection) -> None:
+        sqlconn.execute("PRAGMA synchronous=OFF")
+
+
+def without_patience(plugins: PluginManager) -> None:
     """Have devpi's SQLite storage give up at once, in this process, where the disk is full or fails.
 
     devpi takes every error at the begin of a transaction for a lock that somebody holds, and tries again for 30 s.
     """
-    from devpi_server.keyfs_sqlite import BaseStorage
-
-    def connect(_storage: BaseStorage, uri: str) -> sqlite3.Connection:
-        return sqlite3.connect(uri, timeout=60, isolation_level=None, uri=True, factory=_Impatient)
-
-    BaseStorage._get_sqlconn_uri_kw = connect  # type: ignore[method-assign]
+    connect_by(_ImpatientConnections, plugins)
 
 
-def without_fsync() -> None:
+def without_fsync(plugins: PluginManager) -> None:
     """Have devpi's SQLite storage not wait for the disk, in this process, from now on."""
-    if not table.holds("no_fsync"):
-        return
-    from devpi_server.keyfs_sqlite import BaseStorage
-
-    def pragmas(_storage: BaseStorage, connection: sqlite3.Connection) -> None:
-        connection.execute("PRAGMA synchronous=OFF")
-
-    BaseStorage._execute_conn_pragmas = pragmas  # type: ignore[method-assign]
+    if table.holds("no_fsync"):
+        connect_by(_UnsyncedConnections, plugins)
 
 
 def can_link(source: Path, target: Path) -> bool:
