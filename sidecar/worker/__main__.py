@@ -12,6 +12,8 @@ import os
 import signal
 import sys
 import warnings
+from contextlib import suppress
+from logging import getLogger
 from typing import TYPE_CHECKING, cast
 
 from sidecar.core import logging, privacy
@@ -31,12 +33,15 @@ from sidecar.devpi.protocol import (
     Serve,
 )
 from sidecar.worker.channel import Channel, SidecarGone
+from sidecar.worker.patches import table
 
 if TYPE_CHECKING:
     from pluggy import PluginManager
 
     from sidecar.worker.flags import ServerFlags
     from sidecar.worker.options import Options
+
+log = getLogger("sidecar")
 
 _PR_SET_PDEATHSIG = 1
 
@@ -65,6 +70,9 @@ def main(fd: int, crash_fd: int, phase_fd: int, style: str, level: str) -> int:
         return _run(channel, crash_fd)
     except SidecarGone:
         return ExitCode.INTERNAL
+    except table.Unknown as error:
+        log.critical("%s", error)
+        return ExitCode.INTERNAL
 
 
 def _run(channel: Channel, crash_fd: int) -> int:
@@ -74,6 +82,7 @@ def _run(channel: Channel, crash_fd: int) -> int:
     if refusal := unsupported(devpi_server.__version__):
         channel.send(refusal)
         return ExitCode.SETTINGS
+    table.require("start")
     from devpi_server.config import InvalidConfigError, get_pluginmanager
     from devpi_server.main import Fatal
 
@@ -140,8 +149,11 @@ def _obey(channel: Channel, crash_fd: int, understood: ServerFlags, plugins: Plu
 
                 answer = _in_a_fork(prepare.prepare, message, understood, plugins, channel)
                 crash.log_report(crash_fd, "the preparing process")
+                if answer is None:
+                    return ExitCode.INTERNAL
                 channel.send(answer)
             case Serve():
+                table.require("serve")
                 from sidecar.worker import serve
 
                 return serve.serve(message, understood, plugins, channel)
@@ -174,14 +186,17 @@ def plugin_versions(plugins: object) -> list[tuple[str, str]]:
 
 def import_what_serving_needs() -> None:
     """While the fork prepares, on another core: devpi-server would import it afterwards."""
-    from devpi_server import middleware, view_auth, views  # noqa: F401
-    from waitress import server  # noqa: F401
+    with suppress(ImportError):  # it is told once devpi-server is to serve
+        from devpi_server import middleware, view_auth, views  # noqa: F401
+        from waitress import server  # noqa: F401
 
-    from sidecar.worker import serve  # noqa: F401
+        from sidecar.worker import serve  # noqa: F401
 
 
 def _in_a_fork(prepare, *arguments):  # type: ignore[no-untyped-def]
     """Run `prepare` in a fork, so that its memory goes with it; the answer that the sidecar gets.
+
+    None: what is installed is unknown, as the fork has logged.
 
     Only this thread exists yet, so forking is safe. The fork sends its own `Prepared` or `PrepareFailed` through a pipe
     of its own; where it dies instead, the answer says of what.
@@ -212,6 +227,9 @@ def _in_a_fork(prepare, *arguments):  # type: ignore[no-untyped-def]
 
                 pipe.write(encode(answer))
             code = 0
+        except table.Unknown as error:
+            log.critical("%s", error)
+            code = ExitCode.INTERNAL
         finally:
             os._exit(code)
     os.close(writer)
@@ -219,6 +237,8 @@ def _in_a_fork(prepare, *arguments):  # type: ignore[no-untyped-def]
     with os.fdopen(reader, "rb") as pipe:
         packet = pipe.read()
     _, status = os.waitpid(pid, 0)
+    if os.waitstatus_to_exitcode(status) == ExitCode.INTERNAL:
+        return None
     if packet:
         from sidecar.devpi.protocol import decode
 

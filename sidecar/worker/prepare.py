@@ -18,7 +18,7 @@ from sidecar.core.disk_hints import hint_to_write
 from sidecar.devpi.protocol import Import, Initialise, Prepared, PrepareFailed
 from sidecar.exports.sources import ImportRefused
 from sidecar.worker.passwords import digest, hash_of
-from sidecar.worker.patches import staged_storage
+from sidecar.worker.patches import staged_storage, table
 from sidecar.worker.verification import CannotTell
 
 if TYPE_CHECKING:
@@ -33,10 +33,11 @@ RESTART = "fix the cause, and start again"
 def prepare(
     request: Initialise | Import, flags: ServerFlags, plugins: PluginManager, channel: Channel
 ) -> Prepared | PrepareFailed:
-    """Make the state that `request` asks for, and bring it to disk."""
+    """Make the state that `request` asks for, and bring it to disk. Raises `table.Unknown`."""
     since = os.open(Path(request.target).parent, os.O_RDONLY | os.O_CLOEXEC)  # before the first write
     os.environ.pop("DEVPISERVER_NO_ROOT_PYPI", None)  # it has been read; at an import it would drop the export's index
-    staged_storage.without_patience()
+    table.require("prepare", "init" if isinstance(request, Initialise) else "import")
+    staged_storage.without_patience(plugins)
     try:
         if isinstance(request, Initialise):
             answer = _initialise(request, flags, plugins)

@@ -17,6 +17,7 @@ from devpi_server.mythread import Shutdown
 
 from sidecar.core import disk_hints
 from sidecar.core.lifecycle import Notice
+from sidecar.worker.patches import table
 from sidecar.worker.search_index_folder import LASTING, damage_of, described, set_aside
 
 if TYPE_CHECKING:
@@ -39,10 +40,8 @@ def guard(plugins: PluginManager, notice: Callable[[Notice], None]) -> None:
     """Guard the index that devpi-web is about to open; nothing if it is not installed."""
     if plugins.get_plugin("devpi-web-whoosh") is None:
         return
-    try:
+    if table.holds("search_index"):
         Guard(notice).install()
-    except (ImportError, AttributeError) as error:
-        log.warning("this devpi-web is not known here, so its search index is not guarded: %s", error)
 
 
 class _Failure(NamedTuple):

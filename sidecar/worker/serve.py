@@ -31,12 +31,9 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
     os.environ["TMPDIR"] = request.tmpdir  # uploads are spooled there: on a tmpfs they would count as memory
     tempfile.tempdir = None
     recovery.keep_nodeinfo_whole()
-    storage.sync_what_is_acknowledged()
-    try:
-        upstream.keep_failures()
-        wellformed.check_json()
-    except Fatal as error:
-        return _fatal(error)
+    storage.sync_what_is_acknowledged(plugins)
+    upstream.keep_failures()
+    wellformed.check_json()
     if flags.replica:
         replica.tell_refusals(channel.send)
         unreplicated.report_them()

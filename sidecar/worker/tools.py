@@ -57,6 +57,13 @@ def print_text(flags: list[str], environ: Mapping[str, str]) -> int | None:
     os.environ.update(environ)
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # pyramid's
     import devpi_server
+
+    from sidecar.worker.patches import table
+
+    try:
+        table.require("help")
+    except table.Unknown as error:
+        return _refused(error)
     from devpi_server.config import InvalidConfigError, get_pluginmanager
     from devpi_server.main import Fatal
 
@@ -94,6 +101,12 @@ def _devpi_tool(arguments: list[str], env: Mapping[str, str]) -> int:
     os.umask(0o077)
     from importlib import import_module
 
+    from sidecar.worker.patches import table
+
+    try:
+        table.require("tools")
+    except table.Unknown as error:
+        return _refused(error)
     from devpi_server.main import CommandRunner, set_state_version
 
     from sidecar.worker.options import Options
@@ -136,8 +149,7 @@ def _devpi_tool(arguments: list[str], env: Mapping[str, str]) -> int:
     try:
         code = getattr(module, function)()
     except Exit as error:
-        sys.stderr.write(f"error: {error.reason}; {error.hint}\n")
-        return error.code
+        return _refused(error)
     try:
         if not code:
             state.end()
@@ -147,6 +159,11 @@ def _devpi_tool(arguments: list[str], env: Mapping[str, str]) -> int:
         )
         return ExitCode.NOT_WRITABLE
     return int(code or 0)
+
+
+def _refused(error: Exit) -> int:
+    sys.stderr.write(f"error: {error.reason}; {error.hint}\n")
+    return error.code
 
 
 def _lock(serverdir: Path) -> Serverdir:

@@ -78,7 +78,7 @@ def test_of_a_preparation(lose: tuple[Path, Callable[[], None]], monkeypatch: py
         return Prepared("password")
 
     monkeypatch.setattr(prepare, "_initialise", initialise)
-    monkeypatch.setattr(staged_storage, "without_patience", lambda: None)
+    monkeypatch.setattr(staged_storage, "without_patience", lambda _: None)
     request = Initialise(str(path / "state"), "x")
     answer = prepare.prepare(request, None, None, None)  # type: ignore[arg-type]
     assert isinstance(answer, PrepareFailed)

@@ -18,6 +18,7 @@ from tests.support import exported
 from tests.support.container import Container, call_devpi, login_token, make_index, request, upload, wait_for
 from tests.support.exported import PASSWORDS, Described
 from tests.support.mirrored import Mirrored, Page
+from tests.support.patches_table import held
 from tests.support.transfers import downloading, refuses
 
 pytestmark = pytest.mark.slow
@@ -34,7 +35,8 @@ def devpi_server(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
     def install(version: str) -> Path:
         target = tmp_path_factory.mktemp(f"devpi-server-{version}")
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target)]
-        subprocess.run([*command, f"devpi-server=={version}"], check=True)
+        wanted = version if version[0] in "<=>" else f"=={version}"
+        subprocess.run([*command, f"devpi-server{wanted}"], check=True)
         return target
 
     return install
@@ -109,6 +111,17 @@ def test_oldest_supported_tells_failures(
         upstream.heal()
         assert old.page("dev", numbered(0)) == Page(200, 1, None)
         assert old.page("dev", "nowhere").status == 404
+
+
+@pytest.mark.parametrize("version", [OLDEST, "newest"])
+def test_what_we_lean_on_is_there(devpi_server: Callable[[str], Path], version: str) -> None:
+    """The whole table of `sidecar.worker.patches` holds for the oldest release of the range, and for its newest."""
+    wanted = f"=={version}" if version == OLDEST else ">={}.{},<{}".format(*SUPPORTED[0], *SUPPORTED[1])
+    folder = devpi_server(wanted)
+    found, missing, _, _ = held(folder)
+    print(f"devpi-server {found}:", *(missing or ["nothing is missing"]), sep="\n  ")
+    assert version in (found, "newest")
+    assert [] == missing
 
 
 def test_unsupported_is_refused(container: Callable[..., Container], devpi_server: Callable[[str], Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -14,6 +15,7 @@ from waitress import wasyncore
 from waitress.server import BaseWSGIServer, MultiSocketServer
 
 from sidecar.worker.flags import http_address
+from sidecar.worker.patches import table
 from sidecar.worker.patches.waitress import has_unread
 
 _LOOK_EVERY = 0.02
@@ -117,9 +119,12 @@ def _let_replicas_go(drains: threading.Event) -> None:
 
     That is no transfer that a stop should wait for, and they ask again. Else they wait as long as devpi has them.
     """
+    if not table.holds("changelog_waits"):
+        return
     wait = PrimaryChangelogRequest._wait_for_serial
     whole = PrimaryChangelogRequest.MAX_REPLICA_BLOCK_TIME
 
+    @functools.wraps(wait)
     def wait_for_serial(request: PrimaryChangelogRequest, serial: int) -> int:
         if "initial_fetch" in request.request.params:  # devpi waits for a second at most
             return int(wait(request, serial))

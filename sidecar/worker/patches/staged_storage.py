@@ -10,8 +10,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from devpi_server.keyfs_sqlite import BaseStorage
+
+from sidecar.worker.patches import table
+from sidecar.worker.patches.sqlite import connect_by
+
 if TYPE_CHECKING:
     from devpi_server.keyfs import KeyFS, Transaction
+    from pluggy import PluginManager
 
 PROJECTS_AT_ONCE = 50
 """Projects in one transaction. devpi rewrites the set of an index' project names in every transaction that adds one,
@@ -46,27 +52,28 @@ class _Impatient(sqlite3.Connection):
             raise
 
 
-def without_patience() -> None:
+class _ImpatientConnections(BaseStorage):
+    def _get_sqlconn_uri_kw(self, uri: str) -> sqlite3.Connection:
+        return sqlite3.connect(uri, timeout=60, isolation_level=None, uri=True, factory=_Impatient)
+
+
+class _UnsyncedConnections(_ImpatientConnections):
+    def _execute_conn_pragmas(self, sqlconn: sqlite3.Connection) -> None:
+        sqlconn.execute("PRAGMA synchronous=OFF")
+
+
+def without_patience(plugins: PluginManager) -> None:
     """Have devpi's SQLite storage give up at once, in this process, where the disk is full or fails.
 
     devpi takes every error at the begin of a transaction for a lock that somebody holds, and tries again for 30 s.
     """
-    from devpi_server.keyfs_sqlite import BaseStorage
-
-    def connect(_storage: BaseStorage, uri: str) -> sqlite3.Connection:
-        return sqlite3.connect(uri, timeout=60, isolation_level=None, uri=True, factory=_Impatient)
-
-    BaseStorage._get_sqlconn_uri_kw = connect  # type: ignore[method-assign]
+    connect_by(_ImpatientConnections, plugins)
 
 
-def without_fsync() -> None:
+def without_fsync(plugins: PluginManager) -> None:
     """Have devpi's SQLite storage not wait for the disk, in this process, from now on."""
-    from devpi_server.keyfs_sqlite import BaseStorage
-
-    def pragmas(_storage: BaseStorage, connection: sqlite3.Connection) -> None:
-        connection.execute("PRAGMA synchronous=OFF")
-
-    BaseStorage._execute_conn_pragmas = pragmas  # type: ignore[method-assign]
+    if table.holds("no_fsync"):
+        connect_by(_UnsyncedConnections, plugins)
 
 
 def can_link(source: Path, target: Path) -> bool:
@@ -98,6 +105,8 @@ def with_fast_copies() -> None:
 
     devpi copies a version's metadata some ten times while it stores a file of it: a tenth of the importer's CPU.
     """
+    if not table.holds("copies"):
+        return
     from devpi_server.readonly import get_mutable_deepcopy
 
     def of_dict(value: dict[Any, Any]) -> dict[Any, Any]:
@@ -118,10 +127,12 @@ class Batches:
         self._open = False
         self._depth = 0
         self._uses = 0
+        self._holds = table.holds("batches")
 
     def begin(self) -> None:
         """From now on, transactions of this KeyFS are batched."""
-        self._keyfs.write_transaction = self.write_transaction  # type: ignore[method-assign]
+        if self._holds:
+            self._keyfs.write_transaction = self.write_transaction  # type: ignore[method-assign]
 
     @contextmanager
     def write_transaction(self, *, allow_restart: bool = False) -> Iterator[Transaction]:
@@ -147,7 +158,8 @@ class Batches:
     def end(self) -> None:
         """Commit what is open; transactions are devpi's own again."""
         self._commit()
-        del self._keyfs.write_transaction  # uncovers the method
+        if self._holds:
+            del self._keyfs.write_transaction  # uncovers the method
 
     def _commit(self) -> None:
         if self._open:

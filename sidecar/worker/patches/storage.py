@@ -23,10 +23,12 @@ from devpi_server.filestore_hash_hl import HashHLFactory
 from devpi_server.keyfs_sqlite import BaseStorage
 
 from sidecar.core import files
+from sidecar.worker.patches.sqlite import connect_by
 
 if TYPE_CHECKING:
     from devpi_server.interfaces import ContentOrFile
     from devpi_server.keyfs_types import FilePathInfo
+    from pluggy import PluginManager
 
 _REMEMBERED = 10_000
 """Folders; beyond, the one that was used least recently is synced again when it is used."""
@@ -64,26 +66,27 @@ class SyncedFolders:
             return True
 
 
-def sync_what_is_acknowledged() -> None:
+def sync_what_is_acknowledged(plugins: PluginManager) -> None:
     """Have devpi sync each new file and its folders before the commit, and the commit itself, from now on."""
+    connect_by(DurableConnections, plugins)
     folders = SyncedFolders()
     for factory in (FSFactory, HashHLFactory):
         _sync_new_files(factory, folders)
 
-    connect = BaseStorage._get_sqlconn_uri_kw
 
-    def connect_durably(storage: BaseStorage, uri: str) -> sqlite3.Connection:
+class DurableConnections(BaseStorage):
+    """Connections whose commits last, and are taken back where they failed."""
+
+    def _get_sqlconn_uri_kw(self, uri: str) -> sqlite3.Connection:
         if uri.endswith("?mode=ro"):  # each request has a connection of its own, mostly to read
             if _left:
-                _take_back(storage, uri)
-            reading: sqlite3.Connection = connect(storage, uri)
+                _take_back(self, uri)
+            reading: sqlite3.Connection = super()._get_sqlconn_uri_kw(uri)
             return reading
         writing = sqlite3.connect(uri, timeout=60, isolation_level=None, uri=True, factory=_Writing)
-        writing.journal = _journal(storage)
+        writing.journal = _journal(self)
         writing.execute("PRAGMA synchronous=EXTRA")
         return writing
-
-    BaseStorage._get_sqlconn_uri_kw = connect_durably  # type: ignore[method-assign]
 
 
 _left: set[str] = set()

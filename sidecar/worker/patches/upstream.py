@@ -8,7 +8,6 @@ Nothing of this applies in devpi's offline mode, where no upstream is asked.
 
 from __future__ import annotations
 
-import inspect
 import re
 import threading
 import time
@@ -18,7 +17,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from devpi_server.log import threadlog
-from devpi_server.main import XOM, Fatal
+from devpi_server.main import XOM
 from devpi_server.markers import unknown
 from devpi_server.mirror import MirrorHTTPClient, MirrorStage
 from devpi_server.model import BaseStage, UpstreamError, UpstreamNotFoundError, UpstreamNotModified
@@ -43,19 +42,6 @@ LONGEST = 3600
 _LATER = {429, 503}
 """Statuses of an upstream that will do it later: 503. Any other failure is 502."""
 _QUERY = re.compile(r"\?[^\s'\"<>)]+")
-_PARAMETERS = {
-    (BaseStage, "op_sro_check_mirror_whitelist"): ["self", "opname", "kw"],
-    (MirrorStage, "get_simplelinks_perstage"): ["self", "project"],
-    (MirrorStage, "has_project_perstage"): ["self", "project"],
-    (MirrorStage, "_update_projects"): ["self", "timeout"],
-    (MirrorStage, "_async_fetch_releaselinks"): [
-        *("self", "newlinks_future", "project", "cache_serial", "etag", "_key_from_link"),
-    ],
-    (MirrorStage, "_update_simplelinks_in_future"): ["self", "newlinks_future", "project", "lock"],
-    (XOM, "create_task"): ["self", "coroutine"],
-    (MirrorHTTPClient, "async_get"): ["self", "url", "allow_redirects", "timeout", "extra_headers"],
-}
-"""What is replaced here, and the parameters that it must have."""
 
 
 class UpstreamFailed(UpstreamError):
@@ -73,11 +59,7 @@ _asking = _Asking()
 
 
 def keep_failures() -> None:
-    """Have devpi pass on what fails upstream, from now on. Raises Fatal where this devpi-server is an unknown one."""
-    for (owner, name), parameters in _PARAMETERS.items():
-        known = getattr(owner, name, None)
-        if known is None or list(inspect.signature(known).parameters) != parameters:
-            raise Fatal(f"this devpi-server's {owner.__name__}.{name} is unknown")
+    """Have devpi pass on what fails upstream, from now on."""
     _remember_refusals()
     _end_what_waits()
     _keep_lists()

@@ -10,15 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from devpi_server.config import get_parser, get_pluginmanager, parseoptions
 from devpi_server.filestore_fs import FSFactory
 from devpi_server.filestore_hash_hl import HashHLFactory
 from devpi_server.keyfs_sqlite import BaseStorage
-from devpi_server.keyfs_sqlite_fs import Storage
 from devpi_server.keyfs_types import FilePathInfo, RelPath
+from pluggy import PluginManager
 from py.path import local
 
 from sidecar.core import files
-from sidecar.worker.patches.storage import SyncedFolders, sync_what_is_acknowledged
+from sidecar.worker.patches.storage import DurableConnections, SyncedFolders, sync_what_is_acknowledged
 
 PATIENCE = 60.0
 """Seconds after which what a test waits for counts as failed."""
@@ -39,28 +40,32 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 @pytest.fixture
-def durably() -> Iterator[None]:
+def durably() -> Iterator[PluginManager]:
     """devpi syncs what it acknowledges, in this test alone."""
-    own = FSFactory.from_content, HashHLFactory.from_content, BaseStorage._get_sqlconn_uri_kw
-    sync_what_is_acknowledged()
-    yield
-    FSFactory.from_content, HashHLFactory.from_content, BaseStorage._get_sqlconn_uri_kw = own  # type: ignore[method-assign]
+    own = FSFactory.from_content, HashHLFactory.from_content
+    plugins = get_pluginmanager()
+    sync_what_is_acknowledged(plugins)
+    yield plugins
+    FSFactory.from_content, HashHLFactory.from_content = own  # type: ignore[method-assign]
 
 
 @pytest.fixture
-def storage(durably: None, tmp_path: Path) -> Storage:
-    """devpi's own, with an empty database."""
-    return Storage(local(str(tmp_path)), lambda _: None, 10)  # noqa: PTH124 - as devpi has it
+def storage(durably: PluginManager, tmp_path: Path) -> BaseStorage:
+    """The one that devpi finds, with an empty database."""
+    config = parseoptions(durably, ["devpi-server", "--serverdir", str(tmp_path)])
+    config._determine_storage()
+    storage: type[BaseStorage] = config.storage
+    return storage(local(str(tmp_path)), lambda _: None, 10)  # noqa: PTH124 - as devpi has it
 
 
 @pytest.mark.parametrize(("write", "level"), [(True, 3), (False, 2)])
-def test_who_commits_syncs_the_folder_too(storage: Storage, write: bool, level: int) -> None:
+def test_who_commits_syncs_the_folder_too(storage: BaseStorage, write: bool, level: int) -> None:
     """SQLite's EXTRA; each request has a connection of its own, and one that only reads is not told."""
     with storage.get_connection(write=write) as connection:
         assert (level,) == connection._sqlconn.execute("PRAGMA synchronous").fetchone()
 
 
-def test_what_a_failed_commit_left_is_taken_back(storage: Storage, tmp_path: Path) -> None:
+def test_what_a_failed_commit_left_is_taken_back(storage: BaseStorage, tmp_path: Path) -> None:
     """A reader finds the journal that a writer could not roll back, and the state from before it."""
     database = tmp_path / ".sqlite"
     with storage.get_connection(write=True) as writing:
@@ -150,3 +155,21 @@ def test_a_folder_that_another_thread_is_syncing(tmp_path: Path, monkeypatch: py
     assert [folder, folder.parent, tmp_path] == [path for who, path in synced if who == threading.get_ident()]
     go_on.set()
     first.join()
+
+
+@pytest.mark.parametrize("flag", ["sqlite", "sqlite:fsbackend=hash_hl", "sqlite_db_files"])
+def test_devpi_finds_it_under_its_own_name(durably: PluginManager, tmp_path: Path, flag: str) -> None:
+    """With all else as devpi has it: the settings, where the files are, and what its help lists."""
+    argv = ["devpi-server", "--serverdir", str(tmp_path), "--storage", flag]
+    ours, devpis = parseoptions(durably, argv), parseoptions(get_pluginmanager(), argv)
+    for config in (ours, devpis):
+        config._determine_storage()
+    assert devpis.storage_info == ours.storage_info
+    mine, theirs = ours._storage_info(), devpis._storage_info()
+    found, devpis_own = mine.pop("storage"), theirs.pop("storage")
+    assert issubclass(found, DurableConnections)
+    assert issubclass(found, devpis_own)
+    mine.pop("hidden")
+    theirs.pop("hidden", None)
+    assert theirs == mine
+    assert get_parser(get_pluginmanager()).format_help() == get_parser(durably).format_help()

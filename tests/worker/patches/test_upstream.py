@@ -1,4 +1,4 @@
-"""`sidecar.worker.patches.upstream`: how long a client is told to wait, and a devpi-server that is unknown.
+"""`sidecar.worker.patches.upstream`: how long a client is told to wait.
 
 What it does to a real devpi-server is in `tests/integration/test_mirror.py`.
 """
@@ -9,10 +9,7 @@ import time
 from email.utils import formatdate
 
 import pytest
-from devpi_server.main import Fatal
-from devpi_server.mirror import MirrorStage
 
-from sidecar.worker.patches import upstream
 from sidecar.worker.patches.upstream import LONGEST, RETRY_AFTER, seconds, shown
 
 
@@ -51,18 +48,3 @@ def test_no_secret_of_a_url_is_shown(url: str) -> None:
     assert "s3cret" not in said
     assert "h" in said
     assert said.endswith(": 500 Server Error")
-
-
-def test_an_unknown_devpi_server_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A function with other parameters than ours has is named, before anything is replaced."""
-    before = MirrorStage.get_simplelinks_perstage
-
-    def changed(self: MirrorStage, project: str, version: str) -> None:
-        """As a later devpi-server might have it."""
-
-    monkeypatch.setattr(MirrorStage, "has_project_perstage", changed)
-    with pytest.raises(Fatal, match=r"MirrorStage\.has_project_perstage is unknown"):
-        upstream.keep_failures()
-    assert before is MirrorStage.get_simplelinks_perstage
-    monkeypatch.delattr(MirrorStage, "_update_projects")
-    monkeypatch.undo()

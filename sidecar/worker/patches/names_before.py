@@ -1,0 +1,178 @@
+"""Foreign names: what the start of the child, a preparation, and devpi's tools lean on."""
+
+from __future__ import annotations
+
+from sidecar.worker.patches.patch import Patch
+
+BEFORE = (
+    # --- from the child's start on ---------------------------------------------------------------------------------
+    Patch(
+        "options",
+        ("start", "help", "tools"),
+        "devpi warns of options in the configuration file that another of its programs has, and ignores unknown names",
+        "options",
+        {
+            "devpi_server.config:load_config_file": "(config_file)",
+            "devpi_server.config:ArgumentDefaultGetter": "(*, config_options, environ)",
+            "devpi_server.config:ArgumentDefaultGetter.used_config_options": "in ArgumentDefaultGetter",
+            "devpi_server.config:get_parser": "(pluginmanager)",
+            "devpi_server.config:parseoptions": "(pluginmanager, argv, parser)",
+            "devpi_server.config:get_action_long_option_string": "(action)",
+            "devpi_server.config:MyArgumentParser.add_init_options": "(self)",
+            "devpi_server.config:MyArgumentParser.add_import_options": "(self)",
+            "devpi_server.config:MyArgumentParser.add_export_options": "(self)",
+            "devpi_server.config:MyArgumentParser.add_hard_links_option": "(self)",
+            "devpi_server.config:MyArgumentParser._actions": "in MyArgumentParser",
+            "devpi_server.config:MyArgumentParser.error": "(self, message)",
+        },
+    ),
+    Patch(
+        "flags",
+        ("start", "help"),
+        "what devpi makes of its flags, before anything is done with them",
+        "options",
+        {
+            "devpi_server.config:Config._determine_storage": "(self)",
+            "devpi_server.config:Config.storage_info": "in Config._determine_storage",
+            "devpi_server.config:Config.waitress_info": "",
+            "devpi_server.config:Config.server_path": "",
+        },
+    ),
+    Patch(
+        "log",
+        ("start",),
+        "devpi sets its log up anew at each of its commands, and removes the handler that gives all lines one shape",
+        "log",
+        {"devpi_server.log:_configure_logging": "(config_args)"},
+    ),
+    Patch(
+        "hashing",
+        ("start",),
+        "argon2 takes 64 MiB a run; runs at the same time take more memory than a container has",
+        "password-hashing",
+        {
+            "devpi_server.auth:hash_password": "(password)",
+            "devpi_server.auth:pwd_context": "in hash_password",
+            "devpi_server.auth:pwd_context.hash": "",
+            "devpi_server.auth:pwd_context.verify_and_update": "in verify_and_update_password_hash",
+            "devpi_server.auth:pwd_context.needs_update": "",
+            "devpi_server.config:Config.get_derived_key": "(self, salt)",
+            "devpi_server.config:Config._key_cache": "in Config.__init__",
+        },
+    ),
+    Patch(
+        "argon2",
+        ("start",),
+        "passlib and argon2-cffi raise the same error for a wrong hash and for lack of memory",
+        "argon2-errors",
+        {
+            "argon2.low_level:error_to_str": "(error)",
+            "argon2.low_level:hash_secret.error_to_str": "in hash_secret",
+            "argon2.low_level:lib.argon2_verify": "",
+            "argon2.low_level:lib.ARGON2_VERIFY_MISMATCH": "",
+            "argon2.low_level:lib.ARGON2_MEMORY_ALLOCATION_ERROR": "",
+            "argon2.low_level:ffi.new": "",
+        },
+    ),
+    # --- by a preparation --------------------------------------------------------------------------------------------
+    Patch(
+        "impatient",
+        ("prepare",),
+        "devpi takes a full disk for a lock that somebody holds, and tries again for 30 s",
+        "sqlite-connections",
+        {
+            "devpi_server.keyfs_sqlite:BaseStorage._get_sqlconn_uri_kw": "(self, uri)",
+            "devpi_server.keyfs_sqlite:Storage": "",
+            "devpi_server.keyfs_sqlite_fs:Storage": "",
+            "devpi_server.keyfs_sqlite:devpiserver_storage_backend": "(settings)",
+            "devpi_server.keyfs_sqlite_fs:devpiserver_storage_backend": "(settings)",
+        },
+    ),
+    Patch(
+        "init",
+        ("init",),
+        "devpi-init, called in this process; of a new root/pypi it has no option to keep no list of all projects",
+        "first-index",
+        {
+            "devpi_server.init:init": "(pluginmanager, argv)",
+            "devpi_server.main:_pypi_ixconfig_default": "in set_default_indexes",
+        },
+    ),
+    Patch(
+        "importer",
+        ("import",),
+        "devpi's importer says neither how far it is nor at which file it failed, and reads what is not verified",
+        "importer",
+        {
+            "devpi_server.importexport:import_": "(pluginmanager, argv)",
+            "devpi_server.importexport:Importer": "(tw, xom)",
+            "devpi_server.importexport:do_import.Importer": "in do_import",
+            "devpi_server.importexport:Importer.import_all": "(self, path)",
+            "devpi_server.importexport:Importer.import_rootdir": "in Importer.import_all",
+            "devpi_server.importexport:Importer.import_indexes": "in Importer.import_all",
+            "devpi_server.importexport:Importer.index_customizers": "in Importer.__init__",
+            "devpi_server.importexport:Importer.types_to_skip": "in Importer.__init__",
+            "devpi_server.importexport:Importer.xom": "in Importer.__init__",
+            "devpi_server.importexport:Importer.read_json": "(self, path)",
+            "devpi_server.importexport:Importer.validate": "(self, json_path)",
+            "devpi_server.importexport:Importer.display_import_header": "(self, path)",
+            "devpi_server.importexport:Importer.iter_projects_normalized": "(self, projects)",
+            "devpi_server.importexport:Importer.import_filedesc": "(self, stage, filedesc, versions)",
+            "devpi_server.importexport:Importer.hard_links": "in Importer",
+            "devpi_server.config:args.hard_links": "in Config.hard_links",
+        },
+    ),
+    Patch(
+        "no_fsync",
+        ("import",),
+        "a state in staging is synced whole before it is used: no commit need wait for the disk",
+        "sqlite-connections",
+        {"devpi_server.keyfs_sqlite:BaseStorage._execute_conn_pragmas": "(self, sqlconn)"},
+        only_faster=True,
+    ),
+    Patch(
+        "copies",
+        ("import",),
+        "devpi copies a version's metadata ten times a file, and looks up the type of every text in it",
+        "fast-copies",
+        {"devpi_server.readonly:get_mutable_deepcopy.register": ""},
+        only_faster=True,
+    ),
+    Patch(
+        "batches",
+        ("import",),
+        "devpi commits each project of an import alone, and rewrites the set of their names each time",
+        "import-batches",
+        {
+            "devpi_server.keyfs:KeyFS.write_transaction": "(self, *, allow_restart)",
+            "devpi_server.keyfs:KeyFS.begin_transaction_in_thread": "(self, write, at_serial)",
+            "devpi_server.keyfs:KeyFS.commit_transaction_in_thread": "(self)",
+            "devpi_server.keyfs:KeyFS.rollback_transaction_in_thread": "(self)",
+            "devpi_server.keyfs:KeyFS.tx": "",
+        },
+        only_faster=True,
+    ),
+    Patch(
+        "empty_hash",
+        ("import",),
+        "devpi's importer hashes an empty password for every user, and replaces that hash by the export's",
+        "import-hashes",
+        {
+            "devpi_server.model:hash_password": "(password)",
+            "devpi_server.auth:hash_password": "(password)",
+        },
+        only_faster=True,
+    ),
+    # --- by devpi's tools --------------------------------------------------------------------------------------------
+    Patch(
+        "tools",
+        ("tools",),
+        "the serverdir that a tool is about to work in, as its own parser finds it, must be locked first",
+        "tools",
+        {
+            "devpi_server.main:CommandRunner.get_config": "(self, argv, parser)",
+            "devpi_server.main:CommandRunner.pluginmanager": "in CommandRunner.__init__",
+            "devpi_server.main:set_state_version": "(config, version)",
+        },
+    ),
+)

@@ -1,0 +1,212 @@
+"""Foreign names: what serving leans on in devpi-server and pyramid."""
+
+from __future__ import annotations
+
+from sidecar.worker.patches.patch import Patch
+
+SERVING = (
+    Patch(
+        "main",
+        ("serve",),
+        "devpi-server's own main in this process, with a server that can be drained in place of waitress.serve",
+        "serving",
+        {
+            "devpi_server.main:_main": "(pluginmanager, argv)",
+            "devpi_server.main:serve": "in wsgi_run",
+            "waitress:serve": "(app, **kw)",
+            "waitress.server:create_server": "(application, map, _start, _sock, _dispatcher, **kw)",
+            "devpi_server.config:Config._secret_parameters": "",
+            "devpi_server.config:Config.get_auth_secret": "(self)",
+        },
+    ),
+    Patch(
+        "nodeinfo",
+        ("serve", "tools"),
+        "devpi writes .nodeinfo anew at each start, without fsync: after a power cut it may be empty",
+        "nodeinfo",
+        {
+            "devpi_server.config:Config.write_nodeinfo": "(self)",
+            "devpi_server.config:Config.nodeinfo": "",
+            "devpi_server.config:Config.nodeinfo_path": "",
+            "devpi_server.keyfs:.event_serial": "says TxNotificationThread",
+        },
+    ),
+    Patch(
+        "durable",
+        ("serve",),
+        "devpi writes uploads, and SQLite ends commits, without fsync: the power may take back what was acknowledged",
+        "durable-files",
+        {
+            "devpi_server.filestore_fs:FSFactory.from_content": "(basedir, file_path_info, content_or_file)",
+            "devpi_server.filestore_hash_hl:HashHLFactory.from_content": "(basedir, file_path_info, content_or_file)",
+            "devpi_server.filestore_fs:DirtyFile.path": "in FSFactory.from_content",
+            "devpi_server.filestore_fs:-tmp": "says FSFactory.from_content",
+        },
+    ),
+    Patch(
+        "durable_commits",
+        ("serve",),
+        "the same of the database; and a commit that a full disk refused keeps every reader out",
+        "sqlite-connections",
+        {
+            "devpi_server.keyfs_sqlite:BaseStorage._get_sqlconn_uri_kw": "(self, uri)",
+            "devpi_server.keyfs_sqlite:BaseStorage.sqlpath": "in BaseStorage.__init__",
+            "devpi_server.keyfs_sqlite:Storage": "",
+            "devpi_server.keyfs_sqlite_fs:Storage": "",
+            "devpi_server.keyfs_sqlite:devpiserver_storage_backend": "(settings)",
+            "devpi_server.keyfs_sqlite_fs:devpiserver_storage_backend": "(settings)",
+            "devpi_server.keyfs_sqlite:?mode=": "says BaseStorage.get_connection",
+        },
+    ),
+    Patch(
+        "unfinished",
+        ("serve",),
+        "what was never committed devpi leaves in +files for ever after a kill",
+        "durable-files",
+        {
+            "devpi_server.filestore:FileStore.get_file_entry": "(self, relpath)",
+            "devpi_server.filestore:MutableFileEntry.validate": "(self, content_or_file)",
+        },
+    ),
+    Patch(
+        "mirrors",
+        ("serve",),
+        "a mirror's upstream that fails is taken for one that lacks the project: 404, and another version is installed",
+        "mirror-failures",
+        {
+            "devpi_server.model:BaseStage.op_sro_check_mirror_whitelist": "(self, opname, **kw)",
+            "devpi_server.mirror:MirrorStage.get_simplelinks_perstage": "(self, project)",
+            "devpi_server.mirror:MirrorStage.has_project_perstage": "(self, project)",
+            "devpi_server.mirror:MirrorStage._update_projects": "(self, timeout)",
+            "devpi_server.mirror:MirrorStage._async_fetch_releaselinks": (
+                "(self, newlinks_future, project, cache_serial, etag, _key_from_link)"
+            ),
+            "devpi_server.mirror:MirrorStage._update_simplelinks_in_future": "(self, newlinks_future, project, lock)",
+            "devpi_server.mirror:MirrorStage.http": "",
+            "devpi_server.mirror:MirrorStage.cache_projectnames": "",
+            "devpi_server.mirror:MirrorHTTPClient.async_get": "(self, url, *, allow_redirects, timeout, extra_headers)",
+            "devpi_server.main:XOM.create_task": "(self, coroutine)",
+            "devpi_server.main:XOM.async_thread": "in XOM",
+        },
+    ),
+    Patch(
+        "json",
+        ("serve",),
+        "devpi answers 500 and logs a traceback where a client's JSON has not the form that a view expects",
+        "malformed-requests",
+        {
+            "devpi_server.views:getjson": "(request)",
+            "devpi_server.views:abort": "(request, code, body)",
+        },
+    ),
+    Patch(
+        "admission",
+        ("serve",),
+        "anybody can have passwords checked: each costs 64 MiB and a fifth of a second, inside a transaction",
+        "password-checks",
+        {
+            "devpi_server.auth:__devpiserver_user_validate_result": "says Auth._validate",
+            "devpi_server.auth:Auth.serializer": "in Auth.__init__",
+            "devpi_server.auth:Auth.LOGIN_EXPIRATION": "",
+            "devpi_server.view_auth:DevpiSecurityPolicy._get_credentials": "(self, request)",
+            "devpi_server.view_auth:DevpiSecurityPolicy.auth": "in DevpiSecurityPolicy.__init__",
+            "devpi_server.auth_basic:devpiserver_get_credentials": "(request)",
+            "devpi_server.auth_devpi:devpiserver_get_credentials": "(request)",
+            "devpi_server.views:tween_request_logging": "(handler, registry)",
+            "devpi_server.views:tween_keyfs_transaction": "(handler, registry)",
+            "pyramid.interfaces:ITweens": "",
+            "pyramid.request:Request.POST": "",
+        },
+    ),
+    Patch(
+        "login_secret",
+        ("serve",),
+        "devpi reads its login secret once: a changed password is to end the logins that were made before",
+        "login-secret",
+        {
+            "devpi_server.config:Config.secret_path": "",
+            "devpi_server.config:Config.basesecret": "",
+            "devpi_server.config:args.secretfile": "in Config.secret_path",
+            "devpi_server.config:Config._key_cache": "in Config.__init__",
+        },
+    ),
+    Patch(
+        "looks",
+        ("serve",),
+        "users, indexes and projects, seen past devpi's caches, which would forget what clients ask for",
+        "counting",
+        {
+            "devpi_server.keyfs:KeyFS.get_connection": "(self, closing, write, timeout)",
+            "devpi_server.keyfs:KeyFS.get_current_serial": "(self)",
+            "devpi_server.keyfs_sqlite:BaseConnection.db_read_typedkey": "(self, relpath)",
+            "devpi_server.keyfs_sqlite:BaseConnection.db_read_last_changelog_serial": "(self)",
+            "devpi_server.keyfs_sqlite:BaseConnection.get_raw_changelog_entry": "(self, serial)",
+            "devpi_server.fileutil:loads": "(data)",
+        },
+    ),
+    Patch(
+        "repeats",
+        ("serve",),
+        "devpi's threads retry for ever, and log each attempt",
+        "log",
+        {
+            "devpi_server.keyfs:[NOTI]": "says TxNotificationThread",
+            "devpi_server.replica:[REP]": "says ReplicaThread",
+            "devpi_server.replica:[FREP]": "says FileReplicationThread",
+        },
+    ),
+    Patch(
+        "replica",
+        ("serve",),
+        "+status tells a primary that refuses from one that is silent in nothing, and fails where a file failed",
+        "replica-status",
+        {
+            "devpi_server.replica:ReplicaHTTPClient.stream": (
+                "(self, cstack, method, url, *, allow_redirects, timeout, extra_headers)"
+            ),
+            "devpi_server.replica:ReplicationErrors": "()",
+            "devpi_server.replica:ReplicationErrors.errors": "in ReplicationErrors.__init__",
+            "devpi_server.replica:ReplicationErrors.add": "(self, error)",
+            "devpi_server.replica:ReplicationErrors.remove": "(self, entry)",
+            "devpi_server.replica:FileReplicationSharedData.ReplicationErrors": "in FileReplicationSharedData.__init__",
+            "devpi_server.replica:Authorization malformed": "says devpiserver_get_identity",
+            "devpi_server.replica:Authorization expired": "says devpiserver_get_identity",
+            "devpi_server.replica:Replication protocol disabled": "says PrimaryChangelogRequest",
+            "devpi_server.replica:as primary_uuid": "says PrimaryChangelogRequest",
+            "devpi_server.replica:can only wait for next serial": "says PrimaryChangelogRequest",
+        },
+    ),
+    Patch(
+        "changelog_waits",
+        ("serve",),
+        "a replica that waits for news keeps a stop waiting for up to 30 s",
+        "replica-waits",
+        {
+            "devpi_server.replica:PrimaryChangelogRequest._wait_for_serial": "(self, serial)",
+            "devpi_server.replica:PrimaryChangelogRequest.MAX_REPLICA_BLOCK_TIME": "",
+            "devpi_server.replica:PrimaryChangelogRequest.request": "in PrimaryChangelogRequest.__init__",
+        },
+        only_faster=True,
+    ),
+)
+
+SEARCH_INDEX = Patch(
+    "search_index",
+    ("serve",),
+    "a damaged search index, which can be rebuilt, ends devpi-server at each start",
+    "search-index",
+    {
+        "devpi_web.main:get_indexer_from_config": "(config)",
+        "devpi_web.whoosh_index:Index.ix": "(self, name)",
+        "devpi_web.whoosh_index:Index.get_project_ix": "(self)",
+        "devpi_web.whoosh_index:Index.query_projects": "(self, querystring, page)",
+        "devpi_web.whoosh_index:Index.update_projects": "(self, projects, clear)",
+        "devpi_web.whoosh_index:IndexerThread.tick": "(self)",
+        "devpi_web.whoosh_index:IndexerThread.handler": "(self, is_from_mirror, serial, indexname, names)",
+        "devpi_web.whoosh_index:IndexerThread.shared_data": "in IndexerThread.__init__",
+        "devpi_web.whoosh_index:InitialQueueThread.thread_run": "(self)",
+        "devpi_web.whoosh_index:IndexingSharedData.queue_projects": "(self, projects, at_serial, searcher)",
+        "devpi_web.whoosh_index:iter_projects": "(xom)",
+    },
+)
+"""devpi-web is optional, and so is the guard: a miss is a warning, and the index stays as devpi-web leaves it."""

@@ -1,0 +1,340 @@
+"""`sidecar.worker.patches.table`: the list of what we lean on holds, is complete, and says what should go upstream."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from sidecar.worker.patches.patch import Miss, Patch, misses
+from sidecar.worker.patches.table import PATCHES, SEARCH_INDEX, Unknown, holds, require
+from tests.support.patches_table import held
+
+ROOT = Path(__file__).resolve().parents[3]
+WORKER = ROOT / "sidecar" / "worker"
+DOCUMENT = ROOT / "docs" / "upstream.md"
+EVERYTHING = (*PATCHES, SEARCH_INDEX)
+TARGETS = {target for patch in EVERYTHING for target in patch.targets}
+NAMES = {re.split(r"[:.]", target)[-1] for target in TARGETS}
+OUR_PACKAGES = ("sidecar", "tests")
+PUBLIC = {
+    ("output", "sys.stdout"),
+    ("output", "sys.stderr"),
+    ("output", "self._timer.daemon"),
+    ("serve", "tempfile.tempdir"),
+    ("tools", "sys.argv"),
+    ("__main__", "sys.argv"),
+    ("flags", "action.default"),
+    ("output", "root.handlers"),
+    ("access_log", "record.__dict__"),
+    ("repeats", "record.__dict__"),
+    ("auth", "request.environ"),
+    ("serve", "os.environ"),
+    ("upstream", "response.headers"),
+    ("upstream", "response.status_code"),
+    ("search_index", "config.args.indexer_backend"),
+}
+"""What is assigned to foreign objects by an interface that their makers document."""
+ADDED = {
+    ("__main__", "logging.configure(style, level, 'devpi-server').phase"),
+    ("storage", "writing.journal"),
+    ("upstream", "client.sidecar_refusal"),
+    ("upstream", "stage.http.sidecar_refusal"),
+    ("access_log", "self._thread.look"),
+    ("access_log", "self._thread.path"),
+    ("output", "self._threads.rest"),
+    ("output", "self._threads.trace"),
+}
+"""Attributes of our own, some on foreign objects."""
+
+
+def test_the_locked_versions_have_all_of_it() -> None:
+    """Nothing is missing from what is installed here; verifying it takes an instant and imports nothing."""
+    found = held()
+    assert f"devpi-server=={found.version} " in (ROOT / "requirements.lock").read_text()
+    assert [] == found.missing
+    assert 0.05 > found.seconds  # 4 ms on an idle machine
+    assert [] == found.imported
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a module that has one of each."""
+    (tmp_path / "foreign.py").write_text(
+        "LIMIT = 0\n"
+        "def plain(one, two=2): return helper(one)\n"
+        "def starred(*many, only, **rest): return 'words of it'\n"
+        "def keyword(one, *, only): pass\n"
+        "class Thing:\n"
+        "    def __init__(self): self._cache = {}\n"
+        "    @staticmethod\n"
+        "    def static(one): pass\n"
+        "    @property\n"
+        "    def shown(self): return self.inner\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "foreign", raising=False)
+    return "foreign"
+
+
+@pytest.mark.parametrize(
+    ("target", "expected", "problem"),
+    [
+        ("LIMIT", "", None),
+        ("plain", "(one, two)", None),
+        ("plain", "(one)", "has the parameters (one, two), not (one)"),
+        ("starred", "(*many, only, **rest)", None),
+        ("keyword", "(one, *, only)", None),
+        ("keyword", "(one, only)", "has the parameters (one, *, only), not (one, only)"),
+        ("LIMIT", "(one)", "has the parameters of nothing that can be called, not (one)"),
+        ("Thing", "()", None),
+        ("Thing.static", "(one)", None),
+        ("Thing.gone", "", "is missing"),
+        ("Gone.static", "(one)", "is missing"),
+        ("Thing._cache", "in Thing.__init__", None),
+        ("Thing._cache", "in Thing", None),
+        ("Thing.inner", "in Thing", None),
+        ("Thing._cache", "in plain", "is not in plain"),
+        ("helper", "in plain", None),
+        ("helper", "in gone", "is unknown: there is no gone"),
+        ("words of", "says starred", None),
+        ("other words", "says starred", "is not in starred"),
+    ],
+)
+def test_each_way_to_verify(module: str, target: str, expected: str, problem: str | None) -> None:
+    """It exists, has these parameters, is in some code, or is said by it."""
+    found = misses([Patch("p", ("serve",), "why", "anchor", {f"{module}:{target}": expected})])
+    assert ([] if problem is None else [Miss("p", f"{module}:{target}", problem)]) == found
+
+
+def test_a_module_that_is_gone_is_a_miss() -> None:
+    """And no ImportError."""
+    (miss,) = misses([Patch("p", ("serve",), "why", "anchor", {"nowhere.at_all:name": ""})])
+    assert str(miss) == "nowhere.at_all:name can't be imported: No module named 'nowhere' (p)"
+
+
+def test_what_is_indispensable_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All misses of a use are told together, and none of another use."""
+    from devpi_server.filestore_fs import FSFactory
+    from devpi_server.mirror import MirrorStage
+
+    def changed(self: MirrorStage, project: str, version: str) -> None:
+        """As a later devpi-server might have it."""
+
+    monkeypatch.setattr(MirrorStage, "has_project_perstage", changed)
+    monkeypatch.delattr(FSFactory, "from_content")
+    require("init", "import")
+    with pytest.raises(Unknown) as caught:
+        require("serve")
+    assert 70 == caught.value.code
+    assert re.search(r"is missing from devpi-server [\d.]+, .*waitress [\d.]+", caught.value.reason)
+    assert "FSFactory.from_content is missing (durable)" in caught.value.reason
+    assert "MirrorStage.has_project_perstage has the parameters (self, project, version)" in caught.value.reason
+
+
+def test_what_is_dispensable_is_not_required(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """It is told in a warning by whom it concerns."""
+    from devpi_server.keyfs_sqlite import BaseStorage
+
+    assert holds("no_fsync")
+    monkeypatch.delattr(BaseStorage, "_execute_conn_pragmas")
+    require("import")
+    assert not caplog.records
+    assert not holds("no_fsync")
+    (record,) = caplog.records
+    assert "WARNING" == record.levelname
+    assert "BaseStorage._execute_conn_pragmas is missing (no_fsync)" in record.getMessage()
+
+
+def test_each_patch_says_all_of_itself() -> None:
+    """A name of its own, a reason, and at least one target."""
+    names = [patch.name for patch in EVERYTHING]
+    assert len(set(names)) == len(names)
+    for patch in EVERYTHING:
+        assert patch.uses, patch
+        assert patch.targets, patch
+        assert len(patch.why) > 20, patch
+
+
+def test_dispensable_patches_are_asked_for() -> None:
+    """Whoever applies one asks whether it holds."""
+    asked = set(re.findall(r'table\.holds\("(\w+)"\)', "\n".join(path.read_text() for path in WORKER.rglob("*.py"))))
+    assert {patch.name for patch in PATCHES if patch.only_faster} | {"search_index"} == asked
+
+
+def test_upstream_has_a_section_for_each() -> None:
+    """docs/upstream.md names each patch in the section that the table links to, and no other patch there."""
+    sections: dict[str, str] = {}
+    for part in re.split(r"^##+ ", DOCUMENT.read_text(), flags=re.MULTILINE)[1:]:
+        title, _, text = part.partition("\n")
+        sections[re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")] = text
+    named = {
+        anchor: re.findall(r"`(\w+)`", match[0])
+        for anchor, text in sections.items()
+        if (match := re.search(r"Patch(?:es)? ((?:(?:, )?`\w+`)+)", text))
+    }
+    listed: dict[str, list[str]] = {}
+    for patch in EVERYTHING:
+        listed.setdefault(patch.upstream, []).append(patch.name)
+    assert {anchor: sorted(names) for anchor, names in listed.items()} == {
+        anchor: sorted(names) for anchor, names in named.items()
+    }
+    for anchor in listed:
+        assert "\nAsked for: " in sections[anchor], anchor
+
+
+# --- whether it is complete -------------------------------------------------------------------------------------------
+
+MODULES = sorted(path for path in WORKER.rglob("*.py") if path.name != "__init__.py")
+
+
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    """A module, parsed."""
+    return ast.parse(path.read_text())
+
+
+def foreign_names(path: Path) -> dict[str, str]:
+    """Each name that a module imports from packages that aren't ours → `module` or `module:name`."""
+    found = {}
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            found |= {each.asname or each.name.partition(".")[0]: each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            for each in node.names:
+                found[each.asname or each.name] = f"{node.module}:{each.name}"
+    return {
+        name: origin
+        for name, origin in found.items()
+        if re.split(r"[.:]", origin)[0] not in (*OUR_PACKAGES, *sys.stdlib_module_names)
+    }
+
+
+def assigned(path: Path) -> Iterator[ast.Attribute]:
+    """Each attribute of something else than `self` that a module assigns to, or to an item of."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Assign | ast.Delete):
+            targets = node.targets
+        elif isinstance(node, ast.AugAssign | ast.AnnAssign):
+            targets = [node.target]
+        else:
+            continue
+        for target in targets:
+            for each in target.elts if isinstance(target, ast.Tuple) else [target]:
+                attribute = each.value if isinstance(each, ast.Subscript) else each
+                if isinstance(attribute, ast.Attribute) and not is_self(attribute.value):
+                    yield attribute
+
+
+def is_self(node: ast.expr) -> bool:
+    """Whether it is the object that a method belongs to."""
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+@functools.cache
+def our_attributes() -> set[str]:
+    """The names of attributes that classes of the worker have themselves."""
+    found = set()
+    for path in MODULES:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ClassDef):
+                for each in node.body:
+                    if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name):
+                        found.add(each.target.id)
+            elif isinstance(node, ast.Attribute) and is_self(node.value) and isinstance(node.ctx, ast.Store):
+                found.add(node.attr)
+    return found
+
+
+def spelled(origin: str, name: str) -> str:
+    """As the table has a name of an imported module or class."""
+    return f"{origin}.{name}" if ":" in origin else f"{origin}:{name}"
+
+
+def test_every_replacement_is_in_the_table() -> None:
+    """Whatever the worker assigns to a foreign module or class, as far as its name can be followed."""
+    followed = 0
+    for path in MODULES:
+        foreign = foreign_names(path)
+        for attribute in assigned(path):
+            place = f"{path.name}:{attribute.lineno}: {ast.unparse(attribute)}"
+            if isinstance(attribute.value, ast.Name) and (origin := foreign.get(attribute.value.id)):
+                # `from package import module` and `from module import name` look the same
+                spellings = {spelled(origin, attribute.attr), f"{origin.replace(':', '.')}:{attribute.attr}"}
+                assert spellings & TARGETS, place
+                followed += 1
+            elif (path.stem, ast.unparse(attribute)) not in PUBLIC | ADDED:
+                assert attribute.attr in NAMES | our_attributes(), place
+    assert followed > 20
+
+
+def test_every_private_name_is_in_the_table() -> None:
+    """Whatever begins with an underscore and is of no class of ours; `os._exit` is documented."""
+    found = set()
+    for path in MODULES:
+        ours = {node.attr for node in ast.walk(tree(path)) if isinstance(node, ast.Attribute) and is_self(node.value)}
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Attribute) and re.match(r"_[^_]", node.attr) and node.attr not in ours:
+                found.add(node.attr)
+            elif isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] not in OUR_PACKAGES:
+                found |= {each.name for each in node.names if re.match(r"_[^_]", each.name)}
+    assert len(found) > 10
+    assert {"_exit"} == found - NAMES
+
+
+def test_every_override_is_in_the_table() -> None:
+    """Whatever a class of the worker overrides in a foreign one."""
+    overridden = set()
+    for path in MODULES:
+        foreign = foreign_names(path)
+        for node in ast.walk(tree(path)):
+            if not isinstance(node, ast.ClassDef):
+                continue
+            for base in node.bases:
+                first, _, rest = ast.unparse(base).partition(".")
+                if (origin := foreign.get(first)) is None:
+                    continue
+                holder = functools.reduce(getattr, filter(None, rest.split(".")), imported(origin))
+                for name in defined(node):
+                    if hasattr(holder, name) and not re.match(r"__", name):
+                        overridden.add(f"{holder.__name__}.{name}")  # type: ignore[attr-defined]
+    known = {target.partition(":")[2] for target in TARGETS}
+    assert len(overridden) > 10
+    assert set() == overridden - known
+
+
+def imported(origin: str) -> object:
+    """What `foreign_names` names."""
+    module, _, name = origin.partition(":")
+    try:
+        return getattr(import_module(module), name) if name else import_module(module)
+    except AttributeError:
+        return import_module(f"{module}.{name}")
+
+
+def defined(node: ast.ClassDef) -> set[str]:
+    """What a class's body defines."""
+    return {each.name for each in node.body if isinstance(each, ast.FunctionDef)} | {
+        target.id
+        for each in node.body
+        if isinstance(each, ast.Assign)
+        for target in each.targets
+        if isinstance(target, ast.Name)
+    }
+
+
+def test_what_the_web_leans_on_in_aiohttp_is_documented() -> None:
+    """Private names in `sidecar/web/server`: docs/upstream.md has them, and aiohttp too."""
+    text = "\n".join(path.read_text() for path in (ROOT / "sidecar" / "web" / "server").glob("*.py"))
+    for name in ("AppRunner._make_server", "Server._loop"):
+        assert name.rpartition(".")[2] in text
+        assert f"`{name}`" in DOCUMENT.read_text()
+    assert hasattr(web.AppRunner, "_make_server")
+    assert "_loop" in web.Server.__init__.__code__.co_names
