@@ -477,6 +477,21 @@ def test_the_alerts_table_has_every_alert() -> None:
     assert [rule["alert"] for rule in rules] == [cells[0].strip("`") for cells in rows(text)]
 
 
+# --- CI -----------------------------------------------------------------------------------------------------------
+
+
+def test_ci_leaves_its_checkout_by_one_documented_variable() -> None:
+    """Each default of .ci/run is in docs/ci.md, and only one of them names a place elsewhere."""
+    code = re.sub(r"^#.*", "", (ROOT / ".ci" / "run").read_text(), flags=re.MULTILINE)
+    defaults = {name: default for name, default in re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", code) if default}
+    documented = {cells[0].strip("`"): cells[1].strip("`") for cells in rows((ROOT / "docs" / "ci.md").read_text())}
+    assert {"CI", "CI_CONTAINERS"} <= set(defaults)
+    assert defaults == {name: documented.get(name) for name in defaults}
+    assert ["CI_CONTAINERS"] == [name for name, default in defaults.items() if "/" in default]
+    assert {"HOME", "PWD", "XDG_CACHE_HOME", "DEVPI_BOX"}.isdisjoint(re.findall(r"\$\{?([A-Z_]+)", code))
+    assert [] == [line for line in code.splitlines() if "../" in line and "CI_CONTAINERS" not in line]
+
+
 # --- documents ----------------------------------------------------------------------------------------------------
 
 
