@@ -521,6 +521,19 @@ def test_the_architecture_describes_every_room() -> None:
     assert set.union(*contract("features")) == set(re.findall(r"^- `(\w+)/` ", features, re.MULTILINE))
 
 
+def test_the_architecture_names_modules_that_there_are() -> None:
+    """In the section of a room, every name set as code is a module or a folder in it, or begins with one."""
+    text = ARCHITECTURE.partition("## Nine rooms on six floors")[2].partition("### Who may import whom")[0]
+    unknown = []
+    for room, section in re.findall(r"^### `(\w+)/`: (.*?)(?=^### |\Z)", text, re.MULTILINE | re.DOTALL):
+        inside = [path for path in (ROOT / "sidecar" / room).rglob("*") if path.name != "__pycache__"]
+        known = {path.stem for path in inside} | {"sidecar"}
+        named = [name for name in in_backticks(section) if re.fullmatch(r"[a-z_]\w*(?:\.(?!py$)\w+)*/?", name)]
+        assert named, room
+        unknown += [f"{room}: {name}" for name in named if re.split(r"[./]", name)[0] not in known]
+    assert [] == unknown
+
+
 def test_the_architecture_has_the_floors_of_the_contracts() -> None:
     """The numbered lists under "Who may import whom" are import-linter's, which checks them."""
     text = ARCHITECTURE.partition("### Who may import whom")[2].partition("\n## ")[0]
@@ -534,6 +547,16 @@ def test_the_architecture_names_every_message() -> None:
 
     text = ARCHITECTURE.partition("## Messages between sidecar and worker")[2].partition("\n## ")[0]
     assert set() == set(protocol._KINDS) - in_backticks(text)
+
+
+def test_the_architecture_has_every_name_below_sidecar() -> None:
+    """Those of `sidecar.storage.layout`, but for what lies in the staging folder, and a file of an instant."""
+    from sidecar.storage import layout
+
+    names = {value for name, value in vars(layout).items() if name.isupper()}
+    names -= {layout.OWN, layout.STATE, layout.UNPACKED, layout.WRITE_PROBE}
+    text = ARCHITECTURE.partition("## On the volume")[2].partition("\n## ")[0]
+    assert names == {name.rstrip("/") for name in re.findall(r"^ {8}([\w.-]+/?) ", text, re.MULTILINE)}
 
 
 def test_twelve_changes_name_the_files_that_they_touch() -> None:
