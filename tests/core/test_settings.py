@@ -516,7 +516,7 @@ def test_what_only_looks_like_a_service_link() -> None:
 
 
 def test_the_childs_environment() -> None:
-    """Without secrets, links, and what the launcher gets checked by another way; all else stays as it is."""
+    """Without secrets, links, and what the worker gets checked by another way; all else stays as it is."""
     kept = {"PATH": "/bin", "DEVPISERVER_PORT": "8000", "DEVPISERVER_THREADS": "8", "LANG": "C", "SIDECAR_PORT": "1"}
     dropped = {
         "DEVPI_PASSWORD": "a",
