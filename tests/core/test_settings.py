@@ -598,8 +598,8 @@ def test_every_printable_password_is_taken(password: str) -> None:
 READERS = {
     "entrypoint.py": "hands it to settings.from_environ",
     "sidecar/worker/tools.py": "replaces it for a tool of devpi's that runs in its place",
-    "sidecar/cli/commands.py": "hands it to locate.runtime_dir",
-    "sidecar/cli/healthcheck.py": "hands it to locate.runtime_dir",
+    "sidecar/cli/commands.py": "hands it to discovery.runtime_dir",
+    "sidecar/cli/healthcheck.py": "hands it to discovery.runtime_dir",
     "sidecar/worker/options.py": "names the DEVPISERVER_* that are no option, in the child",
 }
 
