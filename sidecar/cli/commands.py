@@ -138,7 +138,7 @@ def _status(directory: str, *, as_json: bool) -> int:
 
 
 def _look(directory: str) -> watch.View:
-    """One look for `live`; a sidecar that isn't there, or a restart in the middle of it, is told as such."""
+    """One look for `watch`; a sidecar that isn't there, or a restart in the middle of it, is told as such."""
     try:
         told = _ask(directory, "GET", "/status", 3)
         health = _ask(directory, "GET", "/health", 3)

@@ -142,7 +142,7 @@ class LogSettings:
 
     @property
     def style(self) -> str:
-        """In one word, as `logs.configure` takes it."""
+        """In one word, as `logging.configure` takes it."""
         return "json" if self.json else "color" if self.color else "text"
 
 
@@ -191,7 +191,7 @@ def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
         for name, value in environ.items()
         if name not in SECRET_VARIABLES
         and not (name in SERVICE_LINKED and variables.is_service_address(value))
-        and name not in {"DEVPI_SERVERDIR", "DEVPI_PORT"}  # the launcher gets their values, checked, by another way
+        and name not in {"DEVPI_SERVERDIR", "DEVPI_PORT"}  # the worker gets their values, checked, by another way
     }
 
 

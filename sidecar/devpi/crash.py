@@ -1,7 +1,7 @@
 """The last words of an interpreter that crashes: where it was, kept in memory until somebody can log it as one line.
 
 faulthandler writes from inside the signal's handler, and can't format; so it writes into a file without a name, which
-outlives the process in those who hold it: the sidecar, and the launcher that has forked.
+outlives the process in those who hold it: the sidecar, and the worker that has forked.
 """
 
 from __future__ import annotations

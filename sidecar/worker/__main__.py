@@ -46,7 +46,7 @@ log = getLogger("sidecar")
 _PR_SET_PDEATHSIG = 1
 
 SUPPORTED = ((6, 20), (7,))
-"""The devpi-server versions that this launcher knows from the inside: from, and below."""
+"""The devpi-server versions that this knows from the inside: from, and below."""
 
 
 def die_with_parent(parent: int) -> None:

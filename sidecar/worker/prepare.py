@@ -1,6 +1,6 @@
 """The making of a state directory, in a process of its own: `devpi-init`, or the import of exports.
 
-Runs in a fork of the launcher, with everything devpi imported already. Whatever happens, only the target and the
+Runs in a fork of the worker, with everything devpi imported already. Whatever happens, only the target and the
 scratch folder are written to; both are thrown away unless the answer is `Prepared`.
 """
 

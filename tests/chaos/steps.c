@@ -88,7 +88,7 @@ __attribute__((constructor)) static void begin(void) {
         trace = (int)syscall(SYS_openat, AT_FDCWD, env, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 }
 
-/* The launcher's fork is the one process here that runs without having been executed. */
+/* The worker's fork is the one process here that runs without having been executed. */
 static const char *process(void) { return getpid() == started ? program : "preparation"; }
 
 /* --- paths and names -------------------------------------------------------------------------------------------- */

@@ -516,7 +516,7 @@ def test_what_only_looks_like_a_service_link() -> None:
 
 
 def test_the_childs_environment() -> None:
-    """Without secrets, links, and what the launcher gets checked by another way; all else stays as it is."""
+    """Without secrets, links, and what the worker gets checked by another way; all else stays as it is."""
     kept = {"PATH": "/bin", "DEVPISERVER_PORT": "8000", "DEVPISERVER_THREADS": "8", "LANG": "C", "SIDECAR_PORT": "1"}
     dropped = {
         "DEVPI_PASSWORD": "a",
@@ -598,8 +598,8 @@ def test_every_printable_password_is_taken(password: str) -> None:
 READERS = {
     "entrypoint.py": "hands it to settings.from_environ",
     "sidecar/worker/tools.py": "replaces it for a tool of devpi's that runs in its place",
-    "sidecar/cli/commands.py": "hands it to locate.runtime_dir",
-    "sidecar/cli/healthcheck.py": "hands it to locate.runtime_dir",
+    "sidecar/cli/commands.py": "hands it to discovery.runtime_dir",
+    "sidecar/cli/healthcheck.py": "hands it to discovery.runtime_dir",
     "sidecar/worker/options.py": "names the DEVPISERVER_* that are no option, in the child",
 }
 

@@ -1,4 +1,4 @@
-"""`sidecar.devpi.process` and `launcher`: a real child, what it says, and how each of its ends is told."""
+"""`sidecar.devpi.process` and `sidecar.worker.__main__`: a real child, what it says, how each of its ends is told."""
 
 from __future__ import annotations
 

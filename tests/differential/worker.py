@@ -136,7 +136,7 @@ def imported_bare(export: Path, serverdir: Path) -> dict[str, Any]:
 
 
 def imported_by_us(init_dir: Path, home: Path, *, strict: bool) -> dict[str, Any]:
-    """What the launcher's fork does with an archive."""
+    """What the worker's fork does with an archive."""
     scratch, target = home / "scratch", home / "state"
     scratch.mkdir(parents=True)
     request = Import(

@@ -1,4 +1,4 @@
-"""The oldest and the newest devpi-server that the launcher knows from the inside; and one that it does not."""
+"""The oldest and the newest devpi-server that the worker knows from the inside; and one that it does not."""
 
 from __future__ import annotations
 

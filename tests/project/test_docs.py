@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 import tomllib
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -477,36 +476,116 @@ def test_the_alerts_table_has_every_alert() -> None:
     assert [rule["alert"] for rule in rules] == [cells[0].strip("`") for cells in rows(text)]
 
 
+# --- CI -----------------------------------------------------------------------------------------------------------
+
+
+def test_ci_leaves_its_checkout_by_one_documented_variable() -> None:
+    """Each default of .ci/run is in docs/ci.md, and only one of them names a place elsewhere."""
+    code = re.sub(r"^#.*", "", (ROOT / ".ci" / "run").read_text(), flags=re.MULTILINE)
+    defaults = {name: default for name, default in re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", code) if default}
+    documented = {cells[0].strip("`"): cells[1].strip("`") for cells in rows((ROOT / "docs" / "ci.md").read_text())}
+    assert {"CI", "CI_CONTAINERS"} <= set(defaults)
+    assert defaults == {name: documented.get(name) for name in defaults}
+    assert ["CI_CONTAINERS"] == [name for name, default in defaults.items() if "/" in default]
+    assert {"HOME", "PWD", "XDG_CACHE_HOME", "DEVPI_BOX"}.isdisjoint(re.findall(r"\$\{?([A-Z_]+)", code))
+    assert [] == [line for line in code.splitlines() if "../" in line and "CI_CONTAINERS" not in line]
+
+
 # --- documents ----------------------------------------------------------------------------------------------------
 
 
-def modules() -> Iterator[str]:
-    """Every module of the package, as a path."""
-    for path in (ROOT / "sidecar").rglob("*.py"):
-        if path.name != "__init__.py":
-            yield path.relative_to(ROOT).as_posix()
-
-
-def test_the_architecture_lists_exactly_the_modules() -> None:
-    """A line for each module; none for one that is gone."""
-    listed = [cells[0].strip("`") for cells in rows(ARCHITECTURE) if re.fullmatch(r"`sidecar/\S+\.py`", cells[0])]
-    assert sorted(modules()) == sorted(listed)
-
-
-def test_the_architecture_has_the_layers_of_the_contract() -> None:
-    """The numbered list under "Who may import whom" is that of import-linter, which checks it."""
-    text = ARCHITECTURE.partition("### Who may import whom")[2].partition("\n## ")[0]
-    listed = [set(re.findall(r"`(\w+)`", line)) for line in re.findall(r"^\d+\. (.*)$", text, re.MULTILINE)]
+def contract(name: str) -> list[set[str]]:
+    """The layers of one of import-linter's contracts, from the top down."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    (contract,) = [each for each in contracts if each["id"] == "layers"]
-    assert [set(re.split(r"\s*[|:]\s*", layer)) for layer in contract["layers"]] == listed
+    (found,) = [each for each in contracts if each["id"] == name]
+    return [set(re.split(r"\s*[|:]\s*", layer)) for layer in found["layers"]]
+
+
+def test_the_architecture_is_short() -> None:
+    """A stranger reads it before the first change; whatever else there is to say has another place."""
+    assert len(ARCHITECTURE.splitlines()) <= 250
+
+
+def test_every_module_says_what_it_is() -> None:
+    """Its docstring is the only list of modules that there is."""
+    modules = [path for path in (ROOT / "sidecar").rglob("*.py") if path != ROOT / "sidecar" / "__init__.py"]
+    assert len(modules) > 100
+    assert [] == [str(path) for path in modules if not ast.get_docstring(ast.parse(path.read_text()))]
+
+
+def test_the_architecture_describes_every_room() -> None:
+    """A heading for each that the contract of the floors has, and an item for each feature; none for others."""
+    text = ARCHITECTURE.partition("## Nine rooms on six floors")[2].partition("\n## ")[0]
+    features = text.partition("### `features/`")[2].partition("\n### ")[0]
+    assert set.union(*contract("floors")) == set(re.findall(r"^### `(\w+)/`: ", text, re.MULTILINE))
+    assert set.union(*contract("features")) == set(re.findall(r"^- `(\w+)/` ", features, re.MULTILINE))
+
+
+def test_the_architecture_names_modules_that_there_are() -> None:
+    """In the section of a room, every name set as code is a module or a folder in it, or begins with one."""
+    text = ARCHITECTURE.partition("## Nine rooms on six floors")[2].partition("### Who may import whom")[0]
+    unknown = []
+    for room, section in re.findall(r"^### `(\w+)/`: (.*?)(?=^### |\Z)", text, re.MULTILINE | re.DOTALL):
+        inside = [path for path in (ROOT / "sidecar" / room).rglob("*") if path.name != "__pycache__"]
+        known = {path.stem for path in inside} | {"sidecar"}
+        named = [name for name in in_backticks(section) if re.fullmatch(r"[a-z_]\w*(?:\.(?!py$)\w+)*/?", name)]
+        assert named, room
+        unknown += [f"{room}: {name}" for name in named if re.split(r"[./]", name)[0] not in known]
+    assert [] == unknown
+
+
+def test_the_architecture_has_the_floors_of_the_contracts() -> None:
+    """The numbered lists under "Who may import whom" are import-linter's, which checks them."""
+    text = ARCHITECTURE.partition("### Who may import whom")[2].partition("\n## ")[0]
+    layers = [set(re.findall(r"`(\w+)`", line)) for line in re.findall(r"^\d+\. (.*)$", text, re.MULTILINE)]
+    assert [*contract("floors"), *contract("features")] == layers
 
 
 def test_the_architecture_names_every_message() -> None:
-    """The protocol between the sidecar and its child."""
+    """The protocol between the sidecar and the worker."""
     from sidecar.devpi import protocol
 
-    assert set() == set(protocol._KINDS) - in_backticks(ARCHITECTURE.partition("## Sidecar and child")[2])
+    text = ARCHITECTURE.partition("## Messages between sidecar and worker")[2].partition("\n## ")[0]
+    assert set() == set(protocol._KINDS) - in_backticks(text)
+
+
+def test_the_architecture_has_every_name_below_sidecar() -> None:
+    """Those of `sidecar.storage.layout`, but for what lies in the staging folder, and a file of an instant."""
+    from sidecar.storage import layout
+
+    names = {value for name, value in vars(layout).items() if name.isupper()}
+    names -= {layout.OWN, layout.STATE, layout.UNPACKED, layout.WRITE_PROBE}
+    text = ARCHITECTURE.partition("## On the volume")[2].partition("\n## ")[0]
+    assert names == {name.rstrip("/") for name in re.findall(r"^ {8}([\w.-]+/?) ", text, re.MULTILINE)}
+
+
+def test_twelve_changes_name_the_files_that_they_touch() -> None:
+    """Each row has some of the code, and every one exists."""
+    changes = rows(ARCHITECTURE.partition("## Twelve likely changes")[2])
+    path = re.compile(r"`((?:[\w.-]+/)*[\w-]+(?:\.(?:py|md|toml|lock|html)|/))`")
+    named = {cells[0]: path.findall(" ".join(cells[1:])) for cells in changes}
+    assert 12 == len(named)
+    assert all(any(each.startswith("sidecar/") for each in paths) for paths in named.values())
+    assert [] == [(change, each) for change, paths in named.items() for each in paths if not (ROOT / each).exists()]
+
+
+def test_every_path_in_the_documents_exists() -> None:
+    """Files of this project, also those that are named from `sidecar/` on: `core/files.py`."""
+    rooms = set.union(*contract("floors"))
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir()} - {"devpi-data"}
+    wrong = []
+    for document in DOCUMENTS:
+        if document.name == "CHANGELOG.md":  # tells of what was, too
+            continue
+        for named in in_backticks(document.read_text()):
+            head, slash, _ = named.partition("/")
+            if not slash or not re.fullmatch(r"[\w./-]+", named) or head not in rooms | folders:
+                continue
+            if named.startswith("deploy/kubernetes/mine/"):  # the reader's own
+                continue
+            if not (ROOT / named).exists() and not (head in rooms and (ROOT / "sidecar" / named).exists()):
+                wrong.append(f"{document.name}: {named}")
+    assert [] == wrong
 
 
 def test_one_limit_of_memory() -> None:

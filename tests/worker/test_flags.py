@@ -54,7 +54,7 @@ def _quiet_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def understand(plugins: PluginManager) -> Iterator[Understand]:
-    """`flags.understand` with a probe of its own, as the launcher calls it."""
+    """`flags.understand` with a probe of its own, as the worker calls it."""
 
     def call(
         *argv: str,

@@ -247,7 +247,7 @@ def _import_failure(error: sources.ImportRefused) -> ImportFailure:
 
 
 def _limits(settings: ImportSettings) -> dict[str, int | None]:
-    """The settings as `archives.Limits`' fields."""
+    """The settings as `sources.Limits`' fields."""
     return {
         "members": settings.max_members,
         "member_bytes": settings.max_member_bytes,

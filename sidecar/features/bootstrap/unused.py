@@ -121,7 +121,7 @@ def _digest(path: Path) -> str:
 
 
 def _look(folder: sources.Source) -> tuple[int, int] | None:
-    """Its bytes and newest modification time, as `archives.find` has them; None where that would take too long."""
+    """Its bytes and newest modification time, as `sources.find` has them; None where that would take too long."""
     size, newest = 0, os.lstat(folder.path).st_mtime_ns
     for number, each in enumerate(itertools.islice(sources.statuses(folder.path), _WALKED + 1)):
         if number == _WALKED:
