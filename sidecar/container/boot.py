@@ -17,7 +17,7 @@ from sidecar.core.settings import DEFAULT_SERVERDIR, Settings
 from sidecar.core.threads import to_the_end
 from sidecar.devpi.process import Child
 from sidecar.devpi.protocol import Configure, Configured, Done, Refused
-from sidecar.features.bootstrap import status, unused
+from sidecar.features.bootstrap import import_status, unused
 from sidecar.features.bootstrap.initial_state import InitialState, check_first_state, check_storage
 from sidecar.features.credentials.claims import Bootstrap
 from sidecar.features.credentials.login_secret import copy_given_secret, read_adoptable
@@ -153,7 +153,7 @@ class Boot:
         if not imports.ignore_init_files:
             find = functools.partial(unused.notices, replica=configured.replica)
             self._lifecycle.notice(*await to_the_end(find, imports.init_dir, serverdir.import_record))
-        kept = await to_the_end(status.load, serverdir.import_record)
+        kept = await to_the_end(import_status.load, serverdir.import_record)
         if kept is not None and kept[0].state is ImportState.COMPLETED:  # a failed one left no state
             self._lifecycle.update(imported=kept[0])
         root_hash = await to_the_end(_read_text, serverdir.root_hash)

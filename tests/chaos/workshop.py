@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 from sidecar.core.lifecycle import ImportState, ImportStatus, now
-from sidecar.features.bootstrap import status
+from sidecar.features.bootstrap import import_status
 from tests.chaos import steps
 from tests.chaos.invariants import PROMPT, Fsck, check, processes
 from tests.chaos.life import DEATHS, FILES, FIXED, IMPORTS, PROJECTS, STORIES, TTL, Told, Violation, live, repair
@@ -61,7 +61,9 @@ class Workshop:
         if life == "no-import":
             own = container.serverdir / ".sidecar"
             own.mkdir(parents=True, mode=0o700)
-            status.save(own / "import.json", ImportStatus(ImportState.COMPLETED, started=now(), finished=now()), [])
+            import_status.save(
+                own / "import.json", ImportStatus(ImportState.COMPLETED, started=now(), finished=now()), []
+            )
         if life == "refused":
             shutil.move(container.init_dir / "export.tar", container.home / FIXED)
             shutil.copy(self._damaged, container.init_dir / "export.tar")

@@ -22,7 +22,7 @@ from sidecar.core.threads import to_the_end
 from sidecar.devpi.process import Child
 from sidecar.devpi.protocol import Configured, Import, Initialise, Prepared, PrepareFailed, Progress
 from sidecar.exports import sources
-from sidecar.features.bootstrap import status as imports
+from sidecar.features.bootstrap import import_status
 from sidecar.features.credentials.root_password import RootPasswordFile
 from sidecar.features.credentials.secrets import generate_password
 from sidecar.storage.inspection import Storage, looks_empty
@@ -122,11 +122,11 @@ class InitialState:
     async def _import(self, found: sources.Found) -> Prepared:
         fingerprint = self._fingerprint(found)
         self._lifecycle.enter(Phase.IMPORTING)
-        earlier = await to_the_end(imports.load, self._record)
+        earlier = await to_the_end(import_status.load, self._record)
         if earlier and earlier[0].state is ImportState.FAILED and earlier[1] == fingerprint:
             log.warning("archives and settings are those of the import that failed before: it is not tried again")
             raise await self._failed(earlier[0], fingerprint, earlier[0].error)
-        tracker = imports.Tracker(ImportStatus(ImportState.PENDING, started=now()))
+        tracker = import_status.Tracker(ImportStatus(ImportState.PENDING, started=now()))
         self._lifecycle.update(imported=tracker.status)
         self._child.on_progress = _Follower(tracker, self._lifecycle).follow
         await to_the_end(self._serverdir.stage)
@@ -148,7 +148,7 @@ class InitialState:
             raise await self._failed(tracker.status, [] if answer.retryable else fingerprint, failure)
         self._lifecycle.update(imported=replace(tracker.status, state=ImportState.PROMOTING, current=None))
         status = tracker.end(ImportState.COMPLETED)
-        await to_the_end(imports.save, self._record, status, fingerprint)
+        await to_the_end(import_status.save, self._record, status, fingerprint)
         await to_the_end(self._promote, answer, "imported")
         self._lifecycle.update(imported=status)
         log.info("imported %d files of %d projects", status.files.done, status.projects.done)
@@ -183,7 +183,7 @@ class InitialState:
         status = replace(
             status, state=ImportState.FAILED, finished=status.finished or now(), eta_seconds=None, error=failure
         )
-        await to_the_end(imports.save, self._record, status, fingerprint)
+        await to_the_end(import_status.save, self._record, status, fingerprint)
         where = " of ".join(filter(None, [failure.member, failure.archive]))
         reason = f"the import failed{f' at {where}' if where else ''}: {failure.reason}"
         log.error("%s; %s", reason, failure.hint)
@@ -197,7 +197,7 @@ class InitialState:
 class _Follower:
     """Brings the importer's reports to `/status`, and now and then to the log."""
 
-    def __init__(self, tracker: imports.Tracker, lifecycle: Lifecycle) -> None:
+    def __init__(self, tracker: import_status.Tracker, lifecycle: Lifecycle) -> None:
         self._tracker = tracker
         self._lifecycle = lifecycle
         self._logged = time.monotonic()

@@ -17,7 +17,7 @@ from pathlib import Path
 from sidecar.core.lifecycle import ImportState, Notice
 from sidecar.core.terminal import printable
 from sidecar.exports import sources
-from sidecar.features.bootstrap import status
+from sidecar.features.bootstrap import import_status
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class _Imported:
     """What this serverdir's import has taken, as its record has it."""
 
     def __init__(self, record: Path) -> None:
-        kept = status.load(record)
+        kept = import_status.load(record)
         self._is_known = kept is not None or not os.path.lexists(record)
         self._looks: dict[str, tuple[object, object]] = {}
         self._digests: dict[str, str | None] = {}

@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.core.lifecycle import ImportState, ImportStatus, Lifecycle
 from sidecar.devpi.protocol import Progress
-from sidecar.features.bootstrap import initial_state, status
+from sidecar.features.bootstrap import import_status, initial_state
 from sidecar.features.bootstrap.initial_state import _Follower
 
 
@@ -17,7 +17,7 @@ def follower(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) 
     """One that logs each report."""
     monkeypatch.setattr(initial_state, "_LOG_EVERY", 0.0)
     caplog.set_level(logging.INFO, initial_state.__name__)
-    return _Follower(status.Tracker(ImportStatus(ImportState.PENDING)), Lifecycle())
+    return _Follower(import_status.Tracker(ImportStatus(ImportState.PENDING)), Lifecycle())
 
 
 def report(state: ImportState, **counts: list[int]) -> Progress:

@@ -12,7 +12,7 @@ import pytest
 from sidecar.core.lifecycle import Archive, ImportState, ImportStatus, Notice
 from sidecar.exports import sources as archives
 from sidecar.exports.unpack import unpack
-from sidecar.features.bootstrap import status, unused
+from sidecar.features.bootstrap import import_status, unused
 from tests.support.hostile.corpus import tar
 
 TAR = tar({"dataindex.json": b"{}"})
@@ -41,7 +41,7 @@ class Init:
         ]
         taken = tuple(Archive(e.name, e.bytes, digest) for e, digest in zip(sources, digests, strict=True))
         looks = [[each.name, each.bytes, each.mtime_ns] for each in sources]
-        status.save(self.record, ImportStatus(state, archives=taken), [[False, False], ["6.20.3"], *looks])
+        import_status.save(self.record, ImportStatus(state, archives=taken), [[False, False], ["6.20.3"], *looks])
 
     def reasons(self) -> list[str]:
         """What is said of what is there now."""

@@ -1,4 +1,4 @@
-"""`sidecar.features.bootstrap.status`: how far an import has come, how fast, and what is kept of it."""
+"""`sidecar.features.bootstrap.import_status`: how far an import has come, how fast, and what is kept of it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.core.lifecycle import Archive, Count, ImportFailure, ImportState, ImportStatus, LeftOut
-from sidecar.features.bootstrap import status as imports
-from sidecar.features.bootstrap.status import Tracker
+from sidecar.features.bootstrap import import_status as imports
+from sidecar.features.bootstrap.import_status import Tracker
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 class Clock:
-    """Stands in for `now` in `sidecar.features.bootstrap.status`, and for the monotonic clock of a `Tracker`."""
+    """Stands in for `now` in `sidecar.features.bootstrap.import_status`, and for the monotonic clock of a `Tracker`."""
 
     def __init__(self) -> None:
         self.at = START
