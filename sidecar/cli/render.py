@@ -19,7 +19,7 @@ _PASSWORD = {
     "claimable": "not claimed yet",
     "claimed": "claimed",
     "expired": "expired before it was claimed",
-    "given": "the one that was given at the first start, unless it was changed since",
+    "provided": "the one that was given at the first start, unless it was changed since",
     "from_import": "the one of the imported export",
     "unknown": "not known here",
 }

@@ -136,8 +136,8 @@ class Life:
 
     def served(self) -> Path | None:
         """The serverdir that a running devpi-server has; None: none runs."""
-        watch = self._health.watching()
-        return None if watch is None else watch.serving.serverdir
+        target = self._health.target()
+        return None if target is None else target.serving.serverdir
 
     def tick_age(self) -> float:
         """Seconds since the last tick."""

@@ -50,7 +50,7 @@ class Server:
         self._bootstrap = bootstrap
         self._users = users
         self._runtime = runtime
-        self._look_secret = secrets.token_hex(16)
+        self._probe_secret = secrets.token_hex(16)
         self._client: DevpiClient | None = None
         self.queues: SendQueues | None = None
         """The send queues of its connections; None: it has not listened."""
@@ -96,7 +96,7 @@ class Server:
                 cheap_derivation=secret.derivation == "cheap",
                 tmpdir=str(serverdir.tmp),
                 known_root_hash=booted.root_hash,
-                look_secret=self._look_secret,
+                probe_secret=self._probe_secret,
                 new_root_password=record.pending_rotation(),
                 after_kill=await to_the_end(serverdir.begin_serving),
             )
@@ -138,10 +138,10 @@ class Server:
             await setter.keep_root_hash(said.root_hash)
         self._bootstrap.devpi_runs(setter, said.role)
         self._users.begin(said.root_password, said.role)
-        headers = {PROBE_HEADER: self._look_secret}
+        headers = {PROBE_HEADER: self._probe_secret}
         self._client = DevpiClient(said.addresses[0], self._settings.monitor.request_timeout, headers)
         pid, primary = self._child.pid, lambda: self._child.primary
-        self._health.watch(
+        self._health.probe(
             Serving(pid, self._client, serverdir.path, said.uuid, said.role, serverdir.lock.lost, primary)
         )
         ready = asyncio.ensure_future(self._health.wait_until_ready())

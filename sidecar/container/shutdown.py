@@ -79,7 +79,7 @@ class Shutdown:
             await self._within(PATIENCE, self._child.exited())
         self._child.signal(signal.SIGKILL)
         code = await self._child.exited()
-        self._health.watch(None)
+        self._health.probe(None)
         await self.clear_up(whole=self._server.cleared and self._cut == 0 and code == 0)
         if queues is not None:
             await self._deliver(queues, deadline)

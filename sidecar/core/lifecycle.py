@@ -31,7 +31,7 @@ class ImportState(enum.StrEnum):
     PENDING = "pending"
     EXTRACTING = "extracting"
     LOADING = "loading"
-    PROMOTING = "promoting"
+    INSTALLING = "installing"
     COMPLETED = "completed"
     FAILED = "failed"
 
@@ -42,7 +42,7 @@ class RootPassword(enum.StrEnum):
     CLAIMABLE = "claimable"
     CLAIMED = "claimed"
     EXPIRED = "expired"
-    GIVEN = "given"
+    PROVIDED = "provided"
     FROM_IMPORT = "from_import"
     UNKNOWN = "unknown"
 

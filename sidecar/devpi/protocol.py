@@ -83,7 +83,7 @@ __all__ = [
 
 PACKET_BYTES = 128 * 1024
 """No message is larger; Linux takes 208 KiB packets by default."""
-PROBE_HEADER = "X-Devpi-Sidecar-Look"
+PROBE_HEADER = "X-Devpi-Sidecar-Probe"
 """Carries a secret of this run in the sidecar's own requests, so that nobody else can stay out of the log."""
 UNREPLICATED = 100
 """Files that a replica could not get, of which its `+status` names no more: the sidecar reads no answer of any size."""

@@ -71,7 +71,7 @@ class Serve(Message):
     tmpdir: str
     known_root_hash: str | None
     """SHA-256 of a password hash of root's that is known not to be of the empty password."""
-    look_secret: str = field(repr=False)
+    probe_secret: str = field(repr=False)
     """What the sidecar's own requests carry, see `worker.access_log`."""
     new_root_password: str | None = field(default=None, repr=False)
     """Set this before the first request is taken: a rotation that was cut short."""

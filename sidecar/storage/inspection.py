@@ -78,7 +78,7 @@ def looks_empty(serverdir: Path) -> bool:
         return True
     except OSError:
         return False
-    return not entries and not any(map(os.path.lexists, (paths.marker, paths.promotion)))
+    return not entries and not any(map(os.path.lexists, (paths.marker, paths.installation)))
 
 
 def _content(serverdir: Path) -> set[str]:

@@ -31,7 +31,7 @@ IMPORT = "import.json"
 LOCK = "lock"
 LOGIN_SECRET = "login-secret.json"  # noqa: S105 - a file's name
 MARKER = "marker.json"
-PROMOTION = "promotion.json"
+INSTALLATION = "promotion.json"
 ROOT_HASH = "root-hash"
 ROOT_PASSWORD = "root-password.json"  # noqa: S105 - a file's name
 SERVING = "serving"
@@ -58,7 +58,7 @@ class Layout:
         self.admin_token = self.own / ADMIN_TOKEN
         self.import_record = self.own / IMPORT
         self.marker = self.own / MARKER
-        self.promotion = self.own / PROMOTION
+        self.installation = self.own / INSTALLATION
         self.root_hash = self.own / ROOT_HASH
         self.root_password = self.own / ROOT_PASSWORD
         self.serving = self.own / SERVING

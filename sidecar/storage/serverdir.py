@@ -21,7 +21,7 @@ from sidecar.storage.lock import Lock
 _LAST = ".nodeinfo"
 """devpi-server refuses to start without it, so it is moved last."""
 _RECORDS = (layout.ROOT_PASSWORD,)
-"""What is promoted from the staging area into `.sidecar` together with a state."""
+"""What is installed from the staging area into `.sidecar` together with a state."""
 
 
 class Serverdir(Layout):
@@ -30,7 +30,7 @@ class Serverdir(Layout):
     def __init__(self, path: Path, storage: Storage) -> None:
         super().__init__(path)
         self.storage = storage
-        self._promoting = threading.Lock()  # a stop may clear up while another thread still promotes
+        self._installing = threading.Lock()  # a stop may clear up while another thread still installs
         self._recovered: str | None = None
         self.lock = Lock(path)
 
@@ -84,23 +84,23 @@ class Serverdir(Layout):
 
         Raises Exit where the leftovers can't be understood.
         """
-        if (intent := read_record(self.path, self.promotion)) is not None:
+        if (intent := read_record(self.path, self.installation)) is not None:
             self._roll_forward(intent)
-            self._recovered = "finished the promotion of a state that an earlier run had prepared"
+            self._recovered = "finished the installation of a state that an earlier run had prepared"
         self._throw_away()
         self.tmp.mkdir(mode=0o700)
         done, self._recovered = self._recovered, None
         return done
 
     def _throw_away(self) -> None:
-        """Clear away what an earlier run left half-made. What it was promoting stays for `recover`."""
+        """Clear away what an earlier run left half-made. What it was installing stays for `recover`."""
         files.remove_leftovers(self.own)
         shutil.rmtree(self.tmp, ignore_errors=True)
-        if os.path.lexists(self.promotion) or not os.path.lexists(self.staging):
+        if os.path.lexists(self.installation) or not os.path.lexists(self.staging):
             return
         shutil.rmtree(self.staging)
-        promoted = os.path.lexists(self.marker)
-        what = "what the promotion of a state had left" if promoted else "a half-made state"
+        installed = os.path.lexists(self.marker)
+        what = "what the installation of a state had left" if installed else "a half-made state"
         self._recovered = f"threw away {what} in an earlier run"
 
     def examine(self) -> Content:
@@ -121,7 +121,7 @@ class Serverdir(Layout):
         return False
 
     def clear_up(self, *, whole: bool = False) -> None:
-        """Leave nothing half-made behind, at a stop. What is being promoted stays for `recover`.
+        """Leave nothing half-made behind, at a stop. What is being installed stays for `recover`.
 
         `whole`: nor has devpi-server left any upload half-made. Raises OSError where what it wrote can't be brought to
         disk; then the next start looks for such uploads. If the lock is lost, nothing is touched: it may be another
@@ -129,15 +129,15 @@ class Serverdir(Layout):
         """
         if self.lock.lost() is not None:
             return
-        with self._promoting:
-            if not self.promotion.exists():
+        with self._installing:
+            if not self.installation.exists():
                 self.discard()
         shutil.rmtree(self.tmp, ignore_errors=True)
         if whole:
             self.sync()  # a power cut may not undo an upload's last rename, but not this unlink
             self.serving.unlink(missing_ok=True)
 
-    # --- stage, promote, adopt ----------------------------------------------------------------------------------
+    # --- stage, install, adopt ----------------------------------------------------------------------------------
 
     def stage(self) -> None:
         """Make an empty staging area."""
@@ -150,26 +150,26 @@ class Serverdir(Layout):
         """Throw the staging area away."""
         shutil.rmtree(self.staging, ignore_errors=True)
 
-    def promote(self, origin: str) -> None:
+    def install(self, origin: str) -> None:
         """Make the staged state, which is whole and on disk, the serverdir's. Can be killed at any instant.
 
         Once the intent is on disk, `recover` finishes what is left of this.
         """
-        with self._promoting:
-            self._promote(origin)
+        with self._installing:
+            self._install(origin)
 
-    def _promote(self, origin: str) -> None:
+    def _install(self, origin: str) -> None:
         entries = sorted(entry.name for entry in os.scandir(self.staged_state))
         if _LAST not in entries:
             raise Exit(ExitCode.INTERNAL, "the staged state has no .nodeinfo", "tell us, with the log")
         files.remove(self.tool)  # of a tool that was killed before it made anything
         intent = {"origin": origin, "entries": [name for name in entries if name != _LAST] + [_LAST]}
-        files.write_file(self.promotion, json.dumps(intent).encode())
+        files.write_file(self.installation, json.dumps(intent).encode())
         self._roll_forward(intent)
 
     def _roll_forward(self, intent: dict[str, Any]) -> None:
         if not (isinstance(intent.get("entries"), list) and isinstance(intent.get("origin"), str)):
-            raise damaged(self.path, f"{self.promotion.name} is not what was written")
+            raise damaged(self.path, f"{self.installation.name} is not what was written")
         for name in _RECORDS:
             _move(self.staging / name, self.own / name)
         files.fsync_dir(self.own)
@@ -179,13 +179,13 @@ class Serverdir(Layout):
             self._move_entry(name)
         files.fsync_dir(self.path)
         self._mark(intent["origin"])
-        files.remove(self.promotion)
+        files.remove(self.installation)
         self.discard()
 
     def _move_entry(self, name: str) -> None:
         source, target = self.staged_state / name, self.path / name
         if os.path.lexists(source) and os.path.lexists(target):  # nothing was there when this was begun
-            raise damaged(self.path, f"{name} is in it, though the promotion of a state has not come to that yet")
+            raise damaged(self.path, f"{name} is in it, though the installation of a state has not come to that yet")
         _move(source, target)
 
     def adopt(self) -> None:

@@ -37,12 +37,12 @@ class Numbers:
 
 def gather(context: Context) -> Numbers:
     """What is known now; nothing of a devpi-server that does not run."""
-    watch, pace, usage = context.health.watching(), context.pace, context.usage
-    if watch is None:
+    target, pace, usage = context.health.target(), context.pace, context.usage
+    if target is None:
         return Numbers()
     return Numbers(
         contents=context.lifecycle.snapshot.contents,
         served=None if pace is None else Served(pace.requests(), pace.per_second(), pace.uploads(), pace.last_upload),
         used=None if usage is None else usage.last,
-        space=watch.space,
+        space=target.space,
     )

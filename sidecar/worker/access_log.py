@@ -15,7 +15,7 @@ from typing import Any
 from sidecar.devpi.protocol import PROBE_HEADER
 from sidecar.worker.repeats import wording
 
-LOOK = "devpi_sidecar.look"
+LOOK = "devpi_sidecar.probe"
 """The key of the WSGI environment under which the app inside finds whether this is one."""
 
 
@@ -27,14 +27,14 @@ def environ_key(header: str) -> str:
 _KEY = environ_key(PROBE_HEADER)
 
 _FIGURES = re.compile(r"\d+")
-_SHOWN = "sidecar_look_shown"
+_SHOWN = "sidecar_probe_shown"
 _MOST_TOLD = 100
 """Lines that are remembered for one path."""
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
-class QuietLooks:
+class AccessLogFilter:
     """A WSGI app around devpi's, and the filter of its log."""
 
     def __init__(self, app: WsgiApp, secret: str) -> None:

@@ -31,7 +31,7 @@ from sidecar.devpi.protocol import (
     SetRootPassword,
 )
 from sidecar.worker import repeats, wellformed
-from sidecar.worker.access_log import QuietLooks, WsgiApp
+from sidecar.worker.access_log import AccessLogFilter, WsgiApp
 from sidecar.worker.channel import SidecarGone
 from sidecar.worker.contents import ContentsWatch
 from sidecar.worker.flags import CHEAP_DERIVATION
@@ -39,7 +39,7 @@ from sidecar.worker.mirrors import MirrorsWatch
 from sidecar.worker.passwords import RootPassword
 from sidecar.worker.patches import auth, recovery
 from sidecar.worker.patches.drain import Drainer
-from sidecar.worker.patches.waitress import Crowd
+from sidecar.worker.patches.waitress import ConnectionLimit
 from sidecar.worker.shared_checks import Threads
 from sidecar.worker.traffic import Traffic
 from sidecar.worker.user_passwords import EVERY, UsersWatch
@@ -121,14 +121,14 @@ class SidecarPlugin:
         self._contents = ContentsWatch(self._xom, self._channel.send)
         traffic = Traffic(wellformed.Wellformed(app))
         try:
-            server = create_server(QuietLooks(traffic, self._request.look_secret), **kwargs)
+            server = create_server(AccessLogFilter(traffic, self._request.probe_secret), **kwargs)
         except OSError as error:
             self.bind_error = error
             end_cleanly()
             return
         self._threads.are_of(server.task_dispatcher)
         drainer = Drainer(server)
-        Crowd(drainer.listeners)
+        ConnectionLimit(drainer.listeners)
         config = self._xom.config
         cost = config._secret_parameters
         self._channel.send(

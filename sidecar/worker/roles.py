@@ -109,13 +109,13 @@ def _wrong_url(url: str) -> Contradiction | None:
 
 
 def _nodeinfo(serverdir: Path) -> dict[str, object]:
-    """devpi's record of the state, also if that is still being promoted; empty if there is none, or none to be read.
+    """devpi's record of the state, also if that is still being installed; empty if there is none, or none to be read.
 
     What is wrong with the serverdir is found later, when it has been locked.
     """
     paths, name = Layout(serverdir), ".nodeinfo"
-    promoted = os.path.lexists(paths.promotion)
-    for path in (paths.staged_state / name, serverdir / name) if promoted else (serverdir / name,):
+    installed = os.path.lexists(paths.installation)
+    for path in (paths.staged_state / name, serverdir / name) if installed else (serverdir / name,):
         try:
             content = files.read_file(path, 64 * 1024)
             value = None if content is None else json.loads(content)

@@ -167,7 +167,7 @@ def _refused(error: Exit) -> int:
 
 
 def _lock(serverdir: Path) -> Serverdir:
-    """Hold the serverdir's lock until this process ends, and finish what was being promoted. Raises Exit."""
+    """Hold the serverdir's lock until this process ends, and finish what was being installed. Raises Exit."""
     from sidecar.storage.inspection import Storage
     from sidecar.storage.serverdir import Serverdir
 

@@ -22,14 +22,14 @@ from sidecar.devpi.client import DevpiClient
 from sidecar.devpi.server_status import Replica, ServerStatus
 from sidecar.features.health import monitor
 from sidecar.features.health.checks.verdict import PASS, WARN, Check, CheckStatus
-from sidecar.features.health.history import SAMPLES, SPAN, Trends
+from sidecar.features.health.history import SAMPLES, SPAN, History
 
 ENTRYPOINT = Path(__file__).resolve().parents[2] / "entrypoint.py"
 SLOW, BUSY = (22, 23, 24), range(38, 44)
 """Quarter minutes ago in which devpi-server was slow, and in which it had events to process."""
 
 
-class MadeUpTrends(Trends):
+class MadeUpTrends(History):
     """A quarter of an hour in which nobody looked."""
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ if __name__ == "__main__":
     if os.environ.get("MADE_UP_DOCKER"):
         surroundings.look = lambda *, in_kubernetes: Surroundings("devpi", "docker", "3f2a1b9c8d7e")
     if not os.environ.get("NO_TRENDS"):
-        monitor.Trends = MadeUpTrends  # type: ignore[misc]
+        monitor.History = MadeUpTrends  # type: ignore[misc]
     if os.environ.get("MADE_UP_REPLICAS"):
         from sidecar.container import serving
 

@@ -73,9 +73,9 @@ def found(container: Container) -> str:
     own, state = container.serverdir / ".sidecar", container.serverdir / ".sidecar" / "staging" / "state"
     if (container.serverdir / ".nodeinfo").exists() and (own / "promotion.json").exists():
         rest = exported.names(state) if state.exists() else set()
-        expect(not rest, f".nodeinfo is there, so devpi-server would start, while {rest} are not promoted yet")
+        expect(not rest, f".nodeinfo is there, so devpi-server would start, while {rest} are not in place yet")
     if (own / "promotion.json").exists():
-        return "promotion to finish"
+        return "installation to finish"
     if (own / "staging").exists() and (own / "marker.json").exists():
         return "staging to clear"
     if (own / "staging").exists():
@@ -98,7 +98,7 @@ def tells(before: str, status: dict[str, object], log: str, life: str) -> None:
         want = {"state": "none", "error": None}
     got = {name: told["import"][name] for name in want}
     expect(got == want, f"/status tells of the import {got}, not {want}")
-    words = {"promotion to finish": "finished the promotion", "half-made state": "threw away a half-made state"}
+    words = {"installation to finish": "finished the installation", "half-made state": "threw away a half-made state"}
     if before in words:
         expect(words[before] in log, f"it found a {before}, and the log does not tell")
 

@@ -23,7 +23,7 @@ STORIES: dict[str, tuple[str, ...]] = {
     "later": ("start", "claim", "upload", "rotate", "upload", "stop", "start", "upload", "rotate", "stop"),
 }
 """What happens in each life. `first` begins with nothing, `import` with an archive, `no-import` with the record of an
-import that was killed before its promotion, `refused` with a damaged archive, `expires` with a time to live, `later`
+import that was killed before its installation, `refused` with a damaged archive, `expires` with a time to live, `later`
 with an unclaimed state, and `adopted` with one that was not made here, whose password is known."""
 IMPORTS = ("import", "refused")
 """Lives that have all that the archive holds at last."""

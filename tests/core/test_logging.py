@@ -369,7 +369,7 @@ def test_no_object_shows_its_secrets() -> None:
         "CredentialSettings.admin_token",
         "Initialise.password",
         "Import.password",
-        "Serve.look_secret",
+        "Serve.probe_secret",
         "Serve.new_root_password",
         "SetRootPassword.password",
     } <= checked

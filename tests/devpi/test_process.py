@@ -88,7 +88,7 @@ class Running:
             cheap_derivation=True,
             tmpdir=str(self.home / "tmp"),
             known_root_hash=None,
-            look_secret=secrets.token_hex(16),
+            probe_secret=secrets.token_hex(16),
         )
         await self.child.send(replace(request, **changes))  # type: ignore[arg-type]
         return await self.child.expect(Listening, CannotListen)

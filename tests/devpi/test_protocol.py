@@ -16,7 +16,7 @@ from sidecar.devpi.protocol import PACKET_BYTES, Drain, Initialise, Message, Pre
 from sidecar.worker.channel import Channel, SidecarGone
 
 KINDS = [kind for kind in Message.__subclasses__() if dataclasses.is_dataclass(kind)]
-SECRETS = {"password", "new_root_password", "look_secret"}
+SECRETS = {"password", "new_root_password", "probe_secret"}
 """Fields whose value nobody may see."""
 NO_SECRETS = {"secretfile", "secretfile_changed", "password_given", "root_password"}
 """Fields that only sound like it: a path, switches, and the name of a state."""

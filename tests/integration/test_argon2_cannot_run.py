@@ -121,7 +121,7 @@ def test_clients_come_again(container: Callable[..., Container]) -> None:
         rotated = c.post("/bootstrap/rotate")
         assert (503, "not-yet") == (rotated.status, rotated.json["type"].rpartition(":")[2])
         assert int(rotated.headers["Retry-After"]) >= 1
-        assert "given" == c.status()["root_password"]["state"], "nothing has begun"
+        assert "provided" == c.status()["root_password"]["state"], "nothing has begun"
     assert [200, 401] == [c.login("root", "right"), c.login("root", "new")]
     assert 404 == call_devpi(f"{c.devpi}/alice").status
     assert 200 == c.post("/bootstrap/rotate").status

@@ -129,7 +129,7 @@ def test_the_readme_s_story(container: Make, tmp_path: Path) -> None:
     second.start().wait_listening()
     wait_for(watch, "the import")
     imported = second.status()["import"]
-    assert {"extracting", "loading", "promoting", "pending"} & set(states), states
+    assert {"extracting", "loading", "installing", "pending"} & set(states), states
     assert "completed" == states[-1]
     assert [{"name": "backup.bz2", "bytes": backup.stat().st_size, "sha256": packed}] == imported["archives"]
     assert {"done": 2, "total": 2} == imported["files"]

@@ -272,10 +272,10 @@ def test_initialised_by_hand(container: Callable[..., Container]) -> None:
 
 
 @pytest.mark.slow
-def test_a_tool_after_a_promotion_that_was_cut_short(
+def test_a_tool_after_a_installation_that_was_cut_short(
     container: Callable[..., Container], made_by_devpi: Callable[..., Path]
 ) -> None:
-    """It finishes the promotion first, and finds that state: devpi-init has nothing to make, fsck looks at it."""
+    """It finishes the installation first, and finds that state: devpi-init has nothing to make, fsck looks at it."""
     c = container(flags=(*LOCAL, "--port", "0"))
     staging = c.serverdir / ".sidecar/staging"
     shutil.copytree(made_by_devpi("root's password"), staging / "state")
@@ -283,7 +283,7 @@ def test_a_tool_after_a_promotion_that_was_cut_short(
     (c.serverdir / ".sidecar/promotion.json").write_text(json.dumps({"origin": "initialised", "entries": entries}))
 
     refused = c.run("devpi-init")
-    assert (1, True) == (refused.returncode, "finished the promotion" in refused.stdout), refused
+    assert (1, True) == (refused.returncode, "finished the installation" in refused.stdout), refused
     assert 0 == c.run("devpi-fsck").returncode
     c.start().wait_ready()
     assert 200 == c.login("root", "root's password")

@@ -386,7 +386,7 @@ def test_progress_is_on_show(container: Make, mass: Path) -> None:
     assert any(reason.startswith("importing") for reason in reasons), reasons
     assert {"pending"} == verdicts
     assert not re.search("fail|warn|rotate|claim", said), said
-    order = ["none", "pending", "extracting", "loading", "promoting", "completed"]
+    order = ["none", "pending", "extracting", "loading", "installing", "completed"]
     states = [order.index(each["state"]) for each in seen]
     assert sorted(states) == states
     for name in COUNTED:
@@ -521,7 +521,7 @@ def test_killed_while_importing(container: Make, mass: Path, files: int) -> None
 
 
 @pytest.mark.slow
-def test_killed_while_promoting(container: Make, tmp_path: Path) -> None:
+def test_killed_while_installing(container: Make, tmp_path: Path) -> None:
     """SIGKILL at the instant when the state moves into place: the next start finishes that, without importing again."""
     export = exported.write(tmp_path / "export", projects=2)
     for attempt in range(10):
@@ -536,10 +536,10 @@ def test_killed_while_promoting(container: Make, tmp_path: Path) -> None:
         if intent.exists():
             break
     else:
-        pytest.fail("the promotion was over each time before it could be killed")
+        pytest.fail("the installation was over each time before it could be killed")
     new.init_dir.rename(tmp_path / "taken away")  # it is not needed any more
     new.start().wait_ready()
-    assert "finished the promotion" in new.log
+    assert "finished the installation" in new.log
     assert_completed(new, export)
     assert 2 == len(get(new, "/mass/dev")["projects"])
     assert 200 == new.login("root", new.claim())

@@ -329,8 +329,8 @@ def test_a_failed_import_is_forgotten_with_the_next_state(container: Make, expor
 
 
 @pytest.mark.parametrize("adopted", [False, True])
-def test_an_import_that_was_not_promoted_never_was(container: Make, adopted: bool) -> None:
-    """Killed between its record and its promotion; the next start, without archives, tells of no import."""
+def test_an_import_that_was_not_installed_never_was(container: Make, adopted: bool) -> None:
+    """Killed between its record and its installation; the next start, without archives, tells of no import."""
     new = container()
     if adopted:
         assert 0 == new.start().wait_ready().stop()

@@ -149,7 +149,7 @@ def test_the_password_of_the_configuration_file(container: Callable[..., Contain
     """It is root's, as devpi-init has it: given, not to be claimed, and in no line of the log."""
     c = with_file(container, f"devpi-server:\n  root-passwd: {SECRET}\n")
     c.start().wait_ready()
-    assert "given" == c.status()["root_password"]["state"]
+    assert "provided" == c.status()["root_password"]["state"]
     assert 200 == c.login("root", SECRET)
     assert 404 == c.post("/bootstrap/root-password").status
     assert SECRET not in c.log + str(c.status()) + c.sidecar("status").stdout

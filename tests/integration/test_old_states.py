@@ -94,7 +94,7 @@ def test_an_export_with_hashes_of_sha256_and_a_given_password(container: Callabl
     c = container(env={"DEVPI_PASSWORD": "given-1234"})
     put_export(c, "3.1.2")
     c.start().wait_ready()
-    assert "given" == c.status()["root_password"]["state"]
+    assert "provided" == c.status()["root_password"]["state"]
     assert 200 == c.login("root", "given-1234")
 
 
@@ -158,7 +158,7 @@ def test_a_root_that_cant_log_in(container: Callable[..., Container], root: dict
 def test_a_root_that_cant_log_in_and_a_given_password(container: Callable[..., Container]) -> None:
     """The given one is set."""
     c = adopted(container(env=RANDOM | {"DEVPI_PASSWORD": "given-1234"}), SHA256).wait_ready()
-    assert "given" == c.status()["root_password"]["state"]
+    assert "provided" == c.status()["root_password"]["state"]
     assert 200 == c.login("root", "given-1234")
     assert 404 == c.post(CLAIM).status
 

@@ -60,7 +60,7 @@ def test_given_at_the_first_start(container: Callable[..., Container], tmp_path:
     claim = c.post(CLAIM)
 
     assert [200, 401] == [c.login("root", GIVEN), c.login("root", "")]
-    assert (404, "given") == (claim.status, state(c))
+    assert (404, "provided") == (claim.status, state(c))
     assert "DEVPI_PASSWORD" in claim.json["detail"]
     assert GIVEN.encode() not in read_volume(c)
 
@@ -172,7 +172,7 @@ def test_import_with_a_given_one(container: Callable[..., Container], made_by_de
     c = imported(container, made_by_devpi(EXPORTED, export=True), password=GIVEN)
 
     assert [200, 401] == [c.login("root", GIVEN), c.login("root", EXPORTED)]
-    assert (404, "given") == (c.post(CLAIM).status, state(c))
+    assert (404, "provided") == (c.post(CLAIM).status, state(c))
 
 
 @pytest.mark.slow
@@ -185,7 +185,7 @@ def test_import_without_a_root_password(
     export = made_by_devpi(EXPORTED if root == "absent" else "", export=True)
     c = imported(container, export, password=password, without_root=root == "absent")
 
-    assert ("claimable" if password is None else "given") == state(c)
+    assert ("claimable" if password is None else "provided") == state(c)
     if password is not None:
         assert 404 == c.post(CLAIM).status
     assert [200, 401] == [c.login("root", password or c.claim()), c.login("root", "")]

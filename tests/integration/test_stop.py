@@ -73,25 +73,25 @@ def test_a_stop_at_any_instant_of_a_first_start(container: Callable[..., Contain
         assert 0 == c.start().wait_ready().stop(), c.log
 
 
-def test_a_stop_while_promoting(
+def test_a_stop_while_installing(
     tmp_path: Path, made_by_devpi: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a stop clears up is never a state that is just being promoted, which would leave a marker and no state."""
+    """What a stop clears up is never a state that is just being installed, which would leave a marker and no state."""
     serverdir = Serverdir(tmp_path / "s", Storage("sqlite"))
     serverdir.open()
     serverdir.stage()
-    shutil.copytree(made_by_devpi("promoted"), serverdir.staged_state)
+    shutil.copytree(made_by_devpi("installed"), serverdir.staged_state)
     stop = threading.Thread(target=serverdir.clear_up)
     write_file = files.write_file
 
     def slow_write_file(path: Path, data: bytes) -> None:
         if path.name == "promotion.json":
             stop.start()
-            stop.join(0.5)  # it may have to wait for this promotion to end
+            stop.join(0.5)  # it may have to wait for this installation to end
         write_file(path, data)
 
     monkeypatch.setattr("sidecar.core.files.write_file", slow_write_file)
-    serverdir.promote("initialised")
+    serverdir.install("initialised")
     stop.join()
 
     assert Content.OURS is serverdir.examine()

@@ -88,7 +88,7 @@ def test_a_given_password_that_is_not_root_s(container: Make, made_by_devpi: Cal
     """Reported, and `sidecar status` does not claim that it holds; set as the hint says, it is no news any more."""
     c = container(env={"DEVPI_PASSWORD": OLD})
     c.start().wait_ready()
-    assert "given" == c.status()["root_password"]["state"]
+    assert "provided" == c.status()["root_password"]["state"]
     assert [] == notices(c, "root-password")
     assert 0 == c.stop()
 

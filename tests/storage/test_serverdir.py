@@ -1,4 +1,4 @@
-"""`sidecar.storage.serverdir`: what a serverdir is taken for, who holds it, and promotions killed at every step."""
+"""`sidecar.storage.serverdir`: what a serverdir is taken for, who holds it, and installations killed at every step."""
 
 from __future__ import annotations
 
@@ -734,7 +734,7 @@ def test_an_intent_that_cant_be_understood(tmp_path: Path, content: str) -> None
 
 
 def test_clearing_up_at_a_stop(tmp_path: Path) -> None:
-    """What is half-made goes; what is being promoted stays for the next start."""
+    """What is half-made goes; what is being installed stays for the next start."""
     with opened(tmp_path) as serverdir:
         serverdir.recover()
         serverdir.stage()
@@ -746,7 +746,7 @@ def test_clearing_up_at_a_stop(tmp_path: Path) -> None:
         assert names(serverdir.own) == ["lock", "promotion.json", "staging"]
 
 
-# --- promote --------------------------------------------------------------------------------------------------------
+# --- install --------------------------------------------------------------------------------------------------------
 
 RECORD = b'{"state": "given"}'
 
@@ -760,12 +760,12 @@ def stage(serverdir: Serverdir) -> None:
     serverdir.staged_record.write_bytes(RECORD)
 
 
-def test_a_promotion(tmp_path: Path) -> None:
+def test_a_installation(tmp_path: Path) -> None:
     """The serverdir has what was staged, the record is in place, and nothing else is left."""
     with opened(tmp_path) as serverdir:
         stage(serverdir)
         staged = tree(serverdir.staged_state)
-        serverdir.promote("initialised")
+        serverdir.install("initialised")
         assert tree(tmp_path) == staged
         assert (serverdir.own / "root-password.json").read_bytes() == RECORD
         assert names(serverdir.own) == ["lock", "marker.json", "root-password.json", "tmp"]
@@ -774,7 +774,7 @@ def test_a_promotion(tmp_path: Path) -> None:
 
 
 def test_a_state_that_came_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
-    """Promotion was interrupted, and somebody has made another state in its place: damaged, and both are kept."""
+    """Installation was interrupted, and somebody has made another state in its place: damaged, and both are kept."""
     with opened(tmp_path) as serverdir:
         stage(serverdir)
         entries = [".serverversion", ".sqlite", "+files", ".event_serial", ".nodeinfo"]
@@ -787,14 +787,14 @@ def test_a_state_that_came_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
         assert (serverdir.staged_state / ".sqlite").exists()
 
 
-def test_what_a_finished_promotion_leaves_is_told_as_that(tmp_path: Path) -> None:
+def test_what_a_finished_installation_leaves_is_told_as_that(tmp_path: Path) -> None:
     """Killed between its last two steps, it is not called a half-made state: the state is whole, and served."""
     with opened(tmp_path) as serverdir:
         stage(serverdir)
-        serverdir.promote("initialised")
+        serverdir.install("initialised")
         serverdir.stage()
     with opened(tmp_path) as serverdir:
-        assert serverdir.recover() == "threw away what the promotion of a state had left in an earlier run"
+        assert serverdir.recover() == "threw away what the installation of a state had left in an earlier run"
         assert serverdir.examine() is Content.OURS
 
 
@@ -824,7 +824,7 @@ def test_nodeinfo_is_moved_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         stage(serverdir)
         monkeypatch.setattr(os, "rename", rename)
         monkeypatch.setattr(os, "fsync", fsync)
-        serverdir.promote("initialised")
+        serverdir.install("initialised")
     before, after = steps[: steps.index(".nodeinfo")], steps[steps.index(".nodeinfo") + 1 :]
     assert before[before.index("promotion.json") + 1] == "fsync .sidecar"
     assert {".sqlite", "+files", ".serverversion", "root-password.json"} <= set(before)
@@ -833,24 +833,24 @@ def test_nodeinfo_is_moved_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "marker.json" in after
 
 
-def test_no_half_state_is_promoted(tmp_path: Path) -> None:
+def test_no_half_state_is_installed(tmp_path: Path) -> None:
     """Without .nodeinfo devpi did not finish: an error of ours, before anything is moved."""
     with opened(tmp_path) as serverdir:
         stage(serverdir)
         (serverdir.staged_state / ".nodeinfo").unlink()
         with pytest.raises(Exit) as caught:
-            serverdir.promote("initialised")
+            serverdir.install("initialised")
         assert caught.value.code == ExitCode.INTERNAL
         assert serverdir.examine() is Content.EMPTY
 
 
 def test_a_tool_that_was_killed_before_it_made_anything(tmp_path: Path) -> None:
-    """Its mark stands for a state that never was: the one that is promoted is not called unfinished."""
+    """Its mark stands for a state that never was: the one that is installed is not called unfinished."""
     with opened(tmp_path) as serverdir:
         (serverdir.own / "tool.json").write_text('{"tool": "devpi-init"}')
         assert serverdir.examine() is Content.EMPTY
         stage(serverdir)
-        serverdir.promote("initialised")
+        serverdir.install("initialised")
         assert serverdir.examine() is Content.OURS
 
 
@@ -893,7 +893,7 @@ for template in map(Path, sys.argv[3:]):
             if action == "recover":
                 serverdir.open()
             die_at(number)
-            serverdir.promote("initialised") if action == "promote" else serverdir.recover()
+            serverdir.install("initialised") if action == "install" else serverdir.recover()
             os._exit(0)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     assert code == 0, code
@@ -920,7 +920,7 @@ def fast_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
 
 @pytest.fixture
 def staged(fast_folder: Path) -> Path:
-    """A serverdir with a state in staging that is about to be promoted."""
+    """A serverdir with a state in staging that is about to be installed."""
     with opened(fast_folder / "staged") as serverdir:
         stage(serverdir)
     return fast_folder / "staged"
@@ -948,10 +948,10 @@ def judged(path: Path, whole: dict[str, bytes | None]) -> Content:
     return content
 
 
-def test_a_promotion_that_is_killed_at_every_step(staged: Path, fast_folder: Path) -> None:
+def test_a_installation_that_is_killed_at_every_step(staged: Path, fast_folder: Path) -> None:
     """Nothing, or ours and whole with the record in place; once it is ours, at every later step too."""
     whole = tree(staged / ".sidecar" / "staging" / "state")
-    ((_, copies),) = killed_everywhere("promote", fast_folder / "copies", staged)
+    ((_, copies),) = killed_everywhere("install", fast_folder / "copies", staged)
     found = [judged(path, whole) for path in copies]
     first = found.index(Content.OURS)
     assert found[:first] == [Content.EMPTY] * first
@@ -961,9 +961,9 @@ def test_a_promotion_that_is_killed_at_every_step(staged: Path, fast_folder: Pat
 
 
 def test_a_recovery_that_is_killed_at_every_step(staged: Path, fast_folder: Path) -> None:
-    """From every state that a killed promotion leaves, the verdict is that of a recovery that was not killed."""
+    """From every state that a killed installation leaves, the verdict is that of a recovery that was not killed."""
     whole = tree(staged / ".sidecar" / "staging" / "state")
-    ((_, left),) = killed_everywhere("promote", fast_folder / "copies", staged)
+    ((_, left),) = killed_everywhere("install", fast_folder / "copies", staged)
     different = {
         " ".join(sorted(str(path.relative_to(each)) for path in each.rglob("*") if ".tmp-" not in path.name)): each
         for each in left
@@ -977,7 +977,7 @@ def test_a_recovery_that_is_killed_at_every_step(staged: Path, fast_folder: Path
     assert min(verdicts.count(Content.EMPTY), verdicts.count(Content.OURS)) >= 10
 
 
-def test_a_promotion_that_is_killed_by_a_signal(tmp_path: Path) -> None:
+def test_a_installation_that_is_killed_by_a_signal(tmp_path: Path) -> None:
     """The same with real fsyncs and a real SIGKILL, sent while the entries are being moved."""
     path = tmp_path / "serverdir"
     with opened(path) as serverdir:
@@ -996,7 +996,7 @@ def rename(source, target):
 os.rename = rename
 serverdir = Serverdir(Path(sys.argv[1]), Storage("sqlite"))
 serverdir.open()
-serverdir.promote("initialised")
+serverdir.install("initialised")
 """
     done = subprocess.run([sys.executable, "-c", script, str(path)], cwd=ROOT, timeout=PATIENCE, check=False)
     assert done.returncode == -signal.SIGKILL
@@ -1005,5 +1005,5 @@ serverdir.promote("initialised")
     with opened(path) as serverdir:
         done_text = serverdir.recover()
         assert done_text is not None
-        assert "finished the promotion" in done_text
+        assert "finished the installation" in done_text
     assert judged(path, whole) is Content.OURS

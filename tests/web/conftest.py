@@ -96,7 +96,7 @@ class Site:
         (self.folder / ".sidecar").mkdir(exist_ok=True)
         self.lifecycle.enter(Phase.LAUNCHING)
         self.health.set_root_password("set", allowed=False)
-        self.health.watch(Serving(os.getpid(), client, self.folder, UUID, "standalone", lambda: None))
+        self.health.probe(Serving(os.getpid(), client, self.folder, UUID, "standalone", lambda: None))
         await asyncio.wait_for(self.health.wait_until_ready(), 5)
         self.lifecycle.enter(Phase.READY)
 

@@ -47,7 +47,7 @@ RECORDS: dict[RootPassword, Callable[[RootPasswordFile], None]] = {
     RootPassword.CLAIMABLE: lambda record: record.write_generated(PASSWORD),
     RootPassword.CLAIMED: _claimed,
     RootPassword.EXPIRED: _expired,
-    RootPassword.GIVEN: RootPasswordFile.write_given,
+    RootPassword.PROVIDED: RootPasswordFile.write_given,
     RootPassword.FROM_IMPORT: RootPasswordFile.write_from_import,
 }
 
@@ -194,7 +194,7 @@ async def test_a_refusal_names_the_phase(stage: Stage, phase: str, why: str) -> 
 
 async def test_a_failing_root_password_has_no_advice_once_devpi_stops(stage: Stage) -> None:
     """The check stays as it is; what it advised would be refused now."""
-    stage.be("standalone", "listening", RootPassword.GIVEN, own_secret=False)
+    stage.be("standalone", "listening", RootPassword.PROVIDED, own_secret=False)
     check = next(c for c in stage.site.health.checks() if c.name == "root-password")
     assert check.hint == "`sidecar rotate`, or SIDECAR_ALLOW_EMPTY_ROOT=true to allow it"
     stage.site.lifecycle.update(phase=Phase.STOPPING)

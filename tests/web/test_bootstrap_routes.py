@@ -63,7 +63,7 @@ async def test_get_never_reveals(site: Site) -> None:
     assert (await site.ask("POST", CLAIM, headers=ADMIN)).status == 200
 
 
-async def test_claim_before_promotion(site: Site) -> None:
+async def test_claim_before_installation(site: Site) -> None:
     """503, with Retry-After."""
     answer = await site.ask("POST", CLAIM, headers=ADMIN)
     assert (answer.status, answer.json["title"]) == (503, "not yet")

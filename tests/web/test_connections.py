@@ -21,7 +21,7 @@ from sidecar.web.page import stream
 from sidecar.web.page.stream import HUB
 from sidecar.web.server import connection, listener
 from sidecar.web.server import site as server
-from sidecar.web.server.limit import Crowd
+from sidecar.web.server.limit import ConnectionLimit
 from sidecar.web.server.tls import Tls
 from tests.support.certificates import Authority
 from tests.support.fake_devpi import eventually
@@ -96,7 +96,7 @@ async def test_two_thousand_idle_connections(site: Site, clients: list[Client]) 
         await probe(1)
     await opening
     await probe(200)
-    assert len(site.web.crowd) <= server.MOST
+    assert len(site.web.limit) <= server.MOST
     assert len(times) >= 200
     assert sorted(times)[len(times) * 99 // 100] <= 0.05
 
@@ -127,12 +127,12 @@ async def test_all_that_may_be_answered_for_long(
         return opened[-1]
 
     try:
-        most, streams, held_back = web.crowd._most, web.runner.app[HUB], web.runner.app[GUARD]
+        most, streams, held_back = web.limit._most, web.runner.app[HUB], web.runner.app[GUARD]
         for number in range(most):
             await ask(b"GET /events HTTP/1.1\r\nHost: h\r\n\r\n", number)
         for number in range(most):
             await ask(b"GET /bootstrap HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer wrong\r\n\r\n", number)
-        await eventually(lambda: len(web.crowd._busy) == streams.most + held_back.most)
+        await eventually(lambda: len(web.limit._busy) == streams.most + held_back.most)
         assert (200 if not secure else 72, 32) == (len(streams), held_back._held_back.total())
         for _ in range(most):
             await ask(b"")
@@ -142,7 +142,7 @@ async def test_all_that_may_be_answered_for_long(
         running = web.runner.server
         assert running is not None
         await eventually(lambda: len(running.connections) <= most)
-        assert most - 40 == len(web.crowd._busy)
+        assert most - 40 == len(web.limit._busy)
     finally:
         for _, writer in opened:
             writer.transport.abort()
@@ -154,7 +154,7 @@ async def test_where_all_are_busy_a_newcomer_is_closed(
     site: Site, clients: list[Client], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """Really so: its descriptor is free again, however many came with it."""
-    monkeypatch.setattr(site.web.crowd, "_most", 2)
+    monkeypatch.setattr(site.web.limit, "_most", 2)
     for reader, writer in [await connect(site, clients) for _ in range(2)]:
         writer.write(b"GET /events HTTP/1.1\r\nHost: h\r\n\r\n")
         await reader.readuntil(b"event: hello")
@@ -166,12 +166,12 @@ async def test_where_all_are_busy_a_newcomer_is_closed(
         each[1].close()
         await asyncio.wait_for(each[1].wait_closed(), 5)
     await eventually(lambda: len(os.listdir("/proc/self/fd")) <= before)  # noqa: PTH208
-    assert (2, 2) == (len(site.web.crowd), len(site.web.runner.server.connections))
+    assert (2, 2) == (len(site.web.limit), len(site.web.runner.server.connections))
 
 
 async def test_who_rests_longest_goes_first(site: Site, clients: list[Client], monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that has asked something lately outlives those that never did."""
-    monkeypatch.setattr(site.web.crowd, "_most", 10)
+    monkeypatch.setattr(site.web.limit, "_most", 10)
     asking = await connect(site, clients)
     await connect(site, clients, 9)
     asking[1].write(GET + b"\r\n")
@@ -185,7 +185,7 @@ async def test_who_rests_longest_goes_first(site: Site, clients: list[Client], m
 
 async def test_who_is_answered_is_not_cut(site: Site, clients: list[Client], monkeypatch: pytest.MonkeyPatch) -> None:
     """However many come meanwhile: a claim under way gets to its end."""
-    monkeypatch.setattr(site.web.crowd, "_most", 4)
+    monkeypatch.setattr(site.web.limit, "_most", 4)
     claiming, go = asyncio.Event(), asyncio.Event()
 
     async def claim(_address: str) -> str:
@@ -256,7 +256,7 @@ async def test_a_head_that_does_not_come(site: Site, clients: list[Client], head
     client = await connect(site, clients)
     client[1].write(head)
     assert 0.1 < await until_cut(client) < 5
-    assert len(site.web.crowd) == 0
+    assert len(site.web.limit) == 0
 
 
 @pytest.mark.usefixtures("hurried")
@@ -305,7 +305,7 @@ async def test_answers_that_nobody_reads(site: Site, clients: list[Client]) -> N
     client[1].transport.pause_reading()
     client[1].write((GET + b"\r\n") * 20_000)
     async with asyncio.timeout(10):
-        while len(site.web.crowd) != 0:  # noqa: ASYNC110 - nobody tells
+        while len(site.web.limit) != 0:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.02)
     assert site.web.runner.server is not None
     assert 0 < site.web.runner.server.requests_count < 20_000
@@ -329,7 +329,7 @@ async def test_many_requests_in_one_packet_delay_no_probe(site: Site, clients: l
 # --- the crowd itself ----------------------------------------------------------------------------------------------
 
 
-class Guest:
+class Evictable:
     cuts = 0
 
     def cut(self) -> None:
@@ -338,35 +338,35 @@ class Guest:
 
 async def test_a_guest_that_was_cut_before_its_turn_stays_away() -> None:
     """Its request is answered to nobody."""
-    crowd, guest = Crowd(1), Guest()
-    crowd.come(guest)
-    crowd.come(Guest())
-    crowd.works(guest)
-    crowd.rests(guest)
-    assert (guest.cuts, len(crowd)) == (1, 1)
+    limit, client = ConnectionLimit(1), Evictable()
+    limit.come(client)
+    limit.come(Evictable())
+    limit.works(client)
+    limit.rests(client)
+    assert (client.cuts, len(limit)) == (1, 1)
 
 
 async def test_a_guest_that_left_while_it_was_answered_stays_away() -> None:
     """Else it would count for ever."""
-    crowd, guest = Crowd(2), Guest()
-    crowd.come(guest)
-    crowd.works(guest)
-    crowd.leave(guest)
-    crowd.rests(guest)
-    assert len(crowd) == 0
+    limit, client = ConnectionLimit(2), Evictable()
+    limit.come(client)
+    limit.works(client)
+    limit.leave(client)
+    limit.rests(client)
+    assert len(limit) == 0
 
 
 async def test_where_all_are_busy_the_newcomer_goes() -> None:
     """There is no room, and what is under way is worth more."""
-    crowd, busy, late = Crowd(1), Guest(), Guest()
-    crowd.come(busy)
-    crowd.works(busy)
-    crowd.come(late)
+    limit, busy, late = ConnectionLimit(1), Evictable(), Evictable()
+    limit.come(busy)
+    limit.works(busy)
+    limit.come(late)
     assert (busy.cuts, late.cuts) == (0, 1)
-    crowd.cut_one()
+    limit.cut_one()
     assert busy.cuts == 0
-    crowd.cut_all()
-    assert (busy.cuts, len(crowd)) == (1, 0)
+    limit.evict_all()
+    assert (busy.cuts, len(limit)) == (1, 0)
 
 
 async def test_a_stream_that_was_read_late_goes_on(
@@ -379,9 +379,9 @@ async def test_a_stream_that_was_read_late_goes_on(
     reader, writer = await connect(site, clients)
     writer.write(b"GET /events HTTP/1.1\r\nHost: h\r\n\r\n")
     await reader.readuntil(b"event: hello")
-    (guest,) = site.web.crowd._busy
-    assert isinstance(guest, connection.Connection)
-    guest.pause_writing()
-    guest.resume_writing()
+    (client,) = site.web.limit._busy
+    assert isinstance(client, connection.Connection)
+    client.pause_writing()
+    client.resume_writing()
     for _ in range(3):
         await asyncio.wait_for(reader.readuntil(b"event: pulse"), 5)

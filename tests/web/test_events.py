@@ -121,7 +121,7 @@ async def test_a_check_that_changes_is_told(site: Site) -> None:
     async with listening(site) as stream:
         await stream.until("headline", "Ready")
         site.health.process_ended("devpi-server was ended by SIGKILL")
-        site.health.look_now()
+        site.health.probe_now()
         await stream.until("headline", "was ended by SIGKILL")
 
 

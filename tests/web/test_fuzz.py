@@ -190,4 +190,4 @@ async def test_the_app_is_as_it_was(site: Site) -> None:
     """Nothing of all that has stayed open."""
     await test_made_up_bytes.hypothesis.inner_test(site, b"GET /livez HTTP/1.1\r\n")  # type: ignore[attr-defined]
     assert (await site.get("/livez")).body == b"ok"
-    assert len(site.web.crowd) == 1  # the session's own
+    assert len(site.web.limit) == 1  # the session's own

@@ -216,7 +216,7 @@ async def test_an_admin_that_goes_in_its_body(
         client.setblocking(False)
         head = f"POST {path} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {TOKEN}\r\n".encode()
         await loop.sock_sendall(client, head + half)
-        await eventually(lambda: len(site.web.crowd._busy) == 1)
+        await eventually(lambda: len(site.web.limit._busy) == 1)
         if end == "reset":
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.close()

@@ -328,7 +328,7 @@ async def test_the_largest_status_keeps_no_probe_waiting(site: Site, unit: str, 
     deadline = time.monotonic() + 60
     while site.devpi.calls.get("/+status", 0) < looks + 3:
         assert time.monotonic() < deadline
-        site.health.look_now()
+        site.health.probe_now()
         began = time.process_time()
         async with site.session.get(f"http://127.0.0.1:{site.web.port}/livez") as answer:
             assert answer.status == 200

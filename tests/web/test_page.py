@@ -242,7 +242,7 @@ async def test_a_devpi_that_does_not_listen_yet_is_launching(site: Site) -> None
     (site.folder / ".sidecar").mkdir()
     site.lifecycle.enter(Phase.LAUNCHING)
     site.health.set_root_password("set", allowed=False)
-    site.health.watch(Serving(os.getpid(), client, site.folder, UUID, "replica", lambda: None))
+    site.health.probe(Serving(os.getpid(), client, site.folder, UUID, "replica", lambda: None))
     await eventually(lambda: "has not listened" in str(site.health.checks()))
     text = (await page(site)).text
     await client.close()
@@ -380,7 +380,7 @@ def told(**changes: object) -> ServerStatus:
 
 async def test_replicas(site: Site) -> None:
     """Of a primary: each with its lag and when it was heard of. Of a replica: its own. Else no such section."""
-    view = report.View(site.lifecycle.snapshot, site.health.checks(), site.health.trends(), told(), "1")
+    view = report.View(site.lifecycle.snapshot, site.health.checks(), site.health.history(), told(), "1")
     assert "" == report.sections(view)["replicas"]
     replicas = (
         Replica("10.0.3.7", 2000, 1e9, None),
@@ -412,7 +412,7 @@ async def test_replicas(site: Site) -> None:
 )
 async def test_a_replica_in_trouble_looks_so(site: Site, serial: int | None, seconds: float, badge: str) -> None:
     """Who is behind or has been silent for a minute is worth a look, and who has been for five is away."""
-    view = report.View(site.lifecycle.snapshot, site.health.checks(), site.health.trends(), None, "1")
+    view = report.View(site.lifecycle.snapshot, site.health.checks(), site.health.history(), None, "1")
     replica = Replica("10.0.3.7", serial, view.at.timestamp() - seconds, None)
     view = replace(view, said=told(replicas=(replica,), polling_replicas=1))
     assert f"10.0.3.7 {badge}" in Outline(report.sections(view)["replicas"]).text
@@ -581,7 +581,7 @@ async def test_checks_are_one_line_while_all_pass(site: Site) -> None:
     """They open where one warns or fails, or where somebody opens them; each says what it means."""
     await site.become_ready()
     await eventually(lambda: {CheckStatus.PASS} == {check.status for check in site.health.checks()})
-    checks, trends = site.health.checks(), site.health.trends()
+    checks, trends = site.health.checks(), site.health.history()
     text = checklist(checks, trends)
     assert '<details id="checks-all" class="fold"><summary' in text
     assert f"All {len(checks)} checks pass" in Outline(text).text

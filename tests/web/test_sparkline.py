@@ -7,14 +7,14 @@ import re
 import pytest
 
 from sidecar.features.health.checks.verdict import FAIL, PASS, WARN, CheckStatus
-from sidecar.features.health.history import SAMPLES, Sample, Trend
+from sidecar.features.health.history import SAMPLES, CheckHistory, Sample
 from sidecar.web.page import assets
 from sidecar.web.page.sparkline import sparkline
 
 
-def trend(*samples: Sample | None) -> Trend:
+def trend(*samples: Sample | None) -> CheckHistory:
     """These are the last ones."""
-    return Trend("http", (*[None] * (SAMPLES - len(samples)), *samples))
+    return CheckHistory("http", (*[None] * (SAMPLES - len(samples)), *samples))
 
 
 def steps(drawn: str) -> list[tuple[str, float, float]]:

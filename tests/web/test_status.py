@@ -165,13 +165,13 @@ async def test_status_of_replicas(site: Site) -> None:
     site.lifecycle.update(devpi=DevpiInfo("6.20.3", "primary"))
     replica = {"remote-ip": "10.0.3.7", "serial": 5, "last-request": 1e9, "outside-url": None, "in-request": True}
     site.devpi.status = status_of(serial=7) | {"polling_replicas": {UUID: replica}}
-    site.health.look_now()
+    site.health.probe_now()
     await eventually(lambda: (said := site.health.server_status()) and said.replicas)
     told = (await site.get("/status")).json["devpi"]
     assert [{"address": "10.0.3.7", "behind": 2, "asked_at": "2001-09-09T01:46:40.000Z"}] == told["replicas"]
     assert told["behind"] is None
     site.devpi.status = status_of(role="REPLICA", serial=7, primary_serial=9)
-    site.health.look_now()
+    site.health.probe_now()
     await eventually(lambda: (said := site.health.server_status()) and said.is_replica)
     told = (await site.get("/status")).json["devpi"]
     assert ([], 2) == (told["replicas"], told["behind"])

@@ -156,13 +156,13 @@ async def test_a_handshake_among_many_that_stall(
         with pytest.raises(ssl.SSLWantReadError):
             session.do_handshake()
         await loop.sock_sendall(probe, outgoing.read())
-        await eventually(lambda: len(secured.web.crowd._greeting) == 1)
+        await eventually(lambda: len(secured.web.limit._greeting) == 1)
         for _ in range(3 * server.MOST_TLS):
             stalled = opened.enter_context(socket.socket())
             stalled.setblocking(False)
             await loop.sock_connect(stalled, address)
             await loop.sock_sendall(stalled, others)
-        await eventually(lambda: len(secured.web.crowd._silent) == server.MOST_TLS // 2 - 1)
+        await eventually(lambda: len(secured.web.limit._silent) == server.MOST_TLS // 2 - 1)
         while True:
             with contextlib.suppress(ssl.SSLWantReadError):
                 session.do_handshake()
@@ -197,7 +197,7 @@ async def test_handshakes_that_do_not_come(start: Start, authority: Authority, m
     secured = await start(settings_of(authority.issue("server")))
     silent = [await asyncio.open_connection("127.0.0.1", secured.web.port) for _ in range(300)]
     silent[-1][1].write(b"\x16\x03\x01")
-    assert len(secured.web.crowd) <= server.MOST_TLS
+    assert len(secured.web.limit) <= server.MOST_TLS
     begun = time.monotonic()
     assert 200 == await secured.ask(authority.client(), "GET", "/livez")
     assert time.monotonic() - begun < 1
@@ -205,7 +205,7 @@ async def test_handshakes_that_do_not_come(start: Start, authority: Authority, m
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await asyncio.wait_for(reader.readexactly(1), 5)
         writer.transport.abort()
-    assert len(secured.web.crowd) == 0
+    assert len(secured.web.limit) == 0
 
 
 # --- renewal -------------------------------------------------------------------------------------------------------

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from sidecar.devpi.protocol import PROBE_HEADER
-from sidecar.worker.access_log import QuietLooks
+from sidecar.worker.access_log import AccessLogFilter
 
-ENVIRON_KEY = "HTTP_X_DEVPI_SIDECAR_LOOK"
+ENVIRON_KEY = "HTTP_X_DEVPI_SIDECAR_PROBE"
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_only_our_own_requests_are_quiet(lines: list[str], said: str | None, sho
         logging.getLogger("devpi").warning("worse")
         return []
 
-    QuietLooks(devpi, "the secret")({} if said is None else {ENVIRON_KEY: said}, lambda *_: None)
+    AccessLogFilter(devpi, "the secret")({} if said is None else {ENVIRON_KEY: said}, lambda *_: None)
     assert lines == shown
 
 
@@ -54,7 +54,7 @@ def test_an_error_of_our_own_requests_is_logged_once(lines: list[str]) -> None:
             logging.getLogger("waitress").error("[req%d] %s", len(errors), "failed", exc_info=error)
         return []
 
-    app = QuietLooks(devpi, "secret")
+    app = AccessLogFilter(devpi, "secret")
 
     def ask(error: Exception | None, path: str = "/+status", *, look: bool = True) -> int:
         lines.clear()

@@ -90,11 +90,11 @@ def test_a_password_in_the_url_is_not_repeated(tmp_path: Path) -> None:
     assert "s3cret" not in " ".join(contradiction)
 
 
-def test_a_state_that_is_being_promoted_counts(tmp_path: Path) -> None:
+def test_a_state_that_is_being_installed_counts(tmp_path: Path) -> None:
     """Its .nodeinfo is moved last: until then it is in the staging area."""
     own = tmp_path / ".sidecar"
     state(own / "staging/state", role="standalone")
-    assert role_of(args(), tmp_path) == Role("auto", None, None, None), "not promoted: it will be thrown away"
+    assert role_of(args(), tmp_path) == Role("auto", None, None, None), "not installed: it will be thrown away"
     (own / "promotion.json").write_text("{}")
     assert role_of(args(), tmp_path).recorded == "standalone"
     state(tmp_path, role="replica", masterurl=URL)

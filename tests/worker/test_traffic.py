@@ -16,7 +16,7 @@ from waitress.buffers import ReadOnlyFileBasedBuffer
 from sidecar.core.request_id import REQUEST_ID
 from sidecar.devpi.protocol import PROBE_HEADER, REQUEST_SECONDS, ROUTES, Requests, decode, encode
 from sidecar.worker import traffic
-from sidecar.worker.access_log import LOOK, QuietLooks
+from sidecar.worker.access_log import LOOK, AccessLogFilter
 from sidecar.worker.traffic import Traffic, classify
 
 PIP = "pip/25.0"
@@ -191,7 +191,7 @@ def test_what_a_client_sends_is_counted(length: str | None, counted: int) -> Non
 def test_the_sidecars_own_looks_are_not_counted() -> None:
     """Those with this run's secret; anybody else's are."""
     app = answering([b"x"])
-    quiet = QuietLooks(app, "the secret")
+    quiet = AccessLogFilter(app, "the secret")
     key = f"HTTP_{PROBE_HEADER.upper().replace('-', '_')}"
     ask(quiet, "/+api", **{key: "the secret"})
     assert {} == app.totals().routes["api"]["statuses"]

@@ -105,7 +105,7 @@ def _from_json(fields: dict[str, Any]) -> ImportStatus:
         changes[name] = None if fields[name] is None else datetime.fromisoformat(fields[name])
     for name in _COUNTS:
         changes[name] = Count(**fields[name])
-    changes["state"] = ImportState(fields["state"])
+    changes["state"] = ImportState({"promoting": "installing"}.get(fields["state"], fields["state"]))
     changes["archives"] = tuple(Archive(**each) for each in fields["archives"])
     changes["ignored"] = tuple(fields["ignored"])
     changes["left_out"] = tuple(LeftOut(**each) for each in fields.get("left_out", ()))  # older records have none
@@ -114,5 +114,5 @@ def _from_json(fields: dict[str, Any]) -> ImportStatus:
 
 
 def _hinted(fields: dict[str, Any]) -> dict[str, Any]:
-    """Records of 0.1.0's first builds say `mend` for `hint`."""
+    """An older record says `mend`."""
     return {"hint" if name == "mend" else name: value for name, value in dict(fields).items()}

@@ -1,4 +1,4 @@
-"""The first state of an empty serverdir: initialised, or imported, in staging; then promoted.
+"""The first state of an empty serverdir: initialised, or imported, in staging; then installed.
 
 The child does the work, in a process of its own; here is decided what it shall be, and what becomes of it.
 """
@@ -90,7 +90,7 @@ class InitialState:
         self._record = serverdir.import_record
 
     async def make(self) -> Prepared:
-        """Initialise or import, and promote. Raises ImportFailed, or Exit where an initialisation failed."""
+        """Initialise or import, and install. Raises ImportFailed, or Exit where an initialisation failed."""
         try:
             found = await to_the_end(sources.find, self._settings.init_dir)
         except sources.ImportRefused as error:
@@ -114,9 +114,9 @@ class InitialState:
         if isinstance(answer, PrepareFailed):
             await to_the_end(self._serverdir.discard)
             raise Exit(_code_of(answer), f"the initialisation failed: {answer.reason}", answer.hint)
-        # that of an import which failed, or was killed before its promotion: this state is not of it
+        # that of an import which failed, or was killed before its installation: this state is not of it
         await to_the_end(durable.remove, self._record)
-        await to_the_end(self._promote, answer, "initialised")
+        await to_the_end(self._install, answer, "initialised")
         return answer
 
     async def _import(self, found: sources.Found) -> Prepared:
@@ -146,10 +146,10 @@ class InitialState:
         if isinstance(answer, PrepareFailed):
             failure = ImportFailure(answer.reason, answer.hint, answer.archive, answer.member)
             raise await self._failed(tracker.status, [] if answer.retryable else fingerprint, failure)
-        self._lifecycle.update(imported=replace(tracker.status, state=ImportState.PROMOTING, current=None))
+        self._lifecycle.update(imported=replace(tracker.status, state=ImportState.INSTALLING, current=None))
         status = tracker.end(ImportState.COMPLETED)
         await to_the_end(import_status.save, self._record, status, fingerprint)
-        await to_the_end(self._promote, answer, "imported")
+        await to_the_end(self._install, answer, "imported")
         self._lifecycle.update(imported=status)
         log.info("imported %d files of %d projects", status.files.done, status.projects.done)
         if status.left_out_total:
@@ -163,7 +163,7 @@ class InitialState:
         devpi = self._lifecycle.snapshot.devpi
         return [given, [devpi and devpi.version], *([e.name, e.bytes, e.mtime_ns] for e in found.sources)]
 
-    def _promote(self, prepared: Prepared, origin: str) -> None:
+    def _install(self, prepared: Prepared, origin: str) -> None:
         record = RootPasswordFile(self._serverdir.staged_record)
         if prepared.root_password == "from_import":  # noqa: S105 - not a password
             record.write_from_import()
@@ -171,7 +171,7 @@ class InitialState:
             record.write_generated(self._password)
         elif prepared.root_password == "password":  # noqa: S105
             record.write_given()
-        self._serverdir.promote(origin)
+        self._serverdir.install(origin)
 
     async def _failed(
         self, status: ImportStatus, fingerprint: list[list[Any]], failure: ImportFailure | None

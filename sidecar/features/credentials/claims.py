@@ -34,7 +34,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _NOTHING = {
-    RootPassword.GIVEN: "root's password was given by the operator (DEVPI_PASSWORD), none was generated",
+    RootPassword.PROVIDED: "root's password was given by the operator (DEVPI_PASSWORD), none was generated",
     RootPassword.FROM_IMPORT: "root's password is the one of the imported export, none was generated",
     RootPassword.UNKNOWN: "the serverdir held data before this sidecar: root's password is not known here",
 }

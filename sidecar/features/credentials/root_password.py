@@ -42,6 +42,8 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "from_import": (),
     "rotating": ("password", "keep_logins", "started", "previous"),
 }
+_SPELT = {"provided": "given"}
+"""States whose spelling on disk is that of the first builds."""
 _TYPES: dict[str, type] = {"password": str, "claimed_from": str, "keep_logins": bool}
 _TIMES = frozenset({"generated", "claimed_at", "expired_at", "started"})
 
@@ -122,7 +124,7 @@ class RootPasswordFile:
 
     def write_given(self) -> None:
         """The operator gave the password."""
-        self._write(_Record(RootPassword.GIVEN))
+        self._write(_Record(RootPassword.PROVIDED))
 
     def write_from_import(self) -> None:
         """The password is the imported export's."""
@@ -200,8 +202,9 @@ class RootPasswordFile:
 
 
 def _dump(record: _Record) -> dict[str, object]:
-    content: dict[str, object] = {"state": str(record.state)}
-    for name in _FIELDS.get(record.state, ()):
+    state = _SPELT.get(record.state, str(record.state))
+    content: dict[str, object] = {"state": state}
+    for name in _FIELDS.get(state, ()):
         value = getattr(record, name)
         if isinstance(value, datetime):
             value = value.isoformat()
@@ -218,7 +221,8 @@ def _parse(content: object, *, nested: bool = False) -> _Record:
         return _Record()
     if not isinstance(state, str) or state not in _FIELDS or (nested and state == "rotating"):
         raise ValueError("an unknown state")
-    record = _Record("rotating" if state == "rotating" else RootPassword(state))
+    states = {spelt: name for name, spelt in _SPELT.items()}
+    record = _Record("rotating" if state == "rotating" else RootPassword(states.get(state, state)))
     values: dict[str, object] = {}
     for name in _FIELDS[state]:
         value = content.get(name)

@@ -27,7 +27,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Trend:
+class CheckHistory:
     """The samples of one check."""
 
     name: str
@@ -35,7 +35,7 @@ class Trend:
     """The oldest first, the one in the making last; None: nobody looked."""
 
 
-class Trends:
+class History:
     """Samples of all checks. Lives on the event loop."""
 
     def __init__(self) -> None:
@@ -56,16 +56,16 @@ class Trends:
                 of = check if _greater(check.value, before.value) else before
                 samples[check.name] = Sample(status, of.value, of.unit)
 
-    def of(self, name: str) -> Trend:
+    def of(self, name: str) -> CheckHistory:
         """The trend of one check, up to the last sample of any."""
         if not self._spans:
-            return Trend(name, ())
+            return CheckHistory(name, ())
         last = self._spans[-1][0]
         samples: list[Sample | None] = [None] * SAMPLES
         for number, found in self._spans:
             if last - number < SAMPLES:
                 samples[SAMPLES - 1 - (last - number)] = found.get(name)
-        return Trend(name, tuple(samples))
+        return CheckHistory(name, tuple(samples))
 
 
 def _greater(one: float | None, other: float | None) -> bool:

@@ -18,10 +18,10 @@ from sidecar.features.health.checks.http import LAUNCH_PATIENCE
 from sidecar.features.health.checks.process import judge_process
 from sidecar.features.health.checks.root_password import judge_root_password
 from sidecar.features.health.checks.verdict import FAIL, NOT_RUNNING, PENDING, WARN, Check, CheckStatus, Verdict
-from sidecar.features.health.history import Trend, Trends
-from sidecar.features.health.results import Board
+from sidecar.features.health.history import CheckHistory, History
+from sidecar.features.health.results import Results
 from sidecar.features.health.schedule import HEARTBEAT, period
-from sidecar.features.health.target import Serving, Watch
+from sidecar.features.health.target import Serving, Target
 
 __all__ = ["GATING", "WARNING", "Check", "CheckStatus", "Health", "Serving"]
 
@@ -31,7 +31,7 @@ GATING = ("process", "http", "write", "lock", "root-password", "replication")
 """The checks that gate `/readyz`."""
 WARNING = ("disk", "events")
 """The checks that only warn."""
-_LOOKED_AT = ("http", "write", "lock", "replication", *WARNING)
+_PROBED = ("http", "write", "lock", "replication", *WARNING)
 """The checks whose verdicts come of looking at a devpi-server that runs."""
 
 
@@ -53,14 +53,14 @@ class Health:
         self._over = False
         self._wake = asyncio.Event()
         self._ready = asyncio.Event()
-        self._board = Board(GATING, WARNING)
-        self._trends = Trends()
+        self._results = Results(GATING, WARNING)
+        self._history = History()
         self._listeners: list[Callable[[], None]] = []
-        self._looks: dict[str, tuple[asyncio.Task[None], float]] = {}
+        self._probes: dict[str, tuple[asyncio.Task[None], float]] = {}
         """Looks under way, each with its start."""
         self._due: dict[str, float] = {}
         """When to look next; absent: at once."""
-        self._watch: Watch | None = None
+        self._target: Target | None = None
         self._ended: Verdict | None = None
         self._unready_since: float | None = None
         self._judge_process()
@@ -71,23 +71,23 @@ class Health:
         late = self._clock() - self._ticked
         allowed = 3 * self._settings.interval
         if late <= allowed or not self._serves():
-            return self._board.checks
+            return self._results.checks
         since = now() - timedelta(seconds=late - allowed)
         reason = f"stale: the monitor has not looked for {late:.0f} s"
         return tuple(
             Check(check.name, FAIL, since if check.status is not FAIL else check.since, True, reason)
             if check.gates
             else check
-            for check in self._board.checks
+            for check in self._results.checks
         )
 
     def verdict(self, exclude: frozenset[str] = frozenset()) -> tuple[Check, ...]:
         """The gating checks that fail or are pending, without those named in `exclude`; empty: ready."""
         return tuple(c for c in self.checks() if c.blocks and c.name not in exclude)
 
-    def trends(self) -> tuple[Trend, ...]:
+    def history(self) -> tuple[CheckHistory, ...]:
         """What each check was like in the last quarter of an hour, from memory."""
-        return tuple(self._trends.of(check.name) for check in self._board.checks)
+        return tuple(self._history.of(check.name) for check in self._results.checks)
 
     def subscribe(self, listener: Callable[[], None]) -> None:
         """Call `listener()` at every tick: at least once a second, and after each look; it must not block."""
@@ -95,55 +95,55 @@ class Health:
 
     def server_status(self) -> ServerStatus | None:
         """What devpi-server said of itself last, from memory; None: nothing yet."""
-        return None if self._watch is None else self._watch.status
+        return None if self._target is None else self._target.status
 
     def turns(self) -> Mapping[str, int]:
         """How often this became `ready` and `not_ready`."""
-        return self._board.turns
+        return self._results.turns
 
-    def watching(self) -> Watch | None:
+    def target(self) -> Target | None:
         """All that is known of the devpi-server that is looked at; None: there is none."""
-        return self._watch
+        return self._target
 
     def age(self) -> float:
         """Seconds since the monitor's last tick; infinite once it has ended."""
         return math.inf if self._over else self._clock() - self._ticked
 
-    def watch(self, serving: Serving | None) -> None:
+    def probe(self, serving: Serving | None) -> None:
         """Look at `serving` from now on; None: devpi-server isn't running."""
-        self._cancel_looks()
-        self._watch = None if serving is None else Watch(serving, self._settings, self._clock)
+        self._cancel_probes()
+        self._target = None if serving is None else Target(serving, self._settings, self._clock)
         self._ended = None
         self._ready.clear()
         if serving is None:
-            self._give_up_looks()
+            self._give_up_probes()
         else:
-            for name in _LOOKED_AT:
-                self._board.await_look(name)
-        if self._watch is not None and not self._watch.replica:
-            self._see("replication", self._watch.replication())
+            for name in _PROBED:
+                self._results.await_probe(name)
+        if self._target is not None and not self._target.replica:
+            self._see("replication", self._target.replication())
         self._judge_process()
-        self.look_now()
+        self.probe_now()
 
     def process_ended(self, reason: str, hint: str | None = None) -> None:
-        """devpi-server has ended: `process` fails at once, and nothing else is known, until the next `watch()`."""
+        """devpi-server has ended: `process` fails at once, and nothing else is known, until the next `probe()`."""
         self._ended = Verdict(FAIL, reason, hint=hint)
-        self._cancel_looks()
+        self._cancel_probes()
         self._judge_process()
-        self._give_up_looks()
+        self._give_up_probes()
         self._wake.set()
 
     def set_root_password(self, state: str, allowed: bool, rotate: str | None = ROTATE) -> None:
         """What root's password is, as the child says; whether the settings allow an empty one; how to set another."""
         self._see("root-password", judge_root_password(state, allowed, rotate))
 
-    def look_now(self) -> None:
+    def probe_now(self) -> None:
         """Look at everything at once instead of at the next interval."""
         self._due.clear()
         self._wake.set()
 
     async def wait_until_ready(self) -> None:
-        """Return once no gating check fails and the phase is one that serves; anew after each `watch()`."""
+        """Return once no gating check fails and the phase is one that serves; anew after each `probe()`."""
         await self._ready.wait()
 
     async def run(self) -> None:
@@ -158,7 +158,7 @@ class Health:
                 try:
                     self._tick()
                     if self._serves():
-                        self._trends.see(self._ticked, (c for c in self._board.checks if c.seen))
+                        self._history.see(self._ticked, (c for c in self._results.checks if c.seen))
                     for listener in self._listeners:
                         listener()
                 except Exception:
@@ -168,114 +168,115 @@ class Health:
                         await self._wake.wait()
         finally:
             self._over = True
-            await asyncio.gather(*self._cancel_looks(), return_exceptions=True)
+            await asyncio.gather(*self._cancel_probes(), return_exceptions=True)
 
     # --- what to look at, and when --------------------------------------------------------------------------
 
     def _serves(self) -> bool:
         """Whether there is something to look at."""
-        return self._watch is not None and self._lifecycle.snapshot.phase in {Phase.LAUNCHING, Phase.READY}
+        return self._target is not None and self._lifecycle.snapshot.phase in {Phase.LAUNCHING, Phase.READY}
 
-    def _looks_on(self) -> bool:
+    def _probes_on(self) -> bool:
         """Whether looking is of use: what has ended doesn't come back."""
         return self._ended is None and self._serves()
 
-    def _give_up_looks(self) -> None:
+    def _give_up_probes(self) -> None:
         """There is no devpi-server to look at."""
-        for name in _LOOKED_AT:
-            self._board.give_up(name, NOT_RUNNING)
+        for name in _PROBED:
+            self._results.give_up(name, NOT_RUNNING)
 
     def _tick(self) -> None:
         """Start the looks that are due; judge what time alone changes."""
-        watch = self._watch
-        if watch is None or not self._looks_on():
+        target = self._target
+        if target is None or not self._probes_on():
             return
         at = self._clock()
-        if not watch.alive():
+        if not target.alive():
             self.process_ended("devpi-server is gone")
             return
-        if watch.replica:
-            self._see("replication", watch.replication(), expected=self._launching(watch))
+        if target.replica:
+            self._see("replication", target.replication(), expected=self._launching(target))
         for kind, name in (("volume", "write"), ("lock", "lock")):
-            if kind in self._looks and (waited := at - self._looks[kind][1]) > self._settings.dead_after:
+            if kind in self._probes and (waited := at - self._probes[kind][1]) > self._settings.dead_after:
                 self._see(name, Verdict(FAIL, f"the volume has not answered for {waited:.0f} s"))
-        for kind in self._wanted(watch):
+        for kind in self._wanted(target):
             if self._due.get(kind, at) <= at:
-                look = asyncio.create_task(self._look(kind, watch), name=f"look at {kind}")
-                self._looks[kind] = look, at
+                probe = asyncio.create_task(self._probe(kind, target), name=f"probe of {kind}")
+                self._probes[kind] = probe, at
 
-    def _wanted(self, watch: Watch) -> Iterator[str]:
+    def _wanted(self, target: Target) -> Iterator[str]:
         """The kinds of look that may start as soon as they are due."""
         for kind in ("http", "volume", "lock"):
-            if kind not in self._looks:
+            if kind not in self._probes:
                 yield kind
         # +status costs devpi more, so it isn't asked while answering +api gives trouble already
-        if "status" not in self._looks and watch.answers.sound:
+        if "status" not in self._probes and target.answers.sound:
             yield "status"
 
     def _pause(self) -> float:
         """Seconds until the next tick."""
         pause = min(self._settings.interval, HEARTBEAT)
-        if self._watch is not None and self._looks_on():
+        if self._target is not None and self._probes_on():
             at = self._clock()
-            pause = min([pause, *(self._due.get(kind, at) - at for kind in self._wanted(self._watch))])
+            pause = min([pause, *(self._due.get(kind, at) - at for kind in self._wanted(self._target))])
         return max(pause, 0.001)
 
-    def _launching(self, watch: Watch) -> bool:
-        return not self._ready.is_set() and self._clock() - watch.began < LAUNCH_PATIENCE
+    def _launching(self, target: Target) -> bool:
+        return not self._ready.is_set() and self._clock() - target.began < LAUNCH_PATIENCE
 
-    def _cancel_looks(self) -> list[asyncio.Task[None]]:
-        tasks = [task for task, _ in self._looks.values()]
-        self._looks.clear()
+    def _cancel_probes(self) -> list[asyncio.Task[None]]:
+        tasks = [task for task, _ in self._probes.values()]
+        self._probes.clear()
         for task in tasks:
             task.cancel()
         return tasks
 
-    async def _look(self, kind: str, watch: Watch) -> None:
-        """One look. A cancelled one leaves no trace: `watch()` has gone on to another devpi-server."""
+    async def _probe(self, kind: str, target: Target) -> None:
+        """One probe. A cancelled one leaves no trace: `probe()` has gone on to another devpi-server."""
         started = self._clock()
-        expected = kind not in ("volume", "lock") and self._launching(watch)
-        looks = {
-            "http": watch.look_at_http,
-            "volume": watch.look_at_volume,
-            "lock": watch.look_at_lock,
-            "status": watch.look_at_status,
+        expected = kind not in ("volume", "lock") and self._launching(target)
+        probes = {
+            "http": target.probe_http,
+            "volume": target.probe_volume,
+            "lock": target.probe_lock,
+            "status": target.probe_status,
         }
         try:
-            for name, verdict in (await looks[kind]()).items():
+            for name, verdict in (await probes[kind]()).items():
                 self._see(name, verdict, expected=expected)
         except Exception:
             log.exception("internal error while looking at %s", kind)
             failed = {"http": "http", "volume": "write", "lock": "lock", "status": "events"}[kind]
             self._see(failed, Verdict(WARN if failed in WARNING else FAIL, "internal error"))
-        self._looks.pop(kind, None)
+        self._probes.pop(kind, None)
         usual = period(
             kind,
-            watch,
+            target,
             self._settings.interval,
-            launching=self._launching(watch),
-            unwritable=self._board.status("write") is FAIL,
+            launching=self._launching(target),
+            unwritable=self._results.status("write") is FAIL,
         )
-        self._due[kind] = started + watch.backed_off(kind, usual)
+        self._due[kind] = started + target.backed_off(kind, usual)
         self._wake.set()
 
     # --- seeing ---------------------------------------------------------------------------------------------
 
     def _see(self, name: str, verdict: Verdict, *, expected: bool = False) -> None:
-        self._board.see(name, verdict, expected=expected)
-        if not self._ready.is_set() and self._serves() and not self._board.blocked():
+        self._results.see(name, verdict, expected=expected)
+        if not self._ready.is_set() and self._serves() and not self._results.blocked():
             self._ready.set()
         self._tell_readiness()
 
     def _tell_readiness(self) -> None:
         """A line in the log when a container that was ready no longer is, and when it is again."""
-        if self._lifecycle.snapshot.phase is not Phase.READY or self._board.blocked() == (
+        if self._lifecycle.snapshot.phase is not Phase.READY or self._results.blocked() == (
             self._unready_since is not None
         ):
             return
         if self._unready_since is None:
             self._unready_since = self._clock()
-            log.warning("not ready any more: %s", ", ".join(check.name for check in self._board.checks if check.blocks))
+            blocking = ", ".join(check.name for check in self._results.checks if check.blocks)
+            log.warning("not ready any more: %s", blocking)
         else:
             log.info("ready again after %.1f s", self._clock() - self._unready_since)
             self._unready_since = None
@@ -284,15 +285,15 @@ class Health:
         self._judge_process()
         if before.phase is not after.phase:
             if not self._serves():
-                self._cancel_looks()
+                self._cancel_probes()
             if after.phase in {Phase.FAILED, Phase.STOPPING}:  # what was not looked at will never be
-                self._board.drop_hint("root-password")  # nobody takes a new one any more
-                for check in self._board.checks:
+                self._results.drop_hint("root-password")  # nobody takes a new one any more
+                for check in self._results.checks:
                     if check.status is PENDING:
-                        self._board.give_up(check.name, NOT_RUNNING)
+                        self._results.give_up(check.name, NOT_RUNNING)
             self._wake.set()
 
     def _judge_process(self) -> None:
         snapshot = self._lifecycle.snapshot
-        verdict = judge_process(snapshot, started=self._watch is not None, ended=self._ended)
+        verdict = judge_process(snapshot, started=self._target is not None, ended=self._ended)
         self._see("process", verdict, expected=self._ended is None)  # whoever enters FAILED logs why

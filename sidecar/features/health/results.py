@@ -22,7 +22,7 @@ from sidecar.features.health.checks.verdict import (
 log = logging.getLogger("sidecar.features.health.monitor")
 
 
-class Board:
+class Results:
     """Holds the last verdict on each check. `checks` is a snapshot, ready to be read at any time."""
 
     def __init__(self, gating: Iterable[str], warning: Iterable[str]) -> None:
@@ -44,7 +44,7 @@ class Board:
         """Whether a gating check fails or is pending."""
         return any(self._checks[name].blocks for name in self._gating)
 
-    def await_look(self, name: str) -> None:
+    def await_probe(self, name: str) -> None:
         """Make a check pending: it will be looked at. The log has no line for that."""
         self._unseen.add(name)
         self._put(name, Verdict(PENDING, NOT_YET))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.features.health.target import Watch
+from sidecar.features.health.target import Target
 
 HEARTBEAT = 1.0
 """Seconds between two ticks at most, however rarely devpi-server is looked at."""
@@ -14,7 +14,7 @@ _RARELY = 5
 """Intervals between two looks at the volume and at `+status`."""
 
 
-def period(kind: str, watch: Watch, interval: float, *, launching: bool, unwritable: bool) -> float:
+def period(kind: str, target: Target, interval: float, *, launching: bool, unwritable: bool) -> float:
     """Seconds from the start of one look to the start of the next, while no error is answered.
 
     `interval`: the operator's. `launching`: this devpi-server is expected not to be ready yet. `unwritable`: the check
@@ -23,11 +23,11 @@ def period(kind: str, watch: Watch, interval: float, *, launching: bool, unwrita
     if kind == "lock":
         return HEARTBEAT
     if kind == "http":
-        if watch.answers.answered_at is None:
+        if target.answers.answered_at is None:
             return min(interval, _LAUNCH_INTERVAL if launching else _WAIT_INTERVAL)
-        return interval / 4 if watch.answers.failures == 1 else interval  # a second failure is soon known
+        return interval / 4 if target.answers.failures == 1 else interval  # a second failure is soon known
     if kind == "volume":
         return interval if unwritable else _RARELY * interval
-    if watch.replica:
+    if target.replica:
         return min(interval, _WAIT_INTERVAL) if launching else interval
     return _RARELY * interval

@@ -1,4 +1,4 @@
-"""What is known of one devpi-server from looking at it; a new child is looked at with a new `Watch`."""
+"""What is known of one devpi-server from looking at it; a new child is looked at with a new `Target`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Serving:
     """Of a replica: what its primary answered it last."""
 
 
-class Watch:
+class Target:
     """Looks at one devpi-server, and remembers what the next look is compared with."""
 
     def __init__(self, serving: Serving, settings: MonitorSettings, clock: Callable[[], float]) -> None:
@@ -85,7 +85,7 @@ class Watch:
         steps = max(0, self._bad.get(kind, 0) - 1)  # one more look, soon, shows whether an error stays
         return max(usual, min(_LONGEST_PAUSE, usual * 2.0 ** min(steps, 30)))
 
-    async def look_at_http(self) -> Verdicts:
+    async def probe_http(self) -> Verdicts:
         """`http`: ask what any client may ask."""
         try:
             answer = await self.serving.client.api()
@@ -107,7 +107,7 @@ class Watch:
             return self.answers.silent("devpi-server has not listened", self._clock())
         return self.answers.failed(error.reason)
 
-    async def look_at_volume(self) -> Verdicts:
+    async def probe_volume(self) -> Verdicts:
         """`write` and `disk`."""
         if self._volume is None:
             self._volume = await asyncio.to_thread(Volume.of, self.serving.serverdir)
@@ -115,11 +115,11 @@ class Watch:
         self.space = seen.space
         return {"write": seen.write, "disk": seen.disk}
 
-    async def look_at_lock(self) -> Verdicts:
+    async def probe_lock(self) -> Verdicts:
         """`lock`."""
         return {"lock": judge_lock(await asyncio.to_thread(self.serving.lock_lost))}
 
-    async def look_at_status(self) -> Verdicts:
+    async def probe_status(self) -> Verdicts:
         """`events` and `replication`; without an answer the latter is what the last one and time make it."""
         try:
             self.status = await self.serving.client.status()

@@ -40,17 +40,17 @@ class DevpiCollector:
 
     def collect(self) -> Iterator[Metric]:
         """All families, the empty ones too; then those of devpi's own."""
-        watch = self._context.health.watching()
+        target = self._context.health.target()
         child = self._context.child
         usage = self._context.usage
-        status = (None if watch is None else watch.status) or ServerStatus()
+        status = (None if target is None else target.status) or ServerStatus()
         ours = [
-            *_server(self._context.lifecycle.snapshot.devpi, status, None if watch is None else watch.status_at),
+            *_server(self._context.lifecycle.snapshot.devpi, status, None if target is None else target.status_at),
             *_replication(status),
             *_contents(self._context.lifecycle.snapshot.contents),
             *_requests(None if child is None else child.requests),
             *_used(None if usage is None else usage.last),
-            *_space(None if watch is None else watch.space),
+            *_space(None if target is None else target.space),
         ]
         yield from ours
         yield from own(status.metrics, {family.name for family in ours})

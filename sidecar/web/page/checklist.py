@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sidecar.core import text
 from sidecar.features.health.checks.verdict import NOT_RUNNING, NOT_YET, PASS, PENDING, Check
-from sidecar.features.health.history import Trend
+from sidecar.features.health.history import CheckHistory
 from sidecar.web.page import words
 from sidecar.web.page.headline import trouble
 from sidecar.web.page.sparkline import sparkline
@@ -22,7 +22,7 @@ MEANINGS = {
 """What each check looks at."""
 
 
-def checklist(checks: tuple[Check, ...], trends: tuple[Trend, ...]) -> str:
+def checklist(checks: tuple[Check, ...], trends: tuple[CheckHistory, ...]) -> str:
     """The section; empty while there is nothing to look at yet, which the headline explains."""
     if all(check.status is PENDING for check in checks if check.name != "process"):
         return ""
@@ -51,7 +51,7 @@ def _summary(checks: tuple[Check, ...]) -> tuple[str, str, str]:
     return "some", " open", f"{passing} of {len(checks)} checks pass"
 
 
-def _check(check: Check, trend: Trend) -> str:
+def _check(check: Check, trend: CheckHistory) -> str:
     meaning = MEANINGS[check.name] + ("" if check.gates else "; only warns")
     free = " free" if check.unit == "bytes" else ""
     verdict = f"{words.badge(check.status)} {words.lasting(check.since)}"

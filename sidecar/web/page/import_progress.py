@@ -13,7 +13,7 @@ _STEPS = {
     ImportState.PENDING: "Step 1 of 3: about to unpack",
     ImportState.EXTRACTING: "Step 1 of 3: unpacking and verifying",
     ImportState.LOADING: "Step 2 of 3: loading",
-    ImportState.PROMOTING: "Step 3 of 3: moving it to its place",
+    ImportState.INSTALLING: "Step 3 of 3: moving it to its place",
 }
 
 
@@ -43,7 +43,7 @@ def _span(of: ImportStatus) -> str:
 def _bar(of: ImportStatus) -> str:
     step = _STEPS[of.state]
     count = of.extracted if of.state in (ImportState.PENDING, ImportState.EXTRACTING) else of.files
-    if of.state is ImportState.PROMOTING:
+    if of.state is ImportState.INSTALLING:
         count = Count(1, 1)
     measure = f' max="{count.total}" value="{min(count.done, count.total)}"' if count.total else ""
     percent = f"{100 * min(count.done, count.total) // count.total} %" if count.total else ""

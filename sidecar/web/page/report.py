@@ -14,7 +14,7 @@ from sidecar.core.lifecycle import DevpiInfo, Notice, Phase, RootPassword, Snaps
 from sidecar.core.surroundings import Surroundings
 from sidecar.devpi.server_status import ServerStatus
 from sidecar.features.health.checks.verdict import Check
-from sidecar.features.health.history import Trend
+from sidecar.features.health.history import CheckHistory
 from sidecar.features.mirror import notice
 from sidecar.web.context import Context
 from sidecar.web.numbers import Numbers, gather
@@ -35,7 +35,7 @@ class View:
 
     snapshot: Snapshot
     checks: tuple[Check, ...]
-    trends: tuple[Trend, ...]
+    trends: tuple[CheckHistory, ...]
     said: ServerStatus | None
     """What devpi-server said of itself last."""
     version: str
@@ -53,7 +53,7 @@ def view(context: Context) -> View:
     return View(
         context.lifecycle.snapshot,
         health.checks(),
-        health.trends(),
+        health.history(),
         health.server_status(),
         context.sidecar_version,
         context.name,
@@ -140,7 +140,7 @@ _PASSWORDS = {
     RootPassword.CLAIMABLE: "It was generated, and nobody has claimed it yet.",
     RootPassword.CLAIMED: "Claimed",
     RootPassword.EXPIRED: "Nobody claimed it until",
-    RootPassword.GIVEN: "It is the one that was given at the first start, unless it was changed since.",
+    RootPassword.PROVIDED: "It is the one that was given at the first start, unless it was changed since.",
     RootPassword.FROM_IMPORT: "It is the one of the imported export.",
     RootPassword.UNKNOWN: "It is not known here.",
 }

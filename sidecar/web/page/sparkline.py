@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sidecar.core import text
 from sidecar.features.health.checks.verdict import FAIL, PASS, WARN, CheckStatus
-from sidecar.features.health.history import SAMPLES, Trend
+from sidecar.features.health.history import SAMPLES, CheckHistory
 
 _WIDTH, _HEIGHT = 120, 32
 """Of the drawing, in its own units."""
@@ -16,7 +16,7 @@ _CUT = 4.0
 """Of the value that nine in ten stay below: higher ones are cut, so that one doesn't make a flat line of the others."""
 
 
-def sparkline(trend: Trend) -> str:
+def sparkline(trend: CheckHistory) -> str:
     """The drawing, and the most extreme value beside it."""
     if not any(trend.samples):
         return '<span class="none">nothing yet</span>'
@@ -30,13 +30,13 @@ def sparkline(trend: Trend) -> str:
     )
 
 
-def _measured(trend: Trend) -> tuple[str | None, list[float | None]]:
+def _measured(trend: CheckHistory) -> tuple[str | None, list[float | None]]:
     """The unit of the last value, and all values that have it: a check may measure now this, now that."""
     unit = next((each.unit for each in reversed(trend.samples) if each is not None and each.value is not None), None)
     return unit, [None if each is None or each.unit != unit else each.value for each in trend.samples]
 
 
-def _strip(trend: Trend) -> str:
+def _strip(trend: CheckHistory) -> str:
     """A rectangle for each stretch of one verdict; a gap where nobody looked."""
     step = _WIDTH / SAMPLES
     stretches: list[tuple[int, int, CheckStatus]] = []
@@ -85,7 +85,7 @@ def _extreme(values: list[float], unit: str | None) -> str:
     return f"min {text.value(min(values), unit)}" if unit == "bytes" else f"max {text.value(max(values), unit)}"
 
 
-def _in_words(trend: Trend, values: list[float], unit: str | None, *, cut: bool) -> str:
+def _in_words(trend: CheckHistory, values: list[float], unit: str | None, *, cut: bool) -> str:
     seen = [sample.status for sample in trend.samples if sample is not None]
     parts = [f"{word} {seen.count(status)}" for status, word in ((PASS, "pass"), (WARN, "warn"), (FAIL, "fail"))
              if status in seen]  # fmt: skip

@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
 from sidecar.web.problems import Problem
-from sidecar.web.server.limit import Crowd
+from sidecar.web.server.limit import ConnectionLimit
 
 log = logging.getLogger("sidecar.web")
 
@@ -34,7 +34,7 @@ class Connection(web.RequestHandler):
     greeting: asyncio.Task[None] | None = None
     """What makes a connection of the accepted socket; done in an instant, or with TLS after the handshake."""
 
-    def __init__(self, server: web.Server, loop: asyncio.AbstractEventLoop, crowd: Crowd) -> None:
+    def __init__(self, server: web.Server, loop: asyncio.AbstractEventLoop, limit: ConnectionLimit) -> None:
         super().__init__(
             server,
             loop=loop,
@@ -46,12 +46,12 @@ class Connection(web.RequestHandler):
             max_field_size=_HEADER_BYTES,
             auto_decompress=False,  # a compressed body is not for us, let alone a bomb
         )
-        self._crowd = crowd
+        self._limit = limit
         self._pipe: asyncio.Transport | None = None  # aiohttp's own is gone when it closes, though bytes are left in it
         self._asked_before = False
         self._timed = True  # or busy, and what comes is the body
         self._answering = False
-        self._limit = loop.call_later(HEAD_SECONDS, self.cut)
+        self._deadline = loop.call_later(HEAD_SECONDS, self.cut)
 
     def cut(self) -> None:
         """End it now, whatever it still has to send."""
@@ -62,15 +62,15 @@ class Connection(web.RequestHandler):
 
     def gone(self) -> None:
         """It is closed, or was never made."""
-        self._limit.cancel()
-        self._crowd.leave(self)
+        self._deadline.cancel()
+        self._limit.leave(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """As the event loop tells it."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - TCP, TLS and Unix sockets are
         self._pipe = transport
         transport.set_write_buffer_limits(_UNREAD_BYTES)
-        self._crowd.come(self)
+        self._limit.come(self)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -95,7 +95,7 @@ class Connection(web.RequestHandler):
         """As the event loop tells it: the client has read on."""
         super().resume_writing()
         if self._answering:
-            self._limit.cancel()
+            self._deadline.cancel()
         else:
             self._cut_in(IDLE_SECONDS + _CLOSING_SECONDS)
 
@@ -108,16 +108,16 @@ class Connection(web.RequestHandler):
         in one packet, wait for their turn.
         """
         if self._asked_before:
-            await self._crowd.turn()  # still at rest, else a crowd of those would leave no room for a newcomer
+            await self._limit.turn()  # still at rest, else a crowd of those would leave no room for a newcomer
         self._asked_before = True
         self._timed = self._answering = True
-        self._limit.cancel()
-        self._crowd.works(self)
+        self._deadline.cancel()
+        self._limit.works(self)
         try:
             return await handler(request)
         finally:
             self._timed = self._answering = False
-            self._crowd.rests(self)
+            self._limit.rests(self)
             if self._pipe is not None:
                 self._cut_in(IDLE_SECONDS + _CLOSING_SECONDS)
 
@@ -136,5 +136,5 @@ class Connection(web.RequestHandler):
         return Problem(431 if isinstance(exc, LineTooLong) else status, close=True).response()
 
     def _cut_in(self, seconds: float) -> None:
-        self._limit.cancel()
-        self._limit = self._loop.call_later(seconds, self.cut)
+        self._deadline.cancel()
+        self._deadline = self._loop.call_later(seconds, self.cut)

@@ -7,14 +7,14 @@ from collections import OrderedDict
 from typing import Protocol
 
 
-class Guest(Protocol):
+class Evictable(Protocol):
     """A connection."""
 
     def cut(self) -> None:
         """End it now, whatever it still has to send."""
 
 
-class Crowd:
+class ConnectionLimit:
     """Bounded; a newcomer is never turned away, for it may be a probe: who has been at rest for longest goes.
 
     Of TLS, those that have not ended their handshake have half of the room, and never take more: so they push out each
@@ -24,10 +24,10 @@ class Crowd:
     def __init__(self, most: int) -> None:
         self._most = most
         self._most_halfway = most // 2
-        self._silent: OrderedDict[Guest, None] = OrderedDict()
-        self._greeting: OrderedDict[Guest, None] = OrderedDict()
-        self._resting: OrderedDict[Guest, None] = OrderedDict()
-        self._busy: set[Guest] = set()
+        self._silent: OrderedDict[Evictable, None] = OrderedDict()
+        self._greeting: OrderedDict[Evictable, None] = OrderedDict()
+        self._resting: OrderedDict[Evictable, None] = OrderedDict()
+        self._busy: set[Evictable] = set()
         self._turnstile = asyncio.Lock()
 
     def __len__(self) -> int:
@@ -38,25 +38,25 @@ class Crowd:
         """Those that have not ended their TLS handshake."""
         return len(self._silent) + len(self._greeting)
 
-    def knock(self, guest: Guest) -> None:
+    def knock(self, client: Evictable) -> None:
         """A new one that is to begin a TLS handshake."""
         if self.halfway >= self._most_halfway:
-            self._cut_first(self._silent or self._greeting)
+            self._evict_first(self._silent or self._greeting)
         elif len(self) >= self._most:
-            self._cut_first(self._resting or self._silent or self._greeting)
-        self._silent[guest] = None
+            self._evict_first(self._resting or self._silent or self._greeting)
+        self._silent[client] = None
 
-    def greets(self, guest: Guest) -> None:
+    def greets(self, client: Evictable) -> None:
         """It has sent the beginning of its handshake."""
-        if guest in self._silent:  # else it was cut
-            del self._silent[guest]
-            self._greeting[guest] = None
+        if client in self._silent:  # else it was cut
+            del self._silent[client]
+            self._greeting[client] = None
 
-    def come(self, guest: Guest) -> None:
+    def come(self, client: Evictable) -> None:
         """A new one, at rest: it has asked nothing yet; with TLS, its handshake is done."""
-        self._silent.pop(guest, None)
-        self._greeting.pop(guest, None)
-        self._resting[guest] = None
+        self._silent.pop(client, None)
+        self._greeting.pop(client, None)
+        self._resting[client] = None
         if len(self) > self._most:
             self.cut_one()
 
@@ -67,41 +67,41 @@ class Crowd:
         async with self._turnstile:
             await asyncio.sleep(0)
 
-    def works(self, guest: Guest) -> None:
+    def works(self, client: Evictable) -> None:
         """A whole request of it is being answered; it isn't cut until it rests."""
-        if guest in self._resting:  # else it was cut, or has gone, while it waited for its turn
-            del self._resting[guest]
-            self._busy.add(guest)
+        if client in self._resting:  # else it was cut, or has gone, while it waited for its turn
+            del self._resting[client]
+            self._busy.add(client)
 
-    def rests(self, guest: Guest) -> None:
+    def rests(self, client: Evictable) -> None:
         """Its request is answered."""
-        if guest in self._busy:  # else it has gone meanwhile
-            self._busy.remove(guest)
-            self._resting[guest] = None
+        if client in self._busy:  # else it has gone meanwhile
+            self._busy.remove(client)
+            self._resting[client] = None
 
-    def leave(self, guest: Guest) -> None:
+    def leave(self, client: Evictable) -> None:
         """It is closed."""
-        self._silent.pop(guest, None)
-        self._greeting.pop(guest, None)
-        self._resting.pop(guest, None)
-        self._busy.discard(guest)
+        self._silent.pop(client, None)
+        self._greeting.pop(client, None)
+        self._resting.pop(client, None)
+        self._busy.discard(client)
 
     def cut_one(self) -> None:
         """Cut a silent one, or the one that has been at rest for longest, if any is, or in a handshake."""
-        self._cut_first(self._silent or self._resting or self._greeting)
+        self._evict_first(self._silent or self._resting or self._greeting)
 
-    def cut_all(self) -> None:
+    def evict_all(self) -> None:
         """Cut them all."""
-        guests = [*self._silent, *self._greeting, *self._resting, *self._busy]
+        clients = [*self._silent, *self._greeting, *self._resting, *self._busy]
         for each in (self._silent, self._greeting, self._resting):
             each.clear()
         self._busy.clear()
-        for guest in guests:
-            guest.cut()
+        for client in clients:
+            client.cut()
 
     @staticmethod
-    def _cut_first(guests: dict[Guest, None]) -> None:
-        guest = next(iter(guests), None)
-        if guest is not None:
-            del guests[guest]
-            guest.cut()
+    def _evict_first(clients: dict[Evictable, None]) -> None:
+        client = next(iter(clients), None)
+        if client is not None:
+            del clients[client]
+            client.cut()

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sidecar.web.server.connection import HEAD_SECONDS, Connection
-from sidecar.web.server.limit import Crowd
+from sidecar.web.server.limit import ConnectionLimit
 
 if TYPE_CHECKING:
     import ssl
@@ -81,10 +81,10 @@ async def bind(host: str, port: int) -> list[socket.socket]:
 class Listener:
     """Takes the connections of some listening sockets."""
 
-    def __init__(self, make: Callable[[], Connection], crowd: Crowd) -> None:
+    def __init__(self, make: Callable[[], Connection], limit: ConnectionLimit) -> None:
         """`make`: a connection for each that comes."""
         self._make = make
-        self._crowd = crowd
+        self._limit = limit
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[socket.socket, ssl.SSLContext | None] = {}
         self._complained = -_SILENCE
@@ -121,8 +121,8 @@ class Listener:
         """Make room where descriptors or memory have run out."""
         if time.monotonic() - self._complained >= _SILENCE:
             self._complained = time.monotonic()
-            log.warning("%d connections are open, and no more can be: %s", len(self._crowd), error.strerror)
-        self._crowd.cut_one()
+            log.warning("%d connections are open, and no more can be: %s", len(self._limit), error.strerror)
+        self._limit.cut_one()
         self._loop.remove_reader(listening)
         self._loop.call_later(_PAUSE, self._resume, listening)
 
@@ -135,11 +135,11 @@ class Listener:
         limit = HEAD_SECONDS if tls else None
         try:
             if tls is None:
-                self._crowd.come(connection)  # not earlier: cut before this runs, the socket would be nobody's to close
+                self._limit.come(connection)  # not earlier: cut before this runs, the socket would be nobody's to close
             else:
-                self._crowd.knock(connection)
+                self._limit.knock(connection)
                 await self._hello(accepted)
-                self._crowd.greets(connection)
+                self._limit.greets(connection)
             await self._loop.connect_accepted_socket(lambda: connection, accepted, ssl=tls, ssl_handshake_timeout=limit)
         except OSError:
             connection.gone()

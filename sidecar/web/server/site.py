@@ -14,7 +14,7 @@ from sidecar.web.context import GUARD
 from sidecar.web.middleware import expectation_checked
 from sidecar.web.page.stream import HUB
 from sidecar.web.server.connection import Connection
-from sidecar.web.server.limit import Crowd
+from sidecar.web.server.limit import ConnectionLimit
 from sidecar.web.server.listener import Listener, bind, room
 
 if TYPE_CHECKING:
@@ -38,14 +38,14 @@ class WebServer:
     runner: web.AppRunner
     port: int
     """The port it really listens on."""
-    crowd: Crowd
+    limit: ConnectionLimit
     _listener: Listener
 
     async def stop(self) -> None:
         """Close the listener and all connections; what is being answered gets half a second."""
         self._listener.close()
         await self.runner.cleanup()
-        self.crowd.cut_all()
+        self.limit.evict_all()
 
 
 async def serve(
@@ -64,7 +64,7 @@ async def serve(
     runner = _Runner(app, access_log=None, shutdown_timeout=_STOP_PATIENCE)
     await runner.setup()
     most = room(MOST_TLS if tls else MOST)
-    crowd = Crowd(most)
+    limit = ConnectionLimit(most)
     app[GUARD].most = min(app[GUARD].most, most // 4)
     app[HUB].most = min(app[HUB].most, max(0, most - app[GUARD].most - _REST))
     try:
@@ -75,12 +75,12 @@ async def serve(
         raise
     server = runner.server
     assert isinstance(server, _Server)  # noqa: S101 - as _Runner makes it
-    listener = Listener(lambda: server.connection(crowd), crowd)
+    listener = Listener(lambda: server.connection(limit), limit)
     for each in listening:
         listener.listen(each, tls)
     if beside is not None:
         listener.listen(beside, None)
-    return WebServer(runner, int(listening[0].getsockname()[1]), crowd, listener)
+    return WebServer(runner, int(listening[0].getsockname()[1]), limit, listener)
 
 
 def _bind_local(path: Path) -> socket.socket:
@@ -101,8 +101,8 @@ def _bind_local(path: Path) -> socket.socket:
 class _Server(web.Server):
     """Makes a `Connection` of each connection."""
 
-    def connection(self, crowd: Crowd) -> Connection:
-        return Connection(self, self._loop, crowd)
+    def connection(self, limit: ConnectionLimit) -> Connection:
+        return Connection(self, self._loop, limit)
 
 
 class _Runner(web.AppRunner):

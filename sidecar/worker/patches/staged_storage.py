@@ -1,4 +1,4 @@
-"""devpi's storage, made fast where nothing need survive a crash: in staging, which is synced whole before promotion."""
+"""devpi's storage, made fast where nothing need survive a crash: in staging, which is synced before it is installed."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import BaseWSGIServer
 
-log = logging.getLogger("sidecar.crowd")
+log = logging.getLogger("sidecar.limit")
 
 STEP = 4096
 """Bytes of a body by which an upload makes progress."""
@@ -65,7 +65,7 @@ def room(threads: int) -> int:
     return max(_FEWEST, most - in_use - _OF_A_THREAD * threads)
 
 
-class Crowd:
+class ConnectionLimit:
     """All connections of one waitress server, which accepts nobody at its limit, until some were silent for 2 minutes.
 
     So it is kept below, unless that many are busy. Everything here runs in waitress' own loop; where there is room,

@@ -60,7 +60,7 @@ class Devpi:
 
 
 class World:
-    """A container whose serverdir is promoted and whose devpi-server runs."""
+    """A container whose serverdir is installed and whose devpi-server runs."""
 
     def __init__(self, directory: Path, ttl: float | None = None, generated: datetime | None = None) -> None:
         self.directory = directory
@@ -129,7 +129,7 @@ async def test_claimed_is_durable_before_the_answer(world: World, monkeypatch: p
     assert '"claimed"' in done[0]
 
 
-async def test_before_the_promotion(tmp_path: Path) -> None:
+async def test_before_the_installation(tmp_path: Path) -> None:
     """Nothing is known, every call is to be tried again, and the disk isn't asked."""
     bootstrap = Bootstrap(Lifecycle(), None)
     assert bootstrap.status() == BootstrapStatus(RootPassword.UNKNOWN)
@@ -148,7 +148,7 @@ async def test_before_the_promotion(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "state", "word"),
     [
-        (RootPasswordFile.write_given, RootPassword.GIVEN, "given by the operator"),
+        (RootPasswordFile.write_given, RootPassword.PROVIDED, "given by the operator"),
         (RootPasswordFile.write_from_import, RootPassword.FROM_IMPORT, "imported export"),
         (None, RootPassword.UNKNOWN, "before this sidecar"),
     ],

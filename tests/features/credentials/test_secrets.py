@@ -119,7 +119,7 @@ def test_absent_is_unknown(own: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "expected"),
     [
-        (RootPasswordFile.write_given, RootPassword.GIVEN),
+        (RootPasswordFile.write_given, RootPassword.PROVIDED),
         (RootPasswordFile.write_from_import, RootPassword.FROM_IMPORT),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sidecar.core.lifecycle import now
 from sidecar.features.health.checks.verdict import FAIL, PASS, WARN, Check, CheckStatus
-from sidecar.features.health.history import SAMPLES, SPAN, Sample, Trends
+from sidecar.features.health.history import SAMPLES, SPAN, History, Sample
 
 
 def check(status: CheckStatus = PASS, value: float | None = None, name: str = "http") -> Check:
@@ -13,12 +13,12 @@ def check(status: CheckStatus = PASS, value: float | None = None, name: str = "h
 
 def test_nothing_was_seen() -> None:
     """No samples, not made-up ones."""
-    assert () == Trends().of("http").samples
+    assert () == History().of("http").samples
 
 
 def test_a_sample_is_the_worst_of_its_time() -> None:
     """A failure of a second shows, and so does the greatest value; neither is undone by what comes after."""
-    trends = Trends()
+    trends = History()
     for at, seen in enumerate([check(PASS, 1.0), check(FAIL), check(WARN, 5.0), check(PASS, 2.0)]):
         trends.see(at, [seen])
     samples = trends.of("http").samples
@@ -29,7 +29,7 @@ def test_a_sample_is_the_worst_of_its_time() -> None:
 
 def test_samples_age_out() -> None:
     """After a quarter of an hour nothing is left of a failure."""
-    trends = Trends()
+    trends = History()
     trends.see(0, [check(FAIL)])
     for number in range(1, SAMPLES):
         trends.see(number * SPAN, [check(PASS, number)])
@@ -40,7 +40,7 @@ def test_samples_age_out() -> None:
 
 def test_a_gap_is_a_gap() -> None:
     """Nobody looked for a minute, or for an hour: that is what it shows."""
-    trends = Trends()
+    trends = History()
     trends.see(0, [check()])
     trends.see(5 * SPAN, [check()])
     seen = [sample is not None for sample in trends.of("http").samples]

@@ -75,7 +75,7 @@ class World:
         if self.lifecycle.snapshot.phase is Phase.STARTING:
             self.lifecycle.enter(Phase.LAUNCHING)
         self.health.set_root_password("set", allowed=False)
-        self.health.watch(Serving(os.getpid(), self.client, self.serverdir, uuid, role, lambda: None))
+        self.health.probe(Serving(os.getpid(), self.client, self.serverdir, uuid, role, lambda: None))
 
     async def ready(self) -> None:
         """Be ready, as the supervisor makes it."""
@@ -163,7 +163,7 @@ async def test_what_was_not_looked_at_yet_is_pending(
     assert {PENDING} == {check.status for check in world.health.checks()}
     assert {"not looked at yet"} == {check.reason for check in world.health.checks() if check.name != "process"}
     assert set(GATING) == {check.name for check in world.health.verdict()}
-    assert [] == [sample for trend in world.health.trends() for sample in trend.samples]
+    assert [] == [sample for trend in world.health.history() for sample in trend.samples]
     assert [] == caplog.messages
     assert {"ready": 0, "not_ready": 0} == world.health.turns()
 
@@ -235,7 +235,7 @@ async def test_watching_nothing_again(world: World) -> None:
     """Without a devpi-server nothing is left of what was known of it."""
     await world.serve()
     await world.ready()
-    world.health.watch(None)
+    world.health.probe(None)
     assert {"process", "http", "write", "lock", "replication"} == {check.name for check in world.health.verdict()}
     assert world.check("http").reason == "devpi-server is not running"
 
@@ -344,7 +344,7 @@ async def test_since_changes_with_the_status_alone(world: World) -> None:
     await world.ready()
     await world.devpi.stop()
     first = await world.sees("http", FAIL)
-    calls = world.health._looks
+    calls = world.health._probes
     await eventually(lambda: not calls)
     await eventually(lambda: calls)
     await eventually(lambda: not calls)
@@ -370,11 +370,11 @@ async def test_process_ended_fails_at_once(world: World) -> None:
         ticks += 1
 
     world.health.subscribe(tick)
-    world.health.look_now()
+    world.health.probe_now()
     await eventually(lambda: ticks > 3)
     assert asked == world.devpi.calls["/+api"]
     assert world.client is not None
-    world.health.watch(Serving(os.getpid(), world.client, world.serverdir, UUID, "standalone", lambda: None))
+    world.health.probe(Serving(os.getpid(), world.client, world.serverdir, UUID, "standalone", lambda: None))
     await world.ready()
 
 
@@ -385,7 +385,7 @@ async def test_a_vanished_process_is_noticed(world: World) -> None:
     await world.serve()
     await world.ready()
     assert world.client is not None
-    world.health.watch(Serving(gone.pid, world.client, world.serverdir, UUID, "standalone", lambda: None))
+    world.health.probe(Serving(gone.pid, world.client, world.serverdir, UUID, "standalone", lambda: None))
     await eventually(lambda: world.check("process").reason == "devpi-server is gone")
 
 
@@ -429,9 +429,9 @@ async def test_look_now(serverdir: Path) -> None:
     await world.serve()
     await world.ready()
     await world.devpi.stop()
-    world.health.look_now()
+    world.health.probe_now()
     await world.sees("http", WARN)
-    world.health.look_now()
+    world.health.probe_now()
     await world.sees("http", FAIL)
     await world.close()
 
@@ -547,10 +547,10 @@ async def test_disk_warns_below_its_limit_and_never_gates(serverdir: Path) -> No
 async def test_an_error_is_asked_about_less_often(world: World, kind: str) -> None:
     """The second look is as soon as ever; then the pause doubles, up to 10 s, until a good answer comes."""
     await world.serve()
-    watch = world.health.watching()
+    watch = world.health.target()
     assert watch is not None
     world.task.cancel()  # this test looks itself
-    look = {"http": watch.look_at_http, "status": watch.look_at_status}[kind]
+    look = {"http": watch.probe_http, "status": watch.probe_status}[kind]
     await look()
     assert watch.backed_off(kind, 0.25) == 0.25
     world.devpi.api, world.devpi.status_code = lambda: web.Response(status=500), 500
@@ -591,7 +591,7 @@ async def test_an_old_status_says_nothing_of_the_primary(world: World, monkeypat
     await world.serve(role="replica")
     await world.ready()
     world.devpi.status_code = 500
-    watch = world.health.watching()
+    watch = world.health.target()
     assert watch is not None
     await eventually(lambda: watch._no_status)
     monkeypatch.setattr("sidecar.features.health.target.time.time", lambda: at + 120)
@@ -608,7 +608,7 @@ async def test_a_lost_lock_is_seen_and_a_found_one_too(world: World) -> None:
     await world.serve()
     assert world.client is not None
     serving = Serving(os.getpid(), world.client, world.serverdir, UUID, "standalone", lambda: lost)
-    world.health.watch(serving)
+    world.health.probe(serving)
     await world.ready()
     lost = "the serverdir's lock file was removed"
     check = await world.sees("lock", FAIL)
@@ -630,7 +630,7 @@ async def test_a_lock_that_no_look_comes_back_from(impatient: World) -> None:
 
     await world.serve()
     assert world.client is not None
-    world.health.watch(Serving(os.getpid(), world.client, world.serverdir, UUID, "standalone", look))
+    world.health.probe(Serving(os.getpid(), world.client, world.serverdir, UUID, "standalone", look))
     await world.ready()
     hangs.set()
     assert "has not answered" in ((await world.sees("lock", FAIL)).reason or "")
@@ -775,7 +775,7 @@ async def test_what_keeps_it_from_being_ready_has_a_history(world: World) -> Non
 
 def histories(world: World) -> dict[str, set[CheckStatus]]:
     """What each check is remembered to have been."""
-    return {trend.name: {each.status for each in trend.samples if each} for trend in world.health.trends()}
+    return {trend.name: {each.status for each in trend.samples if each} for trend in world.health.history()}
 
 
 async def test_a_replica_becomes_ready_when_it_is_in_sync(world: World) -> None:

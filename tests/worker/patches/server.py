@@ -14,7 +14,7 @@ from waitress import wasyncore
 from waitress.server import create_server
 
 from sidecar.worker.patches.drain import Drainer
-from sidecar.worker.patches.waitress import Crowd
+from sidecar.worker.patches.waitress import ConnectionLimit
 
 PATIENCE = 60.0
 """Seconds after which what a test waits for counts as failed; also a grace that no test uses up."""
@@ -34,7 +34,7 @@ class Server:
         self._server = create_server(self.app, threads=8, **adjustments)
         self._map = self._server.map if hasattr(self._server, "map") else self._server._map
         self.drainer = Drainer(self._server)
-        Crowd(self.drainer.listeners)
+        ConnectionLimit(self.drainer.listeners)
         self._thread = threading.Thread(target=self._server.run, name="waitress")
         self._thread.start()
 
