@@ -73,7 +73,7 @@ class Health:
         if late <= allowed or not self._serves():
             return self._results.checks
         since = now() - timedelta(seconds=late - allowed)
-        reason = f"stale: the monitor has not looked for {late:.0f} s"
+        reason = f"stale: the monitor has not probed for {late:.0f} s"
         return tuple(
             Check(check.name, FAIL, since if check.status is not FAIL else check.since, True, reason)
             if check.gates
@@ -152,7 +152,7 @@ class Health:
             while True:
                 late = self._clock() - self._ticked
                 if late > 3 * max(self._settings.interval, HEARTBEAT):
-                    log.warning("the monitor is late: its last look was %.1f s ago", late)
+                    log.warning("the monitor is late: its last probe was %.1f s ago", late)
                 self._ticked = self._clock()
                 self._wake.clear()
                 try:
