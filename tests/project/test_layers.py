@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,33 @@ def test_every_room_has_its_floor(contracts: list[dict[str, Any]]) -> None:
     for path in (ROOT / "sidecar").glob("*/**/__init__.py"):
         (docstring,) = ast.parse(path.read_text()).body
         assert isinstance(docstring, ast.Expr), path
+
+
+def test_no_two_modules_have_one_name() -> None:
+    """What somebody names in a message or a commit is one file."""
+    names = Counter(path.stem for path in (ROOT / "sidecar").rglob("*.py"))
+    assert {"__init__", "__main__"} == {name for name, times in names.items() if times > 1}
+
+
+def test_modules_are_short() -> None:
+    """300 lines at most."""
+    lines = {path: path.read_text().count("\n") for path in (ROOT / "sidecar").rglob("*.py")}
+    assert lines
+    assert not {path.name: number for path, number in lines.items() if number > 300}
+
+
+def test_few_rooms_import_each_other() -> None:
+    """35 pairs of rooms at most have an arrow."""
+    rooms = [path for path in sorted((ROOT / "sidecar").rglob("*.py")) if len(path.relative_to(ROOT).parts) > 2]
+    pairs = set()
+    for path in rooms:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sidecar."):
+                assert node.module is not None
+                names = [f"{node.module}.{each.name}" for each in node.names]
+                pairs |= {(path.relative_to(ROOT).parts[1], name.split(".")[1]) for name in names}
+    between = {pair for pair in pairs if pair[0] != pair[1]}
+    assert 10 < len(between) <= 35, sorted(between)
 
 
 def test_a_breach_is_found(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from sidecar.core.lifecycle import Lifecycle, Phase, Snapshot, now
 from sidecar.core.settings import MonitorSettings
 from sidecar.devpi.server_status import ServerStatus
 from sidecar.features.health.checks.http import LAUNCH_PATIENCE
-from sidecar.features.health.checks.process import judge_process
-from sidecar.features.health.checks.root_password import judge_root_password
+from sidecar.features.health.checks.process_lives import judge_process
+from sidecar.features.health.checks.root_has_one import judge_root_password
 from sidecar.features.health.checks.verdict import FAIL, NOT_RUNNING, PENDING, WARN, Check, CheckStatus, Verdict
 from sidecar.features.health.history import CheckHistory, History
 from sidecar.features.health.results import Results

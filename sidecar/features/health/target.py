@@ -17,7 +17,7 @@ from sidecar.devpi.server_status import ServerStatus
 from sidecar.features.health.checks.disk import Space
 from sidecar.features.health.checks.events import judge_events
 from sidecar.features.health.checks.http import LAUNCHING, HttpJudge
-from sidecar.features.health.checks.lock import judge_lock
+from sidecar.features.health.checks.lock_held import judge_lock
 from sidecar.features.health.checks.replication import ReplicationJudge
 from sidecar.features.health.checks.verdict import FAIL, PASS, PENDING, WARN, Verdict
 from sidecar.features.health.volume import Volume

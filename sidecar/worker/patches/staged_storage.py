@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from devpi_server.keyfs_sqlite import BaseStorage
 
 from sidecar.worker.patches import table
-from sidecar.worker.patches.sqlite import connect_by
+from sidecar.worker.patches.sqlite_storage import connect_by
 
 if TYPE_CHECKING:
     from devpi_server.keyfs import KeyFS, Transaction

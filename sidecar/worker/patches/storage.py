@@ -23,7 +23,7 @@ from devpi_server.filestore_hash_hl import HashHLFactory
 from devpi_server.keyfs_sqlite import BaseStorage
 
 from sidecar.core import files
-from sidecar.worker.patches.sqlite import connect_by
+from sidecar.worker.patches.sqlite_storage import connect_by
 
 if TYPE_CHECKING:
     from devpi_server.interfaces import ContentOrFile
