@@ -85,7 +85,7 @@ class PrepareFailed(Message):
     retryable: bool = False
     """It was for want of memory or disk, not for what was asked: another try may succeed."""
     exhausted: bool = False
-    """Of these retryable: memory or processes ran out."""
+    """Retryable, because memory or processes ran out."""
 
 
 @dataclass(frozen=True)

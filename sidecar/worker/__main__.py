@@ -237,12 +237,12 @@ def _in_a_fork(prepare, *arguments):  # type: ignore[no-untyped-def]
     with os.fdopen(reader, "rb") as pipe:
         packet = pipe.read()
     _, status = os.waitpid(pid, 0)
-    if os.waitstatus_to_exitcode(status) == ExitCode.INTERNAL:
-        return None
     if packet:
         from sidecar.devpi.protocol import decode
 
         return decode(packet)
+    if os.waitstatus_to_exitcode(status) == ExitCode.INTERNAL:
+        return None
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         name = signal.Signals(number).name

@@ -15,7 +15,7 @@ from typing import Any
 from sidecar.devpi.protocol import PROBE_HEADER
 from sidecar.worker.repeats import wording
 
-LOOK = "devpi_sidecar.probe"
+PROBE = "devpi_sidecar.probe"
 """The key of the WSGI environment under which the app inside finds whether this is one."""
 
 
@@ -50,7 +50,7 @@ class AccessLogFilter:
         """Hand the request on; devpi handles it in this thread."""
         said = environ.pop(_KEY, None)
         look = said is not None and hmac.compare_digest(said.encode("latin-1"), self._secret)
-        self._thread.look = environ[LOOK] = look
+        self._thread.look = environ[PROBE] = look
         if not look:
             return self._app(environ, start_response)
         self._thread.path = path = environ.get("PATH_INFO", "")

@@ -34,9 +34,9 @@ def prepare(
     request: Initialise | Import, flags: ServerFlags, plugins: PluginManager, channel: Channel
 ) -> Prepared | PrepareFailed:
     """Make the state that `request` asks for, and bring it to disk. Raises `table.Unknown`."""
+    table.require("prepare", "init" if isinstance(request, Initialise) else "import")
     since = os.open(Path(request.target).parent, os.O_RDONLY | os.O_CLOEXEC)  # before the first write
     os.environ.pop("DEVPISERVER_NO_ROOT_PYPI", None)  # it has been read; at an import it would drop the export's index
-    table.require("prepare", "init" if isinstance(request, Initialise) else "import")
     staged_storage.without_patience(plugins)
     try:
         if isinstance(request, Initialise):

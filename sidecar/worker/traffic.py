@@ -17,7 +17,7 @@ from waitress.buffers import ReadOnlyFileBasedBuffer
 from sidecar.core.histogram import Histogram
 from sidecar.core.request_id import HEADER, REQUEST_ID, is_sane
 from sidecar.devpi.protocol import REQUEST_SECONDS, ROUTES, Requests
-from sidecar.worker.access_log import LOOK, WsgiApp, environ_key
+from sidecar.worker.access_log import PROBE, WsgiApp, environ_key
 
 REPORT_EVERY = 1.0
 """Least seconds between two reports to the sidecar."""
@@ -52,7 +52,7 @@ class Traffic:
 
         The thread keeps the request's id until its next one, for waitress may have to say something about it, too.
         """
-        if environ.get(LOOK):
+        if environ.get(PROBE):
             REQUEST_ID.set(None)
             return self._app(environ, start_response)
         number = environ.get(_ID_KEY)

@@ -272,7 +272,7 @@ def test_initialised_by_hand(container: Callable[..., Container]) -> None:
 
 
 @pytest.mark.slow
-def test_a_tool_after_a_installation_that_was_cut_short(
+def test_a_tool_after_an_installation_that_was_cut_short(
     container: Callable[..., Container], made_by_devpi: Callable[..., Path]
 ) -> None:
     """It finishes the installation first, and finds that state: devpi-init has nothing to make, fsck looks at it."""

@@ -760,7 +760,7 @@ def stage(serverdir: Serverdir) -> None:
     serverdir.staged_record.write_bytes(RECORD)
 
 
-def test_a_installation(tmp_path: Path) -> None:
+def test_an_installation(tmp_path: Path) -> None:
     """The serverdir has what was staged, the record is in place, and nothing else is left."""
     with opened(tmp_path) as serverdir:
         stage(serverdir)
@@ -948,7 +948,7 @@ def judged(path: Path, whole: dict[str, bytes | None]) -> Content:
     return content
 
 
-def test_a_installation_that_is_killed_at_every_step(staged: Path, fast_folder: Path) -> None:
+def test_an_installation_that_is_killed_at_every_step(staged: Path, fast_folder: Path) -> None:
     """Nothing, or ours and whole with the record in place; once it is ours, at every later step too."""
     whole = tree(staged / ".sidecar" / "staging" / "state")
     ((_, copies),) = killed_everywhere("install", fast_folder / "copies", staged)
@@ -977,7 +977,7 @@ def test_a_recovery_that_is_killed_at_every_step(staged: Path, fast_folder: Path
     assert min(verdicts.count(Content.EMPTY), verdicts.count(Content.OURS)) >= 10
 
 
-def test_a_installation_that_is_killed_by_a_signal(tmp_path: Path) -> None:
+def test_an_installation_that_is_killed_by_a_signal(tmp_path: Path) -> None:
     """The same with real fsyncs and a real SIGKILL, sent while the entries are being moved."""
     path = tmp_path / "serverdir"
     with opened(path) as serverdir:

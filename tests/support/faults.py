@@ -211,7 +211,7 @@ MONITOR_HANGS = Fault(
     within=14,
     livez=503,
     check="http",
-    reason="stale: the monitor has not looked",
+    reason="stale: the monitor has not probed",
     logged=False,
     then="the liveness probe has it restarted",
 )

@@ -16,7 +16,7 @@ from waitress.buffers import ReadOnlyFileBasedBuffer
 from sidecar.core.request_id import REQUEST_ID
 from sidecar.devpi.protocol import PROBE_HEADER, REQUEST_SECONDS, ROUTES, Requests, decode, encode
 from sidecar.worker import traffic
-from sidecar.worker.access_log import LOOK, AccessLogFilter
+from sidecar.worker.access_log import PROBE, AccessLogFilter
 from sidecar.worker.traffic import Traffic, classify
 
 PIP = "pip/25.0"
@@ -256,7 +256,7 @@ def test_a_look_has_no_id_of_the_request_before() -> None:
 
     app = Traffic(devpi)
     ask(app, HTTP_X_REQUEST_ID="a")
-    ask(app, **{LOOK: True})
+    ask(app, **{PROBE: True})
     assert ["a", None] == seen
 
 

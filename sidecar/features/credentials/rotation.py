@@ -1,4 +1,4 @@
-"""Changing root's password in the running devpi-server, so that a crash at any step can be fixed.
+"""Changing root's password in the running devpi-server, so that a crash at any step can be made good.
 
 The record says that a change begins, and to which password, before devpi hears of it; it says that it ended
 before anybody is told the password. What a crash leaves between the two, the next start ends
@@ -78,7 +78,7 @@ class Rotation:
         """Have devpi take the password and a new login secret. Raises `SetFailed`.
 
         The secret reaches the disk after devpi has it: the other way round, a change that failed would end
-        every login at the next restart. A crash in between is fixed by the next start, which renews the
+        every login at the next restart. A crash in between is made good by the next start, which renews the
         secret again.
         """
         secret = None if keep_logins else self.secret

@@ -57,7 +57,7 @@ class History:
                 samples[check.name] = Sample(status, of.value, of.unit)
 
     def of(self, name: str) -> CheckHistory:
-        """The trend of one check, up to the last sample of any."""
+        """The history of one check, up to the last sample of any."""
         if not self._spans:
             return CheckHistory(name, ())
         last = self._spans[-1][0]

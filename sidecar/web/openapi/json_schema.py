@@ -54,4 +54,4 @@ def said(description: str) -> Json:
     return TEXT | {"description": description}
 
 
-MEND: Json = or_null(said("What can be done about it, in this role and phase; null: nothing now."))
+HINT: Json = or_null(said("What can be done about it, in this role and phase; null: nothing now."))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from sidecar.core.lifecycle import Phase
 from sidecar.features.health.monitor import GATING, WARNING, CheckStatus
-from sidecar.web.openapi.json_schema import COUNT, MEND, REQUEST_ID, TEXT, list_of, one_of, or_null, record, ref, said
+from sidecar.web.openapi.json_schema import COUNT, HINT, REQUEST_ID, TEXT, list_of, one_of, or_null, record, ref, said
 from sidecar.web.openapi.status_schemas import STATUS
 from sidecar.web.problems import phrase, problem_type
 from sidecar.web.serializers import Json
@@ -139,7 +139,7 @@ _PROBLEMS: Json = {
     "NotYet": _problem("Not possible at this moment: try again after `Retry-After` seconds.", "not-yet", 503),
     "NotRunning": _problem("devpi-server does not run, and waiting does not help.", "not-running", 503),
     "NothingToClaim": _problem(
-        "No password was generated; `detail` says whose it is.", "nothing-to-claim", 404, {"hint": MEND}
+        "No password was generated; `detail` says whose it is.", "nothing-to-claim", 404, {"hint": HINT}
     ),
     "AlreadyClaimed": _problem(
         "Somebody took the password before.",
@@ -148,16 +148,16 @@ _PROBLEMS: Json = {
         {
             "claimed_at": ref("Time"),
             "claimed_from": or_null(TEXT, "An address; null: it is not known."),
-            "hint": MEND,
+            "hint": HINT,
         },
     ),
     "Expired": _problem(
         "Nobody claimed the password in time, and it is gone.",
         "expired",
         410,
-        {"expired_at": ref("Time"), "hint": MEND},
+        {"expired_at": ref("Time"), "hint": HINT},
     ),
-    "Superseded": _problem("Root's password was changed in another way.", "superseded", 410, {"hint": MEND}),
+    "Superseded": _problem("Root's password was changed in another way.", "superseded", 410, {"hint": HINT}),
     "TooManyStreams": _problem("Too many pages are live at the same time.", "too-many-streams", 503),
     "CannotRotate": _problem("The password can't be changed here.", "cannot-rotate", 409, {"hint": TEXT}),
 }

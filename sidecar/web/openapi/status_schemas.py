@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sidecar.core.lifecycle import ImportState, RootPassword
-from sidecar.web.openapi.json_schema import COUNT, MEND, TEXT, list_of, one_of, or_null, record, ref, said
+from sidecar.web.openapi.json_schema import COUNT, HINT, TEXT, list_of, one_of, or_null, record, ref, said
 from sidecar.web.serializers import Json
 
 STATUS: Json = {
@@ -96,7 +96,7 @@ STATUS: Json = {
             "expires": or_null(ref("Time"), "Until when it can be claimed; null: for ever, or it can't be claimed."),
             "claimed_at": or_null(ref("Time")),
             "expired_at": or_null(ref("Time")),
-            "hint": MEND,
+            "hint": HINT,
         },
     ),
     "UnusablePasswords": record(
@@ -105,7 +105,7 @@ STATUS: Json = {
             "total": COUNT,
             "users": {"type": "array", "maxItems": 20, "items": said("A user who needs a new password.")}
             | {"description": "The first of them, by name."},
-            "hint": MEND,
+            "hint": HINT,
         },
     ),
     "Mirrors": record(

@@ -22,11 +22,11 @@ MEANINGS = {
 """What each check looks at."""
 
 
-def checklist(checks: tuple[Check, ...], trends: tuple[CheckHistory, ...]) -> str:
+def checklist(checks: tuple[Check, ...], histories: tuple[CheckHistory, ...]) -> str:
     """The section; empty while there is nothing to look at yet, which the headline explains."""
     if all(check.status is PENDING for check in checks if check.name != "process"):
         return ""
-    rows = "".join(_check(check, trend) for check, trend in zip(checks, trends, strict=True))
+    rows = "".join(_check(check, history) for check, history in zip(checks, histories, strict=True))
     # several ids: what a person has opened or closed stays so until the state is another one
     name, opened, heading = _summary(checks)
     summary = f'<summary id="checks-{name}-title"><h2>{heading}</h2></summary>'
@@ -51,7 +51,7 @@ def _summary(checks: tuple[Check, ...]) -> tuple[str, str, str]:
     return "some", " open", f"{passing} of {len(checks)} checks pass"
 
 
-def _check(check: Check, trend: CheckHistory) -> str:
+def _check(check: Check, history: CheckHistory) -> str:
     meaning = MEANINGS[check.name] + ("" if check.gates else "; only warns")
     free = " free" if check.unit == "bytes" else ""
     verdict = f"{words.badge(check.status)} {words.lasting(check.since)}"
@@ -59,7 +59,7 @@ def _check(check: Check, trend: CheckHistory) -> str:
         verdict = words.badge(PENDING) if check.status is PENDING else f'<span class="none">{check.reason}</span>'
     row = (
         f'<tr><th scope="row">{check.name} <small>{meaning}</small></th><td>{verdict}</td>'
-        f"<td>{text.value(check.value, check.unit)}{free}</td><td>{sparkline(trend)}</td></tr>"
+        f"<td>{text.value(check.value, check.unit)}{free}</td><td>{sparkline(history)}</td></tr>"
     )
     if check.status is PASS or check.reason is None or unknown or check.name == "process":  # the headline says that
         return row

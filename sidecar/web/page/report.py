@@ -35,7 +35,7 @@ class View:
 
     snapshot: Snapshot
     checks: tuple[Check, ...]
-    trends: tuple[CheckHistory, ...]
+    histories: tuple[CheckHistory, ...]
     said: ServerStatus | None
     """What devpi-server said of itself last."""
     version: str
@@ -95,7 +95,7 @@ def sections(of: View) -> dict[str, str]:
         "import": progress(snapshot.imported),
         "notices": _notices(snapshot.notices),
         "numbers": tally(of.numbers, of.at),
-        "checks": checklist(of.checks, of.trends),
+        "checks": checklist(of.checks, of.histories),
         "password": _password(snapshot),
         "mirrors": _mirrors(snapshot),
         "replicas": replicas(of.said, of.checks, of.at),

@@ -40,7 +40,7 @@ log = logging.getLogger("sidecar.admission")
 
 RETRY_AFTER = 5
 """Seconds that a client which was turned away is told to wait: about as long as a full queue takes."""
-THREADS = "sidecar.core.threads"
+THREADS = "sidecar.threads"
 """The key of pyramid's registry under which the server's `shared_checks.Threads` are."""
 _LOGIN_BYTES = 64 * 1024
 """Size of a login's body above which it is refused."""

@@ -51,10 +51,8 @@ SERVING = (
         {
             "devpi_server.keyfs_sqlite:BaseStorage._get_sqlconn_uri_kw": "(self, uri)",
             "devpi_server.keyfs_sqlite:BaseStorage.sqlpath": "in BaseStorage.__init__",
-            "devpi_server.keyfs_sqlite:Storage": "",
-            "devpi_server.keyfs_sqlite_fs:Storage": "",
-            "devpi_server.keyfs_sqlite:devpiserver_storage_backend": "(settings)",
-            "devpi_server.keyfs_sqlite_fs:devpiserver_storage_backend": "(settings)",
+            "devpi_server.hookspecs:devpiserver_storage_backend": "(settings)",
+            "devpi_server.config:storage": "in Config.storage",
             "devpi_server.keyfs_sqlite:?mode=": "says BaseStorage.get_connection",
         },
     ),

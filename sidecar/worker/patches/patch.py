@@ -56,7 +56,7 @@ def _problem(target: str, expected: str) -> str | None:
     path, _, name = target.partition(":")
     try:
         module = import_module(path)
-    except ImportError as error:
+    except Exception as error:  # whatever an unknown version of it raises
         return f"can't be imported: {error}"
     way, _, where = expected.partition(" ")
     if way in ("in", "says"):

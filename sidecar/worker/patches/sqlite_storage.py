@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
-from devpi_server import keyfs_sqlite, keyfs_sqlite_fs
 from devpi_server.config import hookimpl
 from devpi_server.keyfs_sqlite import BaseStorage
 
 if TYPE_CHECKING:
     from pluggy import PluginManager
 
-Backend = Callable[[dict[str, str] | None], dict[str, Any]]
+Backends = list[dict[str, Any]]
 
 
-class _Plugin:
-    """A devpi plugin that has one of devpi's own storages, in another class."""
+class _Connections:
+    """A devpi plugin that has every SQLite storage in a class of ours, whoever brings it."""
 
-    def __init__(self, devpis: Backend, storage: type[BaseStorage]) -> None:
-        self._devpis = devpis
-        self._storage = storage
+    def __init__(self, connections: type[BaseStorage]) -> None:
+        self._connections = connections
+        self._made: dict[type[BaseStorage], type[BaseStorage]] = {}
 
-    @hookimpl(tryfirst=True)
-    def devpiserver_storage_backend(self, settings: dict[str, str] | None) -> dict[str, Any]:
-        """devpi's hook: of several with one name it takes the first; `hidden`, for its help lists devpi's own."""
-        return self._devpis(settings) | {"storage": self._storage, "hidden": True}
+    @hookimpl(wrapper=True)
+    def devpiserver_storage_backend(self) -> Generator[None, Backends, Backends]:
+        """devpi's hook: around all that bring a storage."""
+        found = yield
+        return [each | {"storage": self._of(each["storage"])} for each in found]
+
+    def _of(self, storage: type) -> type:
+        if not issubclass(storage, BaseStorage):
+            return storage
+        if storage not in self._made:
+            self._made[storage] = type(storage.__name__, (self._connections, storage), {})
+        return self._made[storage]
 
 
 def connect_by(connections: type[BaseStorage], plugins: PluginManager) -> None:
     """From now on, have devpi's SQLite storages open their connections as `connections` does."""
-    for module in (keyfs_sqlite_fs, keyfs_sqlite):
-        storage = type("Storage", (connections, module.Storage), {})
-        plugins.register(_Plugin(module.devpiserver_storage_backend, storage))
+    plugins.register(_Connections(connections))

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
+from devpi_server.config import get_pluginmanager, parseoptions
 from devpi_server.normalized import normalize_name
 from devpi_server.readonly import ensure_deeply_readonly, get_mutable_deepcopy
+from py.path import local
 
-from sidecar.worker.patches.staged_storage import can_link, with_fast_copies
+from sidecar.worker.patches.staged_storage import (
+    _Impatient,
+    can_link,
+    with_fast_copies,
+    without_fsync,
+    without_patience,
+)
 
 VALUE = {
     "name": normalize_name("A.b"),
@@ -55,6 +64,20 @@ def test_what_cannot_be_copied_is_refused() -> None:
     """As without it."""
     with pytest.raises(ValueError, match="object"):
         get_mutable_deepcopy({"a": [object()]})
+
+
+@pytest.mark.parametrize("flag", ["sqlite", "sqlite_db_files"])
+def test_connections_of_a_preparation(tmp_path: Path, flag: str) -> None:
+    """The one that devpi finds raises errors of the disk as such, and does not wait for the disk."""
+    plugins = get_pluginmanager()
+    without_patience(plugins)
+    without_fsync(plugins)
+    config = parseoptions(plugins, ["devpi-server", "--serverdir", str(tmp_path), "--storage", flag])
+    config._determine_storage()
+    storage = config.storage(local(str(tmp_path)), lambda _: None, 10)  # noqa: PTH124 - as devpi has it
+    with closing(storage.get_connection(closing=False, write=True)) as connection:
+        assert 0 == connection._sqlconn.execute("PRAGMA synchronous").fetchone()[0]
+        assert type(connection._sqlconn) is _Impatient
 
 
 def test_whether_there_are_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

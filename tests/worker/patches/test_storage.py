@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from devpi_server.config import get_parser, get_pluginmanager, parseoptions
+from devpi_server import keyfs_sqlite_fs
+from devpi_server.config import get_parser, get_pluginmanager, hookimpl, parseoptions
 from devpi_server.filestore_fs import FSFactory
 from devpi_server.filestore_hash_hl import HashHLFactory
 from devpi_server.keyfs_sqlite import BaseStorage
@@ -157,11 +158,22 @@ def test_a_folder_that_another_thread_is_syncing(tmp_path: Path, monkeypatch: py
     first.join()
 
 
-@pytest.mark.parametrize("flag", ["sqlite", "sqlite:fsbackend=hash_hl", "sqlite_db_files"])
+class Elsewhere:
+    """A devpi plugin that brings a SQLite storage of its own, in devpi's class."""
+
+    @hookimpl
+    def devpiserver_storage_backend(self, settings: dict[str, str] | None) -> dict[str, object]:
+        return dict(keyfs_sqlite_fs.devpiserver_storage_backend(settings), name="elsewhere")
+
+
+@pytest.mark.parametrize("flag", ["sqlite", "sqlite:fsbackend=hash_hl", "sqlite_db_files", "elsewhere"])
 def test_devpi_finds_it_under_its_own_name(durably: PluginManager, tmp_path: Path, flag: str) -> None:
     """With all else as devpi has it: the settings, where the files are, and what its help lists."""
     argv = ["devpi-server", "--serverdir", str(tmp_path), "--storage", flag]
-    ours, devpis = parseoptions(durably, argv), parseoptions(get_pluginmanager(), argv)
+    plain = get_pluginmanager()
+    for plugins in (durably, plain):
+        plugins.register(Elsewhere())
+    ours, devpis = parseoptions(durably, argv), parseoptions(plain, argv)
     for config in (ours, devpis):
         config._determine_storage()
     assert devpis.storage_info == ours.storage_info
@@ -169,7 +181,5 @@ def test_devpi_finds_it_under_its_own_name(durably: PluginManager, tmp_path: Pat
     found, devpis_own = mine.pop("storage"), theirs.pop("storage")
     assert issubclass(found, DurableConnections)
     assert issubclass(found, devpis_own)
-    mine.pop("hidden")
-    theirs.pop("hidden", None)
     assert theirs == mine
-    assert get_parser(get_pluginmanager()).format_help() == get_parser(durably).format_help()
+    assert get_parser(plain).format_help() == get_parser(durably).format_help()
