@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 SUFFIX = f"-{'0a' * 32}-tmp"
 HOLDS = """
-import os, time
+import functools, os, time
 from devpi_server.config import hookimpl
 from devpi_server.filestore_fs import FSFactory
 
@@ -35,6 +35,7 @@ def wait():
     while os.path.exists(os.environ["HOLD"]):
         time.sleep(0.01)
 
+@functools.wraps(make)
 def from_content(*arguments):
     file = make(*arguments)
     wait()

@@ -285,7 +285,7 @@ def test_mirrors_of_others_stay_and_are_named(container: Callable[..., Container
         assert mirrors["without_list"] == {"total": 0, "indexes": []}
         (note,) = mirrors["notes"]
         assert "300 MiB" in note
-        assert re.search(r"WARN\S* +\[sidecar\.mirrors\] root/pypi keeps the list", c.log)
+        assert re.search(r"WARN\S* +\[sidecar\.features\.mirror\.notice\] root/pypi keeps the list", c.log)
         assert "mirror: root/pypi keeps the list" in c.sidecar("status").stdout
         token = login_token(c.devpi, "of-root")
         change = note.partition("devpi index root/pypi ")[2].partition("`")[0]
