@@ -204,7 +204,7 @@ SEARCH_INDEX = Patch(
         "devpi_web.whoosh_index:IndexerThread.shared_data": "in IndexerThread.__init__",
         "devpi_web.whoosh_index:InitialQueueThread.thread_run": "(self)",
         "devpi_web.whoosh_index:IndexingSharedData.queue_projects": "(self, projects, at_serial, searcher)",
-        "devpi_web.whoosh_index:iter_projects": "(xom)",
+        "devpi_web.whoosh_index:iter_projects": "(xom, *, offline)",
     },
 )
 """devpi-web is optional, and so is the guard: a miss is a warning, and the index stays as devpi-web leaves it."""
