@@ -20,7 +20,7 @@ from sidecar.devpi.protocol import Configure, Configured, Done, Refused
 from sidecar.features.bootstrap import import_status, unused
 from sidecar.features.bootstrap.initial_state import InitialState, check_first_state, check_storage
 from sidecar.features.credentials.claims import Bootstrap
-from sidecar.features.credentials.login_secret import copy_given_secret, read_adoptable
+from sidecar.features.credentials.login_secret import copy_provided_secret, read_adoptable
 from sidecar.features.credentials.secrets import AdminToken, CredentialsError, secure_directory
 from sidecar.features.credentials.users import Users
 from sidecar.storage import mounts
@@ -41,7 +41,7 @@ class Booted:
     """Locked, with a whole state in it."""
     root_hash: str | None
     """The digest of root's password hash, where it is known."""
-    given_is_old: bool
+    provided_is_old: bool
     """A root password is given, and there was one before."""
 
 
@@ -65,7 +65,7 @@ class Boot:
         self._bootstrap = bootstrap
         self._users = users
         self._runtime = runtime
-        self._given_password = settings.credentials.root_password
+        self._provided_password = settings.credentials.root_password
         self.serverdir: Serverdir | None = None
         """The serverdir, as soon as it is ours."""
 
@@ -106,7 +106,7 @@ class Boot:
         await to_the_end(check_first_state, answer, self._settings.imports)
         if answer.secretfile is not None:  # a mistake in the flags, too, is found before the serverdir is touched
             try:
-                copy = await to_the_end(copy_given_secret, Path(answer.secretfile), self._runtime.path)
+                copy = await to_the_end(copy_provided_secret, Path(answer.secretfile), self._runtime.path)
             except CredentialsError as error:
                 raise Exit(ExitCode.SETTINGS, error.reason, error.hint) from error
             answer = replace(answer, secretfile=str(copy))
@@ -116,9 +116,9 @@ class Boot:
 
     def _take_password(self, given: str) -> None:
         """root's password by devpi's configuration file, which a variable overrides, as devpi's tools have it."""
-        if self._given_password is None:
-            self._given_password = self._users.given_password = given
-        elif self._given_password != given:
+        if self._provided_password is None:
+            self._provided_password = self._users.provided_password = given
+        elif self._provided_password != given:
             reason = "root-passwd in devpi-server's configuration file is not used: DEVPI_PASSWORD is another one"
             self._lifecycle.notice(Notice("configuration", reason, "keep one of them"))
 
@@ -144,7 +144,7 @@ class Boot:
         content = await to_the_end(serverdir.examine)
         if content is Content.EMPTY:
             root_hash = await self._make_first_state(serverdir, configured)
-            return Booted(configured, serverdir, root_hash, given_is_old=False)
+            return Booted(configured, serverdir, root_hash, provided_is_old=False)
         if content is Content.FOREIGN:
             log.warning("the serverdir holds a devpi state that was not made here; it is taken over as it is")
             await to_the_end(files.remove, serverdir.import_record)  # of an import that this state is not of
@@ -157,7 +157,7 @@ class Boot:
         if kept is not None and kept[0].state is ImportState.COMPLETED:  # a failed one left no state
             self._lifecycle.update(imported=kept[0])
         root_hash = await to_the_end(_read_text, serverdir.root_hash)
-        return Booted(configured, serverdir, root_hash, given_is_old=self._given_password is not None)
+        return Booted(configured, serverdir, root_hash, provided_is_old=self._provided_password is not None)
 
     async def _make_first_state(self, serverdir: Serverdir, configured: Configured) -> str | None:
         """Initialise or import. Returns the digest of root's hash, where it is known."""
@@ -169,7 +169,7 @@ class Boot:
             self._child,
             self._lifecycle,
             self._settings.imports,
-            self._given_password,
+            self._provided_password,
             project_list=self._settings.root_pypi_list,
         )
         return (await first.make()).root_hash

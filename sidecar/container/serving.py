@@ -153,7 +153,7 @@ class Server:
         ended.cancel()
         log.info("ready: devpi-server %s serves on %s", configured.version, ", ".join(said.addresses))
         self._lifecycle.enter(Phase.READY)  # what listens for it logs what a person does next: that is the last line
-        if booted.given_is_old and said.role != "replica":
+        if booted.provided_is_old and said.role != "replica":
             report = self._users.report_unused_password()
             self.aside.append(asyncio.create_task(report, name="given password"))
 

@@ -53,7 +53,7 @@ class Import(Message):
     scratch: str
     """Where archives are unpacked; on the volume of `target`."""
     password: str = field(repr=False)
-    password_given: bool
+    password_provided: bool
     """True: `password` is root's whatever the export says. False: only where the export has none or an empty one."""
     limits: dict[str, int | None]
     allow_unverified: bool

@@ -91,11 +91,11 @@ def load(
     omissions: Omissions,
     *,
     allow_unverified: bool = False,
-    root_password_given: bool = False,
+    root_password_provided: bool = False,
 ) -> Export:
     """Finds, checks and merges the exports in these trees.
 
-    ``root_password_given`` says that root's hash will be replaced, so that two different ones may meet here;
+    ``root_password_provided`` says that root's hash will be replaced, so that two different ones may meet here;
     ``allow_unverified`` lets release files without a digest pass. Digests are compared by devpi's importer. What can't
     be loaded safely is left out (``omissions``).
     Raises ImportRefused.
@@ -116,7 +116,7 @@ def load(
     if not parts:
         reason = f"no {INDEX_FILE} in it: the export isn't complete, or the wrong folder was packed"
         raise ImportRefused(reason, _COMPLETE, rests[0].archive if len(rests) == 1 else None)
-    merged = _Merged(root_password_given)
+    merged = _Merged(root_password_provided)
     for part in parts:
         merged.add(part.checked)
     _refuse_cycles(merged.indexes, merged.index_of)
@@ -143,11 +143,11 @@ def load(
 class _Merged:
     """The exports so far, as one; refuses what two of them tell differently, naming both."""
 
-    def __init__(self, root_password_given: bool) -> None:
+    def __init__(self, root_password_provided: bool) -> None:
         self.users: dict[str, Any] = {}
         self.indexes: dict[str, Any] = {}
         self.index_of: dict[str, Checked] = {}
-        self._root_password_given = root_password_given
+        self._root_password_provided = root_password_provided
         self._user_of: dict[str, Checked] = {}
         self._relpath_of: dict[str, Checked] = {}
         self._first: Checked | None = None
@@ -177,7 +177,7 @@ class _Merged:
             return
         if name == "root":
             secrets = [[each.get(key) for key in ("pwhash", "pwsalt")] for each in (first, user)]
-            if secrets[0] != secrets[1] and not self._root_password_given:
+            if secrets[0] != secrets[1] and not self._root_password_provided:
                 hint = "say which one root shall have: set DEVPI_PASSWORD_FILE (or DEVPI_PASSWORD)"
                 self._refuse("root has another password hash than in", export, other, hint)
         ignored = (*_BOOKKEEPING, "pwhash", "pwsalt") if name == "root" else _BOOKKEEPING

@@ -73,7 +73,7 @@ class Guard:
         """Source → last delay, and when that was."""
         self._held_back: Counter[str] = Counter()
         """Source → answers that are held back for it now."""
-        self._told = -SILENCE
+        self._reported = -SILENCE
 
     async def admit(self, request: web.Request) -> None:
         """Return for an admin, before a byte of the body is read; else raise a `Problem`.
@@ -100,8 +100,8 @@ class Guard:
         too_many = self._held_back[source] >= HELD_BACK_OF_ONE or self._held_back.total() >= self.most
         before = self.rejections
         self.rejections = Rejections(before.wrong + 1, before.turned_away + too_many, now())
-        if self._clock() - self._told >= SILENCE:
-            self._told = self._clock()
+        if self._clock() - self._reported >= SILENCE:
+            self._reported = self._clock()
             log.warning("wrong admin token from %s (%d wrong ones so far)", source, self.rejections.wrong)
         if too_many:
             detail = "too many wrong admin tokens at once"

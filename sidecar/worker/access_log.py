@@ -41,7 +41,7 @@ class AccessLogFilter:
         self._app = app
         self._secret = secret.encode()
         self._thread = threading.local()
-        self._told: dict[str, set[str]] = {}
+        self._reported: dict[str, set[str]] = {}
         """By path: what was logged since a look there last went well, without figures."""
         for handler in logging.getLogger().handlers:
             handler.addFilter(self._shows)
@@ -57,7 +57,7 @@ class AccessLogFilter:
 
         def start(status: str, *rest: Any) -> Any:  # noqa: ANN401 - as WSGI has it
             if status.startswith("2"):
-                self._told.pop(path, None)
+                self._reported.pop(path, None)
             return start_response(status, *rest)
 
         return self._app(environ, start)
@@ -73,7 +73,7 @@ class AccessLogFilter:
             return True
         if record.levelno <= logging.INFO:
             return False
-        told = self._told.setdefault(self._thread.path, set())
+        told = self._reported.setdefault(self._thread.path, set())
         said = _FIGURES.sub("", wording(record))
         if said in told or len(told) >= _MOST_TOLD:
             return False

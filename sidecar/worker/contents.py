@@ -38,7 +38,7 @@ class ContentsWatch:
     def __init__(self, xom: XOM, tell: Callable[[Message], None]) -> None:
         self._keyfs: Any = xom.keyfs  # whose interfaces are typed otherwise than they are
         self._tell = tell
-        self._told = _NOTHING
+        self._reported = _NOTHING
         self._serial = -2  # at which the last whole count began
         self._count: _Count | None = None
         self._due = 0.0
@@ -90,9 +90,9 @@ class ContentsWatch:
             self._report(_NOTHING)
 
     def _report(self, seen: ContentsSeen) -> None:
-        if seen != self._told:
+        if seen != self._reported:
             self._tell(seen)
-            self._told = seen
+            self._reported = seen
 
 
 class _Count:

@@ -50,10 +50,10 @@ def import_exports(request: Import, flags: ServerFlags, plugins: PluginManager, 
         limits,
         omissions,
         allow_unverified=request.allow_unverified,
-        root_password_given=request.password_given,
+        root_password_provided=request.password_provided,
     )
     report.totals(export.totals, omissions)
-    gets_another = request.password_given or export.root_user(is_hash_of_empty) != "set"
+    gets_another = request.password_provided or export.root_user(is_hash_of_empty) != "set"
     chosen_hash = hash_of(request.password) if gets_another else None
     if chosen_hash is not None:
         merge.set_root_hash(export, chosen_hash)

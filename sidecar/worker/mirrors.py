@@ -29,7 +29,7 @@ class MirrorsWatch:
     def __init__(self, xom: XOM, tell: Callable[[Message], None]) -> None:
         self._xom = xom
         self._tell = tell
-        self._told: MirrorsSeen | None = None
+        self._reported: MirrorsSeen | None = None
         self._serial = -1
         self._due = 0.0
         self._failed = False
@@ -49,9 +49,9 @@ class MirrorsWatch:
                 threadlog.exception("the indexes can't be looked at")
             self._failed = True
         else:
-            if seen != self._told:
+            if seen != self._reported:
                 self._tell(seen)
-            self._serial, self._told, self._failed = serial, seen, False
+            self._serial, self._reported, self._failed = serial, seen, False
         self._due = began + max(_PAUSE, _SHARE * (time.monotonic() - began))
 
     def _scan(self) -> MirrorsSeen:

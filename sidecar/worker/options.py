@@ -45,7 +45,7 @@ class Options:
         tools.add_hard_links_option()
         self._known = _long_options(get_parser(plugins)) | _long_options(tools)
         self._file: Path | None = None
-        self._given: dict[str, Any] = {}
+        self._provided: dict[str, Any] = {}
         self._environ = dict(os.environ)
 
     def take_over(self, *, quiet: bool = False) -> None:
@@ -57,9 +57,9 @@ class Options:
         load, known = config.load_config_file, self._known
 
         def load_config_file(name: str | None) -> dict[str, Any]:
-            self._given = load(name)
+            self._provided = load(name)
             self._file = Path(name) if name else None
-            return {option: value for option, value in self._given.items() if option != "configfile"}
+            return {option: value for option, value in self._provided.items() if option != "configfile"}
 
         class Getter(ArgumentDefaultGetter):
             def __init__(self, *, config_options: dict[str, Any], environ: MutableMapping[str, Any]) -> None:
@@ -75,7 +75,7 @@ class Options:
 
         Raises ValueError, as `core.parsers` does, for one that can't be used; it is never part of the message.
         """
-        given = self._given.get("root-passwd")
+        given = self._provided.get("root-passwd")
         if not given:
             return None
         if not isinstance(given, str):
@@ -101,14 +101,14 @@ class Options:
         if self._file is None:
             return []
         where = f"the configuration file {self._file}"
-        if not self._given and _has_no_section(self._file):
+        if not self._provided and _has_no_section(self._file):
             reason = f"{where} has no section devpi-server, so nothing in it has an effect"
             return [Notice("configuration", reason, "indent the options below a line `devpi-server:`")]
-        strange = sorted(self._given.keys() - readable)
+        strange = sorted(self._provided.keys() - readable)
         found = [_unknown_option(name, readable, where) for name in strange[:_MANY]]
         if (more := len(strange) - _MANY) > 0:
             found.append(Notice("configuration", f"{more} more options in {where} are not known", "remove them"))
-        if self._given.get("root-passwd-hash"):
+        if self._provided.get("root-passwd-hash"):
             reason = f"root-passwd-hash in {where} has no effect"
             found.append(Notice("configuration", reason, "write root-passwd there, or set DEVPI_PASSWORD_FILE"))
         return found

@@ -65,7 +65,7 @@ class Guard:
         """The last one that has not been looked into."""
         self._incomplete = False
         """Not all projects have been queued."""
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._pause = _FIRST_PAUSE
         self._not_before = 0.0
 
@@ -187,8 +187,8 @@ class Guard:
 
     def _tell(self, what: str, why: str, hint: str) -> None:
         """Once in this process: what is retried for days fails in another file each time."""
-        if what not in self._told:
-            self._told.add(what)
+        if what not in self._reported:
+            self._reported.add(what)
             self._notice(Notice("search-index", f"{what}{why}", hint))
 
 

@@ -41,7 +41,7 @@ class UsersWatch:
         self._xom = xom
         self._look_at_root = look_at_root
         self._tell = tell
-        self._told: str | None = told
+        self._reported: str | None = told
         self._serial: int | None = None
         self._failures = 0
         self._unusable = _Unusable(xom, tell)
@@ -55,13 +55,13 @@ class UsersWatch:
 
     def root_was_changed(self) -> None:
         """Tell at the next look, whatever was told before."""
-        self._told = None
+        self._reported = None
 
     def look_at_root(self) -> None:
         """Tell the state of root's password if it is another one. Its hash is read where root's record has changed."""
         try:
             serial = self._serial_of_root()
-            if serial == self._serial and self._told is not None:
+            if serial == self._serial and self._reported is not None:
                 return
             state = self._look_at_root()
         except Exception:
@@ -74,9 +74,9 @@ class UsersWatch:
         else:
             self._failures = 0
         self._serial = None if state in _UNSETTLED else serial
-        if state != self._told:
+        if state != self._reported:
             self._tell(RootPasswordSeen(state))
-            self._told = state
+            self._reported = state
 
     def _serial_of_root(self) -> int:
         """The serial of the last change of root's record; -1: there never was one."""

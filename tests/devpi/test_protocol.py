@@ -18,7 +18,7 @@ from sidecar.worker.channel import Channel, SidecarGone
 KINDS = [kind for kind in Message.__subclasses__() if dataclasses.is_dataclass(kind)]
 SECRETS = {"password", "new_root_password", "probe_secret"}
 """Fields whose value nobody may see."""
-NO_SECRETS = {"secretfile", "secretfile_changed", "password_given", "root_password"}
+NO_SECRETS = {"secretfile", "secretfile_changed", "password_provided", "root_password"}
 """Fields that only sound like it: a path, switches, and the name of a state."""
 
 ANY_TEXT = st.text(st.characters(), max_size=100)  # surrogates too: so Python reads what isn't UTF-8

@@ -140,7 +140,7 @@ def imported_by_us(init_dir: Path, home: Path, *, strict: bool) -> dict[str, Any
     scratch, target = home / "scratch", home / "state"
     scratch.mkdir(parents=True)
     request = Import(
-        init_dir=str(init_dir), target=str(target), scratch=str(scratch), password="generated", password_given=False,
+        init_dir=str(init_dir), target=str(target), scratch=str(scratch), password="generated", password_provided=False,
         limits={field: getattr(Limits(), field) for field in ("members", "member_bytes", "total_bytes", "ratio",
         "index_bytes")}, allow_unverified=False, strict=strict,
     )  # fmt: skip

@@ -302,7 +302,7 @@ def test_contradictions_name_both(tmp_path: Path, change: Change, word: str) -> 
 def test_root_passwords_may_differ_when_replaced(tmp_path: Path) -> None:
     """With a password given, root's hashes don't matter; the first one stands till then."""
     trees = pair(tmp_path, lambda d: d["users"]["root"].update(pwhash="other"))
-    assert "hash of root" == loaded(*trees, root_password_given=True).data["users"]["root"]["pwhash"]
+    assert "hash of root" == loaded(*trees, root_password_provided=True).data["users"]["root"]["pwhash"]
 
 
 ARGON2 = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$zL2j6VSjJKz0Sj5GL1rhtxu2dZzdrCRos/qoJ13bpBE"

@@ -47,7 +47,7 @@ RECORDS: dict[RootPassword, Callable[[RootPasswordFile], None]] = {
     RootPassword.CLAIMABLE: lambda record: record.write_generated(PASSWORD),
     RootPassword.CLAIMED: _claimed,
     RootPassword.EXPIRED: _expired,
-    RootPassword.PROVIDED: RootPasswordFile.write_given,
+    RootPassword.PROVIDED: RootPasswordFile.write_provided,
     RootPassword.FROM_IMPORT: RootPasswordFile.write_from_import,
 }
 

@@ -73,7 +73,7 @@ async def test_claim_before_installation(site: Site) -> None:
 async def test_nothing_to_claim(site: Site) -> None:
     """404 where the operator gave the password."""
     record = RootPasswordFile(site.folder / "root-password")
-    record.write_given()
+    record.write_provided()
     site.bootstrap.attach(record, None)
     answer = await site.ask("POST", CLAIM, headers=ADMIN)
     assert (answer.status, answer.json["title"]) == (404, "nothing to claim")

@@ -75,7 +75,7 @@ class InitialState:
         child: Child,
         lifecycle: Lifecycle,
         settings: ImportSettings,
-        given_password: str | None,
+        provided_password: str | None,
         *,
         project_list: bool,
     ) -> None:
@@ -84,8 +84,8 @@ class InitialState:
         self._child = child
         self._lifecycle = lifecycle
         self._settings = settings
-        self._given = given_password
-        self._password = generate_password() if given_password is None else given_password
+        self._provided = provided_password
+        self._password = generate_password() if provided_password is None else provided_password
         self._project_list = project_list
         self._record = serverdir.import_record
 
@@ -136,7 +136,7 @@ class InitialState:
                 target=str(self._serverdir.staged_state),
                 scratch=str(self._serverdir.scratch),
                 password=self._password,
-                password_given=self._given is not None,
+                password_provided=self._provided is not None,
                 limits=_limits(self._settings),
                 allow_unverified=self._settings.allow_unverified,
                 strict=self._settings.strict,
@@ -158,7 +158,7 @@ class InitialState:
 
     def _fingerprint(self, found: sources.Found) -> list[list[Any]]:
         """All that decides whether an import can succeed: where it is that of a failed one, another try is in vain."""
-        switches = [self._given is not None, self._settings.allow_unverified, self._settings.strict]
+        switches = [self._provided is not None, self._settings.allow_unverified, self._settings.strict]
         given = [*switches, *_limits(self._settings).values()]
         devpi = self._lifecycle.snapshot.devpi
         return [given, [devpi and devpi.version], *([e.name, e.bytes, e.mtime_ns] for e in found.sources)]
@@ -167,10 +167,10 @@ class InitialState:
         record = RootPasswordFile(self._serverdir.staged_record)
         if prepared.root_password == "from_import":  # noqa: S105 - not a password
             record.write_from_import()
-        elif prepared.root_password == "password" and self._given is None:  # noqa: S105
+        elif prepared.root_password == "password" and self._provided is None:  # noqa: S105
             record.write_generated(self._password)
         elif prepared.root_password == "password":  # noqa: S105
-            record.write_given()
+            record.write_provided()
         self._serverdir.install(origin)
 
     async def _failed(

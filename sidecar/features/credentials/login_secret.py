@@ -136,7 +136,7 @@ def place_secret(
 ) -> PlacedSecret:
     """Have the login secret where devpi-server may read it: the one kept in `sidecar_dir`, unless one is `given`.
 
-    `given`: the copy that `copy_given_secret` made. `is_random`: the operator says so of a secret that was not
+    `given`: the copy that `copy_provided_secret` made. `is_random`: the operator says so of a secret that was not
     generated here. `renew`: end all logins, where the secret is ours.
     Raises `CredentialsError` and OSError.
     """
@@ -197,7 +197,7 @@ def _noted(content: bytes) -> dict[str, str] | None:
         return None
 
 
-def copy_given_secret(source: Path, runtime_dir: Path) -> Path:
+def copy_provided_secret(source: Path, runtime_dir: Path) -> Path:
     """Copy the operator's own `--secretfile` to where devpi-server may read it, and return that path.
 
     Its mode and links don't matter. Raises `CredentialsError`, and OSError where the copy can't be written.

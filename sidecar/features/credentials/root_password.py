@@ -122,7 +122,7 @@ class RootPasswordFile:
         """`password` was generated (`at`: now); it can be claimed once. Raises OSError, as all below."""
         self._write(_Record(RootPassword.CLAIMABLE, password=password, generated=at or now()))
 
-    def write_given(self) -> None:
+    def write_provided(self) -> None:
         """The operator gave the password."""
         self._write(_Record(RootPassword.PROVIDED))
 

@@ -117,7 +117,7 @@ async def give_root_password(record: RootPasswordFile, setter: PasswordSetter, g
     if given is None:
         await asyncio.to_thread(record.recover_rotation)
     else:
-        await asyncio.to_thread(record.write_given)
+        await asyncio.to_thread(record.write_provided)
 
 
 def not_recorded(what: str, error: OSError) -> NotYet:

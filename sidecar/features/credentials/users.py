@@ -75,7 +75,7 @@ class Users:
         self._report = report
         self._bootstrap = bootstrap
         self._allow_empty_root = settings.allow_empty_root
-        self.given_password = settings.root_password
+        self.provided_password = settings.root_password
         """The one that the operator gave, for a root whose own can't be checked."""
         self._begun = False
         self._seen: str | None = None
@@ -85,7 +85,7 @@ class Users:
 
         Call it after `Bootstrap.devpi_runs`: what is advised depends on that.
         """
-        if role == "replica" and self.given_password is not None:
+        if role == "replica" and self.provided_password is not None:
             reason = f"{_GIVEN} has no effect on a replica: its users are the primary's"
             self._lifecycle.notice(Notice("root-password", reason, "remove it here"))
         self._begun = True
@@ -115,7 +115,7 @@ class Users:
 
     async def give_root_password(self, record: RootPasswordFile, setter: PasswordSetter) -> None:
         """A root password that devpi-server can't check counts as none. If this fails, the check fails, and says so."""
-        given = self.given_password
+        given = self.provided_password
         what = "the given password is set" if given is not None else "a generated password is set, and can be claimed"
         try:
             await give_root_password(record, setter, given)
@@ -127,7 +127,7 @@ class Users:
 
     async def report_unused_password(self) -> None:
         """Report a given root password that is not root's, for the data was there before. Waits until that is known."""
-        if await self._given_holds():
+        if await self._provided_holds():
             return
         reason = f"{_GIVEN} is not used: the serverdir holds data, and its root has another password"
         rotate = advice.rotate(self._lifecycle.snapshot)
@@ -135,9 +135,9 @@ class Users:
         hint = f"remove it; or, as root, set it with `devpi passwd root`{lost}, and restart"
         self._lifecycle.notice(Notice("root-password", reason, hint))
 
-    async def _given_holds(self) -> bool:
+    async def _provided_holds(self) -> bool:
         while True:
-            holds = await self._bootstrap.is_root_password(self.given_password or "")
+            holds = await self._bootstrap.is_root_password(self.provided_password or "")
             if holds is not None:
                 return holds
             await asyncio.sleep(_AGAIN)

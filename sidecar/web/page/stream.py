@@ -80,7 +80,7 @@ class Hub:
         self._number = 0
         self._sections: dict[str, str] = {}
         self._seen: object = None
-        self._told = 0.0
+        self._reported = 0.0
         self._later: asyncio.TimerHandle | None = None
         self._all_gone = asyncio.Event()
         context.lifecycle.subscribe(self._lived)
@@ -129,12 +129,12 @@ class Hub:
 
     def _lived(self, before: Snapshot, after: Snapshot) -> None:
         if self._streams and not self.closed:
-            self._tell_in(0 if before.phase is not after.phase else self._told + GAP - time.monotonic())
+            self._tell_in(0 if before.phase is not after.phase else self._reported + GAP - time.monotonic())
 
     def _ticked(self) -> None:
         if not self._streams or self.closed:
             return
-        since = time.monotonic() - self._told
+        since = time.monotonic() - self._reported
         if since >= PULSE:
             self._tell_in(0)
         elif self._key() != self._seen:
@@ -161,7 +161,7 @@ class Hub:
         if self._later is not None:
             self._later.cancel()
             self._later = None
-        self._told = time.monotonic()
+        self._reported = time.monotonic()
         self._seen = self._key()
         view = self._view()
         sections = report.sections(view)

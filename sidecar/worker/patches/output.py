@@ -123,7 +123,7 @@ class _Traceback:
     @property
     def may_have_ended(self) -> bool:
         """Whether the exception has been named."""
-        return self._said is not None
+        return self._reported is not None
 
     def take(self, line: str) -> bool:
         """Take the next line, if it belongs to this traceback."""
@@ -142,7 +142,7 @@ class _Traceback:
             self._timer.cancel()
             self._timer.join()  # for who forks next
         stack = "\n".join(self._lines).rstrip()
-        said = self._said or self._lines[0]
+        said = self._reported or self._lines[0]
         self._context.run(self._logger.error, "%s", said, extra={"stack": stack})
 
     def _begin(self, header: str) -> None:
@@ -151,18 +151,18 @@ class _Traceback:
         self._group = header == _GROUP
         self._inside = True
         self._linked = False
-        self._said: str | None = None
+        self._reported: str | None = None
 
     def _belongs(self, line: str) -> bool:
         if self._inside:
             if self._group and line != _GROUP and _OF_GROUP.match(line):
-                if self._said is None and (name := _NAME_OF_GROUP.match(line)):
-                    self._said = name[1]
+                if self._reported is None and (name := _NAME_OF_GROUP.match(line)):
+                    self._reported = name[1]
             elif self._group:
                 self._inside = False
                 return self._belongs(line)
             elif not line.startswith(" "):
-                self._inside, self._said = False, line
+                self._inside, self._reported = False, line
         elif self._linked and line in (_TRACEBACK, _GROUP):
             self._begin(line)
             return True

@@ -18,7 +18,7 @@ import pytest
 
 from sidecar.core import discovery, files
 from sidecar.core.lifecycle import RootPassword, RootPasswordStatus
-from sidecar.features.credentials.login_secret import LoginSecret, copy_given_secret, generate_login_secret
+from sidecar.features.credentials.login_secret import LoginSecret, copy_provided_secret, generate_login_secret
 from sidecar.features.credentials.root_password import RootPasswordFile
 from sidecar.features.credentials.secrets import (
     AdminToken,
@@ -119,7 +119,7 @@ def test_absent_is_unknown(own: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "expected"),
     [
-        (RootPasswordFile.write_given, RootPassword.PROVIDED),
+        (RootPasswordFile.write_provided, RootPassword.PROVIDED),
         (RootPasswordFile.write_from_import, RootPassword.FROM_IMPORT),
     ],
 )
@@ -184,7 +184,7 @@ def test_an_abandoned_rotation_leaves_what_was(own: Path, begun: str) -> None:
     elif begun == "expired":
         record.expire(T1)
     elif begun == "given":
-        record.write_given()
+        record.write_provided()
     elif begun == "from_import":
         record.write_from_import()
     before = record.path.read_bytes() if record.path.exists() else None
@@ -486,7 +486,7 @@ def test_a_secret_that_devpi_would_refuse_is_named(tmp_path: Path, own: Path, co
         LoginSecret.load_or_generate(own, tmp_path)
     (tmp_path / "given").write_bytes(content)
     with pytest.raises(CredentialsDamaged, match="--secretfile"):
-        copy_given_secret(tmp_path / "given", tmp_path)
+        copy_provided_secret(tmp_path / "given", tmp_path)
 
 
 def test_a_placed_secret_is_one_that_devpi_takes(tmp_path: Path, own: Path) -> None:
@@ -543,7 +543,7 @@ def test_a_given_secret_is_copied_from_a_kubernetes_mount(tmp_path: Path) -> Non
     (tmp_path / "secret").symlink_to("..data/secret")
     run = tmp_path / "run"
     run.mkdir(0o700)
-    path = copy_given_secret(tmp_path / "secret", run)
+    path = copy_provided_secret(tmp_path / "secret", run)
     assert (path.read_bytes(), mode(path)) == (STRONG, 0o600)
     assert mode(tmp_path / "..data" / "secret") == 0o440
 
@@ -554,7 +554,7 @@ def test_a_given_secret_that_isnt_there_is_named(tmp_path: Path, kind: str, mess
     if kind == "folder":
         (tmp_path / "secret").mkdir()
     with pytest.raises(CredentialsError, match=message) as caught:
-        copy_given_secret(tmp_path / "secret", tmp_path)
+        copy_provided_secret(tmp_path / "secret", tmp_path)
     assert "--secretfile" in caught.value.reason
     assert str(tmp_path) not in str(caught.value)
 
