@@ -363,7 +363,7 @@ async def test_where_all_are_busy_the_newcomer_goes() -> None:
     limit.works(busy)
     limit.come(late)
     assert (busy.cuts, late.cuts) == (0, 1)
-    limit.cut_one()
+    limit.evict_one()
     assert busy.cuts == 0
     limit.evict_all()
     assert (busy.cuts, len(limit)) == (1, 0)

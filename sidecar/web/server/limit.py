@@ -58,7 +58,7 @@ class ConnectionLimit:
         self._greeting.pop(client, None)
         self._resting[client] = None
         if len(self) > self._most:
-            self.cut_one()
+            self.evict_one()
 
     async def turn(self) -> None:
         """Wait for one's turn: whoever comes by here goes on one in each round of the event loop, so that those who
@@ -86,7 +86,7 @@ class ConnectionLimit:
         self._resting.pop(client, None)
         self._busy.discard(client)
 
-    def cut_one(self) -> None:
+    def evict_one(self) -> None:
         """Cut a silent one, or the one that has been at rest for longest, if any is, or in a handshake."""
         self._evict_first(self._silent or self._resting or self._greeting)
 

@@ -122,7 +122,7 @@ class Listener:
         if time.monotonic() - self._complained >= _SILENCE:
             self._complained = time.monotonic()
             log.warning("%d connections are open, and no more can be: %s", len(self._limit), error.strerror)
-        self._limit.cut_one()
+        self._limit.evict_one()
         self._loop.remove_reader(listening)
         self._loop.call_later(_PAUSE, self._resume, listening)
 
