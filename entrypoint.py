@@ -64,7 +64,7 @@ def serve(given: "Settings", flags: list[str], environ: dict[str, str], stopping
     stopping.end_with(spawned.process)
     from sidecar.container import main as container
 
-    code = container.run(given, flags, spawned, stopping)
+    code = container.run(given, flags, spawned, stopping, lambda: spawn(environ, given.log, spawned.phase))
     sys.stderr.flush()
     os._exit(code)  # nothing is left to do: taking the interpreter apart would only make the stop longer
 

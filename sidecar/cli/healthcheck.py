@@ -22,7 +22,7 @@ UNSETTLED = frozenset({"starting", "initialising", "importing", "launching"})
 """The phases (`lifecycle.Phase`, which costs too much to import) that `--wait` waits for the end of."""
 
 _FOLLOWS = ("pending: not looked at yet", "failed: devpi-server is not running")
-"""How the line of a check ends (`sidecar.features.health.checks.verdict`) for which `process` has the reason."""
+"""How the line of a check ends (`sidecar.core.check`) for which `process` has the reason."""
 _PAUSE = 0.5
 """Seconds between two questions of `--wait`."""
 _REQUEST = "GET {} HTTP/1.0\r\nHost: localhost\r\nAccept: {}\r\nConnection: close\r\n\r\n"

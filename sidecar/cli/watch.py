@@ -35,7 +35,7 @@ INTERVAL = 0.5
 """Seconds between two looks."""
 _WIDEST_BAR, _SHORTEST_BAR = 40, 5
 _NOT_YET = "not looked at yet"
-"""The reason of a check before its first look (`sidecar.features.health.checks.verdict`)."""
+"""The reason of a check before its first look (`sidecar.core.check`)."""
 _COUNTS = ("extracted", "users", "indexes", "projects", "files", "bytes")
 _BYTES = frozenset({"extracted", "bytes"})
 _COLORS = {"pass": "32", "pending": "2", "warn": "33", "fail": "31"}

@@ -10,34 +10,33 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NoReturn
 
 from sidecar.container.boot import Boot
-from sidecar.container.resources import certificate, counting, listening, reaped, runtime_dir
-from sidecar.container.serving import Server
+from sidecar.container.features import Features, downwards, features
+from sidecar.container.processes import Processes
+from sidecar.container.resources import certificate, listening, reaped, runtime_dir
 from sidecar.container.shutdown import Shutdown
 from sidecar.container.stops import Stops
+from sidecar.container.supervisor import PATIENCE, Supervisor
 from sidecar.core import garbage, parsers, privacy, surroundings
 from sidecar.core import logging as logs
+from sidecar.core.board import Board
 from sidecar.core.disk_hints import hint_to_write
 from sidecar.core.errors import Exit, ExitCode
+from sidecar.core.feature import one_of
 from sidecar.core.journal import Journal, phase_of
-from sidecar.core.lifecycle import Failure, Lifecycle, Phase
+from sidecar.core.lifecycle import Failure, Lifecycle, Notice, Phase
 from sidecar.core.settings import Settings
 from sidecar.core.terminal import printable
-from sidecar.devpi.process import Child, ChildEnded
+from sidecar.devpi.process import ChildEnded
+from sidecar.devpi.protocol import Message, Noticed
 from sidecar.devpi.spawn import Spawned
 from sidecar.features.bootstrap.initial_state import ImportFailed
-from sidecar.features.credentials.claims import Bootstrap
-from sidecar.features.credentials.secrets import CredentialsDamaged, CredentialsError
-from sidecar.features.credentials.users import Users
 from sidecar.features.health.monitor import Health
-from sidecar.features.health.pace import Pace
-from sidecar.storage.runtime_dir import RuntimeDir
-from sidecar.storage.usage import Usage
 from sidecar.web.app import Context
 
 log = logging.getLogger(__name__)
@@ -48,8 +47,11 @@ _TICK = 1.0
 """Seconds between two ticks, by which `/livez` knows that this is alive."""
 
 
-def run(settings: Settings, flags: list[str], spawned: Spawned, stops: Stops) -> int:
-    """Live one container's life. Returns its exit code."""
+def run(settings: Settings, flags: list[str], spawned: Spawned, stops: Stops, spawn: Callable[[], Spawned]) -> int:
+    """Live one container's life. Returns its exit code.
+
+    `spawned` is the process that becomes devpi-server; `spawn` starts another one like it, to replace it.
+    """
     privacy.undumpable()
     os.umask(0o077)
     lines = logs.configure(settings.log.style, settings.log.level, "sidecar", access=settings.log.access)
@@ -57,7 +59,7 @@ def run(settings: Settings, flags: list[str], spawned: Spawned, stops: Stops) ->
     faulthandler.enable()
     garbage.spare()
     try:
-        return asyncio.run(_live(settings, flags, spawned, stops))
+        return asyncio.run(_live(settings, flags, spawned, stops, spawn))
     except Exit as error:
         log.error("%s; %s", error.reason, error.hint)
         return error.code
@@ -71,35 +73,31 @@ def run(settings: Settings, flags: list[str], spawned: Spawned, stops: Stops) ->
         sys.stdout.flush()
 
 
-async def _live(settings: Settings, flags: list[str], spawned: Spawned, stops: Stops) -> int:
-    child = Child(spawned)
+async def _live(
+    settings: Settings, flags: list[str], spawned: Spawned, stops: Stops, spawn: Callable[[], Spawned]
+) -> int:
     _warn_of_surroundings(settings)
-    async with reaped(child), certificate(settings) as tls, runtime_dir(settings) as runtime:
-        lifecycle = Lifecycle()
-        Journal(lifecycle, spawned.phase)
-        child.on_notice = lifecycle.notice
-        health = Health(lifecycle, settings.monitor)
-        bootstrap = Bootstrap(lifecycle, settings.credentials.claim_ttl)
-        life = Life(settings, flags, child, lifecycle, health, bootstrap, runtime)
-        usage = Usage(lifecycle, life.served)
-        pace = Pace(lambda: child.requests)
-        health.subscribe(pace.look)
+    lifecycle, board = Lifecycle(), Board()
+    Journal(lifecycle, spawned.phase)
+    hearing = Hearing(lifecycle)
+    processes = Processes(spawned, spawn, hearing)
+    async with reaped(processes), certificate(settings) as tls, runtime_dir(settings) as runtime:
+        all_features = hearing.features = features(settings, lifecycle, board, runtime)
+        life = Life(settings, flags, lifecycle, all_features, processes)
         around = surroundings.look(in_kubernetes=settings.in_kubernetes)
         context = Context(
             lifecycle,
-            health,
-            bootstrap,
+            board,
+            all_features,
             life.tick_age,
             _version(),
             settings.tls.client_ca is not None,
-            child=child,
-            usage=usage,
-            pace=pace,
+            child=lambda: processes.child,
             name=settings.name or printable(around.host, parsers.NAME_MAX),
             surroundings=around,
         )
         with _stopping(stops, life):
-            async with listening(settings, context, runtime, tls), counting(usage):
+            async with listening(settings, context, runtime, tls):
                 try:
                     await life.run()
                 except Exit as error:
@@ -108,36 +106,38 @@ async def _live(settings: Settings, flags: list[str], spawned: Spawned, stops: S
                 return ExitCode.STOPPED
 
 
+class Hearing:
+    """Brings what devpi-server says unasked to whom it concerns."""
+
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self.features: Features = ()
+        self._lifecycle = lifecycle
+
+    def __call__(self, message: Message) -> None:
+        """Take one message to all features, a notice to the operator."""
+        if isinstance(message, Noticed):
+            self._lifecycle.notice(Notice(message.about, message.reason, message.hint))
+        for feature in self.features:
+            feature.hear(message)
+
+
 class Life:
     """The way up, serving, and the way down; and the tasks that go on for all of that."""
 
     def __init__(
-        self,
-        settings: Settings,
-        flags: list[str],
-        child: Child,
-        lifecycle: Lifecycle,
-        health: Health,
-        bootstrap: Bootstrap,
-        runtime: RuntimeDir,
+        self, settings: Settings, flags: list[str], lifecycle: Lifecycle, features: Features, processes: Processes
     ) -> None:
-        users = Users(lifecycle, health.set_root_password, bootstrap, settings.credentials)
-        self._child = child
-        self._health = health
-        self._bootstrap = bootstrap
-        self._boot = Boot(settings, flags, child, lifecycle, bootstrap, users, runtime)
-        self._server = Server(settings, child, lifecycle, health, bootstrap, users, runtime)
-        self._shutdown = Shutdown(settings.stop, child, lifecycle, health, bootstrap, self._boot, self._server)
+        health = one_of(features, Health)
+        self._features = features
+        self._processes = processes
+        self._boot = Boot(settings, flags, lifecycle, features)
+        self.supervisor = Supervisor(settings.stop, lifecycle, features, health, self._boot, processes)
+        self._shutdown = Shutdown(settings.stop, lifecycle, features, self._boot, processes, self.supervisor)
         self._ticked = time.monotonic()
 
     def stop(self) -> None:
         """Ask for a clean stop; asking again cuts it short."""
         self._shutdown.ask()
-
-    def served(self) -> Path | None:
-        """The serverdir that a running devpi-server has; None: none runs."""
-        target = self._health.target()
-        return None if target is None else target.serving.serverdir
 
     def tick_age(self) -> float:
         """Seconds since the last tick."""
@@ -148,9 +148,9 @@ class Life:
         story = asyncio.create_task(self._story(), name="story")
         stop = asyncio.create_task(self._shutdown.asked(), name="stop")
         eternal = [
-            asyncio.create_task(self._child.listen(), name="listener to the child"),
-            asyncio.create_task(self._health.run(), name="monitor"),
+            asyncio.create_task(self._processes.run(), name="listener to devpi-server"),
             asyncio.create_task(self._tick(), name="tick"),
+            *(asyncio.create_task(feature.run(), name=feature.name) for feature in self._features),
         ]
         tasks: list[asyncio.Task[None]] = [story, stop, *eternal]
         try:
@@ -166,29 +166,25 @@ class Life:
                 log.critical("the %s has ended, which it never should", ended.get_name(), exc_info=ended.exception())
                 raise Exit(ExitCode.INTERNAL, f"the sidecar's {ended.get_name()} has ended", "tell us, with the log")
         finally:
-            self._child.signal(signal.SIGKILL)
-            await self._child.exited()
-            tasks += self._server.aside
+            await self._processes.end_all()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._boot.listeners.close()
             await self._shutdown.clear_up()
-            await self._server.close()
+            await downwards(self._features, lambda feature: feature.devpi_down(), PATIENCE)
 
     async def _story(self) -> None:
         """Boot, then serve, until devpi-server ends by itself; returns where the flags asked for a text."""
         try:
-            booted = await self._boot.run()
-            if booted is not None:
-                await self._server.run(booted)
+            plan = await self._boot.run(self._processes.child)
+            if plan is not None:
+                await self.supervisor.run(plan)
         except ImportFailed:
-            self._child.signal(signal.SIGKILL)  # its memory is of no use to anybody
+            self._processes.child.signal(signal.SIGKILL)  # its memory is of no use to anybody
             await asyncio.Event().wait()  # alive and not ready, the reason on show, until a stop is asked for
         except ChildEnded as error:
-            self._server.ended(error.code)
-        except CredentialsError as error:
-            code = ExitCode.DAMAGED if isinstance(error, CredentialsDamaged) else ExitCode.NOT_WRITABLE
-            raise Exit(code, error.reason, error.hint) from error
+            self.supervisor.ended(error.code)
         except OSError as error:
             reason = f"the serverdir's volume or the runtime directory refuses: {error.strerror}"
             hint = hint_to_write(error, "the volume or the runtime directory")
@@ -197,7 +193,6 @@ class Life:
     async def _tick(self) -> NoReturn:
         while True:
             self._ticked = time.monotonic()
-            await self._bootstrap.expire_if_due()
             await asyncio.sleep(_TICK)
 
 

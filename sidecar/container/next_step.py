@@ -6,8 +6,9 @@ import logging
 import sys
 from pathlib import Path
 
-from sidecar.core import advice
 from sidecar.core.lifecycle import Lifecycle, Phase, Snapshot
+from sidecar.features.credentials import password_advice
+from sidecar.features.credentials.keeper import Credentials
 
 log = logging.getLogger(__name__)
 
@@ -15,8 +16,9 @@ log = logging.getLogger(__name__)
 class NextStep:
     """Follows a lifecycle; logs when it is ready for the first time."""
 
-    def __init__(self, lifecycle: Lifecycle, url: str) -> None:
+    def __init__(self, lifecycle: Lifecycle, credentials: Credentials, url: str) -> None:
         """`url`: where the sidecar listens, without a slash at its end."""
+        self._credentials = credentials
         self._url = url
         self._logged = False
         lifecycle.subscribe(self._lived)
@@ -26,7 +28,7 @@ class NextStep:
             return
         self._logged = True
         log.info("the page is at %s/", self._url)
-        if advice.claimable(after):
+        if password_advice.claimable(self._credentials.root_password):
             log.info("root's password is not claimed yet; to get it, once, run: %s claim", command())
 
 

@@ -6,18 +6,17 @@ import asyncio
 import contextlib
 import errno
 import logging
-import os
 import signal
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from sidecar.container.next_step import NextStep
+from sidecar.container.processes import Processes
 from sidecar.core import discovery, disk_hints
 from sidecar.core.errors import Exit, ExitCode
 from sidecar.core.settings import Settings, TlsSettings
-from sidecar.devpi.process import Child
+from sidecar.features.credentials.keeper import Credentials
 from sidecar.storage.runtime_dir import RuntimeDir, RuntimeDirRefused
-from sidecar.storage.usage import Usage
 from sidecar.web.app import Context, make_app
 from sidecar.web.server.site import serve
 
@@ -28,16 +27,14 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
-async def reaped(child: Child) -> AsyncIterator[None]:
+async def reaped(processes: Processes) -> AsyncIterator[None]:
     """Reap every child of this process, and leave none behind."""
-    reap = _Reaper(child)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, reap)
-    reap()  # what ended before the handler was there
+    asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, processes.reap)
+    processes.reap()  # what ended before the handler was there
     try:
         yield
     finally:
-        child.signal(signal.SIGKILL)
-        await child.exited()
+        await processes.end_all()
 
 
 @contextlib.asynccontextmanager
@@ -74,16 +71,6 @@ async def runtime_dir(settings: Settings) -> AsyncIterator[RuntimeDir]:
 
 
 @contextlib.asynccontextmanager
-async def counting(usage: Usage) -> AsyncIterator[None]:
-    """Count the serverdir's bytes now and then."""
-    task = asyncio.create_task(usage.run(), name="usage")
-    try:
-        yield
-    finally:
-        task.cancel()
-
-
-@contextlib.asynccontextmanager
 async def listening(
     settings: Settings, context: Context, runtime: RuntimeDir, tls: ssl.SSLContext | None
 ) -> AsyncIterator[None]:
@@ -105,26 +92,8 @@ async def listening(
             reason = f"the runtime directory can't be written to: {error.strerror}"
             hint = f"{disk_hints.hint_to_write(error, 'it')}, or set SIDECAR_RUNTIME_DIR"
             raise Exit(ExitCode.NOT_WRITABLE, reason, hint) from error
-        NextStep(context.lifecycle, url)
+        NextStep(context.lifecycle, context.of(Credentials), url)
         log.info("the sidecar listens on %s:%d%s", host, server.port, "" if tls is None else ", with TLS")
         yield
     finally:
         await server.stop()
-
-
-class _Reaper:
-    """Reaps every child of this process: its own, and as PID 1 whoever is left behind by others."""
-
-    def __init__(self, child: Child) -> None:
-        self._child = child
-
-    def __call__(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            if pid == self._child.pid:
-                self._child.reaped(status)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
 import time
@@ -11,18 +10,13 @@ from collections.abc import Awaitable
 
 from sidecar.container.boot import Boot
 from sidecar.container.delivery import SendQueues
-from sidecar.container.serving import Server
+from sidecar.container.features import Features, downwards
+from sidecar.container.processes import Processes
+from sidecar.container.supervisor import PATIENCE, Supervisor
 from sidecar.core.lifecycle import Lifecycle, Phase
 from sidecar.core.settings import StopSettings
-from sidecar.devpi.process import Child, ChildEnded
-from sidecar.devpi.protocol import Drain, Drained
-from sidecar.features.credentials.claims import Bootstrap
-from sidecar.features.health.monitor import Health
 
 log = logging.getLogger(__name__)
-
-PATIENCE = 2.0
-"""Seconds that devpi-server has to end after its drain, and again after SIGTERM, before it is killed."""
 
 
 class Shutdown:
@@ -31,23 +25,20 @@ class Shutdown:
     def __init__(
         self,
         settings: StopSettings,
-        child: Child,
         lifecycle: Lifecycle,
-        health: Health,
-        bootstrap: Bootstrap,
+        features: Features,
         boot: Boot,
-        server: Server,
+        processes: Processes,
+        supervisor: Supervisor,
     ) -> None:
         self._settings = settings
-        self._child = child
         self._lifecycle = lifecycle
-        self._health = health
-        self._bootstrap = bootstrap
+        self._features = features
         self._boot = boot
-        self._server = server
+        self._processes = processes
+        self._supervisor = supervisor
         self._asked = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._cut: int | None = None  # transfers that the drain has cut, once it has told
         self._cleared_up = False
 
     def ask(self) -> None:
@@ -64,23 +55,27 @@ class Shutdown:
         """Not ready at once; then let what runs finish, and end."""
         was = self._lifecycle.snapshot.phase
         self._lifecycle.enter(Phase.STOPPING)
-        await self._within(PATIENCE, self._bootstrap.settle())
-        self._bootstrap.devpi_runs(None, "standalone")
-        queues = None if was is Phase.FAILED else self._server.queues
+        await self._within(PATIENCE, downwards(self._features, lambda feature: feature.stopping(), PATIENCE))
+        queues = None if was is Phase.FAILED else self._supervisor.queues
         deadline = time.monotonic()
+        whole = False
         if queues is not None:
             delay, grace = self._settings.delay, self._settings.grace
             log.info("stopping: %.0f s for load balancers, then up to %.0f s for running transfers", delay, grace)
             await self._within(delay, asyncio.Event().wait())
+            # whoever connects from now on is refused as soon as devpi-server has accepted those who came before
+            await self._within(PATIENCE, asyncio.to_thread(self._boot.listeners.close))
             deadline = time.monotonic() + grace  # of drain and delivery together
-            await self._child.send(Drain(grace))
-            await self._within(grace + PATIENCE, self._drained())
-            self._child.signal(signal.SIGTERM)
-            await self._within(PATIENCE, self._child.exited())
-        self._child.signal(signal.SIGKILL)
-        code = await self._child.exited()
-        self._health.probe(None)
-        await self.clear_up(whole=self._server.cleared and self._cut == 0 and code == 0)
+            drain = asyncio.ensure_future(self._supervisor.drain(grace))
+            await self._within(grace + PATIENCE, asyncio.wait({drain}))
+            child = self._processes.child
+            child.signal(signal.SIGTERM)
+            await self._within(PATIENCE, child.exited())
+            whole = drain.done() and drain.result()
+            drain.cancel()
+        await self._processes.end_all()
+        await downwards(self._features, lambda feature: feature.devpi_down(), PATIENCE)
+        await self.clear_up(whole=whole)
         if queues is not None:
             await self._deliver(queues, deadline)
         log.info("stopped")
@@ -97,14 +92,6 @@ class Shutdown:
             await asyncio.to_thread(serverdir.clear_up, whole=whole)
         except OSError as error:
             log.warning("the serverdir's volume refuses to sync: %s", error.strerror)
-
-    async def _drained(self) -> None:
-        """Wait until devpi-server has drained and ended."""
-        with contextlib.suppress(ChildEnded):
-            self._cut = (await self._child.expect(Drained)).cut
-            if self._cut:
-                log.warning("%d transfers did not finish within the grace, and were cut", self._cut)
-        await self._child.exited()
 
     async def _deliver(self, queues: SendQueues, deadline: float) -> None:
         """Wait, at most until `deadline`, for what the kernel still sends: it ends with a container's network."""

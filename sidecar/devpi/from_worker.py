@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,18 @@ ROUTES = ("simple", "file", "upload", "api", "replication", "other")
 """The classes into which devpi-server's requests are counted."""
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
 """The bounds of the buckets in which their durations are counted."""
+
+
+class ImportState(enum.StrEnum):
+    """How far the import of `/devpi-init.d` has come."""
+
+    NONE = "none"
+    PENDING = "pending"
+    EXTRACTING = "extracting"
+    LOADING = "loading"
+    INSTALLING = "installing"
+    COMPLETED = "completed"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True)

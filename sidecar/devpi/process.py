@@ -11,25 +11,17 @@ from collections.abc import Callable
 from typing import TypeVar, cast, overload
 
 from sidecar.core.errors import OperatorError
-from sidecar.core.lifecycle import Notice
 from sidecar.devpi import crash
 from sidecar.devpi.protocol import (
     PACKET_BYTES,
+    UNASKED,
     CheckRootPassword,
-    ContentsSeen,
     HoldLock,
     Message,
-    MirrorsSeen,
-    Noticed,
     OpenFiles,
-    PrimaryAnswered,
-    Progress,
-    Requests,
     RootPasswordChecked,
-    RootPasswordSeen,
     RootPasswordSet,
     SetRootPassword,
-    UnusableSeen,
     decode,
     encode,
 )
@@ -85,25 +77,18 @@ class Child:
         self._fell_silent = False
         self._open_files: int | None = None
         self._heard: asyncio.Queue[Message | None] = asyncio.Queue()
-        self.on_progress: Callable[[Progress], None] = lambda progress: None
-        """Called, in the event loop, with each report of an import."""
-        self.on_users: Callable[[RootPasswordSeen | UnusableSeen], None] = lambda seen: None
-        """Called, in the event loop, with what is seen of devpi-server's users while it serves."""
-        self.on_notice: Callable[[Notice], None] = lambda notice: None
-        """Called, in the event loop, with what an operator should know of."""
-        self.on_mirrors: Callable[[MirrorsSeen], None] = lambda seen: None
-        """Called, in the event loop, with what is seen of devpi-server's mirrors while it serves."""
-        self.on_contents: Callable[[ContentsSeen], None] = lambda seen: None
-        """Called, in the event loop, with how much devpi-server holds."""
-        self.requests: Requests | None = None
-        """What devpi-server counted last; None: it has not been asked for anything yet."""
-        self.primary = PrimaryAnswered()
-        """What its primary answered devpi-server last, where that is a replica."""
+        self.on_message: Callable[[Message], None] = lambda message: None
+        """Called, in the event loop, with what it says unasked."""
 
     @property
     def pid(self) -> int:
         """Its process id, which is its session's and its process group's too."""
         return self._process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended, and its end is known here."""
+        return self._process.returncode is not None
 
     def reaped(self, status: int) -> None:
         """Whoever reaps this process's children hands over the child's wait status here."""
@@ -132,7 +117,7 @@ class Child:
             socket.send_fds(self._socket, [encode(HoldLock())], descriptors)
 
     async def listen(self) -> None:
-        """Hear what the child says, until this is cancelled. Progress goes to `on_progress`, the rest to who waits."""
+        """Hear what the child says, until it falls silent: answers go to who waits, the rest to `on_message`."""
         while True:
             try:
                 packet, descriptors = await self._packet()
@@ -145,38 +130,19 @@ class Child:
         self._heard.put_nowait(None)
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(SetFailed("devpi-server has ended", maybe_done=True))
-        await asyncio.Event().wait()
 
     def _hear(self, message: Message, descriptors: list[int]) -> None:
         """Take one message to where it belongs."""
         match message:
             case OpenFiles() if descriptors:
                 (self._open_files,) = descriptors
-            case Progress() as progress:
-                self.on_progress(progress)
-            case (RootPasswordSeen() | UnusableSeen()) as seen:
-                self.on_users(seen)
-            case Noticed(about, reason, hint):
-                self.on_notice(Notice(about, reason, hint))
-            case (MirrorsSeen() | ContentsSeen() | Requests() | PrimaryAnswered()) as told:
-                self._keep(told)
             case RootPasswordSet() | RootPasswordChecked() as answer:
                 if answer.number == self._asked and self._answer is not None and not self._answer.done():
                     self._answer.set_result(answer)
+            case _ if isinstance(message, UNASKED):
+                self.on_message(message)
             case _:
                 self._heard.put_nowait(message)
-
-    def _keep(self, told: MirrorsSeen | ContentsSeen | Requests | PrimaryAnswered) -> None:
-        """Something of which the last one counts."""
-        match told:
-            case MirrorsSeen():
-                self.on_mirrors(told)
-            case ContentsSeen():
-                self.on_contents(told)
-            case Requests():
-                self.requests = told
-            case PrimaryAnswered():
-                self.primary = told
 
     async def _packet(self) -> tuple[bytes, list[int]]:
         """The next packet, and the descriptors that come with it: asyncio's own `sock_recv` throws those away."""

@@ -16,6 +16,7 @@ from sidecar.devpi.from_worker import (
     ContentsSeen,
     Done,
     Drained,
+    ImportState,
     Listening,
     MirrorsSeen,
     Noticed,
@@ -48,6 +49,7 @@ __all__ = [
     "PROBE_HEADER",
     "REQUEST_SECONDS",
     "ROUTES",
+    "UNASKED",
     "UNREPLICATED",
     "CannotListen",
     "CheckRootPassword",
@@ -59,6 +61,7 @@ __all__ = [
     "Drained",
     "HoldLock",
     "Import",
+    "ImportState",
     "Initialise",
     "Listening",
     "Message",
@@ -87,6 +90,18 @@ PROBE_HEADER = "X-Devpi-Sidecar-Probe"
 """Carries a secret of this run in the sidecar's own requests, so that nobody else can stay out of the log."""
 UNREPLICATED = 100
 """Files that a replica could not get, of which its `+status` names no more: the sidecar reads no answer of any size."""
+
+UNASKED = (
+    Progress,
+    Noticed,
+    RootPasswordSeen,
+    UnusableSeen,
+    MirrorsSeen,
+    ContentsSeen,
+    Requests,
+    PrimaryAnswered,
+)
+"""What the child says without having been asked, at any time."""
 
 
 def encode(message: Message) -> bytes:

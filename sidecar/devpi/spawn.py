@@ -31,20 +31,26 @@ class Spawned(NamedTuple):
     """A file in memory, in which a `Journal` tells it the phase."""
 
 
-def spawn(environ: Mapping[str, str], log: LogSettings | None = None) -> Spawned:
-    """Start `sidecar.worker` with the environment `environ`, its log as `log` says. Raises Exit."""
+def spawn(environ: Mapping[str, str], log: LogSettings | None = None, phase: int | None = None) -> Spawned:
+    """Start `sidecar.worker` with the environment `environ`, its log as `log` says. Raises Exit.
+
+    `phase`: the file of an earlier one, in which the phase is told to this one too. Not to be called in a thread that
+    ends before the process does: that would kill it.
+    """
     try:
-        return _spawn(environ, log or LogSettings())
+        return _spawn(environ, log or LogSettings(), phase)
     except OSError as error:
         raise _refused(error) from error
 
 
-def _spawn(environ: Mapping[str, str], log: LogSettings) -> Spawned:
+def _spawn(environ: Mapping[str, str], log: LogSettings, phase: int | None) -> Spawned:
     with contextlib.ExitStack() as ours:
-        files = []
-        for name in ("crash", "phase"):
-            files.append(os.memfd_create(name))
-            ours.callback(os.close, files[-1])
+        files = [os.memfd_create("crash")]
+        ours.callback(os.close, files[0])
+        if phase is None:
+            phase = os.memfd_create("phase")
+            ours.callback(os.close, phase)
+        files.append(phase)
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.enter_context(mine)
         with theirs:

@@ -65,13 +65,14 @@ class Import(Message):
 class Serve(Message):
     """Run devpi-server in this process. Answered with `Listening`, `CannotListen`, or an end of the process."""
 
-    secretfile: str
-    cheap_derivation: bool
-    """The secret is random, so stretching it wins nothing."""
     tmpdir: str
-    known_root_hash: str | None
+    secretfile: str = ""
+    """Where its login secret is."""
+    cheap_derivation: bool = False
+    """The secret is random, so stretching it wins nothing."""
+    known_root_hash: str | None = None
     """SHA-256 of a password hash of root's that is known not to be of the empty password."""
-    probe_secret: str = field(repr=False)
+    probe_secret: str = field(default="", repr=False)
     """What the sidecar's own requests carry, see `worker.access_log`."""
     new_root_password: str | None = field(default=None, repr=False)
     """Set this before the first request is taken: a rotation that was cut short."""

@@ -14,7 +14,6 @@ from typing import NoReturn, Protocol
 
 from sidecar.core.disk_hints import hint_to_read
 from sidecar.core.errors import OperatorError
-from sidecar.core.lifecycle import LeftOut
 from sidecar.exports import formats
 from sidecar.storage.harmless import is_harmless
 
@@ -51,6 +50,16 @@ class Limits:
     """Unpacked bytes of an archive from which on ``ratio`` is applied; an xz stream keeps up to 64 MiB of them."""
     index_bytes: int = 256 * 2**20
     """Bytes of a ``dataindex.json``; a larger one is refused unread."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Something that the import has left out alone, because to load it would not be safe."""
+
+    archive: str
+    member: str
+    """A file by its path in the archive or in `dataindex.json`, or what else it is."""
+    reason: str
 
 
 class ImportRefused(OperatorError):

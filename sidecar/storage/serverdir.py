@@ -88,7 +88,7 @@ class Serverdir(Layout):
             self._roll_forward(intent)
             self._recovered = "finished the installation of a state that an earlier run had prepared"
         self._throw_away()
-        self.tmp.mkdir(mode=0o700)
+        self.empty_tmp()
         done, self._recovered = self._recovered, None
         return done
 
@@ -119,6 +119,11 @@ class Serverdir(Layout):
             return True
         files.write_file(self.serving, b"")
         return False
+
+    def empty_tmp(self) -> None:
+        """Throw away what devpi-server has spooled; none may run. Raises OSError."""
+        shutil.rmtree(self.tmp, ignore_errors=True)
+        self.tmp.mkdir(mode=0o700)
 
     def clear_up(self, *, whole: bool = False) -> None:
         """Leave nothing half-made behind, at a stop. What is being installed stays for `recover`.

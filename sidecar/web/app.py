@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from sidecar.features.credentials.keeper import Credentials
 from sidecar.web import access
 from sidecar.web.admin_auth import Guard
 from sidecar.web.api import bootstrap, description, probes, status
@@ -55,7 +56,7 @@ def make_app(context: Context) -> web.Application:
     """The app on `context`."""
     app = web.Application(middlewares=[counted, access.identify, problems], client_max_size=bootstrap.BODY_LIMIT)
     app[CONTEXT] = context
-    guard = app[GUARD] = Guard(context.bootstrap.token_ok, client_certificates=context.client_certificates)
+    guard = app[GUARD] = Guard(context.of(Credentials).token_ok, client_certificates=context.client_certificates)
     requests = app[REQUESTS] = Requests()
     app[exposition.EXPOSITION] = exposition.Exposition(context, guard, requests)
     hub = app[HUB] = Hub(context)

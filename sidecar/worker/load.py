@@ -16,8 +16,7 @@ from devpi_server.main import Fatal
 from devpi_server.normalized import normalize_name
 
 from sidecar.core import garbage
-from sidecar.core.lifecycle import ImportState
-from sidecar.devpi.protocol import Import, Prepared
+from sidecar.devpi.protocol import Import, ImportState, Prepared
 from sidecar.exports import merge, sources, unpack
 from sidecar.exports.sources import ImportRefused
 from sidecar.worker.passwords import digest, hash_of, is_hash_of_empty

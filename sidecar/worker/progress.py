@@ -6,8 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sidecar.core.lifecycle import ImportState
-from sidecar.devpi.protocol import Progress
+from sidecar.devpi.protocol import ImportState, Progress
 
 if TYPE_CHECKING:
     from sidecar.exports import merge, sources

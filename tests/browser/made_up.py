@@ -17,12 +17,12 @@ from math import sin
 from pathlib import Path
 
 from sidecar.core import surroundings
+from sidecar.core.check import PASS, WARN, Check, CheckStatus
+from sidecar.core.history import SAMPLES, SPAN, History
 from sidecar.core.surroundings import Surroundings
 from sidecar.devpi.client import DevpiClient
 from sidecar.devpi.server_status import Replica, ServerStatus
 from sidecar.features.health import monitor
-from sidecar.features.health.checks.verdict import PASS, WARN, Check, CheckStatus
-from sidecar.features.health.history import SAMPLES, SPAN, History
 
 ENTRYPOINT = Path(__file__).resolve().parents[2] / "entrypoint.py"
 SLOW, BUSY = (22, 23, 24), range(38, 44)

@@ -10,8 +10,9 @@ import signal
 import threading
 from pathlib import Path
 
-from sidecar.core.lifecycle import ImportState, ImportStatus, now
+from sidecar.core.lifecycle import now
 from sidecar.features.bootstrap import import_status
+from sidecar.features.bootstrap.import_status import ImportState, ImportStatus
 from tests.chaos import steps
 from tests.chaos.invariants import PROMPT, Fsck, check, processes
 from tests.chaos.life import DEATHS, FILES, FIXED, IMPORTS, PROJECTS, STORIES, TTL, Told, Violation, live, repair

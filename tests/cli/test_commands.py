@@ -20,9 +20,9 @@ from aiohttp import web
 
 from sidecar.cli import healthcheck
 from sidecar.core import discovery
+from sidecar.core.check import NOT_RUNNING
 from sidecar.core.lifecycle import Phase
 from sidecar.core.terminal import printable
-from sidecar.features.health.checks.verdict import NOT_RUNNING
 from sidecar.storage.runtime_dir import RuntimeDir
 from sidecar.web.server.listener import bind
 from tests.support.fake_devpi import eventually

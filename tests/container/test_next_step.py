@@ -5,14 +5,23 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from sidecar.container.next_step import NextStep, command
-from sidecar.core.lifecycle import Lifecycle, PasswordChange, Phase, RootPassword, RootPasswordStatus
+from sidecar.core.lifecycle import Lifecycle, Phase
+from sidecar.features.credentials.keeper import Credentials
+from sidecar.features.credentials.password_status import PasswordChange, RootPassword, RootPasswordStatus
 
 LOGGER = "sidecar.container.next_step"
 URL = "http://127.0.0.1:3142"
+
+
+def known(status: RootPasswordStatus) -> Credentials:
+    """The feature that knows this."""
+    return cast(Credentials, SimpleNamespace(root_password=status))
 
 
 @pytest.mark.parametrize("state", list(RootPassword))
@@ -22,8 +31,7 @@ def test_a_password_that_can_be_claimed_is_named_with_its_command(
     """The page in each case; the claim only where there is something to claim."""
     caplog.set_level(logging.INFO, LOGGER)
     lifecycle = Lifecycle()
-    NextStep(lifecycle, URL)
-    lifecycle.update(root_password=RootPasswordStatus(state, change=PasswordChange.HERE))
+    NextStep(lifecycle, known(RootPasswordStatus(state, change=PasswordChange.HERE)), URL)
     lifecycle.enter(Phase.LAUNCHING)
     assert [] == caplog.messages
     lifecycle.enter(Phase.READY)
@@ -37,7 +45,7 @@ def test_it_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     """A devpi-server that was launched again is nothing new to a person."""
     caplog.set_level(logging.INFO, LOGGER)
     lifecycle = Lifecycle()
-    NextStep(lifecycle, URL)
+    NextStep(lifecycle, known(RootPasswordStatus()), URL)
     for _ in range(2):
         lifecycle.enter(Phase.LAUNCHING)
         lifecycle.enter(Phase.READY)

@@ -8,7 +8,7 @@ from datetime import UTC, timedelta
 import pytest
 
 from sidecar.core import lifecycle as lifecycle_module
-from sidecar.core.lifecycle import Failure, ImportState, ImportStatus, Lifecycle, Phase, Snapshot, now
+from sidecar.core.lifecycle import KEPT, DevpiInfo, Failure, Lifecycle, Phase, Snapshot, now
 
 S, I, M, L, R, T, F = (  # noqa: E741 - a table is read better with short names
     Phase.STARTING,
@@ -86,13 +86,34 @@ def test_time_in_a_phase_is_that_of_a_clock_that_never_goes_back(monkeypatch: py
     assert lifecycle.snapshot.begun == (0, 0, 2, 5, 9)
 
 
-def test_an_update_is_no_step() -> None:
-    """Fields change, phase, since and history don't."""
+def test_progress_is_no_step_and_ends_with_its_phase() -> None:
+    """Fields change; phase, since and history don't."""
     lifecycle = lifecycle_in(M)
     before = lifecycle.snapshot
-    lifecycle.update(imported=ImportStatus(ImportState.LOADING))
-    assert lifecycle.snapshot.imported.state is ImportState.LOADING
-    assert dataclasses.replace(lifecycle.snapshot, imported=before.imported) == before
+    lifecycle.advance("3 of 7 files")
+    lifecycle.learn(DevpiInfo("6.20.3"))
+    assert "3 of 7 files" == lifecycle.snapshot.progress
+    assert before == dataclasses.replace(lifecycle.snapshot, progress=None, devpi=None)
+    lifecycle.enter(L)
+    assert lifecycle.snapshot.progress is None
+    assert DevpiInfo("6.20.3") == lifecycle.snapshot.devpi
+
+
+def test_a_thousand_restarts_are_not_all_remembered() -> None:
+    """The last phases are; how long each lasted still adds up, and when it was ready first is known."""
+    at = 0.0
+    lifecycle = Lifecycle(clock=lambda: at)
+    lifecycle.enter(L)
+    for _ in range(1000):
+        at += 1
+        lifecycle.enter(R)
+        at += 10
+        lifecycle.enter(L)
+    snapshot = lifecycle.snapshot
+    assert KEPT == len(snapshot.history) == len(snapshot.begun)
+    assert (L, at) == (snapshot.history[-1][0], snapshot.begun[-1])
+    assert (1000, 10_000) == (lifecycle.spent()[L], lifecycle.spent()[R])
+    assert (0, 1) == (lifecycle.began, lifecycle.first_ready)
 
 
 def test_the_first_failure_is_not_forgotten() -> None:
@@ -124,7 +145,8 @@ def test_listeners_hear_every_change() -> None:
     lifecycle.subscribe(lambda before, after: first.append((before.phase, after.phase)))
     lifecycle.subscribe(lambda _, after: second.append(after))
     lifecycle.enter(L)
-    lifecycle.update(imported=ImportStatus())
+    lifecycle.advance("half of it")
+    lifecycle.advance("half of it")
     lifecycle.enter(R)
     assert first == [(S, L), (L, L), (L, R)]
     assert second[-1] is lifecycle.snapshot

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.core.lifecycle import ImportState, ImportStatus, now
+from sidecar.core.lifecycle import now
 from sidecar.features.bootstrap import import_status as imports
+from sidecar.features.bootstrap.import_status import ImportState, ImportStatus
 from tests.support import exported, private_mounts
 from tests.support.container import Container
 from tests.support.hostile import corpus

@@ -20,7 +20,9 @@ from bench import mirrors
 from sidecar.cli import commands
 from sidecar.core import settings
 from sidecar.core.errors import ExitCode
-from sidecar.core.lifecycle import ImportState, Phase, RootPassword
+from sidecar.core.lifecycle import Phase
+from sidecar.features.bootstrap.import_status import ImportState
+from sidecar.features.credentials.password_status import RootPassword
 from sidecar.features.health.monitor import GATING, WARNING
 from sidecar.web.app import ROUTES
 from sidecar.worker import tools

@@ -12,7 +12,18 @@ from jsonschema import Draft202012Validator
 
 from sidecar.web.openapi.document import compose
 
-DOCUMENT: dict[str, Any] = compose("1.2.3")
+CHECKS = {
+    "process": True,
+    "http": True,
+    "write": True,
+    "lock": True,
+    "replication": True,
+    "root-password": True,
+    "disk": False,
+    "events": False,
+}
+"""Each check, and whether it gates readiness."""
+DOCUMENT: dict[str, Any] = compose("1.2.3", CHECKS)
 METHODS = frozenset({"get", "head", "post", "options"})
 UNTOLD = frozenset({"Connection", "Content-Length", "Content-Type", "Date", "Server", "Transfer-Encoding"})
 """Headers that OpenAPI leaves aside, or that HTTP itself has in every answer."""

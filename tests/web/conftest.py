@@ -5,20 +5,34 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from sidecar.container.features import features
+from sidecar.core.board import Board
+from sidecar.core.feature import one_of
 from sidecar.core.lifecycle import Lifecycle, Phase
-from sidecar.core.settings import MonitorSettings
+from sidecar.core.settings import MonitorSettings, from_environ
 from sidecar.devpi.client import DevpiClient
-from sidecar.features.credentials.claims import Bootstrap
+from sidecar.features.bootstrap.import_status import ImportStatus
+from sidecar.features.bootstrap.preparation import Bootstrap
+from sidecar.features.credentials.claims import Claims
+from sidecar.features.credentials.keeper import Credentials
+from sidecar.features.credentials.login_secret import LoginSecret
+from sidecar.features.credentials.password_status import RootPasswordStatus, UnusablePasswords
+from sidecar.features.credentials.root_has_one import judge_root_password
 from sidecar.features.credentials.root_password import RootPasswordFile
+from sidecar.features.credentials.rotation import PasswordSetter
 from sidecar.features.credentials.secrets import AdminToken
 from sidecar.features.health.monitor import Health, Serving
+from sidecar.features.hooks import Hooks
+from sidecar.features.mirror.notice import Mirror, Mirrors
+from sidecar.features.numbers.counting import Contents, Counting
+from sidecar.storage.runtime_dir import RuntimeDir
 from sidecar.web.app import Context, make_app
 from sidecar.web.server.site import WebServer, serve
 from tests.support import described
@@ -55,13 +69,27 @@ class Site:
 
     folder: Path
     lifecycle: Lifecycle
-    health: Health
-    bootstrap: Bootstrap
+    board: Board
+    features: tuple[Hooks, ...]
+    claim_ttl: float | None
     devpi: FakeDevpi
     tick_age: float = 0.0
     client: DevpiClient | None = None
     web: WebServer = field(init=False)
     session: aiohttp.ClientSession = field(init=False)
+
+    @property
+    def health(self) -> Health:
+        return one_of(self.features, Health)
+
+    @property
+    def credentials(self) -> Credentials:
+        return one_of(self.features, Credentials)
+
+    @property
+    def context(self) -> Context:
+        """What the app is made on."""
+        return Context(self.lifecycle, self.board, self.features, lambda: self.tick_age, "1.2.3")
 
     async def ask(self, method: str, path: str, **options: Any) -> Answer:
         """An answer, which is one that `/openapi.json` describes."""
@@ -95,17 +123,49 @@ class Site:
         client = self.client = DevpiClient(await self.devpi.start(), 1)
         (self.folder / ".sidecar").mkdir(exist_ok=True)
         self.lifecycle.enter(Phase.LAUNCHING)
-        self.health.set_root_password("set", allowed=False)
+        self.root_password("set", allowed=False)
         self.health.probe(Serving(os.getpid(), client, self.folder, UUID, "standalone", lambda: None))
         await asyncio.wait_for(self.health.wait_until_ready(), 5)
         self.lifecycle.enter(Phase.READY)
 
-    def generate_password(self) -> None:
+    def root_password(self, state: str, *, allowed: bool) -> None:
+        """What is seen of root's password; whether the settings allow an empty one."""
+        self.board.push("root-password", judge_root_password(state, allowed))
+
+    def attach(self, record: RootPasswordFile, secret: LoginSecret | None = None) -> Claims:
+        """devpi-server was launched on this record."""
+        claims = Claims(self.lifecycle, record, secret, self.claim_ttl, changed=self.board.changed)
+        self.credentials._record, self.credentials._claims = record, claims
+        return claims
+
+    def generate_password(self, setter: PasswordSetter | None = None) -> None:
         """A root password was generated, and can be claimed."""
         record = RootPasswordFile(self.folder / "root-password")
         record.write_generated(PASSWORD)
-        self.bootstrap.attach(record, None)
-        self.bootstrap.devpi_runs(Devpi(), "standalone")
+        self.attach(record).devpi_up(setter or Devpi(), "standalone")
+
+    def tell(
+        self,
+        *,
+        imported: ImportStatus | None = None,
+        mirrors: Mirrors | None = None,
+        unusable_passwords: UnusablePasswords | None = None,
+        contents: Contents | None = None,
+        root_password: RootPasswordStatus | None = None,
+    ) -> None:
+        """Let a feature know this."""
+        if imported is not None:
+            one_of(self.features, Bootstrap)._publish(imported)
+        if mirrors is not None:
+            one_of(self.features, Mirror).mirrors = mirrors
+        if unusable_passwords is not None:
+            self.credentials._users.unusable = unusable_passwords
+        if contents is not None:
+            one_of(self.features, Counting)._contents = contents
+        if root_password is not None:
+            record = RootPasswordFile(self.folder / "root-password")
+            self.attach(record).status = lambda: root_password  # type: ignore[method-assign]
+        self.board.changed()
 
 
 @pytest.fixture
@@ -115,20 +175,21 @@ def claim_ttl() -> float | None:
 
 @pytest.fixture
 async def site(tmp_path: Path, claim_ttl: float | None) -> AsyncIterator[Site]:
-    lifecycle = Lifecycle()
-    health = Health(lifecycle, MonitorSettings(interval=0.2, request_timeout=1, disk_warn_bytes=1))
-    bootstrap = Bootstrap(lifecycle, claim_ttl)
-    bootstrap.set_token(AdminToken(TOKEN))
-    site = Site(tmp_path, lifecycle, health, bootstrap, FakeDevpi())
-    context = Context(lifecycle, health, bootstrap, lambda: site.tick_age, "1.2.3")
-    site.web = await serve(make_app(context), "127.0.0.1", 0)
+    lifecycle, board = Lifecycle(), Board()
+    monitor = MonitorSettings(interval=0.2, request_timeout=1, disk_warn_bytes=1)
+    settings = replace(from_environ({}), monitor=monitor)
+    runtime = RuntimeDir.open(tmp_path / "runtime")
+    site = Site(tmp_path, lifecycle, board, features(settings, lifecycle, board, runtime), claim_ttl, FakeDevpi())
+    site.credentials._token = AdminToken(TOKEN)
+    site.web = await serve(make_app(site.context), "127.0.0.1", 0)
     site.session = aiohttp.ClientSession()
-    monitor = asyncio.create_task(health.run())
+    watch = asyncio.create_task(site.health.run())
     yield site
-    monitor.cancel()
-    await asyncio.gather(monitor, return_exceptions=True)
+    watch.cancel()
+    await asyncio.gather(watch, return_exceptions=True)
     if site.client is not None:
         await site.client.close()
     await site.session.close()
     await site.web.stop()
     await site.devpi.stop()
+    runtime.close()

@@ -8,20 +8,21 @@ import logging
 import re
 import shlex
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sidecar.cli import commands
 from sidecar.container.next_step import NextStep
-from sidecar.core.lifecycle import DevpiInfo, Failure, Phase, RootPassword
-from sidecar.core.settings import CredentialSettings
+from sidecar.core.lifecycle import DevpiInfo, Failure, Lifecycle, Phase
 from sidecar.devpi.protocol import UnusableSeen
+from sidecar.features.credentials import password_advice
 from sidecar.features.credentials.login_secret import LoginSecret
+from sidecar.features.credentials.password_status import RootPassword
 from sidecar.features.credentials.root_password import RootPasswordFile
-from sidecar.features.credentials.users import Users
 from sidecar.storage.runtime_dir import RuntimeDir
 from tests.web.conftest import ADMIN, PASSWORD, TOKEN, Devpi, Site
 
@@ -52,6 +53,11 @@ RECORDS: dict[RootPassword, Callable[[RootPasswordFile], None]] = {
 }
 
 
+def become(lifecycle: Lifecycle, **changes: Any) -> None:
+    """Be in any phase, whatever was before."""
+    lifecycle._become(replace(lifecycle.snapshot, **changes))
+
+
 @dataclass
 class Stage:
     """A container in a role and a phase, and a terminal in it."""
@@ -63,27 +69,28 @@ class Stage:
 
     def be(self, role: str, phase: str, state: RootPassword, *, own_secret: bool) -> None:
         """Be there, as the supervisor goes there; any earlier place is left."""
-        lifecycle, bootstrap = self.site.lifecycle, self.site.bootstrap
+        lifecycle, credentials = self.site.lifecycle, self.site.credentials
         name = Phase({"listening": "launching", "failed import": "failed"}.get(phase, phase))
         launched, listened = phase in ("launching", *SERVING, *AFTER[1:]), phase in (*SERVING, *AFTER[1:])
-        lifecycle.update(phase=Phase.LAUNCHING if launched else Phase.STARTING, failure=None, devpi=None)
-        bootstrap.devpi_runs(None, "standalone")
+        become(lifecycle, phase=Phase.LAUNCHING if launched else Phase.STARTING, failure=None, devpi=None)
+        credentials._record = credentials._claims = None
         record = RootPasswordFile(self.site.folder / "root-password.json")
         record.path.unlink(missing_ok=True)
         if launched:
             RECORDS[state](record)
-            bootstrap.attach(record, None if own_secret else self.secret)
+            claims = self.site.attach(record, None if own_secret else self.secret)
         if listened:
-            lifecycle.update(devpi=DevpiInfo("6.20.3", role))
-            bootstrap.devpi_runs(Devpi(), role)
-            users = Users(lifecycle, self.site.health.set_root_password, bootstrap, CredentialSettings())
-            users.begin("unknown" if role == "replica" else "empty", role)
+            become(lifecycle, devpi=DevpiInfo("6.20.3", role))
+            claims.devpi_up(Devpi(), role)
+            users = credentials._users
+            users.begin("unknown" if role == "replica" else "empty", password_advice.rotate(claims.status()))
+            users.unusable = None
             if role != "replica":
                 users.hear(UnusableSeen(1, ["alice"]))
         failure = Failure("no", "do") if name is Phase.FAILED else None
-        lifecycle.update(phase=name, failure=failure)
+        become(lifecycle, phase=name, failure=failure)
         if name is Phase.STOPPING:
-            bootstrap.devpi_runs(None, "standalone")
+            claims.devpi_down()
 
     async def run(self, *arguments: str) -> tuple[int, str, str]:
         """A `sidecar` command: its exit code, and what it said."""
@@ -157,7 +164,7 @@ async def test_the_log_names_a_claim_that_succeeds(
     """In the last lines of a start: only where there is something to claim, and it is not the primary's."""
     caplog.set_level(logging.INFO, "sidecar.container.next_step")
     stage.be(role, "listening", state, own_secret=False)
-    NextStep(stage.site.lifecycle, "http://x")
+    NextStep(stage.site.lifecycle, stage.site.credentials, "http://x")
     stage.site.lifecycle.enter(Phase.READY)
     claim = [message for message in caplog.messages if "claim" in message]
     assert len(claim) == (state is RootPassword.CLAIMABLE and role != "replica")
@@ -195,8 +202,8 @@ async def test_a_refusal_names_the_phase(stage: Stage, phase: str, why: str) -> 
 async def test_a_failing_root_password_has_no_advice_once_devpi_stops(stage: Stage) -> None:
     """The check stays as it is; what it advised would be refused now."""
     stage.be("standalone", "listening", RootPassword.PROVIDED, own_secret=False)
-    check = next(c for c in stage.site.health.checks() if c.name == "root-password")
+    check = next(c for c in stage.site.board.checks() if c.name == "root-password")
     assert check.hint == "`sidecar rotate`, or SIDECAR_ALLOW_EMPTY_ROOT=true to allow it"
-    stage.site.lifecycle.update(phase=Phase.STOPPING)
-    check = next(c for c in stage.site.health.checks() if c.name == "root-password")
+    become(stage.site.lifecycle, phase=Phase.STOPPING)
+    check = next(c for c in stage.site.board.checks() if c.name == "root-password")
     assert (check.status, check.hint) == ("fail", None)

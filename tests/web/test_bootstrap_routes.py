@@ -74,7 +74,7 @@ async def test_nothing_to_claim(site: Site) -> None:
     """404 where the operator gave the password."""
     record = RootPasswordFile(site.folder / "root-password")
     record.write_provided()
-    site.bootstrap.attach(record, None)
+    site.attach(record)
     answer = await site.ask("POST", CLAIM, headers=ADMIN)
     assert (answer.status, answer.json["title"]) == (404, "nothing to claim")
 
@@ -84,7 +84,7 @@ async def test_expired(site: Site) -> None:
     """410 with that reason; only rotating helps."""
     record = RootPasswordFile(site.folder / "root-password")
     record.write_generated(PASSWORD, datetime.now(UTC) - timedelta(seconds=61))
-    site.bootstrap.attach(record, None)
+    site.attach(record)
     answer = await site.ask("POST", CLAIM, headers=ADMIN)
     assert (answer.status, answer.json["title"], answer.json["hint"]) == (410, "expired", None)
 
@@ -99,7 +99,7 @@ async def test_a_client_that_hangs_up_changes_nothing(site: Site, monkeypatch: p
         done.set()
         return PASSWORD
 
-    monkeypatch.setattr(site.bootstrap, "claim", claim)
+    monkeypatch.setattr(site.credentials, "claim", claim)
     _, writer = await asyncio.open_connection("127.0.0.1", site.web.port)
     writer.write(f"POST {CLAIM} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
     await asyncio.wait_for(began.wait(), 5)
@@ -131,7 +131,7 @@ async def test_rotate(site: Site, monkeypatch: pytest.MonkeyPatch, query: str, b
         calls.append((address, keep_logins))
         return "new"
 
-    monkeypatch.setattr(site.bootstrap, "rotate", rotate)
+    monkeypatch.setattr(site.credentials, "rotate", rotate)
     answer = await site.ask("POST", ROTATE + query, headers=ADMIN, data=body)
     assert (answer.status, answer.json) == (200, {"user": "root", "password": "new"})
     assert calls == [("127.0.0.1", kept)]
@@ -165,7 +165,7 @@ async def test_rotate_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> No
         raise CannotRotate("this is a replica", "rotate at the primary")
 
     assert (await site.ask("POST", ROTATE, headers=ADMIN)).status == 503
-    monkeypatch.setattr(site.bootstrap, "rotate", rotate)
+    monkeypatch.setattr(site.credentials, "rotate", rotate)
     answer = await site.ask("POST", ROTATE, headers=ADMIN)
     assert (answer.status, answer.json["hint"]) == (409, "rotate at the primary")
 
@@ -179,8 +179,8 @@ async def test_an_unknown_claimer(site: Site, monkeypatch: pytest.MonkeyPatch) -
     async def rotate(address: str, *, keep_logins: bool = False) -> str:
         raise NotYet("soon", 0.2)
 
-    monkeypatch.setattr(site.bootstrap, "claim", claim)
-    monkeypatch.setattr(site.bootstrap, "rotate", rotate)
+    monkeypatch.setattr(site.credentials, "claim", claim)
+    monkeypatch.setattr(site.credentials, "rotate", rotate)
     assert (await site.ask("POST", CLAIM, headers=ADMIN)).json["claimed_from"] is None
     assert (await site.ask("POST", ROTATE, headers=ADMIN)).headers["Retry-After"] == "1"
 
@@ -224,7 +224,7 @@ async def test_a_token_in_latin1_bytes(site: Site) -> None:
 
 async def test_before_the_token_is_known(site: Site) -> None:
     """The sidecar listens before the serverdir with its token is open: 503 then, and nobody is slowed down."""
-    site.bootstrap._token = None
+    site.credentials._token = None
     answer = await site.ask("GET", "/bootstrap", headers=ADMIN)
     assert (answer.status, answer.json["title"]) == (503, "not yet")
     assert "Retry-After" in answer.headers
@@ -383,4 +383,4 @@ async def test_a_rebound_name(site: Site, token: str | None) -> None:
     answer = await site.ask("POST", CLAIM, headers=headers)
     assert answer.status == 401
     assert not [name for name in answer.headers if name.lower().startswith(("access-control-", "set-cookie"))]
-    assert site.bootstrap.status().state == "claimable"
+    assert site.credentials.root_password.state == "claimable"

@@ -193,7 +193,7 @@ async def test_who_is_answered_is_not_cut(site: Site, clients: list[Client], mon
         await go.wait()
         return "the password"
 
-    monkeypatch.setattr(site.bootstrap, "claim", claim)
+    monkeypatch.setattr(site.credentials, "claim", claim)
     answer = asyncio.create_task(site.ask("POST", "/bootstrap/root-password", headers=ADMIN))
     await claiming.wait()
     await connect(site, clients, 20)

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.core.lifecycle import Count, DevpiInfo, Failure, ImportState, ImportStatus, Phase
+from sidecar.core.lifecycle import DevpiInfo, Failure, Phase
+from sidecar.features.bootstrap.import_status import Count, ImportState, ImportStatus
 from sidecar.web.app import make_app
-from sidecar.web.context import Context
 from sidecar.web.page import stream as events
 from sidecar.web.page.stream import HUB, Hub
 from sidecar.web.server import site as server
@@ -142,14 +142,14 @@ async def test_a_figure_that_runs_on_is_told_to_nobody_at_once(site: Site) -> No
             nonlocal ticks
             ticks += 1
 
-        site.health.subscribe(tick)
+        site.board.on_tick(tick)
         await eventually(lambda: ticks > 2)
         assert "no answer for" in reason_of_http(site)
         assert told == hub(site)._number
 
 
 def reason_of_http(site: Site) -> str:
-    return next(check.reason or "" for check in site.health.checks() if check.name == "http")
+    return next(check.reason or "" for check in site.board.checks() if check.name == "http")
 
 
 async def test_an_import_is_told_four_times_a_second(site: Site) -> None:
@@ -160,7 +160,7 @@ async def test_an_import_is_told_four_times_a_second(site: Site) -> None:
         seen = []
         began = time.monotonic()
         for done in range(1, 101):
-            site.lifecycle.update(imported=ImportStatus(ImportState.LOADING, files=Count(done, 100)))
+            site.tell(imported=ImportStatus(ImportState.LOADING, files=Count(done, 100)))
             await asyncio.sleep(0.01)
         while "Files</dt><dd>100 " not in stream.sections["import"]:
             if (await stream.next())[0] == "import":
@@ -187,7 +187,7 @@ async def test_each_is_told_how_to_use_it_from_where_it_is(site: Site) -> None:
     async with listening(site, Host="one:3142") as one, listening(site, Host="two:3142") as two:
         await one.settle()
         await two.settle()
-        site.lifecycle.update(devpi=DevpiInfo("6.20.3", addresses=("http://0.0.0.0:3141",)))
+        site.lifecycle.learn(DevpiInfo("6.20.3", addresses=("http://0.0.0.0:3141",)))
         site.lifecycle.enter(Phase.LAUNCHING)
         await one.until("use", "http://one:3141")
         await two.until("use", "http://two:3141")
@@ -219,7 +219,7 @@ async def test_no_more_than_so_many(site: Site, monkeypatch: pytest.MonkeyPatch)
 async def test_streams_leave_connections_for_probes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """However few there may be: a stream is busy for ever, so it is never cut for a newcomer."""
     monkeypatch.setattr(server, "MOST", 56)
-    context = Context(site.lifecycle, site.health, site.bootstrap, lambda: 0.0, "1.2.3")
+    context = site.context
     await site.web.stop()
     site.web = await server.serve(make_app(context), "127.0.0.1", 0)
     async with listening(site), listening(site):
@@ -242,7 +242,7 @@ async def test_who_never_reads_is_dropped(site: Site, monkeypatch: pytest.Monkey
             assert time.monotonic() < deadline
             done += 1
             error = "n" * 900 + str(done)
-            site.lifecycle.update(imported=ImportStatus(ImportState.LOADING, current=error, files=Count(done, 10**9)))
+            site.tell(imported=ImportStatus(ImportState.LOADING, current=error, files=Count(done, 10**9)))
             await stream.until("import", f"Files</dt><dd>{done:,} ")
             most = max([most, *(sum(map(len, each.pending.values())) for each in hub(site)._streams)])
         assert 1 == len(hub(site))
@@ -294,7 +294,7 @@ async def test_hostile_names_end_no_event(site: Site) -> None:
         await stream.settle()
         name = "x\n\nevent: hello\ndata: {}\n\n<script>\u2028\r"
         site.lifecycle.enter(Phase.IMPORTING)
-        site.lifecycle.update(imported=ImportStatus(ImportState.LOADING, current=name))
+        site.tell(imported=ImportStatus(ImportState.LOADING, current=name))
         text = await stream.until("import", "event: hello")
         assert "<script" not in text
         assert 1 == stream.raw.count(b"\nevent: hello\n") + stream.raw.startswith(b"event: hello\n")

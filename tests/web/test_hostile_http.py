@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from sidecar.features.credentials.keeper import Credentials
 from sidecar.web.metrics.requests import REQUESTS
 from sidecar.web.middleware import log
 from tests.support.fake_devpi import eventually
@@ -97,7 +98,7 @@ async def test_oversized_bodies(site: Site, path: str) -> None:
     for data in (bytes(5000), chunks()):
         answer = await site.ask("POST", path, headers=ADMIN, data=data)
         assert (answer.status, answer.json["status"]) == (413, 413)
-    assert site.bootstrap.status().state == "claimable"
+    assert site.credentials.root_password.state == "claimable"
 
 
 async def test_a_stranger_s_body_is_not_read(site: Site) -> None:
@@ -182,7 +183,7 @@ async def test_an_internal_error_tells_nothing(site: Site, monkeypatch: pytest.M
     """500 as a problem; what went wrong is in the log."""
     told: list[str] = []
     monkeypatch.setattr(log, "exception", lambda message, *_: told.append(message))
-    monkeypatch.setattr(site.bootstrap, "status", lambda: 1 / 0)
+    monkeypatch.setattr(Credentials, "root_password", property(lambda self: 1 / 0))
     answer = await site.raw(f"GET /bootstrap HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\n".encode() + CLOSE + b"\r\n")
     status, _ = read(answer)
     assert status == 500
@@ -225,4 +226,4 @@ async def test_an_admin_that_goes_in_its_body(
         await eventually(lambda: counted.total() == 1)
     assert {(path, "POST", 400)} == set(counted)
     assert [] == [record.getMessage() for record in caplog.records]
-    assert site.bootstrap.status().state == "claimable"
+    assert site.credentials.root_password.state == "claimable"

@@ -20,13 +20,15 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from sidecar.core import garbage
-from sidecar.core.lifecycle import ImportFailure, ImportState, ImportStatus, Phase
+from sidecar.core.lifecycle import Phase
+from sidecar.core.sample import gauge
 from sidecar.devpi.client import STATUS_LIMIT
 from sidecar.devpi.server_status import METRICS_LIMIT
 from sidecar.devpi.server_status import Metric as Said
+from sidecar.features.bootstrap.import_status import ImportFailure, ImportState, ImportStatus
 from sidecar.web.metrics.devpi import MOST, own
 from sidecar.web.metrics.exposition import EXPOSITION, RECENT, _Format
-from sidecar.web.metrics.families import gauge
+from sidecar.web.metrics.families import family_of
 from tests.support.fake_devpi import eventually, status_of
 from tests.web.conftest import ADMIN, Site
 
@@ -81,7 +83,7 @@ def test_what_is_kept_reads_as_what_is_rendered_anew(library: Any, end: bytes) -
     """Byte for byte what the library makes of all families at once, whatever has changed, come or gone."""
     rendered = _Format("", library.generate_latest, end)
     for values in ({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 3.0}, {"b": 3.0}, {"a": 1.0}, {"a": float("nan")}, {}):
-        families = [gauge(name, "A text.", value) for name, value in values.items()]
+        families = [family_of(gauge(name, "A text.", value)) for name, value in values.items()]
         registry = CollectorRegistry()
         registry.collect = lambda families=families: families  # type: ignore[method-assign, misc]
         assert library.generate_latest(registry) == rendered.render(families)
@@ -102,7 +104,7 @@ async def test_the_life_and_the_checks_are_told(site: Site) -> None:
     assert 0 == after[sample("devpi_sidecar_check_status", check="http", status="fail")]
     assert 0 < after[sample("devpi_sidecar_check_seconds", check="http")] < 5
     await site.devpi.stop()
-    await eventually(site.health.verdict)
+    await eventually(lambda: [c for c in site.board.checks() if c.blocks])
     gone = await scrape(site)
     assert (0, 1) == (
         gone[sample("devpi_sidecar_ready")],
@@ -116,7 +118,7 @@ async def test_a_clock_that_goes_back_takes_no_counter_along(site: Site, monkeyp
     await site.become_ready()
     before = await scrape(site)
     monkeypatch.setattr("sidecar.core.lifecycle.now", lambda: datetime(2020, 1, 1, tzinfo=UTC))
-    monkeypatch.setattr("sidecar.web.metrics.own.datetime", Back)
+    monkeypatch.setattr("sidecar.features.bootstrap.import_report.datetime", Back)
     site.lifecycle.enter(Phase.LAUNCHING)
     site.lifecycle.enter(Phase.READY)
     after = await scrape(site)
@@ -182,7 +184,7 @@ async def test_what_fails_in_the_background_is_told_by_the_scrape(
     over.
     """
     ticks: list[float] = []
-    site.health.subscribe(lambda: ticks.append(time.monotonic()))
+    site.board.on_tick(lambda: ticks.append(time.monotonic()))
     monkeypatch.setattr("sidecar.web.metrics.exposition.EVERY", 0.0)
     assert (await site.get("/metrics")).status == 200
     with monkeypatch.context() as broken:
@@ -204,7 +206,7 @@ async def test_the_import_is_told(site: Site) -> None:
     """Its state, counts and failure; the names in it are nobody's labels."""
     failure = ImportFailure(HOSTILE[0], "hint", archive=HOSTILE[1], member=HOSTILE[2])
     site.lifecycle.enter(Phase.IMPORTING)
-    site.lifecycle.update(
+    site.tell(
         imported=ImportStatus(ImportState.FAILED, current=HOSTILE[3], ignored=tuple(HOSTILE), rate=12.5, error=failure)
     )
     found = await scrape(site)
@@ -343,7 +345,7 @@ async def test_too_large_a_status_degrades_the_view_alone(site: Site) -> None:
     site.devpi.status_body = b'{"result": {"serial": 7, "x": "' + b"x" * STATUS_LIMIT + b'"}}'
     await site.become_ready()
     reason = f"devpi-server does not report its status: the answer has more than {STATUS_LIMIT} bytes"
-    await eventually(lambda: reason in [check.reason for check in site.health.checks()])
+    await eventually(lambda: reason in [check.reason for check in site.board.checks()])
     events = await site.get("/readyz/events", Accept="application/json")
     assert (200, "warn") == (events.status, events.json["status"])
     assert 200 == (await site.get("/readyz")).status

@@ -10,38 +10,26 @@ from html.parser import HTMLParser
 
 import pytest
 
-from sidecar.core.lifecycle import (
-    Archive,
-    Contents,
-    Count,
-    DevpiInfo,
-    Failure,
-    ImportFailure,
-    ImportState,
-    ImportStatus,
-    LeftOut,
-    Lifecycle,
-    Mirrors,
-    Named,
-    Notice,
-    PasswordChange,
-    Phase,
-    RootPassword,
-    RootPasswordStatus,
-    UnusablePasswords,
-    now,
-)
+from sidecar.core.check import NOT_RUNNING, NOT_YET, CheckStatus
+from sidecar.core.lifecycle import DevpiInfo, Failure, Lifecycle, Notice, Phase, now
 from sidecar.core.surroundings import Surroundings
 from sidecar.devpi.client import DevpiClient
 from sidecar.devpi.server_status import Replica, ServerStatus
+from sidecar.features.bootstrap.import_status import Archive, Count, ImportFailure, ImportState, ImportStatus, LeftOut
+from sidecar.features.credentials.password_status import (
+    PasswordChange,
+    RootPassword,
+    RootPasswordStatus,
+    UnusablePasswords,
+)
 from sidecar.features.health.checks.disk import Space
-from sidecar.features.health.checks.verdict import NOT_RUNNING, NOT_YET, CheckStatus
 from sidecar.features.health.monitor import Serving
+from sidecar.features.mirror.notice import Mirrors, Named
+from sidecar.features.numbers.counting import Contents, Numbers, Served
 from sidecar.storage.usage import Used
 from sidecar.web.context import CONTEXT
-from sidecar.web.numbers import Numbers, Served
 from sidecar.web.page import assets, guide, report
-from sidecar.web.page.checklist import MEANINGS, checklist
+from sidecar.web.page.checklist import checklist
 from sidecar.web.page.failure import failure
 from sidecar.web.page.tally import tally
 from tests.support.fake_devpi import UUID, eventually
@@ -133,13 +121,13 @@ async def test_it_loads_nothing_from_elsewhere(site: Site) -> None:
 
 async def test_whole_without_a_script(site: Site) -> None:
     """Ready: the headline, the phases with durations, each check with verdict and value, the versions."""
-    site.lifecycle.update(devpi=SERVER)
+    site.lifecycle.learn(SERVER)
     await site.become_ready()
-    await eventually(lambda: {CheckStatus.PASS} == {check.status for check in site.health.checks()})
+    await eventually(lambda: {CheckStatus.PASS} == {check.status for check in site.board.checks()})
     text = (await page(site)).text
     assert "Ready devpi-server serves. All checks pass." in text
     assert re.search(r"starting [\d.]+ s launching [\d.]+ s ready since \d\d:\d\d:\d\d", text)
-    for check in site.health.checks():
+    for check in site.board.checks():
         assert re.search(rf"{check.name} .*?✓ pass", text)
     assert re.search(r"http devpi-server answers, and how fast ✓ pass since \d\d:\d\d:\d\d [\d.]+ ms", text)
     assert "devpi-server 6.20.3 , standalone" in text
@@ -160,15 +148,15 @@ async def test_a_running_import(site: Site) -> None:
         rate=180.5,
         eta_seconds=8.24,
     )
-    site.lifecycle.update(imported=loading)
+    site.tell(imported=loading)
     outline = await page(site)
     for words in ("Importing", "Step 2 of 3: loading 25 %", "180 files/s about 8.2 s left", "alice/dev/hello",
                   "Files 512 of 2,000", "3.0 MB of 12.0 MB", "backup.bz2 , 12.3 MB"):  # fmt: skip
         assert words in outline.text
     assert {("progress", "max", "2000"), ("progress", "value", "512")} <= set(outline.attributes)
-    site.lifecycle.update(imported=replace(loading, files=Count(2100, 2000)))
+    site.tell(imported=replace(loading, files=Count(2100, 2000)))
     assert ("progress", "value", "2000") in (await page(site)).attributes
-    site.lifecycle.update(imported=ImportStatus(ImportState.PENDING))
+    site.tell(imported=ImportStatus(ImportState.PENDING))
     assert "progress" in (await page(site)).tags
 
 
@@ -176,7 +164,7 @@ async def test_a_failed_import(site: Site) -> None:
     """Where, why, and what to do; no path of the disk."""
     site.lifecycle.enter(Phase.IMPORTING)
     error = ImportFailure("can't read '/srv/secret place/x'", "look at it", "backup.bz2", "alice/dev/x-1.tar.gz")
-    site.lifecycle.update(imported=ImportStatus(ImportState.FAILED, error=error))
+    site.tell(imported=ImportStatus(ImportState.FAILED, error=error))
     site.lifecycle.enter(Phase.FAILED, Failure("the import failed", "see its archive"))
     text = (await page(site)).text
     for words in ("The import failed File backup.bz2 In it alice/dev/x-1.tar.gz Why can't read <path>",
@@ -190,7 +178,7 @@ async def test_a_failed_import(site: Site) -> None:
 
 async def test_a_failure_of_later_is_not_the_imports(site: Site) -> None:
     """A kept record of a failed import explains nothing that happens to a devpi-server that serves."""
-    site.lifecycle.update(imported=ImportStatus(ImportState.FAILED, error=ImportFailure("no archive", "fix it")))
+    site.tell(imported=ImportStatus(ImportState.FAILED, error=ImportFailure("no archive", "fix it")))
     await site.become_ready()
     site.lifecycle.enter(Phase.FAILED, Failure("devpi-server was ended by SIGKILL", "raise the memory limit"))
     assert "Failed devpi-server was ended by SIGKILL What to do: raise the memory limit" in (await page(site)).text
@@ -209,7 +197,7 @@ async def test_not_ready_says_why(site: Site) -> None:
 async def test_what_is_read_out(site: Site) -> None:
     """The verdict alone is a status: a screen reader reads it out again whenever it changes."""
     await site.become_ready()
-    await eventually(lambda: {CheckStatus.PASS} == {check.status for check in site.health.checks()})
+    await eventually(lambda: {CheckStatus.PASS} == {check.status for check in site.board.checks()})
     site.health.process_ended("devpi-server is gone for 8 s")
     answer = await site.get("/", **HTML)
     assert b'<div id="verdict" data-section role="status" class="hidden">Not ready: process</div>' in answer.body
@@ -229,7 +217,7 @@ async def test_what_keeps_it_from_being_ready_is_no_launching(site: Site) -> Non
     """devpi-server runs, and nobody may wait for an empty password to go away: the reason and the hint are told."""
     site.lifecycle.enter(Phase.LAUNCHING)
     assert "Launching devpi-server starts." in (await page(site)).text
-    site.health.set_root_password("empty", allowed=False)
+    site.root_password("empty", allowed=False)
     text = (await page(site)).text
     assert "Not ready root-password: root's password is empty What to do: sidecar rotate" in text
     assert "devpi-server starts" not in text
@@ -241,9 +229,9 @@ async def test_a_devpi_that_does_not_listen_yet_is_launching(site: Site) -> None
     await site.devpi.stop()
     (site.folder / ".sidecar").mkdir()
     site.lifecycle.enter(Phase.LAUNCHING)
-    site.health.set_root_password("set", allowed=False)
+    site.root_password("set", allowed=False)
     site.health.probe(Serving(os.getpid(), client, site.folder, UUID, "replica", lambda: None))
-    await eventually(lambda: "has not listened" in str(site.health.checks()))
+    await eventually(lambda: "has not listened" in str(site.board.checks()))
     text = (await page(site)).text
     await client.close()
     assert "Launching devpi-server starts." in text
@@ -258,9 +246,10 @@ async def test_root_password(site: Site, state: RootPassword) -> None:
     site.generate_password()
     claimed_from = "10.0.3.7"
     status = RootPasswordStatus(state, now() + timedelta(hours=1), now(), claimed_from, PasswordChange.HERE)
-    site.lifecycle.update(root_password=status)
     if state is RootPassword.UNKNOWN:
+        site.tell(root_password=replace(status, change=PasswordChange.NOT_NOW))
         assert "data-state" not in str((await page(site)).attributes)  # nothing is known yet, and nothing said
+    site.tell(root_password=status)
     site.lifecycle.enter(Phase.LAUNCHING)
     answer = await site.get("/", **HTML)
     assert f'data-state="{state}"'.encode() in answer.body
@@ -269,10 +258,10 @@ async def test_root_password(site: Site, state: RootPassword) -> None:
 
 async def test_what_an_import_has_left_out(site: Site) -> None:
     """It is counted, and the first of it named with the reason; nothing is said where there is none."""
-    site.lifecycle.update(imported=ImportStatus(ImportState.COMPLETED))
+    site.tell(imported=ImportStatus(ImportState.COMPLETED))
     assert "left out" not in (await page(site)).text
     left_out = tuple(LeftOut("backup.bz2", f"../x{number}", "leads out") for number in range(10))
-    site.lifecycle.update(imported=ImportStatus(ImportState.COMPLETED, left_out_total=12, left_out=left_out))
+    site.tell(imported=ImportStatus(ImportState.COMPLETED, left_out_total=12, left_out=left_out))
     text = (await page(site)).text
     assert "12 left out, not safe to load" in text
     assert "../x9" in text
@@ -283,11 +272,11 @@ async def test_what_an_import_has_left_out(site: Site) -> None:
 async def test_users_who_need_a_new_password(site: Site) -> None:
     """They are counted, the first are named, and there is a way on; nothing is said where there are none."""
     site.lifecycle.enter(Phase.LAUNCHING)
-    site.lifecycle.update(unusable_passwords=UnusablePasswords(0))
+    site.tell(unusable_passwords=UnusablePasswords(0))
     assert "log in" not in (await page(site)).text
-    site.lifecycle.update(unusable_passwords=UnusablePasswords(1, ("alice",)))
+    site.tell(unusable_passwords=UnusablePasswords(1, ("alice",)))
     assert "1 user needs a new password" in (await page(site)).text
-    site.lifecycle.update(unusable_passwords=UnusablePasswords(25, tuple(f"user{n}" for n in range(20))))
+    site.tell(unusable_passwords=UnusablePasswords(25, tuple(f"user{n}" for n in range(20))))
     text = (await page(site)).text
     assert "25 users need a new password" in text
     assert "user19 and 5 more" in text
@@ -309,9 +298,9 @@ async def test_notices(site: Site) -> None:
 
 async def test_mirrors(site: Site) -> None:
     """What the list of a mirror costs, and what it costs to have none; nothing is said where there is no mirror."""
-    site.lifecycle.update(mirrors=Mirrors())
+    site.tell(mirrors=Mirrors())
     assert "Mirrors" not in (await page(site)).text
-    site.lifecycle.update(mirrors=Mirrors(Named(1, ("root/pypi",)), Named(25, tuple(f"a/m{n}" for n in range(20)))))
+    site.tell(mirrors=Mirrors(Named(1, ("root/pypi",)), Named(25, tuple(f"a/m{n}" for n in range(20)))))
     outline = await page(site)
     assert "root/pypi keeps the list of the upstream's projects in memory" in outline.text
     assert "a/m19 and 5 more have no list" in outline.text
@@ -352,7 +341,7 @@ async def test_how_to_use_it(
     assert session(trusted_hosts=[trust] if trust else []).is_secure_origin(link)
     assert bool(trust) is not session().is_secure_origin(link)
     site.lifecycle.enter(Phase.LAUNCHING)
-    site.lifecycle.update(devpi=replace(SERVER, addresses=addresses, outside_url=outside))
+    site.lifecycle.learn(replace(SERVER, addresses=addresses, outside_url=outside))
     outline = await page(site, Host=host)
     assert (
         f"Log in Copy devpi use {url} devpi login root Make an index, once Copy devpi index --create dev"
@@ -380,7 +369,7 @@ def told(**changes: object) -> ServerStatus:
 
 async def test_replicas(site: Site) -> None:
     """Of a primary: each with its lag and when it was heard of. Of a replica: its own. Else no such section."""
-    view = report.View(site.lifecycle.snapshot, site.health.checks(), site.health.history(), told(), "1")
+    view = report.View(site.lifecycle.snapshot, site.board.checks(), site.board.history(), told(), "1")
     assert "" == report.sections(view)["replicas"]
     replicas = (
         Replica("10.0.3.7", 2000, 1e9, None),
@@ -412,7 +401,7 @@ async def test_replicas(site: Site) -> None:
 )
 async def test_a_replica_in_trouble_looks_so(site: Site, serial: int | None, seconds: float, badge: str) -> None:
     """Who is behind or has been silent for a minute is worth a look, and who has been for five is away."""
-    view = report.View(site.lifecycle.snapshot, site.health.checks(), site.health.history(), None, "1")
+    view = report.View(site.lifecycle.snapshot, site.board.checks(), site.board.history(), None, "1")
     replica = Replica("10.0.3.7", serial, view.at.timestamp() - seconds, None)
     view = replace(view, said=told(replicas=(replica,), polling_replicas=1))
     assert f"10.0.3.7 {badge}" in Outline(report.sections(view)["replicas"]).text
@@ -435,8 +424,9 @@ async def test_hostile_names(site: Site, name: str) -> None:
     plain = await page(site)
     site.lifecycle.enter(Phase.IMPORTING)
     error = ImportFailure(name, name, name, name)
-    site.lifecycle.update(
-        devpi=DevpiInfo(name, name, ("http://h:1",), ((name, name),), outside_url=f"https://{name}"),
+    site.lifecycle.learn(DevpiInfo(name, name, ("http://h:1",), ((name, name),), outside_url=f"https://{name}"))
+    site.lifecycle.notice(Notice(name, name, name))
+    site.tell(
         imported=ImportStatus(
             ImportState.FAILED,
             (Archive(name, 1, name),),
@@ -447,7 +437,6 @@ async def test_hostile_names(site: Site, name: str) -> None:
             error=error,
         ),
         unusable_passwords=UnusablePasswords(1, (name,)),
-        notices=(Notice(name, name, name),),
         mirrors=Mirrors(Named(1, (name,)), Named(1, (name,))),
     )
     site.lifecycle.enter(Phase.FAILED, Failure(name, name))
@@ -477,7 +466,7 @@ def test_every_section_has_its_place() -> None:
             "checks",
             "password",
             "replicas",
-            "mirrors",
+            "more",
             "versions",
             "use",
             "epoch",
@@ -548,7 +537,7 @@ async def test_the_claim_comes_first(site: Site) -> None:
     assert sorted(order) == order
     assert "docker exec 3f2a1b9c8d7e sidecar token" in report.sections(view)["claim"]
     assert "" == report.sections(view)["password"]
-    await site.bootstrap.claim("10.0.3.7")
+    await site.credentials.claim("10.0.3.7")
     sections = report.sections(shown(site))
     assert "" == sections["claim"]
     assert "Claimed" in sections["password"]
@@ -580,14 +569,14 @@ def test_the_way_out_of_a_failed_import(around: Surroundings, restart: str, empt
 async def test_checks_are_one_line_while_all_pass(site: Site) -> None:
     """They open where one warns or fails, or where somebody opens them; each says what it means."""
     await site.become_ready()
-    await eventually(lambda: {CheckStatus.PASS} == {check.status for check in site.health.checks()})
-    checks, trends = site.health.checks(), site.health.history()
+    await eventually(lambda: {CheckStatus.PASS} == {check.status for check in site.board.checks()})
+    checks, trends = site.board.checks(), site.board.history()
     text = checklist(checks, trends)
     assert '<details id="checks-all" class="fold"><summary' in text
     assert f"All {len(checks)} checks pass" in Outline(text).text
     for check in checks:
-        assert MEANINGS[check.name] in text
-    assert set(MEANINGS) == {check.name for check in checks}
+        assert check.meaning
+        assert check.meaning in text
     for status in (CheckStatus.WARN, CheckStatus.FAIL):
         one = (*checks[:-1], replace(checks[-1], status=status, reason="slow"))
         text = checklist(one, trends)
@@ -629,7 +618,7 @@ async def test_numbers_on_status(site: Site) -> None:
     """All null where devpi-server doesn't run; then what is known, and the rest null."""
     nothing = {"contents": None, "requests": None, "volume": None, "serverdir": None}
     assert nothing == (await site.get("/status")).json["numbers"]
-    site.lifecycle.update(contents=Contents(4, 3, 2, 1, now()))
+    site.tell(contents=Contents(4, 3, 2, 1, now()))
     await site.become_ready()
     await eventually(lambda: report.view(site.web.runner.app[CONTEXT]).numbers.space is not None)
     numbers = (await site.get("/status")).json["numbers"]

@@ -9,12 +9,13 @@ import time
 
 import pytest
 
-from sidecar.core.lifecycle import Count, Failure, ImportStatus, Phase
-from sidecar.features.health.monitor import GATING
+from sidecar.core.lifecycle import Failure, Phase
+from sidecar.features.bootstrap.import_status import Count, ImportStatus
 from sidecar.web.app import make_app
 from sidecar.web.context import CONTEXT
 from sidecar.web.negotiation import _names_text
 from sidecar.web.server.site import serve
+from tests.support.described import CHECKS
 from tests.support.fake_devpi import eventually
 from tests.web.conftest import Site
 
@@ -49,7 +50,7 @@ async def test_startupz_is_ok_during_an_import(site: Site) -> None:
 async def test_readyz_says_why_not(site: Site) -> None:
     """503 with the shape that clients rely on, for whoever sends */* as probes and curl do."""
     site.lifecycle.enter(Phase.IMPORTING)
-    site.lifecycle.update(imported=ImportStatus(files=Count(512, 2000)))
+    site.tell(imported=ImportStatus(files=Count(512, 2000)))
     answer = await site.get("/readyz")
     assert answer.status == 503
     assert answer.json["status"] == "pending"
@@ -57,7 +58,7 @@ async def test_readyz_says_why_not(site: Site) -> None:
     assert (process["name"], process["status"]) == ("process", "pending")
     assert process["reason"] == "importing: 512 of 2000 files"
     assert re.fullmatch(TIME, process["since"])
-    assert set(GATING) == {check["name"] for check in answer.json["checks"]}
+    assert {name for name, gates in CHECKS.items() if gates} == {check["name"] for check in answer.json["checks"]}
 
 
 async def test_readyz_when_ready(site: Site) -> None:
@@ -72,10 +73,10 @@ async def test_readyz_when_ready(site: Site) -> None:
 async def test_readyz_verbose_reads_as_kubernetes(site: Site) -> None:
     """?verbose lists every check, in text unless JSON is asked for."""
     await site.become_ready()
-    await eventually(lambda: all(c.status == "pass" for c in site.health.checks()))
+    await eventually(lambda: all(c.status == "pass" for c in site.board.checks()))
     answer = await site.get("/readyz?verbose")
     assert answer.body.decode().splitlines() == [
-        *(f"[+]{n} ok" for n in ("process", "http", "write", "lock", "root-password", "replication", "disk", "events")),
+        *(f"[+]{n} ok" for n in CHECKS),
         "readyz check passed",
     ]
     answer = await site.get("/readyz?verbose", Accept="application/json")
@@ -85,7 +86,7 @@ async def test_readyz_verbose_reads_as_kubernetes(site: Site) -> None:
 async def test_readyz_text_failing(site: Site) -> None:
     """A failing probe is always verbose, with reason and hint."""
     await site.become_ready()
-    site.health.set_root_password("empty", allowed=False)
+    site.root_password("empty", allowed=False)
     answer = await site.get("/readyz", Accept="text/plain")
     assert answer.status == 503
     lines = answer.body.decode().splitlines()
@@ -99,13 +100,16 @@ async def test_readyz_text_failing(site: Site) -> None:
 async def test_an_import_fails_nothing(site: Site) -> None:
     """During an import no answer about readiness has a word of failure or warning; it is 503 all the same."""
     site.lifecycle.enter(Phase.IMPORTING)
-    site.lifecycle.update(imported=ImportStatus(files=Count(512, 2000)))
+    site.tell(imported=ImportStatus(files=Count(512, 2000)))
     answer = await site.get("/readyz", Accept="text/plain")
     assert (answer.status, answer.body.decode().splitlines()) == (
         503,
         [
             "[-]process pending: importing: 512 of 2000 files",
-            *(f"[-]{name} pending: not looked at yet" for name in GATING[1:]),
+            *(
+                f"[-]{name} pending: not looked at yet"
+                for name in [name for name, gates in CHECKS.items() if gates][1:]
+            ),
             *(f"[+]{name} pending: not looked at yet" for name in ("disk", "events")),
             "readyz check pending",
         ],
@@ -123,7 +127,7 @@ async def test_an_import_fails_nothing(site: Site) -> None:
 async def test_readyz_exclude(site: Site) -> None:
     """Excluded checks don't count; an unknown name is a warning, as in Kubernetes."""
     await site.become_ready()
-    site.health.set_root_password("empty", allowed=False)
+    site.root_password("empty", allowed=False)
     assert (await site.get("/readyz?exclude=http")).status == 503
     answer = await site.get("/readyz?exclude=http&exclude=root-password&exclude=nope%0a&verbose")
     assert answer.status == 200
@@ -151,10 +155,10 @@ async def test_readyz_of_one_check(site: Site) -> None:
 async def test_health_lists_all_checks(site: Site) -> None:
     """Every check, in full."""
     await site.become_ready()
-    site.health.set_root_password("empty", allowed=True)
+    site.root_password("empty", allowed=True)
     answer = await site.get("/health")
     assert (answer.status, answer.json["status"]) == (200, "warn")
-    assert [c["name"] for c in answer.json["checks"]] == [c.name for c in site.health.checks()]
+    assert [c["name"] for c in answer.json["checks"]] == [c.name for c in site.board.checks()]
     expected = {"name", "status", "reason", "hint", "since", "gates", "value", "unit"}
     assert all(set(check) == expected for check in answer.json["checks"])
     site.health.process_ended("gone")

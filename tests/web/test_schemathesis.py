@@ -56,8 +56,7 @@ async def test_every_answer_is_as_described(site: Site, monkeypatch: pytest.Monk
     monkeypatch.setattr(admin_auth, "LONGEST_DELAY", 0.0001)
     if phase == "ready":
         await site.become_ready()
-        site.generate_password()
-        site.bootstrap.devpi_runs(Setter(), "standalone")
+        site.generate_password(Setter())
     url = f"http://127.0.0.1:{site.web.port}"
     report = await schemathesis(url, f"--header=Authorization: Bearer {TOKEN}", examples=20)
     counts = re.search(r"Operations: +(\d+) selected / (\d+) total\n(?s:.*)Tested: (\d+)\n", report)

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from sidecar.features.health.checks.verdict import FAIL, PASS, WARN, CheckStatus
-from sidecar.features.health.history import SAMPLES, CheckHistory, Sample
+from sidecar.core.check import FAIL, PASS, WARN, CheckStatus
+from sidecar.core.history import SAMPLES, CheckHistory, Sample
 from sidecar.web.page import assets
 from sidecar.web.page.sparkline import sparkline
 

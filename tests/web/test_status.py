@@ -7,23 +7,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from sidecar.core.lifecycle import (
-    Archive,
-    Count,
-    DevpiInfo,
-    Failure,
-    ImportFailure,
-    ImportState,
-    ImportStatus,
-    LeftOut,
-    Mirrors,
-    Named,
-    Notice,
-    Phase,
-    RootPassword,
-    RootPasswordStatus,
-    UnusablePasswords,
-)
+from sidecar.core.lifecycle import DevpiInfo, Failure, Notice, Phase
+from sidecar.features.bootstrap.import_status import Archive, Count, ImportFailure, ImportState, ImportStatus, LeftOut
+from sidecar.features.credentials.password_status import RootPassword, RootPasswordStatus, UnusablePasswords
+from sidecar.features.mirror.notice import Mirrors, Named
 from sidecar.web.serializers import public
 from tests.support.fake_devpi import UUID, eventually, status_of
 from tests.web.conftest import PASSWORD, TOKEN, Site
@@ -59,7 +46,7 @@ async def test_status_of_notices(site: Site) -> None:
 
 async def test_status_of_mirrors(site: Site) -> None:
     """How many keep the list of all projects, the first by name, and what follows from that."""
-    site.lifecycle.update(mirrors=Mirrors(Named(2, ("a/b", "root/pypi")), Named(1, ("x/y",))))
+    site.tell(mirrors=Mirrors(Named(2, ("a/b", "root/pypi")), Named(1, ("x/y",))))
     mirrors = (await site.get("/status")).json["mirrors"]
     assert mirrors["with_list"] == {"total": 2, "indexes": ["a/b", "root/pypi"]}
     assert mirrors["without_list"] == {"total": 1, "indexes": ["x/y"]}
@@ -67,13 +54,13 @@ async def test_status_of_mirrors(site: Site) -> None:
     assert "a/b, root/pypi keep the list" in keep
     assert "`devpi index NAME mirror_no_project_list=true`" in keep
     assert "x/y has no list" in go_without
-    site.lifecycle.update(mirrors=Mirrors())
+    site.tell(mirrors=Mirrors())
     assert (await site.get("/status")).json["mirrors"]["notes"] == []
 
 
 async def test_status_of_users_who_need_a_new_password(site: Site) -> None:
     """How many, and the first by name."""
-    site.lifecycle.update(unusable_passwords=UnusablePasswords(21, ("alice", "b <\u202e")))
+    site.tell(unusable_passwords=UnusablePasswords(21, ("alice", "b <\u202e")))
     assert (await site.get("/status")).json["unusable_passwords"] == {
         "total": 21,
         "users": ["alice", "b <\u202e"],
@@ -81,7 +68,7 @@ async def test_status_of_users_who_need_a_new_password(site: Site) -> None:
     }
     site.lifecycle.enter(Phase.LAUNCHING)
     assert (await site.get("/status")).json["unusable_passwords"]["hint"] == "as root: `devpi passwd NAME`"
-    site.lifecycle.update(unusable_passwords=UnusablePasswords(0))
+    site.tell(unusable_passwords=UnusablePasswords(0))
     assert (await site.get("/status")).json["unusable_passwords"] == {"total": 0, "users": [], "hint": None}
 
 
@@ -89,7 +76,7 @@ async def test_status_of_what_was_left_out(site: Site) -> None:
     """How much, and the first of it, each with its archive and the reason."""
     assert (await site.get("/status")).json["import"]["left_out"] == {"total": 0, "first": []}
     left_out = (LeftOut("backup.bz2", "../x", "leads out"),)
-    site.lifecycle.update(imported=ImportStatus(ImportState.COMPLETED, left_out_total=12, left_out=left_out))
+    site.tell(imported=ImportStatus(ImportState.COMPLETED, left_out_total=12, left_out=left_out))
     expected = {"total": 12, "first": [{"archive": "backup.bz2", "member": "../x", "reason": "leads out"}]}
     assert (await site.get("/status")).json["import"]["left_out"] == expected
 
@@ -97,7 +84,7 @@ async def test_status_of_what_was_left_out(site: Site) -> None:
 async def test_status_of_an_import(site: Site) -> None:
     """The shape that clients rely on."""
     site.lifecycle.enter(Phase.IMPORTING)
-    site.lifecycle.update(
+    site.tell(
         imported=ImportStatus(
             state=ImportState.LOADING,
             archives=(Archive("backup.bz2", 1, "ab"),),
@@ -126,7 +113,7 @@ async def test_status_of_a_failed_import(site: Site) -> None:
     error = ImportFailure(
         "can't read '/srv/secret place/x'", "look at /srv/secret", "backup.bz2", "alice/dev/x-1.tar.gz"
     )
-    site.lifecycle.update(imported=ImportStatus(ImportState.FAILED, error=error))
+    site.tell(imported=ImportStatus(ImportState.FAILED, error=error))
     site.lifecycle.enter(
         Phase.FAILED, Failure("the import failed: /srv/secret/y", "chown /srv/secret; see GET /status")
     )
@@ -144,8 +131,8 @@ async def test_status_of_a_failed_import(site: Site) -> None:
 
 async def test_status_of_devpi(site: Site) -> None:
     """Version, role, plugins; a unix socket's path is nobody's business."""
-    site.lifecycle.update(
-        devpi=DevpiInfo("6.20.3", "primary", ("http://0.0.0.0:3141", "unix:/run/devpi.sock"), (("devpi-web", "5.0"),))
+    site.lifecycle.learn(
+        DevpiInfo("6.20.3", "primary", ("http://0.0.0.0:3141", "unix:/run/devpi.sock"), (("devpi-web", "5.0"),))
     )
     assert (await site.get("/status")).json["devpi"] == {
         "version": "6.20.3",
@@ -162,7 +149,7 @@ async def test_status_of_devpi(site: Site) -> None:
 async def test_status_of_replicas(site: Site) -> None:
     """Of a primary's replicas, from where they ask, how far behind they are, and when they asked last."""
     await site.become_ready()
-    site.lifecycle.update(devpi=DevpiInfo("6.20.3", "primary"))
+    site.lifecycle.learn(DevpiInfo("6.20.3", "primary"))
     replica = {"remote-ip": "10.0.3.7", "serial": 5, "last-request": 1e9, "outside-url": None, "in-request": True}
     site.devpi.status = status_of(serial=7) | {"polling_replicas": {UUID: replica}}
     site.health.probe_now()
@@ -180,7 +167,7 @@ async def test_status_of_replicas(site: Site) -> None:
 @pytest.mark.parametrize("state", list(RootPassword))
 async def test_root_password_state(site: Site, state: RootPassword) -> None:
     """Every state by its name, with when; never from where, never the value."""
-    site.lifecycle.update(root_password=RootPasswordStatus(state, changed=AT, claimed_from="10.0.3.7"))
+    site.tell(root_password=RootPasswordStatus(state, changed=AT, claimed_from="10.0.3.7"))
     answer = await site.get("/status")
     assert answer.json["root_password"]["state"] == state.value
     assert b"10.0.3.7" not in answer.body

@@ -317,7 +317,7 @@ async def test_client_certificates(start: Start, authority: Authority, site: Sit
     for method, path in (("GET", "/bootstrap"), ("POST", "/bootstrap/root-password"), ("POST", "/bootstrap/rotate")):
         assert 403 == await secured.ask(without, method, path, ADMIN)
         assert 401 == await secured.ask(with_one, method, path)
-    assert site.bootstrap.status().state == "claimable"
+    assert site.credentials.root_password.state == "claimable"
     assert 200 == await secured.ask(with_one, "POST", "/bootstrap/root-password", ADMIN)
 
 
@@ -344,7 +344,7 @@ async def test_the_socket_inside(start: Start, authority: Authority, site: Site)
         async with session.post("http://localhost/bootstrap/root-password", headers=ADMIN) as answer:
             assert answer.status == 200
     os.close(folder)
-    assert site.bootstrap.status().claimed_from == "localhost"
+    assert site.credentials.root_password.claimed_from == "localhost"
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------

@@ -5,19 +5,90 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sidecar.core import files as durable
-from sidecar.core.lifecycle import Archive, Count, ImportFailure, ImportState, ImportStatus, LeftOut, now
+from sidecar.core.lifecycle import now
+from sidecar.devpi.protocol import ImportState
+from sidecar.exports.sources import LeftOut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+__all__ = [
+    "Archive",
+    "Count",
+    "ImportFailure",
+    "ImportState",
+    "ImportStatus",
+    "LeftOut",
+    "Tracker",
+    "load",
+    "save",
+    "to_json",
+]
+
 _COUNTS = ("users", "indexes", "projects", "files", "bytes", "extracted")
 _TIMES = ("started", "finished")
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """One archive or directory of `/devpi-init.d`."""
+
+    name: str
+    bytes: int
+    sha256: str | None = None
+    """Digest of the archive; None until it has been read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many of how many."""
+
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ImportFailure:
+    """Why an import failed."""
+
+    reason: str
+    hint: str
+    archive: str | None = None
+    member: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportStatus:
+    """The import in full; kept across restarts."""
+
+    state: ImportState = ImportState.NONE
+    archives: tuple[Archive, ...] = ()
+    ignored: tuple[str, ...] = ()
+    """Names in `/devpi-init.d` that are not exports."""
+    left_out_total: int = 0
+    left_out: tuple[LeftOut, ...] = ()
+    """The first of what was left out."""
+    users: Count = Count()
+    indexes: Count = Count()
+    projects: Count = Count()
+    files: Count = Count()
+    bytes: Count = Count()
+    extracted: Count = Count()
+    """Bytes of the archives read so far while extracting."""
+    current: str | None = None
+    """The user, index or project being loaded."""
+    rate: float | None = None
+    """Files per second while loading."""
+    eta_seconds: float | None = None
+    started: datetime | None = None
+    finished: datetime | None = None
+    error: ImportFailure | None = None
 
 
 class Tracker:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from sidecar.core import files as durable
 from sidecar.core import text
 from sidecar.core.errors import Exit, ExitCode
-from sidecar.core.lifecycle import Failure, ImportFailure, ImportState, ImportStatus, Lifecycle, Phase, now
+from sidecar.core.lifecycle import Failure, Lifecycle, Phase, now
 from sidecar.core.logging import redact
 from sidecar.core.settings import ImportSettings
 from sidecar.core.terminal import printable
@@ -23,6 +24,7 @@ from sidecar.devpi.process import Child
 from sidecar.devpi.protocol import Configured, Import, Initialise, Prepared, PrepareFailed, Progress
 from sidecar.exports import sources
 from sidecar.features.bootstrap import import_status
+from sidecar.features.bootstrap.import_status import ImportFailure, ImportState, ImportStatus
 from sidecar.features.credentials.root_password import RootPasswordFile
 from sidecar.features.credentials.secrets import generate_password
 from sidecar.storage.inspection import Storage, looks_empty
@@ -76,18 +78,26 @@ class InitialState:
         lifecycle: Lifecycle,
         settings: ImportSettings,
         provided_password: str | None,
+        publish: Callable[[ImportStatus], None],
         *,
         project_list: bool,
     ) -> None:
-        """`project_list`: a new root/pypi has the list of all projects."""
+        """`publish` is told how the import is. `project_list`: a new root/pypi has the list of all projects."""
         self._serverdir = serverdir
         self._child = child
         self._lifecycle = lifecycle
         self._settings = settings
         self._provided = provided_password
         self._password = generate_password() if provided_password is None else provided_password
+        self._publish = publish
         self._project_list = project_list
         self._record = serverdir.import_record
+        self._follower: Follower | None = None
+
+    def hear(self, report: Progress) -> None:
+        """The importer reports how far it is."""
+        if self._follower is not None:
+            self._follower.follow(report)
 
     async def make(self) -> Prepared:
         """Initialise or import, and install. Raises ImportFailed, or Exit where an initialisation failed."""
@@ -127,8 +137,8 @@ class InitialState:
             log.warning("archives and settings are those of the import that failed before: it is not tried again")
             raise await self._failed(earlier[0], fingerprint, earlier[0].error)
         tracker = import_status.Tracker(ImportStatus(ImportState.PENDING, started=now()))
-        self._lifecycle.update(imported=tracker.status)
-        self._child.on_progress = _Follower(tracker, self._lifecycle).follow
+        self._publish(tracker.status)
+        self._follower = Follower(tracker, self._publish)
         await to_the_end(self._serverdir.stage)
         await self._child.send(
             Import(
@@ -146,11 +156,11 @@ class InitialState:
         if isinstance(answer, PrepareFailed):
             failure = ImportFailure(answer.reason, answer.hint, answer.archive, answer.member)
             raise await self._failed(tracker.status, [] if answer.retryable else fingerprint, failure)
-        self._lifecycle.update(imported=replace(tracker.status, state=ImportState.INSTALLING, current=None))
+        self._publish(replace(tracker.status, state=ImportState.INSTALLING, current=None))
         status = tracker.end(ImportState.COMPLETED)
         await to_the_end(import_status.save, self._record, status, fingerprint)
         await to_the_end(self._install, answer, "imported")
-        self._lifecycle.update(imported=status)
+        self._publish(status)
         log.info("imported %d files of %d projects", status.files.done, status.projects.done)
         if status.left_out_total:
             log.warning("the import has left out %d, for they are not safe to load: %s", *_left_out(status))
@@ -187,22 +197,24 @@ class InitialState:
         where = " of ".join(filter(None, [failure.member, failure.archive]))
         reason = f"the import failed{f' at {where}' if where else ''}: {failure.reason}"
         log.error("%s; %s", reason, failure.hint)
-        self._lifecycle.update(imported=status)
+        self._publish(status)
         if self._settings.exit_on_failure:
             return Exit(ExitCode.IMPORT_FAILED, reason, failure.hint)
         self._lifecycle.enter(Phase.FAILED, Failure(reason, failure.hint))
         return ImportFailed()
 
 
-class _Follower:
-    """Brings the importer's reports to `/status`, and now and then to the log."""
+class Follower:
+    """Brings the importer's reports to whoever shows them, and now and then to the log."""
 
-    def __init__(self, tracker: import_status.Tracker, lifecycle: Lifecycle) -> None:
+    def __init__(self, tracker: import_status.Tracker, publish: Callable[[ImportStatus], None]) -> None:
         self._tracker = tracker
-        self._lifecycle = lifecycle
+        self._publish = publish
         self._logged = time.monotonic()
 
     def follow(self, report: Progress) -> None:
+        """Take in one report."""
+        before = self._tracker.status.state
         status = self._tracker.advance(
             ImportState(report.state),
             archives=report.archives,
@@ -212,8 +224,7 @@ class _Follower:
             counts=report.counts,
             current=report.current,
         )
-        before = self._lifecycle.snapshot.imported.state
-        self._lifecycle.update(imported=status)
+        self._publish(status)
         if status.state is not before or time.monotonic() - self._logged >= _LOG_EVERY:
             self._logged = time.monotonic()
             log.info("import: %s", ", ".join([status.state, *_counts(status)]))

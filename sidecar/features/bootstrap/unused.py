@@ -14,10 +14,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sidecar.core.lifecycle import ImportState, Notice
+from sidecar.core.lifecycle import Notice
 from sidecar.core.terminal import printable
 from sidecar.exports import sources
 from sidecar.features.bootstrap import import_status
+from sidecar.features.bootstrap.import_status import ImportState
 
 log = logging.getLogger(__name__)
 

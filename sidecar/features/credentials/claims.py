@@ -9,13 +9,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from sidecar.core import advice
-from sidecar.core.lifecycle import Lifecycle, PasswordChange, Phase, RootPassword, now
+from sidecar.core.lifecycle import Lifecycle, Phase, now
+from sidecar.features.credentials import password_advice
 from sidecar.features.credentials.login_secret import LoginSecret
+from sidecar.features.credentials.password_status import PasswordChange, RootPassword, RootPasswordStatus
 from sidecar.features.credentials.refusals import (
     AlreadyClaimed,
     CannotRotate,
@@ -24,10 +25,10 @@ from sidecar.features.credentials.refusals import (
     NotRunning,
     NotYet,
     Superseded,
+    not_running,
 )
 from sidecar.features.credentials.root_password import RootPasswordFile
 from sidecar.features.credentials.rotation import PasswordSetter, Rotation, not_recorded
-from sidecar.features.credentials.secrets import AdminToken
 
 T = TypeVar("T")
 
@@ -41,34 +42,30 @@ _NOTHING = {
 _OF_THE_PRIMARY = "this is a replica: its users, and root's password, are the primary's"
 
 
-@dataclass(frozen=True, slots=True)
-class BootstrapStatus:
-    """What `GET /bootstrap` tells; never the password."""
-
-    state: RootPassword
-    generated: datetime | None = None
-    expires: datetime | None = None
-    claimed_at: datetime | None = None
-    claimed_from: str | None = None
-
-
-class Bootstrap:
+class Claims:
     """The one that may claim, rotate and expire root's password. Lives on the event loop."""
 
     def __init__(
-        self, lifecycle: Lifecycle, claim_ttl: float | None, *, clock: Callable[[], float] = time.monotonic
+        self,
+        lifecycle: Lifecycle,
+        record: RootPasswordFile,
+        secret: LoginSecret | None,
+        claim_ttl: float | None,
+        *,
+        changed: Callable[[], object] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`claim_ttl`: seconds that an unclaimed password lasts; None: for ever.
+        """`record` is loaded; `secret` None: the operator's own --secretfile.
 
-        `clock` gives seconds that never go back.
+        `claim_ttl`: seconds that an unclaimed password lasts; None: for ever. `changed()` is called when `status` is
+        another one. `clock` gives seconds that never go back.
         """
         self._lifecycle = lifecycle
-        self._clock = clock
-        self._attached = now(), clock()
-        self._token: AdminToken | None = None
+        self._record = record
+        self._secret = secret
         self._ttl = claim_ttl
-        self._record: RootPasswordFile | None = None
-        self._secret: LoginSecret | None = None
+        self._changed = changed
+        self._clock = clock
         self._setter: PasswordSetter | None = None
         self._role = "standalone"
         self._lock = asyncio.Lock()
@@ -76,41 +73,33 @@ class Bootstrap:
         self._rotations = 0
         self._expiry_failed = False
         self._tasks: set[asyncio.Task[object]] = set()
+        self._told: RootPasswordStatus | None = None
+        self.count_from_now()
+        lifecycle.subscribe(lambda _before, _after: self.publish())
 
-    def set_token(self, token: AdminToken) -> None:
-        """The admin token is known, from the settings or the serverdir."""
-        self._token = token
+    def launching(self, secret: LoginSecret | None) -> None:
+        """devpi-server is started with this secret."""
+        self._secret = secret
 
-    def attach(self, record: RootPasswordFile, secret: LoginSecret | None) -> None:
-        """The serverdir is there. `record` is loaded; `secret` None: the operator's own --secretfile."""
-        self._record, self._secret = record, secret
+    def count_from_now(self) -> None:
+        """The record has a new password: its time begins, by a clock that isn't set back."""
         # a password of the future was generated before the clock was set back: its time begins anew
-        self._attached = max(now(), record.generated or now()), self._clock()
+        self._attached = max(now(), self._record.generated or now()), self._clock()
         self.publish()
 
-    def devpi_runs(self, setter: PasswordSetter | None, role: str) -> None:
-        """devpi-server runs, as `role` (`standalone`, `primary`, `replica`); `setter` None: not any more."""
+    def devpi_up(self, setter: PasswordSetter, role: str) -> None:
+        """devpi-server runs, as `role` (`standalone`, `primary`, `replica`)."""
         self._setter, self._role = setter, role
         self.publish()
 
-    def token_ok(self, token: bytes) -> bool:
-        """Whether `token` is the admin token, in constant time. Raises `NotYet` before `set_token`."""
-        if self._token is None:
-            raise NotYet("the serverdir, and with it the admin token, is not open yet", 2)
-        return self._token.matches(token)
+    def devpi_down(self) -> None:
+        """devpi-server is about to end: nothing new is begun."""
+        self._setter = None
+        self.publish()
 
-    def status(self) -> BootstrapStatus:
+    def status(self) -> RootPasswordStatus:
         """What there is to claim, from memory."""
-        if self._record is None:
-            return BootstrapStatus(RootPassword.UNKNOWN)
-        told = self._record.status(self._ttl, self._at())
-        return BootstrapStatus(
-            told.state,
-            self._record.generated,
-            told.expires,
-            told.changed if told.state is RootPassword.CLAIMED else None,
-            told.claimed_from,
-        )
+        return replace(self._record.status(self._ttl, self._at()), change=self._change())
 
     async def claim(self, address: str) -> str:
         """The generated password, once; the caller is at `address`.
@@ -140,7 +129,7 @@ class Bootstrap:
     async def expire_if_due(self) -> None:
         """Throw an unclaimed password away when its time has come. Call it at every tick: it never queues."""
         record = self._record
-        if record is None or (expires := record.expires(self._ttl)) is None or self._at() < expires:
+        if (expires := record.expires(self._ttl)) is None or self._at() < expires:
             return
         if self._lock.locked():
             return  # for a rotation that waits for devpi; a tick that comes late would look like a dead sidecar
@@ -172,17 +161,13 @@ class Bootstrap:
         self.publish()
 
     def publish(self) -> None:
-        """Tell the rest of the sidecar, if anything changed."""
-        if self._record is None:
-            return
-        told = replace(self._record.status(self._ttl, self._at()), change=self._change())
-        if told != self._lifecycle.snapshot.root_password:
-            self._lifecycle.update(root_password=told)
+        """Tell whoever follows, if anything changed."""
+        if (told := self.status()) != self._told:
+            self._told = told
+            self._changed()
 
     async def _claim(self, address: str) -> str:
         record = self._record
-        if record is None:
-            raise self._not_running()
         if record.rotating:
             raise NotYet("a change of root's password did not come to its end: rotate again", 10)
         at = self._at()
@@ -219,7 +204,7 @@ class Bootstrap:
             raise Superseded
 
     def _change(self) -> PasswordChange:
-        if self._setter is None:
+        if self._running() is None:
             return PasswordChange.NOT_NOW
         if self._role == "replica":
             return PasswordChange.AT_PRIMARY
@@ -231,12 +216,7 @@ class Bootstrap:
         return None if over else self._setter
 
     def _not_running(self) -> NotYet | NotRunning:
-        phase = self._lifecycle.snapshot.phase
-        if phase is Phase.FAILED:
-            return NotRunning("it failed: see /status, fix that, and restart")
-        if phase is Phase.STOPPING:
-            return NotRunning("it is being stopped")
-        return NotYet(f"devpi-server does not run yet ({phase})", 2)
+        return not_running(self._lifecycle.snapshot.phase)
 
     def _at(self) -> datetime:
         """The time by which a password expires: that of the start, and what has gone by since, however clocks jump."""
@@ -254,7 +234,7 @@ class Bootstrap:
                 log.warning("the unclaimed root password expired, but can't be removed: %s", error.strerror)
             self._expiry_failed = True
         else:
-            hint = advice.rotate(self._lifecycle.snapshot)
+            hint = password_advice.rotate(self.status())
             log.warning("the unclaimed root password expired%s", f"; to set a new one: {hint}" if hint else "")
 
     async def _rotate(self, address: str, keep_logins: bool, seen: int) -> str:
@@ -272,10 +252,8 @@ class Bootstrap:
 
     def _rotation(self) -> Rotation:
         """Raises `NotYet`, `NotRunning`, `CannotRotate`."""
-        if self._record is None:
-            raise self._not_running()
         if self._role == "replica":
-            raise CannotRotate("this is a replica, the primary owns the users", advice.AT_PRIMARY)
+            raise CannotRotate("this is a replica, the primary owns the users", password_advice.AT_PRIMARY)
         if (setter := self._running()) is None:
             raise self._not_running()
         return Rotation(self._record, self._secret, setter)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sidecar.core.errors import OperatorError
+from sidecar.core.lifecycle import Phase
 
 
 @dataclass(eq=False)
@@ -21,6 +22,15 @@ class NotRunning(Exception):
     """devpi-server does not run, and waiting does not help."""
 
     reason: str
+
+
+def not_running(phase: Phase) -> NotYet | NotRunning:
+    """Why nothing can be done in this phase, in which devpi-server does not run."""
+    if phase is Phase.FAILED:
+        return NotRunning("it failed: see /status, fix that, and restart")
+    if phase is Phase.STOPPING:
+        return NotRunning("it is being stopped")
+    return NotYet(f"devpi-server does not run yet ({phase})", 2)
 
 
 class CannotRotate(OperatorError):

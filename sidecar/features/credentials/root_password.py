@@ -7,6 +7,7 @@ the disk: call them in a thread. No message and no repr has a secret or a path i
 
 from __future__ import annotations
 
+import functools
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import Literal, Self, cast
 
 from sidecar.core import files
-from sidecar.core.lifecycle import RootPassword, RootPasswordStatus, now
+from sidecar.core.lifecycle import now
+from sidecar.features.credentials.password_status import RootPassword, RootPasswordStatus
 from sidecar.features.credentials.secrets import CredentialsDamaged, read_secret
 
 
@@ -84,15 +86,16 @@ class RootPasswordFile:
         `ttl`: seconds that an unclaimed password lasts, None for ever. Touches no disk.
         """
         record = self._record
+        status = functools.partial(RootPasswordStatus, generated=record.generated)
         if record.state == "rotating":
-            return RootPasswordStatus(RootPassword.UNKNOWN)
+            return status(RootPassword.UNKNOWN)
         if record.state is RootPassword.CLAIMABLE:
             expires = self.expires(ttl)
             if expires is not None and at >= expires:
-                return RootPasswordStatus(RootPassword.EXPIRED, expires, changed=expires)
-            return RootPasswordStatus(RootPassword.CLAIMABLE, expires)
+                return status(RootPassword.EXPIRED, expires, changed=expires)
+            return status(RootPassword.CLAIMABLE, expires)
         changed = record.claimed_at or record.expired_at
-        return RootPasswordStatus(record.state, changed=changed, claimed_from=record.claimed_from)
+        return status(record.state, changed=changed, claimed_from=record.claimed_from)
 
     def expires(self, ttl: float | None) -> datetime | None:
         """When a claimable password expires; None: never, or there is none to claim."""

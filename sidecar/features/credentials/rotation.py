@@ -2,7 +2,7 @@
 
 The record says that a change begins, and to which password, before devpi hears of it; it says that it ended
 before anybody is told the password. What a crash leaves between the two, the next start ends
-(`sidecar.container.serving`): it renews the login secret unless `pending_keeps_logins`, sets `pending_rotation()`, and
+(`keeper.Credentials`): it renews the login secret unless `pending_keeps_logins`, sets `pending_rotation()`, and
 then calls `recover_rotation`.
 """
 
@@ -12,10 +12,10 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from sidecar.core import advice
 from sidecar.core.disk_hints import hint_to_write
 from sidecar.core.lifecycle import now
 from sidecar.devpi.process import SetFailed
+from sidecar.features.credentials import password_advice
 from sidecar.features.credentials.login_secret import LoginSecret, generate_login_secret
 from sidecar.features.credentials.refusals import CannotRotate, NotYet
 from sidecar.features.credentials.root_password import RootPasswordFile
@@ -49,7 +49,7 @@ class Rotation:
         if self.secret is None and not keep_logins:
             raise CannotRotate(
                 "the login secret is the operator's own (--secretfile), and is not renewed here",
-                f"{advice.KEEP_LOGINS} keeps them; to end them, replace that file and restart",
+                f"{password_advice.KEEP_LOGINS} keeps them; to end them, replace that file and restart",
             )
         undecided = self.record.rotating  # an earlier one that devpi may have carried out
         password = generate_password()

@@ -18,19 +18,25 @@ from pathlib import Path
 
 from sidecar.core import files
 from sidecar.core.disk_hints import SERVERDIR, hint_to_read
-from sidecar.core.errors import OperatorError
+from sidecar.core.errors import Exit, ExitCode
 from sidecar.storage import layout
 
 LIMIT = 64 * 1024
 """Bytes that a secret or its record may have."""
 
 
-class CredentialsError(OperatorError):
+class CredentialsError(Exit):
     """A secret can't be read, kept or used."""
+
+    def __init__(self, reason: str, hint: str, code: ExitCode = ExitCode.NOT_WRITABLE) -> None:
+        super().__init__(code, reason, hint)
 
 
 class CredentialsDamaged(CredentialsError):
     """What is on the disk is no record of ours."""
+
+    def __init__(self, reason: str, hint: str) -> None:
+        super().__init__(reason, hint, ExitCode.DAMAGED)
 
 
 def generate_password() -> str:

@@ -1,4 +1,4 @@
-"""The monitor that keeps the named checks fresh, so that probes are answered from memory."""
+"""The monitor that keeps devpi-server's checks fresh, so that probes are answered from memory."""
 
 from __future__ import annotations
 
@@ -6,100 +6,153 @@ import asyncio
 import contextlib
 import logging
 import math
+import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
-from sidecar.core.advice import ROTATE
-from sidecar.core.lifecycle import Lifecycle, Phase, Snapshot, now
+from sidecar.core.board import Board
+from sidecar.core.check import FAIL, NOT_RUNNING, PENDING, WARN, Verdict
+from sidecar.core.lifecycle import Lifecycle, Phase, Snapshot
+from sidecar.core.sample import Family
 from sidecar.core.settings import MonitorSettings
+from sidecar.devpi.client import DevpiClient
+from sidecar.devpi.protocol import PROBE_HEADER, Message, PrimaryAnswered, Serve
 from sidecar.devpi.server_status import ServerStatus
+from sidecar.features.health import check_metrics, server_metrics
 from sidecar.features.health.checks.http import LAUNCH_PATIENCE
 from sidecar.features.health.checks.process_lives import judge_process
-from sidecar.features.health.checks.root_has_one import judge_root_password
-from sidecar.features.health.checks.verdict import FAIL, NOT_RUNNING, PENDING, WARN, Check, CheckStatus, Verdict
-from sidecar.features.health.history import CheckHistory, History
-from sidecar.features.health.results import Results
 from sidecar.features.health.schedule import HEARTBEAT, period
 from sidecar.features.health.target import Serving, Target
-
-__all__ = ["GATING", "WARNING", "Check", "CheckStatus", "Health", "Serving"]
+from sidecar.features.hooks import Hooks, Plan, Running
 
 log = logging.getLogger(__name__)
 
-GATING = ("process", "http", "write", "lock", "root-password", "replication")
-"""The checks that gate `/readyz`."""
-WARNING = ("disk", "events")
-"""The checks that only warn."""
-_PROBED = ("http", "write", "lock", "replication", *WARNING)
+_GATING = {
+    "process": "devpi-server runs",
+    "http": "devpi-server answers, and how fast",
+    "write": "the data can be written and read",
+    "lock": "no second server writes to the same data",
+    "replication": "a replica has all changes of its primary",
+}
+_WARNING = {
+    "disk": "how much of the volume is free",
+    "events": "changes still to be processed",
+}
+_PROBED = ("http", "write", "lock", "replication", *_WARNING)
 """The checks whose verdicts come of looking at a devpi-server that runs."""
 
 
-class Health:
-    """All checks, and the eternal task that keeps them fresh. Lives on the event loop; not thread-safe."""
+class Health(Hooks):
+    """The feature `health`: devpi-server's checks, and the task that keeps them fresh. Lives on the event loop."""
+
+    name = "health"
 
     def __init__(
         self,
         lifecycle: Lifecycle,
+        board: Board,
         settings: MonitorSettings,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`clock` gives seconds that never go back."""
         self._lifecycle = lifecycle
+        self._board = board
         self._settings = settings
         self._clock = clock
         self._ticked = clock()
         self._over = False
         self._wake = asyncio.Event()
         self._ready = asyncio.Event()
-        self._results = Results(GATING, WARNING)
-        self._history = History()
-        self._listeners: list[Callable[[], None]] = []
+        self._secret = secrets.token_hex(16)
+        """By which devpi-server knows our own requests."""
+        self._client: DevpiClient | None = None
+        self._primary = PrimaryAnswered()
         self._probes: dict[str, tuple[asyncio.Task[None], float]] = {}
         """Looks under way, each with its start."""
         self._due: dict[str, float] = {}
         """When to look next; absent: at once."""
         self._target: Target | None = None
+        self._draining = False
         self._ended: Verdict | None = None
         self._unready_since: float | None = None
+        for name, meaning in _GATING.items():
+            board.declare(name, meaning, gates=True)
+        for name, meaning in _WARNING.items():
+            board.declare(name, meaning, gates=False)
+        board.on_push(self._pushed)
         self._judge_process()
         lifecycle.subscribe(self._lived)
 
-    def checks(self) -> tuple[Check, ...]:
-        """All checks, from memory; the gating ones fail as stale once the monitor is three intervals late."""
-        late = self._clock() - self._ticked
-        allowed = 3 * self._settings.interval
-        if late <= allowed or not self._serves():
-            return self._results.checks
-        since = now() - timedelta(seconds=late - allowed)
-        reason = f"stale: the monitor has not probed for {late:.0f} s"
-        return tuple(
-            Check(check.name, FAIL, since if check.status is not FAIL else check.since, True, reason)
-            if check.gates
-            else check
-            for check in self._results.checks
-        )
+    # --- the seam -------------------------------------------------------------------------------------------
 
-    def verdict(self, exclude: frozenset[str] = frozenset()) -> tuple[Check, ...]:
-        """The gating checks that fail or are pending, without those named in `exclude`; empty: ready."""
-        return tuple(c for c in self.checks() if c.blocks and c.name not in exclude)
+    async def launching(self, serve: Serve, _plan: Plan) -> Serve:
+        """The sidecar's own requests carry a secret."""
+        self._primary = PrimaryAnswered()
+        return replace(serve, probe_secret=self._secret)
 
-    def history(self) -> tuple[CheckHistory, ...]:
-        """What each check was like in the last quarter of an hour, from memory."""
-        return tuple(self._history.of(check.name) for check in self._results.checks)
+    def hear(self, message: Message) -> None:
+        """What a replica's primary has answered it last."""
+        if isinstance(message, PrimaryAnswered):
+            self._primary = message
 
-    def subscribe(self, listener: Callable[[], None]) -> None:
-        """Call `listener()` at every tick: at least once a second, and after each look; it must not block."""
-        self._listeners.append(listener)
+    async def devpi_up(self, running: Running) -> None:
+        """Look at it from now on."""
+        child, listening, serverdir = running.child, running.listening, running.serverdir
+        headers = {PROBE_HEADER: self._secret}
+        self._client = DevpiClient(listening.addresses[0], self._settings.request_timeout, headers)
+        lost, primary = serverdir.lock.lost, lambda: self._primary
+        self.probe(Serving(child.pid, self._client, serverdir.path, listening.uuid, listening.role, lost, primary))
+
+    async def stopping(self) -> None:
+        """What drains is not looked at: it may refuse, and end, at any moment."""
+        self._draining = True
+        self._cancel_probes()
+        self._judge_process()
+
+    async def devpi_down(self) -> None:
+        """There is nothing to look at any more."""
+        self.probe(None)
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    def samples(self) -> Iterable[Family]:
+        """The checks, readiness, whether somebody looks, and what devpi-server has told of itself."""
+        target = self._target
+        status = (None if target is None else target.status) or ServerStatus()
+        yield from check_metrics.families(self._board, self.age())
+        at = None if target is None else target.status_at
+        yield from server_metrics.server(self._lifecycle.snapshot.devpi, status, at)
+        yield from server_metrics.replication(status)
+
+    async def run(self) -> None:
+        """The eternal task: look, every interval, until cancelled."""
+        try:
+            while True:
+                late = self._clock() - self._ticked
+                if late > 3 * max(self._settings.interval, HEARTBEAT):
+                    log.warning("the monitor is late: its last probe was %.1f s ago", late)
+                self._ticked = self._clock()
+                self._wake.clear()
+                try:
+                    self._tick()
+                    self._board.tick(looked=self._serves())
+                except Exception:
+                    log.exception("internal error of the monitor")
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._pause()):
+                        await self._wake.wait()
+        finally:
+            self._over = True
+            await asyncio.gather(*self._cancel_probes(), return_exceptions=True)
+
+    # --- what others ask ------------------------------------------------------------------------------------
 
     def server_status(self) -> ServerStatus | None:
         """What devpi-server said of itself last, from memory; None: nothing yet."""
         return None if self._target is None else self._target.status
-
-    def turns(self) -> Mapping[str, int]:
-        """How often this became `ready` and `not_ready`."""
-        return self._results.turns
 
     def target(self) -> Target | None:
         """All that is known of the devpi-server that is looked at; None: there is none."""
@@ -113,15 +166,17 @@ class Health:
         """Look at `serving` from now on; None: devpi-server isn't running."""
         self._cancel_probes()
         self._target = None if serving is None else Target(serving, self._settings, self._clock)
+        self._draining = False
         self._ended = None
         self._ready.clear()
+        self._judge_staleness()
         if serving is None:
             self._give_up_probes()
         else:
             for name in _PROBED:
-                self._results.await_probe(name)
+                self._board.await_probe(name)
         if self._target is not None and not self._target.replica:
-            self._see("replication", self._target.replication())
+            self._board.push("replication", self._target.replication())
         self._judge_process()
         self.probe_now()
 
@@ -133,10 +188,6 @@ class Health:
         self._give_up_probes()
         self._wake.set()
 
-    def set_root_password(self, state: str, allowed: bool, rotate: str | None = ROTATE) -> None:
-        """What root's password is, as the child says; whether the settings allow an empty one; how to set another."""
-        self._see("root-password", judge_root_password(state, allowed, rotate))
-
     def probe_now(self) -> None:
         """Look at everything at once instead of at the next interval."""
         self._due.clear()
@@ -146,30 +197,6 @@ class Health:
         """Return once no gating check fails and the phase is one that serves; anew after each `probe()`."""
         await self._ready.wait()
 
-    async def run(self) -> None:
-        """The eternal task: look, every interval, until cancelled."""
-        try:
-            while True:
-                late = self._clock() - self._ticked
-                if late > 3 * max(self._settings.interval, HEARTBEAT):
-                    log.warning("the monitor is late: its last probe was %.1f s ago", late)
-                self._ticked = self._clock()
-                self._wake.clear()
-                try:
-                    self._tick()
-                    if self._serves():
-                        self._history.see(self._ticked, (c for c in self._results.checks if c.seen))
-                    for listener in self._listeners:
-                        listener()
-                except Exception:
-                    log.exception("internal error of the monitor")
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._pause()):
-                        await self._wake.wait()
-        finally:
-            self._over = True
-            await asyncio.gather(*self._cancel_probes(), return_exceptions=True)
-
     # --- what to look at, and when --------------------------------------------------------------------------
 
     def _serves(self) -> bool:
@@ -177,13 +204,13 @@ class Health:
         return self._target is not None and self._lifecycle.snapshot.phase in {Phase.LAUNCHING, Phase.READY}
 
     def _probes_on(self) -> bool:
-        """Whether looking is of use: what has ended doesn't come back."""
-        return self._ended is None and self._serves()
+        """Whether looking is of use: what has ended, or is about to, doesn't come back."""
+        return self._ended is None and not self._draining and self._serves()
 
     def _give_up_probes(self) -> None:
         """There is no devpi-server to look at."""
         for name in _PROBED:
-            self._results.give_up(name, NOT_RUNNING)
+            self._board.give_up(name, NOT_RUNNING)
 
     def _tick(self) -> None:
         """Start the looks that are due; judge what time alone changes."""
@@ -195,10 +222,10 @@ class Health:
             self.process_ended("devpi-server is gone")
             return
         if target.replica:
-            self._see("replication", target.replication(), expected=self._launching(target))
+            self._board.push("replication", target.replication(), expected=self._launching(target))
         for kind, name in (("volume", "write"), ("lock", "lock")):
             if kind in self._probes and (waited := at - self._probes[kind][1]) > self._settings.dead_after:
-                self._see(name, Verdict(FAIL, f"the volume has not answered for {waited:.0f} s"))
+                self._board.push(name, Verdict(FAIL, f"the volume has not answered for {waited:.0f} s"))
         for kind in self._wanted(target):
             if self._due.get(kind, at) <= at:
                 probe = asyncio.create_task(self._probe(kind, target), name=f"probe of {kind}")
@@ -243,40 +270,38 @@ class Health:
         }
         try:
             for name, verdict in (await probes[kind]()).items():
-                self._see(name, verdict, expected=expected)
+                self._board.push(name, verdict, expected=expected)
         except Exception:
             log.exception("internal error while looking at %s", kind)
             failed = {"http": "http", "volume": "write", "lock": "lock", "status": "events"}[kind]
-            self._see(failed, Verdict(WARN if failed in WARNING else FAIL, "internal error"))
+            self._board.push(failed, Verdict(WARN if failed in _WARNING else FAIL, "internal error"))
         self._probes.pop(kind, None)
         usual = period(
             kind,
             target,
             self._settings.interval,
             launching=self._launching(target),
-            unwritable=self._results.status("write") is FAIL,
+            unwritable=self._board.status("write") is FAIL,
         )
         self._due[kind] = started + target.backed_off(kind, usual)
         self._wake.set()
 
-    # --- seeing ---------------------------------------------------------------------------------------------
+    # --- judging --------------------------------------------------------------------------------------------
 
-    def _see(self, name: str, verdict: Verdict, *, expected: bool = False) -> None:
-        self._results.see(name, verdict, expected=expected)
-        if not self._ready.is_set() and self._serves() and not self._results.blocked():
+    def _pushed(self) -> None:
+        """There is a verdict, of whatever check."""
+        if not self._ready.is_set() and self._serves() and not self._board.blocking():
             self._ready.set()
         self._tell_readiness()
 
     def _tell_readiness(self) -> None:
         """A line in the log when a container that was ready no longer is, and when it is again."""
-        if self._lifecycle.snapshot.phase is not Phase.READY or self._results.blocked() == (
-            self._unready_since is not None
-        ):
+        blocking = self._board.blocking()
+        if self._lifecycle.snapshot.phase is not Phase.READY or bool(blocking) == (self._unready_since is not None):
             return
         if self._unready_since is None:
             self._unready_since = self._clock()
-            blocking = ", ".join(check.name for check in self._results.checks if check.blocks)
-            log.warning("not ready any more: %s", blocking)
+            log.warning("not ready any more: %s", ", ".join(check.name for check in blocking))
         else:
             log.info("ready again after %.1f s", self._clock() - self._unready_since)
             self._unready_since = None
@@ -284,16 +309,21 @@ class Health:
     def _lived(self, before: Snapshot, after: Snapshot) -> None:
         self._judge_process()
         if before.phase is not after.phase:
+            self._judge_staleness()
             if not self._serves():
                 self._cancel_probes()
             if after.phase in {Phase.FAILED, Phase.STOPPING}:  # what was not looked at will never be
-                self._results.drop_hint("root-password")  # nobody takes a new one any more
-                for check in self._results.checks:
+                for check in self._board.checks():
                     if check.status is PENDING:
-                        self._results.give_up(check.name, NOT_RUNNING)
+                        self._board.give_up(check.name, NOT_RUNNING)
             self._wake.set()
+
+    def _judge_staleness(self) -> None:
+        """Verdicts on a devpi-server that nobody looks at don't get old."""
+        self._board.stale_after = 3 * self._settings.interval if self._serves() else None
 
     def _judge_process(self) -> None:
         snapshot = self._lifecycle.snapshot
-        verdict = judge_process(snapshot, started=self._target is not None, ended=self._ended)
-        self._see("process", verdict, expected=self._ended is None)  # whoever enters FAILED logs why
+        verdict = judge_process(snapshot, started=self._target is not None and not self._draining, ended=self._ended)
+        expected = self._ended is None  # whoever enters FAILED logs why
+        self._board.push("process", verdict, expected=expected)

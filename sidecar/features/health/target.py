@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sidecar.core.check import FAIL, PASS, PENDING, WARN, Verdict
 from sidecar.core.settings import MonitorSettings
 from sidecar.devpi.client import BadAnswer, DevpiClient, DevpiError, Refused, TimedOut
 from sidecar.devpi.protocol import PrimaryAnswered
@@ -19,7 +20,6 @@ from sidecar.features.health.checks.events import judge_events
 from sidecar.features.health.checks.http import LAUNCHING, HttpJudge
 from sidecar.features.health.checks.lock_held import judge_lock
 from sidecar.features.health.checks.replication import ReplicationJudge
-from sidecar.features.health.checks.verdict import FAIL, PASS, PENDING, WARN, Verdict
 from sidecar.features.health.volume import Volume
 
 Verdicts = Mapping[str, Verdict]

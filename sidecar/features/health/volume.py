@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from sidecar.core.check import Verdict
 from sidecar.features.health.checks.disk import Space, judge_disk
-from sidecar.features.health.checks.verdict import Verdict
 from sidecar.features.health.checks.write import WriteCheck
 
 

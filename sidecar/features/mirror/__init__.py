@@ -1,1 +1,1 @@
-"""devpi's mirrors, as far as the sidecar sees them. Door: `notice`."""
+"""devpi's mirrors, as far as the sidecar sees them. Door: `notice.Mirror`."""

@@ -3,29 +3,75 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
-from sidecar.core.lifecycle import Lifecycle, Mirrors, Named
+from sidecar.core.board import Board
+from sidecar.core.feature import Json
+from sidecar.core.public import public
 from sidecar.core.terminal import printable
-from sidecar.devpi.protocol import MirrorsSeen
+from sidecar.devpi.protocol import Message, MirrorsSeen
+from sidecar.features.hooks import Hooks
 
 log = logging.getLogger(__name__)
 
 
-class Follower:
-    """Brings what the child sees to `/status` and to the log. Lives on the event loop."""
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Indexes: how many, and the first of them by name; a name is whatever devpi-server took for one."""
 
-    def __init__(self, lifecycle: Lifecycle) -> None:
-        self._lifecycle = lifecycle
+    total: int = 0
+    names: tuple[str, ...] = ()
 
-    def hear(self, seen: MirrorsSeen) -> None:
-        """What the child has seen."""
-        of = Mirrors(Named(seen.with_list, tuple(seen.with_list_names)), Named(seen.without, tuple(seen.without_names)))
-        before = self._lifecycle.snapshot.mirrors or Mirrors()
-        self._lifecycle.update(mirrors=of)
+
+@dataclass(frozen=True, slots=True)
+class Mirrors:
+    """The mirrors of devpi-server, by whether they keep the list of all projects of their upstream."""
+
+    with_list: Named = Named()
+    without_list: Named = Named()
+
+
+class Mirror(Hooks):
+    """The feature `mirror`: brings what is seen of the mirrors to `/status` and to the log."""
+
+    name = "mirror"
+
+    def __init__(self, board: Board) -> None:
+        self.mirrors: Mirrors | None = None
+        """None: not looked at yet, or offline."""
+        self._board = board
+
+    def hear(self, message: Message) -> None:
+        """What devpi-server has seen of its mirrors."""
+        if not isinstance(message, MirrorsSeen):
+            return
+        of = Mirrors(
+            Named(message.with_list, tuple(message.with_list_names)),
+            Named(message.without, tuple(message.without_names)),
+        )
+        before, self.mirrors = self.mirrors or Mirrors(), of
+        self._board.changed()
         if of.with_list != before.with_list and of.with_list.total:
             log.warning("%s", printable(with_list(of.with_list), 2000))
         if of.without_list != before.without_list and of.without_list.total:
             log.info("%s", printable(without(of.without_list), 2000))
+
+    def status(self) -> Json:
+        """The mirrors, and what follows from their lists; null: not looked at yet."""
+        return {"mirrors": None if self.mirrors is None else as_json(self.mirrors)}
+
+
+def as_json(of: Mirrors) -> Json:
+    """The mirrors, as `/status` has them."""
+    return {
+        "with_list": _named(of.with_list),
+        "without_list": _named(of.without_list),
+        "notes": [public(note) for note in notes(of)],
+    }
+
+
+def _named(of: Named) -> Json:
+    return {"total": of.total, "indexes": [public(name) for name in of.names]}
 
 
 def notes(of: Mirrors | None) -> list[str]:

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 
 from aiohttp import web
 
-from sidecar.core import advice
+from sidecar.core.public import rfc3339
+from sidecar.features.credentials import password_advice
+from sidecar.features.credentials.keeper import Credentials
 from sidecar.features.credentials.refusals import (
     AlreadyClaimed,
     CannotRotate,
@@ -39,7 +41,7 @@ async def bootstrap(request: web.Request) -> web.Response:
     tokens at once. 503: the admin token is not known yet.
     """
     await _admit(request)
-    return web.json_response(serializers.bootstrap(request.app[CONTEXT].bootstrap.status()))
+    return web.json_response(serializers.bootstrap(_credentials(request).root_password))
 
 
 async def claim(request: web.Request) -> web.Response:
@@ -53,7 +55,7 @@ async def claim(request: web.Request) -> web.Response:
     await _admit(request)
     await _body(request)
     with _problems(request):
-        password = await request.app[CONTEXT].bootstrap.claim(peer(request))
+        password = await _credentials(request).claim(peer(request))
     return web.json_response({"user": "root", "password": password})
 
 
@@ -67,8 +69,12 @@ async def rotate(request: web.Request) -> web.Response:
     await _admit(request)
     keep_logins = _keep_logins(request, await _body(request))
     with _problems(request):
-        password = await request.app[CONTEXT].bootstrap.rotate(peer(request), keep_logins=keep_logins)
+        password = await _credentials(request).rotate(peer(request), keep_logins=keep_logins)
     return web.json_response({"user": "root", "password": password})
+
+
+def _credentials(request: web.Request) -> Credentials:
+    return request.app[CONTEXT].of(Credentials)
 
 
 async def _admit(request: web.Request) -> None:
@@ -88,11 +94,10 @@ def _problems(request: web.Request) -> Iterator[None]:
     except NotRunning as error:
         raise Problem(503, "not running", error.reason, name="not-running") from None
     except NothingToClaim as error:
-        snapshot = request.app[CONTEXT].lifecycle.snapshot
-        more = {"hint": advice.root_password(snapshot)}
+        more = {"hint": password_advice.root_password(_credentials(request).root_password)}
         raise Problem(404, "nothing to claim", error.reason, name="nothing-to-claim", more=more) from None
     except AlreadyClaimed as error:
-        at = serializers.rfc3339(error.at)
+        at = rfc3339(error.at)
         raise Problem(
             410,
             "already claimed",
@@ -105,7 +110,7 @@ def _problems(request: web.Request) -> Iterator[None]:
             },
         ) from None
     except Expired as error:
-        at = serializers.rfc3339(error.at)
+        at = rfc3339(error.at)
         raise Problem(
             410,
             "expired",
@@ -127,7 +132,7 @@ def _problems(request: web.Request) -> Iterator[None]:
 
 
 def _rotate(request: web.Request, when: str) -> str | None:
-    how = advice.rotate(request.app[CONTEXT].lifecycle.snapshot, route=True)
+    how = password_advice.rotate(_credentials(request).root_password, route=True)
     return None if how is None else f"{when}: {how}"
 
 

@@ -36,24 +36,28 @@ async def docs(request: web.Request) -> web.Response:
     return response
 
 
-def _depends_on(context: Context) -> tuple[str, bool]:
+_Checks = tuple[tuple[str, bool], ...]
+
+
+def _depends_on(context: Context) -> tuple[str, _Checks, bool]:
     """All that the description depends on."""
-    return context.sidecar_version, context.client_certificates
+    checks = tuple((check.name, check.gates) for check in context.board.checks())
+    return context.sidecar_version, checks, context.client_certificates
 
 
 @lru_cache(maxsize=1)
-def _document(version: str, client_certificates: bool) -> bytes:
+def _document(version: str, checks: _Checks, client_certificates: bool) -> bytes:
     from sidecar.web.openapi.document import compose
 
-    document = compose(version, client_certificates=client_certificates)
+    document = compose(version, dict(checks), client_certificates=client_certificates)
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 @lru_cache(maxsize=1)
-def _page(name: str, version: str, client_certificates: bool) -> bytes:
+def _page(name: str, version: str, checks: _Checks, client_certificates: bool) -> bytes:
     from sidecar.web.openapi.page import lines
 
-    document = json.loads(_document(version, client_certificates))
+    document = json.loads(_document(version, checks, client_certificates))
     return "\n".join(lines(document, name, assets.edition())).encode()
 
 

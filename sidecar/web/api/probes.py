@@ -7,7 +7,10 @@ from collections.abc import Iterable, Sequence
 
 from aiohttp import web
 
-from sidecar.features.health.checks.verdict import FAIL, PASS, PENDING, WARN, Check, CheckStatus, overall
+from sidecar.core.check import FAIL, PASS, PENDING, WARN, Check, CheckStatus, overall
+from sidecar.core.feature import Json
+from sidecar.core.public import public
+from sidecar.features.health.monitor import Health
 from sidecar.web import serializers
 from sidecar.web.context import CONTEXT
 from sidecar.web.negotiation import wants_text
@@ -20,7 +23,7 @@ async def livez(request: web.Request) -> web.Response:
     200: the event loop, the supervisor and the monitor tick. 503: the supervisor or the monitor does not.
     """
     context = request.app[CONTEXT]
-    ages = {"supervisor": context.tick_age(), "monitor": context.health.age()}
+    ages = {"supervisor": context.tick_age(), "monitor": context.of(Health).age()}
     late = {
         name: "it has ended" if math.isinf(age) else f"no tick for {age:.0f} s"
         for name, age in ages.items()
@@ -50,7 +53,7 @@ async def readyz(request: web.Request) -> web.Response:
     200: all gating checks pass or warn, those named by `?exclude=NAME` left aside. 503: one fails or is pending;
     the body says which and why.
     """
-    checks = request.app[CONTEXT].health.checks()
+    checks = request.app[CONTEXT].board.checks()
     exclude = frozenset(request.query.getall("exclude", ())) if request.query_string else frozenset()
     verbose = _verbose(request)
     blocking = [c for c in checks if c.blocks and c.name not in exclude]
@@ -68,7 +71,7 @@ async def readyz_check(request: web.Request) -> web.Response:
     200: it passes or warns, or is pending and doesn't gate. 503: it gates, and fails or is pending. 404: there is no
     such check.
     """
-    checks = request.app[CONTEXT].health.checks()
+    checks = request.app[CONTEXT].board.checks()
     found = next((c for c in checks if c.name == request.match_info["check"]), None)
     if found is None:
         raise Problem(404, detail=f"no such check; there are {', '.join(c.name for c in checks)}")
@@ -84,7 +87,7 @@ async def health(request: web.Request) -> web.Response:
 
     200: always; `status` is `fail` or `pending` if a gating check is, else the worst of `pass`, `pending`, `warn`.
     """
-    checks = request.app[CONTEXT].health.checks()
+    checks = request.app[CONTEXT].board.checks()
     return web.json_response({"status": overall(checks).value, "checks": [serializers.check(c) for c in checks]})
 
 
@@ -103,8 +106,8 @@ def _text(request: web.Request, probe: str, status: CheckStatus, lines: Iterable
     return web.Response(status=200 if ok else 503, text="\n".join([*lines, last, ""]))
 
 
-def _json(status: CheckStatus, checks: list[serializers.Json], warnings: Sequence[str] = ()) -> web.Response:
-    body: serializers.Json = {"status": status.value, "checks": checks}
+def _json(status: CheckStatus, checks: list[Json], warnings: Sequence[str] = ()) -> web.Response:
+    body: Json = {"status": status.value, "checks": checks}
     if warnings:
         body["warnings"] = list(warnings)
     return web.json_response(body, status=200 if status is PASS else 503)
@@ -119,7 +122,7 @@ def _lines(checks: Iterable[Check], exclude: frozenset[str], unknown: list[str])
 
 
 def _line(check: Check) -> str:
-    why = "; ".join(part for part in (serializers.public(check.reason), serializers.public(check.hint)) if part)
+    why = "; ".join(part for part in (public(check.reason), public(check.hint)) if part)
     if check.status in (FAIL, PENDING):
         return _flat(f"[{'-' if check.blocks else '+'}]{check.name} {_ENDINGS[check.status]}: {why}")
     return _flat(f"[+]{check.name} ok" + (f" (warning: {why})" if check.status is WARN else ""))

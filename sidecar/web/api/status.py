@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from sidecar.features.health.monitor import Health
 from sidecar.web import serializers
 from sidecar.web.context import CONTEXT, GUARD
-from sidecar.web.numbers import gather
 
 
 async def status(request: web.Request) -> web.Response:
@@ -15,9 +15,9 @@ async def status(request: web.Request) -> web.Response:
     200: always.
     """
     context = request.app[CONTEXT]
-    said = context.health.server_status()
+    said = context.of(Health).server_status()
     rejections = request.app[GUARD].rejections
-    counted = gather(context)
-    return web.json_response(
-        serializers.status(context.lifecycle.snapshot, said, context.sidecar_version, rejections, context.name, counted)
-    )
+    of = serializers.status(context.lifecycle.snapshot, said, context.sidecar_version, rejections, context.name)
+    for feature in context.features:
+        of |= feature.status()
+    return web.json_response(of)

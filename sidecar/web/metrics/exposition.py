@@ -47,7 +47,7 @@ class Exposition:
         self._guard = guard
         self._requests = requests
         self._made: _Made | None = None
-        context.health.subscribe(self._ticked)
+        context.board.on_tick(self._ticked)
 
     async def text(self, accept: str) -> tuple[str, bytes]:
         """Content type and body, in the format that this `Accept` would rather have: Prometheus' text, if in doubt.
@@ -81,18 +81,18 @@ class Exposition:
 
     def _state(self) -> object:
         """What no scrape may tell as it was."""
-        return self._context.lifecycle.snapshot.phase, [check.status for check in self._context.health.checks()]
+        return self._context.lifecycle.snapshot.phase, [check.status for check in self._context.board.checks()]
 
     def _make(self) -> _Made:
         from prometheus_client import CollectorRegistry, ProcessCollector, exposition
         from prometheus_client.openmetrics import exposition as openmetrics
 
-        from sidecar.web.metrics.devpi import DevpiCollector, DevpiProcess
+        from sidecar.web.metrics.devpi import DevpiProcess, FeaturesCollector
         from sidecar.web.metrics.own import SidecarCollector
 
         registry = CollectorRegistry()
         registry.register(SidecarCollector(self._context, self._guard, self._requests))
-        registry.register(DevpiCollector(self._context))
+        registry.register(FeaturesCollector(self._context))
         ProcessCollector(registry=registry)
         if (child := self._context.child) is not None:
             registry.register(DevpiProcess(child))

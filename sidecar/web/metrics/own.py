@@ -7,21 +7,16 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 from prometheus_client.core import Metric
 
-from sidecar.core.lifecycle import ImportState, ImportStatus, Phase, RootPassword, RootPasswordStatus, Snapshot
-from sidecar.features.health.monitor import Check, CheckStatus
+from sidecar.core.lifecycle import Phase, Snapshot
+from sidecar.core.sample import Family, counters, gauge, histograms, info, states
 from sidecar.web.admin_auth import Guard
 from sidecar.web.context import Context
-from sidecar.web.metrics.families import counters, gauge, gauges, histograms, info, states
+from sidecar.web.metrics.families import family_of
 from sidecar.web.metrics.requests import SECONDS, Requests
-
-UNITS = ("seconds", "bytes", "serials", "replicas")
-"""Of the checks' values; each has a metric of its own."""
-_LOADED = ("users", "indexes", "projects", "files")
 
 
 class SidecarCollector:
@@ -39,6 +34,9 @@ class SidecarCollector:
 
     def collect(self) -> Iterator[Metric]:
         """All families, the empty ones too."""
+        yield from map(family_of, self._families())
+
+    def _families(self) -> Iterator[Family]:
         snapshot = self._context.lifecycle.snapshot
         yield info(
             "devpi_sidecar_build",
@@ -47,11 +45,9 @@ class SidecarCollector:
             python=platform.python_version(),
         )
         yield from self._life(snapshot)
-        yield from self._health()
-        yield from _import(snapshot.imported)
-        yield from self._admission(snapshot.root_password)
+        yield from self._requested()
 
-    def _life(self, snapshot: Snapshot) -> Iterator[Metric]:
+    def _life(self, snapshot: Snapshot) -> Iterator[Family]:
         yield states("devpi_sidecar_phase", "1 for the phase that the container is in.", "phase", Phase, snapshot.phase)
         yield counters(
             "devpi_sidecar_phase_seconds",
@@ -59,42 +55,13 @@ class SidecarCollector:
             ("phase",),
             (((phase,), seconds) for phase, seconds in self._context.lifecycle.spent().items()),
         )
-        steps = zip(snapshot.history, snapshot.begun, strict=True)
-        ready = next((at for (phase, _), at in steps if phase is Phase.READY), None)
-        started = snapshot.begun[0] if self._started is None else self._started
-        startup = None if ready is None else max(0.0, ready - started)
+        life = self._context.lifecycle
+        started = life.began if self._started is None else self._started
+        startup = None if life.first_ready is None else max(0.0, life.first_ready - started)
         text = "From the start of the process until devpi-server was ready for the first time."
         yield gauge("devpi_sidecar_startup_seconds", text, startup)
 
-    def _health(self) -> Iterator[Metric]:
-        health = self._context.health
-        checks = health.checks()
-        blocked = any(check.blocks for check in checks)
-        yield gauge("devpi_sidecar_ready", "1 where /readyz answers 200.", float(not blocked))
-        yield counters(
-            "devpi_sidecar_readiness_transitions",
-            "Changes of readiness, by what it became.",
-            ("to",),
-            (((to,), number) for to, number in health.turns().items()),
-        )
-        yield gauges(
-            "devpi_sidecar_check_status",
-            "1 for the status that a check has.",
-            ("check", "status"),
-            (((c.name, status), float(c.status is status)) for c in checks for status in CheckStatus),
-        )
-        for unit in UNITS:
-            text = f"The values of the checks that have one in {unit}."
-            yield gauges(f"devpi_sidecar_check_{unit}", text, ("check",), _values(checks, unit))
-        text = "Since the monitor's last tick; +Inf once it has ended."
-        yield gauge("devpi_sidecar_monitor_age_seconds", text, health.age())
-
-    def _admission(self, root: RootPasswordStatus) -> Iterator[Metric]:
-        text = "1 for the state that root's password is in."
-        yield states("devpi_sidecar_root_password", text, "state", RootPassword, root.state)
-        expires = None if root.expires is None else root.expires.timestamp()
-        text = "When an unclaimed root password is thrown away."
-        yield gauge("devpi_sidecar_root_password_expiry_timestamp_seconds", text, expires)
+    def _requested(self) -> Iterator[Family]:
         yield counters(
             "devpi_sidecar_admin_auth_failures",
             "Requests to the admin routes that were turned away, by reason.",
@@ -124,33 +91,6 @@ def auth_failures(guard: Guard) -> dict[str, int]:
         "too_many": rejections.turned_away,
         **guard.without_guess,
     }
-
-
-def _values(checks: tuple[Check, ...], unit: str) -> Iterator[tuple[tuple[str], float]]:
-    for check in checks:
-        if check.unit == unit and check.value is not None:
-            yield (check.name,), check.value
-
-
-def _import(of: ImportStatus) -> Iterator[Metric]:
-    text = "1 for the state that the import of /devpi-init.d is in."
-    yield states("devpi_sidecar_import_state", text, "state", ImportState, of.state)
-    counts = {kind: getattr(of, kind) for kind in _LOADED}
-    text = "What the import has to load."
-    yield gauges("devpi_sidecar_import_objects", text, ("kind",), (((k,), c.total) for k, c in counts.items()))
-    text = "What the import has loaded."
-    yield gauges("devpi_sidecar_import_objects_done", text, ("kind",), (((k,), c.done) for k, c in counts.items()))
-    yield gauge("devpi_sidecar_import_bytes", "Size of the files that the import has to load.", of.bytes.total)
-    yield gauge("devpi_sidecar_import_done_bytes", "Size of the files that the import has loaded.", of.bytes.done)
-    yield gauge("devpi_sidecar_import_archive_bytes", "Size of the archives to unpack.", of.extracted.total)
-    yield gauge("devpi_sidecar_import_archive_done_bytes", "Bytes of archives unpacked.", of.extracted.done)
-    yield gauge("devpi_sidecar_import_files_per_second", "Files a second while loading.", of.rate)
-    yield gauge("devpi_sidecar_import_remaining_seconds", "Until loading is done, as it goes now.", of.eta_seconds)
-    took = None
-    if of.started is not None:
-        took = max(0.0, ((of.finished or datetime.now(UTC)) - of.started).total_seconds())
-    yield gauge("devpi_sidecar_import_duration_seconds", "How long the import took, or runs by now.", took)
-    yield gauge("devpi_sidecar_import_failed", "1 where the import has failed.", float(of.error is not None))
 
 
 def _started() -> float | None:

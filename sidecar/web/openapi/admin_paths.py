@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sidecar.web.openapi import examples
-from sidecar.web.openapi.answers import ADMIN, ADMIN_POST, Operation, answer, failing, json_body, query, shared
+from sidecar.web.openapi.answers import ADMIN, ADMIN_POST, answer, failing, json_body, query, shared
+from sidecar.web.openapi.part import Operation
 from sidecar.web.openapi.schemas import problem
 
 BOOTSTRAP: Operation = {

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
+from sidecar.core.feature import Json
 from sidecar.web.openapi.json_schema import REQUEST_ID, ref
 from sidecar.web.openapi.schemas import problem
-from sidecar.web.serializers import Json
-
-Operation = dict[str, object]
-"""What is said of a path and a method."""
 
 
 def body(kind: str, schema: Json, **examples: object) -> Json:

@@ -10,11 +10,13 @@ import re
 from collections.abc import Mapping
 from typing import cast
 
-from sidecar.web.openapi.answers import EVERYWHERE, HEADERS, PARAMETERS, RESPONSES, Operation, shared
+from sidecar.core.feature import Json
+from sidecar.web.openapi.answers import EVERYWHERE, HEADERS, PARAMETERS, RESPONSES, shared
 from sidecar.web.openapi.json_schema import TEXT
+from sidecar.web.openapi.mirror import MIRROR
+from sidecar.web.openapi.part import Operation, Part
 from sidecar.web.openapi.paths import PATHS
 from sidecar.web.openapi.schemas import schemas
-from sidecar.web.serializers import Json
 
 _ABOUT = """\
 What the container of a devpi-server tells probes, people and programs.
@@ -46,8 +48,18 @@ _CLIENT_CERTIFICATE: Json = {
 }
 
 
-def compose(version: str, *, client_certificates: bool = False) -> Json:
-    """The description of the sidecar's API at `version`. `client_certificates`: an admin needs one, too."""
+PARTS: tuple[Part, ...] = (MIRROR,)
+"""What features add, beyond those that `paths` and `schemas` know."""
+
+
+def compose(version: str, checks: Mapping[str, bool], *, client_certificates: bool = False) -> Json:
+    """The description of the sidecar's API at `version`. `client_certificates`: an admin needs one, too.
+
+    `checks`: the name of each check, and whether it gates readiness.
+    """
+    paths: dict[str, Mapping[str, Operation]] = dict(PATHS)
+    for part in PARTS:
+        paths |= part.paths
     beside: Json = {"clientCertificate": _CLIENT_CERTIFICATE} if client_certificates else {}
     return {
         "openapi": "3.1.0",
@@ -60,9 +72,9 @@ def compose(version: str, *, client_certificates: bool = False) -> Json:
         "servers": [{"url": "/"}],
         "security": [],
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
-        "paths": {path: _path_item(path, operations, beside) for path, operations in PATHS.items()},
+        "paths": {path: _path_item(path, operations, beside) for path, operations in paths.items()},
         "components": {
-            "schemas": schemas(),
+            "schemas": schemas(checks, PARTS),
             "responses": RESPONSES,
             "parameters": PARAMETERS,
             "headers": HEADERS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.web.serializers import Json
+from sidecar.core.feature import Json
 
 _AT = "2026-11-22T10:20:30.456Z"
 _LATER = "2026-11-22T10:21:30.456Z"

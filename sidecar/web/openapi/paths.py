@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from sidecar.core.feature import Json
 from sidecar.web.openapi.admin_paths import BOOTSTRAP, CLAIM, ROTATE
-from sidecar.web.openapi.answers import VERBOSE, Operation, answer, body, failing, json_body, query
+from sidecar.web.openapi.answers import VERBOSE, answer, body, failing, json_body, query
 from sidecar.web.openapi.examples import (
     DEAD,
     HEALTH,
@@ -15,8 +16,8 @@ from sidecar.web.openapi.examples import (
     STARTED,
     TEXT_NOT_READY,
 )
+from sidecar.web.openapi.part import Operation
 from sidecar.web.openapi.schemas import problem
-from sidecar.web.serializers import Json
 
 
 def _probe_text(probe: str, endings: str = "passed|failed") -> Json:

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from sidecar.core.check import CheckStatus
+from sidecar.core.feature import Json
 from sidecar.core.lifecycle import Phase
-from sidecar.features.health.monitor import GATING, WARNING, CheckStatus
 from sidecar.web.openapi.json_schema import COUNT, HINT, REQUEST_ID, TEXT, list_of, one_of, or_null, record, ref, said
-from sidecar.web.openapi.status_schemas import STATUS
+from sidecar.web.openapi.part import Part
+from sidecar.web.openapi.status_schemas import STATUS, status
 from sidecar.web.problems import phrase, problem_type
-from sidecar.web.serializers import Json
 
 
-def schemas() -> Json:
-    """`components.schemas`."""
-    return _VALUES | STATUS | _ADMIN | _PROBLEMS
+def schemas(checks: Mapping[str, bool], parts: Iterable[Part]) -> Json:
+    """`components.schemas`. `checks`: the name of each check, and whether it gates readiness."""
+    known = _VALUES | STATUS | _ADMIN | _PROBLEMS
+    more: dict[str, Json] = {}
+    for part in parts:
+        known |= part.schemas
+        more |= part.status
+    return known | {"CheckName": _check_name(checks), "Status": status(more)}
+
+
+def _check_name(checks: Mapping[str, bool]) -> Json:
+    gating, warning = ([name for name, gates in checks.items() if gates is which] for which in (True, False))
+    return {
+        "type": "string",
+        "description": f"{', '.join(gating)} gate `/readyz`; {' and '.join(warning)} only warn.",
+        "enum": [*gating, *warning],
+    }
 
 
 _VALUES: Json = {
@@ -33,11 +48,6 @@ _VALUES: Json = {
         CheckStatus,
         "The verdict of a check. `pending`: it is too early to look, as during an import or a start; `/readyz` is 503.",
     ),
-    "CheckName": {
-        "type": "string",
-        "description": f"{', '.join(GATING)} gate `/readyz`; {' and '.join(WARNING)} only warn.",
-        "enum": [*GATING, *WARNING],
-    },
     "Count": record("How many of how many.", {"done": COUNT, "total": COUNT}),
     "Check": record(
         "The last verdict of a check.",

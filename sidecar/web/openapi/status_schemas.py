@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
-from sidecar.core.lifecycle import ImportState, RootPassword
-from sidecar.web.openapi.json_schema import COUNT, HINT, TEXT, list_of, one_of, or_null, record, ref, said
-from sidecar.web.serializers import Json
+from collections.abc import Mapping
 
-STATUS: Json = {
-    "Status": record(
-        "All that anybody may know.",
+from sidecar.core.feature import Json
+from sidecar.features.bootstrap.import_status import ImportState
+from sidecar.features.credentials.password_status import RootPassword
+from sidecar.web.openapi.json_schema import COUNT, HINT, TEXT, list_of, one_of, or_null, record, ref, said
+
+
+def status(more: Mapping[str, Json]) -> Json:
+    """The body of `/status`, with the fields `more`."""
+    return record("All that anybody may know.", {**_FIELDS, **more})
+
+
+_FIELDS: dict[str, Json] = {
+    "name": said("What people call this instance: `SIDECAR_NAME`, else its host name."),
+    "phase": ref("Phase"),
+    "since": ref("Time"),
+    "phases": list_of(
+        record("A phase, and when it began.", {"phase": ref("Phase"), "since": ref("Time")})
+        | {"description": "So far; the last one is the present."}
+    ),
+    "failure": or_null(ref("Failure"), "Why the phase is `failed`."),
+    "import": ref("Import"),
+    "root_password": ref("RootPassword"),
+    "unusable_passwords": or_null(ref("UnusablePasswords"), "Null: not looked at yet, or this is a replica."),
+    "notices": list_of(ref("Notice")),
+    "devpi": or_null(ref("Devpi"), "The devpi-server that runs; null until it has said."),
+    "numbers": ref("Numbers"),
+    "sidecar": record("The sidecar.", {"version": TEXT}),
+    "wrong_admin_tokens": record(
+        "What has come of wrong admin tokens since the start.",
         {
-            "name": said("What people call this instance: `SIDECAR_NAME`, else its host name."),
-            "phase": ref("Phase"),
-            "since": ref("Time"),
-            "phases": list_of(
-                record("A phase, and when it began.", {"phase": ref("Phase"), "since": ref("Time")})
-                | {"description": "So far; the last one is the present."}
-            ),
-            "failure": or_null(ref("Failure"), "Why the phase is `failed`."),
-            "import": ref("Import"),
-            "root_password": ref("RootPassword"),
-            "unusable_passwords": or_null(ref("UnusablePasswords"), "Null: not looked at yet, or this is a replica."),
-            "notices": list_of(ref("Notice")),
-            "mirrors": or_null(ref("Mirrors"), "Null: not looked at yet, or devpi-server is offline."),
-            "devpi": or_null(ref("Devpi"), "The devpi-server that runs; null until it has said."),
-            "numbers": ref("Numbers"),
-            "sidecar": record("The sidecar.", {"version": TEXT}),
-            "wrong_admin_tokens": record(
-                "What has come of wrong admin tokens since the start.",
-                {
-                    "total": COUNT,
-                    "turned_away": COUNT | {"description": "Of them, those answered 429."},
-                    "last": or_null(ref("Time")),
-                },
-            ),
+            "total": COUNT,
+            "turned_away": COUNT | {"description": "Of them, those answered 429."},
+            "last": or_null(ref("Time")),
         },
     ),
+}
+
+STATUS: Json = {
     "Failure": record("Why it failed.", {"reason": TEXT, "hint": TEXT}),
     "Notice": record(
         "Something of this start that an operator should know of, although devpi-server serves.",
@@ -108,29 +114,13 @@ STATUS: Json = {
             "hint": HINT,
         },
     ),
-    "Mirrors": record(
-        "The mirrors, by whether they keep the list of all projects of their upstream.",
-        {
-            "with_list": ref("Indexes"),
-            "without_list": ref("Indexes"),
-            "notes": list_of(said("What follows from that.")),
-        },
-    ),
-    "Indexes": record(
-        "Some indexes.",
-        {
-            "total": COUNT,
-            "indexes": {"type": "array", "maxItems": 20, "items": said("`user/index`.")}
-            | {"description": "The first of them, by name."},
-        },
-    ),
     "Numbers": record(
         "How much there is, how much it is used, how much room is left. Null: not known (yet).",
         {
             "contents": or_null(ref("Contents"), "Null: not counted yet."),
             "requests": or_null(
                 record(
-                    "What devpi-server has answered since it started.",
+                    "What devpi-server has answered since the container started.",
                     {
                         "total": COUNT,
                         "per_second": {

@@ -3,23 +3,11 @@
 from __future__ import annotations
 
 from sidecar.core import text
-from sidecar.features.health.checks.verdict import NOT_RUNNING, NOT_YET, PASS, PENDING, Check
-from sidecar.features.health.history import CheckHistory
+from sidecar.core.check import NOT_RUNNING, NOT_YET, PASS, PENDING, Check
+from sidecar.core.history import CheckHistory
 from sidecar.web.page import words
 from sidecar.web.page.headline import trouble
 from sidecar.web.page.sparkline import sparkline
-
-MEANINGS = {
-    "process": "devpi-server runs",
-    "http": "devpi-server answers, and how fast",
-    "write": "the data can be written and read",
-    "lock": "no second server writes to the same data",
-    "root-password": "root has a password",
-    "replication": "a replica has all changes of its primary",
-    "disk": "how much of the volume is free",
-    "events": "changes still to be processed",
-}
-"""What each check looks at."""
 
 
 def checklist(checks: tuple[Check, ...], histories: tuple[CheckHistory, ...]) -> str:
@@ -52,7 +40,7 @@ def _summary(checks: tuple[Check, ...]) -> tuple[str, str, str]:
 
 
 def _check(check: Check, history: CheckHistory) -> str:
-    meaning = MEANINGS[check.name] + ("" if check.gates else "; only warns")
+    meaning = check.meaning + ("" if check.gates else "; only warns")
     free = " free" if check.unit == "bytes" else ""
     verdict = f"{words.badge(check.status)} {words.lasting(check.since)}"
     if unknown := check.reason in (NOT_YET, NOT_RUNNING):

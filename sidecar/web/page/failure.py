@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sidecar.core.lifecycle import ImportFailure
 from sidecar.core.surroundings import Surroundings
+from sidecar.features.bootstrap.import_status import ImportFailure
 from sidecar.web.page import words
 
 _AGAIN = (

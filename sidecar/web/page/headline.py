@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sidecar.core.lifecycle import ImportState, Phase, Snapshot
+from sidecar.core.check import FAIL, NOT_RUNNING, PASS, WARN, Check
+from sidecar.core.lifecycle import Phase, Snapshot
 from sidecar.core.surroundings import Surroundings
-from sidecar.features.health.checks.verdict import FAIL, NOT_RUNNING, PASS, WARN, Check
+from sidecar.features.bootstrap.import_status import ImportState, ImportStatus
 from sidecar.web.page import words
 from sidecar.web.page.failure import failure
 
@@ -40,9 +41,9 @@ class Verdict:
     """The names of those that it is about."""
 
 
-def headline(snapshot: Snapshot, checks: tuple[Check, ...], around: Surroundings) -> str:
+def headline(snapshot: Snapshot, checks: tuple[Check, ...], imported: ImportStatus, around: Surroundings) -> str:
     """The verdict and why, and since when the phase is what it is."""
-    found = verdict(snapshot, checks, around)
+    found = verdict(snapshot, checks, imported, around)
     since = f'<p class="since">{snapshot.phase} since {words.time(snapshot.since)}</p>'
     return (
         f'<div class="headline {found.tone}"><svg viewBox="0 0 24 24" aria-hidden="true">'
@@ -51,16 +52,18 @@ def headline(snapshot: Snapshot, checks: tuple[Check, ...], around: Surroundings
     )
 
 
-def spoken(snapshot: Snapshot, checks: tuple[Check, ...]) -> str:
+def spoken(snapshot: Snapshot, checks: tuple[Check, ...], imported: ImportStatus) -> str:
     """The verdict for who hears the page: no figures, or it would be read out again with each."""
-    found = verdict(snapshot, checks)
+    found = verdict(snapshot, checks, imported)
     return ": ".join(filter(None, [found.title, ", ".join(found.checks)]))
 
 
-def verdict(snapshot: Snapshot, checks: tuple[Check, ...], around: Surroundings | None = None) -> Verdict:
+def verdict(
+    snapshot: Snapshot, checks: tuple[Check, ...], imported: ImportStatus, around: Surroundings | None = None
+) -> Verdict:
     """How it is; `around`: where a failed one is restarted."""
     if snapshot.phase is Phase.FAILED:
-        return _failed(snapshot, around)
+        return _failed(snapshot, imported, around)
     failing = [check for check in checks if check.gates and check.status is FAIL]
     if snapshot.phase is Phase.LAUNCHING:  # devpi-server runs, and something else is in the way
         failing = [check for check in failing if check.seen]
@@ -77,9 +80,8 @@ def verdict(snapshot: Snapshot, checks: tuple[Check, ...], around: Surroundings 
     return Verdict("good", "Ready", f"<p>devpi-server serves.{' All checks pass.' if passing else ''}</p>")
 
 
-def _failed(snapshot: Snapshot, around: Surroundings | None) -> Verdict:
+def _failed(snapshot: Snapshot, imported: ImportStatus, around: Surroundings | None) -> Verdict:
     before = [phase for phase, _ in snapshot.history[-2:-1]]
-    imported = snapshot.imported
     if imported.state is ImportState.FAILED and imported.error and before in ([Phase.STARTING], [Phase.IMPORTING]):
         return Verdict("bad", "The import failed", failure(imported.error, around or Surroundings("")))
     more = trouble(snapshot.failure.reason, snapshot.failure.hint) if snapshot.failure else ""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sidecar.core import text
-from sidecar.core.lifecycle import Count, ImportState, ImportStatus
-from sidecar.features.health.checks.verdict import FAIL, PASS, WARN
+from sidecar.core.check import FAIL, PASS, WARN
+from sidecar.features.bootstrap.import_status import Count, ImportState, ImportStatus
 from sidecar.web.page import words
 
 _MANY = 20

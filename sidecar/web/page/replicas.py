@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from sidecar.core import text
+from sidecar.core.check import FAIL, PASS, WARN, Check
 from sidecar.devpi.server_status import Replica, ServerStatus
-from sidecar.features.health.checks.verdict import FAIL, PASS, WARN, Check
 from sidecar.web.page import words
 
 _MANY = 20

@@ -5,19 +5,27 @@ Everything that comes from outside (archives, uploads, devpi-server, the request
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from string import Template
 
-from sidecar.core import advice, text
-from sidecar.core.lifecycle import DevpiInfo, Notice, Phase, RootPassword, Snapshot, now
+from sidecar.core import text
+from sidecar.core.check import Check
+from sidecar.core.history import CheckHistory
+from sidecar.core.lifecycle import DevpiInfo, Notice, Phase, Snapshot, now
 from sidecar.core.surroundings import Surroundings
 from sidecar.devpi.server_status import ServerStatus
-from sidecar.features.health.checks.verdict import Check
-from sidecar.features.health.history import CheckHistory
+from sidecar.features.bootstrap.import_status import ImportStatus
+from sidecar.features.bootstrap.preparation import Bootstrap
+from sidecar.features.credentials import password_advice
+from sidecar.features.credentials.keeper import Credentials
+from sidecar.features.credentials.password_status import RootPassword, RootPasswordStatus, UnusablePasswords
+from sidecar.features.health.monitor import Health
 from sidecar.features.mirror import notice
+from sidecar.features.mirror.notice import Mirror, Mirrors
+from sidecar.features.numbers.counting import Counting, Numbers
 from sidecar.web.context import Context
-from sidecar.web.numbers import Numbers, gather
 from sidecar.web.page import assets, guide, words
 from sidecar.web.page.checklist import checklist
 from sidecar.web.page.headline import headline, spoken, trouble, verdict
@@ -43,22 +51,40 @@ class View:
     name: str = "devpi"
     """What people call this instance."""
     surroundings: Surroundings = field(default_factory=lambda: Surroundings("devpi"))
+    imported: ImportStatus = field(default_factory=ImportStatus)
+    root_password: RootPasswordStatus = field(default_factory=RootPasswordStatus)
+    unusable_passwords: UnusablePasswords | None = None
+    hint_for_users: str | None = None
+    """How to give those one that they can use."""
     numbers: Numbers = field(default_factory=Numbers)
+    more: Mapping[str, str] = field(default_factory=dict)
+    """The sections of `SECTIONS`."""
     at: datetime = field(default_factory=now)
+
+
+SECTIONS: dict[str, Callable[[Context], str]] = {
+    "mirrors": lambda context: _mirrors(context.of(Mirror).mirrors),
+}
+"""By their ids: sections that stand one below the other at the end of the page, each in a card of its own."""
 
 
 def view(context: Context) -> View:
     """What there is to show now, from memory."""
-    health = context.health
+    credentials = context.of(Credentials)
     return View(
         context.lifecycle.snapshot,
-        health.checks(),
-        health.history(),
-        health.server_status(),
+        context.board.checks(),
+        context.board.history(),
+        context.of(Health).server_status(),
         context.sidecar_version,
         context.name,
         context.surroundings,
-        gather(context),
+        context.of(Bootstrap).imported,
+        credentials.root_password,
+        credentials.unusable_passwords,
+        credentials.user_password_hint(),
+        context.of(Counting).numbers(),
+        {name: section(context) for name, section in SECTIONS.items()},
     )
 
 
@@ -69,14 +95,15 @@ def page(of: View, host: str, *, epoch: str, edition: str) -> str:
         name: f'<div id="{name}" data-section{roles.get(name, "")}>{section}</div>'
         for name, section in (sections(of) | sections_for(of, host)).items()
     }
+    cards = "".join(f'<section class="card">{shown[name]}</section>\n' for name in of.more)
     return Template(assets.read("page.html").decode()).substitute(
-        **shown, title=title(of), epoch=epoch, edition=edition
+        **shown, more=cards, title=title(of), epoch=epoch, edition=edition
     )
 
 
 def title(of: View) -> str:
     """The page's title, as HTML: a tab may show little more than the begin."""
-    return f"{words.text(of.name, tag=False)}: {verdict(of.snapshot, of.checks).title}"
+    return f"{words.text(of.name, tag=False)}: {verdict(of.snapshot, of.checks, of.imported).title}"
 
 
 def sections_for(of: View, host: str) -> dict[str, str]:
@@ -88,18 +115,18 @@ def sections(of: View) -> dict[str, str]:
     """All other sections, by their ids in the page; an empty one isn't seen."""
     snapshot = of.snapshot
     return {
-        "verdict": spoken(snapshot, of.checks),
-        "headline": headline(snapshot, of.checks, of.surroundings),
+        "verdict": spoken(snapshot, of.checks, of.imported),
+        "headline": headline(snapshot, of.checks, of.imported, of.surroundings),
         "phases": _phases(snapshot),
-        "claim": _claim(snapshot, of.surroundings),
-        "import": progress(snapshot.imported),
+        "claim": _claim(of.root_password, of.surroundings),
+        "import": progress(of.imported),
         "notices": _notices(snapshot.notices),
         "numbers": tally(of.numbers, of.at),
         "checks": checklist(of.checks, of.histories),
-        "password": _password(snapshot),
-        "mirrors": _mirrors(snapshot),
+        "password": _root_password(of.root_password) + _unusable(of.unusable_passwords, of.hint_for_users),
         "replicas": replicas(of.said, of.checks, of.at),
         "versions": _versions(snapshot.devpi, of.said, of.version),
+        **of.more,
     }
 
 
@@ -146,9 +173,8 @@ _PASSWORDS = {
 }
 
 
-def _unusable(snapshot: Snapshot) -> str:
+def _unusable(of: UnusablePasswords | None, hint: str | None) -> str:
     """The users who need a new password, if there are any."""
-    of = snapshot.unusable_passwords
     if of is None or not of.total:
         return ""
     names = ", ".join(words.text(name, 60) for name in of.users[:_MANY])
@@ -156,15 +182,15 @@ def _unusable(snapshot: Snapshot) -> str:
     count = "1 user needs" if of.total == 1 else f"{of.total} users need"
     return (
         f'<h2>Users who can&rsquo;t log in</h2><p class="unusable">{count} a new password, because this devpi-server '
-        f"can&rsquo;t check the old hash: {names}{more}.</p>{_hint(advice.user_password(snapshot))}"
+        f"can&rsquo;t check the old hash: {names}{more}.</p>{_hint(hint)}"
     )
 
 
-def _claim(snapshot: Snapshot, around: Surroundings) -> str:
+def _claim(root: RootPasswordStatus, around: Surroundings) -> str:
     """What stands above the form by which the password is claimed; empty where there is nothing to claim now."""
-    if not advice.claimable(snapshot):
+    if not password_advice.claimable(root):
         return ""
-    until = "" if (expires := snapshot.root_password.expires) is None else f" until {words.time(expires)}"
+    until = "" if (expires := root.expires) is None else f" until {words.time(expires)}"
     claim, token = (words.text(around.inside(f"sidecar {name}"), tag=False) for name in ("claim", "token"))
     return (
         '<div data-state="claimable"><h2>Claim root&rsquo;s password</h2>'
@@ -173,13 +199,9 @@ def _claim(snapshot: Snapshot, around: Surroundings) -> str:
     )
 
 
-def _password(snapshot: Snapshot) -> str:
-    return _root_password(snapshot) + _unusable(snapshot)
-
-
-def _root_password(snapshot: Snapshot) -> str:
-    of, hint = snapshot.root_password, advice.root_password(snapshot)
-    if advice.claimable(snapshot) or (of.state is RootPassword.UNKNOWN and hint is None):
+def _root_password(of: RootPasswordStatus) -> str:
+    hint = password_advice.root_password(of)
+    if password_advice.claimable(of) or (of.state is RootPassword.UNKNOWN and hint is None):
         return ""
     said = f"<p>{_PASSWORDS[of.state]}"
     if of.state in (RootPassword.CLAIMED, RootPassword.EXPIRED) and of.changed is not None:
@@ -194,8 +216,8 @@ def _hint(hint: str | None) -> str:
     return f'<p class="what-to-do">{where}{words.with_code(hint)}.</p>' if hint else ""
 
 
-def _mirrors(snapshot: Snapshot) -> str:
-    notes = "".join(f'<p class="mirror">{words.with_code(note)}</p>' for note in notice.notes(snapshot.mirrors))
+def _mirrors(mirrors: Mirrors | None) -> str:
+    notes = "".join(f'<p class="mirror">{words.with_code(note)}</p>' for note in notice.notes(mirrors))
     return f"<h2>Mirrors</h2>{notes}" if notes else ""
 
 

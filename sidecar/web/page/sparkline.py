@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sidecar.core import text
-from sidecar.features.health.checks.verdict import FAIL, PASS, WARN, CheckStatus
-from sidecar.features.health.history import SAMPLES, CheckHistory
+from sidecar.core.check import FAIL, PASS, WARN, CheckStatus
+from sidecar.core.history import SAMPLES, CheckHistory
 
 _WIDTH, _HEIGHT = 120, 32
 """Of the drawing, in its own units."""

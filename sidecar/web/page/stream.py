@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from sidecar.core.lifecycle import Snapshot, now
+from sidecar.core.public import rfc3339
 from sidecar.web.context import Context
 from sidecar.web.page import assets
 from sidecar.web.problems import Problem
-from sidecar.web.serializers import rfc3339
 
 if TYPE_CHECKING:
     from sidecar.web.page.report import View
@@ -84,7 +84,8 @@ class Hub:
         self._later: asyncio.TimerHandle | None = None
         self._all_gone = asyncio.Event()
         context.lifecycle.subscribe(self._lived)
-        context.health.subscribe(self._ticked)
+        context.board.on_tick(self._ticked)
+        context.board.on_change(self._changed)
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -131,6 +132,10 @@ class Hub:
         if self._streams and not self.closed:
             self._tell_in(0 if before.phase is not after.phase else self._reported + GAP - time.monotonic())
 
+    def _changed(self) -> None:
+        if self._streams and not self.closed:
+            self._tell_in(self._reported + GAP - time.monotonic())
+
     def _ticked(self) -> None:
         if not self._streams or self.closed:
             return
@@ -142,7 +147,7 @@ class Hub:
 
     def _key(self) -> object:
         """What of the checks is worth telling at once; their figures can wait for the next pulse."""
-        return [check.gist for check in self._context.health.checks()]
+        return [check.gist for check in self._context.board.checks()]
 
     def _tell_in(self, seconds: float) -> None:
         """Not from inside of whoever tells us: an error in a rendering is no matter of theirs."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from sidecar.core import text
-from sidecar.core.lifecycle import Contents
 from sidecar.features.health.checks.disk import Space
+from sidecar.features.numbers.counting import Contents, Numbers, Served
 from sidecar.storage.usage import Used
-from sidecar.web.numbers import Numbers, Served
 from sidecar.web.page import words
 
 _UNKNOWN = '<span class="none">not known</span>'

@@ -7,9 +7,9 @@ import re
 from datetime import UTC, datetime
 
 from sidecar.core import text as figures
+from sidecar.core.check import FAIL, PASS, PENDING, WARN, CheckStatus
+from sidecar.core.public import public, rfc3339
 from sidecar.core.terminal import printable
-from sidecar.features.health.checks.verdict import FAIL, PASS, PENDING, WARN, CheckStatus
-from sidecar.web.serializers import public, rfc3339
 
 
 def text(given: str | None, limit: int = 300, *, tag: bool = True) -> str:

@@ -13,9 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.lifecycle import Archive, Count, ImportFailure, ImportState, ImportStatus, LeftOut
 from sidecar.features.bootstrap import import_status as imports
-from sidecar.features.bootstrap.import_status import Tracker
+from sidecar.features.bootstrap.import_status import (
+    Archive,
+    Count,
+    ImportFailure,
+    ImportState,
+    ImportStatus,
+    LeftOut,
+    Tracker,
+)
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -6,18 +6,18 @@ import logging
 
 import pytest
 
-from sidecar.core.lifecycle import ImportState, ImportStatus, Lifecycle
 from sidecar.devpi.protocol import Progress
 from sidecar.features.bootstrap import import_status, initial_state
-from sidecar.features.bootstrap.initial_state import _Follower
+from sidecar.features.bootstrap.import_status import ImportState, ImportStatus
+from sidecar.features.bootstrap.initial_state import Follower
 
 
 @pytest.fixture
-def follower(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> _Follower:
+def follower(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Follower:
     """One that logs each report."""
     monkeypatch.setattr(initial_state, "_LOG_EVERY", 0.0)
     caplog.set_level(logging.INFO, initial_state.__name__)
-    return _Follower(import_status.Tracker(ImportStatus(ImportState.PENDING)), Lifecycle())
+    return Follower(import_status.Tracker(ImportStatus(ImportState.PENDING)), lambda status: None)
 
 
 def report(state: ImportState, **counts: list[int]) -> Progress:
@@ -25,7 +25,7 @@ def report(state: ImportState, **counts: list[int]) -> Progress:
     return Progress(state.value, counts=every | counts)
 
 
-def test_each_part_of_an_import_logs_what_it_counts(follower: _Follower, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_part_of_an_import_logs_what_it_counts(follower: Follower, caplog: pytest.LogCaptureFixture) -> None:
     """Bytes of the archives while it unpacks, files while it loads; never nothing of nothing."""
     archives = [3_100_000, 12_000_000]
     follower.follow(report(ImportState.EXTRACTING, extracted=[0, 12_000_000]))
@@ -41,7 +41,7 @@ def test_each_part_of_an_import_logs_what_it_counts(follower: _Follower, caplog:
 
 
 def test_a_folder_is_not_counted_while_it_is_looked_through(
-    follower: _Follower, caplog: pytest.LogCaptureFixture
+    follower: Follower, caplog: pytest.LogCaptureFixture
 ) -> None:
     """There is nothing to unpack, so there are no bytes of archives."""
     follower.follow(report(ImportState.EXTRACTING))

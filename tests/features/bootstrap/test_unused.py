@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.core.lifecycle import Archive, ImportState, ImportStatus, Notice
+from sidecar.core.lifecycle import Notice
 from sidecar.exports import sources as archives
 from sidecar.exports.unpack import unpack
 from sidecar.features.bootstrap import import_status, unused
+from sidecar.features.bootstrap.import_status import Archive, ImportState, ImportStatus
 from tests.support.hostile.corpus import tar
 
 TAR = tar({"dataindex.json": b"{}"})

@@ -14,10 +14,14 @@ from pathlib import Path
 import pytest
 
 from sidecar.core import files
-from sidecar.core.lifecycle import Lifecycle, RootPassword, now
+from sidecar.core.board import Board
+from sidecar.core.lifecycle import Lifecycle, now
+from sidecar.core.settings import CredentialSettings
 from sidecar.devpi.process import SetFailed
-from sidecar.features.credentials.claims import Bootstrap, BootstrapStatus
+from sidecar.features.credentials.claims import Claims
+from sidecar.features.credentials.keeper import Credentials
 from sidecar.features.credentials.login_secret import LoginSecret
+from sidecar.features.credentials.password_status import PasswordChange, RootPassword, RootPasswordStatus
 from sidecar.features.credentials.refusals import (
     AlreadyClaimed,
     CannotRotate,
@@ -27,7 +31,9 @@ from sidecar.features.credentials.refusals import (
     Superseded,
 )
 from sidecar.features.credentials.root_password import RootPasswordFile
-from sidecar.features.credentials.secrets import AdminToken
+from sidecar.storage.inspection import Storage
+from sidecar.storage.runtime_dir import RuntimeDir
+from sidecar.storage.serverdir import Serverdir
 
 SECRET = "oldPassword0123456789012345678901"
 
@@ -69,17 +75,23 @@ class World:
         self.secret = LoginSecret.load_or_generate(directory, directory)
         self.lifecycle = Lifecycle()
         self.uptime = 0.0
-        self.bootstrap = Bootstrap(self.lifecycle, ttl, clock=lambda: self.uptime)
-        self.bootstrap.set_token(AdminToken("given-token-0123456789"))
-        self.bootstrap.attach(self.record, self.secret)
+        self.heard: list[RootPassword] = []
+        self.claims = Claims(
+            self.lifecycle, self.record, self.secret, ttl, changed=self.hear, clock=lambda: self.uptime
+        )
         self.devpi = Devpi()
         self.devpi.path = self.record.path
-        self.bootstrap.devpi_runs(self.devpi, "standalone")
+        self.claims.devpi_up(self.devpi, "standalone")
+
+    def hear(self) -> None:
+        """What everybody else hears of a change."""
+        if hasattr(self, "claims"):
+            self.heard.append(self.claims.status().state)
 
     @property
     def told(self) -> RootPassword:
-        """What everybody else is told."""
-        return self.lifecycle.snapshot.root_password.state
+        """What everybody else was told last."""
+        return self.heard[-1]
 
     def on_disk(self) -> RootPasswordFile:
         return RootPasswordFile(self.record.path).load()
@@ -93,21 +105,26 @@ async def world(tmp_path: Path) -> World:
 async def test_a_claim(world: World) -> None:
     """The password, once; everybody hears of it; the second caller hears of the first."""
     assert world.told is RootPassword.CLAIMABLE
-    assert world.bootstrap.status() == BootstrapStatus(RootPassword.CLAIMABLE, world.record.generated)
-    assert await world.bootstrap.claim("10.0.3.7") == SECRET
+    status = RootPasswordStatus(RootPassword.CLAIMABLE, generated=world.record.generated, change=PasswordChange.HERE)
+    assert world.claims.status() == status
+    assert await world.claims.claim("10.0.3.7") == SECRET
     assert world.told is RootPassword.CLAIMED
     with pytest.raises(AlreadyClaimed) as caught:
-        await world.bootstrap.claim("10.0.3.8")
+        await world.claims.claim("10.0.3.8")
     assert caught.value.address == "10.0.3.7"
-    assert world.bootstrap.status() == BootstrapStatus(
-        RootPassword.CLAIMED, world.record.generated, None, caught.value.at, "10.0.3.7"
+    assert world.claims.status() == RootPasswordStatus(
+        RootPassword.CLAIMED,
+        changed=caught.value.at,
+        claimed_from="10.0.3.7",
+        generated=world.record.generated,
+        change=PasswordChange.HERE,
     )
     assert SECRET not in world.record.path.read_text()
 
 
 async def test_fifty_claims_at_the_same_instant(world: World) -> None:
     """Exactly one password; all others learn who has it."""
-    answers = await asyncio.gather(*(world.bootstrap.claim(f"10.0.0.{n}") for n in range(50)), return_exceptions=True)
+    answers = await asyncio.gather(*(world.claims.claim(f"10.0.0.{n}") for n in range(50)), return_exceptions=True)
     assert [answer for answer in answers if isinstance(answer, str)] == [SECRET]
     losers = [answer for answer in answers if isinstance(answer, AlreadyClaimed)]
     assert len(losers) == 49
@@ -124,25 +141,26 @@ async def test_claimed_is_durable_before_the_answer(world: World, monkeypatch: p
         done.append(world.record.path.read_text())
 
     monkeypatch.setattr(files, "fsync_dir", fsync_dir)
-    await world.bootstrap.claim("10.0.0.1")
+    await world.claims.claim("10.0.0.1")
     assert len(done) == 1
     assert '"claimed"' in done[0]
 
 
-async def test_before_the_installation(tmp_path: Path) -> None:
+async def test_before_the_launch(tmp_path: Path) -> None:
     """Nothing is known, every call is to be tried again, and the disk isn't asked."""
-    bootstrap = Bootstrap(Lifecycle(), None)
-    assert bootstrap.status() == BootstrapStatus(RootPassword.UNKNOWN)
-    for call in (bootstrap.claim("::1"), bootstrap.rotate("::1")):
+    runtime = RuntimeDir.open(tmp_path / "runtime")
+    credentials = Credentials(Lifecycle(), Board(), CredentialSettings(admin_token="given-token-0123456789"), runtime)
+    assert credentials.root_password == RootPasswordStatus()
+    for call in (credentials.claim("::1"), credentials.rotate("::1")):
         with pytest.raises(NotYet, match=r"devpi-server does not run yet \(starting\)") as caught:
             await call
         assert caught.value.retry_after == 2
     with pytest.raises(NotYet, match="admin token"):
-        bootstrap.token_ok(b"given-token-0123456789")
-    bootstrap.set_token(AdminToken("given-token-0123456789"))
-    assert bootstrap.token_ok(b"given-token-0123456789")
-    assert not bootstrap.token_ok(b"given-token-0123456788")
-    await bootstrap.expire_if_due()
+        credentials.token_ok(b"given-token-0123456789")
+    await credentials.opened(Serverdir(tmp_path, Storage("sqlite")))
+    assert credentials.token_ok(b"given-token-0123456789")
+    assert not credentials.token_ok(b"given-token-0123456788")
+    runtime.close()
 
 
 @pytest.mark.parametrize(
@@ -160,18 +178,17 @@ async def test_nothing_to_claim(
     record = RootPasswordFile(tmp_path / "root-password.json")
     if write is not None:
         write(record)
-    bootstrap = Bootstrap(Lifecycle(), 60)
-    bootstrap.attach(record.load(), None)
-    bootstrap.devpi_runs(Devpi(), "standalone")
-    assert bootstrap.status().state is state
+    claims = Claims(Lifecycle(), record.load(), None, 60)
+    claims.devpi_up(Devpi(), "standalone")
+    assert claims.status().state is state
     with pytest.raises(NothingToClaim, match=word):
-        await bootstrap.claim("::1")
+        await claims.claim("::1")
 
 
 async def test_a_status_reads_no_disk(world: World) -> None:
     """It answers though the record's folder is gone."""
     world.record.path.unlink()
-    assert world.bootstrap.status().state is RootPassword.CLAIMABLE
+    assert world.claims.status().state is RootPassword.CLAIMABLE
 
 
 # --- expiry ---------------------------------------------------------------------------------------------------
@@ -183,10 +200,10 @@ async def test_an_expired_password_is_gone(tmp_path: Path) -> None:
     assert world.told is RootPassword.EXPIRED
     for _ in range(2):
         with pytest.raises(Expired) as caught:
-            await world.bootstrap.claim("::1")
+            await world.claims.claim("::1")
         assert abs(now() - caught.value.at) < timedelta(seconds=30)
     assert SECRET not in world.record.path.read_text()
-    assert await world.bootstrap.rotate("::1") == world.devpi.password
+    assert await world.claims.rotate("::1") == world.devpi.password
 
 
 async def test_an_unclaimed_password_expires_by_the_tick(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -194,7 +211,7 @@ async def test_an_unclaimed_password_expires_by_the_tick(tmp_path: Path, caplog:
     world = World(tmp_path, ttl=60, generated=now() - timedelta(seconds=61))
     with caplog.at_level(logging.INFO):
         for _ in range(3):
-            await world.bootstrap.expire_if_due()
+            await world.claims.expire_if_due()
     assert world.on_disk().status(None, now()).state is RootPassword.EXPIRED
     assert world.told is RootPassword.EXPIRED
     assert len(caplog.records) == 1
@@ -203,10 +220,10 @@ async def test_an_unclaimed_password_expires_by_the_tick(tmp_path: Path, caplog:
 async def test_a_tick_before_the_time_does_nothing(tmp_path: Path) -> None:
     """With a minute to go it can be claimed, and the expiry is on show."""
     world = World(tmp_path, ttl=60)
-    await world.bootstrap.expire_if_due()
-    assert world.bootstrap.status().expires == (world.record.generated or now()) + timedelta(seconds=60)
-    assert await world.bootstrap.claim("::1") == SECRET
-    await world.bootstrap.expire_if_due()
+    await world.claims.expire_if_due()
+    assert world.claims.status().expires == (world.record.generated or now()) + timedelta(seconds=60)
+    assert await world.claims.claim("::1") == SECRET
+    await world.claims.expire_if_due()
     assert world.told is RootPassword.CLAIMED
 
 
@@ -218,12 +235,12 @@ async def test_a_disk_that_cant_expire_complains_once(
     with monkeypatch.context() as patch:
         patch.setattr(files, "write_file", full_disk)
         for _ in range(3):
-            await world.bootstrap.expire_if_due()
+            await world.claims.expire_if_due()
         with pytest.raises(Expired):
-            await world.bootstrap.claim("::1")
+            await world.claims.claim("::1")
     assert len(caplog.records) == 1
     assert SECRET in world.record.path.read_text()
-    await world.bootstrap.expire_if_due()
+    await world.claims.expire_if_due()
     assert SECRET not in world.record.path.read_text()
 
 
@@ -252,25 +269,25 @@ class Slow:
 async def test_a_claimer_that_hangs_up_in_the_middle(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has begun ends: claimed, with the answer lost; the next caller reads from where."""
     slow = Slow(monkeypatch)
-    caller = asyncio.create_task(world.bootstrap.claim("10.0.0.1"))
+    caller = asyncio.create_task(world.claims.claim("10.0.0.1"))
     await asyncio.to_thread(slow.reached.wait, 10)
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
         await caller
     slow.go_on.set()
-    await world.bootstrap.settle()
+    await world.claims.settle()
     assert world.on_disk().status(None, now()).claimed_from == "10.0.0.1"
     assert world.told is RootPassword.CLAIMED
     with pytest.raises(AlreadyClaimed):
-        await world.bootstrap.claim("10.0.0.2")
+        await world.claims.claim("10.0.0.2")
 
 
 async def test_a_claimer_that_hangs_up_in_the_queue(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not begun is not claimed: the one behind it gets the password."""
     slow = Slow(monkeypatch)
-    rotation = asyncio.create_task(world.bootstrap.claim("10.0.0.1"))
+    rotation = asyncio.create_task(world.claims.claim("10.0.0.1"))
     await asyncio.to_thread(slow.reached.wait, 10)
-    queued = asyncio.create_task(world.bootstrap.claim("10.0.0.2"))
+    queued = asyncio.create_task(world.claims.claim("10.0.0.2"))
     await asyncio.sleep(0)
     queued.cancel()
     slow.go_on.set()
@@ -278,20 +295,20 @@ async def test_a_claimer_that_hangs_up_in_the_queue(world: World, monkeypatch: p
     with pytest.raises(asyncio.CancelledError):
         await queued
     with pytest.raises(AlreadyClaimed) as caught:
-        await world.bootstrap.claim("10.0.0.3")
+        await world.claims.claim("10.0.0.3")
     assert caught.value.address == "10.0.0.1"
 
 
 async def test_a_rotator_that_hangs_up(world: World) -> None:
     """The rotation ends without it: devpi and the record agree."""
     world.devpi.go_on.clear()
-    caller = asyncio.create_task(world.bootstrap.rotate("10.0.0.1"))
+    caller = asyncio.create_task(world.claims.rotate("10.0.0.1"))
     await world.devpi.asked.wait()
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
         await caller
     world.devpi.go_on.set()
-    await world.bootstrap.settle()
+    await world.claims.settle()
     assert world.devpi.password != SECRET
     assert world.on_disk().status(None, now()).claimed_from == "10.0.0.1"
     assert world.devpi.login_secret == world.secret.secret
@@ -303,36 +320,36 @@ async def test_a_failure_that_nobody_hears_of(world: World) -> None:
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     world.devpi.fails = SetFailed("no", maybe_done=False)
     world.devpi.go_on.clear()
-    caller = asyncio.create_task(world.bootstrap.rotate("10.0.0.1"))
+    caller = asyncio.create_task(world.claims.rotate("10.0.0.1"))
     await world.devpi.asked.wait()
     caller.cancel()
     await asyncio.wait([caller])
     world.devpi.go_on.set()
-    await world.bootstrap.settle()
+    await world.claims.settle()
     assert complaints == []
-    assert await world.bootstrap.claim("10.0.0.2") == SECRET
+    assert await world.claims.claim("10.0.0.2") == SECRET
 
 
 async def test_a_password_that_was_changed_in_another_way_is_not_told(world: World) -> None:
     """The claim says so instead of telling a password that is not root's; rotating helps."""
     world.devpi.password = "set with devpi-passwd"
     with pytest.raises(Superseded):
-        await world.bootstrap.claim("10.0.0.1")
+        await world.claims.claim("10.0.0.1")
     assert world.on_disk().status(None, now()).claimed_from is None
-    assert await world.bootstrap.rotate("10.0.0.1") == world.devpi.password
+    assert await world.claims.rotate("10.0.0.1") == world.devpi.password
 
 
 async def test_a_devpi_that_does_not_say_whose_the_password_is(world: World) -> None:
     """Nothing is told and nothing is lost; as soon as it answers, the claim goes through."""
     world.devpi.silent = True
     with pytest.raises(NotYet):
-        await world.bootstrap.claim("10.0.0.1")
+        await world.claims.claim("10.0.0.1")
     world.devpi.silent = False
-    world.bootstrap.devpi_runs(None, "standalone")
+    world.claims.devpi_down()
     with pytest.raises(NotYet):
-        await world.bootstrap.claim("10.0.0.1")
-    world.bootstrap.devpi_runs(world.devpi, "standalone")
-    assert await world.bootstrap.claim("10.0.0.1") == SECRET
+        await world.claims.claim("10.0.0.1")
+    world.claims.devpi_up(world.devpi, "standalone")
+    assert await world.claims.claim("10.0.0.1") == SECRET
 
 
 @pytest.mark.parametrize("jump", [timedelta(days=1), timedelta(days=-1)], ids=["forwards", "backwards"])
@@ -342,10 +359,10 @@ async def test_a_clock_that_jumps_changes_no_expiry(
     """While it runs, the time to live is counted by a clock that doesn't jump."""
     world = World(tmp_path, ttl=60)
     monkeypatch.setattr("sidecar.features.credentials.claims.now", lambda: now() + jump)
-    await world.bootstrap.expire_if_due()
-    assert world.bootstrap.status().state is RootPassword.CLAIMABLE
+    await world.claims.expire_if_due()
+    assert world.claims.status().state is RootPassword.CLAIMABLE
     world.uptime = 61
-    await world.bootstrap.expire_if_due()
+    await world.claims.expire_if_due()
     assert world.on_disk().status(None, now()).state is RootPassword.EXPIRED
 
 
@@ -353,9 +370,9 @@ async def test_a_password_of_the_future_lives_no_longer_than_another(tmp_path: P
     """Generated while the clock was wrong, it expires a time to live after the next start."""
     world = World(tmp_path, ttl=60, generated=now() + timedelta(days=10000))
     world.uptime = 59
-    assert world.bootstrap.status().state is RootPassword.CLAIMABLE
+    assert world.claims.status().state is RootPassword.CLAIMABLE
     world.uptime = 61
-    assert world.bootstrap.status().state is RootPassword.EXPIRED
+    assert world.claims.status().state is RootPassword.EXPIRED
 
 
 async def test_a_full_disk_is_no_claim(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,9 +380,9 @@ async def test_a_full_disk_is_no_claim(world: World, monkeypatch: pytest.MonkeyP
     with monkeypatch.context() as patch:
         patch.setattr(files, "write_file", full_disk)
         with pytest.raises(NotYet, match="No space left"):
-            await world.bootstrap.claim("10.0.0.1")
+            await world.claims.claim("10.0.0.1")
     assert world.told is RootPassword.CLAIMABLE
-    assert await world.bootstrap.claim("10.0.0.2") == SECRET
+    assert await world.claims.claim("10.0.0.2") == SECRET
 
 
 # --- rotating -------------------------------------------------------------------------------------------------
@@ -375,42 +392,42 @@ async def test_a_full_disk_is_no_claim(world: World, monkeypatch: pytest.MonkeyP
 async def test_a_rotation(world: World, keep_logins: bool) -> None:
     """devpi has the new password, recorded before it was asked; logins end, unless they are to be kept."""
     before = world.secret.secret
-    password = await world.bootstrap.rotate("10.0.0.1", keep_logins=keep_logins)
+    password = await world.claims.rotate("10.0.0.1", keep_logins=keep_logins)
     assert len(password) == 32
     assert password == world.devpi.password != SECRET
     assert password.encode() in world.devpi.on_disk_when_asked
     assert password not in world.record.path.read_text()
     assert world.told is RootPassword.CLAIMED
-    assert world.bootstrap.status().claimed_from == "10.0.0.1"
+    assert world.claims.status().claimed_from == "10.0.0.1"
     kept = LoginSecret.load_or_generate(world.directory, world.directory).secret
     if keep_logins:
         assert (world.devpi.login_secret, kept) == (None, before)
     else:
         assert world.devpi.login_secret == kept == world.secret.secret != before
     with pytest.raises(AlreadyClaimed):
-        await world.bootstrap.claim("10.0.0.2")
+        await world.claims.claim("10.0.0.2")
 
 
 async def test_nothing_else_while_it_rotates(world: World) -> None:
     """Claims and rotations meanwhile are to come back, and a tick does not wait."""
     world.devpi.go_on.clear()
-    rotation = asyncio.create_task(world.bootstrap.rotate("10.0.0.1"))
+    rotation = asyncio.create_task(world.claims.rotate("10.0.0.1"))
     await world.devpi.asked.wait()
     with pytest.raises(NotYet, match="being changed"):
-        await world.bootstrap.claim("10.0.0.2")
+        await world.claims.claim("10.0.0.2")
     with pytest.raises(NotYet, match="being changed"):
-        await world.bootstrap.rotate("10.0.0.2")
-    await asyncio.wait_for(world.bootstrap.expire_if_due(), 1)
+        await world.claims.rotate("10.0.0.2")
+    await asyncio.wait_for(world.claims.expire_if_due(), 1)
     world.devpi.go_on.set()
     assert await rotation == world.devpi.password
 
 
 async def test_rotations_at_the_same_instant(world: World) -> None:
     """One password, and it is the one that devpi has: no answer is void before it is read."""
-    answers = await asyncio.gather(*(world.bootstrap.rotate(f"10.0.0.{n}") for n in range(9)), return_exceptions=True)
+    answers = await asyncio.gather(*(world.claims.rotate(f"10.0.0.{n}") for n in range(9)), return_exceptions=True)
     assert [answer for answer in answers if isinstance(answer, str)] == [world.devpi.password]
     assert sum(isinstance(answer, NotYet) for answer in answers) == 8
-    assert await world.bootstrap.rotate("10.0.0.9") == world.devpi.password
+    assert await world.claims.rotate("10.0.0.9") == world.devpi.password
 
 
 async def test_devpi_refuses_the_password(world: World) -> None:
@@ -418,10 +435,10 @@ async def test_devpi_refuses_the_password(world: World) -> None:
     before = world.secret.secret
     world.devpi.fails = SetFailed("read-only", maybe_done=False)
     with pytest.raises(CannotRotate, match="read-only"):
-        await world.bootstrap.rotate("10.0.0.1")
+        await world.claims.rotate("10.0.0.1")
     assert world.told is RootPassword.CLAIMABLE
     assert LoginSecret.load_or_generate(world.directory, world.directory).secret == before
-    assert await world.bootstrap.claim("10.0.0.2") == SECRET
+    assert await world.claims.claim("10.0.0.2") == SECRET
 
 
 @pytest.mark.parametrize(
@@ -431,18 +448,18 @@ async def test_nobody_knows_whether_devpi_did_it(world: World, failure: Exceptio
     """Unknown is told as such; a restart has the password that is to be set, and another rotation fixes it."""
     world.devpi.fails = failure
     with pytest.raises(NotYet, match="rotate again"):
-        await world.bootstrap.rotate("10.0.0.1")
+        await world.claims.rotate("10.0.0.1")
     assert world.told is RootPassword.UNKNOWN
     pending = world.on_disk().pending_rotation()
     assert pending
     assert pending.encode() in world.devpi.on_disk_when_asked
     with pytest.raises(NotYet, match="rotate again"):
-        await world.bootstrap.claim("10.0.0.1")
+        await world.claims.claim("10.0.0.1")
     world.devpi.fails = SetFailed("no", maybe_done=False)  # the first one may still have been carried out
     with pytest.raises(NotYet, match="rotate again"):
-        await world.bootstrap.rotate("10.0.0.1")
+        await world.claims.rotate("10.0.0.1")
     world.devpi.fails = None
-    assert await world.bootstrap.rotate("10.0.0.1") == world.devpi.password
+    assert await world.claims.rotate("10.0.0.1") == world.devpi.password
     assert world.told is RootPassword.CLAIMED
     assert world.on_disk().pending_rotation() is None
 
@@ -451,10 +468,10 @@ async def test_a_volume_that_is_gone_is_not_full(world: World) -> None:
     """Rotating and claiming without a serverdir: it was unmounted, says the hint, and not that there is no room."""
     os.rename(world.directory, world.directory.with_name("elsewhere"))  # noqa: PTH104 - as umount would
     with pytest.raises(CannotRotate, match="No such file") as caught:
-        await world.bootstrap.rotate("10.0.0.1")
+        await world.claims.rotate("10.0.0.1")
     assert caught.value.hint == "the serverdir's volume was removed or unmounted: mount it and start again"
     with pytest.raises(NotYet, match="was removed or unmounted") as later:
-        await world.bootstrap.claim("10.0.0.1")
+        await world.claims.claim("10.0.0.1")
     assert "room" not in later.value.reason
 
 
@@ -462,7 +479,7 @@ async def test_a_runtime_directory_that_is_full(world: World) -> None:
     """What devpi-server never heard of is not in its log: the hint is about the directory."""
     world.devpi.fails = SetFailed("no space", maybe_done=False, hint="free space on the runtime directory")
     with pytest.raises(CannotRotate) as caught:
-        await world.bootstrap.rotate("10.0.0.1")
+        await world.claims.rotate("10.0.0.1")
     assert caught.value.hint == "free space on the runtime directory"
 
 
@@ -482,10 +499,10 @@ async def test_a_disk_that_fills_up_while_it_rotates(
     with monkeypatch.context() as patch:
         patch.setattr(files, "write_file", write_file)
         with pytest.raises(error, match="No space left"):
-            await world.bootstrap.rotate("10.0.0.1")
+            await world.claims.rotate("10.0.0.1")
     assert world.told is (RootPassword.CLAIMABLE if nth == 1 else RootPassword.UNKNOWN)
     assert world.on_disk().pending_rotation() == (None if nth == 1 else world.devpi.password)
-    assert await world.bootstrap.rotate("10.0.0.1") == world.devpi.password
+    assert await world.claims.rotate("10.0.0.1") == world.devpi.password
 
 
 @pytest.mark.parametrize(
@@ -501,26 +518,28 @@ async def test_where_rotating_is_not_possible(
 ) -> None:
     """Nothing is written then."""
     before = world.record.path.read_bytes()
-    world.bootstrap.devpi_runs(world.devpi if running else None, role)
+    world.claims.devpi_up(world.devpi, role)
+    if not running:
+        world.claims.devpi_down()
     with pytest.raises(error, match=word):
-        await world.bootstrap.rotate("10.0.0.1")
+        await world.claims.rotate("10.0.0.1")
     assert world.record.path.read_bytes() == before
 
 
 async def test_the_operators_own_login_secret_is_not_renewed(world: World) -> None:
     """Without keep_logins it is refused, with it the password alone changes."""
-    world.bootstrap.attach(world.record, None)
+    world.claims.launching(None)
     with pytest.raises(CannotRotate, match="--secretfile") as caught:
-        await world.bootstrap.rotate("10.0.0.1")
+        await world.claims.rotate("10.0.0.1")
     assert "keep_logins" in caught.value.hint
-    assert await world.bootstrap.rotate("10.0.0.1", keep_logins=True) == world.devpi.password
+    assert await world.claims.rotate("10.0.0.1", keep_logins=True) == world.devpi.password
     assert world.devpi.login_secret is None
 
 
 async def test_no_password_in_the_log(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """Claims and rotations are logged with their address, and without what they told."""
     with caplog.at_level(logging.DEBUG):
-        told = [await world.bootstrap.claim("10.0.0.1"), await world.bootstrap.rotate("10.0.0.2")]
+        told = [await world.claims.claim("10.0.0.1"), await world.claims.rotate("10.0.0.2")]
     assert "10.0.0.1" in caplog.text
     assert "10.0.0.2" in caplog.text
     assert not any(password in caplog.text for password in told)
@@ -528,7 +547,7 @@ async def test_no_password_in_the_log(world: World, caplog: pytest.LogCaptureFix
 
 async def test_times_are_utc(world: World) -> None:
     """What the API tells has a zone."""
-    await world.bootstrap.claim("10.0.0.1")
-    at = world.bootstrap.status().claimed_at
+    await world.claims.claim("10.0.0.1")
+    at = world.claims.status().claimed_at
     assert at is not None
     assert at.tzinfo is UTC

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from sidecar.core import discovery, files
-from sidecar.core.lifecycle import RootPassword, RootPasswordStatus
 from sidecar.features.credentials.login_secret import LoginSecret, copy_provided_secret, generate_login_secret
+from sidecar.features.credentials.password_status import RootPassword, RootPasswordStatus
 from sidecar.features.credentials.root_password import RootPasswordFile
 from sidecar.features.credentials.secrets import (
     AdminToken,
@@ -94,8 +94,9 @@ def test_a_claim_gives_the_password_once(record: RootPasswordFile) -> None:
     """Claimed is on the disk with the address, the secret is on it no more, and a second claim is refused."""
     assert record.claim("10.0.3.7", T1, None) == SECRET
     for seen in (record, reload(record)):
-        assert seen.status(None, T1) == RootPasswordStatus(RootPassword.CLAIMED, changed=T1, claimed_from="10.0.3.7")
-        assert seen.generated == T0
+        assert seen.status(None, T1) == RootPasswordStatus(
+            RootPassword.CLAIMED, changed=T1, claimed_from="10.0.3.7", generated=T0
+        )
         with pytest.raises(ValueError, match="not claimable"):
             seen.claim("10.0.3.8", T1, None)
     assert SECRET not in record.path.read_text()
@@ -147,7 +148,7 @@ def test_a_password_expires(record: RootPasswordFile, seconds: float, expected: 
 def test_expiring_removes_the_secret(record: RootPasswordFile) -> None:
     """Expired stays expired, even without a TTL at the next start."""
     record.expire(T1)
-    assert reload(record).status(None, T1) == RootPasswordStatus(RootPassword.EXPIRED, changed=T1)
+    assert reload(record).status(None, T1) == RootPasswordStatus(RootPassword.EXPIRED, changed=T1, generated=T0)
     assert SECRET not in record.path.read_text()
     with pytest.raises(ValueError, match="not claimable"):
         record.expire(T1)

@@ -1,10 +1,10 @@
-"""`sidecar.features.health.history`: a quarter of an hour, and no more."""
+"""`sidecar.core.history`: a quarter of an hour, and no more."""
 
 from __future__ import annotations
 
+from sidecar.core.check import FAIL, PASS, WARN, Check, CheckStatus
+from sidecar.core.history import SAMPLES, SPAN, History, Sample
 from sidecar.core.lifecycle import now
-from sidecar.features.health.checks.verdict import FAIL, PASS, WARN, Check, CheckStatus
-from sidecar.features.health.history import SAMPLES, SPAN, History, Sample
 
 
 def check(status: CheckStatus = PASS, value: float | None = None, name: str = "http") -> Check:

@@ -21,20 +21,23 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from sidecar.core.lifecycle import Count, Failure, ImportState, ImportStatus, Lifecycle, Phase
+from sidecar.core.board import Board
+from sidecar.core.check import Check, CheckStatus, overall
+from sidecar.core.lifecycle import Failure, Lifecycle, Phase
 from sidecar.core.settings import MonitorSettings
 from sidecar.devpi.client import DevpiClient
 from sidecar.devpi.protocol import PrimaryAnswered
 from sidecar.devpi.server_status import ServerStatus, Unreplicated
+from sidecar.features.credentials.root_has_one import judge_root_password
 from sidecar.features.health.checks.events import judge_events
 from sidecar.features.health.checks.http import HttpJudge
 from sidecar.features.health.checks.replication import ReplicationJudge
-from sidecar.features.health.checks.verdict import overall
-from sidecar.features.health.monitor import GATING, Check, CheckStatus, Health, Serving
+from sidecar.features.health.monitor import Health, Serving
 from sidecar.features.health.volume import Volume
 from tests.support.fake_devpi import UUID, FakeDevpi, eventually, status_of
 
 PASS, PENDING, WARN, FAIL = CheckStatus
+GATING = {"process", "http", "write", "lock", "replication", "root-password"}
 INTERVAL = 0.1
 
 
@@ -60,7 +63,10 @@ class World:
         self.devpi = FakeDevpi()
         self.lifecycle = Lifecycle()
         self.offset = 0.0
-        self.health = Health(self.lifecycle, settings, clock=lambda: time.monotonic() + self.offset)
+        clock = lambda: time.monotonic() + self.offset  # noqa: E731
+        self.board = Board(clock=clock)
+        self.health = Health(self.lifecycle, self.board, settings, clock=clock)
+        self.board.declare("root-password", "root has a password", gates=True)
         self.serverdir = serverdir
         self.client: DevpiClient | None = None
         self.timeout = settings.request_timeout
@@ -74,7 +80,7 @@ class World:
         self.client = DevpiClient(address, self.timeout)
         if self.lifecycle.snapshot.phase is Phase.STARTING:
             self.lifecycle.enter(Phase.LAUNCHING)
-        self.health.set_root_password("set", allowed=False)
+        self.root_password("set", allowed=False)
         self.health.probe(Serving(os.getpid(), self.client, self.serverdir, uuid, role, lambda: None))
 
     async def ready(self) -> None:
@@ -83,8 +89,16 @@ class World:
         if self.lifecycle.snapshot.phase is Phase.LAUNCHING:
             self.lifecycle.enter(Phase.READY)
 
+    def root_password(self, state: str, allowed: bool) -> None:
+        """What the feature `credentials` says."""
+        self.board.push("root-password", judge_root_password(state, allowed))
+
+    def blocking(self) -> tuple[Check, ...]:
+        """What /readyz tells."""
+        return tuple(check for check in self.board.checks() if check.blocks)
+
     def check(self, name: str) -> Check:
-        return next(check for check in self.health.checks() if check.name == name)
+        return next(check for check in self.board.checks() if check.name == name)
 
     async def sees(self, name: str, status: CheckStatus, seconds: float = 60) -> Check:
         """The check once it has that status, and not because a busy machine keeps the monitor waiting."""
@@ -131,10 +145,10 @@ async def impatient(serverdir: Path) -> AsyncIterator[World]:
 
 async def test_at_first_every_gate_is_closed(world: World) -> None:
     """Nothing was looked at, so nothing that gates passes, and nothing fails either."""
-    assert {PENDING} == {check.status for check in world.health.checks()}
-    assert set(GATING) == {check.name for check in world.health.verdict()}
-    assert ["process", "http", "write", "lock", "root-password", "replication", "disk", "events"] == [
-        check.name for check in world.health.checks()
+    assert {PENDING} == {check.status for check in world.board.checks()}
+    assert GATING == {check.name for check in world.blocking()}
+    assert ["process", "http", "write", "lock", "replication", "root-password", "disk", "events"] == [
+        check.name for check in world.board.checks()
     ]
 
 
@@ -143,7 +157,7 @@ async def test_process_names_the_phase(world: World) -> None:
     assert world.check("process").reason == "starting"
     world.lifecycle.enter(Phase.IMPORTING)
     assert world.check("process").reason == "importing: none"
-    world.lifecycle.update(imported=ImportStatus(ImportState.LOADING, files=Count(512, 2000)))
+    world.lifecycle.advance("512 of 2000 files")
     assert world.check("process").reason == "importing: 512 of 2000 files"
     world.lifecycle.enter(Phase.LAUNCHING)
     assert world.check("process").reason == "launching: devpi-server is not started yet"
@@ -156,16 +170,16 @@ async def test_what_was_not_looked_at_yet_is_pending(
     world: World, phase: Phase, caplog: pytest.LogCaptureFixture
 ) -> None:
     """On the way up no check fails or warns, none is ready, the log says nothing, and there is no trend to draw."""
-    with caplog.at_level(logging.INFO, "sidecar.features.health.monitor"):
+    with caplog.at_level(logging.INFO, "sidecar.core.board"):
         if phase is not Phase.STARTING:
             world.lifecycle.enter(phase)
         await eventually(lambda: world.health.age() < INTERVAL)
-    assert {PENDING} == {check.status for check in world.health.checks()}
-    assert {"not looked at yet"} == {check.reason for check in world.health.checks() if check.name != "process"}
-    assert set(GATING) == {check.name for check in world.health.verdict()}
-    assert [] == [sample for trend in world.health.history() for sample in trend.samples]
+    assert {PENDING} == {check.status for check in world.board.checks()}
+    assert {"not looked at yet"} == {check.reason for check in world.board.checks() if check.name != "process"}
+    assert GATING == {check.name for check in world.blocking()}
+    assert [] == [sample for trend in world.board.history() for sample in trend.samples]
     assert [] == caplog.messages
-    assert {"ready": 0, "not_ready": 0} == world.health.turns()
+    assert {"ready": 0, "not_ready": 0} == world.board.turns
 
 
 @pytest.mark.parametrize("phase", [Phase.FAILED, Phase.STOPPING])
@@ -173,7 +187,7 @@ async def test_what_will_never_be_looked_at_is_not_pending(world: World, phase: 
     """After a failed import, or a stop, no devpi-server will come: that is a failure, not a wait."""
     world.lifecycle.enter(Phase.IMPORTING)
     world.lifecycle.enter(phase, Failure("no", "do this") if phase is Phase.FAILED else None)
-    checks = {check.name: check for check in world.health.checks()}
+    checks = {check.name: check for check in world.board.checks()}
     assert {FAIL} == {check.status for check in checks.values() if check.gates}
     assert {WARN} == {check.status for check in checks.values() if not check.gates}
     process = checks.pop("process")
@@ -187,7 +201,7 @@ async def test_a_launch_is_pending_until_it_takes_too_long(serverdir: Path, capl
     await world.serve(listening=False)
     await eventually(lambda: (world.check("http").reason or "").startswith("launching: devpi-server has not listened"))
     assert (PENDING, None) == (world.check("http").status, world.check("http").value)
-    assert "http" in {check.name for check in world.health.verdict()}
+    assert "http" in {check.name for check in world.blocking()}
     world.offset = 61
     await world.sees("http", FAIL)
     await eventually(lambda: any(message.startswith("check http: fail") for message in caplog.messages))
@@ -218,7 +232,7 @@ async def test_readiness_is_seen_at_once(serverdir: Path) -> None:
     await eventually(lambda: (world.check("http").reason or "").startswith("launching: devpi-server has not listened"))
     await world.devpi.start()
     await world.ready()  # waits for less than an interval
-    assert world.health.verdict() == ()
+    assert world.blocking() == ()
     await world.close()
 
 
@@ -227,7 +241,7 @@ async def test_not_ready_in_a_phase_that_does_not_serve(world: World) -> None:
     await world.serve()
     await world.ready()
     world.lifecycle.enter(Phase.STOPPING)
-    assert ["process"] == [check.name for check in world.health.verdict()]
+    assert ["process"] == [check.name for check in world.blocking()]
     assert world.check("process").reason == "stopping"
 
 
@@ -236,7 +250,7 @@ async def test_watching_nothing_again(world: World) -> None:
     await world.serve()
     await world.ready()
     world.health.probe(None)
-    assert {"process", "http", "write", "lock", "replication"} == {check.name for check in world.health.verdict()}
+    assert {"process", "http", "write", "lock", "replication"} == {check.name for check in world.blocking()}
     assert world.check("http").reason == "devpi-server is not running"
 
 
@@ -248,12 +262,12 @@ async def test_slow_is_a_warning_until_it_is_dead(impatient: World, caplog: pyte
     world = impatient
     await world.serve()
     await world.ready()
-    with caplog.at_level(logging.INFO, "sidecar.features.health.monitor"):
+    with caplog.at_level(logging.INFO, "sidecar.core.board"):
         world.devpi.delay = 60
         slow = await world.sees("http", WARN)
         assert slow.reason is not None
         assert slow.reason.startswith("slow: no answer for")
-        assert world.health.verdict() == ()
+        assert world.blocking() == ()
         dead = await world.sees("http", FAIL)
         assert dead.reason is not None
         assert dead.reason.startswith("dead: no answer for")
@@ -358,7 +372,7 @@ async def test_process_ended_fails_at_once(world: World) -> None:
     await world.ready()
     world.health.process_ended("devpi-server ended with code 1")
     assert world.check("process").reason == "devpi-server ended with code 1"
-    gone = {check.name: check for check in world.health.checks() if check.name not in ("process", "root-password")}
+    gone = {check.name: check for check in world.board.checks() if check.name not in ("process", "root-password")}
     assert {"http", "write", "lock", "replication", "disk", "events"} == set(gone)
     assert {("devpi-server is not running", None)} == {(check.reason, check.value) for check in gone.values()}
     assert {FAIL, WARN} == {check.status for check in gone.values()}
@@ -369,7 +383,7 @@ async def test_process_ended_fails_at_once(world: World) -> None:
         nonlocal ticks
         ticks += 1
 
-    world.health.subscribe(tick)
+    world.board.on_tick(tick)
     world.health.probe_now()
     await eventually(lambda: ticks > 3)
     assert asked == world.devpi.calls["/+api"]
@@ -398,9 +412,9 @@ async def test_a_monitor_that_stopped_makes_it_stale(world: World) -> None:
     await world.ready()
     world.task.cancel()
     await asyncio.wait([world.task])
-    assert world.health.verdict() == ()
+    assert world.blocking() == ()
     world.offset = 3 * INTERVAL + 1
-    checks = world.health.checks()
+    checks = world.board.checks()
     assert {FAIL} == {check.status for check in checks if check.gates}
     assert all((check.reason or "").startswith("stale: ") for check in checks if check.gates)
     assert world.health.age() == float("inf")
@@ -614,7 +628,7 @@ async def test_a_lost_lock_is_seen_and_a_found_one_too(world: World) -> None:
     check = await world.sees("lock", FAIL)
     assert lost in (check.reason or "")
     assert "start it again" in (check.hint or "")
-    assert ["lock"] == [check.name for check in world.health.verdict()]
+    assert ["lock"] == [check.name for check in world.blocking()]
     lost = None
     await world.sees("lock", PASS)
 
@@ -662,15 +676,15 @@ async def test_a_lock_that_no_look_comes_back_from(impatient: World) -> None:
 async def test_root_password(world: World, state: str, allowed: bool, status: CheckStatus, hint: str | None) -> None:
     """Only one that is known to be set passes; an empty one may be allowed, one that lets nobody in may not."""
     assert world.check("root-password").status is PENDING
-    world.health.set_root_password(state, allowed)
+    world.root_password(state, allowed)
     assert world.check("root-password").status is status
     assert hint is None or hint in (world.check("root-password").hint or "")
 
 
 async def test_an_empty_root_password_is_logged_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """It fails from the start, and yet is news."""
-    world.health.set_root_password("empty", allowed=False)
-    world.health.set_root_password("empty", allowed=False)
+    world.root_password("empty", allowed=False)
+    world.root_password("empty", allowed=False)
     assert [r.levelname for r in caplog.records] == ["WARNING"]
 
 
@@ -766,7 +780,7 @@ async def test_what_keeps_it_from_being_ready_has_a_history(world: World) -> Non
     """While it launches, too: but not that devpi-server isn't listening yet, which is no news."""
     await world.serve(listening=False)
     await eventually(lambda: "launching: devpi-server has not listened" in (world.check("http").reason or ""))
-    world.health.set_root_password("empty", allowed=False)
+    world.root_password("empty", allowed=False)
     await eventually(lambda: FAIL in histories(world)["root-password"])
     assert set() == histories(world)["http"]
     await world.devpi.start()
@@ -775,7 +789,7 @@ async def test_what_keeps_it_from_being_ready_has_a_history(world: World) -> Non
 
 def histories(world: World) -> dict[str, set[CheckStatus]]:
     """What each check is remembered to have been."""
-    return {trend.name: {each.status for each in trend.samples if each} for trend in world.health.history()}
+    return {trend.name: {each.status for each in trend.samples if each} for trend in world.board.history()}
 
 
 async def test_a_replica_becomes_ready_when_it_is_in_sync(world: World) -> None:
@@ -784,7 +798,7 @@ async def test_a_replica_becomes_ready_when_it_is_in_sync(world: World) -> None:
     world.devpi.status = status_of(role="REPLICA", primary_serial=9, update_from_primary_at=at, replication_errors={})
     await world.serve(role="replica")
     await eventually(lambda: world.devpi.calls.get("/+status"))
-    assert ["replication"] == [check.name for check in world.health.verdict() if check.name not in ("write", "lock")]
+    assert ["replication"] == [check.name for check in world.blocking() if check.name not in ("write", "lock")]
     world.devpi.status |= {"serial": 9, "replica-init-queue-finished-at": at}
     await world.ready()
     world.devpi.status |= {"update-from-primary-at": at - 61}
@@ -806,7 +820,7 @@ async def test_a_slow_status_delays_nothing(world: World) -> None:
     await world.serve()
     await world.ready()
     await world.sees("events", WARN)
-    assert world.health.verdict() == ()
+    assert world.blocking() == ()
 
 
 EVENTS = ServerStatus(serial=9, event_serial=2, last_commit_timestamp=9_000.0)
@@ -840,4 +854,4 @@ async def test_events_warn_and_never_gate(world: World) -> None:
     await world.ready()
     await eventually(lambda: world.check("events").value == 7)
     assert (world.check("events").status, world.check("events").gates) == (WARN, False)
-    assert world.health.verdict() == ()
+    assert world.blocking() == ()

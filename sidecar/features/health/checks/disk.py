@@ -7,8 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from sidecar.core.check import PASS, WARN, Verdict
 from sidecar.core.disk_hints import hint_to_write, words
-from sidecar.features.health.checks.verdict import PASS, WARN, Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sidecar.core.check import PASS, WARN, Verdict, age
 from sidecar.devpi.server_status import ServerStatus
-from sidecar.features.health.checks.verdict import PASS, WARN, Verdict, age
 
 
 def judge_events(status: ServerStatus, now: float) -> Verdict:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sidecar.core.check import FAIL, PASS, PENDING, WARN, Verdict
 from sidecar.core.lifecycle import Phase
-from sidecar.features.health.checks.verdict import FAIL, PASS, PENDING, WARN, Verdict
 
 LAUNCHING = f"{Phase.LAUNCHING}: "
 """The reason of a check begins with this while devpi-server starts."""

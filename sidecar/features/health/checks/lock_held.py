@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.features.health.checks.verdict import FAIL, PASS, Verdict
+from sidecar.core.check import FAIL, PASS, Verdict
 
 
 def judge_lock(lost: str | None) -> Verdict:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sidecar.core.lifecycle import ImportStatus, Phase, Snapshot
-from sidecar.features.health.checks.verdict import FAIL, PASS, PENDING, Verdict
+from sidecar.core.check import FAIL, PASS, PENDING, Verdict
+from sidecar.core.lifecycle import Phase, Snapshot
 
 
 def judge_process(snapshot: Snapshot, *, started: bool, ended: Verdict | None) -> Verdict:
@@ -17,7 +17,7 @@ def judge_process(snapshot: Snapshot, *, started: bool, ended: Verdict | None) -
             return Verdict(FAIL, "failed")
         return Verdict(FAIL, f"failed: {snapshot.failure.reason}", hint=snapshot.failure.hint)
     if phase is Phase.IMPORTING:
-        return Verdict(PENDING, f"importing: {_import_progress(snapshot.imported)}")
+        return Verdict(PENDING, f"importing: {snapshot.progress or 'none'}")
     if phase is Phase.STOPPING:
         return Verdict(FAIL, phase.value)
     if phase in {Phase.STARTING, Phase.INITIALISING}:
@@ -27,8 +27,3 @@ def judge_process(snapshot: Snapshot, *, started: bool, ended: Verdict | None) -
     if not started:
         return Verdict(PENDING, f"{phase}: devpi-server is not started yet")
     return Verdict(PASS)
-
-
-def _import_progress(imported: ImportStatus) -> str:
-    files = imported.files
-    return f"{files.done} of {files.total} files" if files.total else imported.state.value

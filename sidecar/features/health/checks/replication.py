@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from sidecar.core.check import FAIL, PASS, WARN, Verdict, age
 from sidecar.devpi.protocol import UNREPLICATED, PrimaryAnswered
 from sidecar.devpi.server_status import ServerStatus
-from sidecar.features.health.checks.verdict import FAIL, PASS, WARN, Verdict, age
 
 _REFUSALS: dict[str | None, tuple[str, str]] = {
     None: ("", "see that the primary can be reached"),

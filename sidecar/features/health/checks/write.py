@@ -7,8 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from sidecar.core.check import FAIL, PASS, Verdict
 from sidecar.core.disk_hints import hint_to_write, words
-from sidecar.features.health.checks.verdict import FAIL, PASS, Verdict
 from sidecar.storage import layout
 from sidecar.storage.backends import sqlite
 

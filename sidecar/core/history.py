@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sidecar.features.health.checks.verdict import BADNESS, Check, CheckStatus
+from sidecar.core.check import BADNESS, Check, CheckStatus
 
 SPAN = 15.0
 """Seconds that one sample stands for."""

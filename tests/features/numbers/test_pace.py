@@ -1,9 +1,9 @@
-"""`sidecar.features.health.pace`: requests, uploads and their rate, of what devpi-server counts."""
+"""`sidecar.features.numbers.pace`: requests, uploads and their rate, of what devpi-server counts."""
 
 from __future__ import annotations
 
 from sidecar.devpi.protocol import Requests
-from sidecar.features.health.pace import Pace
+from sidecar.features.numbers.pace import Pace
 
 
 class Devpi:

@@ -35,6 +35,8 @@ class Check:
     """`seconds`, `bytes`, … where there is a value."""
     hint: str | None = None
     """What an operator can do about it."""
+    meaning: str = ""
+    """What it looks at, in a few words for the page."""
 
     @property
     def blocks(self) -> bool:

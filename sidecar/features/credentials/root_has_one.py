@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sidecar.core.advice import ROTATE
-from sidecar.features.health.checks.verdict import FAIL, PASS, WARN, Verdict
+from sidecar.core.check import FAIL, PASS, WARN, Verdict
+from sidecar.features.credentials.password_advice import ROTATE
 
 
 def judge_root_password(state: str, allowed: bool, rotate: str | None = ROTATE) -> Verdict:

@@ -1,0 +1,50 @@
+"""The features of a container, in the order in which their hooks are called; on the way down, the other way round.
+
+A new one is made here, and nowhere else in this room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from sidecar.core.board import Board
+from sidecar.core.lifecycle import Lifecycle
+from sidecar.core.settings import Settings
+from sidecar.features.bootstrap.preparation import Bootstrap
+from sidecar.features.credentials.keeper import Credentials
+from sidecar.features.health.monitor import Health
+from sidecar.features.hooks import Hooks
+from sidecar.features.mirror.notice import Mirror
+from sidecar.features.numbers.counting import Counting
+from sidecar.storage.runtime_dir import RuntimeDir
+
+log = logging.getLogger(__name__)
+
+Features = tuple[Hooks, ...]
+
+
+def features(settings: Settings, lifecycle: Lifecycle, board: Board, runtime: RuntimeDir) -> Features:
+    """All of them. `board` shows their checks in the order in which they are made here."""
+    health = Health(lifecycle, board, settings.monitor)
+    credentials = Credentials(lifecycle, board, settings.credentials, runtime)
+    return (
+        Bootstrap(lifecycle, board, settings.imports, credentials, project_list=settings.root_pypi_list),
+        credentials,
+        health,
+        Mirror(board),
+        Counting(lifecycle, board, health),
+    )
+
+
+async def downwards(features: Features, hook: Callable[[Hooks], Awaitable[None]], patience: float) -> None:
+    """Call a hook of the way down on all of them, each for at most `patience` seconds, whatever becomes of it."""
+    for feature in reversed(features):
+        try:
+            async with asyncio.timeout(patience):
+                await hook(feature)
+        except TimeoutError:
+            log.warning("%s does not come to its end within %g s, and is left so", feature.name, patience)
+        except Exception:
+            log.exception("internal error of %s on the way down", feature.name)

@@ -1,0 +1,72 @@
+"""The processes of devpi-server: the one that there is, and the next one while it is replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+
+from sidecar.devpi.process import Child
+from sidecar.devpi.protocol import Message
+from sidecar.devpi.spawn import Spawned
+
+
+class Processes:
+    """Starts them, hears them, reaps them. Lives on the event loop."""
+
+    def __init__(self, spawned: Spawned, spawn: Callable[[], Spawned], hear: Callable[[Message], None]) -> None:
+        """`spawned` is the first one; `spawn` starts another, and `hear` gets what any of them says unasked."""
+        self.child = Child(spawned)
+        """The one that serves, or will."""
+        self._spawn = spawn
+        self._hear = hear
+        self._living: list[Child] = []
+        self._listening: asyncio.TaskGroup | None = None
+        self._adopt(self.child)
+
+    def start(self) -> Child:
+        """Start another one, beside the one that there is. Raises Exit.
+
+        Not in another thread: the kernel would kill the process when that thread ends.
+        """
+        child = Child(self._spawn())
+        self._adopt(child)
+        return child
+
+    async def run(self) -> None:
+        """Hear all of them, until this is cancelled. An exception is an internal error of whoever hears."""
+        async with asyncio.TaskGroup() as self._listening:
+            for child in self._living:
+                self._listening.create_task(child.listen(), name="listener to the child")
+            await asyncio.Event().wait()
+
+    async def end(self, child: Child) -> int:
+        """Kill one and all of its process group, if it lives; its exit code, or minus the signal's number."""
+        child.signal(signal.SIGKILL)
+        return await child.exited()
+
+    async def end_all(self) -> None:
+        """Leave none behind."""
+        for child in list(self._living):
+            await self.end(child)
+
+    def reap(self) -> None:
+        """Reap every child of this process: ours, and as PID 1 whoever is left behind by others."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            for child in list(self._living):
+                if child.pid == pid:
+                    self._living.remove(child)
+                    child.reaped(status)
+
+    def _adopt(self, child: Child) -> None:
+        child.on_message = self._hear
+        self._living.append(child)
+        if self._listening is not None:
+            self._listening.create_task(child.listen(), name="listener to the child")

@@ -1,0 +1,182 @@
+"""The board: the last verdict on each check, pushed by whoever looks at something, and read from memory by all others.
+
+Verdicts are pushed because that is how the board knows since when a check is as it is, whether the log must hear of a
+change, and when nobody has looked for too long.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+from sidecar.core.check import BADNESS, FAIL, NOT_YET, PASS, PENDING, WARN, Check, CheckStatus, Verdict
+from sidecar.core.history import CheckHistory, History
+from sidecar.core.lifecycle import now
+
+log = logging.getLogger(__name__)
+
+
+class Board:
+    """All checks, what they were like of late, and who wants to hear of them. Lives on the event loop."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` gives seconds that never go back."""
+        self.turns = {"ready": 0, "not_ready": 0}
+        """How often this became ready, and how often it stopped being so."""
+        self.stale_after: float | None = None
+        """Seconds without a tick after which the gating checks fail as stale; None: they keep."""
+        self._clock = clock
+        self._ticked = clock()
+        self._checks: dict[str, Check] = {}
+        self._ordered: tuple[Check, ...] = ()
+        self._unseen: set[str] = set()
+        self._history = History()
+        self._on_push: list[Callable[[], None]] = []
+        self._on_tick: list[Callable[[], None]] = []
+        self._on_change: list[Callable[[], None]] = []
+
+    def declare(self, name: str, meaning: str, *, gates: bool) -> None:
+        """Add a check, pending at first. One that `gates` blocks readiness, another only warns.
+
+        `meaning`: what it looks at, in a few words. Raises ValueError for a name that is taken.
+        """
+        if name in self._checks:
+            raise ValueError(f"there is a check {name} already")
+        self._checks[name] = Check(name, PENDING, now(), gates, NOT_YET, meaning=meaning)
+        self._unseen.add(name)
+        self._order()
+
+    # --- reading --------------------------------------------------------------------------------------------
+
+    def checks(self) -> tuple[Check, ...]:
+        """All checks, the gating ones first; these fail as stale where nobody has looked for too long."""
+        late = self._clock() - self._ticked
+        if self.stale_after is None or late <= self.stale_after:
+            return self._ordered
+        since = now() - timedelta(seconds=late - self.stale_after)
+        reason = f"stale: the monitor has not probed for {late:.0f} s"
+        return tuple(
+            replace(
+                check,
+                status=FAIL,
+                since=check.since if check.status is FAIL else since,
+                reason=reason,
+                value=None,
+                unit=None,
+                hint=None,
+            )
+            if check.gates
+            else check
+            for check in self._ordered
+        )
+
+    def status(self, name: str) -> CheckStatus:
+        """The last verdict's status, stale or not."""
+        return self._checks[name].status
+
+    def blocking(self) -> tuple[Check, ...]:
+        """The gating checks whose last verdict fails or is pending; empty: ready."""
+        return tuple(check for check in self._ordered if check.blocks)
+
+    def history(self) -> tuple[CheckHistory, ...]:
+        """What each check was like in the last quarter of an hour, in the order of `checks`."""
+        return tuple(self._history.of(check.name) for check in self._ordered)
+
+    # --- pushing --------------------------------------------------------------------------------------------
+
+    def push(self, name: str, verdict: Verdict, *, expected: bool = False) -> None:
+        """Take over a verdict. The log hears of a change, unless it is `expected` at this point of life."""
+        before = self._checks[name].status
+        self._put(name, verdict)
+        if verdict.status is PENDING:
+            self._unseen.add(name)
+        elif name in self._unseen:
+            if verdict.status is PASS or not expected:
+                self._unseen.discard(name)
+            if verdict.status is not PASS and not expected:
+                _log_worse(name, verdict)
+        elif BADNESS[verdict.status] > BADNESS[before]:
+            if expected:
+                log.info("check %s: %s: %s", name, verdict.status, verdict.reason, extra=_extra(name, verdict))
+            else:
+                _log_worse(name, verdict)
+        elif verdict.status is not before:
+            reason = f": {verdict.reason}" if verdict.reason else ""
+            log.info("check %s: %s again%s", name, verdict.status, reason, extra=_extra(name, verdict))
+        for listener in self._on_push:
+            listener()
+
+    def await_probe(self, name: str) -> None:
+        """Make a check pending: it will be looked at. The log has no line for that."""
+        self._unseen.add(name)
+        self._put(name, Verdict(PENDING, NOT_YET))
+
+    def give_up(self, name: str, reason: str) -> None:
+        """Make a check fail, or warn, because nothing can be looked at. The log has no line for that."""
+        self._unseen.add(name)
+        self._put(name, Verdict(FAIL if self._checks[name].gates else WARN, reason))
+
+    def drop_hint(self, name: str) -> None:
+        """What was to be done about a check can't be done any more."""
+        self._checks[name] = replace(self._checks[name], hint=None)
+        self._order()
+
+    # --- hearing of it --------------------------------------------------------------------------------------
+
+    def on_push(self, listener: Callable[[], None]) -> None:
+        """Call `listener()` after each verdict; it must neither block nor raise."""
+        self._on_push.append(listener)
+
+    def on_tick(self, listener: Callable[[], None]) -> None:
+        """Call `listener()` at every tick: at least once a second, and after each look; it must not block."""
+        self._on_tick.append(listener)
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener()` when a feature's status is another one; it must neither block nor raise."""
+        self._on_change.append(listener)
+
+    def tick(self, *, looked: bool) -> None:
+        """Whoever looks is alive. `looked`: at a devpi-server, so that the verdicts belong to its history."""
+        self._ticked = self._clock()
+        if looked:
+            self._history.see(self._ticked, (check for check in self._ordered if check.seen))
+        for listener in self._on_tick:
+            listener()
+
+    def changed(self) -> None:
+        """A feature has something new to tell beside its checks."""
+        for listener in self._on_change:
+            listener()
+
+    def _put(self, name: str, verdict: Verdict) -> None:
+        before, was_blocked = self._checks[name], bool(self.blocking())
+        self._checks[name] = Check(
+            name,
+            verdict.status,
+            before.since if before.status is verdict.status else now(),
+            before.gates,
+            verdict.reason,
+            verdict.value,
+            verdict.unit,
+            verdict.hint,
+            before.meaning,
+        )
+        self._order()
+        if (blocked := bool(self.blocking())) is not was_blocked:
+            self.turns["not_ready" if blocked else "ready"] += 1
+
+    def _order(self) -> None:
+        self._ordered = tuple(sorted(self._checks.values(), key=lambda check: not check.gates))
+
+
+def _log_worse(name: str, verdict: Verdict) -> None:
+    hint = f"; {verdict.hint}" if verdict.hint else ""
+    log.warning("check %s: %s: %s%s", name, verdict.status, verdict.reason, hint, extra=_extra(name, verdict))
+
+
+def _extra(name: str, verdict: Verdict) -> dict[str, object]:
+    """The fields of the log line, for programs."""
+    return {"fields": {"sidecar.check": name, "sidecar.check_status": verdict.status.value}}
