@@ -10,6 +10,7 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sidecar.container.listeners import Listeners
 from sidecar.core import files
 from sidecar.core.errors import Exit, ExitCode
 from sidecar.core.lifecycle import DevpiInfo, ImportState, Lifecycle, Notice
@@ -39,6 +40,8 @@ class Booted:
     """What devpi's parser made of the flags."""
     serverdir: Serverdir
     """Locked, with a whole state in it."""
+    listeners: Listeners
+    """Bound, not listening yet."""
     root_hash: str | None
     """The digest of root's password hash, where it is known."""
     provided_is_old: bool
@@ -68,6 +71,8 @@ class Boot:
         self._provided_password = settings.credentials.root_password
         self.serverdir: Serverdir | None = None
         """The serverdir, as soon as it is ours."""
+        self.listeners = Listeners()
+        """devpi-server's sockets, bound as soon as the serverdir is ours."""
 
     async def run(self) -> Booted | None:
         """Everything up to the launch; None: the flags asked for a text, which is printed.
@@ -123,10 +128,11 @@ class Boot:
             self._lifecycle.notice(Notice("configuration", reason, "keep one of them"))
 
     async def _open(self, configured: Configured) -> Serverdir:
-        """Lock the serverdir, and clear up what an earlier run left in it."""
+        """Lock the serverdir, bind devpi-server's sockets, and clear up what an earlier run left in the serverdir."""
         serverdir = Serverdir(Path(configured.serverdir), Storage(configured.storage))
         self._child.hand_over_lock(await to_the_end(serverdir.open))
         self.serverdir = serverdir  # not before: whoever else holds it has things there that are not to be cleared up
+        await to_the_end(self.listeners.bind, configured)
         await to_the_end(secure_directory, serverdir.own)
         if (await to_the_end(mounts.under, serverdir.path)).in_memory:
             log.warning("the serverdir is on a tmpfs: all of it is lost with the container; mount a volume to keep it")
@@ -144,7 +150,7 @@ class Boot:
         content = await to_the_end(serverdir.examine)
         if content is Content.EMPTY:
             root_hash = await self._make_first_state(serverdir, configured)
-            return Booted(configured, serverdir, root_hash, provided_is_old=False)
+            return Booted(configured, serverdir, self.listeners, root_hash, provided_is_old=False)
         if content is Content.FOREIGN:
             log.warning("the serverdir holds a devpi state that was not made here; it is taken over as it is")
             await to_the_end(files.remove, serverdir.import_record)  # of an import that this state is not of
@@ -157,7 +163,8 @@ class Boot:
         if kept is not None and kept[0].state is ImportState.COMPLETED:  # a failed one left no state
             self._lifecycle.update(imported=kept[0])
         root_hash = await to_the_end(_read_text, serverdir.root_hash)
-        return Booted(configured, serverdir, root_hash, provided_is_old=self._provided_password is not None)
+        old = self._provided_password is not None
+        return Booted(configured, serverdir, self.listeners, root_hash, provided_is_old=old)
 
     async def _make_first_state(self, serverdir: Serverdir, configured: Configured) -> str | None:
         """Initialise or import. Returns the digest of root's hash, where it is known."""

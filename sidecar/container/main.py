@@ -172,6 +172,7 @@ class Life:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._boot.listeners.close()
             await self._shutdown.clear_up()
             await self._server.close()
 

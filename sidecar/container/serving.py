@@ -12,13 +12,13 @@ from typing import NoReturn
 
 from sidecar.container.boot import Booted
 from sidecar.container.delivery import SendQueues
-from sidecar.core.errors import Exit, ExitCode
+from sidecar.core.errors import Exit
 from sidecar.core.lifecycle import Contents, DevpiInfo, Lifecycle, Phase, now
 from sidecar.core.settings import Settings
 from sidecar.core.threads import to_the_end
 from sidecar.devpi.client import DevpiClient
 from sidecar.devpi.process import Child
-from sidecar.devpi.protocol import PROBE_HEADER, CannotListen, Listening, Serve
+from sidecar.devpi.protocol import PROBE_HEADER, Listening, Serve
 from sidecar.features.credentials.claims import Bootstrap
 from sidecar.features.credentials.login_secret import DerivedKey, note_derived_key, place_secret
 from sidecar.features.credentials.root_password import RootPasswordFile
@@ -73,8 +73,8 @@ class Server:
             await self._client.close()
 
     async def _launch(self, booted: Booted) -> tuple[Listening, RootPasswordFile]:
-        """Have the child become devpi-server, and wait until it listens."""
-        serverdir, configured = booted.serverdir, booted.configured
+        """Have the child become devpi-server, and wait until it takes requests."""
+        serverdir, configured, listeners = booted.serverdir, booted.configured, booted.listeners
         self._lifecycle.enter(Phase.LAUNCHING)
         record = await to_the_end(RootPasswordFile(serverdir.root_password).load)
         secret = await to_the_end(
@@ -90,25 +90,18 @@ class Server:
         self._child.on_users = self._users.hear
         self._child.on_mirrors = notice.Follower(self._lifecycle).hear
         self._child.on_contents = lambda seen: self._lifecycle.update(contents=Contents(**asdict(seen), at=now()))
-        await self._child.send(
-            Serve(
-                secretfile=str(secret.path),
-                cheap_derivation=secret.derivation == "cheap",
-                tmpdir=str(serverdir.tmp),
-                known_root_hash=booted.root_hash,
-                probe_secret=self._probe_secret,
-                new_root_password=record.pending_rotation(),
-                after_kill=await to_the_end(serverdir.begin_serving),
-            )
+        serve = Serve(
+            secretfile=str(secret.path),
+            cheap_derivation=secret.derivation == "cheap",
+            tmpdir=str(serverdir.tmp),
+            known_root_hash=booted.root_hash,
+            probe_secret=self._probe_secret,
+            new_root_password=record.pending_rotation(),
+            after_kill=await to_the_end(serverdir.begin_serving),
         )
-        said = await self._child.expect(Listening, CannotListen)
-        if isinstance(said, CannotListen):
-            addresses = ", ".join(configured.addresses)
-            raise Exit(
-                ExitCode.PORT_IN_USE,
-                f"devpi-server can't listen on {addresses}: {said.reason}",
-                "free the port, or choose another one with --port",
-            )
+        await to_the_end(listeners.listen)
+        await self._child.serve(serve, listeners.descriptors)
+        said = await self._child.expect(Listening)
         self.queues = SendQueues(said.addresses)
         key = DerivedKey(said.derived_key, said.argon2)
         await to_the_end(note_derived_key, serverdir.own, key, kept=secret.own is not None)

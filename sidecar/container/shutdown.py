@@ -72,6 +72,8 @@ class Shutdown:
             delay, grace = self._settings.delay, self._settings.grace
             log.info("stopping: %.0f s for load balancers, then up to %.0f s for running transfers", delay, grace)
             await self._within(delay, asyncio.Event().wait())
+            # whoever connects from now on is refused as soon as devpi-server has accepted those who came before
+            await self._within(PATIENCE, asyncio.to_thread(self._boot.listeners.close))
             deadline = time.monotonic() + grace  # of drain and delivery together
             await self._child.send(Drain(grace))
             await self._within(grace + PATIENCE, self._drained())

@@ -11,7 +11,6 @@ import json
 from sidecar.devpi.from_worker import (
     REQUEST_SECONDS,
     ROUTES,
-    CannotListen,
     Configured,
     ContentsSeen,
     Done,
@@ -49,7 +48,6 @@ __all__ = [
     "REQUEST_SECONDS",
     "ROUTES",
     "UNREPLICATED",
-    "CannotListen",
     "CheckRootPassword",
     "Configure",
     "Configured",
