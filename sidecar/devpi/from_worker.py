@@ -34,6 +34,14 @@ class Configured(Message):
     serverdir: str
     addresses: list[str]
     """`http://host:port` or `unix:path`."""
+    listen: list[list[Any]]
+    """What to bind for TCP: family, host and port of each, for IPv6 the flow and the scope too."""
+    unix_socket: str | None
+    """The path of a Unix socket to bind in place of TCP, as devpi-server's flags have it."""
+    unix_socket_mode: int
+    """Permissions of its file."""
+    backlog: int
+    """Connections that the kernel keeps at each socket until they are accepted."""
     replica: bool
     storage: str
     secretfile: str | None
@@ -180,13 +188,6 @@ class ContentsSeen(Message):
 
 
 @dataclass(frozen=True)
-class CannotListen(Message):
-    """devpi-server's address can't be had."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
 class OpenFiles(Message):
     """With this packet comes a descriptor of the sender's own `/proc/self/fd`, unasked, at its start.
 
@@ -228,7 +229,7 @@ class RootPasswordChecked(Message):
 
 @dataclass(frozen=True)
 class Drained(Message):
-    """The listener is closed, and no request is running any more (or the grace is over)."""
+    """Its listeners are closed, and no request is running any more (or the grace is over)."""
 
     cut: int
     """Connections that were still busy at the end of the grace."""

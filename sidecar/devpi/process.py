@@ -21,6 +21,7 @@ from sidecar.devpi.protocol import (
     OpenFiles,
     RootPasswordChecked,
     RootPasswordSet,
+    Serve,
     SetRootPassword,
     decode,
     encode,
@@ -111,6 +112,16 @@ class Child:
         with contextlib.suppress(ConnectionError):
             await asyncio.get_running_loop().sock_sendall(self._socket, encode(message))
 
+    async def serve(self, request: Serve, descriptors: tuple[int, ...]) -> None:
+        """Have the child serve on the listening sockets that have these descriptors. As `send` otherwise."""
+        with contextlib.suppress(ConnectionError):
+            while True:
+                try:
+                    socket.send_fds(self._socket, [encode(request)], descriptors)
+                    return
+                except BlockingIOError:
+                    await self._writable()
+
     def hand_over_lock(self, descriptors: tuple[int, ...]) -> None:
         """Let the child hold the serverdir's lock too, so that it is held as long as either lives."""
         with contextlib.suppress(ConnectionError):
@@ -161,6 +172,14 @@ class Child:
             await readable.wait()
         finally:
             asyncio.get_running_loop().remove_reader(self._socket)
+
+    async def _writable(self) -> None:
+        writable = asyncio.Event()
+        asyncio.get_running_loop().add_writer(self._socket, writable.set)
+        try:
+            await writable.wait()
+        finally:
+            asyncio.get_running_loop().remove_writer(self._socket)
 
     def open_files(self) -> int | None:
         """How many descriptors it has open; None: it has ended, or can't say."""

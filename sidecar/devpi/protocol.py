@@ -11,7 +11,6 @@ import json
 from sidecar.devpi.from_worker import (
     REQUEST_SECONDS,
     ROUTES,
-    CannotListen,
     Configured,
     ContentsSeen,
     Done,
@@ -51,7 +50,6 @@ __all__ = [
     "ROUTES",
     "UNASKED",
     "UNREPLICATED",
-    "CannotListen",
     "CheckRootPassword",
     "Configure",
     "Configured",

@@ -63,7 +63,10 @@ class Import(Message):
 
 @dataclass(frozen=True)
 class Serve(Message):
-    """Run devpi-server in this process. Answered with `Listening`, `CannotListen`, or an end of the process."""
+    """Run devpi-server in this process, on the listening sockets that come with this packet.
+
+    Answered with `Listening`, or an end of the process.
+    """
 
     tmpdir: str
     secretfile: str = ""
@@ -93,10 +96,15 @@ class SetRootPassword(Message):
 
 @dataclass(frozen=True)
 class Drain(Message):
-    """Take no new connection, let running requests finish, then end with code 0."""
+    """Accept nobody any more, let running requests finish, then end with code 0."""
 
     grace: float
     """Seconds."""
+    keep_listening: bool = False
+    """Another process goes on with the listening sockets: leave it those who wait in the kernel's queue.
+
+    False: accept them before the sockets are closed.
+    """
 
 
 @dataclass(frozen=True)

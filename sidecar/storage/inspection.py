@@ -83,8 +83,16 @@ def looks_empty(serverdir: Path) -> bool:
 
 def _content(serverdir: Path) -> set[str]:
     """The names in a serverdir, but for ours, for what an operator has prepared, and for what is nobody's data."""
-    names = {entry.name for entry in os.scandir(serverdir)} - _PREPARED
-    return {name for name in names if not is_harmless(name)}
+    entries = [entry for entry in os.scandir(serverdir) if entry.name not in _PREPARED and not is_harmless(entry.name)]
+    return {entry.name for entry in entries if not _is_socket(entry)}
+
+
+def _is_socket(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a Unix socket: devpi-server's own may be there before a first state is made, and after a crash."""
+    try:
+        return stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 class _Examination:

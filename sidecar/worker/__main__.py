@@ -17,7 +17,7 @@ from logging import getLogger
 from typing import TYPE_CHECKING, cast
 
 from sidecar.core import logging, privacy
-from sidecar.core.errors import ExitCode
+from sidecar.core.errors import Exit, ExitCode
 from sidecar.core.journal import phase_of
 from sidecar.devpi import crash
 from sidecar.devpi.protocol import (
@@ -70,9 +70,9 @@ def main(fd: int, crash_fd: int, phase_fd: int, style: str, level: str) -> int:
         return _run(channel, crash_fd)
     except SidecarGone:
         return ExitCode.INTERNAL
-    except table.Unknown as error:
+    except Exit as error:  # foreign code that is unknown to the table, or no descriptor is left for a socket
         log.critical("%s", error)
-        return ExitCode.INTERNAL
+        return error.code
 
 
 def _run(channel: Channel, crash_fd: int) -> int:
@@ -126,6 +126,10 @@ def _run(channel: Channel, crash_fd: int) -> int:
             version=devpi_server.__version__,
             serverdir=str(understood.serverdir),
             addresses=list(understood.addresses),
+            listen=[[family, *address] for family, address in understood.listen.tcp],
+            unix_socket=understood.listen.unix_socket,
+            unix_socket_mode=understood.listen.unix_socket_mode,
+            backlog=understood.listen.backlog,
             replica=understood.replica,
             storage=understood.storage,
             secretfile=understood.secretfile,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import socket
 
-from sidecar.devpi.protocol import PACKET_BYTES, HoldLock, Message, OpenFiles, decode, encode
+from sidecar.core.errors import Exit, ExitCode
+from sidecar.devpi.protocol import PACKET_BYTES, HoldLock, Message, OpenFiles, Serve, decode, encode
 
-_DESCRIPTORS = 2
-"""At most so many come with a packet: those of the serverdir's lock."""
+_DESCRIPTORS = 253
+"""At most so many come with a packet: the kernel passes no more of them."""
 
 
 class SidecarGone(Exception):
@@ -21,6 +22,7 @@ class Channel:
     def __init__(self, fd: int) -> None:
         self._socket = socket.socket(fileno=fd)
         self._lock_fds: list[int] = []
+        self._listeners: list[socket.socket] = []
 
     def send(self, message: Message) -> None:
         """Send one message; blocks while the sidecar is behind. Raises SidecarGone."""
@@ -42,15 +44,31 @@ class Channel:
         finally:
             os.close(fd)
 
+    def take_listeners(self) -> list[socket.socket]:
+        """The listening sockets that came with `Serve`; the caller's from now on."""
+        taken, self._listeners = self._listeners, []
+        return taken
+
     def receive(self) -> Message:
-        """The next message; blocks. A lock's descriptors are kept until this process ends. Raises SidecarGone."""
+        """The next message; blocks. Descriptors that come with it are close-on-exec.
+
+        Those of a lock are kept until this process ends, and listening sockets for `take_listeners`. Raises
+        SidecarGone, and Exit if there is no room for a descriptor.
+        """
         try:
-            packet, fds, _, _ = socket.recv_fds(self._socket, PACKET_BYTES, _DESCRIPTORS)
+            packet, fds, flags, _ = socket.recv_fds(self._socket, PACKET_BYTES, _DESCRIPTORS)
         except ConnectionError as error:
             raise SidecarGone from error
         if not packet:
             raise SidecarGone
+        for fd in fds:
+            os.set_inheritable(fd, False)  # recv_fds ignores flags that are passed to it, MSG_CMSG_CLOEXEC among them
+        if flags & socket.MSG_CTRUNC:
+            reason = "devpi-server's process can't open the descriptors that the sidecar passes to it"
+            raise Exit(ExitCode.EXHAUSTED, reason, "raise the limit of open files (--ulimit nofile, ulimit -n)")
         message = decode(packet)
         if isinstance(message, HoldLock):
             self._lock_fds += fds
+        elif isinstance(message, Serve):
+            self._listeners += [socket.socket(fileno=fd) for fd in fds]
         return message

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from devpi_server.config import get_parser, hookimpl, parseoptions
 from devpi_server.main import Fatal
@@ -31,8 +31,25 @@ that record a mirror's projects are large (docs/operations.md, "Memory").
 """
 
 
+_MOST_SOCKETS = 253
+"""The kernel passes no more of them with one packet."""
+
+
 class FlagsRefused(OperatorError):
     """The flags contradict the settings, or each other."""
+
+
+class Listen(NamedTuple):
+    """What is bound for devpi-server, by waitress' own reading of its arguments."""
+
+    addresses: tuple[str, ...]
+    """`http://host:port` or `unix:path`."""
+    tcp: tuple[tuple[int, tuple[str | int, ...]], ...]
+    """Family and socket address of each; empty if there is a Unix socket."""
+    unix_socket: str | None
+    """As the operator wrote it: made absolute, it may be too long for the kernel."""
+    unix_socket_mode: int
+    backlog: int
 
 
 @dataclass(frozen=True)
@@ -42,8 +59,7 @@ class ServerFlags:
     argv: tuple[str, ...]
     """`devpi-server`, the operator's flags untouched, then our defaults where all else was silent."""
     serverdir: Path
-    addresses: tuple[str, ...]
-    """`http://host:port` or `unix:path`."""
+    listen: Listen
     replica: bool
     primary_url: str | None
     storage: str
@@ -56,6 +72,11 @@ class ServerFlags:
     tool_flags: tuple[str, ...]
     """The flags that devpi-init and devpi-import share with devpi-server."""
     outside_url: str | None
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """`http://host:port` or `unix:path`."""
+        return self.listen.addresses
 
 
 class SilenceProbe:
@@ -137,7 +158,7 @@ def _understand(request: Configure, plugins: PluginManager, probe: SilenceProbe)
     return ServerFlags(
         argv=argv,
         serverdir=config.server_path.absolute(),
-        addresses=_addresses(config, request),
+        listen=_listen(config, request),
         replica=role.replica,
         primary_url=role.url,
         storage=_storage_name(config),
@@ -176,8 +197,8 @@ def _agree(what: str, flag: object, variable: str, value: object) -> str | None:
     return str(flag)
 
 
-def _addresses(config: Config, request: Configure) -> tuple[str, ...]:
-    """Where waitress will listen, by its own reading of its arguments. Raises FlagsRefused if the sidecar is there."""
+def _listen(config: Config, request: Configure) -> Listen:
+    """Where devpi-server will listen. Raises FlagsRefused if the sidecar is there."""
     from waitress.adjustments import Adjustments
 
     if not 0 <= config.args.port <= 65535:  # the resolver takes it modulo 65536
@@ -188,8 +209,11 @@ def _addresses(config: Config, request: Configure) -> tuple[str, ...]:
         raise FlagsRefused(f"devpi-server can't listen so: {error}", "fix --host, --port or --listen") from error
     except OSError as error:
         raise FlagsRefused(f"devpi-server's address can't be resolved: {error}", "fix --host or --listen") from error
-    if adjustments.unix_socket:
-        return (f"unix:{Path(adjustments.unix_socket).absolute()}",)
+    mode, backlog = adjustments.unix_socket_perms, adjustments.backlog
+    if path := adjustments.unix_socket:
+        return Listen((f"unix:{Path(path).absolute()}",), (), path, mode, backlog)
+    if len(adjustments.listen) > _MOST_SOCKETS:
+        raise FlagsRefused(f"devpi-server would listen on {len(adjustments.listen)} addresses", "fix --listen")
     if not adjustments.listen:
         raise FlagsRefused("devpi-server would listen nowhere", "fix --listen")
     addresses = tuple(http_address(*sockaddr[:2]) for _, _, _, sockaddr in adjustments.listen)
@@ -201,7 +225,8 @@ def _addresses(config: Config, request: Configure) -> tuple[str, ...]:
                 f"{http_address(request.sidecar_host, port)} by SIDECAR_HOST and SIDECAR_PORT",
                 "set SIDECAR_PORT to another port",
             )
-    return addresses
+    tcp = tuple((int(family), sockaddr) for family, _, _, sockaddr in adjustments.listen)
+    return Listen(addresses, tcp, None, mode, backlog)
 
 
 def _sockets_of_the_sidecar(request: Configure) -> list[tuple[int, str, int]]:

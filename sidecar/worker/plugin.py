@@ -57,6 +57,8 @@ REQUEST_LOG = "devpi_server.views.tween_request_logging"
 TRANSACTION = "devpi_server.views.tween_keyfs_transaction"
 ADMISSION = "sidecar.worker.patches.auth.tween_factory"
 LOGIN = "sidecar.worker.patches.auth.login_tween_factory"
+_WHERE = frozenset({"host", "port", "listen", "unix_socket", "unix_socket_perms"})
+"""waitress' arguments for what the sidecar has bound."""
 _YOUNG = 10_000
 """Objects after which Python looks for garbage. Requests that are being answered have thousands of them in use: to look
 through them at each 700, as it does by itself, finds little, and takes 2 % of devpi-server's time.
@@ -78,7 +80,8 @@ class SidecarPlugin:
         self._users: UsersWatch
         self._mirrors: MirrorsWatch
         self._contents: ContentsWatch
-        self.bind_error: OSError | None = None
+        self.start_error: OSError | None = None
+        """Why waitress could not be started."""
 
     @hookimpl
     def devpiserver_pyramid_configure(self, pyramid_config: Configurator) -> None:
@@ -120,15 +123,17 @@ class SidecarPlugin:
         self._mirrors = MirrorsWatch(self._xom, self._channel.send)
         self._contents = ContentsWatch(self._xom, self._channel.send)
         traffic = Traffic(wellformed.Wellformed(app))
+        arguments = {name: value for name, value in kwargs.items() if name not in _WHERE}
+        arguments["sockets"] = self._channel.take_listeners()
         try:
-            server = create_server(AccessLogFilter(traffic, self._request.probe_secret), **kwargs)
-        except OSError as error:
-            self.bind_error = error
+            server = create_server(AccessLogFilter(traffic, self._request.probe_secret), **arguments)
+        except OSError as error:  # no descriptor is left
+            self.start_error = error
             end_cleanly()
             return
         self._threads.are_of(server.task_dispatcher)
         drainer = Drainer(server)
-        ConnectionLimit(drainer.listeners)
+        ConnectionLimit(drainer.listeners, drainer.begun)
         config = self._xom.config
         cost = config._secret_parameters
         self._channel.send(
@@ -167,8 +172,8 @@ class SidecarPlugin:
                 match self._channel.receive():
                     case (SetRootPassword() | CheckRootPassword()) as request:
                         self._about_root.put(request)
-                    case Drain(grace):
-                        self._channel.send(Drained(drainer.drain(grace)))
+                    case Drain(grace, keep_listening):
+                        self._channel.send(Drained(drainer.drain(grace, keep_listening=keep_listening)))
                         end_cleanly()
                         return
                     case message:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from devpi_server.main import Fatal, _main
 
 from sidecar.core.errors import ExitCode
-from sidecar.devpi.protocol import CannotListen, Serve
+from sidecar.devpi.protocol import Serve
 from sidecar.worker import search_index, unreplicated, wellformed
 from sidecar.worker.flags import CHEAP_DERIVATION
 from sidecar.worker.patches import recovery, replica, storage, upstream
@@ -55,9 +55,9 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
     except CannotTell as error:
         print(f"fatal: argon2 can't run, for lack of memory or threads: {error}", file=sys.stderr)  # noqa: T201
         return ExitCode.EXHAUSTED
-    if plugin.bind_error is not None:
-        channel.send(CannotListen(plugin.bind_error.strerror or str(plugin.bind_error)))
-        return ExitCode.PORT_IN_USE
+    if plugin.start_error is not None:
+        print(f"fatal: waitress can't be started: {plugin.start_error}", file=sys.stderr)  # noqa: T201
+        return ExitCode.EXHAUSTED
     return result if isinstance(result, int) else ExitCode.STOPPED
 
 

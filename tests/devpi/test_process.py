@@ -20,11 +20,11 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.container.listeners import Listeners
 from sidecar.core.errors import ExitCode
 from sidecar.devpi import process as child_module
 from sidecar.devpi.process import Child, ChildEnded, SetFailed
 from sidecar.devpi.protocol import (
-    CannotListen,
     Configure,
     Configured,
     Done,
@@ -56,6 +56,7 @@ class Running:
         self.home = home
         self.serverdir = home / "serverdir"
         kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+        self.listeners = Listeners()
         self.child = Child(spawn(kept | {"HOME": str(home)}))
         self._listener = asyncio.create_task(self.child.listen())
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
@@ -69,15 +70,18 @@ class Running:
     async def configure(self, *flags: str) -> Configured | Refused | Done:
         """Have it understand flags; a wrong setting for nothing."""
         await self.child.send(Configure(list(flags or FLAGS), str(self.serverdir), "/default", None, "root"))
-        return await self.child.expect(Configured, Refused, Done)
+        answer = await self.child.expect(Configured, Refused, Done)
+        if isinstance(answer, Configured) and not self.listeners.descriptors:
+            self.listeners.bind(answer)
+        return answer
 
     async def initialise(self, password: str = PASSWORD) -> Prepared | PrepareFailed:
         """Have it make a state."""
         await self.child.send(Initialise(str(self.serverdir), password))
         return await self.child.expect(Prepared, PrepareFailed)
 
-    async def serve(self, **changes: object) -> Listening | CannotListen:
-        """Have it serve the state, with a login secret of its own."""
+    async def serve(self, **changes: object) -> Listening:
+        """Have it serve the state on the configured sockets, with a login secret of its own."""
         secretfile = self.home / "login-secret"
         if not secretfile.exists():
             secretfile.write_text(secrets.token_hex(32))
@@ -90,8 +94,9 @@ class Running:
             known_root_hash=None,
             probe_secret=secrets.token_hex(16),
         )
-        await self.child.send(replace(request, **changes))  # type: ignore[arg-type]
-        return await self.child.expect(Listening, CannotListen)
+        self.listeners.listen()
+        await self.child.serve(replace(request, **changes), self.listeners.descriptors)  # type: ignore[arg-type]
+        return await self.child.expect(Listening)
 
     async def clear_away(self) -> None:
         """No process, no task, no socket stays behind."""
@@ -101,6 +106,7 @@ class Running:
         await asyncio.gather(self._listener, return_exceptions=True)
         asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
         self.child._socket.close()
+        self.listeners.close()
 
 
 @asynccontextmanager
@@ -264,17 +270,65 @@ async def test_a_server_that_is_killed(running: Running) -> None:
     running.child.signal(signal.SIGTERM)
 
 
-async def test_a_port_that_is_taken(running: Running) -> None:
-    """Told as such, with the system's reason, and with an exit code of its own."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        flags = [str(port) if flag == "0" else flag for flag in FLAGS]
-        assert isinstance(await running.configure(*flags), Configured)
-        assert isinstance(await running.initialise(), Prepared)
-        answer = await running.serve()
-    assert isinstance(answer, CannotListen)
-    assert answer.reason == "Address already in use"
-    assert await running.child.exited() == ExitCode.PORT_IN_USE
+def ask(address: str) -> socket.socket:
+    """A client that has connected and asked."""
+    if address.startswith("unix:"):
+        client = socket.socket(socket.AF_UNIX)
+        try:
+            client.connect(address.removeprefix("unix:"))
+        except OSError:
+            client.close()
+            raise
+    else:
+        host, _, port = address.removeprefix("http://").rpartition(":")
+        client = socket.create_connection((host, int(port)))
+    client.settimeout(PATIENCE)
+    client.sendall(b"GET /+api HTTP/1.0\r\nHost: x\r\n\r\n")
+    return client
+
+
+@pytest.mark.parametrize("unix", [False, True], ids=["TCP", "Unix"])
+async def test_sockets_outlive_a_server(tmp_path: Path, unix: bool) -> None:
+    """A drain for a restart closes none: a client that comes while no server runs waits, and the next one answers."""
+    flags = ["--unix-socket", str(tmp_path / "sock"), *FLAGS[4:]] if unix else FLAGS
+    async with started(tmp_path) as first:
+        assert isinstance(await first.configure(*flags), Configured)
+        assert isinstance(await first.initialise(), Prepared)
+        (address,) = (await first.serve()).addresses
+        await first.child.send(Drain(5, keep_listening=True))
+        assert (await first.child.expect(Drained)).cut == 0
+        assert await first.child.exited() == ExitCode.STOPPED
+        with ask(address) as client:
+            async with started(tmp_path) as second:
+                second.listeners = first.listeners
+                assert isinstance(await second.configure(*flags), Configured)
+                assert [address] == (await second.serve()).addresses
+                answer = await asyncio.to_thread(client.makefile("rb").read)
+                assert answer.startswith(b"HTTP/1.0 200 ")
+                second.listeners.close()
+                await second.child.send(Drain(5))
+                assert (await second.child.expect(Drained)).cut == 0
+                with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
+                    ask(address)
+
+
+async def test_sockets_come_last(running: Running) -> None:
+    """The child has none while it prepares, and none that a program which it starts would inherit."""
+    assert isinstance(await running.configure(), Configured)
+    inode = os.fstat(running.listeners.descriptors[0]).st_ino
+    folder = Path(f"/proc/{running.child.pid}")
+
+    def flags_of_it() -> list[int]:
+        names = [fd.name for fd in (folder / "fd").iterdir() if f"socket:[{inode}]" == str(fd.readlink())]
+        texts = [(folder / "fdinfo" / name).read_text() for name in names]
+        return [int(line.split()[1], 8) for text in texts for line in text.splitlines() if line.startswith("flags:")]
+
+    assert isinstance(await running.initialise(), Prepared)
+    assert [] == flags_of_it()
+    assert not os.get_inheritable(running.listeners.descriptors[0])
+    await running.serve()
+    (flags,) = flags_of_it()
+    assert flags & os.O_CLOEXEC
 
 
 async def test_no_answer_to_a_new_password(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:

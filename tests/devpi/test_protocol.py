@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import resource
 import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any, get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.core.errors import Exit, ExitCode
 from sidecar.devpi import protocol
-from sidecar.devpi.protocol import PACKET_BYTES, Drain, Initialise, Message, PrepareFailed, decode, encode
+from sidecar.devpi.protocol import PACKET_BYTES, Drain, Initialise, Message, PrepareFailed, Serve, decode, encode
 from sidecar.worker.channel import Channel, SidecarGone
 
 KINDS = [kind for kind in Message.__subclasses__() if dataclasses.is_dataclass(kind)]
@@ -57,7 +62,7 @@ def test_every_kind_is_known() -> None:
 
 def test_a_packet_says_what_it_is() -> None:
     """One JSON object, so that a trace of it can be read."""
-    assert json.loads(encode(Drain(2.5))) == {"message": "Drain", "grace": 2.5}
+    assert json.loads(encode(Drain(2.5))) == {"message": "Drain", "grace": 2.5, "keep_listening": False}
     assert json.loads(encode(Initialise("/x", "secret"))) == {
         "message": "Initialise",
         "target": "/x",
@@ -116,3 +121,46 @@ def test_the_childs_end_tells_that_the_sidecar_is_gone() -> None:
             channel.receive()
         with pytest.raises(SidecarGone):
             channel.send(PrepareFailed("r", "m"))
+
+
+@pytest.fixture
+def channel() -> Iterator[tuple[socket.socket, Channel]]:
+    """The sidecar's end, and the child's."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    channel = Channel(theirs.detach())
+    with ours, channel._socket:
+        yield ours, channel
+
+
+SERVE = Serve("/secret", cheap_derivation=True, tmpdir="/tmp", known_root_hash=None, probe_secret="p")
+
+
+def test_listening_sockets_come_with_serve(channel: tuple[socket.socket, Channel]) -> None:
+    """All of them, in order, once, and close-on-exec; as many as the kernel passes with one packet."""
+    ours, theirs = channel
+    with ExitStack() as stack:
+        sent = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+        sent += [sent[0]] * 250
+        socket.send_fds(ours, [encode(SERVE)], [each.fileno() for each in sent])
+        assert SERVE == theirs.receive()
+        taken = [stack.enter_context(each) for each in theirs.take_listeners()]
+        assert [each.getsockname() for each in sent] == [each.getsockname() for each in taken]
+        assert not any(os.get_inheritable(each.fileno()) for each in taken)
+    assert [] == theirs.take_listeners()
+
+
+def test_no_room_for_a_descriptor(channel: tuple[socket.socket, Channel]) -> None:
+    """Exit code 71, and the limit to raise: devpi-server would serve on some of its addresses."""
+    ours, theirs = channel
+    with socket.create_server(("127.0.0.1", 0)) as sent:
+        socket.send_fds(ours, [encode(SERVE)], [sent.fileno()])
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with os.fdopen(os.dup(sent.fileno()), "rb") as next_one:
+            free = next_one.fileno()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            with pytest.raises(Exit, match="ulimit -n") as caught:
+                theirs.receive()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert ExitCode.EXHAUSTED == caught.value.code

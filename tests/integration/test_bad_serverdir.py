@@ -238,6 +238,72 @@ def test_the_sidecar_s_port_is_in_use(container: Make, taken: int) -> None:
     assert not bad.serverdir.exists()
 
 
+def with_an_import(c: Container) -> Container:
+    """An archive that is no export: an import that begins ends in another way."""
+    c.init_dir.mkdir()
+    (c.init_dir / "export.tar.gz").write_bytes(b"no archive")
+    return c
+
+
+def test_devpi_s_port_is_in_use(container: Make, taken: int) -> None:
+    """Code 69, naming port and flag, before an import begins and anything is on disk but our own folder."""
+    flags = ("--host", "127.0.0.1", "--port", str(taken), "--no-root-pypi", "--offline-mode")
+    bad = with_an_import(container(flags=flags))
+    assert PORT_IN_USE == bad.start().wait_end()
+    assert f"devpi-server can't listen on http://127.0.0.1:{taken}: Address already in use" in bad.log
+    assert "--port" in bad.log
+    assert "import" not in bad.log
+    assert {".sidecar"} == exported.names(bad.serverdir)
+    assert not (bad.serverdir / ".sidecar/staging").exists()
+
+
+def test_devpi_s_unix_socket_is_in_use(container: Make, tmp_path: Path) -> None:
+    """Code 69, and its server keeps it; when that has been killed, the next may have it."""
+    path = tmp_path / "devpi.sock"
+    flags = ("--unix-socket", str(path), "--no-root-pypi", "--offline-mode")
+    first = container("first", flags=flags).start().wait_ready()
+    second = with_an_import(container("second", flags=flags))
+    assert PORT_IN_USE == second.start().wait_end()
+    assert f"devpi-server can't listen on unix:{path}: Address already in use" in second.log
+    assert "--unix-socket" in second.log
+    assert {".sidecar"} == exported.names(second.serverdir)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+    first.kill()
+    assert path.is_socket()
+    shutil.rmtree(second.init_dir)
+    second.start().wait_ready()
+    assert 0 == second.stop()
+    assert not path.exists()
+
+
+def test_a_unix_socket_in_the_serverdir(container: Make, tmp_path: Path) -> None:
+    """An empty serverdir stays empty by it: after a kill, too, that left it there before there was a state."""
+    c = container(flags=("--unix-socket", str(tmp_path / "s" / "devpi.sock"), "--no-root-pypi", "--offline-mode"))
+    c.env["DEVPI_SERVERDIR"] = str(tmp_path / "s")
+    c.serverdir = tmp_path / "s"
+    c.serverdir.mkdir()
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(c.serverdir / "devpi.sock"))
+    c.start().wait_ready()
+    c.kill()
+    c.start().wait_ready()
+    assert 0 == c.stop()
+    assert "devpi.sock" not in exported.names(c.serverdir)
+
+
+def test_a_unix_socket_is_gone_after_a_failed_start(container: Make, tmp_path: Path) -> None:
+    """Bound before the import, refused while it is on show that it failed, and removed by a stop."""
+    path = tmp_path / "devpi.sock"
+    flags = ("--unix-socket", str(path), "--no-root-pypi", "--offline-mode")
+    bad = with_an_import(container(flags=flags)).start()
+    wait_for(lambda: bad.status()["phase"] == "failed", "the failure of the import")
+    with socket.socket(socket.AF_UNIX) as client, pytest.raises(ConnectionRefusedError):
+        client.connect(str(path))
+    assert 0 == bad.stop()
+    assert not path.exists()
+
+
 # --- settings -------------------------------------------------------------------------------------------------------
 
 

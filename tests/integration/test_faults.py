@@ -375,7 +375,7 @@ def taken() -> Iterator[int]:
 
 
 def test_the_port_is_taken(container: Make, taken: int) -> None:
-    """The log names address and flag; the state that was made by then is whole, and served on another port."""
+    """The log names address and flag; no state was made by then, and one is on another port."""
     c = container(env=DEFAULTS, flags=("--host", "127.0.0.1", "--port", str(taken), "--no-root-pypi", "--offline-mode"))
     began = time.monotonic()
     faults.PORT_TAKEN.seen(c.start(), began)

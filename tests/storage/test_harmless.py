@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,18 @@ def test_a_serverdir_of_harmless_names_is_empty(tmp_path: Path) -> None:
         (tmp_path / name).write_text("x")
     assert looks_empty(tmp_path)
     assert Content.EMPTY is examine(tmp_path, Storage("sqlite"))
+
+
+def test_a_unix_socket_is_nobodys_data(tmp_path: Path) -> None:
+    """devpi-server's own may be in the serverdir before there is a state; a file of that name is somebody's."""
+    path = tmp_path / "devpi.sock"
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(os.path.relpath(path))
+    assert looks_empty(tmp_path)
+    assert Content.EMPTY is examine(tmp_path, Storage("sqlite"))
+    path.unlink()
+    path.touch()
+    assert not looks_empty(tmp_path)
 
 
 def test_the_way_out_of_a_serverdir_of_others(tmp_path: Path) -> None:

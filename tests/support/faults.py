@@ -204,7 +204,7 @@ PORT_TAKEN = Fault(
     within=10,
     exit_code=69,
     log="devpi-server can't listen on",
-    then="the state that was made by then is whole; free the port, or `--port`",
+    then="found before a first state is made; free the port, or `--port`",
 )
 MONITOR_HANGS = Fault(
     "the monitor hangs",

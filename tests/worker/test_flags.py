@@ -139,6 +139,26 @@ def test_where_it_listens(understand: Understand, argv: list[str], addresses: li
     assert ("--host" in added(found, *argv)) == (not {"--host", "--listen", "--unix-socket"} & set(argv))
 
 
+def test_what_is_bound(understand: Understand, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Family, host and port for TCP; for a Unix socket the path as it was written, and the permissions."""
+    found = understand("--listen", "127.0.0.1:1", "--listen", "[::1]:2").listen
+    assert ((socket.AF_INET, ("127.0.0.1", 1)), (socket.AF_INET6, ("::1", 2, 0, 0))) == found.tcp
+    assert (None, 1024) == (found.unix_socket, found.backlog)
+    monkeypatch.chdir(tmp_path)
+    found = understand("--unix-socket", "devpi.sock").listen
+    assert ((), "devpi.sock", 0o600) == (found.tcp, found.unix_socket, found.unix_socket_mode)
+    assert (f"unix:{tmp_path}/devpi.sock",) == found.addresses
+    assert 0o660 == understand("--unix-socket", "devpi.sock", "--unix-socket-perms", "660").listen.unix_socket_mode
+
+
+def test_more_addresses_than_the_kernel_passes_on(understand: Understand) -> None:
+    """Refused as a mistake in the flags, before anything is bound."""
+    argv = [f"--listen=127.0.0.1:{port}" for port in range(1, 255)]
+    assert 253 == len(understand(*argv[:253]).addresses)
+    with pytest.raises(FlagsRefused, match="would listen on 254 addresses"):
+        understand(*argv)
+
+
 @pytest.mark.parametrize(
     ("host", "argv", "clash"),
     [

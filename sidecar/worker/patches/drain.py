@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import os
+import os.path
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from devpi_server.replica import PrimaryChangelogRequest
 from pyramid.httpexceptions import HTTPAccepted
@@ -21,8 +20,8 @@ from sidecar.worker.patches.waitress import has_unread
 _LOOK_EVERY = 0.02
 """Seconds between two looks at the connections while draining."""
 
-_FIRST_REQUEST = 0.25
-"""Seconds that a connection has to send its first request before it counts as idle."""
+_NEXT_REQUEST = 0.25
+"""Seconds that a connection has to send its first request, or a next one, before it counts as idle."""
 
 _WAIT_AT_ONCE = 0.5
 """Seconds after which a replica's wait for news looks whether this server drains."""
@@ -37,8 +36,9 @@ class Drainer:
     def __init__(self, server: BaseWSGIServer | MultiSocketServer) -> None:
         sockets = server.map if isinstance(server, MultiSocketServer) else server._map
         self.listeners = [each for each in sockets.values() if isinstance(each, BaseWSGIServer)]
-        self._begun = threading.Event()
-        _let_replicas_go(self._begun)
+        self.begun = threading.Event()
+        """It drains, or has drained."""
+        _let_replicas_go(self.begun)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -50,15 +50,18 @@ class Drainer:
             for each in self.listeners
         )
 
-    def drain(self, grace: float) -> int:
+    def drain(self, grace: float, *, keep_listening: bool = False) -> int:
         """Close the listeners, and return when nothing is running any more, or after `grace` seconds.
+
+        `keep_listening`: whoever waits in the kernel's queue is left to another process that has the sockets.
+        Otherwise they are let in before: they were promised an answer.
 
         Returns how many connections were busy to the end; all that are open, where waitress' loop answers no more.
         """
         deadline = time.monotonic() + grace
-        self._begun.set()
+        self.begun.set()
         try:
-            self._in_the_loop(self._close_listeners, deadline)
+            self._in_the_loop(self._close_listeners if keep_listening else self._empty_and_close_listeners, deadline)
             while (busy := self._in_the_loop(self._close_idle, deadline)) and time.monotonic() < deadline:
                 time.sleep(_LOOK_EVERY)
         except OSError:  # TimeoutError is one
@@ -82,21 +85,20 @@ class Drainer:
             raise TimeoutError
         return result[0]
 
-    def _close_listeners(self) -> int:
+    def _empty_and_close_listeners(self) -> int:
         for listener in self.listeners:
             accepted = -1
-            # who is in the kernel's queue has been promised an answer; but waitress' select() dies of too many
+            # waitress' select() dies of too many
             while accepted != len(listener.active_channels) and len(listener._map) < listener.adj.connection_limit:
                 accepted = len(listener.active_channels)
                 listener.handle_accept()
         # only now: a connection accepted after a close has that descriptor, and waitress, which may be about to read
         # from the listener of that number, takes the connection that has nothing to read yet for a broken one
+        return self._close_listeners()
+
+    def _close_listeners(self) -> int:
         for listener in self.listeners:
-            unix = listener.effective_host == "unix"
             wasyncore.dispatcher.close(listener)  # not its own close(): that ends the trigger we came through
-            if unix:
-                with suppress(OSError):
-                    os.unlink(listener.effective_port)  # noqa: PTH108 - waitress gives text
         return 0
 
     def _close_idle(self) -> int:
@@ -105,9 +107,9 @@ class Drainer:
         now = time.time()  # as waitress stamps its channels
         for listener in self.listeners:
             for channel in list(listener.active_channels.values()):
-                new = channel.last_activity == channel.creation_time and now - channel.creation_time < _FIRST_REQUEST
+                recent = 0 <= now - channel.last_activity < _NEXT_REQUEST  # negative: the clock was set back
                 running = channel.requests or channel.request is not None or channel.total_outbufs_len
-                if new or running or has_unread(channel):
+                if recent or running or has_unread(channel):
                     busy += 1
                 else:
                     channel.handle_close()

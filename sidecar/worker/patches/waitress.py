@@ -19,6 +19,7 @@ import resource
 import socket
 import struct
 import termios
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -27,6 +28,7 @@ from operator import itemgetter
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import BaseWSGIServer
+from waitress.task import WSGITask
 
 log = logging.getLogger("sidecar.limit")
 
@@ -72,8 +74,8 @@ class ConnectionLimit:
     that is one look at their number in each round.
     """
 
-    def __init__(self, listeners: Sequence[BaseWSGIServer]) -> None:
-        """Before they accept anybody."""
+    def __init__(self, listeners: Sequence[BaseWSGIServer], drains: threading.Event) -> None:
+        """Before they accept anybody. `drains` is set as soon as no connection should be kept for a next request."""
         first = listeners[0]
         self._map = first._map
         # in each round of the loop, every listener accepts one at least; at its limit, waitress would say so and stop
@@ -87,7 +89,7 @@ class ConnectionLimit:
         self._pause_until = 0.0
         self._complained = -SILENCE
         for listener in listeners:
-            listener.channel_class = Connection
+            listener.channel_class = functools.partial(Connection, drains)
             listener.accept = functools.partial(self._take, listener.accept)
             listener.handle_accept = functools.partial(self._accept, listener.handle_accept)
             listener.readable = functools.partial(self._takes, listener.readable)
@@ -162,11 +164,29 @@ class Connection(HTTPChannel):  # type: ignore[misc] # waitress has no types
             except ValueError:
                 raise ParsingError("Bad URI") from None
 
+    class Answer(WSGITask):  # type: ignore[misc]
+        """An answer to a request."""
+
+        def build_response_header(self) -> bytes:
+            """As waitress does; the last one while the server drains tells the client not to ask here again."""
+            if self.channel.ends():
+                self.request.headers["CONNECTION"] = "close"  # as if its client had wished it: waitress does the rest
+            return bytes(super().build_response_header())
+
     parser_class = Request
+    task_class = Answer
     _progress: object = None
     """How far a transfer was when it was looked at."""
     _progressed = 0.0
     """When that was seen first."""
+
+    def __init__(self, drains: threading.Event, *arguments: object, **named: object) -> None:
+        self._drains = drains
+        super().__init__(*arguments, **named)
+
+    def ends(self) -> bool:
+        """Whether the server drains, and its client has sent nothing behind the request that is being answered."""
+        return self._drains.is_set() and len(self.requests) == 1 and self.request is None and not has_unread(self)
 
     def waits(self, now: float) -> float | None:
         """For how many seconds the server has waited: for a request, a whole head, a body's first step.
@@ -202,7 +222,7 @@ def has_unread(channel: HTTPChannel) -> bool:
     """Whether something has arrived that waitress has not come to read yet: a close would cut it."""
     try:
         return bool(channel.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-    except OSError:
+    except (OSError, AttributeError):  # waitress has closed it, and has no socket any more
         return False
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -26,7 +28,7 @@ Environ = dict[str, Any]
 
 
 class Server:
-    """waitress in a thread, with an app that downloads, uploads, and waits until told otherwise."""
+    """waitress in a thread, with an app that downloads, uploads, waits until told otherwise, and says where it is."""
 
     def __init__(self, **adjustments: Any) -> None:
         self.go_on = threading.Event()
@@ -34,7 +36,7 @@ class Server:
         self._server = create_server(self.app, threads=8, **adjustments)
         self._map = self._server.map if hasattr(self._server, "map") else self._server._map
         self.drainer = Drainer(self._server)
-        ConnectionLimit(self.drainer.listeners)
+        ConnectionLimit(self.drainer.listeners, self.drainer.begun)
         self._thread = threading.Thread(target=self._server.run, name="waitress")
         self._thread.start()
 
@@ -48,6 +50,9 @@ class Server:
         elif path == "/wait":
             self.waiting.release()
             assert self.go_on.wait(PATIENCE)
+        elif path == "/environ":
+            names = ("SERVER_NAME", "SERVER_PORT", "REMOTE_ADDR", "REMOTE_HOST", "wsgi.url_scheme")
+            body = json.dumps({name: environ[name] for name in names}).encode()
         start_response("200 OK", [("Content-Length", str(len(body)))])
         return [body[start : start + 65536] for start in range(0, len(body), 65536)]
 
@@ -56,11 +61,30 @@ class Server:
         """waitress' listening dispatchers."""
         return self.drainer.listeners
 
-    def drain(self, grace: float = PATIENCE) -> Future[int]:
+    def drain(self, grace: float = PATIENCE, *, keep_listening: bool = False) -> Future[int]:
         """Begin to drain; the future has how many connections were cut."""
         drained: Future[int] = Future()
-        threading.Thread(target=lambda: drained.set_result(self.drainer.drain(grace)), daemon=True).start()
+
+        def drain() -> None:
+            drained.set_result(self.drainer.drain(grace, keep_listening=keep_listening))
+
+        threading.Thread(target=drain, daemon=True).start()
         return drained
+
+    def wait_until_idle(self) -> None:
+        """Until no request is being answered: waitress stamps a connection once more after the client has it all."""
+        deadline = time.monotonic() + PATIENCE
+        dispatcher = self._server.task_dispatcher
+        while dispatcher.active_count or dispatcher.queue:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+
+    def wait_until_listeners_are_closed(self) -> None:
+        """Until this server's own sockets are closed."""
+        deadline = time.monotonic() + PATIENCE
+        while any(listener.socket is not None for listener in self.listeners):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
 
     def hold_up(self) -> None:
         """Keep waitress' loop, from now on and until `go_on`, at something that isn't the first listener's."""
@@ -104,6 +128,8 @@ class Client:
             self.socket.close()
             raise
         self._rest = b""
+        self.head: list[bytes] = []
+        """The lines of the last answer's head."""
 
     def say(self, text: str, body: bytes = b"") -> None:
         self.socket.sendall(f"{text} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
@@ -118,7 +144,8 @@ class Client:
         while b"\r\n\r\n" not in self._rest:
             self._more()
         head, _, self._rest = self._rest.partition(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 200 OK")
+        self.head = head.splitlines()
+        assert self.head[0] in (b"HTTP/1.1 200 OK", b"HTTP/1.0 200 OK")
         (length,) = (
             int(line.split(b":")[1]) for line in head.splitlines() if line.lower().startswith(b"content-length")
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -256,8 +257,8 @@ def test_who_hangs_up_is_not_waited_for(server: Servers, connect: Clients) -> No
     assert drained.result(PATIENCE / 2) == 0
 
 
-def test_a_unix_socket_is_removed(server: Servers, connect: Clients, tmp_path: Path) -> None:
-    """Its file says that somebody listens; what runs on it finishes all the same."""
+def test_a_unix_socket(server: Servers, connect: Clients, tmp_path: Path) -> None:
+    """What runs on it finishes; its file is left to the process that has bound it."""
     path = tmp_path / "devpi.sock"
     it = server(unix_socket=str(path))
     assert it.drainer.addresses == (f"unix:{path}",)
@@ -269,7 +270,7 @@ def test_a_unix_socket_is_removed(server: Servers, connect: Clients, tmp_path: P
     it.go_on.set()
     assert client.hear() == b"hello"
     assert drained.result(PATIENCE) == 0
-    assert not path.exists()
+    assert path.is_socket()
 
 
 def test_several_listeners(server: Servers, connect: Clients) -> None:
@@ -292,7 +293,7 @@ def test_who_waits_at_several_listeners_is_let_in(
     server: Servers, connect: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection gets no descriptor that waitress' loop, in its present round, takes for a listener's."""
-    monkeypatch.setattr("sidecar.worker.patches.drain._FIRST_REQUEST", PATIENCE)
+    monkeypatch.setattr("sidecar.worker.patches.drain._NEXT_REQUEST", PATIENCE)
     it = server(listen=" ".join([f"{LOOPBACK}:0"] * 3))
     it.hold_up()
     clients = [connect(it, number) for number in range(3)]
@@ -339,3 +340,188 @@ def test_addresses_are_those_that_were_bound(server: Servers) -> None:
     assert first.startswith("http://127.0.0.1:")
     assert int(first.rpartition(":")[2]) > 0
     assert all(address.startswith("http://[::1]:") for address in others)
+
+
+# --- connections between two requests -------------------------------------------------------------------------------
+
+
+def closes(client: Client) -> list[bytes]:
+    """What the last answer says of the connection."""
+    return [line.split(b": ")[1] for line in client.head if line.lower().startswith(b"connection:")]
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that has been used counts as busy for long."""
+    monkeypatch.setattr("sidecar.worker.patches.drain._NEXT_REQUEST", PATIENCE)
+
+
+@pytest.mark.usefixtures("unhurried")
+@pytest.mark.parametrize("keep_listening", [False, True], ids=["stop", "restart"])
+def test_a_next_request_soon_after_an_answer(server: Servers, connect: Clients, keep_listening: bool) -> None:
+    """Its client could not know: it is answered, and hears that it was the last one here."""
+    it = server()
+    client = connect(it)
+    client.say("GET /")
+    assert client.hear() == b"hello"
+    assert closes(client) == []
+    drained = it.drain(keep_listening=keep_listening)
+    wait_until_closed(it)
+    client.say("GET /")
+    assert client.hear() == b"hello"
+    assert closes(client) == [b"close"]
+    assert client.heard_the_end()
+    assert drained.result(PATIENCE) == 0
+
+
+def test_a_clock_that_is_set_back_holds_no_drain_up(server: Servers, connect: Clients) -> None:
+    """A connection that was used tomorrow is idle."""
+    it = server()
+    client = connect(it)
+    client.say("GET /")
+    assert client.hear() == b"hello"
+    it.wait_until_idle()
+    (channel,) = it.listeners[0].active_channels.values()
+    channel.last_activity += 86400
+    assert it.drain().result(PATIENCE / 2) == 0
+    assert client.heard_the_end()
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_the_last_of_several_requests_is_the_one_that_closes(server: Servers, connect: Clients) -> None:
+    """Those behind the first one are answered too, whether waitress has read them or the kernel has them."""
+    it = server()
+    client = connect(it)
+    client.socket.sendall(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\nGET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert it.waiting.acquire(timeout=PATIENCE)
+    client.socket.sendall(b"GET /c HTTP/1.1\r\nHost: x\r\n\r\n")
+    drained = it.drain()
+    wait_until_closed(it)
+    it.go_on.set()
+    said = []
+    for _ in range(3):
+        assert client.hear() == b"hello"
+        said.append(closes(client))
+    assert said == [[], [], [b"close"]]
+    assert client.heard_the_end()
+    assert drained.result(PATIENCE) == 0
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_http_1_0_hears_of_it_once(server: Servers, connect: Clients) -> None:
+    """A client that has asked to keep the connection alive gets one header, the right one."""
+    it = server()
+    client = connect(it)
+    ask = b"GET / HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n"
+    client.socket.sendall(ask)
+    assert client.hear() == b"hello"
+    assert closes(client) == [b"Keep-Alive"]
+    drained = it.drain()
+    wait_until_closed(it)
+    client.socket.sendall(ask)
+    assert client.hear() == b"hello"
+    assert closes(client) == [b"close"]
+    assert drained.result(PATIENCE) == 0
+
+
+# --- sockets that another process has bound --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bound(tmp_path: Path) -> Iterator[Callable[[str], socket.socket]]:
+    """Makes listening sockets, and closes them at the end."""
+    with ExitStack() as stack:
+
+        def make(kind: str) -> socket.socket:
+            if kind == "Unix":
+                made = stack.enter_context(socket.socket(socket.AF_UNIX))
+                made.bind(str(tmp_path / "devpi.sock"))
+            else:
+                made = stack.enter_context(socket.socket())
+                made.bind((LOOPBACK, 0))
+            made.listen(1024)
+            return made
+
+        yield make
+
+
+Bound = Callable[[str], socket.socket]
+
+
+@pytest.mark.parametrize("kind", ["TCP", "Unix"])
+def test_a_drain_for_a_restart_leaves_the_queue_alone(
+    server: Servers, connect: Clients, bound: Bound, kind: str
+) -> None:
+    """Nobody is refused meanwhile; those who wait are answered by the next server."""
+    ours = bound(kind)
+    first = server(sockets=[ours.dup()])
+    (listener,) = first.listeners
+    busy = connect(first)
+    busy.say("GET /wait")
+    assert first.waiting.acquire(timeout=PATIENCE)
+    listener.accepting = False  # the loop looks at it no more, the kernel still takes connections
+    listener.trigger.pull_trigger()
+    before = [connect(first) for _ in range(5)]
+    drained = first.drain(keep_listening=True)
+    first.wait_until_listeners_are_closed()
+    after = [connect(first) for _ in range(5)]
+    for client in (*before, *after):
+        client.say("GET /")
+    assert [busy] == [busy for _ in listener.active_channels]
+    first.go_on.set()
+    assert busy.hear() == b"hello"
+    assert closes(busy) == [b"close"]
+    assert drained.result(PATIENCE) == 0
+    second = server(sockets=[ours.dup()])
+    assert second.drainer.addresses == first.drainer.addresses
+    assert [client.hear() for client in (*before, *after)] == [b"hello"] * 10
+
+
+@pytest.mark.parametrize("kind", ["TCP", "Unix"])
+def test_a_drain_for_a_stop_lets_the_queue_in(server: Servers, connect: Clients, bound: Bound, kind: str) -> None:
+    """And is over with the last of them, if the process that has bound the socket has closed it."""
+    ours = bound(kind)
+    it = server(sockets=[ours.dup()])
+    (listener,) = it.listeners
+    listener.accepting = False
+    listener.trigger.pull_trigger()
+    clients = [connect(it) for _ in range(5)]
+    for client in clients:
+        client.say("GET /")
+    ours.close()
+    drained = it.drain()
+    assert [client.hear() for client in clients] == [b"hello"] * 5
+    assert drained.result(PATIENCE) == 0
+    with pytest.raises(ConnectionRefusedError):
+        connect(it)
+
+
+def test_several_sockets_for_a_restart(server: Servers, connect: Clients, bound: Bound) -> None:
+    """All of them go on."""
+    ours = [bound("TCP") for _ in range(3)]
+    first = server(sockets=[each.dup() for each in ours])
+    assert first.drain(keep_listening=True).result(PATIENCE) == 0
+    clients = [connect(first, number) for number in range(3)]
+    second = server(sockets=[each.dup() for each in ours])
+    assert second.drainer.addresses == first.drainer.addresses
+    for client in clients:
+        client.say("GET /")
+    assert [client.hear() for client in clients] == [b"hello"] * 3
+
+
+@pytest.mark.parametrize("kind", ["TCP", "Unix"])
+def test_the_app_sees_no_difference(server: Servers, connect: Clients, bound: Bound, kind: str, tmp_path: Path) -> None:
+    """Server, client and scheme are told as with a socket of waitress' own."""
+    seen = []
+    for arguments in (
+        {"sockets": [bound(kind)]},
+        {"unix_socket": str(tmp_path / "own.sock")} if kind == "Unix" else {"listen": f"{LOOPBACK}:0"},
+    ):
+        it = server(**arguments)
+        client = connect(it)
+        client.say("GET /environ")
+        environ = json.loads(client.hear())
+        assert environ.pop("SERVER_PORT") == it.drainer.addresses[0].removeprefix("unix:").rpartition(":")[2]
+        seen.append(environ)
+    assert seen[0] == seen[1]
+    assert seen[0]["REMOTE_ADDR"] == ("localhost" if kind == "Unix" else "127.0.0.1")
