@@ -147,7 +147,7 @@ class SidecarPlugin:
                 argon2=f"m={cost.memory_cost},t={cost.time_cost},p={cost.parallelism}",
             )
         )
-        threading.Thread(target=self._obey, args=(drainer,), name="sidecar", daemon=True).start()
+        threading.Thread(target=self._obey, args=(drainer, traffic), name="sidecar", daemon=True).start()
         threading.Thread(target=self._report, args=(traffic,), name="traffic", daemon=True).start()
         garbage.spare(_YOUNG, middle=2)
         server.run()
@@ -164,7 +164,7 @@ class SidecarPlugin:
         if [name for name in order if name in wanted] != wanted:
             raise Fatal(f"this devpi-server's tweens are in an unknown order: {', '.join(order)}")
 
-    def _obey(self, drainer: Drainer) -> None:
+    def _obey(self, drainer: Drainer, traffic: Traffic) -> None:
         """The thread that does what the sidecar says while devpi-server serves."""
         threading.Thread(target=self._look_after_root, name="root's password", daemon=True).start()
         try:
@@ -173,7 +173,9 @@ class SidecarPlugin:
                     case (SetRootPassword() | CheckRootPassword()) as request:
                         self._about_root.put(request)
                     case Drain(grace, keep_listening):
-                        self._channel.send(Drained(drainer.drain(grace, keep_listening=keep_listening)))
+                        cut = drainer.drain(grace, keep_listening=keep_listening)
+                        self._channel.send(traffic.totals())  # the next report of them would come too late
+                        self._channel.send(Drained(cut))
                         end_cleanly()
                         return
                     case message:

@@ -46,6 +46,7 @@ class Traffic:
         self._notes: deque[Note] = deque()
         self._news = threading.Event()
         self._routes = {name: _Route() for name in ROUTES}
+        self._adding = threading.Lock()
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Hand the request on; it has ended when waitress closes the body. The sidecar's own looks don't count.
@@ -91,15 +92,16 @@ class Traffic:
             time.sleep(REPORT_EVERY)
 
     def totals(self) -> Requests:
-        """All so far. For one thread alone."""
-        for _ in range(len(self._notes)):
-            note = self._notes.popleft()
-            if isinstance(note, str):
-                self._routes[note].in_flight += 1
-            else:
-                name, status, seconds, size, received = note
-                self._routes[name].ended(status, seconds, size, int(received or 0))
-        return Requests({name: route.totals() for name, route in self._routes.items()})
+        """All so far."""
+        with self._adding:  # no request waits for it
+            for _ in range(len(self._notes)):
+                note = self._notes.popleft()
+                if isinstance(note, str):
+                    self._routes[note].in_flight += 1
+                else:
+                    name, status, seconds, size, received = note
+                    self._routes[name].ended(status, seconds, size, int(received or 0))
+            return Requests({name: route.totals() for name, route in self._routes.items()})
 
 
 def classify(environ: dict[str, Any]) -> str:

@@ -728,6 +728,9 @@ async def test_ctrl_c(stopped: Sidecar) -> None:
         process = await stopped.start("status")
         server.settimeout(20)
         connection, _ = await asyncio.to_thread(server.accept)
+        assert await asyncio.to_thread(connection.recv, 65536)
+        while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+            await asyncio.sleep(0.01)  # it has asked, and does not wait for the answer yet
         process.send_signal(signal.SIGINT)
         out, err = await process.communicate()
         connection.close()
