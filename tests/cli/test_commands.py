@@ -25,6 +25,7 @@ from sidecar.core.lifecycle import Phase
 from sidecar.core.terminal import printable
 from sidecar.storage.runtime_dir import RuntimeDir
 from sidecar.web.server.listener import bind
+from tests.support.container import wait_for
 from tests.support.fake_devpi import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -722,6 +723,11 @@ async def test_a_full_device_is_an_error(sidecar: Sidecar) -> None:
     assert b"Exception" not in err
 
 
+def sleeps(pid: int) -> bool:
+    """Whether a process waits for something."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
 async def test_ctrl_c(stopped: Sidecar) -> None:
     """Exit code 130, no traceback."""
     with serve_raw(stopped, b"") as server:
@@ -729,8 +735,7 @@ async def test_ctrl_c(stopped: Sidecar) -> None:
         server.settimeout(20)
         connection, _ = await asyncio.to_thread(server.accept)
         assert await asyncio.to_thread(connection.recv, 65536)
-        while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
-            await asyncio.sleep(0.01)  # it has asked, and does not wait for the answer yet
+        await asyncio.to_thread(wait_for, lambda: sleeps(process.pid), "it to wait for the answer")
         process.send_signal(signal.SIGINT)
         out, err = await process.communicate()
         connection.close()

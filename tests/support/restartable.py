@@ -11,41 +11,44 @@ import signal
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[2])  # as for entrypoint.py
-
-import entrypoint
-from sidecar.container import main as container
-from sidecar.container.supervisor import RestartRefused
-
 log = logging.getLogger("restartable")
 
 DONE, REFUSED = "restart: done", "restart: refused"
 """How the line begins that tells the end."""
 
 
-class RestartableLife(container.Life):
-    """A life that hears SIGUSR1."""
+def main(arguments: list[str]) -> int:
+    """Run; returns the exit code."""
+    sys.path[0] = str(Path(__file__).resolve().parents[2])  # as for entrypoint.py
+    import entrypoint
+    from sidecar.container import main as container
+    from sidecar.container.supervisor import RestartRefused
 
-    async def run(self) -> None:
-        """See `Life.run`."""
-        self._asked: set[asyncio.Task[None]] = set()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._ask)
-        await super().run()
+    class RestartableLife(container.Life):
+        """A life that hears SIGUSR1."""
 
-    def _ask(self) -> None:
-        task = asyncio.ensure_future(self._restart())
-        self._asked.add(task)
-        task.add_done_callback(self._asked.discard)
+        async def run(self) -> None:
+            """See `Life.run`."""
+            self._asked: set[asyncio.Task[None]] = set()
+            asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._ask)
+            await super().run()
 
-    async def _restart(self) -> None:
-        try:
-            await self.supervisor.restart_devpi()
-        except RestartRefused as refusal:
-            log.warning("%s: %s", REFUSED, refusal)
-        else:
-            log.info("%s", DONE)
+        def _ask(self) -> None:
+            task = asyncio.ensure_future(self._restart())
+            self._asked.add(task)
+            task.add_done_callback(self._asked.discard)
+
+        async def _restart(self) -> None:
+            try:
+                await self.supervisor.restart_devpi()
+            except RestartRefused as refusal:
+                log.warning("%s: %s", REFUSED, refusal)
+            else:
+                log.info("%s", DONE)
+
+    container.Life = RestartableLife  # type: ignore[misc]
+    return entrypoint.main(arguments)
 
 
 if __name__ == "__main__":
-    container.Life = RestartableLife  # type: ignore[misc]
-    sys.exit(entrypoint.main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

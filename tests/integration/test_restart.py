@@ -1,0 +1,342 @@
+"""devpi-server's process is replaced within one life: its clients wait for a moment, and nobody is turned away."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.support.container import (
+    PYTHON,
+    ROOT,
+    Container,
+    children,
+    cleared_away,
+    login_token,
+    make_index,
+    request,
+    token_holds,
+    upload,
+    upload_form,
+    wait_for,
+)
+from tests.support.restartable import DONE, REFUSED
+from tests.support.transfers import downloading
+
+COMMAND = (PYTHON, str(ROOT / "tests/support/restartable.py"))
+CLIENTS = 8
+
+
+@pytest.fixture
+def container(tmp_path: Path) -> Iterator[Container]:
+    with cleared_away(Container(tmp_path / "c", command=COMMAND)) as made:
+        yield made
+
+
+def ask(container: Container) -> None:
+    """Ask for a restart."""
+    os.kill(container.pid, signal.SIGUSR1)
+
+
+def restart(container: Container) -> str:
+    """Ask for one, and wait for what becomes of it: that line of the log."""
+    before = len(ends(container))
+    ask(container)
+    wait_for(lambda: len(ends(container)) > before, "the end of a restart")
+    return ends(container)[before]
+
+
+def ends(container: Container) -> list[str]:
+    """The lines of the log that tell how a restart ended."""
+    return [line for line in container.log.splitlines() if DONE in line or REFUSED in line]
+
+
+def test_another_process_serves_the_same(container: Container) -> None:
+    """The same address, data, logins and lock; a claim that waited goes through; the counters go on."""
+    container.start().wait_ready()
+    first, url = container.devpi_pid, container.devpi
+    password = container.claim()
+    token = login_token(url, password)
+    index = make_index(url, token)
+    link = upload(index, token, "hello", b"hello")
+    wait_for(lambda: uploads(container) == 1, "the upload to be counted")
+    served = answered(container)
+    for number in range(2):
+        assert DONE in restart(container)
+        assert (url, first) != (container.devpi, container.devpi_pid)
+        assert container.devpi == url
+        first = container.devpi_pid
+        assert b"hello" == request(link).body
+        assert token_holds(url, token)
+        upload(index, token, f"again{number}", b"again")
+        wait_for(lambda seen=2 + number: uploads(container) == seen, "the upload to be counted")
+    assert answered(container) > served
+    phases = [each["phase"] for each in container.status()["phases"]]
+    assert ["launching", "ready"] * 3 == phases[-6:]
+    assert 200 == container.get("/readyz").status
+    other = Container(container.home.with_name("other"), env={"DEVPI_SERVERDIR": str(container.serverdir)})
+    assert 75 == other.start().wait_end()
+    os.kill(container.pid, signal.SIGSTOP)  # the new process holds the lock too, and the old one's hold is gone
+    os.kill(container.pid, signal.SIGCONT)
+    assert 0 == container.stop()
+    assert not (container.serverdir / ".sidecar/serving").exists()
+
+
+def uploads(container: Container) -> float:
+    """Uploads that were accepted, as /metrics has them."""
+    found = re.search(
+        r'^devpi_server_http_requests_total{route="upload",status="200"} (.*)$',
+        container.get("/metrics").body.decode(),
+        re.MULTILINE,
+    )
+    return 0.0 if found is None else float(found[1])
+
+
+def answered(container: Container) -> int:
+    """Requests that devpi-server has answered in this life."""
+    total = container.status()["numbers"]["requests"]["total"]
+    assert isinstance(total, int)
+    return total
+
+
+def test_a_running_download_is_finished_and_its_server_waited_for(container: Container) -> None:
+    """The old process sends it to its end, while newcomers wait for the new one."""
+    container.start().wait_ready()
+    token = login_token(container.devpi, container.claim())
+    index = make_index(container.devpi, token)
+    content = os.urandom(8 << 20)
+    link = upload(index, token, "large", content)
+    old = container.devpi_pid
+    with downloading(link) as rest:
+        ask(container)
+        wait_for(lambda: container.status()["phase"] == "launching", "the drain")
+        asked = threading.Thread(target=lambda: answers.append(request(f"{container.devpi}/+api").status))
+        answers: list[int] = []
+        asked.start()
+        assert [] == answers
+        assert old in children(container.pid)
+        body = rest()
+        assert content == body
+    asked.join(60)
+    assert [200] == answers
+    wait_for(lambda: ends(container), "the end of the restart")
+    assert DONE in ends(container)[0]
+    assert old not in children(container.pid)
+
+
+def test_one_at_a_time_and_only_when_ready(container: Container) -> None:
+    """All others are refused, and told why."""
+    container.start()
+    container.wait_listening()
+    assert "devpi-server is not ready (" in restart(container)
+    container.wait_ready()
+    for _ in range(3):
+        ask(container)
+        time.sleep(0.05)  # signals of one number don't queue
+    wait_for(lambda: any(DONE in line for line in ends(container)), "the restart")
+    refused = [line for line in ends(container)[1:] if REFUSED in line]
+    assert refused
+    assert all("is being restarted already" in line or "is not ready" in line for line in refused)
+
+
+def test_what_means_something_else_now_is_refused(container: Container, tmp_path: Path) -> None:
+    """devpi's configuration file has another port, or can't be read: the old process goes on, and says so."""
+    config = tmp_path / "devpi.yaml"
+    config.write_text("devpi-server:\n  threads: 40\n")
+    container.flags = ("--configfile", str(config), "--host", "127.0.0.1", "--no-root-pypi", "--offline-mode")
+    config.write_text("devpi-server:\n  port: 0\n")
+    container.start().wait_ready()
+    pid = container.devpi_pid
+    config.write_text("devpi-server:\n  port: 1\n")
+    assert "mean something else than at the start" in restart(container)
+    config.write_text("devpi-server: [")
+    assert "configuration file" in restart(container)
+    wait_for(lambda: [pid] == children(container.pid), "the end of those that were not to serve")
+    assert 200 == request(f"{container.devpi}/+api").status
+    config.write_text("devpi-server:\n  port: 0\n")
+    assert DONE in restart(container)
+
+
+@pytest.mark.parametrize("when", ["before", "draining", "launching"])
+def test_a_process_that_dies_meanwhile(container: Container, when: str) -> None:
+    """The new one before it takes over: refused. Else it is what it is without a restart: the container's end."""
+    container.start().wait_ready()
+    old = container.devpi_pid
+    if when == "before":
+        ask(container)
+        (new,) = wait_for(lambda: set(children(container.pid)) - {old}, "the new process")
+        os.kill(new, signal.SIGKILL)
+        wait_for(lambda: ends(container), "the end of the restart")
+        assert "has ended with code -9" in ends(container)[0]
+        assert 200 == request(f"{container.devpi}/+api").status
+        assert DONE in restart(container)
+        return
+    token = login_token(container.devpi, container.claim())
+    link = upload(make_index(container.devpi, token), token, "large", os.urandom(8 << 20))
+    with downloading(link) as rest:
+        ask(container)
+        wait_for(lambda: "devpi-server is being restarted" in container.log, "the drain")
+        (new,) = set(children(container.pid)) - {old}
+        if when == "draining":
+            os.kill(old, signal.SIGKILL)
+            wait_for(lambda: ends(container), "the end of the restart")
+            assert DONE in ends(container)[0]  # its transfers are cut; the new one looks for what it left half-made
+            assert 200 == request(f"{container.devpi}/+api").status
+            return
+        os.kill(new, signal.SIGKILL)
+        rest()
+    assert 137 == container.wait_end()
+    assert REFUSED in ends(container)[0]
+
+
+@pytest.mark.parametrize("when", ["starting", "draining", "launching"])
+def test_a_stop_meanwhile(container: Container, when: str) -> None:
+    """It is a clean one: code 0, a running download is finished, and no process is left."""
+    container.start().wait_ready()
+    old = container.devpi_pid
+    token = login_token(container.devpi, container.claim())
+    content = os.urandom(8 << 20)
+    link = upload(make_index(container.devpi, token), token, "large", content)
+    with downloading(link) as rest:
+        ask(container)
+        if when == "starting":
+            wait_for(lambda: set(children(container.pid)) - {old}, "the new process", every=0.001)
+        else:
+            wait_for(lambda: "devpi-server is being restarted" in container.log, "the drain")
+        if when == "launching":
+            assert content == rest()
+            wait_for(lambda: old not in children(container.pid), "the old one's end", every=0.001)
+        processes = children(container.pid)
+        os.kill(container.pid, signal.SIGTERM)
+        if when != "launching":
+            wait_for(lambda: "stopping: " in container.log, "the stop")
+            assert content == rest()
+    assert 0 == container.wait_end()
+    assert not [pid for pid in processes if Path(f"/proc/{pid}").exists()]
+    container.start().wait_ready()
+    assert content == request(link.replace(urlsplit(link).netloc, urlsplit(container.devpi).netloc)).body
+
+
+def test_a_unix_socket(container: Container) -> None:
+    """The same file, at which one waits for the next process as at a port."""
+    path = container.home / "devpi.sock"
+    container.flags = ("--unix-socket", str(path), "--no-root-pypi", "--offline-mode")
+    container.start().wait_ready()
+    before = path.stat().st_ino
+    assert DONE in restart(container)
+    assert path.stat().st_ino == before
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(30)
+        client.connect(str(path))
+        client.sendall(b"GET /+api HTTP/1.0\r\n\r\n")
+        assert b" 200 " in client.recv(4096).splitlines()[0]
+    assert 0 == container.stop()
+    assert not path.exists()
+
+
+class Clients:
+    """Some that install, with a connection that they keep, and some that upload, each until told to stop."""
+
+    def __init__(self, index: str, link: str, token: str) -> None:
+        self._index, self._link = index, link
+        self._auth = base64.b64encode(f"root:{token}".encode()).decode()
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._go, args=(number,)) for number in range(CLIENTS)]
+        self.done: Counter[str] = Counter()
+        self.failures: list[str] = []
+        self.uploaded: list[str] = []
+        self.longest = 0.0
+        """Seconds of the slowest answer, with the time to connect."""
+
+    def __enter__(self) -> Clients:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(60)
+
+    def _go(self, number: int) -> None:
+        act: Callable[[HTTPConnection, int, int], str] = self._upload if number % 4 == 0 else self._install
+        connection: HTTPConnection | None = None
+        for turn in range(10**6):
+            if self._stop.is_set():
+                break
+            if connection is None:
+                connection = HTTPConnection(urlsplit(self._index).netloc, timeout=60)
+            began = time.monotonic()
+            try:
+                self.done[act(connection, number, turn)] += 1
+                self.longest = max(self.longest, time.monotonic() - began)
+                if connection.sock is None:  # the server has said that it closes it
+                    connection = None
+            except (OSError, HTTPException) as error:
+                self.failures.append(f"{type(error).__name__}: {error}")
+                connection = None
+            time.sleep(0.005 * (number + 1))
+        if connection is not None:
+            connection.close()
+
+    def _install(self, connection: HTTPConnection, _number: int, turn: int) -> str:
+        path = urlsplit(self._link if turn % 2 else f"{self._index}/+simple/hello/").path
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        answer.read()
+        return f"{'file' if turn % 2 else 'page'} {answer.status}"
+
+    def _upload(self, connection: HTTPConnection, number: int, turn: int) -> str:
+        name = f"up{number}-{turn}"
+        body, kind = upload_form(name, os.urandom(20_000))
+        headers = {"Content-Type": kind, "X-Devpi-Auth": self._auth}
+        connection.request("POST", urlsplit(self._index).path + "/", body, headers)
+        answer = connection.getresponse()
+        answer.read()
+        if answer.status == 200:
+            self.uploaded.append(name)
+        return f"upload {answer.status}"
+
+
+def beside_clients(container: Container, restarts: int) -> Clients:
+    """Restart so many times beside clients, and look what became of them."""
+    token = login_token(container.devpi, container.claim())
+    index = make_index(container.devpi, token)
+    link = upload(index, token, "hello", os.urandom(200_000))
+    with Clients(index, link, token) as clients:
+        for _ in range(restarts):
+            assert DONE in restart(container)
+            seen = sum(clients.done.values())
+            wait_for(lambda seen=seen: sum(clients.done.values()) > seen + CLIENTS, "answers")
+    assert [] == clients.failures
+    assert {"file 200", "page 200", "upload 200"} == set(clients.done)
+    assert clients.uploaded
+    for name in clients.uploaded:
+        assert f"{name}-1.0.tar.gz" in request(f"{index}/+simple/{name}/").body.decode(), name
+    return clients
+
+
+def test_nobody_is_turned_away(container: Container) -> None:
+    """8 clients that install and upload, beside restarts: no connection refused, none reset, no upload lost."""
+    container.start().wait_ready()
+    beside_clients(container, 4)
+
+
+@pytest.mark.alone
+def test_fifty_restarts(container: Container) -> None:
+    """The same for longer; the longest answer takes 2 s at most, for clients that give up after some seconds."""
+    container.start().wait_ready()
+    clients = beside_clients(container, 50)
+    print(f"{sum(clients.done.values())} answers, the longest {clients.longest:.2f} s")
+    assert clients.longest <= 2
