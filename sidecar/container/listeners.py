@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import socket
 import stat
+import time
+from collections.abc import Callable
 
 from sidecar.core.errors import Exit, ExitCode
 from sidecar.devpi.protocol import Configured
 
+PATIENCE = 1.0
+"""Seconds to wait for an address in use: a server that was just killed gives its lock back before its sockets."""
 _NOBODY = frozenset({errno.ECONNREFUSED, errno.ENOENT})
 """What connecting to a Unix socket gives if nobody listens there. Everything else may be somebody."""
 
@@ -36,17 +41,18 @@ class Listeners:
         return tuple(each.fileno() for each in self._sockets)
 
     def bind(self, configured: Configured) -> None:
-        """Bind all addresses; connections are still refused there. Blocks as long as a Unix socket's folder does.
+        """Bind all addresses; connections are still refused there. Blocks for `PATIENCE` where one is in use.
 
         Raises Exit with the code 69 for the first one that can't be had.
         """
         self._configured = configured
-        if configured.unix_socket is not None:
-            self._bind_unix(configured.addresses[0], configured.unix_socket, configured.unix_socket_mode)
+        deadline = time.monotonic() + PATIENCE
+        if (path := configured.unix_socket) is not None:
+            self._bind_unix(configured.addresses[0], path, configured.unix_socket_mode, deadline)
             return
         for (family, *address), name in zip(configured.listen, configured.addresses, strict=True):
             try:
-                self._sockets.append(_bound(family, tuple(address)))
+                self._sockets.append(_unless_in_use(functools.partial(_bound, family, tuple(address)), deadline))
             except OSError as error:
                 raise _refused(name, error, "free the port, or choose another one with --port") from error
 
@@ -84,15 +90,29 @@ class Listeners:
             with contextlib.suppress(OSError):
                 os.unlink(self._configured.unix_socket)  # noqa: PTH108 - a path's own spelling, which may be relative
 
-    def _bind_unix(self, name: str, path: str, mode: int) -> None:
-        try:
+    def _bind_unix(self, name: str, path: str, mode: int, deadline: float) -> None:
+        def bound() -> socket.socket:
             _make_way(path)
-            self._sockets.append(_bound(socket.AF_UNIX, path))
+            return _bound(socket.AF_UNIX, path)
+
+        try:
+            self._sockets.append(_unless_in_use(bound, deadline))
             self._file = _identity(path)
             os.chmod(path, mode)  # noqa: PTH101
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             hint = "remove what is there if nobody uses it, or choose another path with --unix-socket"
             raise _refused(name, error, hint) from error
+
+
+def _unless_in_use(bind: Callable[[], socket.socket], deadline: float) -> socket.socket:
+    """What `bind` returns, as soon as nobody is there. Raises OSError, if somebody is, then at the deadline."""
+    while True:
+        try:
+            return bind()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() >= deadline:
+                raise
+        time.sleep(0.05)
 
 
 def _bound(family: int, address: tuple[str | int, ...] | str) -> socket.socket:

@@ -12,11 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.container import listeners as module
 from sidecar.container.listeners import Listeners
 from sidecar.core.errors import Exit, ExitCode
 from sidecar.devpi.protocol import Configured
 
 PATIENCE = 20.0
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address in use is refused at once."""
+    monkeypatch.setattr(module, "PATIENCE", 0.0)
 
 
 def tcp(*places: tuple[str, int]) -> Configured:
@@ -179,6 +186,34 @@ def test_a_port_in_use(bind: Bind) -> None:
     assert ExitCode.PORT_IN_USE == refused.value.code
     assert f"devpi-server can't listen on http://127.0.0.1:{port}: Address already in use" == refused.value.reason
     assert "free the port, or choose another one with --port" == refused.value.hint
+
+
+@pytest.mark.parametrize("kind", ["TCP", "Unix"])
+def test_a_server_that_is_about_to_be_gone(bind: Bind, path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was killed, and its serverdir's lock is free a moment before its sockets are."""
+    monkeypatch.setattr(module, "PATIENCE", PATIENCE)
+    with socket.socket(socket.AF_UNIX if kind == "Unix" else socket.AF_INET) as dying:
+        dying.bind(str(path) if kind == "Unix" else ("127.0.0.1", 0))
+        dying.listen()
+        tried = module._bound
+
+        def bound(family: int, address: tuple[str | int, ...] | str) -> socket.socket:
+            try:
+                return tried(family, address)
+            finally:
+                dying.close()
+
+        seen = module._make_way
+
+        def make_way(path: str) -> None:
+            try:
+                seen(path)
+            finally:
+                dying.close()
+
+        monkeypatch.setattr(module, "_bound", bound)
+        monkeypatch.setattr(module, "_make_way", make_way)
+        bind(unix(path) if kind == "Unix" else tcp(dying.getsockname())).listen()
 
 
 def test_an_address_of_another_machine(bind: Bind) -> None:
