@@ -55,7 +55,8 @@ class Shutdown:
         """Not ready at once; then let what runs finish, and end."""
         was = self._lifecycle.snapshot.phase
         self._lifecycle.enter(Phase.STOPPING)
-        await self._within(PATIENCE, downwards(self._features, lambda feature: feature.stopping(), PATIENCE))
+        settling = downwards(self._features, lambda feature: feature.stopping(), PATIENCE)
+        await self._within(PATIENCE * (len(self._features) + 1), settling)
         queues = None if was is Phase.FAILED else self._supervisor.queues
         deadline = time.monotonic()
         whole = False
