@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import crowds, growth, imports, looking, memory, mirrors, probes, scrapes, serving, starts
+from bench import crowds, growth, imports, looking, memory, mirrors, probes, restarts, scrapes, serving, starts
 from bench.report import Result, Row, Section, Series, as_markdown, as_text, of_markdown
 from bench.rounds import ROOT, Bench, Comparison, Failed
 
@@ -28,6 +28,7 @@ COMPARISONS: dict[str, Comparison] = {
         *growth.COMPARISONS,
         *probes.COMPARISONS,
         *serving.COMPARISONS,
+        *restarts.COMPARISONS,
         *crowds.COMPARISONS,
         *scrapes.COMPARISONS,
         *looking.COMPARISONS,

@@ -29,7 +29,7 @@ from tests.support.container import (
 
 NAMES = {"@timestamp", "log.level", "message", "ecs.version", "service.name", "log.logger", "process.pid"}
 TEXT_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO |WARNI|ERROR|CRITI) \[[\w.]+\] .+")
-HOSTILE = "x\n2026-11-22 10:20:30,456 INFO  [sidecar.container.serving] forged \u202e\x1b[31m"
+HOSTILE = "x\n2026-11-22 10:20:30,456 INFO  [sidecar.container.supervisor] forged \u202e\x1b[31m"
 
 PLUGIN = """
 import faulthandler, sys, traceback, warnings
@@ -155,7 +155,7 @@ def test_text_lines_cannot_be_forged(container: Callable[..., Container], plugin
     lines = c.log.split("\n")[:-1]
     assert [] == [line for line in lines if not (TEXT_LINE.fullmatch(line) or line.startswith("  "))]
     assert all(line.isprintable() for line in lines)
-    forged = [line for line in lines if "[sidecar.container.serving] forged" in line]
+    forged = [line for line in lines if "[sidecar.container.supervisor] forged" in line]
     assert forged
     assert all(line.startswith("  ") for line in forged)
     assert "    raise RuntimeError" in c.log

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 import signal
 import socket
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from http.client import HTTPConnection, HTTPException
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from testbed.clients import Clients
+from testbed.restartable import DONE, REFUSED
 from tests.support.container import (
     PYTHON,
     ROOT,
@@ -28,14 +27,11 @@ from tests.support.container import (
     request,
     token_holds,
     upload,
-    upload_form,
     wait_for,
 )
-from tests.support.restartable import DONE, REFUSED
 from tests.support.transfers import downloading
 
-COMMAND = (PYTHON, str(ROOT / "tests/support/restartable.py"))
-CLIENTS = 8
+COMMAND = (PYTHON, str(ROOT / "testbed/restartable.py"))
 
 
 @pytest.fixture
@@ -245,98 +241,17 @@ def test_a_unix_socket(container: Container) -> None:
     assert not path.exists()
 
 
-class Clients:
-    """Some that install, with a connection that they keep, and some that upload, each until told to stop."""
+def test_nobody_is_turned_away(container: Container) -> None:
+    """8 clients that install and upload, beside restarts: no connection refused, none reset, no upload lost.
 
-    def __init__(self, index: str, link: str, token: str) -> None:
-        self._index, self._link = index, link
-        self._auth = base64.b64encode(f"root:{token}".encode()).decode()
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._go, args=(number,)) for number in range(CLIENTS)]
-        self.done: Counter[str] = Counter()
-        self.failures: list[str] = []
-        self.uploaded: list[str] = []
-        self.longest = 0.0
-        """Seconds of the slowest answer, with the time to connect."""
-
-    def __enter__(self) -> Clients:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(60)
-
-    def _go(self, number: int) -> None:
-        act: Callable[[HTTPConnection, int, int], str] = self._upload if number % 4 == 0 else self._install
-        connection: HTTPConnection | None = None
-        for turn in range(10**6):
-            if self._stop.is_set():
-                break
-            if connection is None:
-                connection = HTTPConnection(urlsplit(self._index).netloc, timeout=60)
-            began = time.monotonic()
-            try:
-                self.done[act(connection, number, turn)] += 1
-                self.longest = max(self.longest, time.monotonic() - began)
-                if connection.sock is None:  # the server has said that it closes it
-                    connection = None
-            except (OSError, HTTPException) as error:
-                self.failures.append(f"{type(error).__name__}: {error}")
-                connection = None
-            time.sleep(0.005 * (number + 1))
-        if connection is not None:
-            connection.close()
-
-    def _install(self, connection: HTTPConnection, _number: int, turn: int) -> str:
-        path = urlsplit(self._link if turn % 2 else f"{self._index}/+simple/hello/").path
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        answer.read()
-        return f"{'file' if turn % 2 else 'page'} {answer.status}"
-
-    def _upload(self, connection: HTTPConnection, number: int, turn: int) -> str:
-        name = f"up{number}-{turn}"
-        body, kind = upload_form(name, os.urandom(20_000))
-        headers = {"Content-Type": kind, "X-Devpi-Auth": self._auth}
-        connection.request("POST", urlsplit(self._index).path + "/", body, headers)
-        answer = connection.getresponse()
-        answer.read()
-        if answer.status == 200:
-            self.uploaded.append(name)
-        return f"upload {answer.status}"
-
-
-def beside_clients(container: Container, restarts: int) -> Clients:
-    """Restart so many times beside clients, and look what became of them."""
-    token = login_token(container.devpi, container.claim())
-    index = make_index(container.devpi, token)
-    link = upload(index, token, "hello", os.urandom(200_000))
-    with Clients(index, link, token) as clients:
-        for _ in range(restarts):
+    bench's `restarts` has the figure for 50 of them.
+    """
+    container.start().wait_ready()
+    with Clients(urlsplit(container.devpi).netloc, container.claim(), 8) as clients:
+        for _ in range(4):
             assert DONE in restart(container)
-            seen = sum(clients.done.values())
-            wait_for(lambda seen=seen: sum(clients.done.values()) > seen + CLIENTS, "answers")
+            seen = clients.answered()
+            wait_for(lambda seen=seen: clients.answered() > seen + 8, "answers")
     assert [] == clients.failures
     assert {"file 200", "page 200", "upload 200"} == set(clients.done)
-    assert clients.uploaded
-    for name in clients.uploaded:
-        assert f"{name}-1.0.tar.gz" in request(f"{index}/+simple/{name}/").body.decode(), name
-    return clients
-
-
-def test_nobody_is_turned_away(container: Container) -> None:
-    """8 clients that install and upload, beside restarts: no connection refused, none reset, no upload lost."""
-    container.start().wait_ready()
-    beside_clients(container, 4)
-
-
-@pytest.mark.alone
-def test_fifty_restarts(container: Container) -> None:
-    """The same for longer; the longest answer takes 2 s at most, for clients that give up after some seconds."""
-    container.start().wait_ready()
-    clients = beside_clients(container, 50)
-    print(f"{sum(clients.done.values())} answers, the longest {clients.longest:.2f} s")
-    assert clients.longest <= 2
+    assert [] == clients.lost()

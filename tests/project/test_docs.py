@@ -23,11 +23,11 @@ from sidecar.core.errors import ExitCode
 from sidecar.core.lifecycle import Phase
 from sidecar.features.bootstrap.import_status import ImportState
 from sidecar.features.credentials.password_status import RootPassword
-from sidecar.features.health.monitor import GATING, WARNING
 from sidecar.web.app import ROUTES
 from sidecar.worker import tools
 from tests.support import faults, needs
 from tests.support.container import Container, cleared_away
+from tests.support.described import CHECKS
 from tests.support.documents import README, ROOT, blocks, code_variables, manifest, metrics_table, rows
 from tests.support.engine import trimmed
 from tests.support.exposition import families, is_devpis_own
@@ -192,9 +192,9 @@ def test_every_state_of_the_root_password_is_explained() -> None:
 
 def test_the_checks_are_listed_with_what_they_gate() -> None:
     """Name and weight of each check are the code's."""
-    names = {*GATING, *WARNING}
+    names = set(CHECKS)
     table = {cells[0].strip("`"): cells[1] for cells in rows(section("HTTP API")) if cells[0].strip("`") in names}
-    assert dict.fromkeys(GATING, "yes") | dict.fromkeys(WARNING, "no, warns") == table
+    assert {name: "yes" if gates else "no, warns" for name, gates in CHECKS.items()} == table
 
 
 def test_every_check_in_the_troubleshooting_table_exists() -> None:
@@ -202,7 +202,7 @@ def test_every_check_in_the_troubleshooting_table_exists() -> None:
     pairs = [re.findall(r"`([^`]+)`", cells[0]) for cells in rows(section("Troubleshooting by `/status`"))]
     pairs = [pair for pair in pairs if len(pair) == 2 and pair[0] != "sidecar"]
     assert {"process", "http", "write", "lock", "root-password", "replication"} <= {check for check, _ in pairs}
-    assert [] == [pair for pair in pairs if pair[0] not in GATING or pair[1] not in source()]
+    assert [] == [pair for pair in pairs if not CHECKS.get(pair[0]) or pair[1] not in source()]
 
 
 def test_the_import_failures_are_worded_as_the_code_words_them() -> None:
@@ -522,7 +522,7 @@ def test_the_architecture_describes_every_room() -> None:
     text = ARCHITECTURE.partition("## Nine rooms on six floors")[2].partition("\n## ")[0]
     features = text.partition("### `features/`")[2].partition("\n### ")[0]
     assert set.union(*contract("floors")) == set(re.findall(r"^### `(\w+)/`: ", text, re.MULTILINE))
-    assert set.union(*contract("features")) == set(re.findall(r"^- `(\w+)/` ", features, re.MULTILINE))
+    assert set.union(*contract("features")) == set(re.findall(r"^- `(\w+)/?` ", features, re.MULTILINE))
 
 
 def test_the_architecture_names_modules_that_there_are() -> None:

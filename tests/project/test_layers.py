@@ -51,7 +51,9 @@ def test_every_room_has_its_floor(contracts: list[dict[str, Any]]) -> None:
     assert {"sidecar", "sidecar.features"} == set(layered)
     for package, contract in layered.items():
         assert contract["exhaustive"] is True
-        rooms = {path.parent.name for path in ROOT.joinpath(*package.split(".")).glob("*/__init__.py")}
+        folder = ROOT.joinpath(*package.split("."))
+        rooms = {path.parent.name for path in folder.glob("*/__init__.py")}
+        rooms |= {path.stem for path in folder.glob("*.py") if path.name != "__init__.py"}
         named = {name for layer in contract["layers"] for name in re.split(r"\s*[|:]\s*", layer)}
         assert rooms == {name for name in named if not name.startswith("(")}
     assert not [path.name for path in (ROOT / "sidecar").glob("*.py") if path.name != "__init__.py"]

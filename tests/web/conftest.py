@@ -31,7 +31,8 @@ from sidecar.features.credentials.secrets import AdminToken
 from sidecar.features.health.monitor import Health, Serving
 from sidecar.features.hooks import Hooks
 from sidecar.features.mirror.notice import Mirror, Mirrors
-from sidecar.features.numbers.counting import Contents, Counting
+from sidecar.features.numbers.amounts import Contents
+from sidecar.features.numbers.counting import Counting
 from sidecar.storage.runtime_dir import RuntimeDir
 from sidecar.web.app import Context, make_app
 from sidecar.web.server.site import WebServer, serve

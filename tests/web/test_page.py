@@ -25,7 +25,7 @@ from sidecar.features.credentials.password_status import (
 from sidecar.features.health.checks.disk import Space
 from sidecar.features.health.monitor import Serving
 from sidecar.features.mirror.notice import Mirrors, Named
-from sidecar.features.numbers.counting import Contents, Numbers, Served
+from sidecar.features.numbers.amounts import Contents, Numbers, Served
 from sidecar.storage.usage import Used
 from sidecar.web.context import CONTEXT
 from sidecar.web.page import assets, guide, report

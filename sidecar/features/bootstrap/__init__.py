@@ -1,4 +1,4 @@
 """The first state of an empty serverdir: `devpi-init`, or an import.
 
-Doors: `initial_state.InitialState`, `import_status` (followed, and kept), `unused` (archives beside data).
+Doors: `preparation.Bootstrap`, `import_status`.
 """

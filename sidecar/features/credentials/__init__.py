@@ -1,4 +1,4 @@
 """Root's password, the admin token and devpi's login secret.
 
-Doors: `claims.Bootstrap` (claim, rotate, expire), `users.Users`, `secrets.AdminToken`, `login_secret.place_secret`.
+Doors: `keeper.Credentials`, `password_status`, `password_advice`.
 """

@@ -1,4 +1,1 @@
-"""Whether devpi-server is ready, and why not.
-
-Doors: `monitor.Health` (the checks, kept fresh), `checks` (a module a check), `target.Serving`, `pace.Pace`.
-"""
+"""Whether devpi-server is ready, and why not. Door: `monitor.Health`."""

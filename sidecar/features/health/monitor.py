@@ -21,25 +21,16 @@ from sidecar.devpi.protocol import PROBE_HEADER, Message, PrimaryAnswered, Serve
 from sidecar.devpi.server_status import ServerStatus
 from sidecar.features.health import check_metrics, server_metrics
 from sidecar.features.health.checks.http import LAUNCH_PATIENCE
+from sidecar.features.health.checks.meanings import GATING, WARNING
 from sidecar.features.health.checks.process_lives import judge_process
+from sidecar.features.health.readiness import Readiness
 from sidecar.features.health.schedule import HEARTBEAT, period
 from sidecar.features.health.target import Serving, Target
 from sidecar.features.hooks import Hooks, Plan, Running
 
 log = logging.getLogger(__name__)
 
-_GATING = {
-    "process": "devpi-server runs",
-    "http": "devpi-server answers, and how fast",
-    "write": "the data can be written and read",
-    "lock": "no second server writes to the same data",
-    "replication": "a replica has all changes of its primary",
-}
-_WARNING = {
-    "disk": "how much of the volume is free",
-    "events": "changes still to be processed",
-}
-_PROBED = ("http", "write", "lock", "replication", *_WARNING)
+_PROBED = ("http", "write", "lock", "replication", *WARNING)
 """The checks whose verdicts come of looking at a devpi-server that runs."""
 
 
@@ -64,7 +55,6 @@ class Health(Hooks):
         self._ticked = clock()
         self._over = False
         self._wake = asyncio.Event()
-        self._ready = asyncio.Event()
         self._secret = secrets.token_hex(16)
         """By which devpi-server knows our own requests."""
         self._client: DevpiClient | None = None
@@ -76,12 +66,11 @@ class Health(Hooks):
         self._target: Target | None = None
         self._draining = False
         self._ended: Verdict | None = None
-        self._unready_since: float | None = None
-        for name, meaning in _GATING.items():
+        self._readiness = Readiness(lifecycle, board, self._serves, clock)
+        for name, meaning in GATING.items():
             board.declare(name, meaning, gates=True)
-        for name, meaning in _WARNING.items():
+        for name, meaning in WARNING.items():
             board.declare(name, meaning, gates=False)
-        board.on_push(self._pushed)
         self._judge_process()
         lifecycle.subscribe(self._lived)
 
@@ -168,7 +157,7 @@ class Health(Hooks):
         self._target = None if serving is None else Target(serving, self._settings, self._clock)
         self._draining = False
         self._ended = None
-        self._ready.clear()
+        self._readiness.begin()
         self._judge_staleness()
         if serving is None:
             self._give_up_probes()
@@ -195,7 +184,7 @@ class Health(Hooks):
 
     async def wait_until_ready(self) -> None:
         """Return once no gating check fails and the phase is one that serves; anew after each `probe()`."""
-        await self._ready.wait()
+        await self._readiness.wait()
 
     # --- what to look at, and when --------------------------------------------------------------------------
 
@@ -249,7 +238,7 @@ class Health(Hooks):
         return max(pause, 0.001)
 
     def _launching(self, target: Target) -> bool:
-        return not self._ready.is_set() and self._clock() - target.began < LAUNCH_PATIENCE
+        return not self._readiness.reached and self._clock() - target.began < LAUNCH_PATIENCE
 
     def _cancel_probes(self) -> list[asyncio.Task[None]]:
         tasks = [task for task, _ in self._probes.values()]
@@ -274,7 +263,7 @@ class Health(Hooks):
         except Exception:
             log.exception("internal error while looking at %s", kind)
             failed = {"http": "http", "volume": "write", "lock": "lock", "status": "events"}[kind]
-            self._board.push(failed, Verdict(WARN if failed in _WARNING else FAIL, "internal error"))
+            self._board.push(failed, Verdict(WARN if failed in WARNING else FAIL, "internal error"))
         self._probes.pop(kind, None)
         usual = period(
             kind,
@@ -287,24 +276,6 @@ class Health(Hooks):
         self._wake.set()
 
     # --- judging --------------------------------------------------------------------------------------------
-
-    def _pushed(self) -> None:
-        """There is a verdict, of whatever check."""
-        if not self._ready.is_set() and self._serves() and not self._board.blocking():
-            self._ready.set()
-        self._tell_readiness()
-
-    def _tell_readiness(self) -> None:
-        """A line in the log when a container that was ready no longer is, and when it is again."""
-        blocking = self._board.blocking()
-        if self._lifecycle.snapshot.phase is not Phase.READY or bool(blocking) == (self._unready_since is not None):
-            return
-        if self._unready_since is None:
-            self._unready_since = self._clock()
-            log.warning("not ready any more: %s", ", ".join(check.name for check in blocking))
-        else:
-            log.info("ready again after %.1f s", self._clock() - self._unready_since)
-            self._unready_since = None
 
     def _lived(self, before: Snapshot, after: Snapshot) -> None:
         self._judge_process()

@@ -1,4 +1,4 @@
 """What an owner asks: how much there is, how much it is used, how much room is left.
 
-Doors: `counting.Counting`, `counting.Numbers`.
+Doors: `counting.Counting`, `amounts.Numbers`.
 """

@@ -3,61 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from dataclasses import asdict
 from pathlib import Path
 
 from sidecar.core.board import Board
 from sidecar.core.feature import Json
 from sidecar.core.lifecycle import Lifecycle, now
-from sidecar.core.public import rfc3339
 from sidecar.core.sample import Family
 from sidecar.devpi.protocol import ContentsSeen, Message, Requests
-from sidecar.features.health.checks.disk import Space
 from sidecar.features.health.monitor import Health
 from sidecar.features.hooks import Hooks
-from sidecar.features.numbers import number_metrics
+from sidecar.features.numbers import amounts, number_metrics
+from sidecar.features.numbers.amounts import Contents, Numbers, Served
+from sidecar.features.numbers.answered import Answered
 from sidecar.features.numbers.pace import Pace
-from sidecar.features.numbers.requests import Answered
-from sidecar.storage.usage import Usage, Used
-
-
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """How much devpi-server holds, as it was counted last. None: that failed."""
-
-    users: int | None
-    stages: int | None
-    """Indexes to upload to."""
-    mirrors: int | None
-    projects: int | None
-    """Projects of the stages: one that is in two of them counts twice."""
-    at: datetime
-    """When these numbers were new."""
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """What devpi-server has answered since the container started."""
-
-    requests: int
-    per_second: float | None
-    """Requests in the last minute; None: not known yet."""
-    uploads: int
-    last_upload: datetime | None
-    """None: none since the start."""
-
-
-@dataclass(frozen=True, slots=True)
-class Numbers:
-    """Numbers at one instant; None: not known."""
-
-    contents: Contents | None = None
-    served: Served | None = None
-    used: Used | None = None
-    """What the serverdir takes."""
-    space: Space | None = None
-    """Of the serverdir's volume."""
+from sidecar.storage.usage import Usage
 
 
 class Counting(Hooks):
@@ -92,7 +52,7 @@ class Counting(Hooks):
 
     def status(self) -> Json:
         """How much there is, how much it is used, how much room is left."""
-        return {"numbers": as_json(self.numbers())}
+        return {"numbers": amounts.as_json(self.numbers())}
 
     def samples(self) -> Iterable[Family]:
         """The same as metrics; these are also told of a devpi-server that does not run."""
@@ -118,30 +78,3 @@ class Counting(Hooks):
         """The serverdir that a running devpi-server has; None: none runs."""
         target = self._health.target()
         return None if target is None else target.serving.serverdir
-
-
-def as_json(of: Numbers) -> Json:
-    """The numbers, as `/status` has them."""
-    return {
-        "contents": None if of.contents is None else _contents(of.contents),
-        "requests": None
-        if of.served is None
-        else {
-            "total": of.served.requests,
-            "per_second": None if of.served.per_second is None else round(of.served.per_second, 2),
-            "uploads": of.served.uploads,
-            "last_upload": rfc3339(of.served.last_upload),
-        },
-        "volume": None if of.space is None else {"free_bytes": of.space.free, "size_bytes": of.space.size},
-        "serverdir": None if of.used is None else {"used_bytes": of.used.bytes, "files": of.used.files},
-    }
-
-
-def _contents(of: Contents) -> Json:
-    return {
-        "projects": of.projects,
-        "users": of.users,
-        "indexes": of.stages,
-        "mirrors": of.mirrors,
-        "since": rfc3339(of.at),
-    }

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from sidecar.core.sample import Family, counters, gauge, gauges, histograms
 from sidecar.devpi.protocol import REQUEST_SECONDS, Requests
 from sidecar.features.health.checks.disk import Space
+from sidecar.features.numbers.amounts import Contents
 from sidecar.storage.usage import Used
-
-if TYPE_CHECKING:
-    from sidecar.features.numbers.counting import Contents
 
 
 def contents(of: Contents | None) -> Iterator[Family]:

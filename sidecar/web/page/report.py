@@ -24,7 +24,8 @@ from sidecar.features.credentials.password_status import RootPassword, RootPassw
 from sidecar.features.health.monitor import Health
 from sidecar.features.mirror import notice
 from sidecar.features.mirror.notice import Mirror, Mirrors
-from sidecar.features.numbers.counting import Counting, Numbers
+from sidecar.features.numbers.amounts import Numbers
+from sidecar.features.numbers.counting import Counting
 from sidecar.web.context import Context
 from sidecar.web.page import assets, guide, words
 from sidecar.web.page.checklist import checklist

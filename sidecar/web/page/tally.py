@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sidecar.core import text
 from sidecar.features.health.checks.disk import Space
-from sidecar.features.numbers.counting import Contents, Numbers, Served
+from sidecar.features.numbers.amounts import Contents, Numbers, Served
 from sidecar.storage.usage import Used
 from sidecar.web.page import words
 

@@ -1,6 +1,6 @@
-"""The entrypoint, in which a test can have devpi-server restarted: by SIGUSR1; the log says what becomes of it.
+"""The entrypoint, which restarts devpi-server at SIGUSR1; the log says what becomes of it.
 
-Run as a program in its place: nothing that users have can ask for a restart yet.
+Tests and bench run it in the place of the other: nothing that users have can ask for a restart yet.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DONE, REFUSED = "restart: done", "restart: refused"
 
 def main(arguments: list[str]) -> int:
     """Run; returns the exit code."""
-    sys.path[0] = str(Path(__file__).resolve().parents[2])  # as for entrypoint.py
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # as for entrypoint.py
     import entrypoint
     from sidecar.container import main as container
     from sidecar.container.supervisor import RestartRefused
