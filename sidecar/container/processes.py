@@ -22,6 +22,8 @@ class Processes:
         self._spawn = spawn
         self._hear = hear
         self._living: list[Child] = []
+        self._unheard: list[Child] = []
+        """Before `run`; one that has ended by then may have said why."""
         self._listening: asyncio.TaskGroup | None = None
         self._adopt(self.child)
 
@@ -37,8 +39,8 @@ class Processes:
     async def run(self) -> None:
         """Hear all of them, until this is cancelled. An exception is an internal error of whoever hears."""
         async with asyncio.TaskGroup() as self._listening:
-            for child in self._living:
-                self._listening.create_task(child.listen(), name="listener to the child")
+            for child in self._unheard:
+                self._listening.create_task(child.listen(), name="listener to devpi-server")
             await asyncio.Event().wait()
 
     async def end(self, child: Child) -> int:
@@ -68,5 +70,7 @@ class Processes:
     def _adopt(self, child: Child) -> None:
         child.on_message = self._hear
         self._living.append(child)
-        if self._listening is not None:
-            self._listening.create_task(child.listen(), name="listener to the child")
+        if self._listening is None:
+            self._unheard.append(child)
+        else:
+            self._listening.create_task(child.listen(), name="listener to devpi-server")

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from math import sin
 from pathlib import Path
 
-from sidecar.core import surroundings
+from sidecar.core import board, surroundings
 from sidecar.core.check import PASS, WARN, Check, CheckStatus
 from sidecar.core.history import SAMPLES, SPAN, History
 from sidecar.core.surroundings import Surroundings
@@ -69,9 +69,7 @@ if __name__ == "__main__":
     if os.environ.get("MADE_UP_DOCKER"):
         surroundings.look = lambda *, in_kubernetes: Surroundings("devpi", "docker", "3f2a1b9c8d7e")
     if not os.environ.get("NO_TRENDS"):
-        monitor.History = MadeUpTrends  # type: ignore[misc]
+        board.History = MadeUpTrends  # type: ignore[misc]
     if os.environ.get("MADE_UP_REPLICAS"):
-        from sidecar.container import serving
-
-        serving.DevpiClient = MadeUpClient  # type: ignore[misc]
+        monitor.DevpiClient = MadeUpClient  # type: ignore[misc]
     runpy.run_path(str(ENTRYPOINT), run_name="__main__")

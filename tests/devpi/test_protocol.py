@@ -132,7 +132,7 @@ def channel() -> Iterator[tuple[socket.socket, Channel]]:
         yield ours, channel
 
 
-SERVE = Serve("/secret", cheap_derivation=True, tmpdir="/tmp", known_root_hash=None, probe_secret="p")
+SERVE = Serve("/tmp", "/secret", cheap_derivation=True, probe_secret="p")
 
 
 def test_listening_sockets_come_with_serve(channel: tuple[socket.socket, Channel]) -> None:
