@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench.processes import PASSWORD, PATIENCE, POLL, ByHand, Ours, devpi_init, devpi_server, free_ports
+from bench.processes import CHEAP, PASSWORD, PATIENCE, POLL, ByHand, Ours, devpi_init, devpi_server, free_ports
 from bench.report import Reach, Result, Row
 from bench.rounds import ROOT, Bench, Comparison, Failed, Values
 from testbed.clients import Clients
@@ -28,13 +28,13 @@ def restarts(bench: Bench) -> Result:
         (port,) = free_ports(1)
         serverdir = folder / "serverdir"
         with ExitStack() as stack:
-            bare = stack.enter_context(ByHand(folder, devpi_init(serverdir), devpi_server(serverdir, port)))
+            bare = stack.enter_context(ByHand(folder, devpi_init(serverdir), devpi_server(serverdir, port, *CHEAP)))
             bare.first_200(port, "/+api")
 
             def restart() -> None:
                 nonlocal bare
                 bare.end()
-                bare = stack.enter_context(ByHand(folder, devpi_server(serverdir, port)))
+                bare = stack.enter_context(ByHand(folder, devpi_server(serverdir, port, *CHEAP)))
                 bare.first_200(port, "/+api")
 
             return _beside_clients(port, restart, count)
@@ -59,7 +59,8 @@ def restarts(bench: Bench) -> Result:
         ],
         [
             f"{count} restarts in a row, beside {CLIENTS} clients: two upload, the others ask for a page and a file in "
-            "turn, on connections that they keep, and try nothing twice. By hand: SIGTERM, and devpi-server again.",
+            "turn, on connections that they keep, and try nothing twice. By hand: SIGTERM, and devpi-server again, with "
+            "--argon2-* so cheap that its start waits for no derivation.",
         ],
     )
 
