@@ -59,8 +59,8 @@ def restarts(bench: Bench) -> Result:
         ],
         [
             f"{count} restarts in a row, beside {CLIENTS} clients: two upload, the others ask for a page and a file in "
-            "turn, on connections that they keep, and try nothing twice. By hand: SIGTERM, and devpi-server again, with "
-            "--argon2-* so cheap that its start waits for no derivation.",
+            "turn, on connections that they keep, and try nothing twice. By hand: SIGTERM, and devpi-server again, "
+            "with --argon2-* so cheap that its start waits for no derivation.",
         ],
     )
 
