@@ -24,7 +24,8 @@ class Processes:
         self._living: list[Child] = []
         self._unheard: list[Child] = []
         """Before `run`; one that has ended by then may have said why."""
-        self._listening: asyncio.TaskGroup | None = None
+        self._hearing: dict[Child, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
         self._adopt(self.child)
 
     def start(self) -> Child:
@@ -38,15 +39,21 @@ class Processes:
 
     async def run(self) -> None:
         """Hear all of them, until this is cancelled. An exception is an internal error of whoever hears."""
-        async with asyncio.TaskGroup() as self._listening:
+        async with asyncio.TaskGroup() as self._group:
             for child in self._unheard:
-                self._listening.create_task(child.listen(), name="listener to devpi-server")
+                self._hearing[child] = self._group.create_task(child.listen())
             await asyncio.Event().wait()
 
     async def end(self, child: Child) -> int:
         """Kill one and all of its process group, if it lives; its exit code, or minus the signal's number."""
         child.signal(signal.SIGKILL)
         return await child.exited()
+
+    async def retire(self, child: Child) -> None:
+        """End one that is not needed any more, and give back its descriptors."""
+        await self.end(child)
+        await self._hearing.pop(child)
+        child.close()
 
     async def end_all(self) -> None:
         """Leave none behind."""
@@ -70,7 +77,7 @@ class Processes:
     def _adopt(self, child: Child) -> None:
         child.on_message = self._hear
         self._living.append(child)
-        if self._listening is None:
+        if self._group is None:
             self._unheard.append(child)
         else:
-            self._listening.create_task(child.listen(), name="listener to devpi-server")
+            self._hearing[child] = self._group.create_task(child.listen())

@@ -169,7 +169,9 @@ class Supervisor:
         if not whole:
             await to_the_end(plan.serverdir.empty_tmp)
         await downwards(self._features, lambda feature: feature.devpi_down(), PATIENCE)
-        self._processes.child, plan = child, replace(plan, child=child)
+        self._processes.child = child
+        await self._processes.retire(plan.child)
+        plan = replace(plan, child=child)
         await self._serve(plan, after_kill=not whole)
         self._answer(None)
         return plan
@@ -197,7 +199,7 @@ class Supervisor:
             raise RestartRefused(error.reason, error.hint) from error
         finally:
             if not taken:
-                child.signal(signal.SIGKILL)
+                await self._processes.retire(child)
         return child
 
     async def _drained(self, child: Child, grace: float, keep_listening: bool) -> bool:

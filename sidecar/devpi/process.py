@@ -236,6 +236,14 @@ class Child:
         except TimeoutError as error:
             raise SetFailed(f"no answer from devpi-server for {patience:.0f} s", maybe_done=True) from error
 
+    def close(self) -> None:
+        """Give back what was open for it. It has ended, has been heard to its last word, and is not spoken to again."""
+        self._socket.close()
+        os.close(self._crash)
+        if self._open_files is not None:
+            os.close(self._open_files)
+            self._open_files = None
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the child and all processes of its group; nothing if it has ended."""
         if self._process.returncode is None:

@@ -131,6 +131,26 @@ def test_a_running_download_is_finished_and_its_server_waited_for(container: Con
     assert old not in children(container.pid)
 
 
+def test_nothing_piles_up(container: Container, tmp_path: Path) -> None:
+    """Neither descriptors nor processes, of restarts that were done or refused."""
+    config = tmp_path / "devpi.yaml"
+    config.write_text("devpi-server:\n  port: 0\n")
+    container.flags = ("--configfile", str(config), "--host", "127.0.0.1", "--no-root-pypi", "--offline-mode")
+    container.start().wait_ready()
+    assert DONE in restart(container)
+    before = descriptors(container)
+    for content, end in (("port: 1", REFUSED), ("port: 0", DONE)) * 2:
+        config.write_text(f"devpi-server:\n  {content}\n")
+        assert end in restart(container)
+    assert descriptors(container) <= before + 3  # the monitor's connections come and go; one left of each would be 4
+    assert 1 == len(children(container.pid))
+
+
+def descriptors(container: Container) -> int:
+    """How many the sidecar has open."""
+    return len(list(Path(f"/proc/{container.pid}/fd").iterdir()))
+
+
 def test_one_at_a_time_and_only_when_ready(container: Container) -> None:
     """All others are refused, and told why."""
     container.start()
