@@ -164,6 +164,8 @@ class Supervisor:
         self._lifecycle.enter(Phase.LAUNCHING)
         await downwards(self._features, lambda feature: feature.stopping(), PATIENCE)
         whole = await self.drain(self._settings.grace, keep_listening=True)
+        if plan.child.has_ended and (code := await plan.child.exited()) != 0:
+            raise ChildEnded(code)  # not by its drain
         await self._end(plan.child)
         self.queues, self._drain = None, None
         if not whole:
