@@ -41,6 +41,7 @@ from sidecar.devpi.spawn import spawn
 from sidecar.storage.inspection import Content, Storage
 from sidecar.storage.serverdir import Serverdir
 from sidecar.worker import __main__ as launcher
+from tests.support import needs
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 180.0
@@ -314,6 +315,7 @@ async def test_sockets_outlive_a_server(tmp_path: Path, unix: bool) -> None:
 
 async def test_sockets_come_last(running: Running) -> None:
     """The child has none while it prepares, and none that a program which it starts would inherit."""
+    needs.root("look at the descriptors of a process that is not dumpable")
     assert isinstance(await running.configure(), Configured)
     inode = os.fstat(running.listeners.descriptors[0]).st_ino
     folder = Path(f"/proc/{running.child.pid}")
