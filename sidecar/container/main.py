@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from sidecar.container.boot import Boot
-from sidecar.container.features import Features, downwards, features
+from sidecar.container.features import Features, features
 from sidecar.container.processes import Processes
 from sidecar.container.resources import certificate, listening, reaped, runtime_dir
 from sidecar.container.shutdown import Shutdown
 from sidecar.container.stops import Stops
-from sidecar.container.supervisor import PATIENCE, Supervisor
+from sidecar.container.supervisor import Supervisor
 from sidecar.core import garbage, parsers, privacy, surroundings
 from sidecar.core import logging as logs
 from sidecar.core.board import Board
@@ -172,7 +172,7 @@ class Life:
             await asyncio.gather(*tasks, return_exceptions=True)
             self._boot.listeners.close()
             await self._shutdown.clear_up()
-            await downwards(self._features, lambda feature: feature.devpi_down(), PATIENCE)
+            await self.supervisor.down()
 
     async def _story(self) -> None:
         """Boot, then serve, until devpi-server ends by itself; returns where the flags asked for a text."""

@@ -11,6 +11,9 @@ from sidecar.devpi.process import Child
 from sidecar.devpi.protocol import Message
 from sidecar.devpi.spawn import Spawned
 
+LAST_WORDS = 1.0
+"""Seconds to wait for the end of what a process that has ended has said."""
+
 
 class Processes:
     """Starts them, hears them, reaps them. Lives on the event loop."""
@@ -52,7 +55,10 @@ class Processes:
     async def retire(self, child: Child) -> None:
         """End one that is not needed any more, and give back its descriptors."""
         await self.end(child)
-        await self._hearing.pop(child)
+        hearing = self._hearing.pop(child)
+        await asyncio.wait({hearing}, timeout=LAST_WORDS)
+        hearing.cancel()  # a process that it has forked may hold the other end of the socket
+        await asyncio.wait({hearing})
         child.close()
 
     async def end_all(self) -> None:

@@ -58,10 +58,10 @@ class Shutdown:
         settling = downwards(self._features, lambda feature: feature.stopping(), PATIENCE)
         await self._within(PATIENCE * (len(self._features) + 1), settling)
         queues = None if was is Phase.FAILED else self._supervisor.queues
-        deadline = time.monotonic()
+        delay, grace = self._settings.delay, self._settings.grace
+        deadline = time.monotonic() + grace
         whole = False
-        if queues is not None:
-            delay, grace = self._settings.delay, self._settings.grace
+        if queues is not None and self._supervisor.serves:
             log.info("stopping: %.0f s for load balancers, then up to %.0f s for running transfers", delay, grace)
             await self._within(delay, asyncio.Event().wait())
             # whoever connects from now on is refused as soon as devpi-server has accepted those who came before
@@ -72,10 +72,10 @@ class Shutdown:
             child = self._processes.child
             child.signal(signal.SIGTERM)
             await self._within(PATIENCE, child.exited())
-            whole = drain.done() and drain.result()
+            whole = drain.done() and drain.result().whole
             drain.cancel()
         await self._processes.end_all()
-        await downwards(self._features, lambda feature: feature.devpi_down(), PATIENCE)
+        await self._supervisor.down()
         await self.clear_up(whole=whole)
         if queues is not None:
             await self._deliver(queues, deadline)

@@ -8,7 +8,7 @@ import logging
 import signal
 from collections.abc import Coroutine
 from dataclasses import replace
-from typing import NoReturn, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 
 from sidecar.container.boot import Boot
 from sidecar.container.delivery import SendQueues
@@ -32,10 +32,25 @@ PATIENCE = 2.0
 
 A feature has as long for each hook of the way down.
 """
+NEXT_PATIENCE = 120.0
+"""Seconds that a process has until it could take over."""
 
 
 class RestartRefused(OperatorError):
     """devpi-server was not restarted, and serves as before; or the container ends meanwhile."""
+
+
+def _it_ends() -> RestartRefused:
+    return RestartRefused("the container ends", "see its log")
+
+
+class DrainEnd(NamedTuple):
+    """What a drain came to."""
+
+    told: bool
+    """devpi-server has said that it has drained."""
+    whole: bool
+    """It has ended as it should, and no upload can have been left half-made."""
 
 
 class Supervisor:
@@ -57,9 +72,13 @@ class Supervisor:
         self._boot = boot
         self._processes = processes
         self.queues: SendQueues | None = None
-        """The send queues of its connections; None: it does not listen."""
+        """The send queues of its connections, of earlier processes too; None: it has never listened."""
+        self.serves = False
+        """It listens, and has not been drained."""
+        self._up = False  # the features know of a devpi-server
+        self._over = False
         self._whole = False  # it has looked for the uploads that an earlier one left half-made
-        self._drain: asyncio.Task[bool] | None = None
+        self._drain: asyncio.Task[DrainEnd] | None = None
         self._wanted = asyncio.Event()
         self._restart: asyncio.Future[None] | None = None
 
@@ -75,7 +94,8 @@ class Supervisor:
                 self._wanted.clear()
                 plan = await self._replace(plan)
         finally:
-            self._answer(RestartRefused("the container ends", "see its log"))
+            self._over = True
+            self._answer(_it_ends())
 
     async def restart_devpi(self) -> None:
         """Replace devpi-server's process by a new one, and return when that is ready.
@@ -83,6 +103,8 @@ class Supervisor:
         Nobody is refused meanwhile: who connects waits. Raises RestartRefused where devpi-server is not ready, where a
         restart runs, where the new process can't be started (the old one goes on), and where the container ends.
         """
+        if self._over:
+            raise _it_ends()
         if self._restart is not None:
             raise RestartRefused("devpi-server is being restarted already", "wait for that")
         if self._lifecycle.snapshot.phase is not Phase.READY:
@@ -91,11 +113,8 @@ class Supervisor:
         self._wanted.set()
         await asyncio.shield(self._restart)
 
-    async def drain(self, grace: float, *, keep_listening: bool = False) -> bool:
-        """Let what runs finish, for at most `grace` seconds, and devpi-server end; a second call joins the first.
-
-        Returns whether it has ended, and no upload can have been left half-made.
-        """
+    async def drain(self, grace: float, *, keep_listening: bool = False) -> DrainEnd:
+        """Let what runs finish, for at most `grace` seconds, and devpi-server end; a second call joins the first."""
         if self._drain is None:
             work = self._drained(self._processes.child, grace, keep_listening)
             self._drain = asyncio.create_task(work, name="drain")
@@ -106,8 +125,9 @@ class Supervisor:
     async def _serve(self, plan: Plan, *, after_kill: bool) -> None:
         """Have the child become devpi-server, and return when it is ready. Raises ChildEnded."""
         running = await self._launch(plan, after_kill)
+        self._up = True
         for feature in self._features:
-            await feature.devpi_up(running)
+            await self._ended_or(feature.devpi_up(running))
         await self._ended_or(self._health.wait_until_ready())
         listening = running.listening
         log.info("ready: devpi-server %s serves on %s", plan.configured.version, ", ".join(listening.addresses))
@@ -124,7 +144,7 @@ class Supervisor:
         await to_the_end(listeners.listen)
         await child.serve(serve, listeners.descriptors)
         listening = await child.expect(Listening)
-        self.queues = SendQueues(listening.addresses)
+        self.queues, self.serves = SendQueues(listening.addresses), True
         self._whole = listening.role != "replica"  # which looks for no half-made uploads
         self._lifecycle.learn(
             DevpiInfo(
@@ -156,37 +176,38 @@ class Supervisor:
     async def _replace(self, plan: Plan) -> Plan:
         """Replace the process. What fails before the old one drains is refused, later it is the container's end."""
         try:
-            child = await self._next(plan)
+            child, configured = await self._next(plan)
         except RestartRefused as refusal:
             self._answer(refusal)
             return plan
         log.info("devpi-server is being restarted")
         self._lifecycle.enter(Phase.LAUNCHING)
         await downwards(self._features, lambda feature: feature.stopping(), PATIENCE)
-        whole = await self.drain(self._settings.grace, keep_listening=True)
-        if plan.child.has_ended and (code := await plan.child.exited()) != 0:
-            raise ChildEnded(code)  # not by its drain
+        drained = await self.drain(self._settings.grace, keep_listening=True)
+        if plan.child.has_ended and not drained.told:
+            raise ChildEnded(await plan.child.exited())  # not by its drain
         await self._end(plan.child)
-        self.queues, self._drain = None, None
-        if not whole:
+        self.serves, self._drain = False, None
+        if not drained.whole:
             await to_the_end(plan.serverdir.empty_tmp)
-        await downwards(self._features, lambda feature: feature.devpi_down(), PATIENCE)
+        await self.down()
         self._processes.child = child
         await self._processes.retire(plan.child)
-        plan = replace(plan, child=child)
-        await self._serve(plan, after_kill=not whole)
+        plan = replace(plan, child=child, configured=replace(configured, secretfile=plan.configured.secretfile))
+        await self._serve(plan, after_kill=not drained.whole)
         self._answer(None)
         return plan
 
-    async def _next(self, plan: Plan) -> Child:
-        """Another process, which has imported devpi and waits to serve. Raises RestartRefused, ChildEnded."""
+    async def _next(self, plan: Plan) -> tuple[Child, Configured]:
+        """Another process, which waits to serve, and what it makes of the flags. Raises RestartRefused, ChildEnded."""
         try:
             child = self._processes.start()
         except Exit as error:
             raise RestartRefused(error.reason, error.hint) from error
         taken = False
         try:
-            configured = await self._ended_or(self._boot.configure(child))
+            async with asyncio.timeout(NEXT_PATIENCE):
+                configured = await self._ended_or(self._boot.configure(child))
             if configured is None or _meaning(configured) != _meaning(plan.configured):
                 reason = "devpi-server's flags or its configuration file mean something else than at the start"
                 raise RestartRefused(reason, "restart the container to have that take effect")
@@ -197,14 +218,23 @@ class Supervisor:
                 raise
             reason = f"the process that was to take over has ended with code {error.code}"
             raise RestartRefused(reason, "see the log; devpi-server serves as before") from error
+        except TimeoutError as error:
+            reason = f"the process that was to take over has not come so far within {NEXT_PATIENCE:.0f} s"
+            raise RestartRefused(reason, "try again when the machine is less busy") from error
         except Exit as error:
             raise RestartRefused(error.reason, error.hint) from error
         finally:
             if not taken:
                 await self._processes.retire(child)
-        return child
+        return child, configured
 
-    async def _drained(self, child: Child, grace: float, keep_listening: bool) -> bool:
+    async def down(self) -> None:
+        """The features hear that devpi-server has ended, if they have heard that it was there."""
+        if self._up:
+            self._up = False
+            await downwards(self._features, lambda feature: feature.devpi_down(), PATIENCE)
+
+    async def _drained(self, child: Child, grace: float, keep_listening: bool) -> DrainEnd:
         cut: int | None = None  # until it has told
         await child.send(Drain(grace, keep_listening))
         try:
@@ -215,8 +245,8 @@ class Supervisor:
                         log.warning("%d transfers did not finish within the grace, and were cut", cut)
                 code = await child.exited()
         except TimeoutError:
-            return False
-        return self._whole and cut == 0 and code == 0
+            return DrainEnd(cut is not None, whole=False)
+        return DrainEnd(cut is not None, self._whole and cut == 0 and code == 0)
 
     async def _end(self, child: Child) -> None:
         """End one that should have ended by itself."""

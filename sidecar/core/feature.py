@@ -34,7 +34,10 @@ class Feature:
         """
 
     async def devpi_down(self) -> None:
-        """devpi-server has ended. Bounded, and its exceptions logged, as those of `stopping`."""
+        """devpi-server has ended: once for each that was told by `devpi_up`, even if that failed.
+
+        Bounded, and its exceptions logged, as those of `stopping`, which may come twice.
+        """
 
     def status(self) -> Json:
         """Its fields of `/status`, from memory, for anybody to read. An exception is that request's 500."""

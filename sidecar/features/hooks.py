@@ -62,7 +62,7 @@ class Hooks(Feature):
         return configured
 
     async def opened(self, serverdir: Serverdir) -> None:
-        """The serverdir is locked, and cleared of what an earlier run left."""
+        """The serverdir is locked; what an earlier run left is still to be finished or thrown away."""
 
     async def prepare(self, plan: Plan) -> Plan:
         """Make a state where there is none, or see to the one that is there; before devpi-server."""

@@ -31,6 +31,7 @@ from tests.support.container import (
 )
 from tests.support.transfers import downloading
 
+LOCAL = ("--host", "127.0.0.1", "--no-root-pypi", "--offline-mode")
 COMMAND = (PYTHON, str(ROOT / "testbed/restartable.py"))
 
 
@@ -135,7 +136,7 @@ def test_nothing_piles_up(container: Container, tmp_path: Path) -> None:
     """Neither descriptors nor processes, of restarts that were done or refused."""
     config = tmp_path / "devpi.yaml"
     config.write_text("devpi-server:\n  port: 0\n")
-    container.flags = ("--configfile", str(config), "--host", "127.0.0.1", "--no-root-pypi", "--offline-mode")
+    container.flags = ("--configfile", str(config), *LOCAL)
     container.start().wait_ready()
     assert DONE in restart(container)
     before = descriptors(container)
@@ -170,7 +171,7 @@ def test_what_means_something_else_now_is_refused(container: Container, tmp_path
     """devpi's configuration file has another port, or can't be read: the old process goes on, and says so."""
     config = tmp_path / "devpi.yaml"
     config.write_text("devpi-server:\n  threads: 40\n")
-    container.flags = ("--configfile", str(config), "--host", "127.0.0.1", "--no-root-pypi", "--offline-mode")
+    container.flags = ("--configfile", str(config), *LOCAL)
     config.write_text("devpi-server:\n  port: 0\n")
     container.start().wait_ready()
     pid = container.devpi_pid
@@ -236,6 +237,54 @@ def test_a_stop_meanwhile(container: Container, when: str) -> None:
     assert not [pid for pid in processes if Path(f"/proc/{pid}").exists()]
     container.start().wait_ready()
     assert content == request(link.replace(urlsplit(link).netloc, urlsplit(container.devpi).netloc)).body
+
+
+def test_a_changed_configuration_takes_effect(container: Container, tmp_path: Path) -> None:
+    """What does not mean another place: devpi-server and everybody who tells of it have the new one."""
+    config = tmp_path / "devpi.yaml"
+    container.flags = ("--configfile", str(config), *LOCAL, "--port", "0")
+    config.write_text("devpi-server:\n  outside-url: http://one.example\n")
+    container.start().wait_ready()
+    config.write_text("devpi-server:\n  outside-url: http://two.example\n")
+    assert DONE in restart(container)
+    assert b"http://two.example/+login" in request(f"{container.devpi}/+api").body
+    page = container.get("/", accept="text/html").body
+    assert b"http://two.example" in page
+    assert b"http://one.example" not in page
+
+
+def test_what_the_old_process_says_last_does_not_count(container: Container) -> None:
+    """While it drains it can't look at root's password any more; the new one can, and that is what holds."""
+    container.start().wait_ready()
+    token = login_token(container.devpi, container.claim())
+    link = upload(make_index(container.devpi, token), token, "large", os.urandom(8 << 20))
+    database = container.serverdir / ".sqlite"
+    with downloading(link) as rest:
+        ask(container)
+        wait_for(lambda: "devpi-server is being restarted" in container.log, "the drain")
+        database.rename(database.with_name("elsewhere"))
+        wait_for(lambda: "root's password can't be looked at" in container.log, "the old one's word")
+        database.with_name("elsewhere").rename(database)
+        rest()
+    wait_for(lambda: ends(container), "the end of the restart")
+    assert DONE in ends(container)[0]
+    assert 200 == container.get("/readyz/root-password").status
+
+
+def test_what_is_still_being_delivered_outlives_a_stop(container: Container) -> None:
+    """The old process has ended, and the kernel still sends to a slow reader: a stop waits for that, as for any."""
+    container.start().wait_ready()
+    token = login_token(container.devpi, container.claim())
+    content = os.urandom(1 << 20)
+    link = upload(make_index(container.devpi, token), token, "some", content)
+    old = container.devpi_pid
+    with downloading(link) as rest:
+        ask(container)
+        wait_for(lambda: old not in children(container.pid), "the old one's end", every=0.001)
+        os.kill(container.pid, signal.SIGTERM)
+        wait_for(lambda: "still being delivered" in container.log, "the stop to wait")
+        assert content == rest()
+    assert 0 == container.wait_end()
 
 
 def test_a_unix_socket(container: Container) -> None:

@@ -92,6 +92,9 @@ class Credentials(Hooks):
     async def launching(self, serve: Serve, plan: Plan) -> Serve:
         """The login secret is where devpi-server reads it; a rotation that was cut short is finished."""
         serverdir, configured = plan.serverdir, plan.configured
+        self._users.launching()
+        if self._claims is not None:
+            await self._claims.settle()  # what `stopping` had no time for; nobody answers it any more, so it ends
         if (record := self._record) is None:
             record = self._record = await to_the_end(RootPasswordFile(serverdir.root_password).load)
         secret = await to_the_end(
@@ -133,7 +136,7 @@ class Credentials(Hooks):
         await to_the_end(note_derived_key, running.serverdir.own, key, kept=self._secret_is_ours)
         if record.rotating:
             await to_the_end(record.recover_rotation)
-            log.warning("finished a change of root's password that an earlier run had begun: it can be claimed")
+            log.warning("finished a change of root's password that had been cut short: it can be claimed")
             claims.count_from_now()
         setter = Setter(running.child, running.serverdir, self._runtime)
         if listening.root_password == "unusable":  # noqa: S105 - not a password

@@ -78,7 +78,11 @@ class Users:
 
     def end(self) -> None:
         """devpi-server is about to end."""
-        self._begun, self._seen = False, None
+        self._begun = False
+
+    def launching(self) -> None:
+        """Another devpi-server is started; what the one before has said to its end is of no use."""
+        self._seen = None
 
     def hear(self, seen: RootPasswordSeen | UnusableSeen) -> None:
         """What the child has seen."""
@@ -88,6 +92,8 @@ class Users:
                 self._judge(seen.state)
             return
         before, self.unusable = self.unusable, UnusablePasswords(seen.total, tuple(seen.users))
+        if self.unusable == before:
+            return  # a devpi-server that was restarted says it again
         self._board.changed()
         if seen.total:
             names = ", ".join(printable(name, 100) for name in seen.users)

@@ -156,7 +156,8 @@ class Health(Hooks):
         self._cancel_probes()
         self._target = None if serving is None else Target(serving, self._settings, self._clock)
         self._draining = False
-        self._ended = None
+        if serving is not None:  # else what has ended stays so
+            self._ended = None
         self._readiness.begin()
         self._judge_staleness()
         if serving is None:
@@ -295,6 +296,7 @@ class Health(Hooks):
 
     def _judge_process(self) -> None:
         snapshot = self._lifecycle.snapshot
-        verdict = judge_process(snapshot, started=self._target is not None and not self._draining, ended=self._ended)
+        started = self._target is not None
+        verdict = judge_process(snapshot, started=started, ended=self._ended, draining=self._draining)
         expected = self._ended is None  # whoever enters FAILED logs why
         self._board.push("process", verdict, expected=expected)

@@ -17,7 +17,7 @@ _SAMPLES = 13
 
 
 class Pace:
-    """Follows the requests of one devpi-server. Lives on the event loop."""
+    """Follows the requests of devpi-server, whatever process it is. Lives on the event loop."""
 
     def __init__(self, counted: Callable[[], Requests | None], clock: Callable[[], float] = time.monotonic) -> None:
         """`counted`: what devpi-server has counted; None: it has not been asked for anything yet."""
@@ -37,7 +37,7 @@ class Pace:
             self._samples.append((at, self.requests()))
 
     def requests(self) -> int:
-        """Answered requests since devpi-server started."""
+        """Answered requests since the container started."""
         counted = self._counted()
         routes = {} if counted is None else counted.routes
         return sum(sum(route["statuses"].values()) for route in routes.values())

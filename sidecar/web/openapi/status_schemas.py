@@ -21,7 +21,7 @@ _FIELDS: dict[str, Json] = {
     "since": ref("Time"),
     "phases": list_of(
         record("A phase, and when it began.", {"phase": ref("Phase"), "since": ref("Time")})
-        | {"description": "So far; the last one is the present."}
+        | {"description": "The last 100; the last one is the present."}
     ),
     "failure": or_null(ref("Failure"), "Why the phase is `failed`."),
     "import": ref("Import"),

@@ -6,7 +6,7 @@ from sidecar.core.check import FAIL, PASS, PENDING, Verdict
 from sidecar.core.lifecycle import Phase, Snapshot
 
 
-def judge_process(snapshot: Snapshot, *, started: bool, ended: Verdict | None) -> Verdict:
+def judge_process(snapshot: Snapshot, *, started: bool, ended: Verdict | None, draining: bool = False) -> Verdict:
     """`process`: devpi-server was started, has not ended, and the phase is one in which it serves.
 
     Before that it is pending, with the phase as the reason.
@@ -24,6 +24,7 @@ def judge_process(snapshot: Snapshot, *, started: bool, ended: Verdict | None) -
         return Verdict(PENDING, phase.value)
     if ended is not None:
         return ended
-    if not started:
-        return Verdict(PENDING, f"{phase}: devpi-server is not started yet")
+    if draining or not started:
+        what = "is being restarted" if draining else "is not started yet"
+        return Verdict(PENDING, f"{phase}: devpi-server {what}")
     return Verdict(PASS)
