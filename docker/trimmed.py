@@ -90,7 +90,8 @@ PARTS = (
         ("all",),
         re.compile(
             r"(?![^/]*\.dist-info/)(.*\.(pyi|pyx|pxd|pxi|c|h|cpp|hpp|rst|exe|a|whl)"
-            r"|(.*/)?(tests|test|testing|test_devpi_server|__pycache__|include|sboms)/.*|distutils-precedence\.pth)"
+            r"|(.*/)?(tests|test|testing|test_devpi_server|__pycache__|include|sboms)/.*|distutils-precedence\.pth"
+            r"|zope/deprecation/tests\.py)"
             r"|[^/]*\.dist-info/(.*/)?sboms/.*"
             r"|[^/]*\.dist-info/(.*/)?(RECORD|INSTALLER|REQUESTED|direct_url\.json|zip-safe|dependency_links\.txt)"
         ),
@@ -99,7 +100,7 @@ PARTS = (
 )
 
 BYTECODE = re.compile(
-    r".*/(templates/.*|prometheus_client/(openmetrics/)?parser\..*"
+    r".*/(templates/.*|prometheus_client/(openmetrics/)?parser\..*|aiohttp/(test_utils|pytest_plugin)\..*"
     r"|passlib/handlers/(?!__init__|argon2).*|(setuptools/(?!_vendor)|_distutils_hack/).*|anyio/_backends/_trio\..*"
     r"|pygments/(lexers|styles)/(?!__init__|_mapping|special|text).*"
     r"|docutils/utils/math/.*"

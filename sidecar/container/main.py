@@ -163,8 +163,12 @@ class Life:
                 await self._shutdown.run()
             else:
                 ended = next(task for task in eternal if task.done())
-                log.critical("the %s has ended, which it never should", ended.get_name(), exc_info=ended.exception())
-                raise Exit(ExitCode.INTERNAL, f"the sidecar's {ended.get_name()} has ended", "tell us, with the log")
+                log.critical(
+                    "the task %r has ended, which it never should", ended.get_name(), exc_info=ended.exception()
+                )
+                raise Exit(
+                    ExitCode.INTERNAL, f"the sidecar's task {ended.get_name()!r} has ended", "tell us, with the log"
+                )
         finally:
             await self._processes.end_all()
             for task in tasks:

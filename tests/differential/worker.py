@@ -28,7 +28,7 @@ from devpi_server.config import get_pluginmanager, parseoptions
 from sidecar.devpi.protocol import Import, Progress
 from sidecar.exports.sources import ImportRefused, Limits
 from sidecar.worker import load
-from sidecar.worker.flags import ServerFlags
+from sidecar.worker.flags import Listen, ServerFlags
 
 if TYPE_CHECKING:
     from devpi_server.main import XOM
@@ -144,8 +144,9 @@ def imported_by_us(init_dir: Path, home: Path, *, strict: bool) -> dict[str, Any
         limits={field: getattr(Limits(), field) for field in ("members", "member_bytes", "total_bytes", "ratio",
         "index_bytes")}, allow_unverified=False, strict=strict,
     )  # fmt: skip
+    nowhere = Listen((), (), None, 0o600, 1)
     flags = ServerFlags(
-        argv=("devpi-server",), serverdir=target, addresses=(), replica=False, primary_url=None, storage="sqlite",
+        argv=("devpi-server",), serverdir=target, listen=nowhere, replica=False, primary_url=None, storage="sqlite",
         secretfile=None, no_root_pypi=False, own_derivation=False, version_asked=False, tool_flags=(), outside_url=None,
     )  # fmt: skip
     listener = Listener()

@@ -230,7 +230,7 @@ def test_a_feature_has_what_the_others_have(container: Container, checkout: Path
     ("fails", "code", "log"),
     [
         ("prepare", 42, "no pen; buy one"),
-        ("run", 70, "the sidecar's notes has ended; tell us, with the log"),
+        ("run", 70, "the sidecar's task 'notes' has ended; tell us, with the log"),
     ],
 )
 def test_a_hook_that_fails_on_the_way_up(container: Container, fails: str, code: int, log: str) -> None:

@@ -297,12 +297,12 @@ def test_a_crash_of_the_sidecar_tells_no_secret(container: Callable[..., Contain
     script.write_text(
         "import sys\n"
         "sys.path.insert(0, sys.argv.pop(1))\n"
-        "from sidecar.features.credentials.claims import Bootstrap\n"
+        "from sidecar.features.credentials.claims import Claims\n"
         "import entrypoint\n"
         "async def faulty(self, record):\n"
         "    password = record.unclaimed\n"
         "    assert password is None\n"
-        "Bootstrap._still_holds = faulty\n"
+        "Claims._still_holds = faulty\n"
         "sys.exit(entrypoint.main(sys.argv[1:]))\n"
     )
     root = str(Path(__file__).resolve().parents[2])
