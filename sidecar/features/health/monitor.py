@@ -109,10 +109,9 @@ class Health(Hooks):
 
     def samples(self) -> Iterable[Family]:
         """The checks, readiness, whether somebody looks, and what devpi-server has told of itself."""
-        target = self._target
-        status = (None if target is None else target.status) or ServerStatus()
+        status = self.server_status() or ServerStatus()
         yield from check_metrics.families(self._board, self.age())
-        at = None if target is None else target.status_at
+        at = None if self._target is None else self._target.status_at
         yield from server_metrics.server(self._lifecycle.snapshot.devpi, status, at)
         yield from server_metrics.replication(status)
 
@@ -295,8 +294,7 @@ class Health(Hooks):
         self._board.stale_after = 3 * self._settings.interval if self._serves() else None
 
     def _judge_process(self) -> None:
-        snapshot = self._lifecycle.snapshot
-        started = self._target is not None
+        snapshot, started = self._lifecycle.snapshot, self._target is not None
         verdict = judge_process(snapshot, started=started, ended=self._ended, draining=self._draining)
         expected = self._ended is None  # whoever enters FAILED logs why
         self._board.push("process", verdict, expected=expected)
