@@ -226,6 +226,7 @@ def test_a_feature_has_what_the_others_have(container: Container, checkout: Path
     assert [*UP, *DOWN] == hooks(container)[: len(UP) + len(DOWN)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fails", "code", "log"),
     [
@@ -240,6 +241,7 @@ def test_a_hook_that_fails_on_the_way_up(container: Container, fails: str, code:
     assert log in container.log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fails", "log"),
     [

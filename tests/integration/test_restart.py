@@ -132,6 +132,7 @@ def test_a_running_download_is_finished_and_its_server_waited_for(container: Con
     assert old not in children(container.pid)
 
 
+@pytest.mark.slow
 def test_nothing_piles_up(container: Container, tmp_path: Path) -> None:
     """Neither descriptors nor processes, of restarts that were done or refused."""
     config = tmp_path / "devpi.yaml"
@@ -188,6 +189,7 @@ def test_what_means_something_else_now_is_refused(container: Container, tmp_path
     assert DONE in restart(container)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "draining", "launching"])
 def test_a_process_that_dies_meanwhile(container: Container, when: str) -> None:
     """The new one before it takes over: refused. Else it is what it is without a restart: the container's end."""
@@ -214,6 +216,7 @@ def test_a_process_that_dies_meanwhile(container: Container, when: str) -> None:
     assert REFUSED in ends(container)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["starting", "draining", "launching"])
 def test_a_stop_meanwhile(container: Container, when: str) -> None:
     """It is a clean one: code 0, a running download is finished, and no process is left."""
@@ -242,6 +245,7 @@ def test_a_stop_meanwhile(container: Container, when: str) -> None:
     assert content == request(link.replace(urlsplit(link).netloc, urlsplit(container.devpi).netloc)).body
 
 
+@pytest.mark.slow
 def test_a_changed_configuration_takes_effect(container: Container, tmp_path: Path) -> None:
     """What does not mean another place: devpi-server and everybody who tells of it have the new one."""
     config = tmp_path / "devpi.yaml"
@@ -256,6 +260,7 @@ def test_a_changed_configuration_takes_effect(container: Container, tmp_path: Pa
     assert b"http://one.example" not in page
 
 
+@pytest.mark.slow
 def test_what_the_old_process_says_last_does_not_count(container: Container) -> None:
     """While it drains it can't look at root's password any more; the new one can, and that is what holds."""
     container.start().wait_ready()
@@ -274,6 +279,7 @@ def test_what_the_old_process_says_last_does_not_count(container: Container) -> 
     assert 200 == container.get("/readyz/root-password").status
 
 
+@pytest.mark.slow
 def test_what_is_still_being_delivered_outlives_a_stop(container: Container) -> None:
     """The old process has ended, and the kernel still sends to a slow reader: a stop waits for that, as for any."""
     container.start().wait_ready()
@@ -307,6 +313,7 @@ def test_a_unix_socket(container: Container) -> None:
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_nobody_is_turned_away(container: Container) -> None:
     """8 clients that install and upload, beside restarts: no connection refused, none reset, no upload lost.
 
