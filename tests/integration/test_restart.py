@@ -171,6 +171,7 @@ def test_one_at_a_time_and_only_when_ready(container: Container) -> None:
     assert all("is being restarted already" in line or "is not ready" in line for line in refused)
 
 
+@pytest.mark.slow
 def test_what_means_something_else_now_is_refused(container: Container, tmp_path: Path) -> None:
     """devpi's configuration file has another port, or can't be read: the old process goes on, and says so."""
     config = tmp_path / "devpi.yaml"
@@ -296,6 +297,7 @@ def test_what_is_still_being_delivered_outlives_a_stop(container: Container) -> 
     assert 0 == container.wait_end()
 
 
+@pytest.mark.slow
 def test_a_unix_socket(container: Container) -> None:
     """The same file, at which one waits for the next process as at a port."""
     path = container.home / "devpi.sock"
