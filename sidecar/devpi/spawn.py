@@ -34,7 +34,7 @@ class Spawned(NamedTuple):
 def spawn(environ: Mapping[str, str], log: LogSettings | None = None, phase: int | None = None) -> Spawned:
     """Start `sidecar.worker` with the environment `environ`, its log as `log` says. Raises Exit.
 
-    `phase`: the file of an earlier one, in which the phase is told to this one too. Not to be called in a thread that
+    `phase`: the file of an earlier one, in which this one reads the phase too. Not to be called in a thread that
     ends before the process does: that would kill it.
     """
     try:

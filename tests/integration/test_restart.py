@@ -55,7 +55,7 @@ def restart(container: Container) -> str:
 
 
 def ends(container: Container) -> list[str]:
-    """The lines of the log that tell how a restart ended."""
+    """The lines of the log with the outcome of each restart."""
     return [line for line in container.log.splitlines() if DONE in line or REFUSED in line]
 
 
@@ -144,7 +144,7 @@ def test_nothing_piles_up(container: Container, tmp_path: Path) -> None:
     for content, end in (("port: 1", REFUSED), ("port: 0", DONE)) * 2:
         config.write_text(f"devpi-server:\n  {content}\n")
         assert end in restart(container)
-    # the monitor's connections come and go; one left of each would be 4. What is told may be as it was a second ago
+    # the monitor's connections come and go; one left of each would be 4. The metric may be a second old
     wait_for(lambda: descriptors(container) <= before + 3, f"no more than {before}")
     assert 1 == len(children(container.pid))
 

@@ -82,7 +82,7 @@ class InitialState:
         *,
         project_list: bool,
     ) -> None:
-        """`publish` is told how the import is. `project_list`: a new root/pypi has the list of all projects."""
+        """`publish` gets the import's status when it changes. `project_list`: a new root/pypi lists all projects."""
         self._serverdir = serverdir
         self._child = child
         self._lifecycle = lifecycle

@@ -1,4 +1,4 @@
-"""The feature `numbers`: what there is, counted in the background. All of it is told from memory."""
+"""The feature `numbers`: what there is, counted in the background, and answered from memory."""
 
 from __future__ import annotations
 
