@@ -145,7 +145,8 @@ class Supervisor:
         await child.serve(serve, listeners.descriptors)
         listening = await child.expect(Listening)
         self.queues, self.serves = SendQueues(listening.addresses), True
-        self._whole = listening.role != "replica"  # which looks for no half-made uploads
+        running = Running(child, listening, plan.serverdir)
+        self._whole = not running.is_replica  # which looks for no half-made uploads
         self._lifecycle.learn(
             DevpiInfo(
                 configured.version,
@@ -155,7 +156,7 @@ class Supervisor:
                 outside_url=configured.outside_url,
             )
         )
-        return Running(child, configured, listening, plan.serverdir, plan.is_new)
+        return running
 
     async def _ended_or(self, other: Coroutine[None, None, T]) -> T:
         """What `other` comes to. Raises ChildEnded where devpi-server ends before it."""

@@ -31,7 +31,8 @@ class Board:
         self._clock = clock
         self._ticked = clock()
         self._checks: dict[str, Check] = {}
-        self._ordered: tuple[Check, ...] = ()
+        """The gating ones first."""
+        self._snapshot: tuple[Check, ...] = ()
         self._unseen: set[str] = set()
         self._history = History()
         self._on_push: list[Callable[[], None]] = []
@@ -46,8 +47,9 @@ class Board:
         if name in self._checks:
             raise ValueError(f"there is a check {name} already")
         self._checks[name] = Check(name, PENDING, now(), gates, NOT_YET, meaning=meaning)
+        self._checks = dict(sorted(self._checks.items(), key=lambda item: not item[1].gates))
+        self._snapshot = tuple(self._checks.values())
         self._unseen.add(name)
-        self._order()
 
     # --- reading --------------------------------------------------------------------------------------------
 
@@ -55,7 +57,7 @@ class Board:
         """All checks, the gating ones first; these fail as stale where nobody has looked for too long."""
         late = self._clock() - self._ticked
         if self.stale_after is None or late <= self.stale_after:
-            return self._ordered
+            return self._snapshot
         since = now() - timedelta(seconds=late - self.stale_after)
         reason = f"stale: the monitor has not probed for {late:.0f} s"
         return tuple(
@@ -70,7 +72,7 @@ class Board:
             )
             if check.gates
             else check
-            for check in self._ordered
+            for check in self._snapshot
         )
 
     def status(self, name: str) -> CheckStatus:
@@ -79,11 +81,11 @@ class Board:
 
     def blocking(self) -> tuple[Check, ...]:
         """The gating checks whose last verdict fails or is pending; empty: ready."""
-        return tuple(check for check in self._ordered if check.blocks)
+        return tuple(check for check in self._snapshot if check.blocks)
 
     def history(self) -> tuple[CheckHistory, ...]:
         """What each check was like in the last quarter of an hour, in the order of `checks`."""
-        return tuple(self._history.of(check.name) for check in self._ordered)
+        return tuple(self._history.of(check.name) for check in self._snapshot)
 
     # --- pushing --------------------------------------------------------------------------------------------
 
@@ -122,7 +124,7 @@ class Board:
     def drop_hint(self, name: str) -> None:
         """What was to be done about a check can't be done any more."""
         self._checks[name] = replace(self._checks[name], hint=None)
-        self._order()
+        self._snapshot = tuple(self._checks.values())
 
     # --- hearing of it --------------------------------------------------------------------------------------
 
@@ -142,7 +144,7 @@ class Board:
         """Whoever looks is alive. `looked`: at a devpi-server, so that the verdicts belong to its history."""
         self._ticked = self._clock()
         if looked:
-            self._history.see(self._ticked, (check for check in self._ordered if check.seen))
+            self._history.see(self._ticked, (check for check in self._snapshot if check.seen))
         for listener in self._on_tick:
             listener()
 
@@ -164,12 +166,9 @@ class Board:
             verdict.hint,
             before.meaning,
         )
-        self._order()
+        self._snapshot = tuple(self._checks.values())
         if (blocked := bool(self.blocking())) is not was_blocked:
             self.turns["not_ready" if blocked else "ready"] += 1
-
-    def _order(self) -> None:
-        self._ordered = tuple(sorted(self._checks.values(), key=lambda check: not check.gates))
 
 
 def _log_worse(name: str, verdict: Verdict) -> None:

@@ -30,7 +30,7 @@ class Feature:
     async def stopping(self) -> None:
         """Before devpi-server drains, for a stop or a restart: settle what has begun, take on nothing new.
 
-        Whatever takes longer than `container.shutdown.PATIENCE` is left to the next start; an exception is logged.
+        Whatever takes longer than `container.supervisor.PATIENCE` is left to the next start; an exception is logged.
         """
 
     async def devpi_down(self) -> None:

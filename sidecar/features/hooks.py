@@ -37,11 +37,8 @@ class Running:
     """A devpi-server that listens."""
 
     child: Child
-    configured: Configured
     listening: Listening
     serverdir: Serverdir
-    is_new: bool
-    """Whether its state was made in this start."""
 
     @property
     def is_replica(self) -> bool:
