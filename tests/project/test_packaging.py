@@ -276,7 +276,8 @@ def test_every_layer_exists_or_is_optional() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["py.typed", *(f"web/page/static/page.{kind}" for kind in ("html", "css", "js", "svg"))]
+    "name",
+    ["py.typed", "web/page/templates/page.html", *(f"web/page/static/page.{kind}" for kind in ("css", "js", "svg"))],
 )
 def test_the_package_ships_its_data(name: str) -> None:
     """Type marker and page are listed as package data, and are there."""

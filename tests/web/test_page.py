@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from sidecar.core.check import NOT_RUNNING, NOT_YET, CheckStatus
+from sidecar.core.check import NOT_RUNNING, NOT_YET, Check, CheckStatus
 from sidecar.core.lifecycle import DevpiInfo, Failure, Lifecycle, Notice, Phase, now
 from sidecar.core.surroundings import Surroundings
 from sidecar.devpi.client import DevpiClient
@@ -30,7 +30,8 @@ from sidecar.storage.usage import Used
 from sidecar.web.context import CONTEXT
 from sidecar.web.page import assets, guide, report
 from sidecar.web.page.checklist import checklist
-from sidecar.web.page.failure import failure
+from sidecar.web.page.headline import Verdict
+from sidecar.web.page.rendering import section
 from sidecar.web.page.tally import tally
 from tests.support.fake_devpi import UUID, eventually
 from tests.web.conftest import PASSWORD, TOKEN, Site
@@ -355,12 +356,12 @@ def test_behind_a_unix_socket_alone() -> None:
     """Nothing can be guessed, so nothing is; and nothing is told to be used where nothing serves."""
     behind = replace(SERVER, addresses=("unix:/run/devpi.sock",))
     snapshot = replace(Lifecycle().snapshot, phase=Phase.READY, devpi=behind)
-    shown = guide.use(snapshot, "h")
+    shown = section("use", **guide.use(snapshot, "h"))
     assert "--outside-url" in shown
     assert "pip" not in shown
     assert "/run" not in shown
-    assert "" == guide.use(replace(snapshot, devpi=None), "h")
-    assert "" == guide.use(replace(snapshot, phase=Phase.FAILED), "h")
+    assert {} == guide.use(replace(snapshot, devpi=None), "h")
+    assert {} == guide.use(replace(snapshot, phase=Phase.FAILED), "h")
 
 
 def told(**changes: object) -> ServerStatus:
@@ -450,29 +451,12 @@ async def test_hostile_names(site: Site, name: str) -> None:
         assert " ".join(name.split()) in outline.text
 
 
-def test_every_section_has_its_place() -> None:
+async def test_every_section_has_its_place(site: Site) -> None:
     """A section without one in the page would be rendered for nobody."""
-    assert set(re.findall(r"\$([a-z]+)", assets.read("page.html").decode())) == {
-        *(
-            "title",
-            "who",
-            "claim",
-            "numbers",
-            "verdict",
-            "headline",
-            "phases",
-            "notices",
-            "import",
-            "checks",
-            "password",
-            "replicas",
-            "more",
-            "versions",
-            "use",
-            "epoch",
-            "edition",
-        ),
-    }
+    view = shown(site)
+    text = report.page(view, "h", epoch="e", edition="e")
+    places = re.findall(r'<div id="([a-z]+)" data-section', text)
+    assert sorted({*report.sections(view), *report.sections_for(view, "h")}) == sorted(places)
 
 
 def test_the_script_keeps_no_secret() -> None:
@@ -494,12 +478,12 @@ async def test_the_title_tells_tabs_apart(site: Site) -> None:
     """It begins with the instance's name and the state; a name of any kind is text."""
     site.lifecycle.enter(Phase.LAUNCHING)
     view = shown(site, name="a<b>&c")
-    assert "a&lt;b&gt;&amp;c: Launching" == report.title(view)
     text = report.page(view, "h", epoch="e", edition="e")
     assert "<title>a&lt;b&gt;&amp;c: Launching</title>" in text
     assert 0 == Outline(text).tags.count("b") - text.count("<b>")
     site.lifecycle.enter(Phase.FAILED, Failure("x", "y"))
-    assert "a&lt;b&gt;&amp;c: Failed" == report.title(shown(site, name="a<b>&c"))
+    text = report.page(shown(site, name="a<b>&c"), "h", epoch="e", edition="e")
+    assert "<title>a&lt;b&gt;&amp;c: Failed</title>" in text
 
 
 @pytest.mark.parametrize(
@@ -518,10 +502,10 @@ async def test_the_link_to_devpi(
     """To its outside URL, or to this page's host with devpi's port; none where nobody could follow it."""
     devpi = replace(SERVER, addresses=addresses, outside_url=outside)
     snapshot = replace(site.lifecycle.snapshot, phase=Phase.READY, devpi=devpi)
-    found = Outline(guide.who(snapshot, "packages", host))
+    found = Outline(section("who", **guide.who(snapshot, "packages", host)))
     assert "packages" in found.text
     assert ([] if link is None else [("a", "href", link)]) == [each for each in found.attributes if each[0] == "a"]
-    assert "href" not in guide.who(replace(snapshot, phase=Phase.FAILED), "packages", host)
+    assert guide.who(replace(snapshot, phase=Phase.FAILED), "packages", host)["url"] is None
 
 
 async def test_the_claim_comes_first(site: Site) -> None:
@@ -559,7 +543,8 @@ async def test_the_claim_comes_first(site: Site) -> None:
 )
 def test_the_way_out_of_a_failed_import(around: Surroundings, restart: str, empty: str) -> None:
     """The command that restarts this very container, and how to start empty there."""
-    said = Outline(failure(ImportFailure("is truncated", "copy it again", "backup.bz2"), around)).text
+    failed = Verdict("bad", "", failed_import=ImportFailure("is truncated", "copy it again", "backup.bz2"))
+    said = Outline(section("headline", verdict=failed, phase=Phase.FAILED, since=now(), around=around)).text.strip()
     assert said.startswith("File backup.bz2 Why is truncated What to do copy it again Then restart ")
     assert restart in said
     assert empty in said.partition("Or start empty")[2]
@@ -570,8 +555,12 @@ async def test_checks_are_one_line_while_all_pass(site: Site) -> None:
     """They open where one warns or fails, or where somebody opens them; each says what it means."""
     await site.become_ready()
     await eventually(lambda: {CheckStatus.PASS} == {check.status for check in site.board.checks()})
-    checks, trends = site.board.checks(), site.board.history()
-    text = checklist(checks, trends)
+    checks = site.board.checks()
+
+    def listed(checks: tuple[Check, ...]) -> str:
+        return section("checks", **checklist(checks, site.board.history()))
+
+    text = listed(checks)
     assert '<details id="checks-all" class="fold"><summary' in text
     assert f"All {len(checks)} checks pass" in Outline(text).text
     for check in checks:
@@ -579,13 +568,13 @@ async def test_checks_are_one_line_while_all_pass(site: Site) -> None:
         assert check.meaning in text
     for status in (CheckStatus.WARN, CheckStatus.FAIL):
         one = (*checks[:-1], replace(checks[-1], status=status, reason="slow"))
-        text = checklist(one, trends)
+        text = listed(one)
         assert '<details id="checks-some" class="fold" open>' in text
         assert f"{len(checks) - 1} of {len(checks)} checks pass" in text
     one = (*checks[:-1], replace(checks[-1], status=CheckStatus.PENDING, reason=NOT_YET))
-    assert '<details id="checks-most" class="fold"><' in checklist(one, trends)
+    assert '<details id="checks-most" class="fold"><' in listed(one)
     none = tuple(replace(check, status=CheckStatus.FAIL, reason=NOT_RUNNING) for check in checks)
-    assert '<details id="checks-none" class="fold"><' in checklist(none, trends)
+    assert '<details id="checks-none" class="fold"><' in listed(none)
 
 
 def test_numbers() -> None:
@@ -597,7 +586,7 @@ def test_numbers() -> None:
         Used(734_003_200, 4100, 0.0),
         Space(14_680_064_000, 21_474_836_480),
     )
-    text = Outline(tally(full, at)).text
+    text = Outline(section("numbers", **tally(full, at))).text
     for words in (
         "Packages 1,234,567 734 MB on disk",
         "Indexes 3 and 1 mirror",
@@ -608,10 +597,10 @@ def test_numbers() -> None:
     ):
         assert words in text
     unknown = Numbers(Contents(None, None, None, None, at), Served(0, None, 0, None))
-    text = Outline(tally(unknown, at)).text
+    text = Outline(section("numbers", **tally(unknown, at))).text
     for words in ("Packages not known", "Users not known", "Requests 0 since the start", "Free not known"):
         assert words in text
-    assert "" == tally(Numbers(), at)
+    assert {} == tally(Numbers(), at)
 
 
 async def test_numbers_on_status(site: Site) -> None:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 import pytest
 
-from sidecar.core.check import FAIL, PASS, WARN, CheckStatus
+from sidecar.core.check import FAIL, PASS, WARN, Check, CheckStatus
 from sidecar.core.history import SAMPLES, CheckHistory, Sample
 from sidecar.web.page import assets
-from sidecar.web.page.sparkline import sparkline
+from sidecar.web.page.checklist import checklist
+from sidecar.web.page.rendering import section
 
 
 def trend(*samples: Sample | None) -> CheckHistory:
     """These are the last ones."""
     return CheckHistory("http", (*[None] * (SAMPLES - len(samples)), *samples))
+
+
+def sparkline(history: CheckHistory) -> str:
+    """The drawing, on the page."""
+    checks = (Check("process", PASS, datetime.now(UTC), True), Check("http", PASS, datetime.now(UTC), True))
+    page = section("checks", **checklist(checks, (CheckHistory("process", ()), history)))
+    return page.partition('<th scope="row">http')[2]
 
 
 def steps(drawn: str) -> list[tuple[str, float, float]]:

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from sidecar.web.context import CONTEXT, Context
 from sidecar.web.page import assets
+from sidecar.web.page.loading import load
 
 
 async def openapi(request: web.Request) -> web.Response:
@@ -28,6 +29,7 @@ async def docs(request: web.Request) -> web.Response:
 
     200: always, unless 304: the client has it already, as `If-None-Match` tells.
     """
+    await load()
     from sidecar.web.openapi.page import POLICY
 
     context = request.app[CONTEXT]

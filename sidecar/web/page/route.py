@@ -6,6 +6,7 @@ from aiohttp import web
 
 from sidecar.web.context import CONTEXT
 from sidecar.web.page import assets
+from sidecar.web.page.loading import load
 from sidecar.web.page.stream import HUB
 
 _HEADERS = {
@@ -18,9 +19,10 @@ _HEADERS = {
 }
 
 
-def page(request: web.Request) -> web.Response:
+async def page(request: web.Request) -> web.Response:
     """How it is, as a page: whole in itself, and kept up to date by `/events`."""
-    from sidecar.web.page import report  # who never looks pays nothing
+    await load()
+    from sidecar.web.page import report
 
     view = report.view(request.app[CONTEXT])
     text = report.page(view, request.host, epoch=request.app[HUB].epoch, edition=assets.edition())

@@ -22,6 +22,7 @@ from sidecar.core.lifecycle import Snapshot, now
 from sidecar.core.public import rfc3339
 from sidecar.web.context import Context
 from sidecar.web.page import assets
+from sidecar.web.page.loading import load
 from sidecar.web.problems import Problem
 
 if TYPE_CHECKING:
@@ -225,6 +226,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers=headers)
     if request.method == "HEAD":
         return response
+    await load()
     with hub.join(request.host[:300], request.headers.get("Last-Event-ID")) as stream:
         await response.prepare(request)
         _limit(request.transport)
