@@ -57,10 +57,10 @@ def _document(version: str, checks: _Checks, client_certificates: bool) -> bytes
 
 @lru_cache(maxsize=1)
 def _page(name: str, version: str, checks: _Checks, client_certificates: bool) -> bytes:
-    from sidecar.web.openapi.page import lines
+    from sidecar.web.openapi.page import page
 
     document = json.loads(_document(version, checks, client_certificates))
-    return "\n".join(lines(document, name, assets.edition())).encode()
+    return page(document, name, assets.edition()).encode()
 
 
 def _unless_known(request: web.Request, body: bytes, kind: str) -> web.Response:

@@ -43,6 +43,7 @@ _ENVIRONMENT = Environment(
 _ENVIRONMENT.filters |= {
     "plain": words.plain,
     "coded": words.coded,
+    "marked": words.marked,
     "number": words.number,
     "utc": words.utc,
     "clock": words.clock,

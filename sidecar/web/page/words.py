@@ -15,8 +15,13 @@ def plain(given: str | None, limit: int = 300) -> str:
 
 
 def coded(given: str | None, limit: int = 2000) -> list[tuple[str, str]]:
-    """Return pairs of plain text and the code in backticks that follows it."""
-    parts = [*re.split("`([^`]+)`", plain(given, limit)), ""]
+    """Return text of unknown origin as `marked` does."""
+    return marked(plain(given, limit))
+
+
+def marked(text: str) -> list[tuple[str, str]]:
+    """Return pairs of text and the code in backticks that follows it."""
+    parts = [*re.split("`([^`]+)`", text), ""]
     return list(zip(parts[::2], parts[1::2], strict=True))
 
 
