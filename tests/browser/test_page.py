@@ -415,7 +415,7 @@ def test_a_connection_gone_silent(container: Make, view: View) -> None:
             viewer.page.clock.fast_forward(45_000)
             viewer.wait("#headline", "http: slow", 10)
             assert "live" == viewer.text("#live")
-            assert "No word from the sidecar since" in viewer.page.evaluate("window.said")
+            assert "No data from the sidecar since" in viewer.page.evaluate("window.said")
         finally:
             os.kill(new.devpi_pid, signal.SIGCONT)
 
@@ -476,7 +476,7 @@ def test_all_places_taken(container: Make, view: View) -> None:
         viewer = view(new, "/nothing")
         viewer.page.clock.install()
         viewer.page.goto(new.url)
-        viewer.wait("#live", "not live: too many pages are open; renewed every 15 s")
+        viewer.wait("#live", "not live: too many pages are open; refreshed every 15 s")
         viewer.wait("#claim", "can be claimed once")
         new.claim()
         viewer.page.clock.fast_forward(16_000)

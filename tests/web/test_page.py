@@ -168,7 +168,7 @@ async def test_a_failed_import(site: Site) -> None:
     site.tell(imported=ImportStatus(ImportState.FAILED, error=error))
     site.lifecycle.enter(Phase.FAILED, Failure("the import failed", "see its archive"))
     text = (await page(site)).text
-    for words in ("The import failed File backup.bz2 In it alice/dev/x-1.tar.gz Why can't read <path>",
+    for words in ("The import failed File backup.bz2 Member alice/dev/x-1.tar.gz Why can't read <path>",
                   "What to do look at it Then restart", "Or start empty"):  # fmt: skip
         assert 1 == text.count(words)
     assert 1 == text.count("can't read")
@@ -217,11 +217,11 @@ async def test_where_else_to_look(site: Site) -> None:
 async def test_what_keeps_it_from_being_ready_is_no_launching(site: Site) -> None:
     """devpi-server runs, and nobody may wait for an empty password to go away: the reason and the hint are told."""
     site.lifecycle.enter(Phase.LAUNCHING)
-    assert "Launching devpi-server starts." in (await page(site)).text
+    assert "Launching devpi-server is starting." in (await page(site)).text
     site.root_password("empty", allowed=False)
     text = (await page(site)).text
     assert "Not ready root-password: root's password is empty What to do: sidecar rotate" in text
-    assert "devpi-server starts" not in text
+    assert "devpi-server is starting" not in text
 
 
 async def test_a_devpi_that_does_not_listen_yet_is_launching(site: Site) -> None:
@@ -235,7 +235,7 @@ async def test_a_devpi_that_does_not_listen_yet_is_launching(site: Site) -> None
     await eventually(lambda: "has not listened" in str(site.board.checks()))
     text = (await page(site)).text
     await client.close()
-    assert "Launching devpi-server starts." in text
+    assert "Launching devpi-server is starting." in text
     assert "launching: devpi-server has not listened for" in text
     assert "… pending" in text
     assert "✕" not in text
@@ -345,7 +345,7 @@ async def test_how_to_use_it(
     site.lifecycle.learn(replace(SERVER, addresses=addresses, outside_url=outside))
     outline = await page(site, Host=host)
     assert (
-        f"Log in Copy devpi use {url} devpi login root Make an index, once Copy devpi index --create dev"
+        f"Log in Copy devpi use {url} devpi login root Create an index, once Copy devpi index --create dev"
         in outline.text
     )
     assert f"pip install PACKAGE \\ --index-url {url}/root/dev/+simple/{trusted} " in outline.text
@@ -535,9 +535,9 @@ async def test_the_claim_comes_first(site: Site) -> None:
         (
             Surroundings("devpi-0", "kubernetes", pod="devpi-0"),
             "kubectl delete pod devpi-0",
-            "out of the manifest; then restart",
+            "from the manifest; then restart",
         ),
-        (Surroundings("h"), "Stop it (Ctrl-C) and start it again", "Move backup.bz2 out of the init folder"),
+        (Surroundings("h"), "Stop it (Ctrl-C) and start it again", "Move backup.bz2 out of the init directory"),
     ],
     ids=["docker", "podman", "kubernetes", "plain"],
 )
@@ -548,7 +548,7 @@ def test_the_way_out_of_a_failed_import(around: Surroundings, restart: str, empt
     assert said.startswith("File backup.bz2 Why is truncated What to do copy it again Then restart ")
     assert restart in said
     assert empty in said.partition("Or start empty")[2]
-    assert "In it" not in said
+    assert "Member" not in said
 
 
 async def test_checks_are_one_line_while_all_pass(site: Site) -> None:

@@ -36,7 +36,7 @@ def _summary(checks: tuple[Check, ...]) -> tuple[str, str]:
     if passing == len(checks):
         return "all", f"All {passing} checks pass"
     if any(check.reason == NOT_RUNNING for check in checks):
-        return "none", f"No check can look: {NOT_RUNNING}"
+        return "none", f"No checks run: {NOT_RUNNING}"
     if all(check.status in (PASS, PENDING) for check in checks):
         return "most", f"{passing} of {len(checks)} checks pass, the others are pending"
     return "some", f"{passing} of {len(checks)} checks pass"

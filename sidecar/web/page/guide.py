@@ -26,7 +26,7 @@ def use(snapshot: Snapshot, host: str) -> dict[str, Hashable]:
     return {
         "commands": (
             ("Log in", "in", f"devpi use {url}\ndevpi login root"),
-            ("Make an index, once", "index", "devpi index --create dev"),
+            ("Create an index, once", "index", "devpi index --create dev"),
             ("Upload to it", "upload", "devpi use root/dev\ndevpi upload dist/*"),
             ("Install from it", "install", _install(url)),
         ),

@@ -9,14 +9,14 @@ from sidecar.core.lifecycle import Phase, Snapshot
 from sidecar.features.bootstrap.import_status import ImportFailure, ImportState, ImportStatus
 
 _UNDER_WAY = {
-    Phase.STARTING: ("Starting", "Reading the flags, locking the volume."),
-    Phase.INITIALISING: ("Initialising", "An empty volume gets its first state."),
+    Phase.STARTING: ("Starting", "Reading the flags and locking the volume."),
+    Phase.INITIALISING: ("Initialising", "Creating the first state on an empty volume."),
     Phase.IMPORTING: (
         "Importing",
-        "devpi-server serves when it is done. Stopping now is safe: the volume stays empty.",
+        "devpi-server starts after the import. Stopping now is safe: the volume stays empty.",
     ),
-    Phase.LAUNCHING: ("Launching", "devpi-server starts."),
-    Phase.STOPPING: ("Stopping", "Running transfers finish, then it ends."),
+    Phase.LAUNCHING: ("Launching", "devpi-server is starting."),
+    Phase.STOPPING: ("Stopping", "Running transfers finish, then the container exits."),
 }
 
 

@@ -8,10 +8,10 @@ from sidecar.features.bootstrap.import_status import ImportState, ImportStatus
 
 _MANY = 20
 _STEPS = {
-    ImportState.PENDING: "Step 1 of 3: about to unpack",
+    ImportState.PENDING: "Step 1 of 3: starting to unpack",
     ImportState.EXTRACTING: "Step 1 of 3: unpacking and verifying",
     ImportState.LOADING: "Step 2 of 3: loading",
-    ImportState.INSTALLING: "Step 3 of 3: moving it to its place",
+    ImportState.INSTALLING: "Step 3 of 3: installing",
 }
 
 

@@ -1,4 +1,4 @@
-"""What renders pages, imported with the first one: the start and the probes don't wait for it."""
+"""Imports what renders pages, with the first one: neither the start nor a probe waits for it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cache
 
 
 async def load() -> None:
-    """Import Jinja2 and compile the templates, in a thread: that takes about 0.1 s. Later calls do nothing."""
+    """Import Jinja2 and compile the templates, in a thread: that takes about 0.2 s. Later calls do nothing."""
     if not _load.cache_info().currsize:
         await asyncio.to_thread(_load)
 

@@ -41,23 +41,23 @@ Values = Mapping[str, Hashable]
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """All that the page shows, at one instant."""
+    """All that the page shows, at one time."""
 
     snapshot: Snapshot
     checks: tuple[Check, ...]
     histories: tuple[CheckHistory, ...]
     said: ServerStatus | None
-    """What devpi-server said of itself last."""
+    """devpi-server's last report of itself."""
     version: str
     """The sidecar's."""
     name: str = "devpi"
-    """What people call this instance."""
+    """The name of this instance."""
     surroundings: Surroundings = field(default_factory=lambda: Surroundings("devpi"))
     imported: ImportStatus = field(default_factory=ImportStatus)
     root_password: RootPasswordStatus = field(default_factory=RootPasswordStatus)
     unusable_passwords: UnusablePasswords | None = None
     hint_for_users: str | None = None
-    """How to give those one that they can use."""
+    """How to set new ones."""
     numbers: Numbers = field(default_factory=Numbers)
     more: Mapping[str, Values] = field(default_factory=dict)
     """The values of `SECTIONS`."""

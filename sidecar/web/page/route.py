@@ -1,4 +1,4 @@
-"""`/`: what an operator looks at."""
+"""`/` as a page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HEADERS = {
 
 
 async def page(request: web.Request) -> web.Response:
-    """How it is, as a page: whole in itself, and kept up to date by `/events`."""
+    """Return the state as a page, complete in itself; `/events` keeps it up to date."""
     await load()
     from sidecar.web.page import report
 

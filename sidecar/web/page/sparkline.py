@@ -94,9 +94,9 @@ def _extreme(values: list[float], unit: str | None) -> str:
 def _in_words(verdicts: list[CheckStatus | None], values: list[float], unit: str | None, *, cut: bool) -> str:
     counts = {status: verdicts.count(status) for status in _STEPS}
     parts = [f"{status} {count}" for status, count in counts.items() if count]
-    told = f"of {sum(counts.values())} quarter minutes: {', '.join(parts)}"
+    told = f"{sum(counts.values())} quarter minutes: {', '.join(parts)}"
     if values:
         told += f"; {text.value(min(values), unit)} to {text.value(max(values), unit)}"
     if cut:
-        told += ", of which the highest are drawn cut"
+        told += ", the highest are cut off"
     return told
