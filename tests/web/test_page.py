@@ -1,9 +1,11 @@
-"""`/` for browsers: whole without a script, and harmless whatever it has to show."""
+"""`/` for browsers: complete without a script, and safe with hostile input."""
 
 from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
@@ -38,7 +40,7 @@ from tests.web.conftest import PASSWORD, TOKEN, Site
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 BUDGET = 60_000
-"""Bytes of the page and all that it loads."""
+"""Bytes of the page and everything that it loads."""
 SERVER = DevpiInfo("6.20.3", "standalone", ("http://0.0.0.0:3141",))
 
 
@@ -82,7 +84,7 @@ async def page(site: Site, **headers: str) -> Outline:
 
 
 async def test_who_gets_what(site: Site) -> None:
-    """Browsers the page; curl, and who doesn't say, the list of paths."""
+    """Browsers get the page; curl, and clients without `Accept`, the list of paths."""
     for accept, kind in (
         (HTML["Accept"], "text/html"),
         ("TEXT/HTML;q=0.9", "text/html"),
@@ -97,8 +99,19 @@ async def test_who_gets_what(site: Site) -> None:
     assert (200, b"") == (head.status, head.body)
 
 
+def test_the_start_does_not_import_it() -> None:
+    """Jinja2 and the sections are imported with the first page, in a thread."""
+    code = (
+        "import asyncio, sys, sidecar.container.main; names = {'jinja2', 'sidecar.web.page.report'};"
+        " print(names & set(sys.modules));"
+        " from sidecar.web.page.loading import load; asyncio.run(load()); print(names - set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "set()\nset()\n" == done.stdout
+
+
 async def test_it_loads_nothing_from_elsewhere(site: Site) -> None:
-    """Every address on the page is the sidecar's own, and the policy holds the browser to it; all of it is small."""
+    """Every address on the page is the sidecar's own, the policy allows no other, and the total is small."""
     answer = await site.get("/", **HTML)
     policy = dict(each.strip().partition(" ")[::2] for each in answer.headers["Content-Security-Policy"].split(";"))
     assert "'none'" == policy["default-src"]
@@ -121,7 +134,7 @@ async def test_it_loads_nothing_from_elsewhere(site: Site) -> None:
 
 
 async def test_whole_without_a_script(site: Site) -> None:
-    """Ready: the headline, the phases with durations, each check with verdict and value, the versions."""
+    """The page has the headline, the phases with durations, each check with verdict and value, and the versions."""
     site.lifecycle.learn(SERVER)
     await site.become_ready()
     await eventually(lambda: {CheckStatus.PASS} == {check.status for check in site.board.checks()})
@@ -136,7 +149,7 @@ async def test_whole_without_a_script(site: Site) -> None:
 
 
 async def test_a_running_import(site: Site) -> None:
-    """The bar, the counts, the rate, the time left; no number is negative or more than all."""
+    """It shows the bar, the counts, the rate and the time left; no number is negative or above the total."""
     site.lifecycle.enter(Phase.IMPORTING)
     loading = ImportStatus(
         ImportState.LOADING,
@@ -162,7 +175,7 @@ async def test_a_running_import(site: Site) -> None:
 
 
 async def test_a_failed_import(site: Site) -> None:
-    """Where, why, and what to do; no path of the disk."""
+    """It shows where, why, and what to do; no path on disk."""
     site.lifecycle.enter(Phase.IMPORTING)
     error = ImportFailure("can't read '/srv/secret place/x'", "look at it", "backup.bz2", "alice/dev/x-1.tar.gz")
     site.tell(imported=ImportStatus(ImportState.FAILED, error=error))
@@ -178,7 +191,7 @@ async def test_a_failed_import(site: Site) -> None:
 
 
 async def test_a_failure_of_later_is_not_the_imports(site: Site) -> None:
-    """A kept record of a failed import explains nothing that happens to a devpi-server that serves."""
+    """The record of an earlier failed import does not explain a later failure."""
     site.tell(imported=ImportStatus(ImportState.FAILED, error=ImportFailure("no archive", "fix it")))
     await site.become_ready()
     site.lifecycle.enter(Phase.FAILED, Failure("devpi-server was ended by SIGKILL", "raise the memory limit"))
@@ -186,7 +199,7 @@ async def test_a_failure_of_later_is_not_the_imports(site: Site) -> None:
 
 
 async def test_not_ready_says_why(site: Site) -> None:
-    """devpi-server is gone: the headline has the check and its reason."""
+    """devpi-server was killed: the headline contains the check and its reason."""
     await site.become_ready()
     site.health.process_ended("devpi-server was ended by SIGKILL", "raise the memory limit")
     text = (await page(site)).text
@@ -196,7 +209,7 @@ async def test_not_ready_says_why(site: Site) -> None:
 
 
 async def test_what_is_read_out(site: Site) -> None:
-    """The verdict alone is a status: a screen reader reads it out again whenever it changes."""
+    """Only the verdict is a status: a screen reader reads it out whenever it changes."""
     await site.become_ready()
     await eventually(lambda: {CheckStatus.PASS} == {check.status for check in site.board.checks()})
     site.health.process_ended("devpi-server is gone for 8 s")
@@ -215,7 +228,7 @@ async def test_where_else_to_look(site: Site) -> None:
 
 
 async def test_what_keeps_it_from_being_ready_is_no_launching(site: Site) -> None:
-    """devpi-server runs, and nobody may wait for an empty password to go away: the reason and the hint are told."""
+    """devpi-server runs, but an empty password does not go away by itself: reason and hint are shown."""
     site.lifecycle.enter(Phase.LAUNCHING)
     assert "Launching devpi-server is starting." in (await page(site)).text
     site.root_password("empty", allowed=False)
@@ -225,7 +238,7 @@ async def test_what_keeps_it_from_being_ready_is_no_launching(site: Site) -> Non
 
 
 async def test_a_devpi_that_does_not_listen_yet_is_launching(site: Site) -> None:
-    """What time will fix is no trouble: the headline waits, the checks say how far it is."""
+    """Waiting is enough: the headline shows launching, the checks show the progress."""
     client = DevpiClient(await site.devpi.start(), 1)
     await site.devpi.stop()
     (site.folder / ".sidecar").mkdir()
@@ -243,7 +256,7 @@ async def test_a_devpi_that_does_not_listen_yet_is_launching(site: Site) -> None
 
 @pytest.mark.parametrize("state", list(RootPassword))
 async def test_root_password(site: Site, state: RootPassword) -> None:
-    """Its state and when; never it, the token, or from where it was claimed."""
+    """The page shows its state and when; never the password, the token, or the claim's address."""
     site.generate_password()
     claimed_from = "10.0.3.7"
     status = RootPasswordStatus(state, now() + timedelta(hours=1), now(), claimed_from, PasswordChange.HERE)
@@ -258,7 +271,7 @@ async def test_root_password(site: Site, state: RootPassword) -> None:
 
 
 async def test_what_an_import_has_left_out(site: Site) -> None:
-    """It is counted, and the first of it named with the reason; nothing is said where there is none."""
+    """The page shows the count, and the first names with the reason; nothing if nothing was left out."""
     site.tell(imported=ImportStatus(ImportState.COMPLETED))
     assert "left out" not in (await page(site)).text
     left_out = tuple(LeftOut("backup.bz2", f"../x{number}", "leads out") for number in range(10))
@@ -271,7 +284,7 @@ async def test_what_an_import_has_left_out(site: Site) -> None:
 
 
 async def test_users_who_need_a_new_password(site: Site) -> None:
-    """They are counted, the first are named, and there is a way on; nothing is said where there are none."""
+    """The page shows the count, the first names, and what to do; nothing if there are none."""
     site.lifecycle.enter(Phase.LAUNCHING)
     site.tell(unusable_passwords=UnusablePasswords(0))
     assert "log in" not in (await page(site)).text
@@ -285,7 +298,7 @@ async def test_users_who_need_a_new_password(site: Site) -> None:
 
 
 async def test_notices(site: Site) -> None:
-    """The first of them, with what to do; no section where there are none."""
+    """The page shows the first notices, with what to do; no section without notices."""
     assert "Notices" not in (await page(site)).text
     site.lifecycle.notice(
         *(Notice("variable", f"the variable DEVPI_X{n} is not known", "rename it") for n in range(23))
@@ -298,7 +311,7 @@ async def test_notices(site: Site) -> None:
 
 
 async def test_mirrors(site: Site) -> None:
-    """What the list of a mirror costs, and what it costs to have none; nothing is said where there is no mirror."""
+    """The page shows what a mirror's list costs, and what its absence costs; nothing without mirrors."""
     site.tell(mirrors=Mirrors())
     assert "Mirrors" not in (await page(site)).text
     site.tell(mirrors=Mirrors(Named(1, ("root/pypi",)), Named(25, tuple(f"a/m{n}" for n in range(20)))))
@@ -333,8 +346,8 @@ async def test_mirrors(site: Site) -> None:
 async def test_how_to_use_it(
     site: Site, host: str, outside: str | None, addresses: tuple[str, ...], url: str, trust: str | None
 ) -> None:
-    """The outside URL, or this page's host with devpi's port; pip trusts it, and is told to where it wouldn't. A forged
-    one brings nothing into a shell's command.
+    """The commands use the outside URL, or this page's host with devpi's port. `--trusted-host` is there only if pip
+    requires it. A forged URL or host does not get into a command.
     """
     trusted = "" if trust is None else f" \\ --trusted-host {trust}"
     session = pytest.importorskip("pip._internal.network.session").PipSession  # the image has no pip
@@ -353,7 +366,7 @@ async def test_how_to_use_it(
 
 
 def test_behind_a_unix_socket_alone() -> None:
-    """Nothing can be guessed, so nothing is; and nothing is told to be used where nothing serves."""
+    """Without a TCP address nothing is guessed; without a serving devpi-server there is no section."""
     behind = replace(SERVER, addresses=("unix:/run/devpi.sock",))
     snapshot = replace(Lifecycle().snapshot, phase=Phase.READY, devpi=behind)
     shown = section("use", **guide.use(snapshot, "h"))
@@ -369,7 +382,7 @@ def told(**changes: object) -> ServerStatus:
 
 
 async def test_replicas(site: Site) -> None:
-    """Of a primary: each with its lag and when it was heard of. Of a replica: its own. Else no such section."""
+    """A primary shows each replica with its lag and last request, a replica its own lag. Otherwise no section."""
     view = report.View(site.lifecycle.snapshot, site.board.checks(), site.board.history(), told(), "1")
     assert "" == report.sections(view)["replicas"]
     replicas = (
@@ -401,7 +414,7 @@ async def test_replicas(site: Site) -> None:
     ],
 )
 async def test_a_replica_in_trouble_looks_so(site: Site, serial: int | None, seconds: float, badge: str) -> None:
-    """Who is behind or has been silent for a minute is worth a look, and who has been for five is away."""
+    """A replica that is behind, or silent for a minute, warns; one silent for five minutes fails."""
     view = report.View(site.lifecycle.snapshot, site.board.checks(), site.board.history(), None, "1")
     replica = Replica("10.0.3.7", serial, view.at.timestamp() - seconds, None)
     view = replace(view, said=told(replicas=(replica,), polling_replicas=1))
@@ -421,7 +434,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE, ids=["script", "bidi", "newlines", "10 kB", "format", "attribute", "broken"])
 async def test_hostile_names(site: Site, name: str) -> None:
-    """They are shown as text: no element, attribute, line, control or bidi character comes of them, and no 10 kB."""
+    """They are shown as text: they add no element, attribute, line, control or bidi character, and not 10 kB."""
     plain = await page(site)
     site.lifecycle.enter(Phase.IMPORTING)
     error = ImportFailure(name, name, name, name)
@@ -452,7 +465,7 @@ async def test_hostile_names(site: Site, name: str) -> None:
 
 
 async def test_every_section_has_its_place(site: Site) -> None:
-    """A section without one in the page would be rendered for nobody."""
+    """No section is rendered without a place in the page."""
     view = shown(site)
     text = report.page(view, "h", epoch="e", edition="e")
     places = re.findall(r'<div id="([a-z]+)" data-section', text)
@@ -460,22 +473,22 @@ async def test_every_section_has_its_place(site: Site) -> None:
 
 
 def test_the_script_keeps_no_secret() -> None:
-    """Neither token nor password goes into the page's text, an address, or the browser's storage."""
+    """Neither token nor password gets into the page's text, an address, or the browser's storage."""
     text = assets.read("page.js").decode()
     assert not re.search(r"localStorage|sessionStorage|document\.cookie|history\.|indexedDB|eval\(", text)
     assert 1 == len(re.findall(r"\.innerHTML\b", text))
 
 
-# --- what comes first, and whose page it is -------------------------------------------------------------------------
+# --- order and title --------------------------------------------------------------------------------------------------
 
 
 def shown(site: Site, **changes: object) -> report.View:
-    """What there is to show of this site, with these changes."""
+    """Return the view of this site, with these changes."""
     return replace(report.view(site.web.runner.app[CONTEXT]), **changes)  # type: ignore[arg-type]
 
 
 async def test_the_title_tells_tabs_apart(site: Site) -> None:
-    """It begins with the instance's name and the state; a name of any kind is text."""
+    """It begins with the instance's name and the state; any name is shown as text."""
     site.lifecycle.enter(Phase.LAUNCHING)
     view = shown(site, name="a<b>&c")
     text = report.page(view, "h", epoch="e", edition="e")
@@ -499,7 +512,7 @@ async def test_the_title_tells_tabs_apart(site: Site) -> None:
 async def test_the_link_to_devpi(
     site: Site, host: str, outside: str | None, addresses: tuple[str, ...], link: str | None
 ) -> None:
-    """To its outside URL, or to this page's host with devpi's port; none where nobody could follow it."""
+    """It leads to the outside URL, or to this page's host with devpi's port; no link if that would be invalid."""
     devpi = replace(SERVER, addresses=addresses, outside_url=outside)
     snapshot = replace(site.lifecycle.snapshot, phase=Phase.READY, devpi=devpi)
     found = Outline(section("who", **guide.who(snapshot, "packages", host)))
@@ -509,7 +522,7 @@ async def test_the_link_to_devpi(
 
 
 async def test_the_claim_comes_first(site: Site) -> None:
-    """Its form stands before notices, numbers and checks, with the command that prints the token."""
+    """Its form precedes notices, numbers and checks, and shows the command that prints the token."""
     site.generate_password()
     await site.become_ready()
     around = Surroundings("h", "docker", "3f2a1b9c8d7e")
@@ -542,7 +555,7 @@ async def test_the_claim_comes_first(site: Site) -> None:
     ids=["docker", "podman", "kubernetes", "plain"],
 )
 def test_the_way_out_of_a_failed_import(around: Surroundings, restart: str, empty: str) -> None:
-    """The command that restarts this very container, and how to start empty there."""
+    """The page shows the command that restarts this container, and how to start empty."""
     failed = Verdict("bad", "", failed_import=ImportFailure("is truncated", "copy it again", "backup.bz2"))
     said = Outline(section("headline", verdict=failed, phase=Phase.FAILED, since=now(), around=around)).text.strip()
     assert said.startswith("File backup.bz2 Why is truncated What to do copy it again Then restart ")
@@ -552,7 +565,7 @@ def test_the_way_out_of_a_failed_import(around: Surroundings, restart: str, empt
 
 
 async def test_checks_are_one_line_while_all_pass(site: Site) -> None:
-    """They open where one warns or fails, or where somebody opens them; each says what it means."""
+    """They are open if one warns or fails; each shows its meaning."""
     await site.become_ready()
     await eventually(lambda: {CheckStatus.PASS} == {check.status for check in site.board.checks()})
     checks = site.board.checks()
@@ -578,7 +591,7 @@ async def test_checks_are_one_line_while_all_pass(site: Site) -> None:
 
 
 def test_numbers() -> None:
-    """As a person would say them; what isn't known isn't 0."""
+    """They are readable; an unknown number is not 0."""
     at = datetime(2026, 11, 30, 12, tzinfo=UTC)
     full = Numbers(
         Contents(12, 3, 1, 1234567, at),
@@ -604,7 +617,7 @@ def test_numbers() -> None:
 
 
 async def test_numbers_on_status(site: Site) -> None:
-    """All null where devpi-server doesn't run; then what is known, and the rest null."""
+    """All are null while devpi-server doesn't run; then unknown ones are null."""
     nothing = {"contents": None, "requests": None, "volume": None, "serverdir": None}
     assert nothing == (await site.get("/status")).json["numbers"]
     site.tell(contents=Contents(4, 3, 2, 1, now()))

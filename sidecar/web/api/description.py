@@ -5,6 +5,7 @@ What they answer is imported and composed when it is first asked for: a start do
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from functools import lru_cache
@@ -13,7 +14,6 @@ from aiohttp import web
 
 from sidecar.web.context import CONTEXT, Context
 from sidecar.web.page import assets
-from sidecar.web.page.loading import load
 
 
 async def openapi(request: web.Request) -> web.Response:
@@ -29,11 +29,11 @@ async def docs(request: web.Request) -> web.Response:
 
     200: always, unless 304: the client has it already, as `If-None-Match` tells.
     """
-    await load()
     from sidecar.web.openapi.page import POLICY
 
     context = request.app[CONTEXT]
-    response = _unless_known(request, _page(context.name, *_depends_on(context)), "text/html")
+    page = await asyncio.to_thread(_page, context.name, *_depends_on(context))
+    response = _unless_known(request, page, "text/html")
     response.headers["Content-Security-Policy"] = POLICY
     return response
 

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping
 from itertools import chain, groupby
 from typing import Any
 
-from sidecar.web.page.rendering import render
-
 POLICY = (
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; img-src 'self'; style-src 'self'"
 )
@@ -28,6 +26,8 @@ def page(document: _Part, name: str, edition: str) -> str:
 
     Each link's target is inside of a `details` element: browsers open it without a script.
     """
+    from sidecar.web.page.rendering import render  # imports Jinja2: not where `POLICY` is imported
+
     parts = document["components"]
     found = [(method, path, item) for path, item in document["paths"].items() for method in _METHODS if method in item]
     answers = [_resolved(answer, parts) for method, _, item in found for answer in item[method]["responses"].values()]

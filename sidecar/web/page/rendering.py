@@ -1,7 +1,7 @@
 """The templates of the pages: Jinja2 with autoescape.
 
-Importing this imports Jinja2 and compiles all templates: `loading.load` does so in a thread. Text of unknown origin
-goes through the filters `plain` or `coded`.
+Importing this imports Jinja2 and compiles the templates of the page at `/`: `loading.load` does so in a thread. Text of
+unknown origin goes through the filters `plain` or `coded`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sidecar.core.public import rfc3339
 from sidecar.web.page import words
 
 _FOLDER = Path(__file__).parent / "templates"
-_NAMES = sorted(path.stem for path in _FOLDER.glob("*.html"))
+_NAMES = sorted({path.stem for path in _FOLDER.glob("*.html")} - {"docs"})
 
 
 def render(name: str, /, **values: object) -> Markup:
