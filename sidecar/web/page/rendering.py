@@ -1,6 +1,6 @@
 """The templates of the pages: Jinja2 with autoescape.
 
-Importing this imports Jinja2 and compiles the templates of the page at `/`: `loading.load` does so in a thread. Text of
+Importing this imports Jinja2 and compiles the templates of the page at `/`: `Hub.load` does so in a thread. Text of
 unknown origin goes through the filters `plain` or `coded`.
 """
 

@@ -6,7 +6,6 @@ from aiohttp import web
 
 from sidecar.web.context import CONTEXT
 from sidecar.web.page import assets
-from sidecar.web.page.loading import load
 from sidecar.web.page.stream import HUB
 
 _HEADERS = {
@@ -21,9 +20,10 @@ _HEADERS = {
 
 async def page(request: web.Request) -> web.Response:
     """Return the state as a page, complete in itself; `/events` keeps it up to date."""
-    await load()
+    hub = request.app[HUB]
+    await hub.load()
     from sidecar.web.page import report
 
     view = report.view(request.app[CONTEXT])
-    text = report.page(view, request.host, epoch=request.app[HUB].epoch, edition=assets.edition())
+    text = report.page(view, request.host, epoch=hub.epoch, edition=assets.edition())
     return web.Response(text=text, content_type="text/html", headers=_HEADERS)
