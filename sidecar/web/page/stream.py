@@ -91,7 +91,7 @@ class Hub:
         return len(self._streams)
 
     async def load(self) -> None:
-        """Import what renders pages, once, in a thread: Jinja2 and the templates take 0.2 s. Callers keep their order."""
+        """Import what renders pages, once, in a thread: Jinja2 and the templates take 0.2 s. Callers stay in order."""
         if self._loading is None:
             self._loading = asyncio.ensure_future(asyncio.to_thread(_load))
         await asyncio.shield(self._loading)
