@@ -191,7 +191,7 @@ def _settled(container: Container) -> str | None:
 
 
 def _named(code: int, container: Container, asked: bool) -> None:
-    """The exit code is one that README explains by a disk that refuses; `asked`: for a stop."""
+    """The exit code is one that docs/exit-codes.md explains by a disk that refuses; `asked`: for a stop."""
     if asked:
         expect(code == 0, f"it stopped with {code}")
         return

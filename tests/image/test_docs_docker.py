@@ -1,4 +1,4 @@
-"""The commands of docs/docker.md, run as they are written, in a clean checkout."""
+"""Run the commands of docs/docker.md as written, in a clean checkout."""
 
 from __future__ import annotations
 

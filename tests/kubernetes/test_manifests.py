@@ -1,4 +1,4 @@
-"""What `deploy/kubernetes` says, without a cluster: schemas, Pod Security, and that it fits the code and the README."""
+"""Check `deploy/kubernetes` without a cluster: schemas, Pod Security, agreement with the code and the documents."""
 
 from __future__ import annotations
 
@@ -196,10 +196,8 @@ def test_the_loading_pod_is_nobodys_endpoint(rendered: dict[str, list[dict[str, 
     assert loader["metadata"]["namespace"] == one(rendered["example"], "StatefulSet")["metadata"]["namespace"]
 
 
-def test_the_readmes_pod_is_the_manifests(rendered: dict[str, list[dict[str, Any]]]) -> None:
-    """Where the README shows one: the same probes, the same rights, the same grace, the same mounts."""
-    if not any("StatefulSet" in text for text in documents.blocks("yaml")):
-        return
+def test_the_documented_pod_is_the_manifests(rendered: dict[str, list[dict[str, Any]]]) -> None:
+    """docs/kubernetes-manifest.md has the same probes, rights, grace and mounts."""
     shown = documents.manifest("StatefulSet")["spec"]["template"]["spec"]
     spec = one(rendered["everything"], "StatefulSet")["spec"]["template"]["spec"]
     same = ("enableServiceLinks", "automountServiceAccountToken", "terminationGracePeriodSeconds", "securityContext")
