@@ -528,7 +528,7 @@ def test_the_architecture_describes_every_room() -> None:
 
 def test_the_architecture_names_modules_that_there_are() -> None:
     """In the section of a room, every name set as code is a module or a folder in it, or begins with one."""
-    text = ARCHITECTURE.partition("## Nine rooms on six floors")[2].partition("### Who may import whom")[0]
+    text = ARCHITECTURE.partition("## Nine rooms on six floors")[2].partition("### Allowed imports")[0]
     unknown = []
     for room, described in re.findall(r"^### `(\w+)/`: (.*?)(?=^### |\Z)", text, re.MULTILINE | re.DOTALL):
         inside = [path for path in (ROOT / "sidecar" / room).rglob("*") if path.name != "__pycache__"]
@@ -540,8 +540,8 @@ def test_the_architecture_names_modules_that_there_are() -> None:
 
 
 def test_the_architecture_has_the_floors_of_the_contracts() -> None:
-    """The numbered lists under "Who may import whom" are import-linter's, which checks them."""
-    text = ARCHITECTURE.partition("### Who may import whom")[2].partition("\n## ")[0]
+    """The numbered lists under "Allowed imports" are import-linter's, which checks them."""
+    text = ARCHITECTURE.partition("### Allowed imports")[2].partition("\n## ")[0]
     layers = [set(re.findall(r"`(\w+)`", line)) for line in re.findall(r"^\d+\. (.*)$", text, re.MULTILINE)]
     assert [*contract("floors"), *contract("features")] == layers
 
