@@ -56,7 +56,7 @@ def in_backticks(text: str) -> set[str]:
 
 
 def settings_table() -> dict[str, str]:
-    """Variable → default, as documented, without backticks."""
+    """Return variable → default, as documented, without backticks."""
     return {cells[0].strip("`"): cells[1].strip("`") for cells in rows(section("settings", "Variables"))}
 
 
@@ -65,7 +65,7 @@ def settings_table() -> dict[str, str]:
 
 @cache
 def code_defaults() -> dict[str, object]:
-    """Variable → the default that `settings.from_environ` hands to its reader; None for secrets."""
+    """Return variable → the default that `settings.from_environ` passes to its reader; None for secrets."""
     base = settings.from_environ({})
     found: dict[str, object] = {}
     for node in ast.walk(ast.parse((ROOT / "sidecar" / "core" / "settings.py").read_text())):
@@ -84,7 +84,7 @@ def code_defaults() -> dict[str, object]:
 
 @cache
 def devpi_variables() -> frozenset[str]:
-    """Every DEVPISERVER_ variable that one of devpi's parsers knows: each long option has one."""
+    """Return every DEVPISERVER_ variable of devpi's parsers: each long option has one."""
     (folder,) = [Path(path) for path in importlib.util.find_spec("devpi_server").submodule_search_locations or ()]  # type: ignore[union-attr]
     text = "".join(path.read_text() for path in folder.glob("*.py"))
     options = re.findall(r"addoption\(\s*[^)]*?[\"']--([a-z][a-z0-9-]+)[\"']", text)
@@ -92,7 +92,7 @@ def devpi_variables() -> frozenset[str]:
 
 
 def source() -> str:
-    """The text of the whole package."""
+    """Return the text of the whole package."""
     return "\n".join(path.read_text() for path in (ROOT / "sidecar").rglob("*.py"))
 
 
@@ -112,7 +112,7 @@ def test_the_settings_table_has_every_setting_and_no_other() -> None:
 
 
 def test_every_variable_in_the_documents_is_one_of_the_code() -> None:
-    """A variable with a typing error in it would be set in vain."""
+    """A misspelt variable would have no effect."""
     known = code_variables()
     unknown = {
         f"{path.name}: {name}"
@@ -157,7 +157,7 @@ def test_the_documented_runtime_directory_is_the_one_that_is_used() -> None:
 
 @pytest.mark.parametrize("name", sorted(code_variables()))
 def test_every_documented_setting_is_really_read(name: str, tmp_path: Path) -> None:
-    """Some value of it makes other settings; else the comparison of defaults would prove nothing."""
+    """Some value changes the settings; otherwise the comparison of defaults proves nothing."""
     secret = tmp_path / "secret"
     secret.write_text("a-secret-of-sixteen-or-more\n")
     base = settings.from_environ({})
@@ -200,7 +200,7 @@ def test_the_checks_are_listed_with_what_they_gate() -> None:
 
 
 def test_every_check_in_the_troubleshooting_table_exists() -> None:
-    """`check`: `reason`: both are words of the code."""
+    """`check`: `reason`: both are in the code."""
     pairs = [re.findall(r"`([^`]+)`", cells[0]) for cells in rows(section("troubleshooting", "By check"))]
     pairs = [pair for pair in pairs if len(pair) == 2]
     assert {"process", "http", "write", "lock", "root-password", "replication"} <= {check for check, _ in pairs}
@@ -216,7 +216,7 @@ def test_the_import_failures_are_worded_as_the_code_words_them() -> None:
 
 
 def test_every_exit_code_is_listed_and_no_other_one_of_ours() -> None:
-    """Codes of devpi-server and of a command in its place come after ours."""
+    """Codes of devpi-server and of other commands follow ours."""
     listed = {int(cells[0]) for cells in rows(document("exit-codes")) if cells[0].isdigit()}
     assert {code.value for code in ExitCode} == listed
 
@@ -237,7 +237,7 @@ def test_the_api_table_has_exactly_the_routes_with_their_status_codes() -> None:
 
 @pytest.mark.parametrize("block", [block for path in DOCUMENTS for block in blocks(path.read_text(), "sh")])
 def test_shell_examples_are_shell_and_call_real_routes(block: str) -> None:
-    """`bash -n` takes them, and each URL on the sidecar's port has a route."""
+    """`bash -n` accepts them, and each URL on the sidecar's port has a route."""
     parsed = subprocess.run(["bash", "-n"], input=block, text=True, capture_output=True, check=False)
     assert (0, "") == (parsed.returncode, parsed.stderr)
     for command in block.replace("\\\n", " ").splitlines():
@@ -300,7 +300,7 @@ def test_every_dev_command_that_is_named_exists() -> None:
 
 
 def test_the_tools_are_documented_with_their_lock() -> None:
-    """Which of devpi's tools may run beside a server is of some weight."""
+    """Some of devpi's tools must not run beside a server."""
     text = section("command-line", "devpi's own tools")
     beside, alone = text.split("need the serverdir to themselves", 1)[0].split("```", 2)[::2]
     assert all(f"`{name}`" in beside for name in tools.BESIDE)
@@ -312,13 +312,13 @@ def test_the_tools_are_documented_with_their_lock() -> None:
 
 @cache
 def pod() -> dict[str, Any]:
-    """The manifest's pod."""
+    """Return the manifest's pod."""
     return dict(manifest("StatefulSet")["spec"]["template"]["spec"])
 
 
 @cache
 def container() -> dict[str, Any]:
-    """Its one container."""
+    """Return its only container."""
     (found,) = pod()["containers"]
     return dict(found)
 
@@ -371,7 +371,7 @@ def test_the_manifests_secrets_and_volumes_are_mounted() -> None:
 
 
 def test_the_manifest_fulfils_the_restricted_profile() -> None:
-    """Kubernetes' Pod Security Standards, "restricted", and a read-only root besides."""
+    """Kubernetes' Pod Security Standards, "restricted", and a read-only root."""
     context = container()["securityContext"]
     assert pod()["securityContext"]["runAsNonRoot"]
     assert pod()["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -382,7 +382,7 @@ def test_the_manifest_fulfils_the_restricted_profile() -> None:
 
 
 def test_the_grace_periods_in_words_are_long_enough() -> None:
-    """`docker stop`, `docker run` and compose, all of them more than the defaults need."""
+    """For `docker stop`, `docker run` and compose: all exceed the need of the defaults."""
     from sidecar.container.shutdown import PATIENCE
 
     need = settings.StopSettings().delay + settings.StopSettings().grace + 3 * PATIENCE
@@ -397,13 +397,13 @@ def test_the_grace_periods_in_words_are_long_enough() -> None:
 
 
 def test_the_table_of_faults_is_that_of_the_tests() -> None:
-    """docs/operations.md has what `tests/integration/test_faults.py` holds the product to, word by word."""
+    """docs/operations.md has the table of `tests/support/faults.py`, which test_faults.py asserts."""
     found = re.findall(r"^\| fault \|.*?\n(?!\|)", document("operations") + "\n", re.MULTILINE | re.DOTALL)
     assert [faults.table()] == found
 
 
 def test_every_fault_is_tested() -> None:
-    """One that no test brings about would be an empty promise."""
+    """Each fault in the table is used in a test."""
     text = (ROOT / "tests" / "integration" / "test_faults.py").read_text()
     names = [name for name, value in vars(faults).items() if isinstance(value, faults.Fault)]
     assert len(names) > 15
@@ -414,13 +414,13 @@ def test_every_fault_is_tested() -> None:
 
 
 def test_the_table_of_what_is_left_out_is_the_list_that_the_build_goes_by() -> None:
-    """docs/docker.md has docker/trimmed.py's, word by word; a container test compares that with the image."""
+    """docs/docker.md has the table of docker/trimmed.py; a container test compares that with the image."""
     text = document("docker")
     assert [trimmed().table()] == re.findall(r"^\| of \|.*?\n(?!\|)", text, re.MULTILINE | re.DOTALL)
 
 
 def test_every_label_s_argument_is_in_the_documented_build() -> None:
-    """But the digest, which only whoever pulls the base image knows."""
+    """Except the digest, which is known only after a pull of the base image."""
     text = document("docker")
     labels = re.findall(r"org\.opencontainers\.image\.\S+=\"\$\{(\w+)\}\"", (ROOT / "Dockerfile").read_text())
     told = set(re.findall(r"--build-arg (\w+)=", text))
@@ -449,7 +449,7 @@ def test_the_required_versions_are_named() -> None:
 
 
 def test_no_documented_loop_waits_for_a_container_that_has_ended() -> None:
-    """`until docker exec …` never ends then: `docker exec` fails as an unready devpi does."""
+    """`until docker exec …` would never end, because `docker exec` fails as it does for an unready devpi."""
     assert [] == [
         path.name for path in DOCUMENTS if re.search(r"^(until|while) .*docker", path.read_text(), re.MULTILINE)
     ]
@@ -459,7 +459,7 @@ def test_no_documented_loop_waits_for_a_container_that_has_ended() -> None:
 
 
 def test_the_metrics_table_has_every_metric_and_no_other(tmp_path: Path) -> None:
-    """Name and type are those of a real run's exposition, and so are the labels of each that has samples there."""
+    """Name, type, and labels (of those with samples) match a real run's exposition."""
     with cleared_away(Container(tmp_path / "c").start()) as container:
         container.wait_ready()
         found = families(container.get("/metrics", accept="application/openmetrics-text").body.decode())
@@ -473,7 +473,7 @@ def test_the_metrics_table_has_every_metric_and_no_other(tmp_path: Path) -> None
 
 
 def test_the_alerts_table_has_every_alert() -> None:
-    """Those of the rules that are shipped."""
+    """The table has the alerts of deploy/prometheus."""
     rules = YAML(typ="safe").load(ROOT / "deploy" / "prometheus" / "alerts.yml")["groups"][0]["rules"]
     text = section("metrics", "Alerts")
     assert [rule["alert"] for rule in rules] == [cells[0].strip("`") for cells in rows(text)]
@@ -483,7 +483,7 @@ def test_the_alerts_table_has_every_alert() -> None:
 
 
 def test_ci_leaves_its_checkout_by_one_documented_variable() -> None:
-    """Each default of .ci/run is in docs/ci.md, and only one of them names a place elsewhere."""
+    """Each default of .ci/run is in docs/ci.md, and only one of them is a path outside the checkout."""
     code = re.sub(r"^#.*", "", (ROOT / ".ci" / "run").read_text(), flags=re.MULTILINE)
     defaults = {name: default for name, default in re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", code) if default}
     documented = {cells[0].strip("`"): cells[1].strip("`") for cells in rows(document("ci"))}
@@ -498,7 +498,7 @@ def test_ci_leaves_its_checkout_by_one_documented_variable() -> None:
 
 
 def contract(name: str) -> list[set[str]]:
-    """The layers of one of import-linter's contracts, from the top down, without what is not built yet."""
+    """Return the layers of a contract of import-linter, from the top down, without packages that don't exist yet."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (found,) = [each for each in contracts if each["id"] == name]
     layers = [set(re.split(r"\s*[|:]\s*", layer)) for layer in found["layers"]]
@@ -507,7 +507,7 @@ def contract(name: str) -> list[set[str]]:
 
 
 def test_the_architecture_is_short() -> None:
-    """A stranger reads it before the first change; whatever else there is to say has another place."""
+    """A new contributor reads it before the first change."""
     assert len(ARCHITECTURE.splitlines()) <= 250
 
 
@@ -519,7 +519,7 @@ def test_every_module_says_what_it_is() -> None:
 
 
 def test_the_architecture_describes_every_room() -> None:
-    """A heading for each that the contract of the floors has, and an item for each feature; none for others."""
+    """There is a heading for each room of the contract, an item for each feature, and none for others."""
     text = ARCHITECTURE.partition("## Nine rooms on six floors")[2].partition("\n## ")[0]
     features = text.partition("### `features/`")[2].partition("\n### ")[0]
     assert set.union(*contract("floors")) == set(re.findall(r"^### `(\w+)/`: ", text, re.MULTILINE))
@@ -527,7 +527,7 @@ def test_the_architecture_describes_every_room() -> None:
 
 
 def test_the_architecture_names_modules_that_there_are() -> None:
-    """In the section of a room, every name set as code is a module or a folder in it, or begins with one."""
+    """In the section of a room, every name in backticks is a module or a folder in it, or begins with one."""
     text = ARCHITECTURE.partition("## Nine rooms on six floors")[2].partition("### Allowed imports")[0]
     unknown = []
     for room, described in re.findall(r"^### `(\w+)/`: (.*?)(?=^### |\Z)", text, re.MULTILINE | re.DOTALL):
@@ -547,7 +547,7 @@ def test_the_architecture_has_the_floors_of_the_contracts() -> None:
 
 
 def test_the_architecture_names_every_message() -> None:
-    """The protocol between the sidecar and the worker."""
+    """The messages are those of `sidecar.devpi.protocol`."""
     from sidecar.devpi import protocol
 
     text = ARCHITECTURE.partition("## Messages between sidecar and worker")[2].partition("\n## ")[0]
@@ -555,7 +555,7 @@ def test_the_architecture_names_every_message() -> None:
 
 
 def test_the_architecture_has_every_name_below_sidecar() -> None:
-    """Those of `sidecar.storage.layout`, but for what lies in the staging folder, and a file of an instant."""
+    """Those of `sidecar.storage.layout`, except those in the staging folder and the monitor's test file."""
     from sidecar.storage import layout
 
     names = {value for name, value in vars(layout).items() if name.isupper()}
@@ -565,7 +565,7 @@ def test_the_architecture_has_every_name_below_sidecar() -> None:
 
 
 def test_twelve_changes_name_the_files_that_they_touch() -> None:
-    """Each row has some of the code, and every one exists."""
+    """Each row names code, and every path exists."""
     changes = rows(ARCHITECTURE.partition("## Twelve likely changes")[2])
     path = re.compile(r"`((?:[\w.-]+/)*[\w-]+(?:\.(?:py|md|toml|lock|html)|/))`")
     named = {cells[0]: path.findall(" ".join(cells[1:])) for cells in changes}
@@ -575,7 +575,7 @@ def test_twelve_changes_name_the_files_that_they_touch() -> None:
 
 
 def test_every_path_in_the_documents_exists() -> None:
-    """Files of this project, also those that are named from `sidecar/` on: `core/files.py`."""
+    """Files of this project, also with paths below `sidecar/`: `core/files.py`."""
     rooms = set.union(*contract("floors"))
     folders = {path.name for path in ROOT.iterdir() if path.is_dir()} - {"devpi-data"}
     wrong = []
@@ -663,6 +663,6 @@ def test_examples_of_data_parse() -> None:
 
 
 def test_the_documents_name_no_registry_and_no_place_on_a_machine() -> None:
-    """Everybody has their own index, registry and home."""
+    """Examples must not depend on a specific index, registry or home."""
     pattern = r"pypi\.org|pythonhosted|docker\.io|ghcr\.io|quay\.io|/home/|/work/|/Users/"
     assert [] == [f"{path.name}: {hit}" for path in DOCUMENTS for hit in re.findall(pattern, path.read_text())]
