@@ -93,7 +93,8 @@ PARTS = (
             r"|(.*/)?(tests|test|testing|test_devpi_server|__pycache__|include|sboms)/.*|distutils-precedence\.pth"
             r"|zope/deprecation/tests\.py)"
             r"|[^/]*\.dist-info/(.*/)?sboms/.*"
-            r"|[^/]*\.dist-info/(.*/)?(RECORD|INSTALLER|REQUESTED|direct_url\.json|zip-safe|dependency_links\.txt)"
+            r"|[^/]*\.dist-info/(.*/)?(RECORD|INSTALLER|REQUESTED|direct_url\.json|uv_(cache|build)\.json|zip-safe"
+            r"|dependency_links\.txt)"
         ),
         "tests, type stubs, C sources and headers, files for other systems, pip's own records",
     ),
