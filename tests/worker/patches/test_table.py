@@ -93,7 +93,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         ("starred", "(*many, only, **rest)", None),
         ("keyword", "(one, *, only)", None),
         ("keyword", "(one, only)", "has the parameters (one, *, only), not (one, only)"),
-        ("LIMIT", "(one)", "has the parameters of nothing that can be called, not (one)"),
+        ("LIMIT", "(one)", "is not callable"),
         ("Thing", "()", None),
         ("Thing.static", "(one)", None),
         ("Thing.gone", "", "is missing"),
@@ -103,7 +103,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         ("Thing.inner", "in Thing", None),
         ("Thing._cache", "in plain", "is not in plain"),
         ("helper", "in plain", None),
-        ("helper", "in gone", "is unknown: there is no gone"),
+        ("helper", "in gone", "can't be verified: gone is missing"),
         ("words of", "says starred", None),
         ("other words", "says starred", "is not in starred"),
     ],
@@ -134,7 +134,7 @@ def test_what_is_indispensable_is_required(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(Unknown) as caught:
         require("serve")
     assert 70 == caught.value.code
-    assert re.search(r"is missing from devpi-server [\d.]+, .*waitress [\d.]+", caught.value.reason)
+    assert re.search(r"doesn\'t support devpi-server [\d.]+, .*waitress [\d.]+", caught.value.reason)
     assert "FSFactory.from_content is missing (durable)" in caught.value.reason
     assert "MirrorStage.has_project_perstage has the parameters (self, project, version)" in caught.value.reason
 
