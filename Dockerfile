@@ -28,11 +28,11 @@ COPY requirements-web.lock ./
 RUN python3 -m pip --python /opt/devpi/bin/python3 install --no-cache-dir --no-compile --require-hashes \
         --no-build-isolation --requirement requirements-web.lock
 
-# Each of these two installs the project and assembles /rootfs; docker/rootfs.py tells of what.
+# Each of these two installs the project and assembles /rootfs by docker/rootfs.py.
 FROM environment AS rootfs
 COPY pyproject.toml README.md LICENSE entrypoint.py ./
 COPY sidecar sidecar
-COPY docker/rootfs.py docker/trimmed.py docker/
+COPY docker/rootfs.py docker/python_files.py docker/system_files.py docker/trimmed.py docker/
 ARG UID=1000
 ARG GID=1000
 ARG SOURCE_DATE_EPOCH
@@ -44,7 +44,7 @@ RUN python3 -m pip --python /opt/devpi/bin/python3 install --no-cache-dir --no-c
 FROM environment-web AS rootfs-web
 COPY pyproject.toml README.md LICENSE entrypoint.py ./
 COPY sidecar sidecar
-COPY docker/rootfs.py docker/trimmed.py docker/
+COPY docker/rootfs.py docker/python_files.py docker/system_files.py docker/trimmed.py docker/
 ARG UID=1000
 ARG GID=1000
 ARG SOURCE_DATE_EPOCH
