@@ -300,7 +300,7 @@ async def test_a_body_that_does_not_come(site: Site, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.usefixtures("hurried")
 async def test_answers_that_nobody_reads(site: Site, clients: list[Client]) -> None:
-    """A client that sends many requests and reads nothing: the app gets no more of them, and the connection is closed."""
+    """A client that sends many requests and reads no answer is closed, and the app gets no more of its requests."""
     client = await connect(site, clients)
     client[1].transport.pause_reading()
     client[1].write((GET + b"\r\n") * 20_000)

@@ -331,8 +331,8 @@ async def test_a_certificate_of_a_strange_ca(start: Start, authority: Authority,
 
 
 async def test_the_socket_inside(start: Start, authority: Authority, site: Site) -> None:
-    """A client of the socket in the private folder needs the token, but neither TLS nor a certificate; it is
-    distinguished in the record of a claim.
+    """A client of the socket in the private folder needs the token, but neither TLS nor a certificate; its
+    claim is recorded as from localhost.
     """
     site.generate_password()
     secured = await start(settings_of(authority.issue("server"), authority.file))
