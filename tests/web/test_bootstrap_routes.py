@@ -247,7 +247,7 @@ async def test_the_scheme_is_case_insensitive(site: Site) -> None:
 async def test_wrong_tokens_are_slowed_down_and_counted(
     site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second wrong token waits longer than the first; the right one never waits."""
+    """The second wrong one waits longer than the first; the right one never waits."""
     wrong = {"Authorization": "Bearer guess"}
     seconds = []
     for _ in range(2):
@@ -265,7 +265,7 @@ async def test_wrong_tokens_are_slowed_down_and_counted(
 
 
 async def test_a_flood_of_wrong_tokens(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If too many wait, the answer is 429 at once, and admins still get through."""
+    """Beyond a number of waiting ones there is 429 at once, and admins still get through."""
     monkeypatch.setattr(site.web.runner.app[GUARD], "most", 2)
     monkeypatch.setattr(admin_auth, "FIRST_DELAY", 0.3)
     wrong = {"Authorization": "Bearer guess"}
@@ -280,7 +280,7 @@ async def test_a_flood_of_wrong_tokens(site: Site, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.alone
 async def test_one_source_gets_a_share_of_the_patience(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A source that guesses on many connections gets 429 and is disconnected; all are counted, the log isn't
+    """Who guesses on many connections gets 429 and its connection closed; all of it is counted, the log is not
     flooded, and the right token passes at once from the same address.
     """
     monkeypatch.setattr(admin_auth, "HELD_BACK_OF_ONE", 3)
@@ -302,7 +302,7 @@ async def test_one_source_gets_a_share_of_the_patience(site: Site, monkeypatch: 
 
 
 async def test_the_log_is_not_flooded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """One line in 10 s, however many sources there are."""
+    """One line in ten seconds, however many sources there are."""
     monkeypatch.setattr(admin_auth, "FIRST_DELAY", 0.0)
     monkeypatch.setattr(admin_auth, "LONGEST_DELAY", 0.0)
     at = 1000.0
@@ -316,7 +316,7 @@ async def test_the_log_is_not_flooded(monkeypatch: pytest.MonkeyPatch, caplog: p
 
 
 def test_delays_grow_decay_and_are_bounded() -> None:
-    """It doubles up to a maximum, and halves with time, for a limited number of sources."""
+    """Doubled up to a longest one, halved with time, for a bounded number of sources."""
     at = 1000.0
     the_guard = admin_auth.Guard(lambda _: False, lambda: at)
     delays = [the_guard._next_delay("a") for _ in range(7)]
@@ -329,7 +329,7 @@ def test_delays_grow_decay_and_are_bounded() -> None:
 
 
 def test_an_ipv6_network_is_one_source() -> None:
-    """One host can use all addresses of a /64."""
+    """One host has a whole /64 to guess from."""
     assert admin_auth._network("2001:db8::1") == admin_auth._network("2001:db8::ffff:2")
     assert admin_auth._network("2001:db8:0:1::1") != admin_auth._network("2001:db8::1")
     assert admin_auth._network("10.0.0.1") != admin_auth._network("10.0.0.2")
