@@ -113,7 +113,7 @@ async def test_the_life_and_the_checks_are_told(site: Site) -> None:
 
 
 async def test_a_clock_that_goes_back_takes_no_counter_along(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wall clock is set back between two scrapes: the counters of the phases and the start-up don't decrease."""
+    """The wall clock is set back between two scrapes: each counter of the phases, and the start-up, stay or grow."""
     monkeypatch.setattr("sidecar.web.metrics.exposition.RECENT", 0.0)
     await site.become_ready()
     before = await scrape(site)

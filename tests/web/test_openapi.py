@@ -174,7 +174,7 @@ def test_examples_are_valid(value: object, schema: dict[str, Any]) -> None:
 
 
 def test_every_json_answer_has_an_example() -> None:
-    """Return all routes except the description itself."""
+    """All routes except the description itself."""
     bare = {
         path
         for _, path, operation in OPERATIONS
