@@ -27,9 +27,9 @@ DOCUMENTED = {
     }
     for route in ROUTES
 }
-"""The status codes in a handler's docstring; tests/project/test_docs.py compares them with the docs."""
+"""Which codes a handler's docstring names; README's table has the same (tests/project/test_docs.py)."""
 EVERYWHERE = {400, 404, 405, 408, 413, 417, 431}
-"""Status codes of requests that reach no handler: `sidecar.web.middleware`, `sidecar.web.server.connection`."""
+"""Codes of requests that no handler sees: see `sidecar.web.middleware` and `sidecar.web.server.connection`."""
 
 
 @pytest.fixture(autouse=True)

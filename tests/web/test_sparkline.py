@@ -13,7 +13,7 @@ from sidecar.web.page.sparkline import sparkline
 
 
 def trend(*samples: Sample | None) -> CheckHistory:
-    """Make a trend whose last points are these."""
+    """These are the last ones."""
     return CheckHistory("http", (*[None] * (SAMPLES - len(samples)), *samples))
 
 

@@ -34,7 +34,7 @@ async def test_status_at_first(site: Site) -> None:
 
 
 async def test_status_of_notices(site: Site) -> None:
-    """In order, each once, without paths."""
+    """In their order, each once, without paths."""
     first = Notice("configuration", "the option x in the configuration file /etc/devpi.yml is not known", "remove it")
     site.lifecycle.notice(first, first)
     site.lifecycle.notice(Notice("variable", "the variable DEVPI_X is not known here", "remove it"), first)
