@@ -257,7 +257,7 @@ async def test_a_bad_renewal_is_refused(start: Start, authority: Authority, capl
     client = authority.client()
     first = await asyncio.to_thread(secured.certificate, client)
     other = authority.issue("other")
-    other.cert.replace(pair.cert)  # before its key
+    other.cert.replace(pair.cert)  # its key is late
     await until(lambda: "are refused" in caplog.text)
     assert "SIDECAR_TLS_KEY: the key in" in caplog.text
     assert first == await asyncio.to_thread(secured.certificate, client)
@@ -399,7 +399,7 @@ def test_bad_files(authority: Authority, what: str) -> None:
     ("given", "variable"), [(TlsSettings(key=Path("/k")), KEY), (TlsSettings(client_ca=Path("/c")), CA)]
 )
 def test_settings_without_a_certificate(given: TlsSettings, variable: str) -> None:
-    """Otherwise a user may believe that TLS is on."""
+    """Nobody shall think that TLS is on."""
     with pytest.raises(TlsRefused, match=f"{variable}: there is no certificate to it; set SIDECAR_TLS_CERT"):
         load(given)
 
