@@ -28,7 +28,7 @@ SERVING = (
             "devpi_server.config:Config.write_nodeinfo": "(self)",
             "devpi_server.config:Config.nodeinfo": "",
             "devpi_server.config:Config.nodeinfo_path": "",
-            "devpi_server.keyfs:.event_serial": "says TxNotificationThread",
+            "devpi_server.keyfs:.event_serial": "text of TxNotificationThread",
         },
     ),
     Patch(
@@ -40,7 +40,7 @@ SERVING = (
             "devpi_server.filestore_fs:FSFactory.from_content": "(basedir, file_path_info, content_or_file)",
             "devpi_server.filestore_hash_hl:HashHLFactory.from_content": "(basedir, file_path_info, content_or_file)",
             "devpi_server.filestore_fs:DirtyFile.path": "in FSFactory.from_content",
-            "devpi_server.filestore_fs:-tmp": "says FSFactory.from_content",
+            "devpi_server.filestore_fs:-tmp": "text of FSFactory.from_content",
         },
     ),
     Patch(
@@ -53,7 +53,7 @@ SERVING = (
             "devpi_server.keyfs_sqlite:BaseStorage.sqlpath": "in BaseStorage.__init__",
             "devpi_server.hookspecs:devpiserver_storage_backend": "(settings)",
             "devpi_server.config:storage": "in Config.storage",
-            "devpi_server.keyfs_sqlite:?mode=": "says BaseStorage.get_connection",
+            "devpi_server.keyfs_sqlite:?mode=": "text of BaseStorage.get_connection",
         },
     ),
     Patch(
@@ -103,7 +103,7 @@ SERVING = (
         "anybody can request password checks, each of which takes 64 MiB and 0.2 s inside a transaction",
         "password-checks",
         {
-            "devpi_server.auth:__devpiserver_user_validate_result": "says Auth._validate",
+            "devpi_server.auth:__devpiserver_user_validate_result": "text of Auth._validate",
             "devpi_server.auth:Auth.serializer": "in Auth.__init__",
             "devpi_server.auth:Auth.LOGIN_EXPIRATION": "",
             "devpi_server.view_auth:DevpiSecurityPolicy._get_credentials": "(self, request)",
@@ -148,9 +148,9 @@ SERVING = (
         "devpi's threads retry forever and log each attempt",
         "log",
         {
-            "devpi_server.keyfs:[NOTI]": "says TxNotificationThread",
-            "devpi_server.replica:[REP]": "says ReplicaThread",
-            "devpi_server.replica:[FREP]": "says FileReplicationThread",
+            "devpi_server.keyfs:[NOTI]": "text of TxNotificationThread",
+            "devpi_server.replica:[REP]": "text of ReplicaThread",
+            "devpi_server.replica:[FREP]": "text of FileReplicationThread",
         },
     ),
     Patch(
@@ -167,11 +167,11 @@ SERVING = (
             "devpi_server.replica:ReplicationErrors.add": "(self, error)",
             "devpi_server.replica:ReplicationErrors.remove": "(self, entry)",
             "devpi_server.replica:FileReplicationSharedData.ReplicationErrors": "in FileReplicationSharedData.__init__",
-            "devpi_server.replica:Authorization malformed": "says devpiserver_get_identity",
-            "devpi_server.replica:Authorization expired": "says devpiserver_get_identity",
-            "devpi_server.replica:Replication protocol disabled": "says PrimaryChangelogRequest",
-            "devpi_server.replica:as primary_uuid": "says PrimaryChangelogRequest",
-            "devpi_server.replica:can only wait for next serial": "says PrimaryChangelogRequest",
+            "devpi_server.replica:Authorization malformed": "text of devpiserver_get_identity",
+            "devpi_server.replica:Authorization expired": "text of devpiserver_get_identity",
+            "devpi_server.replica:Replication protocol disabled": "text of PrimaryChangelogRequest",
+            "devpi_server.replica:as primary_uuid": "text of PrimaryChangelogRequest",
+            "devpi_server.replica:can only wait for next serial": "text of PrimaryChangelogRequest",
         },
     ),
     Patch(

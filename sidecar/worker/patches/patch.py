@@ -26,7 +26,7 @@ class Patch(NamedTuple):
     - `(self, uri)`: it is callable and has these parameters
     - empty: it exists
     - `in F`: the code of the module's function or class F uses the last name as an attribute, variable or parameter
-    - `says F`: a string in F contains the text after the colon
+    - `text of F`: a string in F contains what follows the colon
     """
     only_faster: bool = False
     """The patch only makes devpi-server faster: a miss is a warning."""
@@ -59,12 +59,12 @@ def _problem(target: str, expected: str) -> str | None:
         module = import_module(path)
     except Exception as error:  # an unknown version may raise anything
         return f"can't be imported: {error}"
-    way, _, where = expected.partition(" ")
-    if way in ("in", "says"):
+    way, _, where = expected.rpartition(" ")
+    if way in ("in", "text of"):
         holder = _find(module, where)
         if holder is None:
             return f"can't be verified: {where} is missing"
-        if way == "says":
+        if way == "text of":
             return None if any(name in text for text in _texts(holder)) else f"is not in {where}"
         last = name.rpartition(".")[2]
         return None if any(last in names for names in _names(holder)) else f"is not in {where}"

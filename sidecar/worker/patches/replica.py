@@ -49,11 +49,11 @@ def tell_refusals(tell: Callable[[PrimaryAnswered], None]) -> None:
         options = {"allow_redirects": allow_redirects, "timeout": timeout, "extra_headers": extra_headers}
         response = ask(client, cstack, method, url, **options)  # type: ignore[arg-type]
         if _CHANGES in str(url):
-            said = _understood(response)
-            if said != last:
-                last = said
+            answer = _understood(response)
+            if answer != last:
+                last = answer
                 with suppress(SidecarGone):
-                    tell(said)
+                    tell(answer)
         return response
 
     ReplicaHTTPClient.stream = stream  # type: ignore[method-assign, assignment]
@@ -64,12 +64,12 @@ def _understood(response: httpx.Response | FatalResponse) -> PrimaryAnswered:
         return PrimaryAnswered()
     if isinstance(response, FatalResponse):  # no connection; 503 is of the client itself, in --offline-mode
         return PrimaryAnswered("offline" if response.status_code > 0 else None)
-    said = b""
+    content = b""
     with suppress(httpx.HTTPError, httpx.StreamError):
         for chunk in response.iter_bytes(_LIMIT):
-            said += chunk
-            if len(said) >= _LIMIT:
+            content += chunk
+            if len(content) >= _LIMIT:
                 break
-    text = said.decode(errors="replace")
+    text = content.decode(errors="replace")
     refusal = next((kind for words, kind in _REFUSALS.items() if words in text), "other")
     return PrimaryAnswered(refusal, response.status_code)

@@ -40,8 +40,7 @@ class SyncedFolders:
     An existing folder may not be synced yet: another thread, or a killed server, may just have created it.
     """
 
-    def __init__(self, limit: int = _REMEMBERED) -> None:
-        self._limit = limit
+    def __init__(self) -> None:
         self._known: OrderedDict[Path, None] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -55,7 +54,7 @@ class SyncedFolders:
             files.fsync_dir(folder)
         with self._lock:
             self._known.update(dict.fromkeys(reversed(new)))
-            while len(self._known) > self._limit:
+            while len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
 
     def _is_known(self, folder: Path) -> bool:

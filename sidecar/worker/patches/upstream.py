@@ -61,10 +61,10 @@ _asking = _Asking()
 def keep_failures() -> None:
     """Make devpi pass on upstream failures, from now on."""
     _remember_refusals()
-    _end_what_waits()
+    _end_late_answers()
     _keep_lists()
-    _tell_pages()
-    _tell_heirs()
+    _report_failed_pages()
+    _fail_inheriting_indexes()
 
 
 def _remember_refusals() -> None:
@@ -79,7 +79,7 @@ def _remember_refusals() -> None:
     MirrorHTTPClient.async_get = async_get  # type: ignore[method-assign, assignment]
 
 
-def _end_what_waits() -> None:
+def _end_late_answers() -> None:
     """Turn an unreadable answer into a failure, and release the project's lock if a late answer fails.
 
     devpi releases the lock with its last reference, which the task of the late answer holds until garbage collection,
@@ -133,7 +133,7 @@ def _keep_lists() -> None:
     MirrorStage._update_projects = update_projects  # type: ignore[method-assign, assignment]
 
 
-def _tell_pages() -> None:
+def _report_failed_pages() -> None:
     """Report a failed project page to the index that asks for it, and to the client."""
     get = MirrorStage.get_simplelinks_perstage
     has = MirrorStage.has_project_perstage
@@ -165,7 +165,7 @@ def _tell_pages() -> None:
     MirrorStage.has_project_perstage = has_project  # type: ignore[method-assign, assignment]
 
 
-def _tell_heirs() -> None:
+def _fail_inheriting_indexes() -> None:
     """Make an index fail if one of its mirrors fails, because the answers of the others are incomplete."""
     ask = BaseStage.op_sro_check_mirror_whitelist
 

@@ -158,7 +158,7 @@ class Connection(HTTPChannel):  # type: ignore[misc] # waitress has no types
             self.began = time.monotonic()
 
         def parse_header(self, header_plus: bytes) -> None:
-            """Parse as waitress does. A URL that can't be split raises ParsingError: ValueError would end the loop."""
+            """Parse as waitress does, but answer 400 to a URL that can't be split; waitress only closes."""
             try:
                 super().parse_header(header_plus)
             except ValueError:

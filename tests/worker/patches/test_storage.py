@@ -118,9 +118,10 @@ def test_the_folder_itself_always(tmp_path: Path, synced: list[Path]) -> None:
     assert [folder, folder.parent, tmp_path, folder, tmp_path] == synced
 
 
-def test_only_so_many_are_remembered(tmp_path: Path, synced: list[Path]) -> None:
+def test_only_so_many_are_remembered(tmp_path: Path, synced: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """The least recently used folder is forgotten and synced again; using a folder uses its parents."""
-    folders = SyncedFolders(3)
+    monkeypatch.setattr("sidecar.worker.patches.storage._REMEMBERED", 3)
+    folders = SyncedFolders()
     numbered = [tmp_path / "above" / str(number) for number in range(3)]
     for folder in numbered:
         folder.mkdir(parents=True)

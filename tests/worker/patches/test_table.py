@@ -104,8 +104,8 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         ("Thing._cache", "in plain", "is not in plain"),
         ("helper", "in plain", None),
         ("helper", "in gone", "can't be verified: gone is missing"),
-        ("words of", "says starred", None),
-        ("other words", "says starred", "is not in starred"),
+        ("words of", "text of starred", None),
+        ("other words", "text of starred", "is not in starred"),
     ],
 )
 def test_each_way_to_verify(module: str, target: str, expected: str, problem: str | None) -> None:
