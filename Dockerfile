@@ -37,11 +37,11 @@ FROM environment AS environment-web
 COPY requirements-web.lock ./
 RUN uv pip install --python /opt/devpi --require-hashes --require-build-hashes --requirements requirements-web.lock
 
-# Each of these two installs the project and assembles /rootfs; docker/rootfs.py tells of what.
+# Each of these two installs the project and assembles /rootfs by docker/rootfs.py.
 FROM environment AS rootfs
 COPY pyproject.toml README.md LICENSE entrypoint.py ./
 COPY sidecar sidecar
-COPY docker/rootfs.py docker/trimmed.py docker/
+COPY docker/rootfs.py docker/python_files.py docker/system_files.py docker/trimmed.py docker/
 ARG UID=1000
 ARG GID=1000
 ARG SOURCE_DATE_EPOCH
@@ -53,7 +53,7 @@ RUN uv pip install --python /opt/devpi --no-deps --require-build-hashes . \
 FROM environment-web AS rootfs-web
 COPY pyproject.toml README.md LICENSE entrypoint.py ./
 COPY sidecar sidecar
-COPY docker/rootfs.py docker/trimmed.py docker/
+COPY docker/rootfs.py docker/python_files.py docker/system_files.py docker/trimmed.py docker/
 ARG UID=1000
 ARG GID=1000
 ARG SOURCE_DATE_EPOCH
