@@ -467,7 +467,7 @@ async def test_the_status_of_a_failed_import(sidecar: Sidecar) -> None:
     assert run.code == 1
     assert (
         "  the import failed\n    archive: backup.bz2\n    member: a/dev/x.whl\n    reason: wrong digest\n"
-        "    to do: export it again; then restart the container\n    to start empty instead: take the archives out of "
+        "    hint: export it again; then restart the container\n    to start empty instead: take the archives out of "
     ) in run.out
     assert "  check http: fail: no reason given\n" in run.out
 
@@ -491,7 +491,7 @@ async def test_a_failed_import_says_why_once(sidecar: Sidecar) -> None:
     assert (1, 1) == (said.count(reason), said.count("free space"))
     assert "then restart" not in said
     assert "check" not in said
-    assert "to do: free space, and start again\n" in said
+    assert "hint: free space, and start again\n" in said
 
 
 async def test_what_an_import_has_left_out(sidecar: Sidecar) -> None:
@@ -654,11 +654,11 @@ async def test_a_claim_that_comes_second(sidecar: Sidecar) -> None:
     [
         (404, {"title": "nothing to claim", "detail": "given by the operator"}, "(404): nothing to claim; given"),
         (410, {"title": "expired", "detail": "at noon"}, "(410): expired; at noon"),
-        (503, {"title": "not yet", "detail": "not initialised yet"}, "not initialised yet (try again in 2 s)"),
+        (503, {"title": "not yet", "detail": "not initialised yet"}, "not initialised yet (retry in 2 s)"),
         (409, {"title": "can't", "hint": "rotate at the primary"}, "(409): can't; rotate at the primary\n"),
         (409, {"title": "can't", "detail": "a; do b", "hint": "do b"}, "(409): can't; a; do b\n"),
-        (200, {"user": "root"}, "without a password: it may be done"),
-        (200, [PASSWORD], "without a password: it may be done"),
+        (200, {"user": "root"}, "no password, but the password may have changed"),
+        (200, [PASSWORD], "no password, but the password may have changed"),
     ],
 )
 async def test_a_refused_claim(sidecar: Sidecar, status: int, content: object, words: str) -> None:
@@ -686,7 +686,7 @@ async def test_a_lost_answer_is_told_as_such(stopped: Sidecar, answer: bytes) ->
     with serve_raw(stopped, answer):
         run = await stopped.run("claim")
     assert (run.code, run.out) == (1, "")
-    assert "may be done all the same: `sidecar status` says so, and what to do" in run.err
+    assert "the password may have changed; run `sidecar status` and follow it" in run.err
 
 
 async def test_a_password_that_cant_be_written_is_told_as_lost(sidecar: Sidecar) -> None:
@@ -701,7 +701,7 @@ async def test_a_password_that_cant_be_written_is_told_as_lost(sidecar: Sidecar)
     os.close(write)
     _, err = await process.communicate()
     assert process.returncode == 141
-    assert b"could not be written" in err
+    assert b"the password can't be written" in err
     assert PASSWORD.encode() not in err
     assert b"Traceback" not in err
     assert b"Exception" not in err
@@ -717,7 +717,7 @@ async def test_a_full_device_is_an_error(sidecar: Sidecar) -> None:
         )  # fmt: skip
         _, err = await process.communicate()
     assert process.returncode == 1
-    assert b"could not be written" in err
+    assert b"the password can't be written" in err
     assert os.strerror(errno.ENOSPC).encode() in err
     assert b"Traceback" not in err
     assert b"Exception" not in err
