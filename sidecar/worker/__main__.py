@@ -179,7 +179,7 @@ def unsupported(version: str) -> Refused | None:
         return None
     low, high = (".".join(map(str, bound)) for bound in SUPPORTED)
     return Refused(
-        f"devpi-server {version} is not supported by this devpi-sidecar, which needs >={low},<{high}",
+        f"devpi-server {version} is installed, but this devpi-sidecar supports >={low},<{high}",
         "install a devpi-server in that range, or a devpi-sidecar that supports this one",
     )
 

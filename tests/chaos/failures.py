@@ -161,7 +161,7 @@ def _try(container: Container, act: str, told: Told) -> str | None:
             raise
         expect("Traceback" not in str(error), f"a traceback as an answer: {error}")
         if act != "start" and container.running:
-            wait_for(lambda: _settled(container), "a word about what went wrong", _SETTLED)
+            wait_for(lambda: _settled(container), "a report of the failure", _SETTLED)
         return f"{type(error).__name__}: {error}"[:500]
     return None
 
@@ -169,7 +169,7 @@ def _try(container: Container, act: str, told: Told) -> str | None:
 def _settle(container: Container) -> None:
     """Wait until it is ready. Raises AssertionError with its own report otherwise."""
     try:
-        told = wait_for(lambda: _settled(container), "readiness, an end, or a reason", _SETTLED)
+        told = wait_for(lambda: _settled(container), "readiness, an exit, or a reason", _SETTLED)
     except AssertionError as error:
         raise Violation(f"it is not ready, has not exited, and reports no reason: {error}") from error
     assert told == "ready", told

@@ -49,7 +49,7 @@ def expect(condition: object, otherwise: str) -> None:
 def no_processes(container: Container) -> None:
     """Invariant 4: all processes of the container exit soon after its sidecar, whichever was killed."""
     try:
-        wait_for(lambda: not processes(container), "the end of all processes", PROMPT)
+        wait_for(lambda: not processes(container), "the exit of all processes", PROMPT)
     except AssertionError:
         raise Violation(f"stray processes: {processes(container)}") from None
 

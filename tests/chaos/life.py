@@ -22,9 +22,9 @@ STORIES: dict[str, tuple[str, ...]] = {
     "adopted": ("start", "upload", "rotate", "upload", "stop"),
     "later": ("start", "claim", "upload", "rotate", "upload", "stop", "start", "upload", "rotate", "stop"),
 }
-"""The acts of each life. `first` begins with nothing, `import` with an archive, `no-import` with the record of an import
-that was killed before its installation, `refused` with a damaged archive, `expires` with a time to live, `later` with
-an unclaimed state, and `adopted` with a state that was not made here, whose password is known."""
+"""The acts of each life. `first` begins with nothing, `import` with an archive, `no-import` with the record of an
+import that was killed before its installation, `refused` with a damaged archive, `expires` with a time to live, `later`
+with an unclaimed state, and `adopted` with a state that was not made here, whose password is known."""
 IMPORTS = ("import", "refused")
 """Lives that end with all contents of the archive."""
 TTL = "1s"
@@ -102,7 +102,7 @@ def _expire(container: Container, told: Told) -> None:
         state = container.status()["root_password"]["state"]
         return state == "expired" and "the unclaimed root password expired;" in container.log
 
-    wait_for(thrown_away, "the password's end, and a word about it")
+    wait_for(thrown_away, "the password's expiry in the log")
     told.expired = True
 
 

@@ -531,7 +531,7 @@ def test_versions_that_are_not_known(version: str) -> None:
     refused = launcher.unsupported(version)
     assert refused is not None
     assert f"devpi-server {version} is installed" in refused.reason
-    assert "6.20 up to below 7" in refused.reason
+    assert ">=6.20,<7" in refused.reason
     assert "install a devpi-server in that range" in refused.hint
 
 
