@@ -186,10 +186,10 @@ def _bars(status: Fields, columns: int) -> Iterator[str]:
             counts.append((name, min(1.0, max(0.0, done / total)), f"{word(done)} of {word(total)}", len(word(total))))
     longest = max((2 * cells_of_total + len(" of ") for *_, cells_of_total in counts), default=0)
     width = min(_WIDEST_BAR, columns - len("  extracted    100%  ") - longest)
-    for name, part, said, _ in counts:
+    for name, part, text, _ in counts:
         filled = int(part * width)
         bar = f"{full * filled}{empty * (width - filled)} " if width >= _SHORTEST_BAR else ""
-        yield Line(f"  {name:<10} {bar}{part:4.0%}  {said}", f"  {name:<10} {part:4.0%}")
+        yield Line(f"  {name:<10} {bar}{part:4.0%}  {text}", f"  {name:<10} {part:4.0%}")
     rate, eta = status.number("rate"), status.number("eta_seconds")
     speed = "" if rate is None else f"{rate:,.0f} files/s"
     left = "" if eta is None else f"about {duration(eta)} left"
@@ -206,14 +206,14 @@ def _line_by_line(look: Callable[[], View]) -> NoReturn:
     while True:
         view = look()
         note = restarts.note(view)
-        said = [f"no sidecar: {view.gone}"] if view.gone is not None else list(_words(view))
+        lines = [f"no sidecar: {view.gone}"] if view.gone is not None else list(_words(view))
         if note and view.gone is None and note not in before:
-            said.insert(0, note)
-        for line in said:
+            lines.insert(0, note)
+        for line in lines:
             if line not in before:
                 sys.stdout.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}\n")
                 sys.stdout.flush()
-        before = said + ([note] if note else [])
+        before = lines + ([note] if note else [])
         time.sleep(INTERVAL)
 
 

@@ -127,7 +127,7 @@ def _run(channel: Channel, crash_fd: int) -> int:
         Configured(
             version=devpi_server.__version__,
             serverdir=str(understood.serverdir),
-            addresses=list(understood.addresses),
+            addresses=list(understood.listen.addresses),
             listen=[[family, *address] for family, address in understood.listen.tcp],
             unix_socket=understood.listen.unix_socket,
             unix_socket_mode=understood.listen.unix_socket_mode,

@@ -28,7 +28,7 @@ class Channel:
         """Send one message; block while the sidecar is behind. Raises SidecarGone."""
         try:
             self._socket.send(encode(message))
-        except (BrokenPipeError, ConnectionError) as error:
+        except ConnectionError as error:
             raise SidecarGone from error
 
     def hand_over_open_files(self) -> None:

@@ -35,9 +35,9 @@ _NOTHING = ContentsSeen(None, None, None, None)
 class ContentsWatch:
     """Counts what one devpi-server holds, and reports changes. For use in one thread."""
 
-    def __init__(self, xom: XOM, tell: Callable[[Message], None]) -> None:
+    def __init__(self, xom: XOM, send: Callable[[Message], None]) -> None:
         self._keyfs: Any = xom.keyfs  # devpi's type annotations are wrong
-        self._tell = tell
+        self._send = send
         self._reported = _NOTHING
         self._serial = -2  # when the last complete count began
         self._count: _Count | None = None
@@ -91,7 +91,7 @@ class ContentsWatch:
 
     def _report(self, seen: ContentsSeen) -> None:
         if seen != self._reported:
-            self._tell(seen)
+            self._send(seen)
             self._reported = seen
 
 

@@ -72,11 +72,6 @@ class ServerFlags:
     """The flags that devpi-init and devpi-import share with devpi-server."""
     outside_url: str | None
 
-    @property
-    def addresses(self) -> tuple[str, ...]:
-        """`http://host:port` or `unix:path`."""
-        return self.listen.addresses
-
 
 class SilenceProbe:
     """A devpi plugin that adds --no-root-pypi to devpi-server, and for one parse shows which options are not set."""
@@ -130,22 +125,22 @@ def password_in(options: Options) -> str | None:
 
 def _understand(request: Configure, plugins: PluginManager, probe: SilenceProbe) -> ServerFlags:
     probe.probing = True
-    said = _parse(["devpi-server", *request.flags], plugins).args
+    explicit = _parse(["devpi-server", *request.flags], plugins).args
     probe.probing = False
     defaults: list[str] = []
-    serverdir = _agree("the serverdir", said.serverdir, "DEVPI_SERVERDIR", request.serverdir)
-    if said.serverdir is None:
+    serverdir = _agree("the serverdir", explicit.serverdir, "DEVPI_SERVERDIR", request.serverdir)
+    if explicit.serverdir is None:
         defaults += ["--serverdir", serverdir or request.default_serverdir]
-    port = _agree("devpi-server's port", said.port, "DEVPI_PORT", request.port)
-    if request.port is not None and (said.listen or (said.unix_socket and said.host is None)):
+    port = _agree("devpi-server's port", explicit.port, "DEVPI_PORT", request.port)
+    if request.port is not None and (explicit.listen or (explicit.unix_socket and explicit.host is None)):
         raise FlagsRefused("DEVPI_PORT can't be combined with --listen or --unix-socket", "keep one of them")
-    if said.port is None and port is not None:
+    if explicit.port is None and port is not None:
         defaults += ["--port", str(port)]
-    if said.host is None and not said.listen and (not said.unix_socket or said.port is not None):
+    if explicit.host is None and not explicit.listen and (not explicit.unix_socket or explicit.port is not None):
         defaults += ["--host", "0.0.0.0"]  # noqa: S104 - the operator decides which ports of a container are published
-    if said.keyfs_cache_size is None:
+    if explicit.keyfs_cache_size is None:
         defaults += ["--keyfs-cache-size", str(KEYFS_CACHE_SIZE)]
-    if said.restrict_modify is None and request.restrict_modify:
+    if explicit.restrict_modify is None and request.restrict_modify:
         defaults += ["--restrict-modify", request.restrict_modify]
     argv = ("devpi-server", *request.flags, *defaults)
     config = _parse(list(argv), plugins)
@@ -163,7 +158,7 @@ def _understand(request: Configure, plugins: PluginManager, probe: SilenceProbe)
         storage=_storage_name(config),
         secretfile=config.args.secretfile,
         no_root_pypi=bool(config.args.no_root_pypi),
-        own_derivation=any(getattr(said, dest) is not None for dest in _ARGON2),
+        own_derivation=any(getattr(explicit, dest) is not None for dest in _ARGON2),
         version_asked=config.args.version,
         tool_flags=_tool_flags(config),
         outside_url=config.args.outside_url or None,

@@ -182,7 +182,7 @@ class ObservedImporter(importexport.Importer):
             kind = index["indexconfig"]["type"]
             if kind not in known:
                 raise ImportRefused(
-                    f"index {name!r} has the unknown type {kind!r}",
+                    f"index {name!r} is of the unknown type {kind!r}",
                     "install the devpi-server plugin that provides this type, "
                     f"or skip such indexes with DEVPISERVER_SKIP_IMPORT_TYPE={kind}",
                     archive=self.export.archive_of.get(name),

@@ -26,9 +26,9 @@ _SHARE = 100
 class MirrorsWatch:
     """Scans the indexes of one devpi-server, and reports changes. For use in one thread."""
 
-    def __init__(self, xom: XOM, tell: Callable[[Message], None]) -> None:
+    def __init__(self, xom: XOM, send: Callable[[Message], None]) -> None:
         self._xom = xom
-        self._tell = tell
+        self._send = send
         self._reported: MirrorsSeen | None = None
         self._serial = -1
         self._due = 0.0
@@ -50,7 +50,7 @@ class MirrorsWatch:
             self._failed = True
         else:
             if seen != self._reported:
-                self._tell(seen)
+                self._send(seen)
             self._serial, self._reported, self._failed = serial, seen, False
         self._due = began + max(_PAUSE, _SHARE * (time.monotonic() - began))
 

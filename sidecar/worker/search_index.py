@@ -139,7 +139,7 @@ class Guard:
         except OSError as error:
             config.args.indexer_backend = "null"
             hint = "make it writable for this user, or fix --indexer-backend, and restart"
-            self._tell("search is off: the folder of the search index can't be created", f": {described(error)}", hint)
+            self._report("search is off: the search index's folder can't be created", f": {described(error)}", hint)
             return make(config)
 
     def _examine(self, thread: IndexerThread, failure: _Failure) -> None:
@@ -156,36 +156,36 @@ class Guard:
             except OSError as error:
                 why = f" ({damage}; {described(error)})"
                 hint = f"make the folder {folder.name} writable for this user, or remove it; and restart"
-                self._tell("the search index can neither be used nor moved aside", why, hint)
+                self._report("the search index can neither be used nor moved aside", why, hint)
                 return
             self._incomplete = True
         elif failure.writing:
-            self._tell_of_writing(failure)
+            self._report_writing(failure)
         try:
             if self._incomplete:
                 _queue_all(thread, index)
         except Shutdown:
             raise
         except Exception as error:
-            self._tell_of_writing(self._failed(error))
+            self._report_writing(self._failed(error))
         else:
             self._incomplete = False
             self._failure = None
 
-    def _tell_of_writing(self, failure: _Failure) -> None:
+    def _report_writing(self, failure: _Failure) -> None:
         hint = "if this persists, stop the container, run devpi-clear-search-index, and start again"
         if failure.error is not None:
             hint = f"{disk_hints.hint_to_write(failure.error, 'its volume')}; this is retried"
-        self._tell("the search index can't be written", f": {failure.described}", hint)
+        self._report("the search index can't be written", f": {failure.described}", hint)
 
     def _set_aside(self, folder: Path, damage: str) -> None:
         with self._opening:
             kept = set_aside(folder)
         old = "" if kept is None else f"; {kept.relative_to(kept.parents[1])} holds the old index and may be removed"
         why = f" ({damage}) and is being rebuilt; search results are incomplete until then"
-        self._tell("the search index was damaged", why, f"if this happens again, check the volume{old}")
+        self._report("the search index was damaged", why, f"if this happens again, check the volume{old}")
 
-    def _tell(self, what: str, why: str, hint: str) -> None:
+    def _report(self, what: str, why: str, hint: str) -> None:
         """Send a notice once in this process: a retry may fail with another file each time."""
         if what not in self._reported:
             self._reported.add(what)

@@ -36,15 +36,15 @@ _SHARE = 100
 class UsersWatch:
     """Watches the users of one devpi-server, and reports changes. For use in one thread."""
 
-    def __init__(self, xom: XOM, look_at_root: Callable[[], str], told: str, tell: Callable[[Message], None]) -> None:
-        """`look_at_root` returns the state of root's password (see `Listening`); `told` was reported before."""
+    def __init__(self, xom: XOM, look_at_root: Callable[[], str], root: str, send: Callable[[Message], None]) -> None:
+        """`look_at_root` returns the state of root's password (see `Listening`); `root` is the state sent before."""
         self._xom = xom
         self._look_at_root = look_at_root
-        self._tell = tell
-        self._reported: str | None = told
+        self._send = send
+        self._reported: str | None = root
         self._serial: int | None = None
         self._failures = 0
-        self._unusable = _Unusable(xom, tell)
+        self._unusable = _Unusable(xom, send)
 
     def look(self) -> None:
         """Report what has changed. Raises SidecarGone; errors of devpi's database are logged."""
@@ -75,7 +75,7 @@ class UsersWatch:
             self._failures = 0
         self._serial = None if state in _UNSETTLED else serial
         if state != self._reported:
-            self._tell(RootPasswordSeen(state))
+            self._send(RootPasswordSeen(state))
             self._reported = state
 
     def _serial_of_root(self) -> int:
@@ -91,9 +91,9 @@ class UsersWatch:
 class _Unusable:
     """Users, except root, whose password hash this devpi-server can't check."""
 
-    def __init__(self, xom: XOM, tell: Callable[[Message], None]) -> None:
+    def __init__(self, xom: XOM, send: Callable[[Message], None]) -> None:
         self._xom = xom
-        self._tell = tell
+        self._send = send
         self._users: frozenset[str] | None = None
         self._serial = -1
         self._due = 0.0
@@ -113,7 +113,7 @@ class _Unusable:
         else:
             if users != self._users:
                 names = [name[:_NAME] for name in sorted(users)[:_NAMED]]
-                self._tell(UnusableSeen(len(users), names))
+                self._send(UnusableSeen(len(users), names))
             self._serial, self._users = serial, users
         took = time.monotonic() - began
         self._due = began + max(_PAUSE, _SHARE * took)

@@ -15,7 +15,7 @@ from devpi_server import views
 from pyramid.httpexceptions import HTTPBadRequest, HTTPRequestEntityTooLarge
 from pyramid.request import Request
 
-WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+from sidecar.worker.access_log import WsgiApp
 
 _URLENCODED, _MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
 _URLENCODED_LIMIT = 64 * 1024

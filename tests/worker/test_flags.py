@@ -103,7 +103,7 @@ def test_all_silent(understand: Understand) -> None:
     found = understand()
     assert added(found) == ALL_DEFAULTS
     assert found.serverdir == Path(DEFAULT)
-    assert found.addresses == ("http://0.0.0.0:3141",)
+    assert found.listen.addresses == ("http://0.0.0.0:3141",)
     assert found.storage == "sqlite"
     assert (found.replica, found.primary_url, found.secretfile) == (False, None, None)
     assert (found.no_root_pypi, found.own_derivation, found.version_asked) == (False, False, False)
@@ -113,7 +113,7 @@ def test_settings_take_the_place_of_defaults(understand: Understand) -> None:
     """DEVPI_SERVERDIR, DEVPI_PORT, DEVPI_RESTRICT_MODIFY; if the last one is empty, there is no restriction."""
     found = understand(serverdir="/srv", port=8000, restrict_modify=":devs,root")
     assert found.serverdir == Path("/srv")
-    assert found.addresses == ("http://0.0.0.0:8000",)
+    assert found.listen.addresses == ("http://0.0.0.0:8000",)
     assert added(found)[-2:] == ("--restrict-modify", ":devs,root")
     assert "--restrict-modify" not in understand(restrict_modify="").argv
 
@@ -135,7 +135,7 @@ def test_settings_take_the_place_of_defaults(understand: Understand) -> None:
 def test_where_it_listens(understand: Understand, argv: list[str], addresses: list[str]) -> None:
     """As waitress interprets the flags; the default host only without --listen and --unix-socket."""
     found = understand(*argv)
-    assert list(found.addresses) == addresses
+    assert list(found.listen.addresses) == addresses
     assert ("--host" in added(found, *argv)) == (not {"--host", "--listen", "--unix-socket"} & set(argv))
 
 
@@ -154,7 +154,7 @@ def test_what_is_bound(understand: Understand, monkeypatch: pytest.MonkeyPatch, 
 def test_more_addresses_than_the_kernel_passes_on(understand: Understand) -> None:
     """Refused as an error in the flags, before anything is bound."""
     argv = [f"--listen=127.0.0.1:{port}" for port in range(1, 255)]
-    assert 253 == len(understand(*argv[:253]).addresses)
+    assert 253 == len(understand(*argv[:253]).listen.addresses)
     with pytest.raises(FlagsRefused, match="can't listen on 254 addresses"):
         understand(*argv)
 
@@ -208,7 +208,7 @@ def test_a_flag_keeps_its_default_away(understand: Understand, argv: list[str], 
 def test_abbreviations_are_understood(understand: Understand, abbreviated: list[str]) -> None:
     """And they are passed on as the operator wrote them."""
     found = understand(*abbreviated)
-    assert found.addresses == ("http://0.0.0.0:8000",)
+    assert found.listen.addresses == ("http://0.0.0.0:8000",)
     assert added(found, *abbreviated) == ALL_DEFAULTS
 
 
@@ -242,7 +242,7 @@ def test_devpis_environment(
     monkeypatch.setenv(f"DEVPISERVER_{name}", value)
     by_environment = understand()
     for found, rest in ((by_environment, added(by_environment)), (by_file, added(by_file, *argv))):
-        assert f"{found.serverdir} {' '.join(found.addresses)}" == expected
+        assert f"{found.serverdir} {' '.join(found.listen.addresses)}" == expected
         assert rest[::2] == tuple(flag for flag in ALL_DEFAULTS[::2] if flag != silent)
 
 
@@ -251,10 +251,10 @@ def test_flag_over_environment_over_file(
 ) -> None:
     """devpi's own order."""
     argv = ("-c", configuration("port: 1", "host: 127.0.0.1"))
-    assert understand(*argv).addresses == ("http://127.0.0.1:1",)
+    assert understand(*argv).listen.addresses == ("http://127.0.0.1:1",)
     monkeypatch.setenv("DEVPISERVER_PORT", "2")
-    assert understand(*argv).addresses == ("http://127.0.0.1:2",)
-    assert understand(*argv, "--port", "3").addresses == ("http://127.0.0.1:3",)
+    assert understand(*argv).listen.addresses == ("http://127.0.0.1:2",)
+    assert understand(*argv, "--port", "3").listen.addresses == ("http://127.0.0.1:3",)
 
 
 def test_a_configuration_file_that_devpi_finds_by_itself(understand: Understand, tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_a_configuration_file_that_devpi_finds_by_itself(understand: Understand,
     folder.mkdir(parents=True)
     (folder / "devpi-server.yml").write_text("devpi-server:\n  port: 8000\n  serverdir: /from/file\n")
     found = understand()
-    assert found.addresses == ("http://0.0.0.0:8000",)
+    assert found.listen.addresses == ("http://0.0.0.0:8000",)
     assert found.serverdir == Path("/from/file")
 
 
@@ -422,7 +422,7 @@ def test_the_same_said_twice_is_no_contradiction(understand: Understand, given_t
     """Port and serverdir, by flag and by setting; a trailing slash makes no difference."""
     found = understand("--serverdir", given_twice, "--port", "8000", serverdir="/srv", port=8000)
     assert found.serverdir == Path("/srv")
-    assert found.addresses == ("http://0.0.0.0:8000",)
+    assert found.listen.addresses == ("http://0.0.0.0:8000",)
     assert added(found, "--serverdir", given_twice, "--port", "8000") == ALL_DEFAULTS[2:]
 
 
@@ -532,7 +532,7 @@ def test_any_command_line_is_understood_or_refused(understand: Understand, argv:
     if found is None:
         assert refusal
     else:
-        assert found.addresses
+        assert found.listen.addresses
         assert found.serverdir.is_absolute()
         assert set(added(found, *argv)[::2]) <= {*ALL_DEFAULTS, "--port"}
 
