@@ -120,7 +120,7 @@ def _load(
 
     argv = ["devpi-import", "--serverdir", request.target, *flags.tool_flags, "--no-events"]
     if not export.has_root_pypi:
-        argv.append("--no-root-pypi")  # only then: otherwise devpi would drop the export's root/pypi
+        argv.append("--no-root-pypi")  # or devpi creates one; set otherwise, it drops the export's
     if root_hash is not None:
         argv += ["--root-passwd-hash", root_hash]
     argv.append(request.scratch)  # must be a folder; the importer reads the verified files instead

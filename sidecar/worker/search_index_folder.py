@@ -85,7 +85,7 @@ def set_aside(folder: Path) -> Path | None:
         aside = folder / ".damaged"  # the folder is a mount, or its parent is not writable
         _remove(aside)
         aside.mkdir(mode=0o700)
-        for entry in sorted(folder.iterdir(), key=lambda entry: entry.suffix != ".toc"):  # first: it makes it an index
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.suffix != ".toc"):  # .toc makes it an index
             if entry != aside:
                 entry.rename(aside / entry.name)
     folder.mkdir(mode=0o700, exist_ok=True)

@@ -364,7 +364,7 @@ def test_the_health_check_imports_next_to_nothing(stopped: Sidecar) -> None:
     assert len(loaded) < 40
 
 
-# --- where it is ----------------------------------------------------------------------------------------------
+# --- the runtime directory ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

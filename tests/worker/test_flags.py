@@ -95,7 +95,7 @@ def added(found: ServerFlags, *argv: str) -> tuple[str, ...]:
     return found.argv[len(argv) + 1 :]
 
 
-# --- defaults, each where all else is silent --------------------------------------------------------------------------
+# --- defaults, if nothing else sets a value ---------------------------------------------------------------------------
 
 
 def test_all_silent(understand: Understand) -> None:
@@ -267,7 +267,7 @@ def test_a_configuration_file_that_devpi_finds_by_itself(understand: Understand,
     assert found.serverdir == Path("/from/file")
 
 
-# --- what else the sidecar learns -------------------------------------------------------------------------------------
+# --- what else is reported to the sidecar -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -488,7 +488,7 @@ def test_no_disk_is_touched(
     assert [entry.name for entry in tmp_path.iterdir()] == ["probe"]
 
 
-# --- anything -------------------------------------------------------------------------------------------------------
+# --- any command line -----------------------------------------------------------------------------------------------
 
 OPTIONS = """
 --port --host --listen --unix-socket --unix-socket-perms --serverdir --storage --threads --role --primary-url
