@@ -145,7 +145,7 @@ def _live(container: Container, story: tuple[str, ...], told: Told, outcome: Out
     _named(code, container, asked)
     no_processes(container)
     _nothing_secret(container, outcome.plan.failure)
-    return ", ".join(seen) or "nobody noticed"
+    return ", ".join(seen) or "not noticed"
 
 
 def _try(container: Container, act: str, told: Told) -> str | None:
