@@ -185,7 +185,7 @@ async def test_a_claim_where_there_never_was_a_password(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("phase", "why"),
     [
-        ("importing", "devpi-server does not run yet (importing) (try again in 2 s)"),
+        ("importing", "devpi-server does not run yet (importing) (retry in 2 s)"),
         ("failed import", "refused (503): not running; it failed: see /status, fix that, and restart\n"),
         ("stopping", "refused (503): not running; it is being stopped\n"),
     ],

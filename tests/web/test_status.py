@@ -35,10 +35,10 @@ async def test_status_at_first(site: Site) -> None:
 
 async def test_status_of_notices(site: Site) -> None:
     """In their order, each once, without paths."""
-    first = Notice("configuration", "the option x in the configuration file /etc/devpi.yml is not known", "remove it")
+    first = Notice("configuration", "unknown option x in the configuration file /etc/devpi.yml", "remove it")
     site.lifecycle.notice(first, first)
-    site.lifecycle.notice(Notice("variable", "the variable DEVPI_X is not known here", "remove it"), first)
-    reasons = ["the option x in the configuration file <path> is not known", "the variable DEVPI_X is not known here"]
+    site.lifecycle.notice(Notice("variable", "unknown variable DEVPI_X", "remove it"), first)
+    reasons = ["unknown option x in the configuration file <path>", "unknown variable DEVPI_X"]
     told = (await site.get("/status")).json["notices"]
     assert reasons == [notice["reason"] for notice in told]
     assert {"about": "variable", "reason": reasons[1], "hint": "remove it"} == told[1]
