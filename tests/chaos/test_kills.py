@@ -23,7 +23,7 @@ AT_ONCE = 2
 """Lives at the same time. Each waits for its own processes; more would only wait for the cores."""
 BATCH = 50
 """Kills of one test, so that a long run shows its progress."""
-KILLS = 64
+KILLS = 40
 """Kills of a run by default."""
 
 
