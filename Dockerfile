@@ -30,7 +30,7 @@ RUN python3 -m pip --python /opt/devpi/bin/python3 install --no-cache-dir --no-c
 
 # Each of these two installs the project and assembles /rootfs; docker/rootfs.py tells of what.
 FROM environment AS rootfs
-COPY pyproject.toml README.md LICENSE entrypoint.py ./
+COPY pyproject.toml setup.py README.md LICENSE entrypoint.py ./
 COPY sidecar sidecar
 COPY docker/rootfs.py docker/trimmed.py docker/
 ARG UID=1000
@@ -42,7 +42,7 @@ RUN python3 -m pip --python /opt/devpi/bin/python3 install --no-cache-dir --no-c
  && PYTHONHASHSEED=0 python3 docker/rootfs.py --environment /opt/devpi --uid "${UID}" --gid "${GID}" /rootfs
 
 FROM environment-web AS rootfs-web
-COPY pyproject.toml README.md LICENSE entrypoint.py ./
+COPY pyproject.toml setup.py README.md LICENSE entrypoint.py ./
 COPY sidecar sidecar
 COPY docker/rootfs.py docker/trimmed.py docker/
 ARG UID=1000

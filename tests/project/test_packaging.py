@@ -94,11 +94,11 @@ def test_all_lock_files_agree_on_versions(name: str) -> None:
     assert {} == different
 
 
-def test_the_build_backend_is_in_the_lock() -> None:
+@pytest.mark.parametrize("requirement", list(map(Requirement, PYPROJECT["build-system"]["requires"])), ids=str)
+def test_what_builds_the_project_is_in_the_lock(requirement: Requirement) -> None:
     """The project is built with --no-build-isolation, so nothing unverified is fetched to build it."""
-    (backend,) = map(Requirement, PYPROJECT["build-system"]["requires"])
-    (version,) = versions("requirements.lock")[canonicalize_name(backend.name)]
-    assert backend.specifier.contains(version)
+    (version,) = versions("requirements.lock")[canonicalize_name(requirement.name)]
+    assert requirement.specifier.contains(version)
 
 
 def dockerfile() -> list[tuple[str, str]]:
@@ -276,10 +276,15 @@ def test_every_layer_exists_or_is_optional() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["py.typed", *(f"web/page/static/page.{kind}" for kind in ("html", "css", "js", "svg"))]
+    "name",
+    [
+        "py.typed",
+        "web/openapi/openapi.json",
+        *(f"web/page/static/page.{kind}" for kind in ("html", "css", "js", "svg")),
+    ],
 )
 def test_the_package_ships_its_data(name: str) -> None:
-    """Type marker and page are listed as package data, and are there."""
+    """Type marker, description and page are listed as package data, and exist."""
     patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["sidecar"]
     assert any(fnmatch(name, pattern) for pattern in patterns)
     assert (ROOT / "sidecar" / name).is_file()
