@@ -1,8 +1,8 @@
-"""The API, described in OpenAPI 3.1.
+"""The description of the API in OpenAPI 3.1, as it is served.
 
-The build converts `openapi.yaml` to the JSON that is read here. It describes each path once; added here: HEAD, OPTIONS,
-operation IDs, what `x-everywhere` has for all, and what only a running sidecar knows. `tests/web/test_openapi.py` holds
-the result against the routes, their docstrings and real answers.
+The build converts `openapi.yaml`, which describes each path once, to the JSON that is read here. Added here: HEAD,
+OPTIONS, operation IDs, the contents of `x-everywhere`, and values of the running sidecar. `tests/web/test_openapi.py`
+compares the result with the routes, their docstrings and real answers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _OPTIONS = {"204": {"$ref": "#/components/responses/Options"}}
 def compose(version: str, checks: Mapping[str, bool], *, client_certificates: bool = False) -> Document:
     """Return the description of the API of the sidecar `version`.
 
-    `checks`: the name of each check, and whether it gates readiness; `client_certificates`: an admin needs one, too.
+    `checks`: the name of each check, and whether it gates readiness. `client_certificates`: admins need one, too.
     """
     document: Document = json.loads(_FILE.read_bytes())
     everywhere, components = document.pop("x-everywhere"), document["components"]
@@ -45,7 +45,7 @@ def _check_name(checks: Mapping[str, bool]) -> Document:
 
 
 def _complete(path: str, item: Document, everywhere: Document, beside: Document) -> None:
-    """Add what follows from GET or POST of a path; `beside`: security that is required beside the admin token."""
+    """Add what is derived from GET or POST of a path; `beside`: security required in addition to the admin token."""
     name = re.sub(r"\W+", "_", path).strip("_") or "index"
     for method in item.keys() & {"get", "post"}:
         operation = item[method]
@@ -72,7 +72,7 @@ def _add_headers(responses: Document, headers: Document) -> None:
 
 
 def _head(get: Document) -> Document:
-    """Return what HEAD has of GET: the same answers, without bodies."""
+    """Return the description of HEAD: that of GET without bodies and text."""
     responses = {
         code: {key: value for key, value in answer.items() if key != "content"}
         for code, answer in get["responses"].items()
