@@ -2,14 +2,14 @@
 
 The rest of the build is in pyproject.toml. Run this in a checkout after editing the YAML:
 
-    .venv/bin/python setup.py build_openapi
+    .venv-dev/bin/python setup.py build_openapi
 """
 
 import json
 from pathlib import Path
 from typing import ClassVar
 
-from ruamel.yaml import YAML
+import yaml
 from setuptools import Command, setup
 from setuptools.command.build import build
 
@@ -29,8 +29,8 @@ class BuildOpenAPI(Command):  # setuptools.command.build.SubCommand
         """No options."""
 
     def run(self) -> None:
-        """Convert; duplicate keys, and values that JSON can't hold, such as an unquoted date, fail the build."""
-        document = YAML(typ="safe", pure=True).load(SOURCE)
+        """Convert. Values that JSON can't hold, such as an unquoted date, fail the build."""
+        document = yaml.safe_load(SOURCE.read_text(encoding="utf-8"))
         SOURCE.with_suffix(".json").write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
 
     def get_source_files(self) -> list[str]:

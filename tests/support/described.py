@@ -14,7 +14,7 @@ from sidecar.web.openapi.document import compose
 from tests.support.container import ROOT
 
 JSON = ROOT / "sidecar" / "web" / "openapi" / "openapi.json"
-CONVERT = "run `.venv/bin/python setup.py build_openapi`"
+CONVERT = "run `.venv-dev/bin/python setup.py build_openapi`"
 if not JSON.exists():
     raise RuntimeError(f"{JSON} is missing: {CONVERT}")
 
