@@ -93,7 +93,7 @@ def bounded(index: Index) -> Iterator[None]:
     """devpi-server's memory stays what it is under any crowd, and nobody was turned away, not even to come again."""
     with RssWatch(index.container.devpi_pid, 0.01) as memory:
         yield
-    assert "turned away" not in index.container.log
+    assert "requests rejected" not in index.container.log
     assert max(memory.values) < 160 * 2**20
 
 
