@@ -18,7 +18,7 @@ from testbed.upstream import PYPI_NAMES, Upstream, numbered
 
 MIB = sampling.MIB
 LIMIT = 256 * MIB
-"""As docs/operations.md and the manifests have it for a server with a mirror."""
+"""As docs/operations.md, README and the manifests have it for a server with a mirror."""
 CPUS = 0.5
 _OFFLINE = ("--offline-mode",)
 

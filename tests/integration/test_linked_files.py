@@ -1,4 +1,4 @@
-"""Exports whose files have several names: from a store that keeps equal files once, packed as docs/import.md says."""
+"""Exports whose files have several names: from a store that keeps equal files once, packed as the README says."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def by_tar(export: Path, archive: Path) -> None:
 
 
 def by_python(export: Path, archive: Path) -> None:
-    """As docs/import.md says."""
+    """As the README says."""
     command = [sys.executable, "-m", "tarfile", "--create", archive, export.name]
     subprocess.run(command, check=True, cwd=export.parent)
 
