@@ -34,7 +34,7 @@ from sidecar.core.text import duration, size, value
 INTERVAL = 0.5
 """Seconds between two looks."""
 _WIDEST_BAR, _SHORTEST_BAR = 40, 5
-_NOT_YET = "not looked at yet"
+_NOT_YET = "not checked yet"
 """The reason of a check before its first look (`sidecar.core.check`)."""
 _COUNTS = ("extracted", "users", "indexes", "projects", "files", "bytes")
 _BYTES = frozenset({"extracted", "bytes"})

@@ -20,10 +20,10 @@ ROOM = ("free space", "enlarge", "make room", "quota")
     [
         (("ENOSPC",), "free space on it"),
         (("EDQUOT",), "raise the quota"),
-        (("EROFS",), "mount it for writing"),
+        (("EROFS",), "mount it read-write"),
         (("EACCES", "EPERM"), f"let uid {os.geteuid()} write to it"),
         (("ENOENT", "ENODEV", "ENXIO"), "it was removed or unmounted: mount it and start again"),
-        (("ESTALE", "ENOTCONN", "EHOSTDOWN", "ETIMEDOUT"), "on a network that went away"),
+        (("ESTALE", "ENOTCONN", "EHOSTDOWN", "ETIMEDOUT"), "the network storage of it is unreachable"),
         (("EIO", "EUCLEAN"), "check the disk"),
         (("EMFILE", "ENFILE"), "limit of open files"),
         (("EINVAL",), "check it"),

@@ -59,12 +59,12 @@ NO_SWITCHES = ("maybe", "2", "y", "enabled")
 
 def duration(name: str, field: str, default: float | None, *, zero: bool = False) -> Variable:
     if zero:
-        return Variable(name, field, default, {**DURATIONS, "0": 0.0}, NO_DURATIONS, "not a duration", "give seconds")
-    return Variable(name, field, default, DURATIONS, NO_DURATIONS, "not a duration", "give seconds")
+        return Variable(name, field, default, {**DURATIONS, "0": 0.0}, NO_DURATIONS, "not a duration", "use seconds")
+    return Variable(name, field, default, DURATIONS, NO_DURATIONS, "not a duration", "use seconds")
 
 
 def size(name: str, field: str, default: int | None) -> Variable:
-    return Variable(name, field, default, {**SIZES, "0": 0}, NO_SIZES, "not a size", "give bytes, or a number with K")
+    return Variable(name, field, default, {**SIZES, "0": 0}, NO_SIZES, "not a size", "use bytes, or a number with K")
 
 
 def switch(name: str, field: str) -> Variable:
@@ -139,7 +139,7 @@ VARIABLES = [
         False,
         {"exit": True, "EXIT": True, "stay": False},
         ("die", "true", "1"),
-        "not a choice",
+        "not a supported value",
         "stay or exit",
     ),
     Variable(
@@ -183,7 +183,7 @@ VARIABLES = [
         False,
         {"json": True, "JSON": True, "text": False},
         ("xml", "true"),
-        "not a choice",
+        "not a supported value",
         "text or json",
     ),
     Variable(
@@ -192,7 +192,7 @@ VARIABLES = [
         "INFO",
         {"debug": "DEBUG", "Info": "INFO", "WARNING": "WARNING", "error": "ERROR"},
         ("loud", "10", "trace"),
-        "not a choice",
+        "not a supported value",
         "debug or info or warning or error",
     ),
     Variable(
@@ -278,7 +278,7 @@ def test_bad(variable: Variable, text: str) -> None:
 def test_no_time_at_all_is_too_short(variable: Variable, text: str) -> None:
     """Where something must take time, 0 is refused with the hint."""
     problem = problem_of(**{variable.name: text})
-    assert str(problem) == f"{variable.name}: {text!r} is not a positive duration; give more than 0 seconds"
+    assert str(problem) == f"{variable.name}: {text!r} is not a positive duration; use more than 0 seconds"
 
 
 def test_a_long_value_is_shown_in_part() -> None:
@@ -378,7 +378,7 @@ def test_an_empty_secret_is_refused(tmp_path: Path, name: str, field: str, secre
     for variable, value in ((f"{name}_FILE", str(tmp_path / "secret")), (name, "")):
         problem = problem_of(**{variable: value})
         assert (problem.variable, problem.reason) == (variable, "is empty")
-        assert "unset it to have one generated" in problem.hint
+        assert "unset the variable to have one generated" in problem.hint
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
@@ -398,7 +398,7 @@ def test_what_is_no_file(tmp_path: Path, kind: str) -> None:
     problem = problem_of(SIDECAR_ADMIN_TOKEN_FILE=str(path))
     assert problem.variable == "SIDECAR_ADMIN_TOKEN_FILE"
     assert problem.reason == f"{str(path)!r} is not a regular file"
-    assert problem.hint == "name a file that holds the secret"
+    assert problem.hint == "set the path of a secret file"
 
 
 def test_a_link_is_followed(tmp_path: Path) -> None:
@@ -459,7 +459,7 @@ def test_an_unreadable_file() -> None:
 def test_control_characters_in_a_password(bad: str) -> None:
     """What can't be typed or seen is refused, in words that don't show the rest."""
     problem = problem_of(DEVPI_PASSWORD=bad)
-    assert str(problem) == "DEVPI_PASSWORD: has control or unprintable characters; use printable characters alone"
+    assert str(problem) == "DEVPI_PASSWORD: has control or unprintable characters; use printable characters only"
 
 
 @pytest.mark.parametrize("bad", [TOKEN + " ", TOKEN + "é", TOKEN + "\n", TOKEN + '"', TOKEN + ","])
@@ -473,9 +473,9 @@ def test_what_a_bearer_token_cant_have(bad: str) -> None:
 @pytest.mark.parametrize(
     ("name", "length", "hint"),
     [
-        ("DEVPI_PASSWORD", parsers.PASSWORD_MAX + 1, "give at most 1024"),
-        ("SIDECAR_ADMIN_TOKEN", parsers.TOKEN_MIN - 1, "give 16 to 1024"),
-        ("SIDECAR_ADMIN_TOKEN", parsers.TOKEN_MAX + 1, "give 16 to 1024"),
+        ("DEVPI_PASSWORD", parsers.PASSWORD_MAX + 1, "use at most 1024"),
+        ("SIDECAR_ADMIN_TOKEN", parsers.TOKEN_MIN - 1, "use 16 to 1024"),
+        ("SIDECAR_ADMIN_TOKEN", parsers.TOKEN_MAX + 1, "use 16 to 1024"),
     ],
 )
 def test_lengths_of_secrets(tmp_path: Path, name: str, length: int, hint: str) -> None:
