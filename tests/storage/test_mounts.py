@@ -52,7 +52,7 @@ def test_a_tmpfs_that_root_owns(place: Path) -> None:
     """Docker's --tmpfs without options: which ones it needs."""
     found, hint = look(place, f"mount -t tmpfs -o mode=755 none '{place}'")
     assert f"{place}|tmpfs|True" == found
-    assert f"mount the tmpfs as this user's: `--tmpfs {place}:uid=4321,mode=0700`" == hint
+    assert f"mount the tmpfs for this user: `--tmpfs {place}:uid=4321,mode=0700`" == hint
 
 
 def test_a_mount_that_root_owns(place: Path) -> None:

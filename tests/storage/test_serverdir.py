@@ -117,7 +117,7 @@ def test_opening_leaves_only_the_lock(tmp_path: Path) -> None:
     [
         (errno.ENOSPC, "no space is left", "free space on the serverdir's volume"),
         (errno.EDQUOT, "no space is left", "raise the quota"),
-        (errno.EROFS, "read-only file system", "mount it writable"),
+        (errno.EROFS, "read-only file system", "mount it read-write"),
         (errno.EIO, "Input/output error", "check the disk"),
     ],
 )
@@ -261,7 +261,7 @@ def test_a_second_server_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert f"the serverdir {tmp_path} is in use by another server" in caught.value.reason
     assert f"pid {holder.pid}" in caught.value.reason
     assert os.uname().nodename in caught.value.reason
-    assert "stop that one first" in caught.value.hint
+    assert "stop the other server first" in caught.value.hint
     assert (tmp_path / ".sidecar" / ".tmp-probe").read_bytes() == b"the holder's"
 
 
@@ -554,18 +554,18 @@ SPOIL: dict[str, Callable[[Path], object]] = {
 }
 """How to make of a whole state in a folder one of those below."""
 DAMAGES = {
-    "no version": "it is not devpi-server's: it holds +files, .event_serial, .nodeinfo, .sqlite, but no .serverversion",
+    "no version": ".serverversion is missing, it holds +files, .event_serial, .nodeinfo, .sqlite",
     "version is a folder": ".serverversion can't be read",
-    "version is empty": ".serverversion is empty: its initialisation or import was cut short",
-    "no nodeinfo": "there is no .nodeinfo of a devpi-server",
+    "version is empty": ".serverversion is empty: its initialisation or import was interrupted",
+    "no nodeinfo": ".nodeinfo is missing",
     "nodeinfo truncated": ".nodeinfo can't be read",
     "nodeinfo deep": ".nodeinfo can't be read",
-    "nodeinfo a list": ".nodeinfo does not hold an object",
+    "nodeinfo a list": ".nodeinfo does not contain a JSON object",
     "no database": "its database .sqlite is missing",
     "empty database": "its database .sqlite can't be read",
     "no database file": "its database .sqlite can't be read",
     "truncated database": "its database .sqlite can't be read",
-    "serial -1": "its database holds nothing (serial -1): its initialisation or import was cut short",
+    "serial -1": "its database is empty (serial -1): its initialisation or import was interrupted",
     "tool": "a devpi-import that was run on it has not finished",
     "tool, killed at its first step": "a devpi-import that was run on it has not finished",
 }
@@ -582,9 +582,8 @@ def test_damaged(tmp_path: Path, what: str, marked: bool) -> None:
     SPOIL[what](tmp_path)
     error = refused(tmp_path)
     assert error.code == ExitCode.DAMAGED
-    reason = DAMAGES[what].replace(" of a devpi-server", ", which was there" if marked else " of a devpi-server")
-    assert error.reason.startswith(f"the serverdir {tmp_path} is damaged or not devpi's: {reason}")
-    assert error.hint.startswith("restore a backup of it, or empty it")
+    assert error.reason.startswith(f"the serverdir {tmp_path} is damaged or not devpi's: {DAMAGES[what]}")
+    assert error.hint.startswith("restore a backup of it, or delete its content")
 
 
 def test_something_else(tmp_path: Path) -> None:
@@ -593,7 +592,7 @@ def test_something_else(tmp_path: Path) -> None:
         (tmp_path / f"{number}.jpg").write_bytes(b"x")
     error = refused(tmp_path)
     assert error.code == ExitCode.DAMAGED
-    assert "it holds 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg and 4 more, but no .serverversion" in error.reason
+    assert ".serverversion is missing, it holds 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg and 4 more" in error.reason
 
 
 def test_a_state_that_was_ours_and_is_gone(tmp_path: Path) -> None:
@@ -606,7 +605,7 @@ def test_a_state_that_was_ours_and_is_gone(tmp_path: Path) -> None:
             shutil.rmtree(tmp_path / name) if (tmp_path / name).is_dir() else (tmp_path / name).unlink()
     error = refused(tmp_path)
     assert error.code == ExitCode.DAMAGED
-    assert "it holds nothing, but no .serverversion" in error.reason
+    assert ".serverversion is missing, it holds nothing" in error.reason
 
 
 @pytest.mark.parametrize("version", ["3", "5", "40", "four", "4x"])
@@ -617,7 +616,7 @@ def test_another_state_version(tmp_path: Path, version: str) -> None:
     error = refused(tmp_path)
     assert error.code == ExitCode.DAMAGED
     assert f"has devpi's state version {version!r}" in error.reason
-    assert error.reason.endswith("this devpi-server needs '4'")
+    assert error.reason.endswith("this devpi-server requires '4'")
     assert "devpi-export" in error.hint
 
 
@@ -678,7 +677,7 @@ def test_what_is_beside_devpis_files_is_not_touched_before_they_are_known(tmp_pa
     (tmp_path / ".tmp-theirs").write_bytes(b"theirs")
     with opened(tmp_path) as serverdir:
         serverdir.recover()
-        with pytest.raises(Exit, match="not devpi-server's"):
+        with pytest.raises(Exit, match=r"\.serverversion is missing"):
             serverdir.examine()
         assert names(tmp_path) == [".sidecar", ".tmp-theirs"]
         (tmp_path / ".tmp-theirs").rename(tmp_path / ".tmp-.nodeinfo-0123")
@@ -694,7 +693,7 @@ def test_a_half_made_state_is_thrown_away(tmp_path: Path) -> None:
     with opened(tmp_path) as serverdir:
         done = serverdir.recover()
         assert done is not None
-        assert "threw away" in done
+        assert "removed" in done
         assert serverdir.examine() is Content.EMPTY
         assert names(serverdir.own) == ["lock", "tmp"]
         assert serverdir.recover() is None
@@ -714,7 +713,7 @@ def test_a_half_made_state_makes_room_for_the_start(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(os, "write", write)
     with opened(tmp_path) as again:
-        assert again.recover() == "threw away a half-made state in an earlier run"
+        assert again.recover() == "removed an incomplete state from an earlier run"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"entries": []}', '{"origin": "x"}', "[" * 50_000])
@@ -780,7 +779,7 @@ def test_a_state_that_came_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
         entries = [".serverversion", ".sqlite", "+files", ".event_serial", ".nodeinfo"]
         (serverdir.own / "promotion.json").write_text(json.dumps({"origin": "imported", "entries": entries}))
         (tmp_path / ".sqlite").write_bytes(b"theirs")
-        with pytest.raises(Exit, match=r"\.sqlite is in it") as caught:
+        with pytest.raises(Exit, match=r"it holds \.sqlite, which the unfinished") as caught:
             serverdir.recover()
         assert caught.value.code == ExitCode.DAMAGED
         assert (tmp_path / ".sqlite").read_bytes() == b"theirs"
@@ -794,7 +793,7 @@ def test_what_a_finished_installation_leaves_is_told_as_that(tmp_path: Path) -> 
         serverdir.install("initialised")
         serverdir.stage()
     with opened(tmp_path) as serverdir:
-        assert serverdir.recover() == "threw away what the installation of a state had left in an earlier run"
+        assert serverdir.recover() == "removed the leftovers of an installation from an earlier run"
         assert serverdir.examine() is Content.OURS
 
 
