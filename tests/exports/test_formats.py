@@ -211,5 +211,5 @@ def test_find_what_nobody_may_read() -> None:
         run = subprocess.run([sys.executable, "-c", code, home], capture_output=True, text=True, check=True, env=env)
     name, reason, hint = run.stdout.strip().split("|")
     assert "backup" == name
-    assert "whether it is an archive is not known: Permission denied" in reason
+    assert "it may be an archive: Permission denied" in reason
     assert "chmod" in hint

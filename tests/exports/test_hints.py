@@ -106,7 +106,7 @@ def absolute(export: Path, archive: Path) -> None:
 
 REFUSED: dict[Callable[[Path, Path], None], str] = {
     symbolic_link: "is a symbolic link",
-    hard_link_to_nothing: "no file that comes before it",
+    hard_link_to_nothing: "not an earlier file",
     linked_index: "hard link from or to dataindex.json",
     link_with_data: "hard link with data",
     holes: "sparse file",
@@ -201,7 +201,7 @@ def test_each_link_is_paid_for(export: Path, tmp_path: Path) -> None:
     tar("-cjf", archive, "-C", export, ".")
     assert archive.stat().st_size < 300_000
     (source,) = find(archive.parent).sources
-    with pytest.raises(ImportRefused, match="more than there is room for") as caught:
+    with pytest.raises(ImportRefused, match="more than the available space") as caught:
         unpack(source, tmp_path / "into", Limits(), Budget(5_000_000), Quiet(), Omissions(strict=False))
     assert caught.value.retryable
     shutil.rmtree(tmp_path / "into")

@@ -199,7 +199,7 @@ def test_no_dataindex(tmp_path: Path) -> None:
     """Without dataindex.json the export isn't complete; the refusal says so."""
     error = refused(write(tmp_path / "e"))
     assert "e" == error.archive
-    assert "isn't complete" in error.reason
+    assert "is incomplete" in error.reason
     assert "devpi-export" in error.hint
 
 
@@ -437,7 +437,7 @@ def deep(levels: int) -> object:
         (lambda d: d["users"].update({"a:b": {}}), "'a:b'"),
         (lambda d: d["users"].update({"a\nb": {}}), r"'a\nb'"),
         (lambda d: d["users"]["alice"].update(username="root"), "'root'"),
-        (lambda d: d["users"]["alice"].update(indexes={"x": {}}), "indexes of its own"),
+        (lambda d: d["users"]["alice"].update(indexes={"x": {}}), "contains indexes"),
         (lambda d: d["users"]["alice"].update(custom_data=deep(500)), "nested"),
         (lambda d: d["indexes"].update({"dev": {}}), "user/index"),
         (lambda d: d["indexes"].update({"alice/a/b": {}}), "'a/b'"),
@@ -459,7 +459,7 @@ def deep(levels: int) -> object:
         (index(projects={"pkg": {"1.0": {"name": "pkg", "version": "../1"}}}), "'../1'"),
         (index(projects={"pkg": {"1.0": {"name": "pkg", "+elinks": []}}}), "'+elinks'"),
         (index(projects={"pkg": {"1.0": {"name": "pkg", "x": deep(500)}}}), "nested"),
-        (index(projects={"other": {}}), "'pkg', which the index lacks"),
+        (index(projects={"other": {}}), "'pkg', which is not in the index"),
         (index(files={}), "files"),
         (index(files=["x"]), "file 0"),
         (index(files=[RELEASE, RELEASE]), "twice"),
@@ -468,10 +468,10 @@ def deep(levels: int) -> object:
         (release(projectname=None), "projectname"),
         (release(version=None), "version"),
         (release(relpath=None), "relpath"),
-        (release(relpath=""), "can't be a file's"),
-        (release(relpath="alice/"), "can't be a file's"),
-        (release(relpath="alice/dev/x/.."), "can't be a file's"),
-        (release(relpath="alice/dev/x/."), "can't be a file's"),
+        (release(relpath=""), "can't be the path of a file"),
+        (release(relpath="alice/"), "can't be the path of a file"),
+        (release(relpath="alice/dev/x/.."), "can't be the path of a file"),
+        (release(relpath="alice/dev/x/."), "can't be the path of a file"),
         (release(relpath="a\0b"), r"a\x00b"),
         (release(relpath="a/" * 5000 + "b"), "deep"),
         (release(log="x"), "log"),
@@ -481,8 +481,8 @@ def deep(levels: int) -> object:
         (release(entrymapping=None), "entrymapping"),
         (release(entrymapping={}), "last_modified"),
         (mapping(last_modified=1), "last_modified"),
-        (mapping(last_modified="a\r\nSet-Cookie: x=1"), "can't be a header"),
-        (mapping(last_modified="\u20ac"), "can't be a header"),
+        (mapping(last_modified="a\r\nSet-Cookie: x=1"), "no valid header value"),
+        (mapping(last_modified="\u20ac"), "no valid header value"),
         (mapping(hashes=None), "hashes"),
         (mapping(hashes={}), "no digest"),
         (mapping(hashes={"sha256": "ab"}), "digest"),

@@ -191,7 +191,7 @@ def test_wrong_sizes_and_checksums(box: Box) -> None:
             assert words in box.refused(bytes(spoilt), "e.zip").reason
     spoilt = bytearray(raw)
     struct.pack_into("<L", spoilt, at + 42, 7)
-    assert "not where the archive says" in box.refused(bytes(spoilt), "e.zip").reason
+    assert "not where the directory points" in box.refused(bytes(spoilt), "e.zip").reason
 
 
 def test_truncation_of_a_zip_never_succeeds(box: Box) -> None:

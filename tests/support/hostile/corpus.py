@@ -204,32 +204,34 @@ TRICKS: dict[str, Trick] = {
     "hard link in the place of an index": typed(HARD, "hard link", FILE, "more/dataindex.json"),
     "hard link to a file": Trick(behind(member("second", type=tarfile.LNKTYPE, linkname=FILE)), None),
     "hard link to a file that comes later": Trick(
-        behind(member("evil", type=tarfile.LNKTYPE, linkname="later"), member("later", b"1")), "comes before", "evil"
+        behind(member("evil", type=tarfile.LNKTYPE, linkname="later"), member("later", b"1")),
+        "not an earlier file",
+        "evil",
     ),
-    "hard link to a folder": typed(HARD, "comes before", "alice"),
-    "hard link to itself": typed(HARD, "comes before", "evil"),
+    "hard link to a folder": typed(HARD, "not an earlier file", "alice"),
+    "hard link to itself": typed(HARD, "not an earlier file", "evil"),
     "hard link to a hard link": Trick(
         behind(
             member("second", type=tarfile.LNKTYPE, linkname=FILE),
             member("evil", type=tarfile.LNKTYPE, linkname="second"),
         ),
-        "comes before",
+        "not an earlier file",
         "evil",
     ),
-    "hard link to what was left there": typed(HARD, "comes before", "../../volume/neighbour"),
-    "hard link to a file by dots": typed(HARD, "comes before", f"alice/../{FILE}"),
+    "hard link to what was left there": typed(HARD, "not an earlier file", "../../volume/neighbour"),
+    "hard link to a file by dots": typed(HARD, "not an earlier file", f"alice/../{FILE}"),
     "hard link over a file": Trick(
         behind(member("a", b"1"), member("a", type=tarfile.LNKTYPE, linkname=FILE)), TWICE, "a"
     ),
     "hard link with data": Trick(behind(member("evil", b"1", type=tarfile.LNKTYPE, linkname=FILE)), "data", "evil"),
     "hard link of a PAX path": Trick(
         behind(extended(b"x", record("linkpath", "../../outside/victim")), member("evil", type=HARD, linkname=FILE)),
-        "comes before",
+        "not an earlier file",
         "evil",
     ),
     "hard link of a GNU path": Trick(
         behind(extended(b"K", b"../../outside/victim\0"), member("evil", type=HARD, linkname=FILE)),
-        "comes before",
+        "not an earlier file",
         "evil",
     ),
     "hard links to a file, many times its size": Trick(
@@ -237,9 +239,9 @@ TRICKS: dict[str, Trick] = {
         "times its size",
         plain_too=False,
     ),
-    "hard links to a file, more than there is room for": Trick(
+    "hard links to a file, more than the available space": Trick(
         behind(*(member(f"link{n}", type=HARD, linkname=FILE) for n in range(100))),
-        "room for",
+        "the available space",
         limits={"total_bytes": 2**22},
     ),
     "file through a symbolic link": link_then_file(SYM, ("evil", OUTSIDE)),
@@ -276,7 +278,7 @@ TRICKS: dict[str, Trick] = {
     "PAX of nothing": Trick(behind(extended(b"x", b"99 a=b\n"), member("a")), "malformed"),
     "PAX of 8 GiB": Trick(behind(extended(b"x", b"", 8 * 2**30)), "1 MiB"),
     "PAX headers without end": Trick(behind(extended(b"x", record("comment", "y")) * 2000), "1 MiB"),
-    "PAX and no member": Trick(behind(extended(b"x", record("path", "a"))), "behind an extended header"),
+    "PAX and no member": Trick(behind(extended(b"x", record("path", "a"))), "after an extended header"),
     "GNU long name": gnu(b"a/" * 20 + b"../" * 30 + b"escaped", DOTS),
     "GNU long absolute name": gnu(OUTSIDE.encode() + b"/" + b"x" * 120, ABSOLUTE),
     "GNU long name with NUL": gnu(b"fine\0/../escaped", None),
@@ -324,18 +326,20 @@ TRICKS: dict[str, Trick] = {
     ),
     "a member of a terabyte": Trick(behind(member("evil", size=2**40)), "more than", "evil"),
     "a promise beyond the room": Trick(
-        behind(member("evil", size=2**30)), "more than there is room for", "evil", limits={"total_bytes": 2**22}
+        behind(member("evil", size=2**30)), "more than the available space", "evil", limits={"total_bytes": 2**22}
     ),
     "more than was promised": Trick(
-        behind(*(member(f"part{n}", bytes(2**18)) for n in range(100))), "room for", limits={"total_bytes": 2**22}
+        behind(*(member(f"part{n}", bytes(2**18)) for n in range(100))),
+        "the available space",
+        limits={"total_bytes": 2**22},
     ),
     # what isn't one
     "empty": Trick(lambda: b"", "is empty", packed_already=True),
     "text": Trick(lambda: b"<html>404</html>" * 99, "is not a tar archive"),
-    "zip": Trick(zipped, "the export names it, but it isn't there", packed_already=True),
+    "zip": Trick(zipped, "is in dataindex.json, but the file is missing", packed_already=True),
     "half an end marker": Trick(lambda: export() + bytes(512) + member("more", b"1"), "end-of-archive marker"),
-    "a second archive behind": Trick(lambda: (export() + ZEROS) * 2, "behind its end-of-archive"),
-    "a greedy dictionary": Trick(greedy_xz, "more memory to unpack than xz -9", packed_already=True),
+    "a second archive behind": Trick(lambda: (export() + ZEROS) * 2, "after its end-of-archive"),
+    "a greedy dictionary": Trick(greedy_xz, "more memory than xz -9", packed_already=True),
 }
 
 
@@ -367,10 +371,10 @@ def metadata(value: str) -> bytes:
 
 UNVERIFIED = {"last_modified": "Mon, 01 Jan 2024 00:00:00 GMT"}
 INDEXES: dict[str, tuple[bytes, str]] = {
-    "relpath NUL": (file(relpath="alice\0"), "can't be a file's"),
-    "relpath nothing": (file(relpath=""), "can't be a file's"),
-    "relpath that ends above": (file(relpath=f"{FILE}/.."), "can't be a file's"),
-    "relpath of nobody": (file(relpath="alice/none"), "isn't there"),
+    "relpath NUL": (file(relpath="alice\0"), "can't be the path of a file"),
+    "relpath nothing": (file(relpath=""), "can't be the path of a file"),
+    "relpath that ends above": (file(relpath=f"{FILE}/.."), "can't be the path of a file"),
+    "relpath of nobody": (file(relpath="alice/none"), "file is missing"),
     "relpath a folder": (file(relpath="alice/dev"), "not a regular file"),
     "relpath a number": (file(relpath=10**30), "not a string"),
     "relpath very deep": (file(relpath="a/" * 10_000 + "b"), "deep"),
@@ -428,7 +432,7 @@ LEFT_OUT: dict[str, tuple[bytes, str, dict[str, Any]]] = {
                 or data["users"].update({"..": {"pwhash": "x"}})
             )
         ),
-        "outside of the files",
+        "outside of devpi-server's files",
         loaded_as(
             lambda data: (
                 data["indexes"]["alice/dev"].update(files=[])
@@ -446,12 +450,12 @@ LEFT_OUT: dict[str, tuple[bytes, str, dict[str, Any]]] = {
     ),
     "a hash that is a number": (
         index(lambda data: data["users"]["alice"].update(pwhash=1)),
-        "no text",
+        "not a string",
         loaded_as(lambda data: data["users"]["alice"].update(pwhash=None)),
     ),
     "a salt that is a list": (
         index(lambda data: data["users"]["alice"].update(pwsalt=[])),
-        "no text",
+        "not a string",
         loaded_as(lambda data: data["users"]["alice"].update(pwhash=None)),
     ),
 }
