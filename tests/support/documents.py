@@ -1,4 +1,4 @@
-"""What the documents say, taken apart, and what the code says of settings."""
+"""Parses the documents, and the settings in the code."""
 
 from __future__ import annotations
 

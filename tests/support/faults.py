@@ -1,4 +1,4 @@
-"""What is to be expected of each fault of the world: the tests hold the product to it, docs/operations.md tells it."""
+"""The expected effects of faults: tests check the product against them, and docs/operations.md shows them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from tests.support.container import Container, wait_for
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault, and what is seen of it. `docs/operations.md` has these words."""
+    """A fault and its effects. `docs/operations.md` contains these words."""
 
     what: str
     within: float
-    """Seconds after which all of it is to be seen, on a machine that is not overloaded."""
+    """Seconds after which all effects are visible, on a machine that is not overloaded."""
     exit_code: int | None = None
-    """None: the container lives on."""
+    """None: the container keeps running."""
     log: str = ""
-    """Words of the log."""
+    """Words in the log."""
     livez: int = 200
     readyz: int = 503
     phase: str = "ready"
@@ -26,14 +26,14 @@ class Fault:
     reason: str = ""
     """The failing check, and words of its reason."""
     logged: bool = True
-    """Whether the log has the reason, too: the monitor writes it there."""
+    """Whether the log also has the reason: the monitor writes it there."""
     longer_by: str = ""
-    """A setting whose duration comes on top of `within`."""
+    """A setting whose duration is added to `within`."""
     then: str = ""
-    """What follows, and what to do."""
+    """The effects, and what to do."""
 
     def seen(self, c: Container, began: float, more: float = 0) -> None:
-        """See that the fault, which began at that time, shows as it should; `more`: seconds of `longer_by`."""
+        """Check the effects of the fault, which began at that time; `more`: seconds of `longer_by`."""
         patience = self.within + more - (time.monotonic() - began)
         if self.exit_code is not None:
             code = c.wait_end(patience)
@@ -233,7 +233,7 @@ ALL = [value for value in list(globals().values()) if isinstance(value, Fault)]
 
 
 def table() -> str:
-    """All of it in Markdown."""
+    """The table in Markdown."""
     lines = ["| fault | within | `/livez` | `/readyz` | `phase` | exit code | the log has | then |", "|---" * 8 + "|"]
     for fault in ALL:
         ended = fault.exit_code is not None
