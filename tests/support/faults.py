@@ -1,4 +1,4 @@
-"""The expected effects of faults: tests check the product against them, and docs/operations.md shows them."""
+"""What is to be expected of each fault of the world: the tests hold the product to it, docs/operations.md tells it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from tests.support.container import Container, wait_for
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault and its effects. `docs/operations.md` contains these words."""
+    """One fault, and what is seen of it. `docs/operations.md` has these words."""
 
     what: str
     within: float
-    """Seconds after which all effects are visible, on a machine that is not overloaded."""
+    """Seconds after which all of it is to be seen, on a machine that is not overloaded."""
     exit_code: int | None = None
-    """None: the container keeps running."""
+    """None: the container lives on."""
     log: str = ""
-    """Words in the log."""
+    """Words of the log."""
     livez: int = 200
     readyz: int = 503
     phase: str = "ready"
@@ -26,14 +26,14 @@ class Fault:
     reason: str = ""
     """The failing check, and words of its reason."""
     logged: bool = True
-    """Whether the log also has the reason: the monitor writes it there."""
+    """Whether the log has the reason, too: the monitor writes it there."""
     longer_by: str = ""
-    """A setting whose duration is added to `within`."""
+    """A setting whose duration comes on top of `within`."""
     then: str = ""
-    """The effects, and what to do."""
+    """What follows, and what to do."""
 
     def seen(self, c: Container, began: float, more: float = 0) -> None:
-        """Check the effects of the fault, which began at that time; `more`: seconds of `longer_by`."""
+        """See that the fault, which began at that time, shows as it should; `more`: seconds of `longer_by`."""
         patience = self.within + more - (time.monotonic() - began)
         if self.exit_code is not None:
             code = c.wait_end(patience)
@@ -97,7 +97,7 @@ READ_ONLY_START = Fault(
     within=10,
     exit_code=73,
     log="is on a read-only file system",
-    then="mount it read-write",
+    then="mount it writable",
 )
 READ_ONLY_SERVING = Fault(
     "the volume turns read-only while it serves (as ext4 does after an error)",
@@ -233,7 +233,7 @@ ALL = [value for value in list(globals().values()) if isinstance(value, Fault)]
 
 
 def table() -> str:
-    """The table in Markdown."""
+    """All of it in Markdown."""
     lines = ["| fault | within | `/livez` | `/readyz` | `phase` | exit code | the log has | then |", "|---" * 8 + "|"]
     for fault in ALL:
         ended = fault.exit_code is not None
