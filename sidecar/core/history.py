@@ -15,7 +15,7 @@ SAMPLES = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class Reading:
     """What one check was like for `SPAN` seconds."""
 
     status: CheckStatus
@@ -31,7 +31,7 @@ class CheckHistory:
     """The samples of one check."""
 
     name: str
-    samples: tuple[Sample | None, ...]
+    samples: tuple[Reading | None, ...]
     """The oldest first, the one in the making last; None: nobody looked."""
 
 
@@ -39,7 +39,7 @@ class History:
     """Samples of all checks. Lives on the event loop."""
 
     def __init__(self) -> None:
-        self._spans: deque[tuple[int, dict[str, Sample]]] = deque(maxlen=SAMPLES)
+        self._spans: deque[tuple[int, dict[str, Reading]]] = deque(maxlen=SAMPLES)
 
     def see(self, at: float, checks: Iterable[Check]) -> None:
         """Take in the checks as they are at the time `at`, in seconds that never go back."""
@@ -50,18 +50,18 @@ class History:
         for check in checks:
             before = samples.get(check.name)
             if before is None:
-                samples[check.name] = Sample(check.status, check.value, check.unit)
+                samples[check.name] = Reading(check.status, check.value, check.unit)
             elif BADNESS[check.status] > BADNESS[before.status] or _greater(check.value, before.value):
                 status = max(before.status, check.status, key=BADNESS.__getitem__)
                 of = check if _greater(check.value, before.value) else before
-                samples[check.name] = Sample(status, of.value, of.unit)
+                samples[check.name] = Reading(status, of.value, of.unit)
 
     def of(self, name: str) -> CheckHistory:
         """The history of one check, up to the last sample of any."""
         if not self._spans:
             return CheckHistory(name, ())
         last = self._spans[-1][0]
-        samples: list[Sample | None] = [None] * SAMPLES
+        samples: list[Reading | None] = [None] * SAMPLES
         for number, found in self._spans:
             if last - number < SAMPLES:
                 samples[SAMPLES - 1 - (last - number)] = found.get(name)
