@@ -67,7 +67,7 @@ def test_every_locked_distribution_is_pinned_and_hashed(name: str) -> None:
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_the_lock_file_holds_what_pyproject_asks_for(name: str) -> None:
-    """A range that was changed without `python3 dev.py lock` fails here."""
+    """A range that was changed without `python3 dev.py lock` shows here."""
     pinned = versions(name)
     unmet = [
         wanted
@@ -95,7 +95,7 @@ def test_all_lock_files_agree_on_versions(name: str) -> None:
 
 
 def test_the_build_backend_is_in_the_lock() -> None:
-    """The project is built with --no-build-isolation, so nothing unverified is fetched."""
+    """The project is built with --no-build-isolation, so nothing unverified is fetched to build it."""
     (backend,) = map(Requirement, PYPROJECT["build-system"]["requires"])
     (version,) = versions("requirements.lock")[canonicalize_name(backend.name)]
     assert backend.specifier.contains(version)
@@ -177,7 +177,7 @@ def test_flags_reach_the_entrypoint_through_tini() -> None:
 
 
 def test_nothing_is_fetched_by_add_and_every_install_is_verified() -> None:
-    """ADD accepts URLs without a digest; pip without hashes accepts anything."""
+    """ADD takes URLs without a digest; pip without hashes takes what it gets."""
     assert [] == [value for name, value in dockerfile() if name == "ADD"]
     commands = " && ".join(value for name, value in dockerfile() if name == "RUN").split("&&")
     installs = [command for command in commands if re.search(r"\bpip\b.* install ", command)]
@@ -279,7 +279,7 @@ def test_every_layer_exists_or_is_optional() -> None:
     "name", ["py.typed", *(f"web/page/static/page.{kind}" for kind in ("html", "css", "js", "svg"))]
 )
 def test_the_package_ships_its_data(name: str) -> None:
-    """Type marker and page are listed as package data, and exist."""
+    """Type marker and page are listed as package data, and are there."""
     patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["sidecar"]
     assert any(fnmatch(name, pattern) for pattern in patterns)
     assert (ROOT / "sidecar" / name).is_file()
@@ -313,7 +313,7 @@ def dev() -> ModuleType:
 def test_dev_adds_no_host_where_the_user_says_where_to_listen(
     dev: ModuleType, flags: list[str], environ: dict[str, str], expected: bool
 ) -> None:
-    """devpi-server refuses --host with --listen or --unix-socket, and accepts abbreviations of them."""
+    """devpi-server refuses --host beside --listen or --unix-socket, and takes abbreviations of them."""
     assert expected == dev.says(dev.LISTEN_FLAGS, flags, environ)
 
 
@@ -330,7 +330,7 @@ def test_dev_adds_no_host_where_the_user_says_where_to_listen(
 def test_dev_run_becomes_the_entrypoint_on_local_folders(
     dev: ModuleType, monkeypatch: pytest.MonkeyPatch, flags: list[str], expected: list[str]
 ) -> None:
-    """Other machines can't reach it, and nothing is written outside of the checkout, unless the user says so."""
+    """Nothing of it is reachable from another machine, or outside the checkout, unless the user says so."""
     became: list[tuple[Path, list[str], dict[str, str]]] = []
     python = Path("bin/python")
     monkeypatch.setattr(dev, "venv", lambda *_: python)
@@ -356,7 +356,7 @@ def test_dev_run_becomes_the_entrypoint_on_local_folders(
 def test_dev_makes_a_virtual_environment_once_for_two_callers(
     dev: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The second waits for the first; a changed lock file recreates it, a changed project does not."""
+    """The second waits for the first; a changed lock file makes it anew, a changed project does not."""
     made: list[str] = []
     both_started = threading.Barrier(2)
 
@@ -400,7 +400,7 @@ def test_dev_names_the_package_that_debian_lacks(
 
 @pytest.mark.parametrize(("arguments", "code"), [([], 2), (["--help"], 0), (["serve"], 2)])
 def test_dev_tells_its_commands(arguments: list[str], code: int) -> None:
-    """A wrong call is an error that lists all commands; asking for help is not."""
+    """A wrong call is an error that shows all commands; asking for help is none."""
     done = subprocess.run([sys.executable, "dev.py", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     shown = done.stdout if code == 0 else done.stderr
     assert code == done.returncode
@@ -420,7 +420,7 @@ def test_dev_tells_its_commands(arguments: list[str], code: int) -> None:
 def test_dev_test_runs_its_parts_in_order(
     dev: ModuleType, monkeypatch: pytest.MonkeyPatch, arguments: list[str], expected: list[str]
 ) -> None:
-    """The first failure is the exit code, and all the rest runs."""
+    """What fails first gives the exit code, and all the rest runs."""
     parts = {getattr(dev, name): name for name in ("QUICK", "SLOW", "ALONE")}
     ran: list[str] = []
 
@@ -442,7 +442,7 @@ def test_dev_test_runs_its_parts_in_order(
 
 
 def test_dev_reports_how_far_pip_is(dev: ModuleType, capfd: pytest.CaptureFixture[str]) -> None:
-    """A line every ten packages and one for the installation, on stderr; pip's own output only if it fails."""
+    """A line every ten packages and one for the installation, on stderr; what pip prints itself only if it fails."""
     lines = [*(f"Collecting p{number}==1" for number in range(25)), "Installing collected packages: p0, p1"]
     command = [
         sys.executable,

@@ -1,4 +1,4 @@
-"""Parses the documents, and the settings in the code."""
+"""What the documents say, taken apart, and what the code says of settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metrics in an exposition, named as in the documents."""
+"""What an exposition has, as the documents name it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ def families(openmetrics: str) -> dict[str, tuple[str, set[str]]]:
 
 
 def is_devpis_own(name: str) -> bool:
-    """Whether the metric comes from devpi-server or a plugin, unchanged."""
+    """Whether devpi-server or a plugin tells it, and it is passed on as it is."""
     of_a_replica = ("devpi_server_replica_file_download", "devpi_server_replica_initial_files")
     return "_cache_" in name or name.startswith(("devpi_web_", "devpi_plugin_", *of_a_replica))
