@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sidecar.core.check import BADNESS, FAIL, NOT_YET, PASS, PENDING, WARN, Check, CheckStatus, Verdict
 from sidecar.core.history import CheckHistory, History
@@ -60,20 +60,7 @@ class Board:
             return self._snapshot
         since = now() - timedelta(seconds=late - self.stale_after)
         reason = f"stale: the monitor has not probed for {late:.0f} s"
-        return tuple(
-            replace(
-                check,
-                status=FAIL,
-                since=check.since if check.status is FAIL else since,
-                reason=reason,
-                value=None,
-                unit=None,
-                hint=None,
-            )
-            if check.gates
-            else check
-            for check in self._snapshot
-        )
+        return tuple(_judged(check, Verdict(FAIL, reason), since) if check.gates else check for check in self._snapshot)
 
     def status(self, name: str) -> CheckStatus:
         """The last verdict's status, stale or not."""
@@ -155,20 +142,17 @@ class Board:
 
     def _put(self, name: str, verdict: Verdict) -> None:
         before, was_blocked = self._checks[name], bool(self.blocking())
-        self._checks[name] = Check(
-            name,
-            verdict.status,
-            before.since if before.status is verdict.status else now(),
-            before.gates,
-            verdict.reason,
-            verdict.value,
-            verdict.unit,
-            verdict.hint,
-            before.meaning,
-        )
+        self._checks[name] = _judged(before, verdict, now())
         self._snapshot = tuple(self._checks.values())
         if (blocked := bool(self.blocking())) is not was_blocked:
             self.turns["not_ready" if blocked else "ready"] += 1
+
+
+def _judged(before: Check, verdict: Verdict, at: datetime) -> Check:
+    """The check with another verdict, of the time `at`."""
+    since = before.since if before.status is verdict.status else at
+    status, reason, value, unit, hint = verdict.status, verdict.reason, verdict.value, verdict.unit, verdict.hint
+    return replace(before, status=status, since=since, reason=reason, value=value, unit=unit, hint=hint)
 
 
 def _log_worse(name: str, verdict: Verdict) -> None:

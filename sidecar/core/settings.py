@@ -259,9 +259,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         ignored_service_links=tuple(read.service_links),
     )
     settings = replace(
-        settings,
-        known_variables=frozenset(read.names),
-        unknown_variables=tuple(variables.ours(environ, read.names)),
+        settings, known_variables=frozenset(read.names), unknown_variables=tuple(variables.ours(environ, read.names))
     )
     for name in ("DEVPISERVER_ROOT_PASSWD", "DEVPISERVER_ROOT_PASSWD_HASH"):
         if environ.get(name):

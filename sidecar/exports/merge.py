@@ -122,11 +122,7 @@ def load(
     _refuse_cycles(merged.indexes, merged.index_of)
     files, sizes = _locate(parts, rests)
     return Export(
-        data={
-            "dumpversion": parts[0].checked.data["dumpversion"],
-            "users": merged.users,
-            "indexes": merged.indexes,
-        },
+        data={"dumpversion": parts[0].checked.data["dumpversion"], "users": merged.users, "indexes": merged.indexes},
         files=files,
         sizes=sizes,
         archive_of={name: export.archive for name, export in merged.index_of.items()},

@@ -66,13 +66,7 @@ class ImportRefused(OperatorError):
     """An export can't be imported: where, why, and how to fix it. Contains no path on disk."""
 
     def __init__(
-        self,
-        reason: str,
-        hint: str,
-        archive: str | None = None,
-        member: str | None = None,
-        *,
-        retryable: bool = False,
+        self, reason: str, hint: str, archive: str | None = None, member: str | None = None, *, retryable: bool = False
     ) -> None:
         super().__init__(reason[:2000], hint)  # it may quote an export, and must fit into a packet and a page
         self.retryable = retryable
@@ -185,9 +179,7 @@ def find(init_dir: Path, *, deep: bool = True) -> Found:
         for name in sorted(entry.name for entry in home.iterdir()):
             if name == "dataindex.json":
                 raise ImportRefused(
-                    "an export is in the init directory itself",
-                    "move it into a folder of its own there",
-                    name,
+                    "an export is in the init directory itself", "move it into a folder of its own there", name
                 )
             if name.startswith("."):
                 continue

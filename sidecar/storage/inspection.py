@@ -245,9 +245,7 @@ def not_writable(serverdir: Path, error: OSError) -> Exit:
             _make_it_ours(serverdir, owner.st_uid),
         )
     return Exit(
-        ExitCode.NOT_WRITABLE,
-        f"the serverdir {serverdir} can't be used: {error.strerror}",
-        hint_to_write(error),
+        ExitCode.NOT_WRITABLE, f"the serverdir {serverdir} can't be used: {error.strerror}", hint_to_write(error)
     )
 
 

@@ -44,8 +44,7 @@ class RuntimeDir:
                 info = os.fstat(folder)
                 if info.st_uid != os.geteuid():
                     raise RuntimeDirRefused(
-                        f"the runtime directory belongs to uid {info.st_uid}, this is uid {os.geteuid()}",
-                        _HINT,
+                        f"the runtime directory belongs to uid {info.st_uid}, this is uid {os.geteuid()}", _HINT
                     )
                 if stat.S_IMODE(info.st_mode) != 0o700:
                     os.fchmod(folder, 0o700)
@@ -63,8 +62,7 @@ class RuntimeDir:
             except BlockingIOError:
                 os.close(lock)
                 raise RuntimeDirRefused(
-                    "another running sidecar uses the runtime directory",
-                    "set SIDECAR_RUNTIME_DIR to another one",
+                    "another running sidecar uses the runtime directory", "set SIDECAR_RUNTIME_DIR to another one"
                 ) from None
             except BaseException:
                 os.close(lock)

@@ -160,16 +160,13 @@ class Serverdir(Layout):
         Once the intent is on disk, `recover` finishes this.
         """
         with self._installing:
-            self._install(origin)
-
-    def _install(self, origin: str) -> None:
-        entries = sorted(entry.name for entry in os.scandir(self.staged_state))
-        if _LAST not in entries:
-            raise Exit(ExitCode.INTERNAL, "the staged state has no .nodeinfo", "report this with the log")
-        files.remove(self.tool)  # of a tool that was killed before it created anything
-        intent = {"origin": origin, "entries": [name for name in entries if name != _LAST] + [_LAST]}
-        files.write_file(self.installation, json.dumps(intent).encode())
-        self._roll_forward(intent)
+            entries = sorted(entry.name for entry in os.scandir(self.staged_state))
+            if _LAST not in entries:
+                raise Exit(ExitCode.INTERNAL, "the staged state has no .nodeinfo", "report this with the log")
+            files.remove(self.tool)  # of a tool that was killed before it created anything
+            intent = {"origin": origin, "entries": [name for name in entries if name != _LAST] + [_LAST]}
+            files.write_file(self.installation, json.dumps(intent).encode())
+            self._roll_forward(intent)
 
     def _roll_forward(self, intent: dict[str, Any]) -> None:
         if not (isinstance(intent.get("entries"), list) and isinstance(intent.get("origin"), str)):
