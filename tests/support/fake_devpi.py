@@ -109,6 +109,6 @@ async def eventually(condition: Callable[[], Any], seconds: float = 60.0) -> Any
     """Return the result of `condition` once that is true; AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not come to that in time"
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         await asyncio.sleep(0.005)
     return value
