@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sidecar.core.check import FAIL, PASS, WARN, Check, CheckStatus
-from sidecar.core.history import SAMPLES, SPAN, History, Sample
+from sidecar.core.history import SAMPLES, SPAN, History, Reading
 from sidecar.core.lifecycle import now
 
 
@@ -23,7 +23,7 @@ def test_a_sample_is_the_worst_of_its_time() -> None:
         trends.see(at, [seen])
     samples = trends.of("http").samples
     assert SAMPLES == len(samples)
-    assert Sample(FAIL, 5.0) == samples[-1]
+    assert Reading(FAIL, 5.0) == samples[-1]
     assert {None} == set(samples[:-1])
 
 
