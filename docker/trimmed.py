@@ -69,6 +69,11 @@ PARTS = (
         "integrations with other frameworks and Graphite",
     ),
     Part(
+        ("jinja2",),
+        re.compile(r"jinja2/(ext|meta|nativetypes|sandbox)\.py"),
+        "extensions and the sandbox, which no template of the sidecar needs",
+    ),
+    Part(
         ("docutils",),
         re.compile(
             r"docutils/(writers/(latex2e|manpage|odf_odt|pep_html|s5_html|xetex)(\.py|/.*)"

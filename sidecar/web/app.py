@@ -25,7 +25,7 @@ async def index(request: web.Request) -> web.Response:
     200: always.
     """
     if wants_html(request):
-        return route.page(request)
+        return await route.page(request)
     lines = [f"{r.method:<5} {r.path:<25} {(r.handler.__doc__ or '').splitlines()[0]}" for r in ROUTES]
     return web.Response(text="\n".join(["devpi-sidecar", "", *lines, ""]), headers={"Vary": "Accept"})
 

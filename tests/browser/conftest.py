@@ -1,4 +1,4 @@
-"""A real Chromium, its tabs, and containers."""
+"""A real Chromium, and its pages as the tests use them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support import needs
 from tests.support.container import Container, cleared_away
 
 SHOTS = os.environ.get("PAGE_SHOTS")
-"""A folder for screenshots of each state; none are made if unset."""
+"""A folder for pictures of each state; unset: none are taken."""
 WIDE, MEDIUM, PHONE = (
     ViewportSize(width=1280, height=900),
     ViewportSize(width=900, height=800),
@@ -27,13 +27,13 @@ WIDE, MEDIUM, PHONE = (
 SIZES = {"wide": WIDE, "medium": MEDIUM, "phone": PHONE}
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 NAME = "packages.example.com"
-"""The containers' instance name."""
+"""The name of the containers."""
 KEPT = {("wide", "light"), ("phone", "dark")}
-"""The screenshots of each state; some states get all."""
+"""The pictures that are taken of each state; of some states, all are."""
 
 
 def chromium() -> str:
-    """Return the browser's path. Without a browser, skip the test, or fail it in CI."""
+    """Return the browser's path. Without a browser, skip the test; in CI, fail it."""
     if found := browser_path():
         return found
     named = os.environ.get("CHROMIUM")
@@ -55,14 +55,14 @@ def browser() -> Iterator[Browser]:
 
 @dataclass
 class Viewer:
-    """A tab of its own user, and all errors in it."""
+    """A tab, and all errors in it."""
 
     page: Page
     errors: list[str] = field(default_factory=list)
     asked: set[str] = field(default_factory=set)
 
     def wait(self, selector: str, words: str, seconds: float = 30) -> str:
-        """Wait until an element contains the words, and return its text."""
+        """Return the text of an element as soon as it contains the words."""
         self.page.locator(selector).filter(has_text=words).first.wait_for(timeout=seconds * 1000)
         return self.text(selector)
 
@@ -70,7 +70,7 @@ class Viewer:
         return " ".join(self.page.locator(selector).first.inner_text().split())
 
     def look(self, name: str, *, every: bool = False, keep: bool = True) -> None:
-        """Check that axe finds nothing, light or dark, at any width, and that nothing overflows.
+        """Assert that axe finds no fault, light or dark, at any width, and that nothing overflows.
 
         `every`: take a screenshot of each; `keep` False: of none.
         """
@@ -89,7 +89,7 @@ class Viewer:
         self.page.set_viewport_size(WIDE)
 
     def sees(self, selector: str) -> bool:
-        """Whether an element is completely visible without scrolling."""
+        """Whether all of an element is visible without scrolling."""
         self.page.evaluate("scrollTo(0, 0)")
         found, window = self.page.locator(selector).bounding_box(), self.page.viewport_size
         assert found is not None, f"{selector} is not shown"
@@ -104,7 +104,7 @@ class Viewer:
 
 @pytest.fixture
 def view(browser: Browser) -> Iterator[Callable[..., Viewer]]:
-    """Open tabs, each of another user. At the end, check for script errors, policy violations and other servers."""
+    """Open tabs, each in its own session. At the end: no script's error, no breach of the policy, no other server."""
     with ExitStack() as stack:
         viewers: list[tuple[Viewer, str]] = []
 
@@ -131,7 +131,7 @@ def view(browser: Browser) -> Iterator[Callable[..., Viewer]]:
 
 @pytest.fixture
 def container(tmp_path: Path) -> Iterator[Callable[..., Container]]:
-    """Make containers (not started yet), and remove them at the end."""
+    """Make containers (not started yet), and remove them."""
     with ExitStack() as stack:
 
         def make(name: str = "c", **options: Any) -> Container:

@@ -1,7 +1,7 @@
-"""The entrypoint with made-up data, for what would take 15 minutes or many machines to show on the page.
+"""The entrypoint with made-up data, which would otherwise take a quarter of an hour, or many machines.
 
-Histories of the checks (unless `NO_TRENDS`); with `MADE_UP_REPLICAS`, failing replicas beside the real ones; with
-`MADE_UP_DOCKER`, Docker as its runtime.
+Made up are the histories of the checks (not with `NO_TRENDS`), replicas in trouble beside the real ones (with
+`MADE_UP_REPLICAS`), and that Docker runs it (with `MADE_UP_DOCKER`).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from sidecar.features.health import monitor
 
 ENTRYPOINT = Path(__file__).resolve().parents[2] / "entrypoint.py"
 SLOW, BUSY = (22, 23, 24), range(38, 44)
-"""Samples (15 s each, counted back) with a slow devpi-server, and with events to process."""
+"""How many quarter minutes ago devpi-server was slow, and had events to process."""
 
 
 class MadeUpTrends(History):
-    """A made-up history of the 15 minutes before the start."""
+    """A made-up quarter of an hour."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ def _checks(ago: int, free: float) -> Iterator[Check]:
 
 
 class MadeUpClient(DevpiClient):
-    """Adds made-up replicas to the status."""
+    """Adds made-up replicas."""
 
     async def status(self) -> ServerStatus:
         said = await super().status()

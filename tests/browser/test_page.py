@@ -1,4 +1,4 @@
-"""The page in a real Chromium, from a real sidecar with a real devpi-server."""
+"""The page in a real Chromium, of a real sidecar with a real devpi-server."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from tests.support.replicas import replicating
 pytestmark = pytest.mark.browser
 
 MADE_UP = (sys.executable, str(ROOT / "tests/browser/made_up.py"))
-"""The command of a container with made-up data."""
+"""The command of a container that shows made-up data."""
 
 Make = Callable[..., Container]
 View = Callable[..., Viewer]
 
 
 def test_first_start(container: Make, view: View) -> None:
-    """Opened as soon as the port listens, it finally shows that devpi-server serves, without a reload."""
+    """A page that is opened as soon as the port listens becomes ready without a reload."""
     new = container(command=MADE_UP, env={"MADE_UP_DOCKER": "1", "NO_TRENDS": "1"}).start().wait_listening()
     viewer = view(new)
     viewer.page.evaluate("window.mark = 1")
@@ -53,7 +53,7 @@ def test_first_start(container: Make, view: View) -> None:
 
 
 def test_a_quarter_of_an_hour(container: Make, view: View) -> None:
-    """Each check's history, mostly made up: slow periods are visible, and the maximum is a number."""
+    """Each check shows its history, most of it made up: slow times are visible, the maximum is a figure."""
     viewer = view(container(command=MADE_UP, env={"DEVPI_PASSWORD": "f1rst-Start"}).start().wait_ready())
     viewer.wait("#headline", "All checks pass")
     viewer.page.locator("#checks tr:has-text('http') .trend .warn").wait_for(state="attached")
@@ -70,7 +70,7 @@ def test_a_quarter_of_an_hour(container: Make, view: View) -> None:
 
 
 def test_what_keeps_it_from_being_ready(container: Make, view: View) -> None:
-    """A state by devpi-init, where root has an empty password: the page shows it, and how to fix it."""
+    """Root has no password, in a state that devpi-init made: the page shows that, and the fix."""
     new = container(command=MADE_UP)
     made = new.run("devpi-init", "--serverdir", str(new.serverdir), "--no-root-pypi")
     assert 0 == made.returncode, made
@@ -86,7 +86,7 @@ def test_what_keeps_it_from_being_ready(container: Make, view: View) -> None:
 
 
 def test_the_api_to_read(container: Make, view: View) -> None:
-    """In the page's design; short, because all is folded; a link unfolds its target without a script."""
+    """It has the page's design; it is short, because all parts are closed; a link opens its target without a script."""
     viewer = view(container(env={"DEVPI_PASSWORD": "f1rst-Start"}).start().wait_ready(), "/docs")
     page = viewer.page
     assert f"{NAME}: API" == page.title()
@@ -109,7 +109,7 @@ def test_the_api_to_read(container: Make, view: View) -> None:
 
 
 def test_replicas(container: Make, view: View, tmp_path: Path) -> None:
-    """A real one with all changes; made-up ones that lag or are silent stand out."""
+    """A real replica has all changes; made-up ones that are behind or silent are marked."""
 
     def make(name: str, *, flags: tuple[str, ...], env: dict[str, str]) -> Container:
         made_up = {"command": MADE_UP, "env": env | {"MADE_UP_REPLICAS": "1"}} if name == "primary" else {"env": env}
@@ -129,8 +129,8 @@ def test_replicas(container: Make, view: View, tmp_path: Path) -> None:
 
 
 def test_claim(container: Make, view: View) -> None:
-    """By keyboard: a wrong token is refused, the right one shows the password once; then it shows when and from
-    where. Somebody else who comes too late is told who was there.
+    """By keyboard: a wrong token is refused, the right one returns the password, once; then the page shows when and
+    from where. A second claim shows the first one.
     """
     new = container(command=MADE_UP, env={"MADE_UP_DOCKER": "1"}).start().wait_ready()
     viewer, late = view(new), view(new, live=False)  # gets no event about the claim, and still offers it
@@ -200,7 +200,7 @@ WHOLE = """
 byId("secret").value.length === 32 && byId("secret").scrollHeight <= byId("secret").clientHeight
   && byId("secret").scrollWidth <= byId("secret").clientWidth
 """
-"""Whether the whole password is visible in its field."""
+"""Whether the field shows all of the password."""
 
 
 RECORD = """
@@ -213,7 +213,7 @@ new MutationObserver(() => {
 
 
 def test_a_running_import(container: Make, view: View, tmp_path: Path) -> None:
-    """The bar moves only forwards, several times a second; then the page shows that it is ready, and the duration."""
+    """The bar moves several times a second, only forwards; at the end the page shows the duration."""
     projects = 1500
     new = container()
     exported.pack(exported.write(tmp_path / "export", projects=projects), new.init_dir / "backup.tar.gz")
@@ -239,7 +239,7 @@ def test_a_running_import(container: Make, view: View, tmp_path: Path) -> None:
 
 
 def test_what_has_not_changed_stays(container: Make, view: View, tmp_path: Path) -> None:
-    """While the bar of an import moves, the archives beside it keep the focus, and get a slow click."""
+    """While the bar of an import moves, the list of archives keeps the focus and receives a slow click."""
     projects = 2500
     new = container()
     exported.pack(exported.write(tmp_path / "export", projects=projects), new.init_dir / "backup.tar")
@@ -261,7 +261,7 @@ def test_what_has_not_changed_stays(container: Make, view: View, tmp_path: Path)
 
 
 def test_what_has_changed_keeps_the_focus(container: Make, view: View) -> None:
-    """And stays open: the archives, when another one is found."""
+    """The list of archives also stays open when another archive appears."""
     new = container()
     exported.pack(exported.write(new.home / "export"), new.init_dir / "backup.tar")
     page = view(new.start().wait_ready()).page
@@ -273,7 +273,7 @@ def test_what_has_changed_keeps_the_focus(container: Make, view: View) -> None:
 
 
 def test_a_failed_import(container: Make, view: View) -> None:
-    """The archive, the reason (once), the hint, the command to copy that restarts it, and how to start empty."""
+    """The page shows the archive, the reason (once), the fix, the command to restart, and how to start empty."""
     new = container(command=MADE_UP, env={"MADE_UP_DOCKER": "1", "NO_TRENDS": "1"})
     new.init_dir.mkdir()
     (new.init_dir / "backup.bz2").write_bytes(b"BZh9 this is no archive")
@@ -309,7 +309,7 @@ def test_hostile_names(container: Make, view: View) -> None:
 
 
 def test_devpi_killed_and_the_sidecar_started_again(container: Make, view: View) -> None:
-    """The page shows within 5 s that it is out of date; when the sidecar is back, it is live again."""
+    """The page shows that, and the lost connection, within 5 s; it reconnects when the sidecar is back."""
     new = container(env={"SIDECAR_PORT": str(free_port())}).start().wait_ready()
     viewer = view(new)
     viewer.wait("#headline", "Ready")
@@ -356,7 +356,7 @@ def test_another_version_of_the_sidecar(container: Make, view: View, tmp_path: P
 
 
 class Relay:
-    """A proxy to the sidecar, on its own port, which can silence event streams without closing them."""
+    """A proxy to the sidecar that can silence the streams of events without closing them."""
 
     def __init__(self, url: str) -> None:
         self._server = ("127.0.0.1", int(url.rpartition(":")[2]))
@@ -368,7 +368,7 @@ class Relay:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def silence(self) -> None:
-        """Silence the streams that are open now; later ones work."""
+        """Pass nothing more through the streams that are open now; new ones work."""
         assert self._streams
         self._silent |= self._streams
 
@@ -399,7 +399,7 @@ class Relay:
 
 
 def test_a_connection_gone_silent(container: Make, view: View) -> None:
-    """The page detects it, and opens a new one, by which it gets what it has missed."""
+    """The page notices, opens a new one, and receives what it missed."""
     new = container(env={"SIDECAR_MONITOR_TIMEOUT": "0.5"}).start().wait_ready()
     with closing(Relay(new.url)) as relay:
         viewer = view(relay, "/nothing")
@@ -415,7 +415,7 @@ def test_a_connection_gone_silent(container: Make, view: View) -> None:
             viewer.page.clock.fast_forward(45_000)
             viewer.wait("#headline", "http: slow", 10)
             assert "live" == viewer.text("#live")
-            assert "No word from the sidecar since" in viewer.page.evaluate("window.said")
+            assert "No data from the sidecar since" in viewer.page.evaluate("window.said")
         finally:
             os.kill(new.devpi_pid, signal.SIGCONT)
 
@@ -427,7 +427,7 @@ new MutationObserver(() => { window.said += byId("live").textContent; }).observe
 
 
 def test_the_commands_work(container: Make, view: View, tmp_path: Path) -> None:
-    """As copied from the page after a first start: log in, make an index, upload, install."""
+    """The commands work as copied from the page of a first start: log in, create an index, upload, install."""
     new = container(env={"DEVPI_PASSWORD": "f1rst-Start"}).start().wait_ready()
     viewer = view(new)
     page = viewer.page
@@ -455,7 +455,7 @@ def test_the_commands_work(container: Make, view: View, tmp_path: Path) -> None:
 
 
 def test_a_command_is_scrolled_by_keyboard(container: Make, view: View) -> None:
-    """No URL is broken within a word: a line that is too long for a phone can be scrolled by keyboard."""
+    """A line that is too long for a phone is not broken, and can be scrolled without a mouse."""
     page = view(container(env={"DEVPI_PASSWORD": "f1rst-Start"}).start().wait_ready()).page
     page.set_viewport_size({"width": 320, "height": 640})
     command = page.locator("#use pre").last
@@ -466,7 +466,7 @@ def test_a_command_is_scrolled_by_keyboard(container: Make, view: View) -> None:
 
 
 def test_all_places_taken(container: Make, view: View) -> None:
-    """The page shows that it isn't live, and still refreshes; once a stream is free, it is live."""
+    """The page shows that it isn't live, and still refreshes; when there is a place, it becomes live."""
     new = container().start().wait_ready()
     with ExitStack() as stack:
         for _ in range(MOST):
@@ -476,7 +476,7 @@ def test_all_places_taken(container: Make, view: View) -> None:
         viewer = view(new, "/nothing")
         viewer.page.clock.install()
         viewer.page.goto(new.url)
-        viewer.wait("#live", "not live: too many pages are open; renewed every 15 s")
+        viewer.wait("#live", "not live: too many pages are open; refreshed every 15 s")
         viewer.wait("#claim", "can be claimed once")
         new.claim()
         viewer.page.clock.fast_forward(16_000)
@@ -487,7 +487,7 @@ def test_all_places_taken(container: Make, view: View) -> None:
 
 
 def test_devpi_hangs(container: Make, view: View) -> None:
-    """A devpi-server that doesn't answer is a warning with the check's name, while the sidecar is live."""
+    """A devpi-server that doesn't respond is a warning with the check's name, while the sidecar lives."""
     new = container(command=MADE_UP, env={"SIDECAR_MONITOR_TIMEOUT": "0.5"}).start().wait_ready()
     viewer = view(new)
     viewer.wait("#headline", "Ready")
@@ -503,7 +503,7 @@ def test_devpi_hangs(container: Make, view: View) -> None:
 
 
 def test_without_javascript(container: Make, view: View) -> None:
-    """A plain report: everything on the page, nothing that needs a script, and a note about it."""
+    """The page shows all its data, nothing that requires a script, and a line that says so."""
     viewer = view(container().start().wait_ready(), java_script_enabled=False)
     assert "Ready" in viewer.text("#headline")
     assert 8 == viewer.page.locator("#checks .badge").count()
@@ -520,7 +520,7 @@ def test_without_javascript(container: Make, view: View) -> None:
 
 @pytest.mark.alone
 def test_its_first_paint_and_its_weight(container: Make, view: View) -> None:
-    """Painted within 100 ms, in the best of some attempts on a busy machine; 60 kB in total, as transferred."""
+    """It is painted within 100 ms, in the best of 40 tries; all files have at most 60 kB on the wire."""
     new = container().start().wait_ready()
     viewer = view(new)
     viewer.page.set_viewport_size(VIEWPORT)  # as `bench` measures it

@@ -103,15 +103,10 @@ async def notes(request: web.Request) -> web.Response:
     """
     return web.json_response(request.app[CONTEXT].of(Notes).hooks)
 ''',
-    "web/page/notes.py": '''
-"""The notes as a section of the page."""
-
-from sidecar.features.notes.keeping import Notes
-
-
-def notes(context):
-    return f"<h2>Notes</h2><p>{', '.join(context.of(Notes).hooks)}</p>"
-''',
+    "web/page/templates/notes.html": """
+<h2>Notes</h2>
+<p>{{ hooks | join(", ") }}</p>
+""",
 }
 _IMPORTED = "from sidecar.features.notes.keeping import Notes\n"
 _COUNTING = "        Counting(lifecycle, board, health),\n"
@@ -139,6 +134,7 @@ _FIELD = """\
           required: [hooks]
           additionalProperties: false
 """
+_SECTION = '    "notes": lambda context: {"hooks": tuple(context.of(Notes).hooks)},\n'
 EDITS = {
     "container/features.py": {
         "from sidecar.storage.runtime_dir": f"{_IMPORTED}from sidecar.storage.runtime_dir",
@@ -149,8 +145,8 @@ EDITS = {
         "ROUTES = (\n": 'ROUTES = (\n    web.get("/notes", notes.notes),\n',
     },
     "web/page/report.py": {
-        "from sidecar.web.page.replicas": "from sidecar.web.page.notes import notes\nfrom sidecar.web.page.replicas",
-        '] = {\n    "mirrors":': '] = {\n    "notes": notes,\n    "mirrors":',
+        "from sidecar.features.numbers.amounts": f"{_IMPORTED}from sidecar.features.numbers.amounts",
+        '] = {\n    "mirrors":': f'] = {{\n{_SECTION}    "mirrors":',
     },
     "web/openapi/openapi.yaml": {
         "\npaths:\n": f"\npaths:\n{_PATH}",

@@ -103,6 +103,7 @@ def test_a_breach_is_found(tmp_path: Path) -> None:
         "cli/commands": "devpi_server",
         "container/main": "aiohttp",
         "web/serializers": "prometheus_client",
+        "cli/render": "jinja2",
     }
     for module, imported in breaches.items():
         with (tmp_path / "sidecar" / f"{module}.py").open("a") as file:
@@ -115,4 +116,4 @@ def test_a_breach_is_found(tmp_path: Path) -> None:
         else:
             found = f"sidecar.{module.replace('/', '.')} -> {imported} (l." in done.stdout
         assert found, f"{module} imports {imported}: {done.stdout}"
-    assert "Contracts: 0 kept, 7 broken" in done.stdout
+    assert "Contracts: 0 kept, 8 broken" in done.stdout

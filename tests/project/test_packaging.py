@@ -284,7 +284,8 @@ def test_every_layer_exists_or_is_optional() -> None:
     [
         "py.typed",
         "web/openapi/openapi.json",
-        *(f"web/page/static/page.{kind}" for kind in ("html", "css", "js", "svg")),
+        "web/page/templates/page.html",
+        *(f"web/page/static/page.{kind}" for kind in ("css", "js", "svg")),
     ],
 )
 def test_the_package_ships_its_data(name: str) -> None:

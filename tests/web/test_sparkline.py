@@ -1,31 +1,40 @@
-"""A check's last 15 minutes as a drawing: readable without colours, and despite an outlier."""
+"""A check's quarter of an hour as a drawing: readable without colours, and not flattened by an outlier."""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 import pytest
 
-from sidecar.core.check import FAIL, PASS, WARN, CheckStatus
+from sidecar.core.check import FAIL, PASS, WARN, Check, CheckStatus
 from sidecar.core.history import SAMPLES, CheckHistory, Reading
 from sidecar.web.page import assets
-from sidecar.web.page.sparkline import sparkline
+from sidecar.web.page.checklist import checklist
+from sidecar.web.page.rendering import section
 
 
 def trend(*samples: Reading | None) -> CheckHistory:
-    """These are the last ones."""
+    """Return a history that ends with these samples."""
     return CheckHistory("http", (*[None] * (SAMPLES - len(samples)), *samples))
 
 
+def sparkline(history: CheckHistory) -> str:
+    """The drawing, on the page."""
+    checks = (Check("process", PASS, datetime.now(UTC), True), Check("http", PASS, datetime.now(UTC), True))
+    page = section("checks", **checklist(checks, (CheckHistory("process", ()), history)))
+    return page.partition('<th scope="row">http')[2]
+
+
 def steps(drawn: str) -> list[tuple[str, float, float]]:
-    """Return class, width and height of each stretch, all of which begin at the bottom."""
+    """Return class, width and height of each rectangle; all end at the bottom."""
     found = re.findall(r'<rect class="(\w+)" x="[\d.]+" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"/>', drawn)
     assert {32.0} == {float(y) + float(height) for _, y, _, height in found}
     return [(name, float(width), float(height)) for name, _, width, height in found]
 
 
 def heights(drawn: str) -> list[float]:
-    """Return the points of the value's line; 0 is the top."""
+    """Return the y of each point of the line; 0 is the top."""
     line = re.search(r'<path d="([^"]+)"', drawn)
     assert line is not None
     return [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", line[1])]
@@ -36,7 +45,7 @@ def of(status: CheckStatus, value: float | None = None, unit: str | None = "seco
 
 
 def test_a_verdict_is_told_by_its_height() -> None:
-    """A failure is higher than a warning, and a warning than a pass, for people who don't see green and red."""
+    """A failure is higher than a warning, and that is higher than a pass, for readers who see no red and green."""
     drawn = steps(sparkline(trend(of(PASS), of(PASS), of(WARN), of(FAIL), of(PASS))))
     assert [("pass", 4), ("warn", 2), ("fail", 2), ("pass", 2)] == [(name, width) for name, width, _ in drawn]
     tall = {name: height for name, _, height in drawn}
@@ -44,18 +53,18 @@ def test_a_verdict_is_told_by_its_height() -> None:
 
 
 def test_where_nobody_looked_is_nothing() -> None:
-    """Neither a step, nor a stretch across the gap."""
+    """A gap has no rectangle, and none spans it."""
     assert 2 == len(steps(sparkline(trend(of(PASS), None, of(PASS)))))
-    assert "nothing yet" in sparkline(trend())
+    assert "no data yet" in sparkline(trend())
 
 
 def test_one_outlier_leaves_the_others_their_shape() -> None:
-    """It is cut, marked, and shown as a number; usual values keep their variation."""
+    """It is cut, marked, and shown as a figure; the usual values still vary visibly."""
     usual = [of(PASS, 0.003), of(PASS, 0.006)] * 25
     drawn = sparkline(trend(*usual, of(FAIL, 31.0), *usual[:4]))
     assert 1 == drawn.count('class="cut"')
     assert "max 31.0 s</span>" in drawn
-    assert "3.0 ms to 31.0 s, of which the highest are drawn cut</title>" in drawn
+    assert "3.0 ms to 31.0 s, the highest are cut off</title>" in drawn
     shape = heights(drawn)
     assert min(shape) == shape[50] == 3.0
     assert shape[0] - shape[1] > 1.5
@@ -65,19 +74,19 @@ def test_one_outlier_leaves_the_others_their_shape() -> None:
 
 
 def test_what_is_free_is_told_by_its_least() -> None:
-    """Its maximum is of no use."""
+    """Free space shows its minimum."""
     assert "min 2.0 GB</span>" in sparkline(trend(of(PASS, 2e9, "bytes"), of(PASS, 9e9, "bytes")))
 
 
 def test_what_is_measured_in_another_unit_is_left_out() -> None:
-    """A replica's silence, in seconds, is not drawn among its serials."""
+    """Seconds of silence are not drawn among serials."""
     drawn = sparkline(trend(of(FAIL, 300.0), of(PASS, 2, "serials"), of(PASS, 4, "serials"), of(FAIL)))
     assert "max 4 serials</span>" in drawn
     assert 2 == len(heights(drawn))
 
 
 def test_nothing_needs_no_figure() -> None:
-    """If all values are 0, the last one shows it."""
+    """If all values are 0, no extreme is shown."""
     assert "<span></span>" in sparkline(trend(of(PASS, 0, "serials"), of(PASS, 0, "serials")))
 
 
@@ -92,7 +101,7 @@ def luminance(color: str) -> float:
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 @pytest.mark.parametrize("name", ["strip-good", "strip-warn", "strip-bad", "soft", "ink"])
 def test_it_is_seen_against_its_card(scheme: int, name: str) -> None:
-    """At least 3:1, as WCAG 1.4.11 requires for graphical objects."""
+    """The contrast is at least 3:1, as WCAG 1.4.11 requires."""
     colors = [
         dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{3,6});", block))
         for block in re.findall(r":root \{(.*?)\}", assets.read("page.css").decode(), re.DOTALL)

@@ -5,6 +5,7 @@ Both are imported and composed with the first request, so they cost the start no
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from functools import lru_cache
@@ -31,7 +32,8 @@ async def docs(request: web.Request) -> web.Response:
     from sidecar.web.openapi.page import POLICY
 
     context = request.app[CONTEXT]
-    response = _unless_known(request, _page(context.name, *_depends_on(context)), "text/html")
+    page = await asyncio.to_thread(_page, context.name, *_depends_on(context))
+    response = _unless_known(request, page, "text/html")
     response.headers["Content-Security-Policy"] = POLICY
     return response
 
@@ -55,10 +57,10 @@ def _document(version: str, checks: _Checks, client_certificates: bool) -> bytes
 
 @lru_cache(maxsize=1)
 def _page(name: str, version: str, checks: _Checks, client_certificates: bool) -> bytes:
-    from sidecar.web.openapi.page import lines
+    from sidecar.web.openapi.page import page
 
     document = json.loads(_document(version, checks, client_certificates))
-    return "\n".join(lines(document, name, assets.edition())).encode()
+    return page(document, name, assets.edition()).encode()
 
 
 def _unless_known(request: web.Request, body: bytes, kind: str) -> web.Response:

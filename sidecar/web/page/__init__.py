@@ -1,1 +1,1 @@
-"""`/` for people: a section a module, and `/events`, which keeps it fresh."""
+"""`/` for people, made of templates, and `/events`, which keeps it up to date."""

@@ -1,4 +1,4 @@
-"""The page's frame, style, script and icon, as files of the package."""
+"""The page's style, script and icon, as files of the package."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-_FOLDER = Path(__file__).parent / "static"
+_FOLDER = Path(__file__).parent
 _KINDS = {"page.css": "text/css", "page.js": "text/javascript", "page.svg": "image/svg+xml"}
 
 
@@ -38,14 +38,15 @@ async def icon(_request: web.Request) -> web.Response:
 
 @cache
 def edition() -> str:
-    """Stands for all of them: a page that has others than its sidecar loads itself anew."""
-    return hashlib.sha256(b"".join(map(read, sorted([*_KINDS, "page.html"])))).hexdigest()[:12]
+    """Return a digest of the page's files: a page of another edition than its sidecar reloads itself."""
+    files = sorted(path for name in ("static", "templates") for path in (_FOLDER / name).iterdir() if path.is_file())
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 
 @cache
 def read(name: str) -> bytes:
-    """The content of a file."""
-    return (_FOLDER / name).read_bytes()
+    """Return the content of a file."""
+    return (_FOLDER / "static" / name).read_bytes()
 
 
 def _answer(name: str) -> web.Response:

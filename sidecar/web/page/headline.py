@@ -1,4 +1,4 @@
-"""What the page says first: how it is, why, and what to do about it."""
+"""The headline of the page: the state, why, and what to do."""
 
 from __future__ import annotations
 
@@ -6,70 +6,43 @@ from dataclasses import dataclass
 
 from sidecar.core.check import FAIL, NOT_RUNNING, PASS, WARN, Check
 from sidecar.core.lifecycle import Phase, Snapshot
-from sidecar.core.surroundings import Surroundings
-from sidecar.features.bootstrap.import_status import ImportState, ImportStatus
-from sidecar.web.page import words
-from sidecar.web.page.failure import failure
+from sidecar.features.bootstrap.import_status import ImportFailure, ImportState, ImportStatus
 
-_ICONS = {
-    "good": '<path d="M7 12.5l3.5 3.5L17 9"/>',
-    "wait": '<path d="M12 7v5l3.5 2"/>',
-    "warn": '<path d="M12 7v6M12 16.5v.5"/>',
-    "bad": '<path d="M8.5 8.5l7 7M15.5 8.5l-7 7"/>',
-}
 _UNDER_WAY = {
-    Phase.STARTING: ("Starting", "Reading the flags, locking the volume."),
-    Phase.INITIALISING: ("Initialising", "An empty volume gets its first state."),
+    Phase.STARTING: ("Starting", "Reading the flags and locking the volume."),
+    Phase.INITIALISING: ("Initialising", "Creating the first state on an empty volume."),
     Phase.IMPORTING: (
         "Importing",
-        "devpi-server serves when it is done. Stopping now is safe: the volume stays empty.",
+        "devpi-server starts after the import. Stopping now is safe: the volume stays empty.",
     ),
-    Phase.LAUNCHING: ("Launching", "devpi-server starts."),
-    Phase.STOPPING: ("Stopping", "Running transfers finish, then it ends."),
+    Phase.LAUNCHING: ("Launching", "devpi-server is starting."),
+    Phase.STOPPING: ("Stopping", "Running transfers finish, then the container exits."),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How it is, in a word, and why."""
+    """The state in a few words, and why."""
 
     tone: str
     title: str
-    more: str
-    """What there is to add, as HTML."""
+    more: str = ""
+    troubles: tuple[tuple[str, str | None], ...] = ()
+    """Reasons, each with its hint."""
     checks: tuple[str, ...] = ()
-    """The names of those that it is about."""
+    """The names of the checks that it is about."""
+    failed_import: ImportFailure | None = None
 
 
-def headline(snapshot: Snapshot, checks: tuple[Check, ...], imported: ImportStatus, around: Surroundings) -> str:
-    """The verdict and why, and since when the phase is what it is."""
-    found = verdict(snapshot, checks, imported, around)
-    since = f'<p class="since">{snapshot.phase} since {words.time(snapshot.since)}</p>'
-    return (
-        f'<div class="headline {found.tone}"><svg viewBox="0 0 24 24" aria-hidden="true">'
-        f'<circle cx="12" cy="12" r="10"/>{_ICONS[found.tone]}</svg>'
-        f"<div><h1>{found.title}</h1>{found.more}{since}</div></div>"
-    )
-
-
-def spoken(snapshot: Snapshot, checks: tuple[Check, ...], imported: ImportStatus) -> str:
-    """The verdict for who hears the page: no figures, or it would be read out again with each."""
-    found = verdict(snapshot, checks, imported)
-    return ": ".join(filter(None, [found.title, ", ".join(found.checks)]))
-
-
-def verdict(
-    snapshot: Snapshot, checks: tuple[Check, ...], imported: ImportStatus, around: Surroundings | None = None
-) -> Verdict:
-    """How it is; `around`: where a failed one is restarted."""
+def verdict(snapshot: Snapshot, checks: tuple[Check, ...], imported: ImportStatus) -> Verdict:
+    """Return the state."""
     if snapshot.phase is Phase.FAILED:
-        return _failed(snapshot, imported, around)
+        return _failed(snapshot, imported)
     failing = [check for check in checks if check.gates and check.status is FAIL]
     if snapshot.phase is Phase.LAUNCHING:  # devpi-server runs, and something else is in the way
         failing = [check for check in failing if check.seen]
     if snapshot.phase in _UNDER_WAY and not (snapshot.phase is Phase.LAUNCHING and failing):
-        title, more = _UNDER_WAY[snapshot.phase]
-        return Verdict("wait", title, f"<p>{more}</p>")
+        return Verdict("wait", *_UNDER_WAY[snapshot.phase])
     if failing:
         return _about("bad", "Not ready", [c for c in failing if c.reason != NOT_RUNNING] or failing)
     if pending := [check for check in checks if check.blocks]:
@@ -77,23 +50,17 @@ def verdict(
     if warning := [check for check in checks if check.status in (WARN, FAIL)]:
         return _about("warn", "Ready, with a warning", warning)
     passing = all(check.status is PASS for check in checks)
-    return Verdict("good", "Ready", f"<p>devpi-server serves.{' All checks pass.' if passing else ''}</p>")
+    return Verdict("good", "Ready", f"devpi-server serves.{' All checks pass.' if passing else ''}")
 
 
-def _failed(snapshot: Snapshot, imported: ImportStatus, around: Surroundings | None) -> Verdict:
+def _failed(snapshot: Snapshot, imported: ImportStatus) -> Verdict:
     before = [phase for phase, _ in snapshot.history[-2:-1]]
     if imported.state is ImportState.FAILED and imported.error and before in ([Phase.STARTING], [Phase.IMPORTING]):
-        return Verdict("bad", "The import failed", failure(imported.error, around or Surroundings("")))
-    more = trouble(snapshot.failure.reason, snapshot.failure.hint) if snapshot.failure else ""
-    return Verdict("bad", "Failed", more)
+        return Verdict("bad", "The import failed", failed_import=imported.error)
+    troubles = ((snapshot.failure.reason, snapshot.failure.hint),) if snapshot.failure else ()
+    return Verdict("bad", "Failed", troubles=troubles)
 
 
 def _about(tone: str, title: str, checks: list[Check]) -> Verdict:
-    more = "".join(trouble(f"{check.name}: {check.reason}", check.hint) for check in checks)
-    return Verdict(tone, title, more, tuple(check.name for check in checks))
-
-
-def trouble(reason: str | None, hint: str | None) -> str:
-    """A reason, and what can be done about it."""
-    told = f"<p>{words.with_code(reason or '', 1000)}</p>"
-    return f'{told}<p class="what-to-do"><b>What to do:</b> {words.with_code(hint, 1000)}</p>' if hint else told
+    troubles = tuple((f"{check.name}: {check.reason}", check.hint) for check in checks)
+    return Verdict(tone, title, troubles=troubles, checks=tuple(check.name for check in checks))

@@ -1,19 +1,17 @@
 """The page's HTML, section by section: the whole page, and what `/events` sends when a section has changed.
 
-Everything that comes from outside (archives, uploads, devpi-server, the request) goes through `words.text`.
+A section is a template in `templates/`, and a function here that returns its values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from string import Template
 
-from sidecar.core import text
 from sidecar.core.check import Check
 from sidecar.core.history import CheckHistory
-from sidecar.core.lifecycle import DevpiInfo, Notice, Phase, Snapshot, now
+from sidecar.core.lifecycle import Snapshot, now
 from sidecar.core.surroundings import Surroundings
 from sidecar.devpi.server_status import ServerStatus
 from sidecar.features.bootstrap.import_status import ImportStatus
@@ -23,54 +21,62 @@ from sidecar.features.credentials.keeper import Credentials
 from sidecar.features.credentials.password_status import RootPassword, RootPasswordStatus, UnusablePasswords
 from sidecar.features.health.monitor import Health
 from sidecar.features.mirror import notice
-from sidecar.features.mirror.notice import Mirror, Mirrors
+from sidecar.features.mirror.notice import Mirror
 from sidecar.features.numbers.amounts import Numbers
 from sidecar.features.numbers.counting import Counting
 from sidecar.web.context import Context
-from sidecar.web.page import assets, guide, words
+from sidecar.web.page import guide
 from sidecar.web.page.checklist import checklist
-from sidecar.web.page.headline import headline, spoken, trouble, verdict
+from sidecar.web.page.headline import Verdict, verdict
 from sidecar.web.page.import_progress import progress
+from sidecar.web.page.rendering import render, section
 from sidecar.web.page.replicas import replicas
 from sidecar.web.page.tally import tally
 
 _MANY = 20
-"""Archives, phases or replicas that are shown; the rest is counted."""
+"""Phases that are shown."""
+Values = Mapping[str, Hashable]
+"""The values of a template; without any the section is empty, and the page doesn't show it."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """All that the page shows, at one instant."""
+    """All that the page shows, at one time."""
 
     snapshot: Snapshot
     checks: tuple[Check, ...]
     histories: tuple[CheckHistory, ...]
     said: ServerStatus | None
-    """What devpi-server said of itself last."""
+    """devpi-server's last report of itself."""
     version: str
     """The sidecar's."""
     name: str = "devpi"
-    """What people call this instance."""
+    """The name of this instance."""
     surroundings: Surroundings = field(default_factory=lambda: Surroundings("devpi"))
     imported: ImportStatus = field(default_factory=ImportStatus)
     root_password: RootPasswordStatus = field(default_factory=RootPasswordStatus)
     unusable_passwords: UnusablePasswords | None = None
     hint_for_users: str | None = None
-    """How to give those one that they can use."""
+    """How to set new ones."""
     numbers: Numbers = field(default_factory=Numbers)
-    more: Mapping[str, str] = field(default_factory=dict)
-    """The sections of `SECTIONS`."""
+    more: Mapping[str, Values] = field(default_factory=dict)
+    """The values of `SECTIONS`."""
     at: datetime = field(default_factory=now)
 
+    @property
+    def verdict(self) -> Verdict:
+        """The state, and why."""
+        return verdict(self.snapshot, self.checks, self.imported)
 
-SECTIONS: dict[str, Callable[[Context], str]] = {
-    "mirrors": lambda context: _mirrors(context.of(Mirror).mirrors),
+
+SECTIONS: dict[str, Callable[[Context], Values]] = {
+    "mirrors": lambda context: {"notes": notes} if (notes := tuple(notice.notes(context.of(Mirror).mirrors))) else {},
 }
-"""By their ids: sections that stand one below the other at the end of the page, each in a card of its own."""
+"""Sections of features, by the names of their templates: the page shows them at its end, each in a card."""
 
 
 def view(context: Context) -> View:
-    """What there is to show now, from memory."""
+    """Return what there is to show now, from memory."""
     credentials = context.of(Credentials)
     return View(
         context.lifecycle.snapshot,
@@ -85,148 +91,78 @@ def view(context: Context) -> View:
         credentials.unusable_passwords,
         credentials.user_password_hint(),
         context.of(Counting).numbers(),
-        {name: section(context) for name, section in SECTIONS.items()},
+        {name: values(context) for name, values in SECTIONS.items()},
     )
 
 
 def page(of: View, host: str, *, epoch: str, edition: str) -> str:
-    """The whole page, for a browser that calls this server `host`."""
-    roles = {"verdict": ' role="status" class="hidden"'}
-    shown = {
-        name: f'<div id="{name}" data-section{roles.get(name, "")}>{section}</div>'
-        for name, section in (sections(of) | sections_for(of, host)).items()
-    }
-    cards = "".join(f'<section class="card">{shown[name]}</section>\n' for name in of.more)
-    return Template(assets.read("page.html").decode()).substitute(
-        **shown, more=cards, title=title(of), epoch=epoch, edition=edition
+    """Return the whole page, for a browser that calls this server `host`."""
+    return render(
+        "page",
+        name=of.name,
+        title=of.verdict.title,
+        sections=sections(of) | sections_for(of, host),
+        more=of.more,
+        epoch=epoch,
+        edition=edition,
     )
-
-
-def title(of: View) -> str:
-    """The page's title, as HTML: a tab may show little more than the begin."""
-    return f"{words.text(of.name, tag=False)}: {verdict(of.snapshot, of.checks, of.imported).title}"
 
 
 def sections_for(of: View, host: str) -> dict[str, str]:
-    """The sections that depend on how a browser calls this server, by their ids in the page."""
-    return {"who": guide.who(of.snapshot, of.name, host), "use": guide.use(of.snapshot, host)}
+    """Return the sections that depend on how a browser calls this server, by their ids in the page."""
+    return _rendered({"who": guide.who(of.snapshot, of.name, host), "use": guide.use(of.snapshot, host)})
 
 
 def sections(of: View) -> dict[str, str]:
-    """All other sections, by their ids in the page; an empty one isn't seen."""
-    snapshot = of.snapshot
-    return {
-        "verdict": spoken(snapshot, of.checks, of.imported),
-        "headline": headline(snapshot, of.checks, of.imported, of.surroundings),
-        "phases": _phases(snapshot),
-        "claim": _claim(of.root_password, of.surroundings),
-        "import": progress(of.imported),
-        "notices": _notices(snapshot.notices),
-        "numbers": tally(of.numbers, of.at),
-        "checks": checklist(of.checks, of.histories),
-        "password": _root_password(of.root_password) + _unusable(of.unusable_passwords, of.hint_for_users),
-        "replicas": replicas(of.said, of.checks, of.at),
-        "versions": _versions(snapshot.devpi, of.said, of.version),
-        **of.more,
-    }
+    """Return all other sections, by their ids in the page."""
+    return _rendered({**{name: values(of) for name, values in _SECTIONS.items()}, **of.more})
 
 
-# --- at a glance ------------------------------------------------------------------------------------------------
+def _rendered(sections: Mapping[str, Values]) -> dict[str, str]:
+    return {name: section(name, **values) if values else "" for name, values in sections.items()}
 
 
-def _phases(snapshot: Snapshot) -> str:
-    history = snapshot.history
+def _phases(snapshot: Snapshot) -> Values:
     begun = snapshot.begun
-    items = []
-    for number, (phase, since) in enumerate(history):
-        if number < len(history) - _MANY:
-            continue
-        if number + 1 < len(history):
-            took = text.duration(begun[number + 1] - begun[number])
-            items.append(f'<li class="done"><b>{phase}</b><span>{took}</span></li>')
-        else:
-            kind = "bad" if phase is Phase.FAILED else "good" if phase is Phase.READY else "wait"
-            items.append(f'<li class="now {kind}" aria-current="step"><b>{phase}</b>{words.lasting(since)}</li>')
-    return f'<h2 class="hidden">Phases</h2><ol class="phases">{"".join(items)}</ol>'
+    done = [(phase, begun[i + 1] - begun[i]) for i, (phase, _) in enumerate(snapshot.history[:-1])]
+    now, since = snapshot.history[-1]
+    return {"done": tuple(done[1 - _MANY :]), "now": now, "since": since}
 
 
-# --- notices ----------------------------------------------------------------------------------------------------
+def _claim(root: RootPasswordStatus, around: Surroundings) -> Values:
+    """What stands above the form; nothing if root's password can't be claimed now."""
+    return {"expires": root.expires, "around": around} if password_advice.claimable(root) else {}
 
 
-def _notices(notices: tuple[Notice, ...]) -> str:
-    if not notices:
-        return ""
-    items = [f'<div class="trouble">{trouble(each.reason, each.hint)}</div>' for each in notices[:_MANY]]
-    if (more := len(notices) - _MANY) > 0:
-        items.append(f"<p>and {more} more</p>")
-    return f"<h2>Notices</h2>{''.join(items)}"
+def _password(of: View) -> Values:
+    root, users = of.root_password, of.unusable_passwords
+    hint = password_advice.root_password(root)
+    shown = not (password_advice.claimable(root) or (root.state is RootPassword.UNKNOWN and hint is None))
+    if not shown and not (users and users.total):
+        return {}
+    return {"root": root if shown else None, "hint": hint, "users": users, "user_hint": of.hint_for_users}
 
 
-# --- the rest ---------------------------------------------------------------------------------------------------
-
-_PASSWORDS = {
-    RootPassword.CLAIMABLE: "It was generated, and nobody has claimed it yet.",
-    RootPassword.CLAIMED: "Claimed",
-    RootPassword.EXPIRED: "Nobody claimed it until",
-    RootPassword.PROVIDED: "It is the one that was given at the first start, unless it was changed since.",
-    RootPassword.FROM_IMPORT: "It is the one of the imported export.",
-    RootPassword.UNKNOWN: "It is not known here.",
+_SECTIONS: dict[str, Callable[[View], Values]] = {
+    "verdict": lambda of: {"verdict": of.verdict},
+    "headline": lambda of: {
+        "verdict": of.verdict,
+        "phase": of.snapshot.phase,
+        "since": of.snapshot.since,
+        "around": of.surroundings,
+    },
+    "phases": lambda of: _phases(of.snapshot),
+    "claim": lambda of: _claim(of.root_password, of.surroundings),
+    "import": lambda of: progress(of.imported),
+    "notices": lambda of: {"notices": of.snapshot.notices} if of.snapshot.notices else {},
+    "numbers": lambda of: tally(of.numbers, of.at),
+    "checks": lambda of: checklist(of.checks, of.histories),
+    "password": _password,
+    "replicas": lambda of: replicas(of.said, of.checks, of.at),
+    "versions": lambda of: {
+        "devpi": of.snapshot.devpi,
+        "version": of.version,
+        "serial": of.said and of.said.serial,
+    },
 }
-
-
-def _unusable(of: UnusablePasswords | None, hint: str | None) -> str:
-    """The users who need a new password, if there are any."""
-    if of is None or not of.total:
-        return ""
-    names = ", ".join(words.text(name, 60) for name in of.users[:_MANY])
-    more = f" and {of.total - len(of.users[:_MANY])} more" if of.total > len(of.users[:_MANY]) else ""
-    count = "1 user needs" if of.total == 1 else f"{of.total} users need"
-    return (
-        f'<h2>Users who can&rsquo;t log in</h2><p class="unusable">{count} a new password, because this devpi-server '
-        f"can&rsquo;t check the old hash: {names}{more}.</p>{_hint(hint)}"
-    )
-
-
-def _claim(root: RootPasswordStatus, around: Surroundings) -> str:
-    """What stands above the form by which the password is claimed; empty where there is nothing to claim now."""
-    if not password_advice.claimable(root):
-        return ""
-    until = "" if (expires := root.expires) is None else f" until {words.time(expires)}"
-    claim, token = (words.text(around.inside(f"sidecar {name}"), tag=False) for name in ("claim", "token"))
-    return (
-        '<div data-state="claimable"><h2>Claim root&rsquo;s password</h2>'
-        f"<p>It was generated, and can be claimed once{until}. <code>{claim}</code> prints it.</p>"
-        f'<p id="token-hint">Here the admin token is needed, which <code>{token}</code> prints.</p></div>'
-    )
-
-
-def _root_password(of: RootPasswordStatus) -> str:
-    hint = password_advice.root_password(of)
-    if password_advice.claimable(of) or (of.state is RootPassword.UNKNOWN and hint is None):
-        return ""
-    said = f"<p>{_PASSWORDS[of.state]}"
-    if of.state in (RootPassword.CLAIMED, RootPassword.EXPIRED) and of.changed is not None:
-        said += f" {words.time(of.changed)}"
-    said += ", and it was thrown away.</p>" if of.state is RootPassword.EXPIRED else "</p>"
-    state = "unclaimable" if of.state is RootPassword.CLAIMABLE else of.state
-    return f'<h2>root&rsquo;s password</h2><div data-state="{state}">{said}{_hint(hint)}</div>'
-
-
-def _hint(hint: str | None) -> str:
-    where = "In the container: " if hint and "`" in hint else ""
-    return f'<p class="what-to-do">{where}{words.with_code(hint)}.</p>' if hint else ""
-
-
-def _mirrors(mirrors: Mirrors | None) -> str:
-    notes = "".join(f'<p class="mirror">{words.with_code(note)}</p>' for note in notice.notes(mirrors))
-    return f"<h2>Mirrors</h2>{notes}" if notes else ""
-
-
-def _versions(devpi: DevpiInfo | None, said: ServerStatus | None, version: str) -> str:
-    parts = [f"devpi-sidecar {words.text(version, 50)}"]
-    if devpi is not None:
-        parts.insert(0, f"devpi-server {words.text(devpi.version, 50)}, {words.text(devpi.role, 20)}")
-        parts += [f"{words.text(name, 60)} {words.text(of, 40)}" for name, of in devpi.plugins[:_MANY]]
-    if said is not None and said.serial is not None:
-        parts.append(f"serial {said.serial:,}")
-    return f"<p>{' · '.join(parts)}</p>"
+"""All other sections. A screen reader reads `verdict` out when it changes: it has no figures, which always change."""

@@ -1,4 +1,4 @@
-"""`/`: what an operator looks at."""
+"""`/` as a page."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from aiohttp import web
 
 from sidecar.web.context import CONTEXT
 from sidecar.web.page import assets
+from sidecar.web.page.loading import load
 from sidecar.web.page.stream import HUB
 
 _HEADERS = {
@@ -18,9 +19,10 @@ _HEADERS = {
 }
 
 
-def page(request: web.Request) -> web.Response:
-    """How it is, as a page: whole in itself, and kept up to date by `/events`."""
-    from sidecar.web.page import report  # who never looks pays nothing
+async def page(request: web.Request) -> web.Response:
+    """Return the state as a page, complete in itself; `/events` keeps it up to date."""
+    await load()
+    from sidecar.web.page import report
 
     view = report.view(request.app[CONTEXT])
     text = report.page(view, request.host, epoch=request.app[HUB].epoch, edition=assets.edition())

@@ -1,63 +1,71 @@
-"""A quarter of an hour of one check as a drawing: the values as a line, the verdicts as a strip of steps below it."""
+"""A quarter of an hour of one check as a drawing: a line of the values, and below it a strip of the verdicts."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import NamedTuple
 
 from sidecar.core import text
 from sidecar.core.check import FAIL, PASS, WARN, CheckStatus
 from sidecar.core.history import SAMPLES, CheckHistory
 
 _WIDTH, _HEIGHT = 120, 32
-"""Of the drawing, in its own units."""
+"""Of the drawing, in its own units; `sparkline.html` has them too."""
 _BOTTOM, _TOP = 18.0, 3.0
-"""Where the line of the values may go; what is above is for marks of those that are cut."""
+"""The lowest and highest place of the line; above it are the marks of values that are cut."""
 _STEPS = {PASS: 3, WARN: 6, FAIL: 10}
-"""How high each verdict's step is, for those who see no colours."""
+"""The height of each verdict, for readers who see no colours."""
 _CUT = 4.0
-"""Of the value that nine in ten stay below: higher ones are cut, so that one doesn't make a flat line of the others."""
+"""Values above this multiple of the 90th percentile are cut, so that one outlier doesn't flatten the rest."""
+_X = [(place + 0.5) * _WIDTH / SAMPLES for place in range(SAMPLES)]
+_XS = [f"{x:g}" for x in _X]
+_EDGES = [f"{place * _WIDTH / SAMPLES:g}" for place in range(SAMPLES + 1)]
 
 
-def sparkline(trend: CheckHistory) -> str:
-    """The drawing, and the most extreme value beside it."""
-    if not any(trend.samples):
-        return '<span class="none">nothing yet</span>'
-    unit, measured = _measured(trend)
+class Drawing(NamedTuple):
+    """What `sparkline.html` draws."""
+
+    words: str
+    """For screen readers."""
+    line: str
+    cut: str
+    """The marks of values that are cut."""
+    strip: tuple[tuple[CheckStatus, str, int, str, int], ...]
+    """Class, x, y, width and height of each rectangle."""
+    extreme: str
+    """The value to show beside the drawing."""
+
+
+def draw(trend: CheckHistory) -> Drawing | None:
+    """Return the drawing; None without samples."""
+    samples = trend.samples
+    if not any(samples):
+        return None
+    # a check may change what it measures: only values in the unit of the last one are shown
+    unit = next((each.unit for each in reversed(samples) if each is not None and each.value is not None), None)
+    measured = [None if each is None or each.unit != unit else each.value for each in samples]
     values = [value for value in measured if value is not None]
-    line, cut = _line(measured, values) if len(values) > 1 else ("", False)
-    return (
-        f'<div class="history"><svg class="trend" viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none"'
-        f' role="img"><title>{_in_words(trend, values, unit, cut=cut)}</title>{line}{_strip(trend)}</svg>'
-        f"<span>{_extreme(values, unit)}</span></div>"
-    )
+    line, cut = _line(measured, values) if len(values) > 1 else ("", "")
+    verdicts = [None if each is None else each.status for each in samples]
+    words = _in_words(verdicts, values, unit, cut=bool(cut))
+    return Drawing(words, line, cut, tuple(_strip(verdicts)), _extreme(values, unit))
 
 
-def _measured(trend: CheckHistory) -> tuple[str | None, list[float | None]]:
-    """The unit of the last value, and all values that have it: a check may measure now this, now that."""
-    unit = next((each.unit for each in reversed(trend.samples) if each is not None and each.value is not None), None)
-    return unit, [None if each is None or each.unit != unit else each.value for each in trend.samples]
+def _strip(verdicts: list[CheckStatus | None]) -> Iterator[tuple[CheckStatus, str, int, str, int]]:
+    """Yield a rectangle for each run of one verdict; nothing where there are no samples."""
+    begin = 0
+    for status, run in groupby(verdicts):
+        length = len(list(run))
+        if status is not None:
+            yield status, _EDGES[begin], _HEIGHT - _STEPS[status], _EDGES[length], _STEPS[status]
+        begin += length
 
 
-def _strip(trend: CheckHistory) -> str:
-    """A rectangle for each stretch of one verdict; a gap where nobody looked."""
-    step = _WIDTH / SAMPLES
-    stretches: list[tuple[int, int, CheckStatus]] = []
-    for place, sample in enumerate(trend.samples):
-        if sample is None:
-            continue
-        if stretches and stretches[-1][1:] == (place, sample.status):
-            stretches[-1] = (stretches[-1][0], place + 1, sample.status)
-        else:
-            stretches.append((place, place + 1, sample.status))
-    return "".join(
-        f'<rect class="{status}" x="{begin * step:g}" y="{_HEIGHT - _STEPS[status]}"'
-        f' width="{(end - begin) * step:g}" height="{_STEPS[status]}"/>'
-        for begin, end, status in stretches
-    )
+def _line(measured: list[float | None], values: list[float]) -> tuple[str, str]:
+    """Return the paths of the line and of the marks of values that are cut.
 
-
-def _line(measured: list[float | None], values: list[float]) -> tuple[str, bool]:
-    """From 0 up, unless the values lie close together high above it: then it is their changes that matter.
-
-    And whether some of them are cut.
+    The line begins at 0, unless all values are close together far above 0: then their changes matter.
     """
     usual = sorted(values)[int(0.9 * (len(values) - 1))]
     greatest = min(max(values), _CUT * usual) if usual > 0 else max(values)
@@ -69,29 +77,26 @@ def _line(measured: list[float | None], values: list[float]) -> tuple[str, bool]
         if value is None:
             pen = "M"
             continue
-        x, y = (place + 0.5) * _WIDTH / SAMPLES, _BOTTOM - (min(value, greatest) - floor) * scale
-        commands.append(f"{pen}{x:g} {y:.1f}")
-        pen = "L"
         if value > greatest:
-            marks.append(f"M{x - 2:g} 2h4")
-    cut = f'<path class="cut" d="{"".join(marks)}"/>' if marks else ""
-    return f'<path d="{"".join(commands)}"/>{cut}', bool(marks)
+            marks.append(f"M{_X[place] - 2:g} 2h4")
+        commands.append(f"{pen}{_XS[place]} {_BOTTOM - (min(value, greatest) - floor) * scale:.1f}")
+        pen = "L"
+    return "".join(commands), "".join(marks)
 
 
 def _extreme(values: list[float], unit: str | None) -> str:
-    """What matters of the values: of the room that is free the least, of all else the most, where it isn't nothing."""
+    """Return the least of free space, the greatest of anything else, and nothing if all are 0."""
     if not any(values):
         return ""
     return f"min {text.value(min(values), unit)}" if unit == "bytes" else f"max {text.value(max(values), unit)}"
 
 
-def _in_words(trend: CheckHistory, values: list[float], unit: str | None, *, cut: bool) -> str:
-    seen = [sample.status for sample in trend.samples if sample is not None]
-    parts = [f"{word} {seen.count(status)}" for status, word in ((PASS, "pass"), (WARN, "warn"), (FAIL, "fail"))
-             if status in seen]  # fmt: skip
-    told = f"of {len(seen)} quarter minutes: {', '.join(parts)}"
+def _in_words(verdicts: list[CheckStatus | None], values: list[float], unit: str | None, *, cut: bool) -> str:
+    counts = {status: verdicts.count(status) for status in _STEPS}
+    parts = [f"{status} {count}" for status, count in counts.items() if count]
+    told = f"{sum(counts.values())} quarter minutes: {', '.join(parts)}"
     if values:
         told += f"; {text.value(min(values), unit)} to {text.value(max(values), unit)}"
     if cut:
-        told += ", of which the highest are drawn cut"
+        told += ", the highest are cut off"
     return told

@@ -1,20 +1,20 @@
 "use strict";
-// Keeps the page up to date: the server renders each section, this puts it where it belongs. And claims the password.
+// Keeps the page up to date with sections that the server renders, and claims the password.
 
 const byId = (id) => document.getElementById(id);
 const root = document.documentElement;
 root.classList.add("js");
-let skew = 0; // milliseconds that the server's clock is ahead of this one
+let skew = 0; // milliseconds by which the server's clock is ahead of this one
 let heard = Date.now();
 let lostAt = null;
-let outdated = false; // the sidecar has become another version, with another page
+let outdated = false; // the sidecar is another version, with another page
 
 // --- live -----------------------------------------------------------------------------------------------------------
 
 const SILENCE = 40000; // milliseconds: two pulses and a bit
-const RENEWAL = 15000; // milliseconds between two reports, where no stream is to be had
+const RENEWAL = 15000; // milliseconds between two reports, if no stream is available
 let stream = null;
-let begun; // when it was
+let begun; // when it was opened
 let again; // the next try
 
 function connect() {
@@ -38,18 +38,18 @@ function connect() {
   };
 }
 
-async function refused() { // the browser doesn't try again by itself
+async function refused() { // the browser doesn't retry by itself
   let there = false;
   try {
     there = (await get("livez")).ok && await report();
-  } catch { /* nobody answers */ }
+  } catch { /* no response */ }
   if (!there) lost("No connection to the sidecar");
   again = setTimeout(connect, there ? RENEWAL : 5000);
 }
 
 const get = (path) => fetch(path, { headers: { Accept: "text/html" }, cache: "no-store", signal: AbortSignal.timeout(5000) });
 
-async function report() { // instead of a stream: the whole page as it is now; whether it came
+async function report() { // instead of a stream: loads the whole page, returns whether that succeeded
   const answer = await get("./");
   if (!answer.ok) return false;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -59,7 +59,7 @@ async function report() { // instead of a stream: the whole page as it is now; w
   return true;
 }
 
-function greet({ epoch, edition, now }) { // whether the sidecar was restarted
+function greet({ epoch, edition, now }) { // returns whether the sidecar was restarted
   outdated = edition !== root.dataset.edition;
   if (renew()) return false;
   skew = Date.parse(now) - Date.now();
@@ -68,13 +68,13 @@ function greet({ epoch, edition, now }) { // whether the sidecar was restarted
   return restarted;
 }
 
-function renew() { // not while the password is told or awaited: it would be lost
+function renew() { // not while the password is shown or awaited: it would be lost
   const due = outdated && byId("told").hidden && !form.querySelector("button").disabled;
   if (due) location.reload();
   return due;
 }
 
-const WAYS = { live: "live", partly: "not live: too many pages are open; renewed every 15 s" };
+const WAYS = { live: "live", partly: "not live: too many pages are open; refreshed every 15 s" };
 
 function found(way, restarted = false) {
   heard = Date.now();
@@ -85,7 +85,7 @@ function found(way, restarted = false) {
 
 function lost(what) {
   lostAt ??= heard;
-  say("lost", `${what} since ${clock(lostAt)}; trying again`);
+  say("lost", `${what} since ${clock(lostAt)}; retrying`);
 }
 
 const clock = (at) => new Date(at).toLocaleTimeString([], { hour12: false });
@@ -97,13 +97,13 @@ function say(way, text) {
   root.classList.toggle("stale", way === "lost");
 }
 
-const made = new WeakMap(); // each part of a section, and what it was made of
+const made = new WeakMap(); // each part of a section, and its source
 
 function remember(part) {
   made.set(part, part.outerHTML ?? part.data);
 }
 
-// Leaves alone what is as it was: the focus, and a press of the mouse, are lost with the element.
+// Keeps unchanged elements: with an element, the focus and a press of the mouse would be lost.
 function change(place, parts) {
   let next = place.firstChild;
   for (const part of [...parts]) {
@@ -142,7 +142,7 @@ function show(id, parts) {
   for (const [name, is] of open) byId(name)?.toggleAttribute("open", is);
   if (focused && document.activeElement?.id !== focused) byId(focused)?.focus({ preventScroll: true });
   const bar = place.querySelector("progress[value]");
-  if (bar && value !== undefined) { // so that it glides from where it was
+  if (bar && value !== undefined) { // so that it glides from its old value
     const now = bar.value;
     bar.value = Math.min(value, now);
     requestAnimationFrame(() => { bar.value = now; });
@@ -167,9 +167,9 @@ function span(milliseconds) {
 const since = (time) => span(Date.now() + skew - Date.parse(time.dateTime));
 
 function tick() {
-  if (lostAt !== null) return; // nobody knows whether it still is so
+  if (lostAt !== null) return; // the state is unknown
   for (const each of document.querySelectorAll("time[data-for]")) {
-    const place = each.previousSibling; // "since ", until this makes "for 5 s" of both
+    const place = each.previousSibling; // "since ", until this turns both into "for 5 s"
     if (place) place.remove();
     each.textContent = `for ${since(each)}`;
   }
@@ -180,7 +180,7 @@ function tick() {
 
 const form = byId("form");
 
-const passwordState = () => document.querySelector("[data-state]")?.dataset.state; // not known yet: undefined
+const passwordState = () => document.querySelector("[data-state]")?.dataset.state; // undefined: not known yet
 
 function offer() {
   form.hidden = passwordState() !== "claimable";
@@ -210,7 +210,7 @@ async function fromWhere(token) {
   return status === 200 ? claimed(said) : null;
 }
 
-async function send(event, token, request, place) { // an answer to 401 leaves the token, to be corrected
+async function send(event, token, request, place) { // after 401 the token stays, to be corrected
   event.preventDefault();
   const button = event.target.querySelector("button");
   button.disabled = true;
@@ -227,7 +227,7 @@ async function send(event, token, request, place) { // an answer to 401 leaves t
       answered(`${title}: ${detail}${hint && !detail.includes(hint) ? `; ${hint}` : ""}`, "bad", place);
     }
   } catch {
-    answered("No answer came. If the password counts as claimed now, it is lost.", "bad", place);
+    answered("No response. If the password now counts as claimed, it is lost: run sidecar rotate.", "bad", place);
   } finally {
     button.disabled = false;
   }
@@ -247,7 +247,7 @@ form.addEventListener("submit", async (event) => {
     byId("secret").select();
     try {
       answered((await fromWhere(given)) ?? "", "good");
-    } catch { /* the password is there, which matters */ }
+    } catch { /* the password is shown, which matters */ }
   }
   renew();
 });
@@ -264,7 +264,7 @@ byId("trace-form").addEventListener("submit", async (event) => {
 async function copy(text, button, select) {
   try {
     await navigator.clipboard.writeText(text);
-  } catch { // plain HTTP from another machine: the browser keeps its clipboard to itself
+  } catch { // plain HTTP from another machine: the browser offers no clipboard
     select();
     if (!document.execCommand("copy")) return;
     button.focus();
@@ -296,8 +296,8 @@ offer();
 connect();
 setInterval(() => {
   tick();
-  if (Date.now() - Math.max(heard, begun) > SILENCE) { // the connection looks alive, and is not
-    lost("No word from the sidecar");
+  if (Date.now() - Math.max(heard, begun) > SILENCE) { // the connection looks alive but is not
+    lost("No data from the sidecar");
     connect();
   }
 }, 1000);
