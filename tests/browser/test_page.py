@@ -316,7 +316,7 @@ def test_devpi_killed_and_the_sidecar_started_again(container: Make, view: View)
     viewer.wait("#live", "live")
     began = time.monotonic()
     os.kill(new.devpi_pid, signal.SIGKILL)
-    viewer.wait("#headline", "devpi-server was ended by SIGKILL")
+    viewer.wait("#headline", "devpi-server was killed by SIGKILL")
     viewer.wait("#live", "No connection to the sidecar since")
     assert time.monotonic() - began < 5
     new.wait_end()

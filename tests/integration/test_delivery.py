@@ -30,7 +30,7 @@ RATE = 300_000
 """Bytes a second of a slow client: it is many seconds behind what the kernel has taken."""
 PASSWORD = "the root password of these tests"
 DELIVERING = "still being delivered"
-CUT = re.compile(r"WARN.* (\d+) bytes on (\d+) connections? are not delivered")
+CUT = re.compile(r"WARN.* (\d+) bytes on (\d+) connections? were not delivered")
 
 
 def serve_file(c: Container, size: int) -> tuple[str, bytes]:

@@ -74,7 +74,7 @@ def test_no_processes(other_user: Callable[..., Container]) -> None:
     assert not c.serverdir.exists()
 
     c.command = (*prlimit("--nproc=2"), *plain)
-    assert_exhausted(c.start(), "the sidecar gets no memory or no thread", "--pids-limit")
+    assert_exhausted(c.start(), "the sidecar is out of memory or threads", "--pids-limit")
 
     c.command = (*prlimit("--nproc=500"), *plain)
     assert 0 == c.start().wait_ready().stop()

@@ -231,7 +231,7 @@ def test_a_feature_has_what_the_others_have(container: Container, checkout: Path
     ("fails", "code", "log"),
     [
         ("prepare", 42, "no pen; buy one"),
-        ("run", 70, "the sidecar's task 'notes' has ended; tell us, with the log"),
+        ("run", 70, "the sidecar's task 'notes' ended unexpectedly; report it, with the log"),
     ],
 )
 def test_a_hook_that_fails_on_the_way_up(container: Container, fails: str, code: int, log: str) -> None:
@@ -245,7 +245,7 @@ def test_a_hook_that_fails_on_the_way_up(container: Container, fails: str, code:
 @pytest.mark.parametrize(
     ("fails", "log"),
     [
-        ("stopping", "notes does not come to its end within 2 s, and is left so"),
+        ("stopping", "the feature notes did not stop within 2 s and was abandoned"),
         ("raises", "RuntimeError: out of ink"),
     ],
 )

@@ -87,7 +87,7 @@ def test_service_links_are_ignored(initialised: Path, container: Callable[..., C
     c = container(str(initialised / "c"), flags=(*LOCAL, "--port", "0"), env=env).start().wait_ready()
 
     for name in ("DEVPI_PORT", "DEVPISERVER_PORT"):
-        assert f"{name} is of a Kubernetes service link, and ignored" in c.log
+        assert f"{name} comes from a Kubernetes service link and is ignored" in c.log
     if os.geteuid() == 0:  # nobody else may look
         environ = Path(f"/proc/{c.devpi_pid}/environ").read_bytes()
         assert b"HOME=" in environ

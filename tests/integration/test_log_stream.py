@@ -173,9 +173,9 @@ def test_a_crash_of_devpis_interpreter_is_one_object(
         make_index(c.devpi, token, "crash")
     assert c.wait_end() == 128 + signal.SIGSEGV
     *_, crashed, ended = [each for each in objects(c) if each["log.level"] in ("critical", "error")]
-    assert crashed["message"] == "devpi-server has crashed: Fatal Python error: Segmentation fault"
+    assert crashed["message"] == "devpi-server crashed: Fatal Python error: Segmentation fault"
     assert "misbehaving.py" in crashed["error.stack_trace"]
-    assert "was ended by SIGSEGV" in ended["message"]
+    assert "was killed by SIGSEGV" in ended["message"]
     assert c.errors == ""
 
 

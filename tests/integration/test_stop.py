@@ -190,9 +190,9 @@ def test_a_second_signal(container: Callable[..., Container], second: int) -> No
 @pytest.mark.parametrize(
     ("number", "code", "said"),
     [
-        (signal.SIGKILL, 137, "devpi-server was ended by SIGKILL, most likely for want of memory"),
-        (signal.SIGTERM, 143, "devpi-server was ended by SIGTERM"),
-        (signal.SIGINT, 1, "devpi-server ended by itself with code 0"),
+        (signal.SIGKILL, 137, "devpi-server was killed by SIGKILL, most likely for lack of memory"),
+        (signal.SIGTERM, 143, "devpi-server was killed by SIGTERM"),
+        (signal.SIGINT, 1, "devpi-server exited unexpectedly with code 0"),
     ],
     ids=["SIGKILL", "SIGTERM", "code 0"],
 )

@@ -175,28 +175,28 @@ ENDS_AT_ONCE = Fault(
     "devpi-server ends at its start",
     within=10,
     exit_code=1,
-    log="devpi-server ended by itself with code 1",
-    then="its own log says why",
+    log="devpi-server exited unexpectedly with code 1",
+    then="see its log for the reason",
 )
 ENDS_LATER = Fault(
     "devpi-server ends by itself while it serves, with a code n (here 7)",
     within=5,
     exit_code=7,
-    log="devpi-server ended by itself with code 7",
-    then="its own log says why; a restart serves what was acknowledged",
+    log="devpi-server exited unexpectedly with code 7",
+    then="see its log for the reason; a restart serves what was acknowledged",
 )
 ENDS_LATER_WITH_0 = Fault(
     "devpi-server ends by itself while it serves, with code 0",
     within=5,
     exit_code=1,
-    log="devpi-server ended by itself with code 0",
+    log="devpi-server exited unexpectedly with code 0",
     then="the same; code 1, so that nobody takes it for a stop that was asked for",
 )
 OUT_OF_MEMORY = Fault(
     "devpi-server is killed for want of memory",
     within=5,
     exit_code=137,
-    log="devpi-server was ended by SIGKILL, most likely for want of memory",
+    log="devpi-server was killed by SIGKILL, most likely for lack of memory",
     then="raise the limit",
 )
 PORT_TAKEN = Fault(
