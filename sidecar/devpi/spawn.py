@@ -80,7 +80,7 @@ def _refused(error: OSError) -> Exit:
     }
     reason = f"the process for devpi-server can't be started: {error.strerror or error}"
     return Exit(
-        ExitCode.EXHAUSTED, reason, hints.get(error.errno or 0, "restart the container; report it if it recurs")
+        ExitCode.EXHAUSTED, reason, hints.get(error.errno or 0, "restart; report it if it recurs")
     )
 
 
