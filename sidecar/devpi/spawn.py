@@ -79,9 +79,7 @@ def _refused(error: OSError) -> Exit:
         errno.EACCES: f"use an image or an environment in which {sys.executable or 'Python'} can be run",
     }
     reason = f"the process for devpi-server can't be started: {error.strerror or error}"
-    return Exit(
-        ExitCode.EXHAUSTED, reason, hints.get(error.errno or 0, "restart; report it if it recurs")
-    )
+    return Exit(ExitCode.EXHAUSTED, reason, hints.get(error.errno or 0, "restart; report it if it recurs"))
 
 
 def _with_our_package(environ: Mapping[str, str]) -> dict[str, str]:

@@ -162,7 +162,7 @@ CASES = {
     ),
     "a storage elsewhere": Case(
         Try((*FREE, "--storage", "elsewhere")),
-        ("the storage 'elsewhere' is not in the serverdir",),
+        ("can't make a first state in the storage 'elsewhere'",),
         "run devpi-init with --root-passwd, or devpi-import",
         (Try((*FREE, "--storage", "elsewhere"), before=initialise_by_hand),),
     ),

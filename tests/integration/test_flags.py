@@ -263,7 +263,7 @@ def test_initialised_by_hand(container: Callable[..., Container]) -> None:
     assert ".nodeinfo" in names(c.serverdir)
 
     c.start().wait_ready()
-    assert "it is taken over as it is" in c.log
+    assert "it is used unchanged" in c.log
     assert [200, "unknown"] == [c.login("root", "by hand"), c.status()["root_password"]["state"]]
     assert 0 == c.stop()
     again = c.run("devpi-init")

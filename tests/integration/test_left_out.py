@@ -45,7 +45,7 @@ def test_what_is_left_out_is_named(container: Make, unsafe: Path) -> None:
     imported = new.status()["import"]
     assert ("completed", {"total": 1, "first": [said]}) == (imported["state"], imported["left_out"])
     assert {"done": 2, "total": 2} == imported["files"]
-    assert f"the import has left out 1, for they are not safe to load: {ABOVE} of backup" in new.log
+    assert f"the import left out unsafe members (1): {ABOVE} of backup" in new.log
     page = new.get("/", accept="text/html").body.decode()
     assert 'id="left-out"' in page
     assert ABOVE in page

@@ -1,4 +1,4 @@
-"""What is known of the import: brought up to date from the importer's reports, and kept across restarts."""
+"""The status of the import: updated by the importer's reports, and kept across restarts."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class Archive:
     name: str
     bytes: int
     sha256: str | None = None
-    """Digest of the archive; None until it has been read."""
+    """None until the archive has been read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many of how many."""
+    """A number done, of a total."""
 
     done: int = 0
     total: int = 0
@@ -65,7 +65,7 @@ class ImportFailure:
 
 @dataclass(frozen=True, slots=True)
 class ImportStatus:
-    """The import in full; kept across restarts."""
+    """The status of the import; kept across restarts."""
 
     state: ImportState = ImportState.NONE
     archives: tuple[Archive, ...] = ()
@@ -92,7 +92,7 @@ class ImportStatus:
 
 
 class Tracker:
-    """Follows one import; the rate and the time left are those of loading, which is most of it."""
+    """Follows one import. Its rate and remaining time are those of loading, the longest part."""
 
     def __init__(self, status: ImportStatus, *, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock` gives seconds that never go back."""
@@ -111,7 +111,7 @@ class Tracker:
         counts: Mapping[str, Sequence[int]] | None,
         current: str | None,
     ) -> ImportStatus:
-        """Take in one report of the importer; None is what it did not mention."""
+        """Update the status by a report of the importer; None: unchanged."""
         changes: dict[str, Any] = {"state": state, "current": current}
         if archives is not None:
             changes["archives"] = (*self.status.archives, *(Archive(**each) for each in archives))
@@ -136,18 +136,18 @@ class Tracker:
         return self.status
 
     def end(self, state: ImportState, error: ImportFailure | None = None) -> ImportStatus:
-        """The import is over, well or badly."""
+        """Record that the import has completed or failed."""
         self.status = replace(self.status, state=state, finished=now(), eta_seconds=None, error=error)
         return self.status
 
 
 def save(path: Path, status: ImportStatus, fingerprint: list[list[Any]]) -> None:
-    """Keep `status`, and what the archives looked like, in the file `path`. Raises OSError."""
+    """Write `status`, and the archives' fingerprint, to the file `path`. Raises OSError."""
     durable.write_file(path, json.dumps({"status": to_json(status), "fingerprint": fingerprint}).encode())
 
 
 def load(path: Path) -> tuple[ImportStatus, list[list[Any]]] | None:
-    """What `save` kept; None where there is nothing that can be understood: the import's record is not worth a stop."""
+    """Return what `save` wrote; None if it is absent or damaged: the import's record is not worth a failure."""
     try:
         content = durable.read_file(path, 16 * 2**20)
         if content is None:
@@ -162,7 +162,7 @@ def load(path: Path) -> tuple[ImportStatus, list[list[Any]]] | None:
 
 
 def to_json(status: ImportStatus) -> dict[str, Any]:
-    """The status as JSON has it, with times in RFC 3339."""
+    """Return the status for JSON, with times in RFC 3339."""
     fields = dataclasses.asdict(status)
     for name in _TIMES:
         at: datetime | None = fields[name]
@@ -185,5 +185,5 @@ def _from_json(fields: dict[str, Any]) -> ImportStatus:
 
 
 def _hinted(fields: dict[str, Any]) -> dict[str, Any]:
-    """An older record says `mend`."""
+    """Rename the field of an older record."""
     return {"hint" if name == "mend" else name: value for name, value in dict(fields).items()}
