@@ -100,7 +100,7 @@ def test_a_pair_that_disagrees(
         replica = replica_of(primary, container, secret, *ARGON2, "2")
     else:
         replica = replica_of(primary, container, secret, SIDECAR_SECRET_IS_RANDOM="true")
-    check = refused(replica, "it refuses our secret")
+    check = refused(replica, "it rejected the shared secret")
     for setting in ("--secretfile", "SIDECAR_SECRET_IS_RANDOM", "--argon2-*"):
         assert setting in check["hint"]
 
@@ -116,7 +116,7 @@ def test_a_primary_that_is_none(container: Callable[..., Container], secret: Pat
 def test_a_replica_in_offline_mode(primary: Container, container: Callable[..., Container], secret: Path) -> None:
     """It doesn't reach its primary either."""
     replica = replica_of(primary, container, secret, *ARGON2, "1", "--offline-mode")
-    assert "without --offline-mode" in refused(replica, "--offline-mode keeps")["hint"]
+    assert "without --offline-mode" in refused(replica, "--offline-mode disables")["hint"]
 
 
 Fix = Callable[[Container, Path, bytes, str], None]

@@ -160,7 +160,7 @@ async def test_process_names_the_phase(world: World) -> None:
     world.lifecycle.advance("512 of 2000 files")
     assert world.check("process").reason == "importing: 512 of 2000 files"
     world.lifecycle.enter(Phase.LAUNCHING)
-    assert world.check("process").reason == "launching: devpi-server is not started yet"
+    assert world.check("process").reason == "launching: devpi-server has not started yet"
     world.lifecycle.enter(Phase.FAILED, Failure("no", "do this"))
     assert (world.check("process").reason, world.check("process").hint) == ("failed: no", "do this")
 
@@ -400,7 +400,7 @@ async def test_a_vanished_process_is_noticed(world: World) -> None:
     await world.ready()
     assert world.client is not None
     world.health.probe(Serving(gone.pid, world.client, world.serverdir, UUID, "standalone", lambda: None))
-    await eventually(lambda: world.check("process").reason == "devpi-server is gone")
+    await eventually(lambda: world.check("process").reason == "devpi-server has exited")
 
 
 # --- the monitor itself ------------------------------------------------------------------------------------------
