@@ -135,7 +135,7 @@ def test_a_claim_waits(container: Callable[..., Container]) -> None:
     with short_of_memory(c):
         claim = c.post("/bootstrap/root-password")
     assert (503, "not-yet") == (claim.status, claim.json["type"].rpartition(":")[2])
-    assert "changed in another way" not in c.log
+    assert "changed by other means" not in c.log
     assert 200 == c.login("root", c.claim())
 
 

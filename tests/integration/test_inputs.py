@@ -163,7 +163,7 @@ def test_a_variable_overrides_the_password_of_the_configuration_file(container: 
     assert 200 == c.login("root", "another-one")
     assert 401 == c.login("root", SECRET)
     (reason,) = noticed(c, "configuration")
-    assert "DEVPI_PASSWORD is another one" in reason
+    assert "because DEVPI_PASSWORD differs" in reason
     assert SECRET not in c.log
 
 
@@ -172,7 +172,7 @@ def test_a_password_for_a_replica(container: Callable[..., Container]) -> None:
     flags = (*FLAGS[:4], "--primary-url", f"http://127.0.0.1:{free_port()}")
     c = container(flags=flags, env={"DEVPI_PASSWORD": SECRET}).start().wait_listening()
     (hint,) = wait_for(lambda: noticed(c, "root-password"), "the notice").values()
-    assert "remove it here" in hint
+    assert "remove it from this replica" in hint
     assert SECRET not in c.log
 
 

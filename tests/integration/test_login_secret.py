@@ -202,17 +202,17 @@ def test_keys_derived_in_another_way_are_told(container: Callable[..., Container
     c.start().wait_ready()
     assert not token_holds(c.devpi, token)
     assert 0 == c.stop()
-    assert "in another way than before (argon2 m=1024,t=1,p=2, it was m=1024,t=1,p=1): all logins have ended" in c.log
+    assert "changed (argon2 m=1024,t=1,p=2, it was m=1024,t=1,p=1): all logins have ended" in c.log
 
     c.flags, c.env = flags, c.env | {"SIDECAR_SECRET_IS_RANDOM": "true"}
     c.start().wait_ready()
     assert 0 == c.stop()
-    assert "in another way than before (argon2 m=8,t=1,p=1, it was m=1024,t=1,p=2)" in c.log
+    assert "from the login secret changed (argon2 m=8,t=1,p=1, it was m=1024,t=1,p=2)" in c.log
 
     secret.write_text("another, of the length that devpi wants to have")
     c.start().wait_ready()
     assert 0 == c.stop()
-    assert "the login secret is another one than before" in c.log
+    assert "the login secret changed: all logins have ended" in c.log
 
 
 def test_renewed_and_older_notes_are_no_news(container: Callable[..., Container]) -> None:

@@ -77,7 +77,7 @@ def test_what_is_advised_about_roots_password(
     assert "claim" not in replica.log
     claim = replica.sidecar("claim")
     assert (1, "") == (claim.returncode, claim.stdout)
-    assert "this is a replica: its users, and root's password, are the primary's" in claim.stderr
+    assert "this is a replica: its users and root's password are the primary's" in claim.stderr
 
     for expected in ("sidecar claim", "sidecar rotate --keep-logins"):
         (advised,) = re.findall("`(.*?)`", primary.sidecar("status").stdout)

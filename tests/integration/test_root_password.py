@@ -377,7 +377,7 @@ def test_a_rotation_cut_short(container: Callable[..., Container], keep_logins: 
     assert killed_while(ROTATE + ("?keep_logins=true" if keep_logins else ""))
     c.start().wait_ready()
     assert "claimable" == state(c)
-    assert "finished a change of root's password" in c.log
+    assert "finished an interrupted change of root's password" in c.log
     password = c.claim()
     assert [401, 200] == [c.login("root", first), c.login("root", password)]
     assert keep_logins == token_holds(c.devpi, old_login)

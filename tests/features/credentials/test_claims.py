@@ -166,7 +166,7 @@ async def test_before_the_launch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "state", "word"),
     [
-        (RootPasswordFile.write_provided, RootPassword.PROVIDED, "given by the operator"),
+        (RootPasswordFile.write_provided, RootPassword.PROVIDED, "set by the operator"),
         (RootPasswordFile.write_from_import, RootPassword.FROM_IMPORT, "imported export"),
         (None, RootPassword.UNKNOWN, "before this sidecar"),
     ],

@@ -17,7 +17,12 @@ from pathlib import Path
 import pytest
 
 from sidecar.core import discovery, files
-from sidecar.features.credentials.login_secret import LoginSecret, copy_provided_secret, generate_login_secret
+from sidecar.features.credentials.login_secret import (
+    LoginSecret,
+    copy_provided_secret,
+    generate_login_secret,
+    place_copy,
+)
 from sidecar.features.credentials.password_status import RootPassword, RootPasswordStatus
 from sidecar.features.credentials.root_password import RootPasswordFile
 from sidecar.features.credentials.secrets import (
@@ -495,7 +500,7 @@ def test_a_placed_secret_is_one_that_devpi_takes(tmp_path: Path, own: Path) -> N
     secret = LoginSecret.load_or_generate(own, tmp_path)
     with_lock = RuntimeDir.open(tmp_path / "run")
     for _ in range(2):
-        path = secret.place(tmp_path / "run")
+        path = place_copy(secret.secret, tmp_path / "run")
         assert path.read_bytes() == secret.secret
         assert (mode(path), mode(path.parent)) == (0o600, 0o700)
         secret.renew()
@@ -508,10 +513,12 @@ def test_renewing_is_kept(tmp_path: Path, own: Path) -> None:
     (tmp_path / ".secret").write_bytes(STRONG)
     secret = LoginSecret.load_or_generate(own, tmp_path)
     new = generate_login_secret()
-    assert secret.renew(new) == secret.secret == new
+    secret.renew(new)
+    assert secret.secret == new
     assert (secret.origin, secret.derivation) == ("generated", "cheap")
     assert LoginSecret.load_or_generate(own, tmp_path).secret == new
-    assert secret.renew() != new
+    secret.renew()
+    assert secret.secret != new
 
 
 DAMAGED_SECRETS = [
@@ -712,7 +719,7 @@ def test_the_runtime_directory_tells_where_the_sidecar_is(tmp_path: Path) -> Non
     runtime = RuntimeDir.open(path)
     runtime.write_token("given-token-0123456789")
     runtime.write_state("0.0.0.0", 3142)
-    LoginSecret.load_or_generate(tmp_path, tmp_path).place(path)
+    place_copy(LoginSecret.load_or_generate(tmp_path, tmp_path).secret, path)
     assert mode(path) == 0o700
     assert {mode(file) for file in path.iterdir()} == {0o600}
     told = json.loads((path / "state.json").read_text())
