@@ -96,7 +96,7 @@ def test_generated_secrets_are_long_and_different() -> None:
 
 
 def test_a_claim_gives_the_password_once(record: RootPasswordFile) -> None:
-    """Claimed is on the disk with the address, the secret is on it no more, and a second claim is refused."""
+    """The disk has it as claimed, with the address and without the secret; a second claim is refused."""
     assert record.claim("10.0.3.7", T1, None) == SECRET
     for seen in (record, reload(record)):
         assert seen.status(None, T1) == RootPasswordStatus(
@@ -109,13 +109,13 @@ def test_a_claim_gives_the_password_once(record: RootPasswordFile) -> None:
 
 
 def test_an_unclaimed_password_survives_a_restart(record: RootPasswordFile) -> None:
-    """It can be claimed from a record that was read again."""
+    """It can be claimed from a reloaded record."""
     assert state(reload(record)) is RootPassword.CLAIMABLE
     assert reload(record).claim("::1", T1, None) == SECRET
 
 
 def test_absent_is_unknown(own: Path) -> None:
-    """No record: nothing is known, nothing to claim, no expiry."""
+    """Without a record nothing is known, claimable or due to expire."""
     absent = RootPasswordFile(own / "root-password.json").load()
     assert absent.status(1, T1) == RootPasswordStatus(RootPassword.UNKNOWN)
     with pytest.raises(ValueError, match="not claimable"):
@@ -132,7 +132,7 @@ def test_absent_is_unknown(own: Path) -> None:
 def test_passwords_of_others(
     record: RootPasswordFile, write: Callable[[RootPasswordFile], None], expected: RootPassword
 ) -> None:
-    """A given or imported password is remembered as such, without itself."""
+    """A provided or imported password is recorded as such, without the password."""
     write(record)
     assert state(reload(record)) is expected
     assert SECRET not in record.path.read_text()
@@ -142,7 +142,7 @@ def test_passwords_of_others(
     ("seconds", "expected"), [(59.9, RootPassword.EXPIRED), (60, RootPassword.EXPIRED), (61, RootPassword.CLAIMABLE)]
 )
 def test_a_password_expires(record: RootPasswordFile, seconds: float, expected: RootPassword) -> None:
-    """60 s after its making it has expired with a TTL of up to 60 s, and can't be claimed then."""
+    """After 60 s it has expired with a TTL of up to 60 s, and can't be claimed."""
     assert state(record, seconds) is expected
     assert record.expires(seconds) == T0 + timedelta(seconds=seconds)
     if expected is RootPassword.EXPIRED:
@@ -160,13 +160,13 @@ def test_expiring_removes_the_secret(record: RootPasswordFile) -> None:
 
 
 def test_an_absurd_ttl_means_never(record: RootPasswordFile) -> None:
-    """A TTL beyond the calendar does not break anything."""
+    """A TTL beyond the calendar is no error."""
     assert state(record, 1e12) is RootPassword.CLAIMABLE
     assert record.expires(1e12) is None
 
 
 def test_rotating(record: RootPasswordFile) -> None:
-    """While it rotates nothing can be claimed and nothing is known; at the end it is claimed by who rotated."""
+    """During a rotation nothing is claimable or known; at the end it is claimed by the caller that rotated."""
     record.begin_rotation(NEW, keep_logins=True, at=T0)
     assert state(record) is RootPassword.UNKNOWN
     with pytest.raises(ValueError, match="not claimable"):
@@ -181,7 +181,7 @@ def test_rotating(record: RootPasswordFile) -> None:
 
 @pytest.mark.parametrize("begun", ["absent", "claimable", "claimed", "expired", "given", "from_import"])
 def test_an_abandoned_rotation_leaves_what_was(own: Path, begun: str) -> None:
-    """Whatever was recorded before is recorded again, also where the rotation was begun twice."""
+    """The previous state is restored, also if the rotation was begun twice."""
     record = RootPasswordFile(own / "root-password.json")
     if begun in ("claimable", "claimed", "expired"):
         record.write_generated(SECRET, T0)
@@ -204,7 +204,7 @@ def test_an_abandoned_rotation_leaves_what_was(own: Path, begun: str) -> None:
 
 
 def test_an_interrupted_rotation_is_recovered_as_claimable(record: RootPasswordFile) -> None:
-    """Its password was never told to anybody: it is the one to claim."""
+    """Its password was never returned, so it is the one to claim."""
     record.begin_rotation(NEW, keep_logins=False, at=T0)
     found = reload(record)
     assert not found.pending_keeps_logins
@@ -215,7 +215,7 @@ def test_an_interrupted_rotation_is_recovered_as_claimable(record: RootPasswordF
 
 @pytest.mark.parametrize("call", ["finish", "abandon", "recover"])
 def test_ending_a_rotation_that_never_began(record: RootPasswordFile, call: str) -> None:
-    """An error, and no change."""
+    """It is an error, and nothing changes."""
     end: dict[str, Callable[[], None]] = {
         "finish": lambda: record.finish_rotation("::1", T1),
         "abandon": record.abandon_rotation,
@@ -248,7 +248,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED.keys())
 def test_a_damaged_record_is_never_taken_for_unknown(own: Path, content: bytes) -> None:
-    """A named error with a hint, without a path or a secret; the file stays as it is."""
+    """A specific error with a hint, without a path or a secret; the file is unchanged."""
     path = own / "root-password.json"
     path.write_bytes(content)
     with pytest.raises(CredentialsDamaged) as caught:
@@ -268,7 +268,7 @@ def test_a_record_that_is_a_link_is_refused(own: Path) -> None:
 
 
 def test_no_repr_has_a_secret_or_a_path(record: RootPasswordFile, tmp_path: Path) -> None:
-    """Neither the record's, nor the token's, nor the login secret's."""
+    """Neither the record, nor the token, nor the login secret shows its value."""
     token = AdminToken.load_or_generate(tmp_path / "t", "given-token-0123456789")
     secret = LoginSecret.load_or_generate(record.path.parent, tmp_path)
     record.begin_rotation(NEW, keep_logins=False, at=T0)
@@ -292,7 +292,7 @@ def failing_fsync(fails: Callable[[bool], bool]) -> Callable[[int], None]:
 def test_a_claim_that_cant_be_recorded_is_no_claim(
     record: RootPasswordFile, monkeypatch: pytest.MonkeyPatch, of_directory: bool
 ) -> None:
-    """A failing disk: no password is told, and it can be claimed afterwards, here or by a next start."""
+    """With a failing disk no password is returned, and it can be claimed later, by this or the next start."""
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", failing_fsync(lambda directory: directory is of_directory))
         with pytest.raises(OSError, match="Input/output"):
@@ -308,9 +308,7 @@ STEPS = ("open", "write", "fchmod", "fsync", "rename")
 
 
 def killed(step: str, nth: int, after: bool, work: Callable[[], object]) -> bool:
-    """Do `work` in a forked process that is killed before or after its nth call of `os.<step>`; False: never
-    reached.
-    """
+    """Do `work` in a forked process that is killed before or after its nth call of `os.<step>`; False: not reached."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -336,7 +334,7 @@ def killed(step: str, nth: int, after: bool, work: Callable[[], object]) -> bool
 
 
 def each_kill(prepare: Callable[[], object], work: Callable[[], object], check: Callable[[], str]) -> set[str]:
-    """What `check` found, over all points at which `work` can be killed."""
+    """Return the results of `check` for all points at which `work` can be killed."""
     found: dict[tuple[str, int, bool], str] = {}
     for step, after in itertools.product(STEPS, (False, True)):
         for nth in itertools.count(1):
@@ -346,13 +344,13 @@ def each_kill(prepare: Callable[[], object], work: Callable[[], object], check: 
                 break
             found[step, nth, after] = check()
     assert len(found) >= 12
-    assert found["open", 1, False] != found["fsync", 2, True]  # the first changes nothing, the last everything
+    assert found["open", 1, False] != found["fsync", 2, True]  # the first point changes nothing, the last everything
     return set(found.values())
 
 
 @forks
 def test_a_claim_killed_at_any_step_is_whole_or_never_was(own: Path) -> None:
-    """Afterwards: claimable with the same password, or claimed and no secret on the disk; nothing else."""
+    """Afterwards it is claimable with the same password, or claimed without a secret on the disk."""
     record = RootPasswordFile(own / "root-password.json")
 
     def check() -> str:
@@ -373,9 +371,7 @@ def test_a_claim_killed_at_any_step_is_whole_or_never_was(own: Path) -> None:
 @pytest.mark.slow
 @forks
 def test_a_rotation_killed_at_any_step_knows_its_password(own: Path) -> None:
-    """Between its begin and its end the record holds the old state, or the new password to be set, or
-    claimed.
-    """
+    """During a rotation the record has the old state, the new password to be set, or is claimed."""
     record = RootPasswordFile(own / "root-password.json")
 
     def prepare() -> None:
@@ -419,7 +415,7 @@ def test_a_renewal_killed_at_any_step_leaves_one_secret(tmp_path: Path, own: Pat
 
 
 def test_a_given_token_wins_and_is_not_kept(own: Path) -> None:
-    """The volume neither gets it nor loses the generated one."""
+    """It is not written to the volume, and the generated one stays there."""
     generated = AdminToken.load_or_generate(own / "admin-token", None)
     given = AdminToken.load_or_generate(own / "admin-token", "given-token-0123456789")
     assert given.value == "given-token-0123456789"
@@ -429,7 +425,7 @@ def test_a_given_token_wins_and_is_not_kept(own: Path) -> None:
 
 
 def test_a_generated_token_is_kept_privately(own: Path) -> None:
-    """0600, the same at the next start, also after a chmod of the volume, and with an editor's newline."""
+    """Mode 0600, the same at the next start, also after a chmod of the volume, and with an editor's newline."""
     path = own / "admin-token"
     token = AdminToken.load_or_generate(path, None)
     assert mode(path) == 0o600
@@ -441,7 +437,7 @@ def test_a_generated_token_is_kept_privately(own: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"short", b"with spaces in it all over", b"\xff" * 20, b"x" * 70_000])
 def test_a_damaged_token_file_is_an_error(own: Path, content: bytes) -> None:
-    """Never a weak token, never a silent new one."""
+    """Neither a weak token nor an unnoticed new one."""
     (own / "admin-token").write_bytes(content)
     with pytest.raises(CredentialsError, match="admin-token"):
         AdminToken.load_or_generate(own / "admin-token", None)
@@ -459,7 +455,7 @@ def test_a_damaged_token_file_is_an_error(own: Path, content: bytes) -> None:
     ],
 )
 def test_tokens_are_compared_as_bytes(tmp_path: Path, raw: bytes, expected: bool) -> None:
-    """Any bytes of any length can be compared."""
+    """Bytes of any length can be compared."""
     assert AdminToken.load_or_generate(tmp_path / "t", "given-token-0123456789").matches(raw) is expected
 
 
@@ -467,7 +463,7 @@ def test_tokens_are_compared_as_bytes(tmp_path: Path, raw: bytes, expected: bool
 
 
 def test_a_login_secret_is_generated_once(tmp_path: Path, own: Path) -> None:
-    """The same at each start, in a private file; ours may be derived from cheaply."""
+    """The same at each start, in a private file; a generated one has the cheap derivation."""
     first = LoginSecret.load_or_generate(own, tmp_path)
     assert (first.origin, first.derivation, len(first.secret)) == ("generated", "cheap", 44)
     assert LoginSecret.load_or_generate(own, tmp_path).secret == first.secret
@@ -475,7 +471,7 @@ def test_a_login_secret_is_generated_once(tmp_path: Path, own: Path) -> None:
 
 
 def test_an_existing_secret_is_adopted(tmp_path: Path, own: Path) -> None:
-    """devpi's own `.secret`, newline and all; later changes of that file don't matter."""
+    """devpi's own `.secret`, including its newline; later changes of that file don't matter."""
     (tmp_path / ".secret").write_bytes(STRONG + b"\n")
     first = LoginSecret.load_or_generate(own, tmp_path)
     assert (first.secret, first.origin, first.derivation) == (STRONG + b"\n", "adopted", "devpi")
@@ -486,7 +482,7 @@ def test_an_existing_secret_is_adopted(tmp_path: Path, own: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"short", b"a" * 44])
 def test_a_secret_that_devpi_would_refuse_is_named(tmp_path: Path, own: Path, content: bytes) -> None:
-    """Too short or too plain: an error now, not a devpi-server that ends with one."""
+    """Too short or too uniform: an error now, instead of a devpi-server that exits with one."""
     (tmp_path / ".secret").write_bytes(content)
     with pytest.raises(CredentialsDamaged, match=r"\.secret"):
         LoginSecret.load_or_generate(own, tmp_path)
@@ -496,7 +492,7 @@ def test_a_secret_that_devpi_would_refuse_is_named(tmp_path: Path, own: Path, co
 
 
 def test_a_placed_secret_is_one_that_devpi_takes(tmp_path: Path, own: Path) -> None:
-    """Exactly 0600, in a 0700 folder, the content unchanged; placing again replaces it."""
+    """Exactly 0600, in a 0700 folder, with the same content; placing again replaces it."""
     secret = LoginSecret.load_or_generate(own, tmp_path)
     with_lock = RuntimeDir.open(tmp_path / "run")
     for _ in range(2):
@@ -509,7 +505,7 @@ def test_a_placed_secret_is_one_that_devpi_takes(tmp_path: Path, own: Path) -> N
 
 
 def test_renewing_is_kept(tmp_path: Path, own: Path) -> None:
-    """A new secret, the given one if one is given, is on the disk and in the object."""
+    """A new secret, or the given one, is on the disk and in the object."""
     (tmp_path / ".secret").write_bytes(STRONG)
     secret = LoginSecret.load_or_generate(own, tmp_path)
     new = generate_login_secret()
@@ -535,7 +531,7 @@ DAMAGED_SECRETS = [
 
 @pytest.mark.parametrize("content", DAMAGED_SECRETS)
 def test_a_damaged_login_secret_is_an_error(tmp_path: Path, own: Path, content: bytes) -> None:
-    """Logins don't end silently, and nothing of it is shown."""
+    """Logins don't end silently, and the secret is not shown."""
     (own / "login-secret.json").write_bytes(content)
     with pytest.raises(CredentialsDamaged, match="login secret") as caught:
         LoginSecret.load_or_generate(own, tmp_path)
@@ -558,7 +554,7 @@ def test_a_given_secret_is_copied_from_a_kubernetes_mount(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("kind", "message"), [("absent", "does not exist"), ("folder", "can't be read")])
 def test_a_given_secret_that_isnt_there_is_named(tmp_path: Path, kind: str, message: str) -> None:
-    """The error names the flag and not the path."""
+    """The error has the flag and not the path."""
     if kind == "folder":
         (tmp_path / "secret").mkdir()
     with pytest.raises(CredentialsError, match=message) as caught:
@@ -571,14 +567,14 @@ def test_a_given_secret_that_isnt_there_is_named(tmp_path: Path, kind: str, mess
 
 
 def chmod_as_fsgroup(directory: Path) -> None:
-    """What kubelet does with `fsGroup`: g+rwX and setgid, at each start."""
+    """Do what kubelet does with `fsGroup` at each start: g+rwX and setgid."""
     directory.chmod(0o2770)
     for entry in directory.iterdir():
         entry.chmod(0o2770 if entry.is_dir() else 0o660)
 
 
 def test_a_recursive_chmod_is_survived_and_undone(tmp_path: Path, record: RootPasswordFile) -> None:
-    """The secrets are the same and private again, and the folder is closed."""
+    """The secrets are unchanged and private again, and the folder is closed."""
     own = record.path.parent
     secret = LoginSecret.load_or_generate(own, tmp_path)
     token = AdminToken.load_or_generate(own / "admin-token", None)
@@ -602,7 +598,7 @@ def test_a_recursive_chmod_is_survived_and_undone(tmp_path: Path, record: RootPa
 
 
 def test_a_login_secret_alone_mends_its_mode(tmp_path: Path, own: Path) -> None:
-    """Loading it is enough."""
+    """Loading the record is enough."""
     secret = LoginSecret.load_or_generate(own, tmp_path)
     chmod_as_fsgroup(own)
     assert LoginSecret.load_or_generate(own, tmp_path).secret == secret.secret
@@ -610,7 +606,7 @@ def test_a_login_secret_alone_mends_its_mode(tmp_path: Path, own: Path) -> None:
 
 
 def as_other_user(work: Callable[[], str]) -> str:
-    """What `work` returns in a forked process of uid 65534 and group 4242 (the fsGroup)."""
+    """Return the result of `work` in a forked process of uid 65534 and group 4242 (the fsGroup)."""
     heard, told = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -632,7 +628,7 @@ def as_other_user(work: Callable[[], str]) -> str:
 
 @pytest.fixture
 def volume() -> Iterator[Path]:
-    """A serverdir that other users can get to, which pytest's own folders are not."""
+    """A serverdir that other users can reach, unlike pytest's own folders."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         secure_directory(Path(name) / ".sidecar")
@@ -642,7 +638,7 @@ def volume() -> Iterator[Path]:
 @as_root
 @forks
 def test_a_change_of_uid_is_survived(volume: Path) -> None:
-    """Files of the uid of yesterday, readable through the group, become ours, 0600; others stay."""
+    """Files of the former uid, readable by the group, become ours with 0600; others stay."""
     own = volume / ".sidecar"
     record = RootPasswordFile(own / "root-password.json")
     record.write_generated(SECRET, T0)
@@ -666,7 +662,7 @@ def test_a_change_of_uid_is_survived(volume: Path) -> None:
 @as_root
 @forks
 def test_a_folder_that_cant_be_used_is_named(volume: Path) -> None:
-    """Another user's closed `.sidecar`: an error with a hint, and without the path."""
+    """Another user's closed `.sidecar`: an error with a hint and without the path."""
 
     def start() -> str:
         with pytest.raises(CredentialsError) as caught:
@@ -682,7 +678,7 @@ def test_a_folder_that_cant_be_used_is_named(volume: Path) -> None:
 @as_root
 @forks
 def test_the_reader_trusts_its_own_user_alone(volume: Path) -> None:
-    """Another user's runtime directory is not asked; root may ask anybody's."""
+    """Another user's runtime directory is not used; root may use any."""
     run = volume / "run"
     RuntimeDir.open(run).write_state("127.0.0.1", 7)
     run.chmod(0o755)
@@ -702,7 +698,7 @@ def test_the_reader_trusts_its_own_user_alone(volume: Path) -> None:
 
 
 def test_a_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
-    """Nobody gets our secrets by a link in the serverdir."""
+    """A link in the serverdir does not expose our secrets."""
     (tmp_path / "elsewhere").mkdir(0o755)
     (tmp_path / ".sidecar").symlink_to("elsewhere")
     with pytest.raises(CredentialsError):
@@ -714,7 +710,7 @@ def test_a_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_runtime_directory_tells_where_the_sidecar_is(tmp_path: Path) -> None:
-    """Everything in it is private, the reader finds it, and a stop leaves nothing."""
+    """All files are private, the reader finds it, and a stop leaves nothing."""
     path = tmp_path / "run"
     runtime = RuntimeDir.open(path)
     runtime.write_token("given-token-0123456789")
@@ -752,7 +748,7 @@ def test_addresses(tmp_path: Path, host: str, url: str, reached: str) -> None:
 
 
 def test_a_second_sidecar_is_refused_until_the_first_ends(tmp_path: Path) -> None:
-    """The lock is held by the living; its error says how to go on; the first one's files stay."""
+    """A living process holds the lock; its error has a hint; the first one's files stay."""
     first = RuntimeDir.open(tmp_path / "run")
     first.write_state("127.0.0.1", 1)
     with pytest.raises(RuntimeDirRefused, match="another running sidecar") as caught:
@@ -764,7 +760,7 @@ def test_a_second_sidecar_is_refused_until_the_first_ends(tmp_path: Path) -> Non
 
 
 def test_what_a_killed_sidecar_left_is_cleared(tmp_path: Path) -> None:
-    """An old address would send the health check to somebody else; a wide mode is fixed."""
+    """An old address would send the health check to another server; a wide mode is fixed."""
     run = tmp_path / "run"
     run.mkdir()
     run.chmod(0o2777)
@@ -778,7 +774,7 @@ def test_what_a_killed_sidecar_left_is_cleared(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["link", "file", "no parent"])
 def test_a_runtime_directory_that_isnt_one_is_refused(tmp_path: Path, kind: str) -> None:
-    """With the hint, and no descriptor left open."""
+    """With the hint, and without an open descriptor."""
     path = tmp_path / "run"
     if kind == "link":
         (tmp_path / "real").mkdir()
@@ -796,7 +792,7 @@ def test_a_runtime_directory_that_isnt_one_is_refused(tmp_path: Path, kind: str)
 
 @as_root
 def test_another_users_runtime_directory_is_refused(tmp_path: Path) -> None:
-    """Even where root could write in it."""
+    """Even if root could write to it."""
     (tmp_path / "run").mkdir()
     os.chown(tmp_path / "run", 1000, 1000)
     with pytest.raises(RuntimeDirRefused, match="belongs to uid 1000"):
