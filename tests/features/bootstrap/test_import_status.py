@@ -219,7 +219,7 @@ def test_a_record_of_an_older_version_is_understood(tmp_path: Path) -> None:
 
 
 def test_a_failure_that_an_older_build_recorded_is_understood(tmp_path: Path) -> None:
-    """It has `mend` instead of `hint`: a failed archive is not retried by the newer build."""
+    """Its field `hint` has an older name: a failed archive is not retried by the newer build."""
     failure = ImportFailure("is truncated", "copy it again", "backup.tar", None)
     error = {"mend" if name == "hint" else name: value for name, value in asdict(failure).items()}
     (tmp_path / "import.json").write_text(json.dumps(with_(state="failed", error=error) | {"fingerprint": [["a", 1]]}))
