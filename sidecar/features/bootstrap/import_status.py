@@ -5,18 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sidecar.core import files as durable
 from sidecar.core.lifecycle import now
-from sidecar.devpi.protocol import ImportState
+from sidecar.devpi.protocol import ImportState, Progress
 from sidecar.exports.sources import LeftOut
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = [
     "Archive",
@@ -95,40 +93,31 @@ class Tracker:
     """Follows one import. Its rate and remaining time are those of loading, the longest part."""
 
     def __init__(self, status: ImportStatus, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` gives seconds that never go back."""
+        """`clock` returns seconds that never go back."""
         self.status = status
         self._clock = clock
         self._loading_since: float | None = None
 
-    def advance(
-        self,
-        state: ImportState,
-        *,
-        archives: Sequence[Mapping[str, Any]] | None,
-        ignored: Sequence[str] | None,
-        left_out: Mapping[str, Any] | None,
-        digests: Mapping[str, str] | None,
-        counts: Mapping[str, Sequence[int]] | None,
-        current: str | None,
-    ) -> ImportStatus:
-        """Update the status by a report of the importer; None: unchanged."""
-        changes: dict[str, Any] = {"state": state, "current": current}
-        if archives is not None:
-            changes["archives"] = (*self.status.archives, *(Archive(**each) for each in archives))
-        if ignored is not None:
-            changes["ignored"] = (*self.status.ignored, *ignored)
-        if left_out is not None:
-            changes["left_out_total"] = left_out["total"]
-            changes["left_out"] = tuple(LeftOut(**each) for each in left_out["first"])
-        if digests:
+    def advance(self, report: Progress) -> ImportStatus:
+        """Update the status by a report of the importer."""
+        state, status = ImportState(report.state), self.status
+        changes: dict[str, Any] = {"state": state, "current": report.current}
+        if report.archives is not None:
+            changes["archives"] = (*status.archives, *(Archive(**each) for each in report.archives))
+        if report.ignored is not None:
+            changes["ignored"] = (*status.ignored, *report.ignored)
+        if report.left_out is not None:
+            changes["left_out_total"] = report.left_out["total"]
+            changes["left_out"] = tuple(LeftOut(**each) for each in report.left_out["first"])
+        if digests := report.digests:
             changes["archives"] = tuple(
-                replace(each, sha256=digests.get(each.name, each.sha256)) for each in self.status.archives
+                replace(each, sha256=digests.get(each.name, each.sha256)) for each in status.archives
             )
-        for name, (done, total) in (counts or {}).items():
+        for name, (done, total) in (report.counts or {}).items():
             changes[name] = Count(done, total)
         if state is ImportState.LOADING and self._loading_since is None:
             self._loading_since = self._clock()
-        self.status = replace(self.status, **changes)
+        self.status = replace(status, **changes)
         if self._loading_since is not None and (files := self.status.files).done:
             rate = files.done / max(self._clock() - self._loading_since, 0.001)
             eta = (files.total - files.done) / rate

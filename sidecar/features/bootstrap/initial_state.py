@@ -215,15 +215,7 @@ class Follower:
     def follow(self, report: Progress) -> None:
         """Handle one report."""
         before = self._tracker.status.state
-        status = self._tracker.advance(
-            ImportState(report.state),
-            archives=report.archives,
-            ignored=report.ignored,
-            left_out=report.left_out,
-            digests=report.digests,
-            counts=report.counts,
-            current=report.current,
-        )
+        status = self._tracker.advance(report)
         self._publish(status)
         if status.state is not before or time.monotonic() - self._logged >= _LOG_EVERY:
             self._logged = time.monotonic()

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.devpi.protocol import Progress
 from sidecar.features.bootstrap import import_status as imports
 from sidecar.features.bootstrap.import_status import (
     Archive,
@@ -52,15 +53,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def report(tracker: Tracker, state: ImportState, current: str | None = None, **fields: Any) -> ImportStatus:
-    return tracker.advance(
-        state,
-        archives=fields.pop("archives", None),
-        ignored=fields.pop("ignored", None),
-        left_out=fields.pop("left_out", None),
-        digests=fields.pop("digests", None),
-        counts=fields or None,
-        current=current,
-    )
+    names = [name for name in ("archives", "ignored", "left_out", "digests") if name in fields]
+    others = {name: fields.pop(name) for name in names}
+    return tracker.advance(Progress(state, counts=fields or None, current=current, **others))
 
 
 def test_reports_are_taken_in(clock: Clock) -> None:
