@@ -35,7 +35,7 @@ AFTER = ("failed import", "failed", "stopping")
 
 def _claimed(record: RootPasswordFile) -> None:
     record.write_generated(PASSWORD)
-    record.claim("10.0.0.1", record.generated, None)  # type: ignore[arg-type]
+    record.claim("10.0.0.1", record.generated)  # type: ignore[arg-type]
 
 
 def _expired(record: RootPasswordFile) -> None:

@@ -181,7 +181,7 @@ class Claims:
             raise NothingToClaim(_OF_THE_PRIMARY if self._role == "replica" else _NOTHING[status.state])
         await self._still_holds(record)
         try:
-            password = await asyncio.to_thread(record.claim, address, now(), None)
+            password = await asyncio.to_thread(record.claim, address, now())
         except OSError as error:
             raise not_recorded("the claim", error) from error
         log.info("root's password was claimed from %s", address)

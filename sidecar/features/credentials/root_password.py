@@ -124,14 +124,14 @@ class RootPasswordFile:
         """Record that the password is the imported export's."""
         self._write(_Record(RootPassword.FROM_IMPORT))
 
-    def claim(self, address: str, at: datetime, ttl: float | None) -> str:
+    def claim(self, address: str, at: datetime) -> str:
         """Return the password, for `address`, after the disk has it as claimed, and no longer holds it.
 
         Raises ValueError if there is nothing to claim, and OSError.
         """
-        if self.status(ttl, at).state is not RootPassword.CLAIMABLE:
-            raise ValueError("not claimable")
         record = self._record
+        if record.state is not RootPassword.CLAIMABLE:
+            raise ValueError("not claimable")
         self._write(_Record(RootPassword.CLAIMED, generated=record.generated, claimed_at=at, claimed_from=address))
         return cast(str, record.password)
 

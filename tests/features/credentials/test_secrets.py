@@ -97,13 +97,13 @@ def test_generated_secrets_are_long_and_different() -> None:
 
 def test_a_claim_gives_the_password_once(record: RootPasswordFile) -> None:
     """The disk has it as claimed, with the address and without the secret; a second claim is refused."""
-    assert record.claim("10.0.3.7", T1, None) == SECRET
+    assert record.claim("10.0.3.7", T1) == SECRET
     for seen in (record, reload(record)):
         assert seen.status(None, T1) == RootPasswordStatus(
             RootPassword.CLAIMED, changed=T1, claimed_from="10.0.3.7", generated=T0
         )
         with pytest.raises(ValueError, match="not claimable"):
-            seen.claim("10.0.3.8", T1, None)
+            seen.claim("10.0.3.8", T1)
     assert SECRET not in record.path.read_text()
     assert mode(record.path) == 0o600
 
@@ -111,7 +111,7 @@ def test_a_claim_gives_the_password_once(record: RootPasswordFile) -> None:
 def test_an_unclaimed_password_survives_a_restart(record: RootPasswordFile) -> None:
     """It can be claimed from a reloaded record."""
     assert state(reload(record)) is RootPassword.CLAIMABLE
-    assert reload(record).claim("::1", T1, None) == SECRET
+    assert reload(record).claim("::1", T1) == SECRET
 
 
 def test_absent_is_unknown(own: Path) -> None:
@@ -119,7 +119,7 @@ def test_absent_is_unknown(own: Path) -> None:
     absent = RootPasswordFile(own / "root-password.json").load()
     assert absent.status(1, T1) == RootPasswordStatus(RootPassword.UNKNOWN)
     with pytest.raises(ValueError, match="not claimable"):
-        absent.claim("::1", T1, None)
+        absent.claim("::1", T1)
 
 
 @pytest.mark.parametrize(
@@ -142,12 +142,9 @@ def test_passwords_of_others(
     ("seconds", "expected"), [(59.9, RootPassword.EXPIRED), (60, RootPassword.EXPIRED), (61, RootPassword.CLAIMABLE)]
 )
 def test_a_password_expires(record: RootPasswordFile, seconds: float, expected: RootPassword) -> None:
-    """After 60 s it has expired with a TTL of up to 60 s, and can't be claimed."""
+    """After 60 s it has expired with a TTL of up to 60 s."""
     assert state(record, seconds) is expected
     assert record.expires(seconds) == T0 + timedelta(seconds=seconds)
-    if expected is RootPassword.EXPIRED:
-        with pytest.raises(ValueError, match="not claimable"):
-            record.claim("::1", T1, seconds)
 
 
 def test_expiring_removes_the_secret(record: RootPasswordFile) -> None:
@@ -170,7 +167,7 @@ def test_rotating(record: RootPasswordFile) -> None:
     record.begin_rotation(NEW, keep_logins=True, at=T0)
     assert state(record) is RootPassword.UNKNOWN
     with pytest.raises(ValueError, match="not claimable"):
-        record.claim("::1", T1, None)
+        record.claim("::1", T1)
     assert reload(record).pending_rotation() == NEW
     assert reload(record).pending_keeps_logins
     record.finish_rotation("10.0.0.1", T1)
@@ -186,7 +183,7 @@ def test_an_abandoned_rotation_leaves_what_was(own: Path, begun: str) -> None:
     if begun in ("claimable", "claimed", "expired"):
         record.write_generated(SECRET, T0)
     if begun == "claimed":
-        record.claim("::1", T1, None)
+        record.claim("::1", T1)
     elif begun == "expired":
         record.expire(T1)
     elif begun == "given":
@@ -210,7 +207,7 @@ def test_an_interrupted_rotation_is_recovered_as_claimable(record: RootPasswordF
     assert not found.pending_keeps_logins
     found.recover_rotation(T1)
     assert reload(record).expires(60) == T1 + timedelta(seconds=60)
-    assert reload(record).claim("::1", T1, None) == NEW
+    assert reload(record).claim("::1", T1) == NEW
 
 
 @pytest.mark.parametrize("call", ["finish", "abandon", "recover"])
@@ -223,7 +220,7 @@ def test_ending_a_rotation_that_never_began(record: RootPasswordFile, call: str)
     }
     with pytest.raises(ValueError, match="no rotation"):
         end[call]()
-    assert reload(record).claim("::1", T1, None) == SECRET
+    assert reload(record).claim("::1", T1) == SECRET
 
 
 DAMAGED = {
@@ -296,9 +293,9 @@ def test_a_claim_that_cant_be_recorded_is_no_claim(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", failing_fsync(lambda directory: directory is of_directory))
         with pytest.raises(OSError, match="Input/output"):
-            record.claim("10.0.0.1", T1, None)
+            record.claim("10.0.0.1", T1)
     assert state(record) is state(reload(record)) is RootPassword.CLAIMABLE
-    assert record.claim("10.0.0.2", T1, None) == SECRET
+    assert record.claim("10.0.0.2", T1) == SECRET
     assert reload(record).status(None, T1).claimed_from == "10.0.0.2"
 
 
@@ -361,10 +358,10 @@ def test_a_claim_killed_at_any_step_is_whole_or_never_was(own: Path) -> None:
             assert SECRET.encode() not in everything
             assert found.status(None, T1).claimed_from == "10.0.0.1"
             return "claimed"
-        assert found.claim("10.0.0.2", T1, None) == SECRET
+        assert found.claim("10.0.0.2", T1) == SECRET
         return "claimable"
 
-    found = each_kill(lambda: record.write_generated(SECRET, T0), lambda: record.claim("10.0.0.1", T1, None), check)
+    found = each_kill(lambda: record.write_generated(SECRET, T0), lambda: record.claim("10.0.0.1", T1), check)
     assert found == {"claimable", "claimed"}
 
 
@@ -594,7 +591,7 @@ def test_a_recursive_chmod_is_survived_and_undone(tmp_path: Path, record: RootPa
     assert (own / "lock").stat().st_ino == inode
     assert LoginSecret.load_or_generate(own, tmp_path).secret == secret.secret
     assert AdminToken.load_or_generate(own / "admin-token", None) == token
-    assert reload(record).claim("::1", T1, None) == SECRET
+    assert reload(record).claim("::1", T1) == SECRET
 
 
 def test_a_login_secret_alone_mends_its_mode(tmp_path: Path, own: Path) -> None:
@@ -650,7 +647,7 @@ def test_a_change_of_uid_is_survived(volume: Path) -> None:
 
     def start() -> str:
         secure_directory(own)
-        return f"{LoginSecret.load_or_generate(own, volume).secret.decode()} {reload(record).claim('::1', T1, None)}"
+        return f"{LoginSecret.load_or_generate(own, volume).secret.decode()} {reload(record).claim('::1', T1)}"
 
     assert as_other_user(start) == f"{secret.secret.decode()} {SECRET}"
     for name in ("login-secret.json", "root-password.json"):
