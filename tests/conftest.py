@@ -42,11 +42,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the whole suite, and of tests/chaos: pytest reads options before it looks into that folder."""
     parser.addoption("--skips", type=Path, help="append the name of each skipped test to this file (.ci/run)")
     group = parser.getgroup("chaos")
-    group.addoption("--kills", type=int, help="how many times tests/chaos kills a container at least (64)")
+    group.addoption("--kills", type=int, help="how many times tests/chaos kills a container at least (40)")
     group.addoption("--random-only", action="store_true", help="all kills of tests/chaos come at random instants")
     group.addoption("--chaos-seed", type=int, help="the seed of tests/chaos, as an earlier run printed it")
     group.addoption("--chaos-plan", help="kill exactly there, once; as a violation printed it")
-    group.addoption("--early-stops", type=int, help="how many starts tests/integration/test_early_stops.py stops (100)")
+    group.addoption("--early-stops", type=int, help="how many starts tests/integration/test_early_stops.py stops (60)")
     group.addoption("--failures", type=int, help="how many steps tests/chaos has fail; 0: of each kind")
     group.addoption("--chaos-failure", help="have exactly that step fail; as a violation printed it")
 

@@ -1,4 +1,4 @@
-"""A real Chromium, and what the tests look at in it."""
+"""A real Chromium, its tabs, and containers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support import needs
 from tests.support.container import Container, cleared_away
 
 SHOTS = os.environ.get("PAGE_SHOTS")
-"""A folder for pictures of each state; unset: they are looked at by nobody, and not made."""
+"""A folder for screenshots of each state; none are made if unset."""
 WIDE, MEDIUM, PHONE = (
     ViewportSize(width=1280, height=900),
     ViewportSize(width=900, height=800),
@@ -27,18 +27,18 @@ WIDE, MEDIUM, PHONE = (
 SIZES = {"wide": WIDE, "medium": MEDIUM, "phone": PHONE}
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 NAME = "packages.example.com"
-"""What the containers are called."""
+"""The containers' instance name."""
 KEPT = {("wide", "light"), ("phone", "dark")}
-"""The pictures that are taken of each state; of some all."""
+"""The screenshots of each state; some states get all."""
 
 
 def chromium() -> str:
-    """The browser's path. Without one: a skip that says so, and in CI a failure."""
+    """Return the browser's path. Without a browser, skip the test, or fail it in CI."""
     if found := browser_path():
         return found
     named = os.environ.get("CHROMIUM")
     return needs.not_tested(
-        f"there is no Chromium{f' {named!r}' if named else ''}: apt-get install chromium, or name one in CHROMIUM"
+        f"there is no Chromium{f' {named!r}' if named else ''}: run apt-get install chromium, or set CHROMIUM"
     )
 
 
@@ -55,14 +55,14 @@ def browser() -> Iterator[Browser]:
 
 @dataclass
 class Viewer:
-    """Somebody's tab, and everything that went wrong in it."""
+    """A tab of its own user, and all errors in it."""
 
     page: Page
     errors: list[str] = field(default_factory=list)
     asked: set[str] = field(default_factory=set)
 
     def wait(self, selector: str, words: str, seconds: float = 30) -> str:
-        """The text of an element, once it has the words."""
+        """Wait until an element contains the words, and return its text."""
         self.page.locator(selector).filter(has_text=words).first.wait_for(timeout=seconds * 1000)
         return self.text(selector)
 
@@ -70,9 +70,9 @@ class Viewer:
         return " ".join(self.page.locator(selector).first.inner_text().split())
 
     def look(self, name: str, *, every: bool = False, keep: bool = True) -> None:
-        """Nothing that axe finds is wrong with it, light or dark, at any width, and nothing sticks out.
+        """Check that axe finds nothing, light or dark, at any width, and that nothing overflows.
 
-        `every`: take a picture of each; `keep` False: of none.
+        `every`: take a screenshot of each; `keep` False: of none.
         """
         for device, size in SIZES.items():
             self.page.set_viewport_size(size)
@@ -89,7 +89,7 @@ class Viewer:
         self.page.set_viewport_size(WIDE)
 
     def sees(self, selector: str) -> bool:
-        """Whether all of an element is in the window, without scrolling from the top."""
+        """Whether an element is completely visible without scrolling."""
         self.page.evaluate("scrollTo(0, 0)")
         found, window = self.page.locator(selector).bounding_box(), self.page.viewport_size
         assert found is not None, f"{selector} is not shown"
@@ -104,7 +104,7 @@ class Viewer:
 
 @pytest.fixture
 def view(browser: Browser) -> Iterator[Callable[..., Viewer]]:
-    """Opens tabs, each of another person. At the end: no script's error, no breach of the policy, no other server."""
+    """Open tabs, each of another user. At the end, check for script errors, policy violations and other servers."""
     with ExitStack() as stack:
         viewers: list[tuple[Viewer, str]] = []
 
@@ -119,7 +119,7 @@ def view(browser: Browser) -> Iterator[Callable[..., Viewer]]:
             page.on("request", lambda request: viewer.asked.add(request.url))
             viewers.append((viewer, container.url))
             if not live:
-                page.route("**/events", lambda _route: None)  # no answer ever comes
+                page.route("**/events", lambda _route: None)  # never answered
             page.goto(container.url + path)
             return viewer
 
@@ -131,7 +131,7 @@ def view(browser: Browser) -> Iterator[Callable[..., Viewer]]:
 
 @pytest.fixture
 def container(tmp_path: Path) -> Iterator[Callable[..., Container]]:
-    """Makes containers (not started yet), and clears them away."""
+    """Make containers (not started yet), and remove them at the end."""
     with ExitStack() as stack:
 
         def make(name: str = "c", **options: Any) -> Container:

@@ -1,7 +1,7 @@
-"""The entrypoint, of which the page shows what would take a quarter of an hour, or many machines: all of it made up.
+"""The entrypoint with made-up data, for what would take 15 minutes or many machines to show on the page.
 
-Histories of the checks (not with `NO_TRENDS`); with `MADE_UP_REPLICAS`, replicas that are in trouble beside those that
-there are; with `MADE_UP_DOCKER`, that Docker runs it.
+Histories of the checks (unless `NO_TRENDS`); with `MADE_UP_REPLICAS`, failing replicas beside the real ones; with
+`MADE_UP_DOCKER`, Docker as its runtime.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from sidecar.features.health import monitor
 
 ENTRYPOINT = Path(__file__).resolve().parents[2] / "entrypoint.py"
 SLOW, BUSY = (22, 23, 24), range(38, 44)
-"""Quarter minutes ago in which devpi-server was slow, and in which it had events to process."""
+"""Samples (15 s each, counted back) with a slow devpi-server, and with events to process."""
 
 
 class MadeUpTrends(History):
-    """A quarter of an hour in which nobody looked."""
+    """A made-up history of the 15 minutes before the start."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ def _checks(ago: int, free: float) -> Iterator[Check]:
 
 
 class MadeUpClient(DevpiClient):
-    """What it is told of replicas isn't all."""
+    """Adds made-up replicas to the status."""
 
     async def status(self) -> ServerStatus:
         said = await super().status()

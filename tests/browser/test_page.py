@@ -1,4 +1,4 @@
-"""The page as a person has it: in a real Chromium, of a real sidecar with a real devpi-server."""
+"""The page in a real Chromium, from a real sidecar with a real devpi-server."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from tests.support.replicas import replicating
 pytestmark = pytest.mark.browser
 
 MADE_UP = (sys.executable, str(ROOT / "tests/browser/made_up.py"))
-"""The command of a container that shows more than has happened."""
+"""The command of a container with made-up data."""
 
 Make = Callable[..., Container]
 View = Callable[..., Viewer]
 
 
 def test_first_start(container: Make, view: View) -> None:
-    """Opened as soon as the port listens, it comes to say that devpi-server serves, without being loaded again."""
+    """Opened as soon as the port listens, it finally shows that devpi-server serves, without a reload."""
     new = container(command=MADE_UP, env={"MADE_UP_DOCKER": "1", "NO_TRENDS": "1"}).start().wait_listening()
     viewer = view(new)
     viewer.page.evaluate("window.mark = 1")
@@ -53,7 +53,7 @@ def test_first_start(container: Make, view: View) -> None:
 
 
 def test_a_quarter_of_an_hour(container: Make, view: View) -> None:
-    """Each check's history, most of it made up: where it was slow is seen, and the most is told in figures."""
+    """Each check's history, mostly made up: slow periods are visible, and the maximum is a number."""
     viewer = view(container(command=MADE_UP, env={"DEVPI_PASSWORD": "f1rst-Start"}).start().wait_ready())
     viewer.wait("#headline", "All checks pass")
     viewer.page.locator("#checks tr:has-text('http') .trend .warn").wait_for(state="attached")
@@ -65,18 +65,18 @@ def test_a_quarter_of_an_hour(container: Make, view: View) -> None:
     viewer.wait("#checks tr:has-text('events') .history", "max 5 serials")
     viewer.wait("#checks tr:has-text('disk') .history", "min ")
     viewer.look("checks")
-    viewer.wait("#numbers", "now ", 30)  # a pulse has come since
+    viewer.wait("#numbers", "now ", 30)  # after a pulse
     assert viewer.page.locator("#checks table").is_visible()
 
 
 def test_what_keeps_it_from_being_ready(container: Make, view: View) -> None:
-    """A state of devpi's own making, whose root has no password: the page says so, and how to fix it."""
+    """A state by devpi-init, where root has an empty password: the page shows it, and how to fix it."""
     new = container(command=MADE_UP)
     made = new.run("devpi-init", "--serverdir", str(new.serverdir), "--no-root-pypi")
     assert 0 == made.returncode, made
     viewer = view(new.start().wait_listening())
     said = viewer.wait("#headline", "Not ready")
-    assert "root-password: root's password is empty What to do: sidecar rotate" in said.replace("`", "")
+    assert "root-password: root's password is empty What to do: run sidecar rotate" in said.replace("`", "")
     viewer.wait("#verdict", "Not ready: root-password")
     assert f"{NAME}: Not ready" == viewer.page.title()
     assert viewer.page.locator("#checks table").is_visible()
@@ -86,7 +86,7 @@ def test_what_keeps_it_from_being_ready(container: Make, view: View) -> None:
 
 
 def test_the_api_to_read(container: Make, view: View) -> None:
-    """In the page's design; short, for all is closed; and a link opens what it leads to, without a script."""
+    """In the page's design; short, because all is folded; a link unfolds its target without a script."""
     viewer = view(container(env={"DEVPI_PASSWORD": "f1rst-Start"}).start().wait_ready(), "/docs")
     page = viewer.page
     assert f"{NAME}: API" == page.title()
@@ -109,7 +109,7 @@ def test_the_api_to_read(container: Make, view: View) -> None:
 
 
 def test_replicas(container: Make, view: View, tmp_path: Path) -> None:
-    """One that is there, and has all changes; those that are behind or silent, which are made up, stand out."""
+    """A real one with all changes; made-up ones that lag or are silent stand out."""
 
     def make(name: str, *, flags: tuple[str, ...], env: dict[str, str]) -> Container:
         made_up = {"command": MADE_UP, "env": env | {"MADE_UP_REPLICAS": "1"}} if name == "primary" else {"env": env}
@@ -129,11 +129,11 @@ def test_replicas(container: Make, view: View, tmp_path: Path) -> None:
 
 
 def test_claim(container: Make, view: View) -> None:
-    """By keyboard: a wrong token is refused, the right one is told the password, once; then it says when and from
+    """By keyboard: a wrong token is refused, the right one shows the password once; then it shows when and from
     where. Somebody else who comes too late is told who was there.
     """
     new = container(command=MADE_UP, env={"MADE_UP_DOCKER": "1"}).start().wait_ready()
-    viewer, late = view(new), view(new, live=False)  # which hears nothing of the claim, and still offers it
+    viewer, late = view(new), view(new, live=False)  # gets no event about the claim, and still offers it
     for each in (viewer, late):
         each.wait("#claim", "can be claimed once")
     viewer.look("claimable")
@@ -200,7 +200,7 @@ WHOLE = """
 byId("secret").value.length === 32 && byId("secret").scrollHeight <= byId("secret").clientHeight
   && byId("secret").scrollWidth <= byId("secret").clientWidth
 """
-"""Whether nothing of the password is hidden behind its field's edge."""
+"""Whether the whole password is visible in its field."""
 
 
 RECORD = """
@@ -213,7 +213,7 @@ new MutationObserver(() => {
 
 
 def test_a_running_import(container: Make, view: View, tmp_path: Path) -> None:
-    """The bar moves, and only forwards, several times a second; then it is ready, and says how long it took."""
+    """The bar moves only forwards, several times a second; then the page shows that it is ready, and the duration."""
     projects = 1500
     new = container()
     exported.pack(exported.write(tmp_path / "export", projects=projects), new.init_dir / "backup.tar.gz")
@@ -223,7 +223,7 @@ def test_a_running_import(container: Make, view: View, tmp_path: Path) -> None:
     viewer.page.goto(new.url)
     wait_for(lambda: viewer.page.evaluate("window.bars.length > 2"), "a bar that moves")
     assert "Importing" in viewer.text("#headline")
-    os.killpg(new.pid, signal.SIGSTOP)  # a picture of something that runs; the importer would finish meanwhile
+    os.killpg(new.pid, signal.SIGSTOP)  # for screenshots of a running import, which would finish meanwhile
     try:
         assert f"of {projects:,}" in viewer.text("#import .counts")
         assert "files/s" in viewer.text("#import")
@@ -239,7 +239,7 @@ def test_a_running_import(container: Make, view: View, tmp_path: Path) -> None:
 
 
 def test_what_has_not_changed_stays(container: Make, view: View, tmp_path: Path) -> None:
-    """While the bar of an import moves, the archives beside it keep the focus, and hear a slow click."""
+    """While the bar of an import moves, the archives beside it keep the focus, and get a slow click."""
     projects = 2500
     new = container()
     exported.pack(exported.write(tmp_path / "export", projects=projects), new.init_dir / "backup.tar")
@@ -261,7 +261,7 @@ def test_what_has_not_changed_stays(container: Make, view: View, tmp_path: Path)
 
 
 def test_what_has_changed_keeps_the_focus(container: Make, view: View) -> None:
-    """And stays open: the archives, as another one becomes known."""
+    """And stays open: the archives, when another one is found."""
     new = container()
     exported.pack(exported.write(new.home / "export"), new.init_dir / "backup.tar")
     page = view(new.start().wait_ready()).page
@@ -273,7 +273,7 @@ def test_what_has_changed_keeps_the_focus(container: Make, view: View) -> None:
 
 
 def test_a_failed_import(container: Make, view: View) -> None:
-    """Which archive, why (once), what to do, the command that restarts it, to be copied, and how to start empty."""
+    """The archive, the reason (once), the hint, the command to copy that restarts it, and how to start empty."""
     new = container(command=MADE_UP, env={"MADE_UP_DOCKER": "1", "NO_TRENDS": "1"})
     new.init_dir.mkdir()
     (new.init_dir / "backup.bz2").write_bytes(b"BZh9 this is no archive")
@@ -296,7 +296,7 @@ def test_a_failed_import(container: Make, view: View) -> None:
 
 
 def test_hostile_names(container: Make, view: View) -> None:
-    """A file that calls itself a script, with a newline and bidi characters, is text."""
+    """A file name with a script, a newline and bidi characters is shown as text."""
     name = "<img src=x onerror=alert(1)>\n<script>alert(2)<\u2215script>\u202etxt.exe"
     new = container()
     exported.pack(exported.write(new.home / "export"), new.init_dir / "<b>bold<\u2215b>.tar")
@@ -309,7 +309,7 @@ def test_hostile_names(container: Make, view: View) -> None:
 
 
 def test_devpi_killed_and_the_sidecar_started_again(container: Make, view: View) -> None:
-    """The page says it within 5 s, and that it knows nothing new; when the sidecar is back, so is the page."""
+    """The page shows within 5 s that it is out of date; when the sidecar is back, it is live again."""
     new = container(env={"SIDECAR_PORT": str(free_port())}).start().wait_ready()
     viewer = view(new)
     viewer.wait("#headline", "Ready")
@@ -329,7 +329,7 @@ def test_devpi_killed_and_the_sidecar_started_again(container: Make, view: View)
 
 
 def test_another_version_of_the_sidecar(container: Make, view: View, tmp_path: Path) -> None:
-    """The page loads itself again, but not while it shows the password: only once that is put away."""
+    """The page reloads itself, but not while it shows the password."""
     for name in ("sidecar", "entrypoint.py"):
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
     new = container(env={"SIDECAR_PORT": str(free_port())}).start().wait_ready()
@@ -356,7 +356,7 @@ def test_another_version_of_the_sidecar(container: Make, view: View, tmp_path: P
 
 
 class Relay:
-    """A way to the sidecar, on a port of its own: the streams of events can go silent there without being closed."""
+    """A proxy to the sidecar, on its own port, which can silence event streams without closing them."""
 
     def __init__(self, url: str) -> None:
         self._server = ("127.0.0.1", int(url.rpartition(":")[2]))
@@ -368,7 +368,7 @@ class Relay:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def silence(self) -> None:
-        """Nothing more gets through the streams that are open now; what comes later is as ever."""
+        """Silence the streams that are open now; later ones work."""
         assert self._streams
         self._silent |= self._streams
 
@@ -399,7 +399,7 @@ class Relay:
 
 
 def test_a_connection_gone_silent(container: Make, view: View) -> None:
-    """It is noticed, and given up for a new one, by which the page comes to know what it has missed."""
+    """The page detects it, and opens a new one, by which it gets what it has missed."""
     new = container(env={"SIDECAR_MONITOR_TIMEOUT": "0.5"}).start().wait_ready()
     with closing(Relay(new.url)) as relay:
         viewer = view(relay, "/nothing")
@@ -427,7 +427,7 @@ new MutationObserver(() => { window.said += byId("live").textContent; }).observe
 
 
 def test_the_commands_work(container: Make, view: View, tmp_path: Path) -> None:
-    """As they are copied, from the page of a first start: log in, make an index, upload, install."""
+    """As copied from the page after a first start: log in, make an index, upload, install."""
     new = container(env={"DEVPI_PASSWORD": "f1rst-Start"}).start().wait_ready()
     viewer = view(new)
     page = viewer.page
@@ -455,7 +455,7 @@ def test_the_commands_work(container: Make, view: View, tmp_path: Path) -> None:
 
 
 def test_a_command_is_scrolled_by_keyboard(container: Make, view: View) -> None:
-    """No URL is broken within a word: a line that is too long for a phone can be scrolled by whoever has no mouse."""
+    """No URL is broken within a word: a line that is too long for a phone can be scrolled by keyboard."""
     page = view(container(env={"DEVPI_PASSWORD": "f1rst-Start"}).start().wait_ready()).page
     page.set_viewport_size({"width": 320, "height": 640})
     command = page.locator("#use pre").last
@@ -466,7 +466,7 @@ def test_a_command_is_scrolled_by_keyboard(container: Make, view: View) -> None:
 
 
 def test_all_places_taken(container: Make, view: View) -> None:
-    """The page says that it isn't live, and is renewed all the same; with a place it is live."""
+    """The page shows that it isn't live, and still refreshes; once a stream is free, it is live."""
     new = container().start().wait_ready()
     with ExitStack() as stack:
         for _ in range(MOST):
@@ -487,7 +487,7 @@ def test_all_places_taken(container: Make, view: View) -> None:
 
 
 def test_devpi_hangs(container: Make, view: View) -> None:
-    """A devpi-server that doesn't answer is told as a warning, with the check's name, while the sidecar lives."""
+    """A devpi-server that doesn't answer is a warning with the check's name, while the sidecar is live."""
     new = container(command=MADE_UP, env={"SIDECAR_MONITOR_TIMEOUT": "0.5"}).start().wait_ready()
     viewer = view(new)
     viewer.wait("#headline", "Ready")
@@ -503,7 +503,7 @@ def test_devpi_hangs(container: Make, view: View) -> None:
 
 
 def test_without_javascript(container: Make, view: View) -> None:
-    """A plain report: all that the page knows, nothing that needs a script, and a word about it."""
+    """A plain report: everything on the page, nothing that needs a script, and a note about it."""
     viewer = view(container().start().wait_ready(), java_script_enabled=False)
     assert "Ready" in viewer.text("#headline")
     assert 8 == viewer.page.locator("#checks .badge").count()
@@ -520,7 +520,7 @@ def test_without_javascript(container: Make, view: View) -> None:
 
 @pytest.mark.alone
 def test_its_first_paint_and_its_weight(container: Make, view: View) -> None:
-    """Painted within 100 ms, in the best of some tries on a busy machine; 60 kB in all, as they came over the wire."""
+    """Painted within 100 ms, in the best of some attempts on a busy machine; 60 kB in total, as transferred."""
     new = container().start().wait_ready()
     viewer = view(new)
     viewer.page.set_viewport_size(VIEWPORT)  # as `bench` measures it

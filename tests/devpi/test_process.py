@@ -398,7 +398,7 @@ async def test_a_preparation_that_is_killed(running: Running) -> None:
     os.kill(await asyncio.to_thread(child_of, running.child.pid), signal.SIGKILL)
     answer = await running.child.expect(Prepared, PrepareFailed)
     assert isinstance(answer, PrepareFailed)
-    assert answer.reason == "the preparing process was killed (SIGKILL), most likely for want of memory"
+    assert answer.reason == "the preparing process was killed (SIGKILL), most likely for lack of memory"
     assert "raise the memory limit" in answer.hint
     running.serverdir = running.home / "again"
     assert isinstance(await running.initialise(), Prepared)
@@ -440,11 +440,11 @@ print(repr(_in_a_fork(prepare, sys.argv[1]))[:1000])
     ("how", "said"),
     [
         ("answer", "Prepared(root_password='password', root_hash='aaaa"),
-        ("SIGKILL", "killed (SIGKILL), most likely for want of memory"),
-        ("SIGSEGV", "the preparing process was ended by SIGSEGV"),
-        ("SIGTERM", "the preparing process was ended by SIGTERM"),
-        ("exit", "the preparing process ended without an answer"),
-        ("error", "the preparing process ended without an answer"),
+        ("SIGKILL", "killed (SIGKILL), most likely for lack of memory"),
+        ("SIGSEGV", "the preparing process was terminated by SIGSEGV"),
+        ("SIGTERM", "the preparing process was terminated by SIGTERM"),
+        ("exit", "the preparing process exited without a result"),
+        ("error", "the preparing process exited without a result"),
     ],
 )
 def test_every_end_of_a_preparation_is_told(how: str, said: str) -> None:
@@ -531,7 +531,7 @@ def test_versions_that_are_not_known(version: str) -> None:
     refused = launcher.unsupported(version)
     assert refused is not None
     assert f"devpi-server {version} is installed" in refused.reason
-    assert "6.20 up to below 7" in refused.reason
+    assert ">=6.20,<7" in refused.reason
     assert "install a devpi-server in that range" in refused.hint
 
 

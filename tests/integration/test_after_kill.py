@@ -79,7 +79,7 @@ def test_committed_uploads_are_finished_and_others_removed(container: Callable[.
     never.write_bytes(b"was not committed")
 
     one.start().wait_ready()
-    assert "finished 1 committed uploads, removed 2 that were not" in one.log
+    assert "finished 1 committed uploads, removed 2 uncommitted ones" in one.log
     assert not list((one.serverdir / "+files").rglob("*-tmp"))
     for name in ("committed", "torn", "last"):
         (link,) = call_devpi(f"{one.devpi}/root/dev/{name}").json["result"]["1.0"]["+links"]
@@ -133,7 +133,7 @@ def test_a_stop_that_cuts_an_upload(held: tuple[Container, Path], cut_by: str) -
 
     hold.unlink()
     one.start().wait_ready()
-    assert "removed 1 that were not" in one.log
+    assert "removed 1 uncommitted ones" in one.log
     assert unfinished(one) == []
 
 

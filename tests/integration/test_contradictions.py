@@ -126,7 +126,7 @@ CASES = {
     ),
     "two primaries": Case(
         Try((*FREE, *TO_REPLICA, "--master-url", NOBODY)),
-        ("--primary-url and --master-url are both given",),
+        ("--primary-url and --master-url are both set",),
         "keep --primary-url",
         (Try((*FREE, *TO_REPLICA), replica=True),),
     ),
@@ -138,7 +138,7 @@ CASES = {
     ),
     "a password in the URL": Case(
         Try((*FREE, "--primary-url", "http://me:not-for-the-log@127.0.0.1:9")),
-        ("--primary-url has a user or a password",),
+        ("--primary-url contains a user or a password",),
         "remove both from the URL",
         (Try((*FREE, *TO_REPLICA), replica=True),),
     ),

@@ -18,7 +18,7 @@ from tests.support.needs import not_tested
 
 pytestmark = pytest.mark.slow
 
-STOPS = 100
+STOPS = 60
 """Of all kinds together, unless `--early-stops` sets another number."""
 AT_ONCE = 2
 

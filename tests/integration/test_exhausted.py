@@ -85,10 +85,14 @@ def test_no_processes(other_user: Callable[..., Container]) -> None:
     [
         (
             IN_THE_FORK,
-            "the initialisation failed: argon2 can't run, which hashes passwords",
+            "the initialisation failed: argon2, which hashes passwords, can't run",
             "raise the limit of memory",
         ),
-        (NO_FORK, "the initialisation failed: no process can be started for it: Resource temporarily", "--pids-limit"),
+        (
+            NO_FORK,
+            "the initialisation failed: the preparing process can't be started: Resource temporarily",
+            "--pids-limit",
+        ),
     ],
     ids=["memory", "process"],
 )

@@ -168,7 +168,7 @@ def test_a_text_that_is_asked_for_wrongly(container: Callable[..., Container], f
     """An unknown flag, an ambiguous one, one without its value: code 2 with the reason."""
     done = container().run(*flags)
     assert 2 == done.returncode
-    assert "error: devpi-server's parser says: " in done.stdout
+    assert "error: devpi-server rejected its flags: " in done.stdout
 
 
 # --- who may make users -----------------------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ def bounded(index: Index) -> Iterator[None]:
     """devpi-server's memory stays constant with any number of clients, and none was refused, not even with a retry."""
     with RssWatch(index.container.devpi_pid, 0.01) as memory:
         yield
-    assert "turned away" not in index.container.log
+    assert "requests rejected" not in index.container.log
     assert max(memory.values) < 160 * 2**20
 
 

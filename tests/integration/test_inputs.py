@@ -54,12 +54,12 @@ def test_unknown_variables(container: Callable[..., Container]) -> None:
     )
     c.start().wait_ready()
     assert {
-        "the variable DEVPI_PASWORD is not known here": "did you mean DEVPI_PASSWORD?",
-        "the variable SIDECAR_LOGLEVEL is not known here": "did you mean SIDECAR_LOG_LEVEL?",
-        "the variable DEVPISERVER_OUTSIDE_ULR is not known here": "did you mean DEVPISERVER_OUTSIDE_URL?",
-        "the variable DEVPI_SERVER_DIR is not known here": "did you mean DEVPI_SERVERDIR?",
-        "the variable DEVPI_THEME_COLOUR is not known here": "remove it, or correct its name",
-        "devpi-server ignores the variable DEVPISERVER_CONFIGFILE": "give devpi-server the flag --configfile",
+        "unknown variable DEVPI_PASWORD": "did you mean DEVPI_PASSWORD?",
+        "unknown variable SIDECAR_LOGLEVEL": "did you mean SIDECAR_LOG_LEVEL?",
+        "unknown variable DEVPISERVER_OUTSIDE_ULR": "did you mean DEVPISERVER_OUTSIDE_URL?",
+        "unknown variable DEVPI_SERVER_DIR": "did you mean DEVPI_SERVERDIR?",
+        "unknown variable DEVPI_THEME_COLOUR": "remove it, or fix its name",
+        "devpi-server ignores the variable DEVPISERVER_CONFIGFILE": "pass --configfile to devpi-server",
     } == noticed(c, "variable")
     printed = c.sidecar("status")
     assert 0 == printed.returncode
@@ -85,7 +85,7 @@ def test_many_unknown_variables(container: Callable[..., Container]) -> None:
     c = container(env={**crowd, "DEVPI_\n2026 FATAL all is lost": SECRET})
     c.start().wait_ready()
     assert 21 == len(noticed(c, "variable"))
-    assert any(" more variables are not known" in reason for reason in noticed(c, "variable"))
+    assert any(" more unknown variables" in reason for reason in noticed(c, "variable"))
     assert "\n2026 FATAL" not in c.log
 
 
@@ -128,9 +128,9 @@ def test_wrong_options_in_the_configuration_file(container: Callable[..., Contai
     c.start().wait_ready()
     file = "the configuration file <path>"
     assert {
-        f"the option restrict-modfy in {file} is not known": "did you mean restrict-modify?",
-        f"the option {SECRET[:7]} in {file} is not known": "remove it, or correct its name",
-        f"devpi-server ignores passwd in {file}": "run devpi-passwd with the server stopped",
+        f"unknown option restrict-modfy in {file}": "did you mean restrict-modify?",
+        f"unknown option {SECRET[:7]} in {file}": "remove it, or fix its name",
+        f"devpi-server ignores passwd in {file}": "stop the server, and run devpi-passwd",
     } == noticed(c, "configuration")
     assert 1 == c.log.count("restrict-modfy")
     assert SECRET not in c.log
@@ -141,7 +141,7 @@ def test_a_configuration_file_without_the_section(container: Callable[..., Conta
     """devpi silently ignores it: it is reported."""
     c = with_file(container, content)
     c.start().wait_ready()
-    reason = "the configuration file <path> has no section devpi-server, so nothing in it has an effect"
+    reason = "the configuration file <path> has no section devpi-server, so all of it is ignored"
     assert {reason: "indent the options below a line `devpi-server:`"} == noticed(c, "configuration")
 
 

@@ -72,7 +72,7 @@ def test_what_is_advised_about_roots_password(
     """A replica advises nothing that it would refuse; its primary, with its own secret, what succeeds there."""
     replica = replica_of(primary, container, secret, *ARGON2, "1").wait_ready()
     said = replica.sidecar("status").stdout
-    assert "root's password: not known here; it is the primary's: rotate at the primary" in said
+    assert "root's password: unknown; it is the primary's: rotate at the primary" in said
     assert "`" not in said
     assert "claim" not in replica.log
     claim = replica.sidecar("claim")

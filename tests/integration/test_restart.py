@@ -272,7 +272,7 @@ def test_what_the_old_process_says_last_does_not_count(container: Container) -> 
         ask(container)
         wait_for(lambda: "devpi-server is being restarted" in container.log, "the drain")
         database.rename(database.with_name("elsewhere"))
-        wait_for(lambda: "root's password can't be looked at" in container.log, "the old one's report")
+        wait_for(lambda: "root's password can't be read" in container.log, "the old one's report")
         database.with_name("elsewhere").rename(database)
         rest()
     wait_for(lambda: ends(container), "the end of the restart")

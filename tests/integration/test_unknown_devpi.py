@@ -90,7 +90,7 @@ def test_a_miss_of_a_tool(container: Callable[..., Container], altered: Altered)
     made = container(env=changed)
     done = made.run("devpi-init")
     assert 70 == done.returncode
-    assert "error: this devpi-sidecar relies on what is missing from devpi-server " in done.stdout
+    assert "error: this devpi-sidecar doesn't support devpi-server " in done.stdout
     assert "CommandRunner.get_config has the parameters (self, arguments, argv, parser)" in done.stdout
     assert not made.serverdir.exists()
 
@@ -112,7 +112,7 @@ def test_without_what_only_makes_it_faster(
     exported.pack(rich, slow.init_dir / "backup.tar.gz")
     slow.start().wait_ready()
     for name in ("no_fsync", "batches", "empty_hash", "changelog_waits"):
-        assert 1 == slow.log.count(f"going on without the patch '{name}' of devpi-server"), name
+        assert 1 == slow.log.count(f"continuing without patch '{name}', which doesn't support devpi-server"), name
     again, expected = Described.of(exported.export(slow.serverdir, tmp_path / "again")), Described.of(rich)
     assert expected.files == again.files
     assert expected.data == again.data

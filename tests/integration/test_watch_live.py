@@ -113,13 +113,13 @@ def test_a_ready_container(ready: Container, arguments: tuple[str, ...]) -> None
         assert_restored(shown.said)
         after = shown.said.partition(BACK)[2]
         assert "ready: ready since" in after
-        assert "Ctrl-C ends" not in after
+        assert "Ctrl-C to exit" not in after
 
 
 def test_a_new_size_is_drawn_at_once(ready: Container) -> None:
     """No line is wider, and no page longer than the terminal."""
     with terminal(ready, "status", "--watch", rows=30, columns=100) as shown:
-        shown.wait("Ctrl-C ends")
+        shown.wait("Ctrl-C to exit")
         before = len(shown.pages())
         shown.resize(4, 30)
         wait_for(lambda: len(shown.pages()) > before + 2, "further pages")
@@ -186,7 +186,7 @@ def test_every_width_of_a_ready_one(ready: Container, command: str, columns: int
 def test_a_signal_gives_the_terminal_back(ready: Container, number: signal.Signals) -> None:
     """As with Ctrl-C."""
     with terminal(ready, "status", "--watch") as shown:
-        shown.wait("Ctrl-C ends")
+        shown.wait("Ctrl-C to exit")
         shown.process.send_signal(number)
         wait_for(lambda: shown.read() and shown.process.poll() is not None, "its exit")
         assert shown.process.returncode == 128 + number

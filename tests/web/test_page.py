@@ -1,4 +1,4 @@
-"""`/` for browsers: whole without a script, and harmless whatever it has to show."""
+"""`/` for browsers: complete without a script, and safe whatever it shows."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from tests.web.conftest import PASSWORD, TOKEN, Site
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 BUDGET = 60_000
-"""Bytes of the page and all that it loads."""
+"""Maximum bytes of the page and all that it loads."""
 SERVER = DevpiInfo("6.20.3", "standalone", ("http://0.0.0.0:3141",))
 
 
 class Outline(HTMLParser):
-    """Elements and text of a page; every element is closed."""
+    """Collects elements and text of a page; checks that every element is closed."""
 
     VOID = frozenset({"meta", "link", "input", "br", "path", "rect", "circle"})
 
@@ -81,7 +81,7 @@ async def page(site: Site, **headers: str) -> Outline:
 
 
 async def test_who_gets_what(site: Site) -> None:
-    """Browsers the page; curl, and who doesn't say, the list of paths."""
+    """Browsers get the page; curl, and clients without a preference, the list of paths."""
     for accept, kind in (
         (HTML["Accept"], "text/html"),
         ("TEXT/HTML;q=0.9", "text/html"),
@@ -97,7 +97,7 @@ async def test_who_gets_what(site: Site) -> None:
 
 
 async def test_it_loads_nothing_from_elsewhere(site: Site) -> None:
-    """Every address on the page is the sidecar's own, and the policy holds the browser to it; all of it is small."""
+    """All URLs on the page are the sidecar's own, which the policy enforces; everything is small."""
     answer = await site.get("/", **HTML)
     policy = dict(each.strip().partition(" ")[::2] for each in answer.headers["Content-Security-Policy"].split(";"))
     assert "'none'" == policy["default-src"]
@@ -120,7 +120,7 @@ async def test_it_loads_nothing_from_elsewhere(site: Site) -> None:
 
 
 async def test_whole_without_a_script(site: Site) -> None:
-    """Ready: the headline, the phases with durations, each check with verdict and value, the versions."""
+    """If ready: the headline, the phases with durations, each check with verdict and value, the versions."""
     site.lifecycle.learn(SERVER)
     await site.become_ready()
     await eventually(lambda: {CheckStatus.PASS} == {check.status for check in site.board.checks()})
@@ -135,7 +135,7 @@ async def test_whole_without_a_script(site: Site) -> None:
 
 
 async def test_a_running_import(site: Site) -> None:
-    """The bar, the counts, the rate, the time left; no number is negative or more than all."""
+    """The bar, the counts, the rate, the remaining time; no number is negative or above the total."""
     site.lifecycle.enter(Phase.IMPORTING)
     loading = ImportStatus(
         ImportState.LOADING,
@@ -161,7 +161,7 @@ async def test_a_running_import(site: Site) -> None:
 
 
 async def test_a_failed_import(site: Site) -> None:
-    """Where, why, and what to do; no path of the disk."""
+    """It shows where, why, and what to do; no paths."""
     site.lifecycle.enter(Phase.IMPORTING)
     error = ImportFailure("can't read '/srv/secret place/x'", "look at it", "backup.bz2", "alice/dev/x-1.tar.gz")
     site.tell(imported=ImportStatus(ImportState.FAILED, error=error))
@@ -177,7 +177,7 @@ async def test_a_failed_import(site: Site) -> None:
 
 
 async def test_a_failure_of_later_is_not_the_imports(site: Site) -> None:
-    """A kept record of a failed import explains nothing that happens to a devpi-server that serves."""
+    """The kept record of a failed import isn't shown for later problems of a serving devpi-server."""
     site.tell(imported=ImportStatus(ImportState.FAILED, error=ImportFailure("no archive", "fix it")))
     await site.become_ready()
     site.lifecycle.enter(Phase.FAILED, Failure("devpi-server was ended by SIGKILL", "raise the memory limit"))
@@ -185,17 +185,17 @@ async def test_a_failure_of_later_is_not_the_imports(site: Site) -> None:
 
 
 async def test_not_ready_says_why(site: Site) -> None:
-    """devpi-server is gone: the headline has the check and its reason."""
+    """devpi-server has ended: the headline has the check and its reason."""
     await site.become_ready()
     site.health.process_ended("devpi-server was ended by SIGKILL", "raise the memory limit")
     text = (await page(site)).text
     assert "Not ready process: devpi-server was ended by SIGKILL What to do: raise the memory limit ready since" in text
-    assert 7 == text.count("devpi-server is not running")  # six checks, and the line above them
+    assert 7 == text.count("devpi-server is not running")  # six checks, and the headline
     assert "http devpi-server answers, and how fast devpi-server is not running" in text
 
 
 async def test_what_is_read_out(site: Site) -> None:
-    """The verdict alone is a status: a screen reader reads it out again whenever it changes."""
+    """Only the verdict has the role status: a screen reader reads each change of it."""
     await site.become_ready()
     await eventually(lambda: {CheckStatus.PASS} == {check.status for check in site.board.checks()})
     site.health.process_ended("devpi-server is gone for 8 s")
@@ -205,7 +205,7 @@ async def test_what_is_read_out(site: Site) -> None:
 
 
 async def test_where_else_to_look(site: Site) -> None:
-    """The footer's links lead somewhere."""
+    """The footer's links work."""
     outline = await page(site)
     links = [value for tag, name, value in outline.attributes if (tag, name) == ("a", "href")]
     assert {"status", "health", "readyz?verbose", "metrics", "docs", "openapi.json"} == set(links)
@@ -214,7 +214,7 @@ async def test_where_else_to_look(site: Site) -> None:
 
 
 async def test_what_keeps_it_from_being_ready_is_no_launching(site: Site) -> None:
-    """devpi-server runs, and nobody may wait for an empty password to go away: the reason and the hint are told."""
+    """devpi-server runs, but waiting doesn't fix an empty password: the reason and the hint are shown."""
     site.lifecycle.enter(Phase.LAUNCHING)
     assert "Launching devpi-server starts." in (await page(site)).text
     site.root_password("empty", allowed=False)
@@ -224,7 +224,7 @@ async def test_what_keeps_it_from_being_ready_is_no_launching(site: Site) -> Non
 
 
 async def test_a_devpi_that_does_not_listen_yet_is_launching(site: Site) -> None:
-    """What time will fix is no trouble: the headline waits, the checks say how far it is."""
+    """A check that only needs time is no failure: the headline waits, the checks show the progress."""
     client = DevpiClient(await site.devpi.start(), 1)
     await site.devpi.stop()
     (site.folder / ".sidecar").mkdir()
@@ -242,13 +242,13 @@ async def test_a_devpi_that_does_not_listen_yet_is_launching(site: Site) -> None
 
 @pytest.mark.parametrize("state", list(RootPassword))
 async def test_root_password(site: Site, state: RootPassword) -> None:
-    """Its state and when; never it, the token, or from where it was claimed."""
+    """Its state and time; never the password, the token, or the address of the claim."""
     site.generate_password()
     claimed_from = "10.0.3.7"
     status = RootPasswordStatus(state, now() + timedelta(hours=1), now(), claimed_from, PasswordChange.HERE)
     if state is RootPassword.UNKNOWN:
         site.tell(root_password=replace(status, change=PasswordChange.NOT_NOW))
-        assert "data-state" not in str((await page(site)).attributes)  # nothing is known yet, and nothing said
+        assert "data-state" not in str((await page(site)).attributes)  # unknown: nothing is shown
     site.tell(root_password=status)
     site.lifecycle.enter(Phase.LAUNCHING)
     answer = await site.get("/", **HTML)
@@ -257,7 +257,7 @@ async def test_root_password(site: Site, state: RootPassword) -> None:
 
 
 async def test_what_an_import_has_left_out(site: Site) -> None:
-    """It is counted, and the first of it named with the reason; nothing is said where there is none."""
+    """The number, and the first entries with the reason; nothing if there are none."""
     site.tell(imported=ImportStatus(ImportState.COMPLETED))
     assert "left out" not in (await page(site)).text
     left_out = tuple(LeftOut("backup.bz2", f"../x{number}", "leads out") for number in range(10))
@@ -270,7 +270,7 @@ async def test_what_an_import_has_left_out(site: Site) -> None:
 
 
 async def test_users_who_need_a_new_password(site: Site) -> None:
-    """They are counted, the first are named, and there is a way on; nothing is said where there are none."""
+    """The number, the first names, and what to do; nothing if there are none."""
     site.lifecycle.enter(Phase.LAUNCHING)
     site.tell(unusable_passwords=UnusablePasswords(0))
     assert "log in" not in (await page(site)).text
@@ -284,7 +284,7 @@ async def test_users_who_need_a_new_password(site: Site) -> None:
 
 
 async def test_notices(site: Site) -> None:
-    """The first of them, with what to do; no section where there are none."""
+    """The first of them, with what to do; no section if there are none."""
     assert "Notices" not in (await page(site)).text
     site.lifecycle.notice(
         *(Notice("variable", f"the variable DEVPI_X{n} is not known", "rename it") for n in range(23))
@@ -297,7 +297,7 @@ async def test_notices(site: Site) -> None:
 
 
 async def test_mirrors(site: Site) -> None:
-    """What the list of a mirror costs, and what it costs to have none; nothing is said where there is no mirror."""
+    """What the list of a mirror costs, and what is missing without it; nothing if there is no mirror."""
     site.tell(mirrors=Mirrors())
     assert "Mirrors" not in (await page(site)).text
     site.tell(mirrors=Mirrors(Named(1, ("root/pypi",)), Named(25, tuple(f"a/m{n}" for n in range(20)))))
@@ -308,7 +308,7 @@ async def test_mirrors(site: Site) -> None:
     assert "`" not in outline.text
 
 
-@pytest.mark.filterwarnings("ignore:pkg_resources is deprecated:DeprecationWarning")  # of pip, by pip
+@pytest.mark.filterwarnings("ignore:pkg_resources is deprecated:DeprecationWarning")  # pip warns of itself
 @pytest.mark.parametrize(
     ("host", "outside", "addresses", "url", "trust"),
     [
@@ -332,8 +332,8 @@ async def test_mirrors(site: Site) -> None:
 async def test_how_to_use_it(
     site: Site, host: str, outside: str | None, addresses: tuple[str, ...], url: str, trust: str | None
 ) -> None:
-    """The outside URL, or this page's host with devpi's port; pip trusts it, and is told to where it wouldn't. A forged
-    one brings nothing into a shell's command.
+    """The outside URL, or this page's host with devpi's port; `--trusted-host` only if pip needs it. A forged
+    host can't inject anything into a shell command.
     """
     trusted = "" if trust is None else f" \\ --trusted-host {trust}"
     session = pytest.importorskip("pip._internal.network.session").PipSession  # the image has no pip
@@ -352,7 +352,7 @@ async def test_how_to_use_it(
 
 
 def test_behind_a_unix_socket_alone() -> None:
-    """Nothing can be guessed, so nothing is; and nothing is told to be used where nothing serves."""
+    """The page doesn't guess an address, and shows no commands while nothing serves."""
     behind = replace(SERVER, addresses=("unix:/run/devpi.sock",))
     snapshot = replace(Lifecycle().snapshot, phase=Phase.READY, devpi=behind)
     shown = guide.use(snapshot, "h")
@@ -368,7 +368,7 @@ def told(**changes: object) -> ServerStatus:
 
 
 async def test_replicas(site: Site) -> None:
-    """Of a primary: each with its lag and when it was heard of. Of a replica: its own. Else no such section."""
+    """On a primary: each with its lag and last request. On a replica: its own lag. Otherwise no section."""
     view = report.View(site.lifecycle.snapshot, site.board.checks(), site.board.history(), told(), "1")
     assert "" == report.sections(view)["replicas"]
     replicas = (
@@ -400,7 +400,7 @@ async def test_replicas(site: Site) -> None:
     ],
 )
 async def test_a_replica_in_trouble_looks_so(site: Site, serial: int | None, seconds: float, badge: str) -> None:
-    """Who is behind or has been silent for a minute is worth a look, and who has been for five is away."""
+    """A replica that lags or is silent for 1 minute gets a warning; one silent for 5 minutes a failure."""
     view = report.View(site.lifecycle.snapshot, site.board.checks(), site.board.history(), None, "1")
     replica = Replica("10.0.3.7", serial, view.at.timestamp() - seconds, None)
     view = replace(view, said=told(replicas=(replica,), polling_replicas=1))
@@ -420,7 +420,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE, ids=["script", "bidi", "newlines", "10 kB", "format", "attribute", "broken"])
 async def test_hostile_names(site: Site, name: str) -> None:
-    """They are shown as text: no element, attribute, line, control or bidi character comes of them, and no 10 kB."""
+    """They are shown as text: no element, attribute, newline, control or bidi character, and not at full length."""
     plain = await page(site)
     site.lifecycle.enter(Phase.IMPORTING)
     error = ImportFailure(name, name, name, name)
@@ -451,7 +451,7 @@ async def test_hostile_names(site: Site, name: str) -> None:
 
 
 def test_every_section_has_its_place() -> None:
-    """A section without one in the page would be rendered for nobody."""
+    """A section without a place in the page would never be shown."""
     assert set(re.findall(r"\$([a-z]+)", assets.read("page.html").decode())) == {
         *(
             "title",
@@ -476,7 +476,7 @@ def test_every_section_has_its_place() -> None:
 
 
 def test_the_script_keeps_no_secret() -> None:
-    """Neither token nor password goes into the page's text, an address, or the browser's storage."""
+    """Neither token nor password is in the page's text, a URL, or the browser's storage."""
     text = assets.read("page.js").decode()
     assert not re.search(r"localStorage|sessionStorage|document\.cookie|history\.|indexedDB|eval\(", text)
     assert 1 == len(re.findall(r"\.innerHTML\b", text))
@@ -486,12 +486,12 @@ def test_the_script_keeps_no_secret() -> None:
 
 
 def shown(site: Site, **changes: object) -> report.View:
-    """What there is to show of this site, with these changes."""
+    """Return the report of this site with these changes."""
     return replace(report.view(site.web.runner.app[CONTEXT]), **changes)  # type: ignore[arg-type]
 
 
 async def test_the_title_tells_tabs_apart(site: Site) -> None:
-    """It begins with the instance's name and the state; a name of any kind is text."""
+    """It begins with the instance's name and the state; any name is shown as text."""
     site.lifecycle.enter(Phase.LAUNCHING)
     view = shown(site, name="a<b>&c")
     assert "a&lt;b&gt;&amp;c: Launching" == report.title(view)
@@ -515,7 +515,7 @@ async def test_the_title_tells_tabs_apart(site: Site) -> None:
 async def test_the_link_to_devpi(
     site: Site, host: str, outside: str | None, addresses: tuple[str, ...], link: str | None
 ) -> None:
-    """To its outside URL, or to this page's host with devpi's port; none where nobody could follow it."""
+    """To its outside URL, or to this page's host with devpi's port; none if it wouldn't work."""
     devpi = replace(SERVER, addresses=addresses, outside_url=outside)
     snapshot = replace(site.lifecycle.snapshot, phase=Phase.READY, devpi=devpi)
     found = Outline(guide.who(snapshot, "packages", host))
@@ -525,7 +525,7 @@ async def test_the_link_to_devpi(
 
 
 async def test_the_claim_comes_first(site: Site) -> None:
-    """Its form stands before notices, numbers and checks, with the command that prints the token."""
+    """Its form precedes notices, numbers and checks, and shows the command that prints the token."""
     site.generate_password()
     await site.become_ready()
     around = Surroundings("h", "docker", "3f2a1b9c8d7e")
@@ -558,7 +558,7 @@ async def test_the_claim_comes_first(site: Site) -> None:
     ids=["docker", "podman", "kubernetes", "plain"],
 )
 def test_the_way_out_of_a_failed_import(around: Surroundings, restart: str, empty: str) -> None:
-    """The command that restarts this very container, and how to start empty there."""
+    """The command that restarts this container, and how to start empty in it."""
     said = Outline(failure(ImportFailure("is truncated", "copy it again", "backup.bz2"), around)).text
     assert said.startswith("File backup.bz2 Why is truncated What to do copy it again Then restart ")
     assert restart in said
@@ -567,7 +567,7 @@ def test_the_way_out_of_a_failed_import(around: Surroundings, restart: str, empt
 
 
 async def test_checks_are_one_line_while_all_pass(site: Site) -> None:
-    """They open where one warns or fails, or where somebody opens them; each says what it means."""
+    """They are open if one warns or fails, or if the user opens them; each shows its meaning."""
     await site.become_ready()
     await eventually(lambda: {CheckStatus.PASS} == {check.status for check in site.board.checks()})
     checks, trends = site.board.checks(), site.board.history()
@@ -589,7 +589,7 @@ async def test_checks_are_one_line_while_all_pass(site: Site) -> None:
 
 
 def test_numbers() -> None:
-    """As a person would say them; what isn't known isn't 0."""
+    """They are rounded for people; an unknown one isn't 0."""
     at = datetime(2026, 11, 30, 12, tzinfo=UTC)
     full = Numbers(
         Contents(12, 3, 1, 1234567, at),
@@ -615,7 +615,7 @@ def test_numbers() -> None:
 
 
 async def test_numbers_on_status(site: Site) -> None:
-    """All null where devpi-server doesn't run; then what is known, and the rest null."""
+    """All null while devpi-server doesn't run; then the known ones, and null for the rest."""
     nothing = {"contents": None, "requests": None, "volume": None, "serverdir": None}
     assert nothing == (await site.get("/status")).json["numbers"]
     site.tell(contents=Contents(4, 3, 2, 1, now()))

@@ -1,4 +1,4 @@
-"""A check's quarter of an hour as a drawing: told by more than colours, and one outlier hides nothing."""
+"""A check's last 15 minutes as a drawing: readable without colours, and despite an outlier."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def trend(*samples: Reading | None) -> CheckHistory:
 
 
 def steps(drawn: str) -> list[tuple[str, float, float]]:
-    """Class, width and height of each stretch; all of them stand on the ground."""
+    """Return class, width and height of each stretch, all of which begin at the bottom."""
     found = re.findall(r'<rect class="(\w+)" x="[\d.]+" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"/>', drawn)
     assert {32.0} == {float(y) + float(height) for _, y, _, height in found}
     return [(name, float(width), float(height)) for name, _, width, height in found]
 
 
 def heights(drawn: str) -> list[float]:
-    """Where the line of the values is, point by point: 0 is the top."""
+    """Return the points of the value's line; 0 is the top."""
     line = re.search(r'<path d="([^"]+)"', drawn)
     assert line is not None
     return [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", line[1])]
@@ -36,7 +36,7 @@ def of(status: CheckStatus, value: float | None = None, unit: str | None = "seco
 
 
 def test_a_verdict_is_told_by_its_height() -> None:
-    """A failure stands out over a warning, and that over a pass, for whoever sees no green and no red."""
+    """A failure is higher than a warning, and a warning than a pass, for people who don't see green and red."""
     drawn = steps(sparkline(trend(of(PASS), of(PASS), of(WARN), of(FAIL), of(PASS))))
     assert [("pass", 4), ("warn", 2), ("fail", 2), ("pass", 2)] == [(name, width) for name, width, _ in drawn]
     tall = {name: height for name, _, height in drawn}
@@ -44,13 +44,13 @@ def test_a_verdict_is_told_by_its_height() -> None:
 
 
 def test_where_nobody_looked_is_nothing() -> None:
-    """Neither a step, nor a stretch that goes on over the gap."""
+    """Neither a step, nor a stretch across the gap."""
     assert 2 == len(steps(sparkline(trend(of(PASS), None, of(PASS)))))
     assert "nothing yet" in sparkline(trend())
 
 
 def test_one_outlier_leaves_the_others_their_shape() -> None:
-    """It is cut and marked, and told in figures; what is usual still has its ups and downs."""
+    """It is cut, marked, and shown as a number; usual values keep their variation."""
     usual = [of(PASS, 0.003), of(PASS, 0.006)] * 25
     drawn = sparkline(trend(*usual, of(FAIL, 31.0), *usual[:4]))
     assert 1 == drawn.count('class="cut"')
@@ -65,7 +65,7 @@ def test_one_outlier_leaves_the_others_their_shape() -> None:
 
 
 def test_what_is_free_is_told_by_its_least() -> None:
-    """The most of it that there was is of no use to anybody."""
+    """Its maximum is of no use."""
     assert "min 2.0 GB</span>" in sparkline(trend(of(PASS, 2e9, "bytes"), of(PASS, 9e9, "bytes")))
 
 
@@ -77,7 +77,7 @@ def test_what_is_measured_in_another_unit_is_left_out() -> None:
 
 
 def test_nothing_needs_no_figure() -> None:
-    """Where all values are 0 the last one says it."""
+    """If all values are 0, the last one shows it."""
     assert "<span></span>" in sparkline(trend(of(PASS, 0, "serials"), of(PASS, 0, "serials")))
 
 
@@ -92,7 +92,7 @@ def luminance(color: str) -> float:
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 @pytest.mark.parametrize("name", ["strip-good", "strip-warn", "strip-bad", "soft", "ink"])
 def test_it_is_seen_against_its_card(scheme: int, name: str) -> None:
-    """3:1 at least, as WCAG 1.4.11 wants it of what has to be seen."""
+    """At least 3:1, as WCAG 1.4.11 requires for graphical objects."""
     colors = [
         dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{3,6});", block))
         for block in re.findall(r":root \{(.*?)\}", assets.read("page.css").decode(), re.DOTALL)
