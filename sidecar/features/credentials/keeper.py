@@ -233,7 +233,7 @@ class Credentials(Hooks):
             self.provided_password = configured
         elif self.provided_password != configured:
             reason = "root-passwd in devpi-server's configuration file is not used, because DEVPI_PASSWORD differs"
-            self._lifecycle.notice(Notice("configuration", reason, "remove one of them"))
+            self._lifecycle.notice(Notice("configuration", reason, "keep one of them"))
 
     async def _give_root_password(self, record: RootPasswordFile, setter: Setter) -> None:
         """Replace a root password that devpi-server can't check. If that fails, the check `root-password` fails."""
