@@ -39,6 +39,7 @@ class Boot:
 
     async def run(self, child: Child) -> Plan | None:
         """Do everything up to the launch. Return None if the flags only print a text.
+
         Raises Exit, ImportFailed, ChildEnded, OSError.
         """
         configured = await self.configure(child)

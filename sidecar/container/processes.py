@@ -33,6 +33,7 @@ class Processes:
 
     def start(self) -> Child:
         """Start another process beside the present one. Raises Exit.
+
         Not in another thread: the kernel would kill the process when that thread ends.
         """
         child = Child(self._spawn())

@@ -84,6 +84,7 @@ class Supervisor:
 
     async def run(self, plan: Plan) -> NoReturn:
         """Have the child become devpi-server, and replace its process when asked, until it exits.
+
         Raises Exit, ChildEnded, OSError.
         """
         try:

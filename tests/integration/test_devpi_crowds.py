@@ -115,8 +115,9 @@ def open_descriptors(running: Container) -> int:
 
 @pytest.mark.parametrize("when", ["while it serves", "from the start"])
 def test_descriptors_run_out(container: Callable[..., Container], when: str) -> None:
-    """Fewer descriptors than connections: new ones are answered, the container stays ready, and if descriptors did run
-    out, the log has one line about it. Plain waitress logs 20,000 tracebacks in seconds, and answers no client.
+    """New clients are answered, the container stays ready, and the log has at most one line if descriptors ran out.
+
+    Plain waitress logs 20,000 tracebacks in seconds, and answers no client.
     """
     running = container()
     if when == "from the start":

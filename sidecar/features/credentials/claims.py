@@ -103,6 +103,7 @@ class Claims:
 
     async def claim(self, address: str) -> str:
         """Return the generated password, once; `address` is the caller's.
+
         Raises `NotYet`, `NotRunning`, `NothingToClaim`, `AlreadyClaimed`, `Expired`, `Superseded`.
         """
         if self._rotation_runs:
