@@ -264,7 +264,7 @@ async def test_a_server_that_is_killed(running: Running) -> None:
             await waits
         assert ended.value.code == -signal.SIGKILL
     assert await running.child.exited() == -signal.SIGKILL
-    with pytest.raises(SetFailed, match="has ended") as failed:
+    with pytest.raises(SetFailed, match="has exited") as failed:
         await running.child.set_root_password("never", secretfile_changed=False)
     assert not failed.value.maybe_done
     await running.child.send(Drain(1))  # no process receives it, and nothing raises

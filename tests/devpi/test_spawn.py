@@ -22,7 +22,7 @@ from sidecar.devpi.spawn import spawn
         (errno.ENOMEM, "memory limit"),
         (errno.EMFILE, "--ulimit nofile"),
         (errno.E2BIG, "environment variables"),
-        (errno.EIO, "restart the container"),
+        (errno.EIO, "restart"),
     ],
 )
 def test_what_the_system_refuses(monkeypatch: pytest.MonkeyPatch, number: int, hint: str) -> None:

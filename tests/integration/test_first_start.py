@@ -107,14 +107,14 @@ def test_a_state_of_others_is_taken_over(
     shutil.copytree(made_by_devpi("foreign password"), c.serverdir)
     c.start().wait_ready()
 
-    assert "not made here; it is taken over" in c.log
+    assert "not made here; it is used unchanged" in c.log
     assert "adopted" == json.loads((c.serverdir / ".sidecar/marker.json").read_text())["origin"]
     assert 200 == c.login("root", "foreign password")
     assert "unknown" == c.status()["root_password"]["state"]
     assert 404 == c.post("/bootstrap/root-password").status
     assert 0 == c.stop()
     c.start().wait_ready()
-    assert 1 == c.log.count("it is taken over")
+    assert 1 == c.log.count("it is used unchanged")
 
 
 def test_unix_socket(container: Callable[..., Container], tmp_path: Path) -> None:

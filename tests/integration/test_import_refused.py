@@ -287,7 +287,7 @@ def test_failing_may_end_the_container(container: Make, export: Path) -> None:
     assert "no dataindex.json" in new.log
     assert {".sidecar"} == exported.names(new.serverdir)
     assert 3 == new.start().wait_end()
-    assert "not tried again" in new.log
+    assert "not retried" in new.log
 
 
 def test_the_same_archive_is_not_tried_again_another_is(container: Make, export: Path) -> None:
@@ -302,7 +302,7 @@ def test_the_same_archive_is_not_tried_again_another_is(container: Make, export:
     status = new.status()["import"]
     assert finished == status["finished"]
     assert ["bad.tar.gz"] == [each["name"] for each in status["archives"]]
-    assert "not tried again" in new.log
+    assert "not retried" in new.log
     assert 1 == new.log.count("import: loading")
     assert 0 == new.stop()
     exported.pack(exported.write(new.home / "sound", projects=2), new.init_dir / "bad.tar.gz")

@@ -219,7 +219,7 @@ MONITOR_ENDS = Fault(
     "the monitor, or another eternal task, ends",
     within=5,
     exit_code=70,
-    log="the sidecar's task 'health' has ended",
+    log="the sidecar's task 'health' ended unexpectedly",
     then="a bug: restart, and report it with the log",
 )
 SIDECAR_KILLED = Fault(
