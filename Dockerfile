@@ -39,7 +39,7 @@ RUN uv pip install --python /opt/devpi --require-hashes --require-build-hashes -
 
 # Each of these two installs the project and assembles /rootfs by docker/rootfs.py.
 FROM environment AS rootfs
-COPY pyproject.toml README.md LICENSE entrypoint.py ./
+COPY pyproject.toml setup.py README.md LICENSE entrypoint.py ./
 COPY sidecar sidecar
 COPY docker/rootfs.py docker/python_files.py docker/system_files.py docker/trimmed.py docker/
 ARG UID=1000
@@ -51,7 +51,7 @@ RUN uv pip install --python /opt/devpi --no-deps --require-build-hashes . \
  && PYTHONHASHSEED=0 python3 docker/rootfs.py --environment /opt/devpi --uid "${UID}" --gid "${GID}" /rootfs
 
 FROM environment-web AS rootfs-web
-COPY pyproject.toml README.md LICENSE entrypoint.py ./
+COPY pyproject.toml setup.py README.md LICENSE entrypoint.py ./
 COPY sidecar sidecar
 COPY docker/rootfs.py docker/python_files.py docker/system_files.py docker/trimmed.py docker/
 ARG UID=1000

@@ -89,7 +89,7 @@ def index() -> dict[str, str]:
     """Return the package index that pip is configured with as a variable for uv, which does not read pip's files."""
     if {"UV_DEFAULT_INDEX", "UV_INDEX_URL"} & os.environ.keys():
         return {}
-    command = [TOOLS / "bin" / "python", "-m", "pip", "config", "list"]
+    command = [str(TOOLS / "bin" / "python"), "-m", "pip", "config", "list"]
     found = re.search(r"\.index-url='(.+)'$", subprocess.check_output(command, text=True), re.MULTILINE)
     return {"UV_DEFAULT_INDEX": found[1]} if found else {}
 

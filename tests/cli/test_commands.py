@@ -639,7 +639,7 @@ async def test_a_claim_that_comes_second(sidecar: Sidecar) -> None:
             "title": "already claimed",
             "claimed_at": "2026-11-22T12:00:00Z",
             "claimed_from": "10.0.3.7\x1b[2J",
-            "hint": "if that was not you, or it is lost: `sidecar rotate`",
+            "hint": "if that was not you, or the password is lost: `sidecar rotate`",
         },
         410,
     )

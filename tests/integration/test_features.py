@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,27 +112,6 @@ from sidecar.features.notes.keeping import Notes
 def notes(context):
     return f"<h2>Notes</h2><p>{', '.join(context.of(Notes).hooks)}</p>"
 ''',
-    "web/openapi/notes.py": '''
-"""The feature `notes` in the description of the API."""
-
-from sidecar.web.openapi.answers import answer
-from sidecar.web.openapi.json_schema import TEXT, list_of, record, ref
-from sidecar.web.openapi.part import Part
-
-NOTES = Part(
-    status={"notes": ref("Notes")},
-    schemas={"Notes": record("The hooks.", {"hooks": list_of(TEXT)})},
-    paths={
-        "/notes": {
-            "get": {
-                "tags": ["state"],
-                "summary": "The hooks that were called.",
-                "responses": {"200": answer("Always.", {"application/json": {"schema": list_of(TEXT)}})},
-            }
-        }
-    },
-)
-''',
 }
 _IMPORTED = "from sidecar.features.notes.keeping import Notes\n"
 _COUNTING = "        Counting(lifecycle, board, health),\n"
@@ -139,6 +119,26 @@ _VERSION = '    commands.add_parser("version"'
 _PARSER = '    commands.add_parser("notes", help="print the hooks")\n'
 _TOKEN = '        case "token":\n'
 _NOTES = '        case "notes":\n            return _write(str(_ask(directory, "GET", "/notes", 10).content))\n'
+_PATH = """\
+  /notes:
+    get:
+      tags: [state]
+      summary: The hooks that were called.
+      responses:
+        "200":
+          description: Always.
+          content:
+            application/json:
+              schema: {type: array, items: {type: string}}
+"""
+_FIELD = """\
+        notes:
+          type: object
+          properties:
+            hooks: {type: array, items: {type: string}}
+          required: [hooks]
+          additionalProperties: false
+"""
 EDITS = {
     "container/features.py": {
         "from sidecar.storage.runtime_dir": f"{_IMPORTED}from sidecar.storage.runtime_dir",
@@ -152,9 +152,10 @@ EDITS = {
         "from sidecar.web.page.replicas": "from sidecar.web.page.notes import notes\nfrom sidecar.web.page.replicas",
         '] = {\n    "mirrors":': '] = {\n    "notes": notes,\n    "mirrors":',
     },
-    "web/openapi/document.py": {
-        "from sidecar.web.openapi.part": "from sidecar.web.openapi.notes import NOTES\nfrom sidecar.web.openapi.part",
-        "= (MIRROR,)": "= (MIRROR, NOTES)",
+    "web/openapi/openapi.yaml": {
+        "\npaths:\n": f"\npaths:\n{_PATH}",
+        "wrong_admin_tokens, mirrors]": "wrong_admin_tokens, mirrors, notes]",
+        "        mirrors:\n          anyOf:": f"{_FIELD}        mirrors:\n          anyOf:",
     },
     "cli/commands.py": {_VERSION: _PARSER + _VERSION, _TOKEN: _NOTES + _TOKEN},
 }
@@ -179,6 +180,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert 1 == text.count(before), (name, before)
             text = text.replace(before, after)
         path.write_text(text)
+    subprocess.run([sys.executable, ROOT / "setup.py", "--quiet", "build_openapi"], cwd=copy, check=True)
     return copy
 
 

@@ -117,7 +117,7 @@ def test_a_key_of_another_user(other_user: Make, authority: Authority) -> None:
     ("spoil", "said"),
     [
         (lambda env: env.update(SIDECAR_TLS_KEY="/nonexistent/key"), "SIDECAR_TLS_KEY: can't read '/nonexistent/key'"),
-        (lambda env: env.pop("SIDECAR_TLS_CERT"), "SIDECAR_TLS_KEY: there is no certificate to it"),
+        (lambda env: env.pop("SIDECAR_TLS_CERT"), "SIDECAR_TLS_KEY: SIDECAR_TLS_CERT is not set"),
         (lambda env: env.update(SIDECAR_TLS_KEY="tls.key"), "SIDECAR_TLS_KEY: 'tls.key' is not an absolute path"),
         (lambda env: env.pop("SIDECAR_TLS_KEY"), "SIDECAR_TLS_CERT: "),
     ],

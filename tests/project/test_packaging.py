@@ -280,10 +280,15 @@ def test_every_layer_exists_or_is_optional() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["py.typed", *(f"web/page/static/page.{kind}" for kind in ("html", "css", "js", "svg"))]
+    "name",
+    [
+        "py.typed",
+        "web/openapi/openapi.json",
+        *(f"web/page/static/page.{kind}" for kind in ("html", "css", "js", "svg")),
+    ],
 )
 def test_the_package_ships_its_data(name: str) -> None:
-    """Type marker and page are listed as package data, and are there."""
+    """Type marker, description and page are listed as package data, and exist."""
     patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["sidecar"]
     assert any(fnmatch(name, pattern) for pattern in patterns)
     assert (ROOT / "sidecar" / name).is_file()

@@ -11,6 +11,12 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from sidecar.web.openapi.document import compose
+from tests.support.container import ROOT
+
+JSON = ROOT / "sidecar" / "web" / "openapi" / "openapi.json"
+CONVERT = "run `.venv-dev/bin/python setup.py build_openapi`"
+if not JSON.exists():
+    raise RuntimeError(f"{JSON} is missing: {CONVERT}")
 
 CHECKS = {
     "process": True,

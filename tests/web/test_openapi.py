@@ -21,12 +21,17 @@ from typing import Any
 import pytest
 from jsonschema import ValidationError
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from ruamel.yaml import YAML
 
+from sidecar.core.check import CheckStatus
+from sidecar.core.lifecycle import Phase
+from sidecar.features.bootstrap.import_status import ImportState
+from sidecar.features.credentials.password_status import RootPassword
 from sidecar.web.api.description import _depends_on, _document, _page
 from sidecar.web.app import ROUTES
 from sidecar.web.context import CONTEXT
 from sidecar.web.page.assets import edition
-from tests.support.described import DOCUMENT, METHODS, conforms, hold, resolved, responses
+from tests.support.described import CONVERT, DOCUMENT, JSON, METHODS, conforms, hold, resolved, responses
 from tests.web.conftest import Site
 
 WEB = Path(__file__).resolve().parents[2] / "sidecar" / "web"
@@ -37,6 +42,12 @@ HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store", "X-C
 
 
 # --- the document ---------------------------------------------------------------------------------------------------
+
+
+def test_the_json_is_made_of_the_yaml() -> None:
+    """A checkout's JSON may be older than its YAML: only an installation converts it."""
+    described = YAML(typ="safe").load(JSON.with_suffix(".yaml"))
+    assert json.loads(JSON.read_text()) == described, f"{JSON} is out of date: {CONVERT}"
 
 
 def test_it_is_openapi() -> None:
@@ -105,6 +116,20 @@ def test_the_handler_says_the_same(route: Any) -> None:
     operation = DOCUMENT["paths"][route.path][route.method.lower()]
     assert operation["summary"] == route.handler.__doc__.splitlines()[0]
     assert set(operation["responses"]) == EVERYWHERE | set(re.findall(r"\b[1-5]\d\d\b", route.handler.__doc__))
+
+
+@pytest.mark.parametrize(
+    ("schema", "values"),
+    [
+        (SCHEMAS["Phase"], Phase),
+        (SCHEMAS["CheckStatus"], CheckStatus),
+        (SCHEMAS["RootPasswordState"], RootPassword),
+        (SCHEMAS["Import"]["properties"]["state"], ImportState),
+    ],
+)
+def test_enumerations_have_the_values_of_the_code(schema: dict[str, Any], values: Any) -> None:
+    """Each of them, in its order."""
+    assert schema["enum"] == [each.value for each in values]
 
 
 def raised() -> Iterator[tuple[int, str | None, str | None]]:

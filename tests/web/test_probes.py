@@ -37,7 +37,7 @@ async def test_livez_fails_with_a_supervisor_that_does_not_tick(site: Site) -> N
     assert answer.body == b"[-]supervisor failed: no tick for 11 s\n[+]monitor ok\nlivez check failed\n"
     site.tick_age = float("inf")
     answer = await site.get("/livez", Accept="application/json")
-    assert answer.json["checks"] == [{"name": "supervisor", "status": "fail", "reason": "it has ended"}]
+    assert answer.json["checks"] == [{"name": "supervisor", "status": "fail", "reason": "it has stopped"}]
 
 
 async def test_startupz_is_ok_during_an_import(site: Site) -> None:

@@ -258,13 +258,13 @@ async def test_a_bad_renewal_is_refused(start: Start, authority: Authority, capl
     first = await asyncio.to_thread(secured.certificate, client)
     other = authority.issue("other")
     other.cert.replace(pair.cert)  # its key is late
-    await until(lambda: "are refused" in caplog.text)
+    await until(lambda: "can't use the new TLS files" in caplog.text)
     assert "SIDECAR_TLS_KEY: the key in" in caplog.text
     assert first == await asyncio.to_thread(secured.certificate, client)
     other.key.replace(pair.key)
     await until(lambda: "have changed" in caplog.text)
     assert first != await asyncio.to_thread(secured.certificate, client)
-    assert 1 == caplog.text.count("are refused")
+    assert 1 == caplog.text.count("can't use the new TLS files")
 
 
 @pytest.mark.usefixtures("watchful")
@@ -372,9 +372,13 @@ BAD: dict[str, tuple[Callable[[Pair], object], str, str]] = {
     "no key": (lambda pair: pair.key.unlink(), KEY, "can't read"),
     "a folder": (lambda pair: (pair.key.unlink(), pair.key.mkdir()), KEY, "is not a regular file"),
     "a pipe": (lambda pair: (pair.cert.unlink(), os.mkfifo(pair.cert)), CERT, "is not a regular file"),
-    "an empty certificate": (lambda pair: pair.cert.write_bytes(b""), CERT, "holds no certificate in PEM form"),
-    "exchanged": (lambda pair: pair.key.write_bytes(pair.cert.read_bytes()), KEY, "holds no private key in PEM form"),
-    "another key": (of_another, KEY, "is of another certificate"),
+    "an empty certificate": (lambda pair: pair.cert.write_bytes(b""), CERT, "contains no certificate in PEM format"),
+    "exchanged": (
+        lambda pair: pair.key.write_bytes(pair.cert.read_bytes()),
+        KEY,
+        "contains no private key in PEM format",
+    ),
+    "another key": (of_another, KEY, "does not match the first certificate in"),
     "an encrypted key": (encrypted, KEY, "is encrypted"),
     "a torn certificate": (lambda pair: pair.cert.write_bytes(pair.cert.read_bytes()[:200]), CERT, "can't be used"),
     "a torn key": (lambda pair: pair.key.write_bytes(pair.key.read_bytes()[:100]), CERT, "can't be used"),
@@ -400,7 +404,7 @@ def test_bad_files(authority: Authority, what: str) -> None:
 )
 def test_settings_without_a_certificate(given: TlsSettings, variable: str) -> None:
     """Nobody shall think that TLS is on."""
-    with pytest.raises(TlsRefused, match=f"{variable}: there is no certificate to it; set SIDECAR_TLS_CERT"):
+    with pytest.raises(TlsRefused, match=f"{variable}: SIDECAR_TLS_CERT is not set; set SIDECAR_TLS_CERT"):
         load(given)
 
 

@@ -216,7 +216,7 @@ _GOODBYE = 0.3
 
 
 async def events(request: web.Request) -> web.StreamResponse:
-    """What changes on the page, as server-sent events.
+    """Stream changes of the page as server-sent events.
 
     200: without an end, until the client or the sidecar goes. 503: too many are open already, with Retry-After.
     """
