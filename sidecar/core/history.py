@@ -1,4 +1,4 @@
-"""What the checks were like in the last quarter of an hour: bounded, in memory, for people to look at."""
+"""The history of the checks over the last 15 minutes, in memory, for the page."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from dataclasses import dataclass
 from sidecar.core.check import BADNESS, Check, CheckStatus
 
 SPAN = 15.0
-"""Seconds that one sample stands for."""
+"""Seconds that one reading covers."""
 SAMPLES = 60
-"""Samples that are kept: a quarter of an hour."""
+"""Number of readings kept: 15 minutes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one check was like for `SPAN` seconds."""
+    """The state of one check over `SPAN` seconds."""
 
     status: CheckStatus
     """The worst in that time."""
     value: float | None
-    """The greatest in that time; None: there was none."""
+    """The greatest in that time; None: no value."""
     unit: str | None = None
     """Of the value."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckHistory:
-    """The samples of one check."""
+    """The readings of one check."""
 
     name: str
     samples: tuple[Reading | None, ...]
-    """The oldest first, the one in the making last; None: nobody looked."""
+    """From the oldest to the current one; None: not checked."""
 
 
 class History:
-    """Samples of all checks. Lives on the event loop."""
+    """Readings of all checks. Lives on the event loop."""
 
     def __init__(self) -> None:
         self._spans: deque[tuple[int, dict[str, Reading]]] = deque(maxlen=SAMPLES)
 
     def see(self, at: float, checks: Iterable[Check]) -> None:
-        """Take in the checks as they are at the time `at`, in seconds that never go back."""
+        """Record the checks as they are at `at`, in monotonic seconds."""
         number = int(at // SPAN)
         if not self._spans or self._spans[-1][0] != number:
             self._spans.append((number, {}))
@@ -57,7 +57,7 @@ class History:
                 samples[check.name] = Reading(status, of.value, of.unit)
 
     def of(self, name: str) -> CheckHistory:
-        """The history of one check, up to the last sample of any."""
+        """The history of one check, up to the latest sample of all checks."""
         if not self._spans:
             return CheckHistory(name, ())
         last = self._spans[-1][0]

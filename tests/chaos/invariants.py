@@ -96,7 +96,7 @@ def tells(before: str, status: dict[str, object], log: str, life: str) -> None:
         want = {"state": "none", "error": None}
     got = {name: told["import"][name] for name in want}
     expect(got == want, f"/status reports of the import {got}, not {want}")
-    words = {"installation to finish": "finished the installation", "half-made state": "threw away a half-made state"}
+    words = {"installation to finish": "finished the installation", "half-made state": "removed an incomplete state"}
     if before in words:
         expect(words[before] in log, f"it found a {before}, but the log does not report it")
 

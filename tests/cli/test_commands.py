@@ -149,14 +149,14 @@ async def test_an_unready_devpi_is_unhealthy(sidecar: Sidecar) -> None:
     ("body", "said"),
     [
         (
-            "[-]process pending: importing: 5 of 9 files\n[-]http pending: not looked at yet\nreadyz check pending\n",
+            "[-]process pending: importing: 5 of 9 files\n[-]http pending: not checked yet\nreadyz check pending\n",
             "process pending: importing: 5 of 9 files",
         ),
         (
             "[-]process failed: failed: no; do\n[-]http failed: devpi-server is not running\nreadyz check failed\n",
             "process failed: failed: no; do",
         ),
-        ("[-]http pending: not looked at yet\nreadyz check pending\n", "http pending: not looked at yet"),
+        ("[-]http pending: not checked yet\nreadyz check pending\n", "http pending: not checked yet"),
     ],
 )
 async def test_an_unready_devpi_says_why_once(sidecar: Sidecar, body: str, said: str) -> None:
@@ -467,7 +467,7 @@ async def test_the_status_of_a_failed_import(sidecar: Sidecar) -> None:
     assert run.code == 1
     assert (
         "  the import failed\n    archive: backup.bz2\n    member: a/dev/x.whl\n    reason: wrong digest\n"
-        "    hint: export it again; then restart the container\n    to start empty instead: take the archives out of "
+        "    hint: export it again; then restart the container\n    to start empty instead: remove the archives from "
     ) in run.out
     assert "  check http: fail: no reason given\n" in run.out
 

@@ -101,7 +101,7 @@ IMPORTING = {
     "sidecar": {"version": "0.1.0"},
 }
 CHECKS = (
-    {"name": "root-password", "status": "pending", "reason": "not looked at yet"},
+    {"name": "root-password", "status": "pending", "reason": "not checked yet"},
     {"name": "http", "status": "fail", "value": 0.0031, "unit": "seconds", "reason": "it answered 500 for 12 s " * 9},
     {"name": "disk", "status": "warn", "value": 41_200_000_000, "unit": "bytes", "reason": "日本語の理由" * 20},
 )
@@ -133,7 +133,7 @@ def test_the_least_important_goes_first() -> None:
     for words in ("importing", "root-password", "about 2 min 10 s left", "26%"):
         assert [True] * 5 == shows(words)
     assert [True, False, False, False, False] == shows("alice/dev/")
-    assert [False] * 5 == shows("not looked at yet")  # same as `pending`
+    assert [False] * 5 == shows("not checked yet")  # same as `pending`
     assert [True, True, True, False, False] == shows("since 2026")
     assert [True, True, True, False, False] == shows(r"[░.]{9} 26%|░{9}")
     assert [True, True, True, True, False] == shows("188 MB of 734 MB")

@@ -83,7 +83,7 @@ def test_an_empty_root_password_does_not_pass(
     shutil.copytree(made_by_devpi(""), c.serverdir)
     c.start().wait_listening()
     wait_for(lambda: c.get("/readyz/http").status == 200, "devpi's answer")
-    answer = wait_for(lambda: (a := c.get("/readyz/root-password")).json["reason"] != "not looked at yet" and a, "news")
+    answer = wait_for(lambda: (a := c.get("/readyz/root-password")).json["reason"] != "not checked yet" and a, "news")
     assert (503, 503) == (answer.status, c.get("/readyz").status)
     assert "argon2 can't run" in answer.json["reason"]
     assert not (c.serverdir / ".sidecar/root-hash").exists()

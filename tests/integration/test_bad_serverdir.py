@@ -65,7 +65,7 @@ def foreign_files(serverdir: Path) -> str:
     shutil.rmtree(serverdir)
     (serverdir / "photos").mkdir(parents=True)
     (serverdir / "photos" / "cat.jpg").write_bytes(b"meow")
-    return "it is not devpi-server's: it holds photos"
+    return ".serverversion is missing, it holds photos"
 
 
 def one_foreign_file(serverdir: Path) -> str:
@@ -85,7 +85,7 @@ def marked_database_gone(serverdir: Path) -> str:
 def marked_nodeinfo_gone(serverdir: Path) -> str:
     """A complete state whose `.nodeinfo` was deleted: an initialisation would overwrite it."""
     (serverdir / ".nodeinfo").unlink()
-    return "no .nodeinfo, which was there"
+    return ".nodeinfo is missing"
 
 
 def marked_all_gone(serverdir: Path) -> str:

@@ -492,7 +492,7 @@ def test_killed_while_syncing(container: Make, library: Path, tmp_path: Path, ki
     assert {"marker.json", "promotion.json"}.isdisjoint(exported.names(new.serverdir / ".sidecar"))
 
     new.start().wait_ready()
-    assert ("threw away a half-made state" in new.log) is (killed == "all")
+    assert ("removed an incomplete state" in new.log) is (killed == "all")
     assert_completed(new, export)
     assert 2 == new.log.count("import: loading")
     assert 3 == len(get(new, "/mass/dev")["projects"])
@@ -513,7 +513,7 @@ def test_killed_while_importing(container: Make, mass: Path, files: int) -> None
     assert {".sidecar"} == exported.names(new.serverdir)
 
     new.start().wait_ready()
-    assert "threw away a half-made state" in new.log
+    assert "removed an incomplete state" in new.log
     assert_completed(new, mass)
     assert 300 == len(get(new, "/mass/dev")["projects"])
     assert 200 == new.login("mass", MASS_PASSWORD)

@@ -179,7 +179,7 @@ BAD = {
     "bomb": Bad(bomb, "more than 200 times"),
     "too large": Bad(
         put(),
-        "unpacks to more than there is room for",
+        "unpacks to more than the available space",
         archive="bad.tar.gz",
         env={"SIDECAR_IMPORT_MAX_TOTAL_SIZE": "2K"},
     ),
@@ -192,7 +192,7 @@ BAD = {
     "dumpversion": Bad(index(lambda data: data.update(dumpversion="3")), "dumpversion '3'", "dataindex.json"),
     "root's hash without end": Bad(
         content(corpus.export(corpus.LEFT_OUT["a hash of root without end"][0]) + corpus.ZEROS, "bad.tar"),
-        "is an argon2 hash that asks for more than 128 MiB, 8 passes and 16 lanes",
+        "is an argon2 hash that requires more than 128 MiB, 8 passes and 16 lanes",
         "the password hash of user 'root'",
         "bad.tar",
         STRICT,

@@ -118,7 +118,7 @@ def test_a_serverdir_of_devpi_3(container: Callable[..., Container]) -> None:
     c = container(env=RANDOM)
     put_serverdir(c, "3.1.2")
     assert ExitCode.DAMAGED == c.start().wait_end()
-    assert "export it with the devpi-server that made it (devpi-export)" in c.log
+    assert "export it with the devpi-server that created it (devpi-export)" in c.log
 
 
 def adopted(c: Container, root: dict[str, str]) -> Container:

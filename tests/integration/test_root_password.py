@@ -215,7 +215,7 @@ def test_data_with_an_empty_password(container: Callable[..., Container], made_b
     shutil.copytree(made_by_devpi(""), c.serverdir)
     c.start().wait_phase("launching")
     wait_for(lambda: c.get("/readyz/http").status == 200, "devpi's answer")
-    answer = wait_for(lambda: (a := c.get("/readyz/root-password")).json["reason"] != "not looked at yet" and a, "news")
+    answer = wait_for(lambda: (a := c.get("/readyz/root-password")).json["reason"] != "not checked yet" and a, "news")
 
     assert (503, 503) == (answer.status, c.get("/readyz").status)
     assert "sidecar rotate" in answer.json["hint"]

@@ -44,7 +44,7 @@ def locked(name: str) -> Iterator[tuple[Requirement, list[str]]]:
 
 
 def versions(name: str) -> dict[str, set[str]]:
-    """Distribution → the versions that a lock file pins (more than one where Pythons differ)."""
+    """Distribution → the versions that a lock file pins (several if Pythons differ)."""
     found: dict[str, set[str]] = {}
     for requirement, _ in locked(name):
         pins = found.setdefault(canonicalize_name(requirement.name), set())
@@ -54,7 +54,7 @@ def versions(name: str) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_every_locked_distribution_is_pinned_and_hashed(name: str) -> None:
-    """No range, no URL, and at least one SHA-256 for each: pip can only install what was locked."""
+    """No range, no URL, and at least one SHA-256 for each: pip can only install locked files."""
     entries = list(locked(name))
     loose = [
         str(requirement)
@@ -83,7 +83,7 @@ def test_the_lock_file_holds_what_pyproject_asks_for(name: str) -> None:
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_the_lock_file_names_no_host(name: str) -> None:
-    """Whoever installs it uses the index that their pip is configured with."""
+    """The user's own pip configuration decides the index."""
     text = (ROOT / name).read_text()
     found = re.findall(r"\S*://\S*|--(?:extra-)?index-url|--find-links|--trusted-host|file:\S*", text)
     assert [] == found
@@ -91,7 +91,7 @@ def test_the_lock_file_names_no_host(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["requirements-web.lock", "requirements-dev.lock"])
 def test_all_lock_files_agree_on_versions(name: str) -> None:
-    """What is tested is what is shipped."""
+    """The tested versions are those that are shipped."""
     other = versions(name)
     different = {package: pins for package, pins in versions("requirements.lock").items() if other.get(package) != pins}
     assert {} == different
@@ -112,7 +112,7 @@ def dockerfile() -> list[tuple[str, str]]:
 
 
 def final_stage() -> list[tuple[str, str]]:
-    """The instructions of the last stage, after those of the stages that it is made from."""
+    """The instructions of the last stage, after those of the stages that it builds on."""
     stages: dict[str, list[tuple[str, str]]] = {}
     current: list[tuple[str, str]] = []
     for name, value in dockerfile():
@@ -131,27 +131,27 @@ def only(name: str) -> str:
 
 
 def test_the_image_runs_as_a_numeric_user_other_than_root() -> None:
-    """Kubernetes' runAsNonRoot can tell only from a number."""
+    """Kubernetes' runAsNonRoot requires a number."""
     defaults = dict(value.split("=", 1) for name, value in final_stage() if name == "ARG" and "=" in value)
     user = re.sub(r"\$\{(\w+)\}", lambda match: defaults[match[1]], only("USER"))
     assert re.fullmatch(r"[1-9][0-9]*:[0-9]+", user)
 
 
 def test_the_image_tells_its_ports_volume_and_signal() -> None:
-    """What `docker inspect` and `docker run -P` go by."""
+    """`docker inspect` and `docker run -P` use it."""
     assert "3141 3142" == only("EXPOSE")
     assert "/var/lib/devpi" == only("VOLUME")
     assert "SIGTERM" == only("STOPSIGNAL")
 
 
 def test_the_volume_is_declared_after_its_folder_got_its_owner() -> None:
-    """What a build changes in a volume after its declaration is lost."""
+    """Changes that a build makes in a volume after its declaration are lost."""
     names = [name for name, _ in final_stage()]
     assert max(place for place, name in enumerate(names) if name in {"RUN", "COPY"}) < names.index("VOLUME")
 
 
 def test_the_health_check_waits_for_an_import_of_hours() -> None:
-    """The check itself does, so it has days; a start period of any length would hide an import's failure."""
+    """The check itself waits, so its timeout is a week; a long start period would hide a failed import."""
     check = only("HEALTHCHECK")
     options = dict(re.findall(r"--([a-z-]+)=(\S+)", check))
     assert {
@@ -174,8 +174,8 @@ def test_the_sample_composition_checks_as_the_image_does() -> None:
 
 
 def test_flags_reach_the_entrypoint_through_tini() -> None:
-    """`docker run IMAGE --port 8000` appends to this list; a shell between would swallow signals."""
-    init = '"env", "--block-signal=TERM,INT", "tini", "--"'  # blocked until the entrypoint hears them: none is lost
+    """`docker run IMAGE --port 8000` appends to this list; a shell in it would swallow signals."""
+    init = '"env", "--block-signal=TERM,INT", "tini", "--"'  # blocked until the entrypoint handles them: none is lost
     assert f'[{init}, "python3", "/opt/devpi/entrypoint.py"]' == only("ENTRYPOINT")
     assert [] == [value for name, value in final_stage() if name in {"CMD", "SHELL"}]
 
@@ -195,7 +195,7 @@ def test_the_image_has_the_version_of_the_project() -> None:
 
 
 def test_the_build_context_admits_what_the_dockerfile_copies() -> None:
-    """.dockerignore lets in a list of names: all that are copied, for both lock files, and no more."""
+    """.dockerignore allows a list of names: all that are copied, for both lock files, and no more."""
     admitted = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = {
         source
@@ -218,7 +218,7 @@ def test_the_dockerfile_passes_hadolint() -> None:
 
 
 def test_every_hadolint_exception_is_explained() -> None:
-    """A comment stands above each."""
+    """Each has a comment above it."""
     lines = (ROOT / "Dockerfile").read_text().splitlines()
     bare = [
         line
@@ -229,7 +229,7 @@ def test_every_hadolint_exception_is_explained() -> None:
 
 
 def test_the_sample_composition_is_complete() -> None:
-    """As the older image had it, and safer: backup, named volume, port by a flag, readiness."""
+    """As in the older image, and safer: backup, named volume, port by a flag, readiness."""
     composition = YAML(typ="safe").load((ROOT / "docker-compose.yml").read_text())
     devpi = composition["services"]["devpi"]
     assert {
@@ -250,7 +250,7 @@ def test_the_sample_composition_is_complete() -> None:
 
 
 def test_the_sample_composition_shows_secrets_by_file() -> None:
-    """Commented out, so that `docker compose up` works without the files; right once the # are taken away."""
+    """Commented out, so that `docker compose up` works without the files; valid once the # are removed."""
     text = (ROOT / "docker-compose.yml").read_text()
     shown = re.sub(
         r"^( *)# (environment:|secrets:|  ?\S*_FILE:|  - |  \w+:$|    file:)",
@@ -266,7 +266,7 @@ def test_the_sample_composition_shows_secrets_by_file() -> None:
 
 
 def test_every_layer_exists_or_is_optional() -> None:
-    """import-linter's contract keeps up with the modules; `(name)` need not exist."""
+    """import-linter's contract lists the modules; `(name)` need not exist."""
     contracts = [c for c in PYPROJECT["tool"]["importlinter"]["contracts"] if c["type"] == "layers"]
     lost = []
     for contract in contracts:
@@ -296,7 +296,7 @@ def test_the_package_ships_its_data(name: str) -> None:
 
 @pytest.fixture
 def dev() -> ModuleType:
-    """dev.py as a module of its own, so that a test may change it."""
+    """dev.py as a separate module, so that a test may change it."""
     spec = importlib.util.spec_from_file_location("dev_under_test", ROOT / "dev.py")
     assert spec is not None
     assert spec.loader is not None
@@ -461,7 +461,7 @@ def test_just_test_runs_all_its_parts(tmp_path: Path, arguments: list[str], expe
 
 
 def test_the_skipped_tests_are_written_down(tmp_path: Path) -> None:
-    """With `--skips`, also by several processes: .ci/run gives them to a machine that has what is missing here."""
+    """With `--skips`, also by several processes: .ci/run passes them to a machine that has what is missing here."""
     (tmp_path / "test_it.py").write_text(
         """import pytest
         @pytest.mark.parametrize("number", [1, 2])

@@ -106,11 +106,8 @@ async def test_an_import_fails_nothing(site: Site) -> None:
         503,
         [
             "[-]process pending: importing: 512 of 2000 files",
-            *(
-                f"[-]{name} pending: not looked at yet"
-                for name in [name for name, gates in CHECKS.items() if gates][1:]
-            ),
-            *(f"[+]{name} pending: not looked at yet" for name in ("disk", "events")),
+            *(f"[-]{name} pending: not checked yet" for name in [name for name, gates in CHECKS.items() if gates][1:]),
+            *(f"[+]{name} pending: not checked yet" for name in ("disk", "events")),
             "readyz check pending",
         ],
     )
@@ -143,8 +140,8 @@ async def test_readyz_of_one_check(site: Site) -> None:
     assert (await site.get("/readyz/http")).status == 503
     assert (await site.get("/readyz/disk")).status == 200
     answer = await site.get("/readyz/http", Accept="text/plain")
-    assert answer.body == b"[-]http pending: not looked at yet\n"
-    assert (await site.get("/readyz/disk", Accept="text/plain")).body == b"[+]disk pending: not looked at yet\n"
+    assert answer.body == b"[-]http pending: not checked yet\n"
+    assert (await site.get("/readyz/disk", Accept="text/plain")).body == b"[+]disk pending: not checked yet\n"
     await site.become_ready()
     assert (await site.get("/readyz/http")).json["unit"] == "seconds"
     assert (await site.get("/readyz/http", Accept="text/plain")).body == b"ok"

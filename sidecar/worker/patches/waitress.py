@@ -36,7 +36,7 @@ STEP = 4096
 """Bytes of a body by which an upload makes progress."""
 
 PATIENCE = 10.0
-"""Seconds without progress after which an upload or a download may be closed to make room."""
+"""Seconds without progress after which an upload or a download may be closed in favour of a new connection."""
 BUSY = 20
 """Number of connections above which all waiting ones are accepted at once. That costs one more accept()."""
 PAUSE = 1.0

@@ -174,4 +174,4 @@ def test_what_can_t_be_found_is_reported(tmp_path: Path) -> None:
     (tmp_path / "dataindex.json").write_bytes(b"{}")
     (notice,) = unused.notices(tmp_path, tmp_path / "absent.json")
     assert isinstance(notice, Notice)
-    assert "an export lies in the init directory itself" in notice.reason
+    assert "an export is in the init directory itself" in notice.reason

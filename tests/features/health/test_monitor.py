@@ -175,7 +175,7 @@ async def test_what_was_not_looked_at_yet_is_pending(
             world.lifecycle.enter(phase)
         await eventually(lambda: world.health.age() < INTERVAL)
     assert {PENDING} == {check.status for check in world.board.checks()}
-    assert {"not looked at yet"} == {check.reason for check in world.board.checks() if check.name != "process"}
+    assert {"not checked yet"} == {check.reason for check in world.board.checks() if check.name != "process"}
     assert GATING == {check.name for check in world.blocking()}
     assert [] == [sample for trend in world.board.history() for sample in trend.samples]
     assert [] == caplog.messages
