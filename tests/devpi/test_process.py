@@ -363,7 +363,7 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("stopped", [False, True])
 def test_a_child_dies_with_its_parent(tmp_path: Path, stopped: bool) -> None:
-    """SIGKILL leaves no devpi-server behind, not even one that can't notice that its sidecar is gone."""
+    """SIGKILL leaves no devpi-server behind, not even one that can't notice that its sidecar was killed."""
     command = [sys.executable, "-c", PARENT, str(tmp_path / "serverdir")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
