@@ -107,7 +107,7 @@ def test_every_command_of_the_document(site: Site, reader: Reader) -> None:
     token = login_token(site.devpi, password)
     upload(make_index(site.devpi, token), token, "kept", b"content")
 
-    said = reader.type("Ask it how it is")
+    said = reader.type("Check the status")
     assert "devpi-0" in said
     assert "ready" in said
 

@@ -196,10 +196,8 @@ def test_the_loading_pod_is_nobodys_endpoint(rendered: dict[str, list[dict[str, 
     assert loader["metadata"]["namespace"] == one(rendered["example"], "StatefulSet")["metadata"]["namespace"]
 
 
-def test_the_readmes_pod_is_the_manifests(rendered: dict[str, list[dict[str, Any]]]) -> None:
-    """If the README shows one: the same probes, rights, grace and mounts."""
-    if not any("StatefulSet" in text for text in documents.blocks("yaml")):
-        return
+def test_the_documented_pod_is_the_manifests(rendered: dict[str, list[dict[str, Any]]]) -> None:
+    """docs/kubernetes-manifest.md has the same probes, rights, grace and mounts."""
     shown = documents.manifest("StatefulSet")["spec"]["template"]["spec"]
     spec = one(rendered["everything"], "StatefulSet")["spec"]["template"]["spec"]
     same = ("enableServiceLinks", "automountServiceAccountToken", "terminationGracePeriodSeconds", "securityContext")

@@ -16,7 +16,7 @@ AREAS = (
 )
 NOT_YET = frozenset(
     {
-        *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs", "bench", "deploy", "tests"),
+        *("CHANGELOG.md", "docs", "bench", "deploy", "tests"),
         *("sidecar/web", "sidecar/worker"),
     }
 )

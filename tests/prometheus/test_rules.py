@@ -8,6 +8,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from tests.prometheus.conftest import DEPLOY, ROOT, alerts, promtool
+from tests.support.documents import anchors
 
 ASKED_FOR = {
     "DevpiNotReady",
@@ -18,12 +19,6 @@ ASKED_FOR = {
     "DevpiPasswordNeverClaimed",
     "DevpiTokenAttacked",
 }
-
-
-def anchors(document: str) -> set[str]:
-    """Return the headings of a document, as links name them."""
-    headings = re.findall(r"^#+ (.*)$", (ROOT / document).read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_configuration_and_rules_are_sound() -> None:
@@ -61,5 +56,5 @@ def test_every_alert_says_what_is_wrong_and_what_to_do() -> None:
         assert rule["labels"]["severity"] in {"critical", "warning"}
         assert {"summary", "description", "runbook"} == set(rule["annotations"])
         document, _, anchor = rule["annotations"]["runbook"].partition("#")
-        assert not anchor or anchor in anchors(document), rule["annotations"]["runbook"]
+        assert not anchor or anchor in anchors(ROOT / document), rule["annotations"]["runbook"]
         assert "{{ $labels.instance }}" in rule["annotations"]["summary"]

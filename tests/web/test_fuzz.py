@@ -27,7 +27,7 @@ DOCUMENTED = {
     }
     for route in ROUTES
 }
-"""Which codes a handler's docstring names; README's table has the same (tests/project/test_docs.py)."""
+"""Which codes a handler's docstring names; docs/http-api.md has the same (tests/project/test_docs.py)."""
 EVERYWHERE = {400, 404, 405, 408, 413, 417, 431}
 """Codes of requests that no handler sees: see `sidecar.web.middleware` and `sidecar.web.server.connection`."""
 

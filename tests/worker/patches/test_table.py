@@ -187,7 +187,7 @@ def test_upstream_has_a_section_for_each() -> None:
         anchor: sorted(names) for anchor, names in named.items()
     }
     for anchor in listed:
-        assert "\nAsked for: " in sections[anchor], anchor
+        assert "\nWanted: " in sections[anchor], anchor
 
 
 # --- whether it is complete -------------------------------------------------------------------------------------------
