@@ -76,7 +76,7 @@ def test_what_keeps_it_from_being_ready(container: Make, view: View) -> None:
     assert 0 == made.returncode, made
     viewer = view(new.start().wait_listening())
     said = viewer.wait("#headline", "Not ready")
-    assert "root-password: root's password is empty What to do: sidecar rotate" in said.replace("`", "")
+    assert "root-password: root's password is empty What to do: run sidecar rotate" in said.replace("`", "")
     viewer.wait("#verdict", "Not ready: root-password")
     assert f"{NAME}: Not ready" == viewer.page.title()
     assert viewer.page.locator("#checks table").is_visible()
@@ -316,7 +316,7 @@ def test_devpi_killed_and_the_sidecar_started_again(container: Make, view: View)
     viewer.wait("#live", "live")
     began = time.monotonic()
     os.kill(new.devpi_pid, signal.SIGKILL)
-    viewer.wait("#headline", "devpi-server was ended by SIGKILL")
+    viewer.wait("#headline", "devpi-server was killed by SIGKILL")
     viewer.wait("#live", "No connection to the sidecar since")
     assert time.monotonic() - began < 5
     new.wait_end()

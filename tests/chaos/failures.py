@@ -195,7 +195,7 @@ def _named(code: int, container: Container, asked: bool) -> None:
     if asked:
         expect(code == 0, f"it stopped with code {code}")
         return
-    own = f"devpi-server ended by itself with code {code}" in container.log
+    own = f"devpi-server exited unexpectedly with code {code}" in container.log
     expect(code == ExitCode.NOT_WRITABLE or own, f"it exited with code {code}")
 
 

@@ -19,7 +19,7 @@ Make = Callable[..., Box]
 def test_too_little_memory_is_said(box: Make) -> None:
     """With 64 MiB the kernel may kill devpi-server or all processes, or slow them down: the log warns at the start."""
     small = box("--memory", "64m", "--memory-swap", "64m", "--tmpfs", "/tmp").start()
-    assert wait_for(lambda: "the memory limit is 64 MiB" in small.log, "the warning", 30, every=0.5)
+    assert wait_for(lambda: "the memory limit of 64 MiB is too low" in small.log, "the warning", 30, every=0.5)
 
 
 def test_no_network_at_all(box: Make) -> None:

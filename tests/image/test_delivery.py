@@ -71,4 +71,4 @@ def test_a_client_that_never_reads_costs_the_grace(box: Callable[..., Box]) -> N
     link, _ = serve_file(run, SMALL)
     with downloading(link):
         assert 0 == run.stop()
-    assert "bytes on 1 connection are not delivered" in run.log
+    assert "bytes on 1 connection were not delivered" in run.log

@@ -162,7 +162,7 @@ DOWN = ["stopping", "devpi_down"]
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project with a feature more."""
+    """The project with an additional feature."""
     copy = tmp_path_factory.mktemp("checkout")
     shutil.copytree(ROOT / "sidecar", copy / "sidecar", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "entrypoint.py", copy)
@@ -187,17 +187,17 @@ def container(checkout: Path, tmp_path: Path) -> Iterator[Container]:
 
 
 def hooks(container: Container) -> list[str]:
-    """The hooks that were called, as the log has them."""
+    """Return the hooks that were called, by the log."""
     return re.findall(r"hook: (\w+)", container.log)
 
 
 def test_at_most_five_files_are_touched() -> None:
-    """That is what the seam is for."""
+    """A feature needs few edits: that is the purpose of the seam."""
     assert len(EDITS) <= 5
 
 
 def test_a_feature_has_what_the_others_have(container: Container, checkout: Path) -> None:
-    """Status, check, metric, section of the page, route, command and description; each hook in its time."""
+    """Status, check, metric, section of the page, route, command and description; each hook at its time."""
     container.start().wait_ready()
     assert UP == hooks(container)
     assert {"hooks": UP} == container.status()["notes"]
@@ -229,11 +229,11 @@ def test_a_feature_has_what_the_others_have(container: Container, checkout: Path
     ("fails", "code", "log"),
     [
         ("prepare", 42, "no pen; buy one"),
-        ("run", 70, "the sidecar's task 'notes' has ended; tell us, with the log"),
+        ("run", 70, "the sidecar's task 'notes' ended unexpectedly; report it, with the log"),
     ],
 )
 def test_a_hook_that_fails_on_the_way_up(container: Container, fails: str, code: int, log: str) -> None:
-    """Ends the container, with the exit code of the protocol."""
+    """It ends the container with the specified exit code."""
     container.env["NOTES_FAIL"] = fails
     assert code == container.start().wait_end()
     assert log in container.log
@@ -243,12 +243,12 @@ def test_a_hook_that_fails_on_the_way_up(container: Container, fails: str, code:
 @pytest.mark.parametrize(
     ("fails", "log"),
     [
-        ("stopping", "notes does not come to its end within 2 s, and is left so"),
+        ("stopping", "the feature notes did not stop within 2 s and was abandoned"),
         ("raises", "RuntimeError: out of ink"),
     ],
 )
 def test_a_hook_that_fails_on_the_way_down(container: Container, fails: str, log: str) -> None:
-    """Is logged; the stop goes on, and is a clean one."""
+    """It is logged; the stop continues, and is a clean one."""
     container.env["NOTES_FAIL"] = fails
     container.start().wait_ready()
     assert 0 == container.stop()

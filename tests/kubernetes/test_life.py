@@ -86,8 +86,8 @@ def test_a_killed_devpi_server_is_another_container_with_its_code_in_the_status(
     wait_for(lambda: site.container.get("restartCount") == 1, "a restart")
     ended = wait_for(lambda: site.container["lastState"].get("terminated"), "the last container's exit code")
     assert 137 == ended["exitCode"]
-    assert "devpi-server was ended by SIGKILL" in ended["message"]
-    assert "devpi-server was ended by SIGKILL" in site.described
+    assert "devpi-server was killed by SIGKILL" in ended["message"]
+    assert "devpi-server was killed by SIGKILL" in site.described
     site.wait_ready()
     site.wait_reachable()
     assert token_holds(site.devpi, token)

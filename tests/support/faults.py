@@ -175,28 +175,28 @@ ENDS_AT_ONCE = Fault(
     "devpi-server exits at its start",
     within=10,
     exit_code=1,
-    log="devpi-server ended by itself with code 1",
+    log="devpi-server exited unexpectedly with code 1",
     then="see its log",
 )
 ENDS_LATER = Fault(
     "devpi-server exits while it serves, with a code n (here 7)",
     within=5,
     exit_code=7,
-    log="devpi-server ended by itself with code 7",
+    log="devpi-server exited unexpectedly with code 7",
     then="see its log; after a restart it serves all acknowledged uploads",
 )
 ENDS_LATER_WITH_0 = Fault(
     "devpi-server exits while it serves, with code 0",
     within=5,
     exit_code=1,
-    log="devpi-server ended by itself with code 0",
+    log="devpi-server exited unexpectedly with code 0",
     then="the same; code 1, so that it differs from a requested stop",
 )
 OUT_OF_MEMORY = Fault(
     "devpi-server is killed for lack of memory",
     within=5,
     exit_code=137,
-    log="devpi-server was ended by SIGKILL, most likely for want of memory",
+    log="devpi-server was killed by SIGKILL, most likely for lack of memory",
     then="raise the memory limit",
 )
 PORT_TAKEN = Fault(
@@ -219,7 +219,7 @@ MONITOR_ENDS = Fault(
     "the monitor or another permanent task exits",
     within=5,
     exit_code=70,
-    log="the sidecar's task 'health' has ended",
+    log="the sidecar's task 'health' ended unexpectedly",
     then="a bug: restart, and report it with the log",
 )
 SIDECAR_KILLED = Fault(

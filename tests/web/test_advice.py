@@ -35,7 +35,7 @@ AFTER = ("failed import", "failed", "stopping")
 
 def _claimed(record: RootPasswordFile) -> None:
     record.write_generated(PASSWORD)
-    record.claim("10.0.0.1", record.generated, None)  # type: ignore[arg-type]
+    record.claim("10.0.0.1", record.generated)  # type: ignore[arg-type]
 
 
 def _expired(record: RootPasswordFile) -> None:
@@ -177,7 +177,7 @@ async def test_a_claim_where_there_never_was_a_password(stage: Stage) -> None:
     stage.be("replica", "ready", RootPassword.UNKNOWN, own_secret=False)
     code, out, err = await stage.run("claim")
     assert (code, out) == (1, "")
-    assert "this is a replica: its users, and root's password, are the primary's" in err
+    assert "this is a replica: its users and root's password are the primary's" in err
     stage.be("standalone", "ready", RootPassword.UNKNOWN, own_secret=False)
     assert "held data before this sidecar" in (await stage.run("claim"))[2]
 
@@ -186,7 +186,7 @@ async def test_a_claim_where_there_never_was_a_password(stage: Stage) -> None:
     ("phase", "why"),
     [
         ("importing", "devpi-server does not run yet (importing) (retry in 2 s)"),
-        ("failed import", "refused (503): not running; it failed: see /status, fix that, and restart\n"),
+        ("failed import", "refused (503): not running; it failed: see /status, fix the cause, and restart\n"),
         ("stopping", "refused (503): not running; it is being stopped\n"),
     ],
 )
@@ -203,7 +203,7 @@ async def test_a_failing_root_password_has_no_advice_once_devpi_stops(stage: Sta
     """The check stays the same, but its advice would be refused now."""
     stage.be("standalone", "listening", RootPassword.PROVIDED, own_secret=False)
     check = next(c for c in stage.site.board.checks() if c.name == "root-password")
-    assert check.hint == "`sidecar rotate`, or SIDECAR_ALLOW_EMPTY_ROOT=true to allow it"
+    assert check.hint == "run `sidecar rotate`, or set SIDECAR_ALLOW_EMPTY_ROOT=true to allow it"
     become(stage.site.lifecycle, phase=Phase.STOPPING)
     check = next(c for c in stage.site.board.checks() if c.name == "root-password")
     assert (check.status, check.hint) == ("fail", None)

@@ -233,7 +233,7 @@ async def test_what_keeps_it_from_being_ready_is_no_launching(site: Site) -> Non
     assert "Launching devpi-server is starting." in (await page(site)).text
     site.root_password("empty", allowed=False)
     text = (await page(site)).text
-    assert "Not ready root-password: root's password is empty What to do: sidecar rotate" in text
+    assert "Not ready root-password: root's password is empty What to do: run sidecar rotate" in text
     assert "devpi-server is starting" not in text
 
 

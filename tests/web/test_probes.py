@@ -93,7 +93,7 @@ async def test_readyz_text_failing(site: Site) -> None:
     assert lines[-1] == "readyz check failed"
     assert (
         "[-]root-password failed: root's password is empty;"
-        " `sidecar rotate`, or SIDECAR_ALLOW_EMPTY_ROOT=true to allow it"
+        " run `sidecar rotate`, or set SIDECAR_ALLOW_EMPTY_ROOT=true to allow it"
     ) in lines
 
 
