@@ -11,44 +11,53 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends binutils busybox-static ca-certificates tini \
  && rm -rf /var/lib/apt/lists/*
 
-FROM build AS environment
+# uv, and what builds the project. Every download here and below is checked against its hash in a lock file.
+FROM build AS tools
+COPY requirements-tools.lock /build/
+RUN python3 -m venv --without-pip /tools \
+ && python3 -m pip --python /tools/bin/python3 install --no-cache-dir --require-hashes --only-binary :all: \
+        --requirement /build/requirements-tools.lock
+ENV PATH=/tools/bin:$PATH \
+    UV_BUILD_CONSTRAINT=/build/requirements-tools.lock \
+    UV_LINK_MODE=copy \
+    UV_NO_CACHE=true \
+    UV_PYTHON_DOWNLOADS=never \
+    UV_SYSTEM_CERTS=true
+
+FROM tools AS environment
 ARG LOCK=requirements.lock
 WORKDIR /build
 COPY requirements.lock ${LOCK} ./
-# Twice: what everyone gets comes as wheels alone. What a plugin adds (pyramid-chameleon has no wheel) is built with
-# the setuptools that the first step verified, not with one that an isolated build would fetch unverified.
-RUN python3 -m venv --without-pip /opt/devpi \
- && python3 -m pip --python /opt/devpi/bin/python3 install --no-cache-dir --no-compile --require-hashes \
-        --only-binary :all: --requirement requirements.lock \
- && python3 -m pip --python /opt/devpi/bin/python3 install --no-cache-dir --no-compile --require-hashes \
-        --no-build-isolation --requirement "${LOCK}"
+# Twice: what everyone gets comes as wheels alone; what a plugin adds may have to be built (pyramid-chameleon has no wheel).
+RUN uv venv --no-project --python python3 /opt/devpi \
+ && uv pip sync --python /opt/devpi --require-hashes --only-binary :all: requirements.lock \
+ && uv pip install --python /opt/devpi --require-hashes --require-build-hashes --requirements "${LOCK}"
 
 FROM environment AS environment-web
 COPY requirements-web.lock ./
-RUN python3 -m pip --python /opt/devpi/bin/python3 install --no-cache-dir --no-compile --require-hashes \
-        --no-build-isolation --requirement requirements-web.lock
+RUN uv pip install --python /opt/devpi --require-hashes --require-build-hashes --requirements requirements-web.lock
 
-# Each of these two installs the project and assembles /rootfs; docker/rootfs.py tells of what.
+# Each of these two installs the project and assembles /rootfs by docker/rootfs.py.
 FROM environment AS rootfs
-COPY pyproject.toml README.md LICENSE entrypoint.py ./
+COPY pyproject.toml setup.py README.md LICENSE entrypoint.py ./
 COPY sidecar sidecar
-COPY docker/rootfs.py docker/trimmed.py docker/
+COPY docker/rootfs.py docker/python_files.py docker/system_files.py docker/trimmed.py docker/
 ARG UID=1000
 ARG GID=1000
 ARG SOURCE_DATE_EPOCH
 # Without a fixed seed the order in a set decides about the bytecode.
-RUN python3 -m pip --python /opt/devpi/bin/python3 install --no-cache-dir --no-compile --no-deps --no-build-isolation . \
+RUN uv pip install --python /opt/devpi --no-deps --require-build-hashes . \
  && cp entrypoint.py /opt/devpi/ \
  && PYTHONHASHSEED=0 python3 docker/rootfs.py --environment /opt/devpi --uid "${UID}" --gid "${GID}" /rootfs
 
 FROM environment-web AS rootfs-web
-COPY pyproject.toml README.md LICENSE entrypoint.py ./
+COPY pyproject.toml setup.py README.md LICENSE entrypoint.py ./
 COPY sidecar sidecar
-COPY docker/rootfs.py docker/trimmed.py docker/
+COPY docker/rootfs.py docker/python_files.py docker/system_files.py docker/trimmed.py docker/
 ARG UID=1000
 ARG GID=1000
 ARG SOURCE_DATE_EPOCH
-RUN python3 -m pip --python /opt/devpi/bin/python3 install --no-cache-dir --no-compile --no-deps --no-build-isolation . \
+RUN uv pip install --python /opt/devpi --no-deps --require-build-hashes . \
  && cp entrypoint.py /opt/devpi/ \
  && PYTHONHASHSEED=0 python3 docker/rootfs.py --environment /opt/devpi --uid "${UID}" --gid "${GID}" /rootfs
 
@@ -103,10 +112,10 @@ FROM plain AS debug
 COPY --from=shell /debug /debug
 ENV PATH=/opt/devpi/bin:/usr/local/bin:/usr/bin:/bin:/debug
 
-FROM build AS test-packages
+FROM tools AS test-packages
 COPY requirements-dev.lock /build/
-RUN python3 -m pip install --no-cache-dir --no-compile --require-hashes --only-binary :all: --target /packages \
-        --requirement /build/requirements-dev.lock
+RUN uv pip install --python python3 --target /packages --require-hashes --only-binary :all: \
+        --requirements /build/requirements-dev.lock
 # The tests look for the package beside them.
 RUN mkdir /links && ln -s "lib/python$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')/site-packages/sidecar" /links/sidecar
 

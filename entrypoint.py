@@ -1,6 +1,6 @@
-"""The container's command: `python entrypoint.py [devpi-server flags]`, or a tool of devpi's in their place.
+"""The container's command: `python entrypoint.py [devpi-server flags]`, or a devpi tool with its arguments.
 
-Prepares a devpi-server state directory, runs devpi-server on it, and beside it the sidecar that tells how it is.
+Prepares a devpi-server state directory, runs devpi-server on it, and next to it the sidecar, which reports its status.
 """
 
 import os
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str]) -> int:
-    """Run. Returns the exit code, see `sidecar.core.errors`."""
+    """Run, and return the exit code (`sidecar.core.errors`)."""
     tool = None
     if arguments and not arguments[0].startswith("-"):
         tool, *rest = arguments
         if os.path.basename(tool) == "devpi-server":  # noqa: PTH119 - pathlib is not imported yet
             tool, arguments = None, rest
-    # a tool keeps the default reactions: what it has not finished must not end with 0
+    # a tool keeps the default signal handlers: interrupted work must not exit with 0
     stopping = stops.Stops() if tool is None else None
     stops.hear()
 
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
         return serve(given, arguments, environ, stopping)
     from sidecar.worker import tools
 
-    if tools.name_of(arguments[0]) == "sidecar":  # our own, also where it is not on the PATH
+    if tools.name_of(arguments[0]) == "sidecar":  # our own command, even if it is not on the PATH
         from sidecar.cli import __main__ as cli
 
         return cli.main(arguments[1:])
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
 
 
 def serve(given: "Settings", flags: list[str], environ: dict[str, str], stopping: stops.Stops) -> int:
-    """Live one container's life. Returns only where the child can't be started."""
+    """Run the container. Returns only if the child can't be started."""
     from sidecar.core.errors import Exit
     from sidecar.devpi.spawn import spawn
 
@@ -66,11 +66,11 @@ def serve(given: "Settings", flags: list[str], environ: dict[str, str], stopping
 
     code = container.run(given, flags, spawned, stopping, lambda: spawn(environ, given.log, spawned.phase))
     sys.stderr.flush()
-    os._exit(code)  # nothing is left to do: taking the interpreter apart would only make the stop longer
+    os._exit(code)  # nothing is left to do: finalising the interpreter would only delay the exit
 
 
 def _asks_for_text(flag: str) -> bool:
-    """Whether it is --help or --version, or an abbreviation, as devpi's parser takes them."""
+    """Whether the flag is --help or --version, or an abbreviation, which devpi's parser accepts."""
     return flag == "-h" or (len(flag) > len("--") and any(name.startswith(flag) for name in ("--help", "--version")))
 
 

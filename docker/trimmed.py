@@ -1,6 +1,6 @@
-"""What the image leaves out, and why: the one list. rootfs.py goes by it, docs/docker.md shows it, tests compare them.
+"""List what the image leaves out, and why. rootfs.py reads it, docs/docker.md shows it, tests compare them.
 
-Whether something is missed shows in the test suite, which runs inside the image, and in imports of every package.
+The test suite runs inside the image, and imports every package, to find what is missing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ class Part(NamedTuple):
 
     packages: tuple[str, ...]
     pattern: re.Pattern[str]
-    """Matches their paths below site-packages, in full."""
+    """Matches their whole paths below site-packages."""
     why: str
 
 
@@ -31,13 +31,13 @@ STDLIB = {
         *("_dbm", "_gdbm", "audioop", "nis", "ossaudiodev", "spwd"),
     ),
 }
-"""Reason → modules of the standard library, `*` for any ending. Some exist in some versions of Python alone."""
+"""Reason → modules of the standard library; `*` matches any suffix. Some exist only in some versions of Python."""
 
 NOT_OF_STDLIB = frozenset({"sitecustomize", "dist-packages", "site-packages", "EXTERNALLY-MANAGED", "LICENSE.txt"})
-"""What lies at its top without being of it."""
+"""Entries at its top that don't belong to it."""
 
 PROMPT = re.compile(r"_pyrepl/(?!__init__|pager).*")
-"""The prompt of newer Pythons; pydoc, which devpi-web imports, wants its pager."""
+"""The prompt of newer Pythons, except the pager: devpi-web imports pydoc, which needs it."""
 
 PARTS = (
     Part(
@@ -98,7 +98,8 @@ PARTS = (
             r"|(.*/)?(tests|test|testing|test_devpi_server|__pycache__|include|sboms)/.*|distutils-precedence\.pth"
             r"|zope/deprecation/tests\.py)"
             r"|[^/]*\.dist-info/(.*/)?sboms/.*"
-            r"|[^/]*\.dist-info/(.*/)?(RECORD|INSTALLER|REQUESTED|direct_url\.json|zip-safe|dependency_links\.txt)"
+            r"|[^/]*\.dist-info/(.*/)?(RECORD|INSTALLER|REQUESTED|direct_url\.json|uv_(cache|build)\.json|zip-safe"
+            r"|dependency_links\.txt)"
         ),
         "tests, type stubs, C sources and headers, files for other systems, pip's own records",
     ),
@@ -111,26 +112,26 @@ BYTECODE = re.compile(
     r"|docutils/utils/math/.*"
     r"|whoosh/lang/(?!__init__|porter\.|stopwords).*)"
 )
-"""Sources without bytecode: they are no Python yet, or a server reads one in a hundred of them, in milliseconds."""
+"""Sources without bytecode: templates that aren't Python yet, and modules of which a server imports few."""
 
 SCRIPTS_KEPT = re.compile(r"devpi(-.*)?|sidecar")
-"""The commands of the environment that are not left out."""
+"""The commands of the environment that are kept."""
 
 _NAMES = re.compile("|".join(re.escape(name).replace(r"\*", r"\w*") for names in STDLIB.values() for name in names))
 
 
 def of_stdlib(name: str) -> bool:
-    """Whether a module, by its name at the top of the standard library, is left out."""
+    """Whether a top-level module of the standard library is left out."""
     return name in NOT_OF_STDLIB or _NAMES.fullmatch(name) is not None
 
 
 def of_packages(path: str) -> bool:
-    """Whether a file, by its path below site-packages, is left out."""
+    """Whether a file is left out, by its path below site-packages."""
     return any(part.pattern.fullmatch(path) for part in PARTS)
 
 
 def table() -> str:
-    """All of it, as docs/docker.md has it."""
+    """Return the list as docs/docker.md shows it."""
     rows = [("standard library", names, why) for why, names in STDLIB.items()]
     rows += [("packages", part.packages, part.why) for part in PARTS]
     lines = ["| of | left out | what, or why |", "|---|---|---|"]

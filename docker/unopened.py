@@ -1,9 +1,9 @@
-"""Which files of an image a running container never opens: candidates for leaving out, or for more tests.
+"""List the files of an image that a running container never opens: leave them out, or test more.
 
     docker run --detach --name watched …; python3 docker/unopened.py watched
 
-Watches by fanotify, so it needs root on the engine's own machine. Ends with the container; prints the files that nobody
-opened since it began to watch, the largest first, with their sizes in bytes.
+Uses fanotify, so it must run as root on the engine's machine. When the container ends, it prints the files that no
+process has opened since it started, with their sizes in bytes, largest first.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EVENT = struct.Struct("=IBBHQii")
 
 
 def main(container: str) -> int:
-    """Watch until the container has ended."""
+    """Watch until the container ends, then print the list."""
     shown = ["docker", "inspect", "--format", "{{.GraphDriver.Data.MergedDir}}", container]
     root = Path(subprocess.run(shown, capture_output=True, text=True, check=True).stdout.strip())
     files = {path: path.stat().st_size for path in root.rglob("*") if path.is_file() and not path.is_symlink()}
@@ -34,7 +34,7 @@ def main(container: str) -> int:
     mask = ctypes.c_uint64(FAN_OPEN)
     flags = FAN_MARK_ADD | FAN_MARK_FILESYSTEM
     if descriptor < 0 or libc.fanotify_mark(descriptor, flags, mask, AT_FDCWD, os.fsencode(root)):
-        raise OSError(ctypes.get_errno(), "fanotify refuses")
+        raise OSError(ctypes.get_errno(), "fanotify failed")
     opened: set[Path] = set()
     with subprocess.Popen(["docker", "wait", container], stdout=subprocess.DEVNULL) as running:
         while running.poll() is None:
@@ -48,7 +48,7 @@ def main(container: str) -> int:
 
 
 def _events(data: bytes) -> set[Path]:
-    """The files that were opened, as the container names them."""
+    """Return the paths of the opened files in the container."""
     names = set()
     while data:
         length, _, _, _, _, descriptor, _ = EVENT.unpack_from(data)

@@ -1,6 +1,6 @@
-"""The command `sidecar`: what an operator, or HEALTHCHECK, does inside the container.
+"""The command `sidecar`, for operators and HEALTHCHECK inside the container.
 
-`healthcheck` goes its own way, past argparse and all that the other commands import.
+`healthcheck` bypasses argparse and all imports of the other commands.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sys
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run `sidecar argv…` and return its exit code; `argv` is without the program's name."""
+    """Run `sidecar argv…` and return its exit code; `argv` does not include the program's name."""
     arguments = sys.argv[1:] if argv is None else argv
     if arguments in (["healthcheck"], ["healthcheck", "--wait"]):
         from sidecar.cli import healthcheck

@@ -1,7 +1,7 @@
-"""`sidecar status | top | token | claim | rotate | version`, for an operator inside the container.
+"""`sidecar status | top | token | claim | rotate | version`, for operators inside the container.
 
-Exit codes: 0 done (status: ready), 1 refused or failed (status: not ready), 2 no sidecar runs here, 64 wrong
-usage, 130 interrupted, 141 the reader of a pipe went away.
+Exit codes: 0 success (status: ready), 1 refused or failed (status: not ready), 2 no running sidecar, 64 wrong usage,
+130 interrupted, 141 broken pipe.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LIMIT = 16 * 1024 * 1024
 
 
 class AnswerLost(Exception):
-    """The request was sent, and no whole answer came."""
+    """The request was sent, but no complete answer arrived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,12 @@ class Answer:
 
     status: int
     content: object
-    """Parsed JSON; None where it was none."""
+    """The parsed JSON; None if it is not JSON."""
     retry_after: str | None = None
 
     @property
     def fields(self) -> Fields:
-        """The content, as an object of which nothing is certain."""
+        """Return the content as an object with unverified fields."""
         return Fields(self.content)
 
 
@@ -64,8 +64,8 @@ def main(arguments: list[str]) -> int:
     except AnswerLost as error:
         _note(str(error))
         return REFUSED
-    except OSError as error:  # of stdout: what the network says is worded where it happens
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python's own flush at exit would complain
+    except OSError as error:  # of stdout: network errors have become AnswerLost or NoSidecar
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # otherwise Python's own flush at exit reports the error again
         if isinstance(error, BrokenPipeError):
             return BROKEN_PIPE
         _note(f"can't write: {error.strerror}")
@@ -82,21 +82,21 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="sidecar", description="Ask the sidecar of the devpi-server in this container.")
+    parser = _Parser(prog="sidecar", description="Query and control the sidecar of this container's devpi-server.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    status = commands.add_parser("status", help="say how devpi is; exit code 0: ready, 1: not ready")
+    status = commands.add_parser("status", help="print the status; exit code 0: ready, 1: not ready")
     shape = status.add_mutually_exclusive_group()
-    shape.add_argument("--json", action="store_true", help="print what GET /status answers")
-    shape.add_argument("--watch", action="store_true", help="go on saying it, live, until Ctrl-C")
-    commands.add_parser("top", help="the same as status --watch")
+    shape.add_argument("--json", action="store_true", help="print the answer of GET /status")
+    shape.add_argument("--watch", action="store_true", help="update the output until Ctrl-C")
+    commands.add_parser("top", help="same as status --watch")
     commands.add_parser("token", help="print the admin token")
     claim = commands.add_parser("claim", help="print root's generated password; works once")
     claim.add_argument("--json", action="store_true", help="print user and password as JSON")
     rotate = commands.add_parser("rotate", help="set and print a new root password, and end all logins")
-    rotate.add_argument("--keep-logins", action="store_true", help="let logins that exist go on")
+    rotate.add_argument("--keep-logins", action="store_true", help="keep existing logins valid")
     rotate.add_argument("--json", action="store_true", help="print user and password as JSON")
-    check = commands.add_parser("healthcheck", help="exit code 0: devpi is ready, 1: it is not (for HEALTHCHECK)")
-    check.add_argument("--wait", action="store_true", help="wait while it starts or imports; 1: it failed, or ended")
+    check = commands.add_parser("healthcheck", help="exit code 0: ready, 1: not ready (for HEALTHCHECK)")
+    check.add_argument("--wait", action="store_true", help="wait during start-up and import; exit code 1: failed")
     commands.add_parser("version", help="print the version")
     return parser
 
@@ -114,7 +114,7 @@ def _run(options: argparse.Namespace, directory: str) -> int:
         case "rotate":
             path = "/bootstrap/rotate" + ("?keep_logins=true" if options.keep_logins else "")
             return _password(directory, path, as_json=options.json)
-        case "healthcheck":  # with something behind it, or cli.main had taken it
+        case "healthcheck":  # abbreviated or repeated flags; cli.main handles the usual ones
             from sidecar.cli import healthcheck
 
             return healthcheck.main(wait=options.wait)
@@ -123,49 +123,49 @@ def _run(options: argparse.Namespace, directory: str) -> int:
 
 
 def _status(directory: str, *, as_json: bool) -> int:
-    told = _ask(directory, "GET", "/status", 10)
+    status = _ask(directory, "GET", "/status", 10)
     ready = _ask(directory, "GET", "/readyz", 10)
-    if told.status != 200 or not isinstance(told.content, dict):
-        _note(f"/status answered {told.status}: {_problem(told)}")
+    if status.status != 200 or not isinstance(status.content, dict):
+        _note(f"GET /status failed ({status.status}): {_problem(status)}")
         return REFUSED
     if as_json:
-        _write(json.dumps(told.content, indent=2))
+        _write(json.dumps(status.content, indent=2))
     else:
         health = _ask(directory, "GET", "/health", 10)
         checks = health.fields.list("checks") or ready.fields.list("checks")
-        _show(summary(told.fields, checks, ready=ready.status == 200))
+        _show(summary(status.fields, checks, ready=ready.status == 200))
     return DONE if ready.status == 200 else REFUSED
 
 
 def _look(directory: str) -> watch.View:
-    """One look for `watch`; a sidecar that isn't there, or a restart in the middle of it, is told as such."""
+    """Query the sidecar once for `watch`. A missing sidecar or a restart meanwhile is part of the result."""
     try:
-        told = _ask(directory, "GET", "/status", 3)
+        status = _ask(directory, "GET", "/status", 3)
         health = _ask(directory, "GET", "/health", 3)
         ready = _ask(directory, "GET", "/readyz", 3).status == 200
     except (discovery.NoSidecar, AnswerLost) as error:
         return watch.View(gone=str(error))
-    if told.status != 200:
-        return watch.View(gone=f"/status answered {told.status}: {_problem(told)}")
-    return watch.View(ready, told.fields, tuple(health.fields.list("checks")))
+    if status.status != 200:
+        return watch.View(gone=f"GET /status failed ({status.status}): {_problem(status)}")
+    return watch.View(ready, status.fields, tuple(health.fields.list("checks")))
 
 
 def _password(directory: str, path: str, *, as_json: bool) -> int:
-    """Claim or rotate: the password on stdout and nothing else, all that is said about it on stderr."""
+    """Claim or rotate. Print only the password to stdout, and everything else to stderr."""
     headers = {"Authorization": f"Bearer {_token(directory)}"}
     try:
         answer = _ask(directory, "POST", path, 90, headers)
         if answer.status != 200:
             return _refused(answer)
         if not (password := answer.fields.text("password", limit=None)):
-            raise AnswerLost("an answer without a password")
+            raise AnswerLost("the answer contains no password")
     except AnswerLost as error:
-        raise AnswerLost(f"{error}: it may be done all the same: `sidecar status` says so, and what to do") from None
+        raise AnswerLost(f"{error}, but the password may have changed; run `sidecar status` and follow it") from None
     try:
         _write(json.dumps({"user": "root", "password": password}) if as_json else password)
         sys.stdout.flush()
     except OSError:
-        _note("the password could not be written, and is not shown again: `sidecar status` says how to set another one")
+        _note("the password can't be written, and is not shown again; `sidecar status` shows how to set a new one")
         raise
     _note("this is root's password; it is not shown again")
     return DONE
@@ -179,17 +179,17 @@ def _refused(answer: Answer) -> int:
         _note(f"already claimed at {at} from {address}" + (f"; {hint}" if hint else ""))
     elif answer.status == 503 and answer.retry_after:
         why = fields.text("detail", 1000) or _problem(answer)
-        _note(f"not yet: {why} (try again in {printable(answer.retry_after, 20)} s)")
+        _note(f"not yet: {why} (retry in {printable(answer.retry_after, 20)} s)")
     else:
         _note(f"refused ({answer.status}): {_problem(answer)}")
     return REFUSED
 
 
 def _problem(answer: Answer) -> str:
-    """The words of an `application/problem+json`."""
+    """Return the text of an `application/problem+json`."""
     title, detail, hint = (answer.fields.text(name, 1000) for name in ("title", "detail", "hint"))
     parts = [title, detail, "" if hint in detail else hint]
-    return "; ".join(part for part in parts if part) or "without a reason"
+    return "; ".join(part for part in parts if part) or "no reason given"
 
 
 def _token(directory: str) -> str:
@@ -197,9 +197,9 @@ def _token(directory: str) -> str:
 
 
 def _ask(directory: str, method: str, path: str, timeout: float, headers: Mapping[str, str] | None = None) -> Answer:
-    """Raises `NoSidecar` where nobody listens, `AnswerLost`."""
+    """Send a request and return the answer. Raises `NoSidecar` if it can't connect, and `AnswerLost`."""
     host, port = discovery.address(directory) or ("localhost", 0)
-    connection = http.client.HTTPConnection(host, port, timeout=timeout)  # heeds no proxy
+    connection = http.client.HTTPConnection(host, port, timeout=timeout)  # ignores proxy variables
     try:
         try:
             if port:
@@ -209,7 +209,7 @@ def _ask(directory: str, method: str, path: str, timeout: float, headers: Mappin
         except OSError as error:
             reason = error.strerror or str(error)
             where = f"{printable(host)} port {port}" if port else "its socket"
-            raise discovery.NoSidecar(f"none answers at {where}: {reason}") from None
+            raise discovery.NoSidecar(f"can't connect to {where}: {reason}") from None
         try:
             connection.request(method, path, headers={"Accept": "application/json", **(headers or {})})
             response = connection.getresponse()
@@ -217,7 +217,7 @@ def _ask(directory: str, method: str, path: str, timeout: float, headers: Mappin
             if response.length:
                 raise http.client.IncompleteRead(body, response.length)
         except (OSError, http.client.HTTPException) as error:
-            reason = f"no whole answer to {method} {path.partition('?')[0]} ({type(error).__name__})"
+            reason = f"no complete answer to {method} {path.partition('?')[0]} ({type(error).__name__})"
             raise AnswerLost(reason) from None
     finally:
         connection.close()
@@ -255,7 +255,7 @@ def _write(text: str) -> int:
 
 
 def _show(lines: Iterable[str]) -> None:
-    """Write the lines to stdout, fitted into its terminal if it is one."""
+    """Write the lines to stdout, fitted to its width if it is a terminal."""
     columns = terminal_columns(sys.stdout)
     fitted = lines if columns is None else (part for line in lines for part in fit(line, columns))
     _write("\n".join(fitted))
@@ -263,5 +263,5 @@ def _show(lines: Iterable[str]) -> None:
 
 def _note(text: str) -> None:
     columns = terminal_columns(sys.stderr)
-    said = f"sidecar: {text}"
-    sys.stderr.write("\n".join([said] if columns is None else fit(said, columns)) + "\n")
+    line = f"sidecar: {text}"
+    sys.stderr.write("\n".join([line] if columns is None else fit(line, columns)) + "\n")

@@ -1,7 +1,7 @@
-"""Lines that fit into a terminal: what matters least is left out first, the rest wraps between words, with an indent.
+"""Fit lines into a terminal: drop the least important parts first, then wrap the rest between words, indented.
 
-A character's width is by the standard library. wcwidth knows it better for sequences of emoji, which our lines hardly
-have: not worth a dependency.
+The standard library knows a character's width well enough. wcwidth is better only for sequences of emoji, which our
+lines hardly contain: not worth a dependency.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Iterator
 _COLOR = re.compile("\x1b\\[[0-9;]*m")
 _PIECE = re.compile("\x1b\\[[0-9;]*m|.", re.DOTALL)
 _HANGING = 2
-"""How much further than a line its continuation is indented."""
+"""The extra indent of a continued line."""
 _LEAST = 10
-"""Cells that are left for words at least: in a narrower terminal indents shrink."""
+"""Minimum cells for words: in a narrower terminal, indents shrink."""
 
 
 class Line(str):
-    """A line; `shorter`: what it is where it doesn't fit, the longest first. The last one is wrapped."""
+    """A line with shorter forms for narrow terminals, the longest first. The last one is wrapped."""
 
     shorter: tuple[str, ...]
 
@@ -31,9 +31,7 @@ class Line(str):
 
 
 def cells(text: str) -> int:
-    """Cells of a terminal: colours take none, nor does what is put onto the character before it; East Asia's wide
-    characters take two.
-    """
+    """Return the width in cells: colours and combining characters take none, East Asian wide characters two."""
     text = _COLOR.sub("", text)
     return len(text) if text.isascii() else sum(map(_cells, text))
 
@@ -45,7 +43,7 @@ def _cells(character: str) -> int:
 
 
 def fit(line: str, columns: int) -> list[str]:
-    """The line as lines of at most `columns` cells; nothing that is left is cut off."""
+    """Split the line, or a shorter form, into lines of at most `columns` cells; nothing is cut off."""
     forms = [line, *(line.shorter if isinstance(line, Line) else ())]
     for form in forms:
         if cells(form) <= columns:
@@ -65,7 +63,7 @@ def _wrapped(line: str, columns: int) -> Iterator[str]:
             made, used, empty = indent, len(indent), True
         if empty:
             word = word.lstrip(" ")
-        while used + cells(word) > columns:  # longer than a line: it goes on in the next one
+        while used + cells(word) > columns:  # a word longer than a line continues in the next one
             part, word = _split(word, max(1, columns - used))
             yield made + part
             made, used = indent, len(indent)
@@ -74,7 +72,7 @@ def _wrapped(line: str, columns: int) -> Iterator[str]:
 
 
 def _split(word: str, room: int) -> tuple[str, str]:
-    """As much of the word as fits, and the rest; at least one character, with what is put onto it."""
+    """Split off as much of the word as fits: at least one character with its combining characters."""
     used = end = 0
     for piece in _PIECE.finditer(word):
         width = cells(piece[0])

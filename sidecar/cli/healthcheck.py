@@ -21,7 +21,7 @@ SILENCE = 30.0
 UNSETTLED = frozenset({"starting", "initialising", "importing", "launching"})
 """The phases (`lifecycle.Phase`, which costs too much to import) that `--wait` waits for the end of."""
 
-_FOLLOWS = ("pending: not looked at yet", "failed: devpi-server is not running")
+_FOLLOWS = ("pending: not checked yet", "failed: devpi-server is not running")
 """How the line of a check ends (`sidecar.core.check`) for which `process` has the reason."""
 _PAUSE = 0.5
 """Seconds between two questions of `--wait`."""

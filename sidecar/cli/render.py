@@ -1,7 +1,6 @@
-"""What `/status` and the checks say, worded for a person at a terminal.
+"""Render `/status` and the checks for a terminal.
 
-The answer holds names from uploads and archives: everything goes through `printable`, and nothing is taken to
-be there.
+The answer contains names from uploads and archives: all of it goes through `printable`, and any field may be missing.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from datetime import UTC, datetime
 
 from sidecar.cli.fit import Line
 from sidecar.core.advice import RESTART, START_EMPTY
+from sidecar.core.check import NOT_RUNNING
 from sidecar.core.terminal import printable
 from sidecar.core.text import ago, duration, size, value
 
@@ -19,43 +19,41 @@ _PASSWORD = {
     "claimable": "not claimed yet",
     "claimed": "claimed",
     "expired": "expired before it was claimed",
-    "provided": "the one that was given at the first start, unless it was changed since",
-    "from_import": "the one of the imported export",
-    "unknown": "not known here",
+    "provided": "as provided at the first start, unless changed since",
+    "from_import": "as in the imported export",
+    "unknown": "unknown",
 }
 
-_NOT_RUNNING = "devpi-server is not running"
-"""The reason of a check that has nothing to look at (`sidecar.features.health.checks`): why, says another line."""
 _MANY = 20
 """Archives, checks or phases that are listed; the rest is counted."""
 _MOST = 1e18
-"""No figure of ours reaches that."""
+"""A limit that none of our numbers reaches."""
 _FEW = 4
-"""Replicas that fit into a line."""
+"""Replicas that are listed; the rest is counted."""
 
 
 class Fields:
-    """A JSON value of which nothing is certain."""
+    """A JSON value with unverified fields."""
 
     def __init__(self, content: object) -> None:
         self._content = content if isinstance(content, dict) else {}
 
     def text(self, name: str, limit: int | None = 300) -> str:
-        """The field as text, printable unless `limit` is None; empty where it is absent or is no text."""
+        """Return the field as text, printable unless `limit` is None; empty if it is missing or not a string."""
         value = self._content.get(name)
         if not isinstance(value, str):
             return ""
         return value if limit is None else printable(value, limit)
 
     def number(self, name: str) -> float | None:
-        """The field as a number that can be worded; None where it is none."""
+        """Return the field as a finite number; None if it isn't one."""
         number = self._content.get(name)
         if not isinstance(number, (int, float)) or isinstance(number, bool):
             return None
         return number if abs(number) < _MOST else None
 
     def time(self, name: str) -> datetime | None:
-        """The field as a time with its zone; None where it is none."""
+        """Return the field as a time with a time zone; None if it isn't one."""
         try:
             at = datetime.fromisoformat(self.text(name, 50))
         except ValueError:
@@ -63,23 +61,23 @@ class Fields:
         return at if at.tzinfo is not None else None
 
     def inner(self, name: str) -> Fields:
-        """The object in this field; an empty one where it is none."""
+        """Return the object in this field; an empty one if it isn't one."""
         return Fields(self._content.get(name))
 
     def list(self, name: str) -> builtins.list[Fields]:
-        """The objects in this field; none where it is no list."""
+        """Return the objects in this field; none if it isn't a list."""
         value = self._content.get(name)
         return [Fields(item) for item in value] if isinstance(value, builtins.list) else []
 
     def texts(self, name: str, limit: int = 100) -> builtins.list[str]:
-        """The texts in this field, printable; none where it is no list."""
+        """Return the strings in this field, printable; none if it isn't a list."""
         value = self._content.get(name)
         found = value if isinstance(value, builtins.list) else []
         return [printable(item, limit) for item in found if isinstance(item, str)]
 
 
 def summary(status: Fields, checks: list[Fields], *, ready: bool) -> Iterator[str]:
-    """The lines of `sidecar status`."""
+    """Yield the lines of `sidecar status`."""
     yield headline(status, ready=ready)
     yield from versions(status)
     yield from failure(status)
@@ -98,24 +96,24 @@ def summary(status: Fields, checks: list[Fields], *, ready: bool) -> Iterator[st
 
 
 def telling(status: Fields, checks: list[Fields]) -> list[Fields]:
-    """The checks without those that repeat why nothing runs: `failure` says that, once."""
+    """Return the checks without those that only repeat that devpi-server doesn't run: `failure` shows that."""
     failed = status.text("phase") == "failed"
     return [
         check
         for check in checks
-        if check.text("reason", 500) != _NOT_RUNNING and not (failed and check.text("name", 50) == "process")
+        if check.text("reason", 500) != NOT_RUNNING and not (failed and check.text("name", 50) == "process")
     ]
 
 
 def headline(status: Fields, *, ready: bool) -> str:
-    """Whether it is ready, and the phase."""
+    """Return whether it is ready, and the phase."""
     name = status.text("name", 100)
-    said = f"{f'{name}: ' if name else ''}{'ready' if ready else 'not ready'}: {status.text('phase') or 'no phase'}"
-    return Line(f"{said}{_since(status)}", said)
+    line = f"{f'{name}: ' if name else ''}{'ready' if ready else 'not ready'}: {status.text('phase') or 'no phase'}"
+    return Line(f"{line}{_since(status)}", line)
 
 
 def failure(status: Fields) -> Iterator[str]:
-    """Why it failed, where, and what to do; nothing where it didn't. A failed import's reason is not repeated."""
+    """Yield why it failed, where, and the hint; nothing if it didn't fail. A failed import's reason is not repeated."""
     imported = status.inner("import")
     error = imported.inner("error") if imported.text("state", 30) == "failed" else Fields(None)
     if not (reason := error.text("reason", 1000)):
@@ -128,56 +126,56 @@ def failure(status: Fields) -> Iterator[str]:
     yield f"    reason: {reason}"
     hint = error.text("hint", 1000)
     again = "" if "restart" in hint or "start again" in hint else f"{'; ' if hint else ''}{RESTART}"
-    yield f"    to do: {hint}{again}"
+    yield f"    hint: {hint}{again}"
     yield f"    {START_EMPTY}"
 
 
 def versions(status: Fields) -> Iterator[str]:
-    """Of what runs."""
-    said = [
+    """Yield the versions of devpi-server and the sidecar."""
+    found = [
         f"{name} {version}"
         for name, part in (("devpi-server", "devpi"), ("sidecar", "sidecar"))
         if (version := status.inner(part).text("version", 50))
     ]
-    if said:
-        yield f"  versions: {', '.join(said)}"
+    if found:
+        yield f"  versions: {', '.join(found)}"
 
 
 def phases(status: Fields, at: datetime) -> Iterator[str]:
-    """The last phases, each with how long it took; the one that lasts up to `at`."""
+    """Yield the last phases with their durations; the current one lasts until `at`."""
     begun = [(phase.text("phase", 30), phase.time("since")) for phase in status.list("phases")][-_MANY:]
-    said = []
+    parts = []
     for (name, since), until in zip(begun, [*(since for _, since in begun[1:]), at], strict=False):
         took = "" if since is None or until is None else f" {duration((until - since).total_seconds())}"
-        said.append(f"{name}{took}")
-    if said:
-        yield f"  phases: {', '.join(said)}"
+        parts.append(f"{name}{took}")
+    if parts:
+        yield f"  phases: {', '.join(parts)}"
 
 
 def replication(devpi: Fields, at: datetime) -> Iterator[str]:
-    """A primary's replicas, or how far behind a replica is; nothing where there is neither."""
+    """Yield a primary's replicas, or how far behind a replica is; nothing otherwise."""
     if (behind := devpi.number("behind")) is not None:
         yield f"  replication: {_lag(behind)}"
     replicas = devpi.list("replicas")
-    said = []
+    parts = []
     for replica in replicas[:_FEW]:
         heard = replica.time("asked_at")
         age = "" if heard is None else f" ({ago(abs((at - heard).total_seconds()))})"
-        said.append(f"{replica.text('address', 60) or 'unknown'} {_lag(replica.number('behind'))}{age}")
+        parts.append(f"{replica.text('address', 60) or 'unknown'} {_lag(replica.number('behind'))}{age}")
     if len(replicas) > _FEW:
-        said.append(f"and {len(replicas) - _FEW} more")
-    if said:
-        yield f"  replicas: {', '.join(said)}"
+        parts.append(f"and {len(replicas) - _FEW} more")
+    if parts:
+        yield f"  replicas: {', '.join(parts)}"
 
 
 def _lag(behind: float | None) -> str:
     if behind is None:
         return "at an unknown serial"
-    return f"{value(behind, 'serials')} behind"  # a figure: whether that is in sync, the check `replication` says
+    return f"{value(behind, 'serials')} behind"  # only a number: the check `replication` decides what is in sync
 
 
 def progress(status: Fields) -> Iterator[str]:
-    """How far the import is; nothing where there was none."""
+    """Yield the progress of the import; nothing if there was none."""
     state = status.text("state", 30)
     if state in ("", "none"):
         return
@@ -197,7 +195,7 @@ def progress(status: Fields) -> Iterator[str]:
 
 
 def archives(status: Fields) -> Iterator[str]:
-    """What is imported, and what of it is left out."""
+    """Yield what is imported, and what the import leaves out."""
     if status.text("state", 30) in ("", "none"):
         return
     found = status.list("archives")
@@ -211,7 +209,7 @@ def archives(status: Fields) -> Iterator[str]:
 
 
 def left_out(of: Fields) -> Iterator[str]:
-    """What the import has left out; nothing where that is nothing."""
+    """Yield what the import has left out, if anything."""
     if not (total := of.number("total")):
         return
     yield f"    left out, not safe to load: {total:.0f}"
@@ -223,7 +221,7 @@ def left_out(of: Fields) -> Iterator[str]:
 
 
 def root_password(status: Fields) -> Iterator[str]:
-    """Whose it is, and what can be done about it; nothing where that is nothing."""
+    """Yield the state of root's password and the hint; nothing if neither is known."""
     of = status.inner("root_password")
     state, hint = of.text("state", 30), of.text("hint", 1000)
     if not state or status.text("phase") == "failed" or (state == "unknown" and not hint):
@@ -237,7 +235,7 @@ def root_password(status: Fields) -> Iterator[str]:
 
 
 def unusable_passwords(status: Fields) -> Iterator[str]:
-    """The users who need a new password; nothing where there are none."""
+    """Yield the users who need a new password, if any."""
     of = status.inner("unusable_passwords")
     if not (total := of.number("total")):
         return
@@ -249,7 +247,7 @@ def unusable_passwords(status: Fields) -> Iterator[str]:
 
 
 def notices(status: Fields) -> Iterator[str]:
-    """What an operator should know of, although devpi-server serves; nothing where there is nothing."""
+    """Yield the notices, if any."""
     found = status.list("notices")
     for notice in found[:_MANY]:
         yield from trouble("notice", notice)
@@ -258,13 +256,13 @@ def notices(status: Fields) -> Iterator[str]:
 
 
 def mirrors(status: Fields) -> Iterator[str]:
-    """What follows from the mirrors' lists of projects, or from having none."""
+    """Yield the notes about the mirrors' lists of projects, if any."""
     for note in status.inner("mirrors").texts("notes", 2000)[:_MANY]:
         yield f"  mirror: {note}"
 
 
 def trouble(what: str, error: Fields, indent: str = "  ") -> Iterator[str]:
-    """A reason, where, and the hint."""
+    """Yield the reason, the place, and the hint."""
     if not (reason := error.text("reason", 1000)):
         return
     places = [f"{name} {place}" for name in ("archive", "member") if (place := error.text(name, 500))]

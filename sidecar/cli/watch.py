@@ -1,4 +1,4 @@
-"""`sidecar status --watch`: how devpi is, live in a terminal; without one, a line for each change."""
+"""`sidecar status --watch`: a live status in a terminal; without a terminal, one line for each change."""
 
 from __future__ import annotations
 
@@ -29,13 +29,12 @@ from sidecar.cli.render import (
     unusable_passwords,
     versions,
 )
+from sidecar.core.check import NOT_YET
 from sidecar.core.text import duration, size, value
 
 INTERVAL = 0.5
 """Seconds between two looks."""
 _WIDEST_BAR, _SHORTEST_BAR = 40, 5
-_NOT_YET = "not looked at yet"
-"""The reason of a check before its first look (`sidecar.core.check`)."""
 _COUNTS = ("extracted", "users", "indexes", "projects", "files", "bytes")
 _BYTES = frozenset({"extracted", "bytes"})
 _COLORS = {"pass": "32", "pending": "2", "warn": "33", "fail": "31"}
@@ -43,7 +42,7 @@ _COLORS = {"pass": "32", "pending": "2", "warn": "33", "fail": "31"}
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the sidecar said at one look, or why it said nothing."""
+    """The sidecar's answer to one look, or why there is none."""
 
     ready: bool = False
     status: Fields = field(default_factory=lambda: Fields(None))
@@ -53,13 +52,13 @@ class View:
 
     @property
     def started(self) -> str:
-        """When this sidecar started, by which a restart is known."""
+        """Return when this sidecar started, which identifies a restart."""
         phases = self.status.list("phases")
         return phases[0].text("since", 50) if phases else ""
 
 
 def watch(look: Callable[[], View], *, color: bool) -> NoReturn:
-    """Look and show, until interrupted: raises KeyboardInterrupt, at a TERM or HUP SystemExit."""
+    """Look and show until interrupted. Raises KeyboardInterrupt, and SystemExit on SIGTERM or SIGHUP."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
     if sys.stdout.isatty():
@@ -86,15 +85,15 @@ def _on_a_terminal(look: Callable[[], View], *, color: bool) -> NoReturn:
                 columns, rows = _size()
                 lines = list(_page(view, note, columns, color=color))
                 _draw(lines, rows)
-                signal.sigtimedwait({signal.SIGWINCH}, INTERVAL)  # a new size is drawn at once
+                signal.sigtimedwait({signal.SIGWINCH}, INTERVAL)  # redraw at once after a resize
     finally:
-        sys.stdout.write("\n".join(lines[:-1]) + "\n")  # what was seen last stays, but for the hint
+        sys.stdout.write("\n".join(lines[:-1]) + "\n")  # the last status stays, without the line about Ctrl-C
         sys.stdout.flush()
 
 
 @contextmanager
 def _screen() -> Iterator[None]:
-    """The terminal's other screen, without a cursor; given back whatever happens."""
+    """Use the terminal's alternate screen, without a cursor, and restore the terminal in any case."""
     sys.stdout.write("\x1b[?1049h\x1b[?25l")
     try:
         yield
@@ -104,13 +103,13 @@ def _screen() -> Iterator[None]:
 
 
 def _size() -> tuple[int, int]:
-    """Columns and rows; `docker exec` begins with 0 of both."""
+    """Return columns and rows; at first, `docker exec` reports 0 of both."""
     size = os.get_terminal_size(sys.stdout.fileno())
     return size.columns or 80, size.lines or 24
 
 
 def _draw(lines: list[str], rows: int) -> None:
-    """Over what is there, without a flicker; what doesn't fit is counted."""
+    """Draw over the previous lines, without flicker; lines that don't fit are counted."""
     if len(lines) > rows:
         lines = [*lines[: rows - 1], f"  … {len(lines) - rows + 1} more lines"]
     sys.stdout.write("\x1b[H" + "\n".join(f"{line}\x1b[0m\x1b[K" for line in lines) + "\x1b[J")
@@ -118,7 +117,7 @@ def _draw(lines: list[str], rows: int) -> None:
 
 
 def _page(view: View, note: str, columns: int, *, color: bool) -> Iterator[str]:
-    """What matters most comes first: a terminal may be small. No line is wider than it."""
+    """Yield the lines, the most important first, none wider than `columns`."""
 
     def fitted(line: str, code: str = "") -> Iterator[str]:
         for part in fit(line, columns):
@@ -127,14 +126,14 @@ def _page(view: View, note: str, columns: int, *, color: bool) -> Iterator[str]:
     at = datetime.now(UTC)
     if view.gone is not None:
         yield from fitted(f"no sidecar: {view.gone}", "31")
-        yield from fitted("  it is looked for until it is back")
+        yield from fitted("  waiting for it to come back")
     else:
         yield from fitted(headline(view.status, ready=view.ready), "1;32" if view.ready else "1;33")
         for line in _details(view, columns, at, color=color):
             yield from fitted(line)
     if note:
         yield from fitted(f"  {note}", "33")
-    yield from fitted(Line(f"  {at:%H:%M:%S} UTC, Ctrl-C ends", f"  {at:%H:%M:%S} UTC"), "2")
+    yield from fitted(Line(f"  {at:%H:%M:%S} UTC, Ctrl-C to exit", f"  {at:%H:%M:%S} UTC"), "2")
 
 
 def _details(view: View, columns: int, at: datetime, *, color: bool) -> Iterator[str]:
@@ -154,15 +153,15 @@ def _details(view: View, columns: int, at: datetime, *, color: bool) -> Iterator
 
 
 def _check(check: Fields, columns: int, *, color: bool) -> Iterator[str]:
-    """A row; its reason in the same line or, where it doesn't fit there, below. The value is left out first."""
+    """Yield a check's row, with the reason in the same line or, if too wide, below. The value is dropped first."""
     verdict, unit = check.text("status", 20), check.text("unit", 30)
     measured = value(check.number("value"), unit) + (" free" if unit == "bytes" else "")
     shown = f"{verdict:<7}"
     if color:
         shown = f"\x1b[{_COLORS.get(verdict, '0')}m{shown}\x1b[0m"
     name, reason = f"  {shown} {check.text('name', 50):<14}", check.text("reason", 500)
-    if reason == _NOT_YET:
-        reason = ""  # `pending` says that
+    if reason == NOT_YET:
+        reason = ""  # same as `pending`
     row = f"{name} {measured:>12}"
     if cells(f"{row}  {reason}") <= columns or not reason:
         yield Line(f"{row}  {reason}".rstrip(), name.rstrip())
@@ -172,12 +171,12 @@ def _check(check: Fields, columns: int, *, color: bool) -> Iterator[str]:
 
 
 def _moves(imported: Fields) -> bool:
-    """Whether there is a progress to show."""
+    """Whether the import is making progress."""
     return imported.text("state", 30) in ("extracting", "loading")
 
 
 def _bars(status: Fields, columns: int) -> Iterator[str]:
-    """A progress bar for each count of a running import. First the bar gets shorter, then it goes, then the counts."""
+    """Yield a progress bar for each count of a running import; in a narrow terminal bars, then counts, are dropped."""
     full, empty = ("█", "░") if (sys.stdout.encoding or "").lower().startswith("utf") else ("#", ".")
     counts = []
     for name in _COUNTS:
@@ -187,10 +186,10 @@ def _bars(status: Fields, columns: int) -> Iterator[str]:
             counts.append((name, min(1.0, max(0.0, done / total)), f"{word(done)} of {word(total)}", len(word(total))))
     longest = max((2 * cells_of_total + len(" of ") for *_, cells_of_total in counts), default=0)
     width = min(_WIDEST_BAR, columns - len("  extracted    100%  ") - longest)
-    for name, part, said, _ in counts:
+    for name, part, text, _ in counts:
         filled = int(part * width)
         bar = f"{full * filled}{empty * (width - filled)} " if width >= _SHORTEST_BAR else ""
-        yield Line(f"  {name:<10} {bar}{part:4.0%}  {said}", f"  {name:<10} {part:4.0%}")
+        yield Line(f"  {name:<10} {bar}{part:4.0%}  {text}", f"  {name:<10} {part:4.0%}")
     rate, eta = status.number("rate"), status.number("eta_seconds")
     speed = "" if rate is None else f"{rate:,.0f} files/s"
     left = "" if eta is None else f"about {duration(eta)} left"
@@ -207,19 +206,19 @@ def _line_by_line(look: Callable[[], View]) -> NoReturn:
     while True:
         view = look()
         note = restarts.note(view)
-        said = [f"no sidecar: {view.gone}"] if view.gone is not None else list(_words(view))
+        lines = [f"no sidecar: {view.gone}"] if view.gone is not None else list(_words(view))
         if note and view.gone is None and note not in before:
-            said.insert(0, note)
-        for line in said:
+            lines.insert(0, note)
+        for line in lines:
             if line not in before:
                 sys.stdout.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}\n")
                 sys.stdout.flush()
-        before = said + ([note] if note else [])
+        before = lines + ([note] if note else [])
         time.sleep(INTERVAL)
 
 
 def _words(view: View) -> Iterator[str]:
-    """What is worth a line when it changes."""
+    """Yield what is worth a line when it changes."""
     yield f"{'ready' if view.ready else 'not ready'}: {view.status.text('phase') or 'no phase'}"
     for check in telling(view.status, list(view.checks)):
         if (verdict := check.text("status", 20)) != "pending":  # no news
@@ -236,14 +235,14 @@ def _words(view: View) -> Iterator[str]:
 
 
 class _Restarts:
-    """Notices that the sidecar which answers is another one than before."""
+    """Detects restarts of the sidecar."""
 
     def __init__(self) -> None:
         self._started = ""
         self._note = ""
 
     def note(self, view: View) -> str:
-        """What to say of it; empty: nothing."""
+        """Return the line about the last restart; empty if there was none."""
         if view.started and view.started != self._started:
             self._note = f"restarted at {view.started}" if self._started else ""
             self._started = view.started

@@ -1,1 +1,1 @@
-"""One container's life. Door: `main.run` (boot, serving, shutdown); `stops` before anything else is imported."""
+"""One container's life. Door: `main.run`. Read `boot`, `supervisor`, `shutdown` in this order: they are the story."""

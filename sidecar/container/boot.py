@@ -1,6 +1,6 @@
-"""The way up, as far as devpi-server's launch: understand the flags, open the serverdir, have a state prepared in it.
+"""Start-up, until devpi-server's launch: parse the flags, open the serverdir, have the features prepare its state.
 
-Everything here happens on the event loop; what touches the disk for long happens in a thread or in the child.
+Everything runs on the event loop; slow disk access runs in a thread or in the child.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Boot:
-    """Takes the serverdir and the addresses, and has the features see to the state."""
+    """Locks the serverdir, binds the addresses, and has the features prepare the state."""
 
     def __init__(self, settings: Settings, flags: list[str], lifecycle: Lifecycle, features: Features) -> None:
         self._settings = settings
@@ -33,12 +33,12 @@ class Boot:
         self._lifecycle = lifecycle
         self._features = features
         self.serverdir: Serverdir | None = None
-        """The serverdir, as soon as it is ours."""
+        """The serverdir; None until it is locked."""
         self.listeners = Listeners()
-        """devpi-server's sockets, bound as soon as the serverdir is ours."""
+        """devpi-server's sockets, bound once the serverdir is locked."""
 
     async def run(self, child: Child) -> Plan | None:
-        """Everything up to the launch; None: the flags asked for a text, which is printed.
+        """Do everything up to the launch. Return None if the flags only print a text.
 
         Raises Exit, ImportFailed, ChildEnded, OSError.
         """
@@ -56,7 +56,7 @@ class Boot:
         return plan
 
     async def configure(self, child: Child) -> Configured | None:
-        """Have devpi's parser, in the child, understand the flags; None: they asked for a text, which is printed."""
+        """Have devpi's parser, in the child, parse the flags. Return None if they only print a text."""
         serverdir = self._settings.serverdir
         await child.send(
             Configure(
@@ -77,15 +77,15 @@ class Boot:
         return None if isinstance(answer, Done) else answer
 
     async def _open(self, configured: Configured, child: Child) -> Serverdir:
-        """Lock the serverdir, bind devpi-server's sockets, and clear up what an earlier run left in the serverdir."""
+        """Lock the serverdir, bind devpi-server's sockets, and clear up what an earlier run left."""
         serverdir = Serverdir(Path(configured.serverdir), Storage(configured.storage))
         child.hand_over_lock(await to_the_end(serverdir.open))
-        self.serverdir = serverdir  # not before: whoever else holds it has things there that are not to be cleared up
+        self.serverdir = serverdir  # not before the lock: `clear_up` must not touch another server's files
         await to_the_end(self.listeners.bind, configured)
         for feature in self._features:
             await feature.opened(serverdir)
         if (await to_the_end(mounts.under, serverdir.path)).in_memory:
-            log.warning("the serverdir is on a tmpfs: all of it is lost with the container; mount a volume to keep it")
+            log.warning("the serverdir is on a tmpfs, so its data is lost with the container; mount a volume")
         if done := await to_the_end(serverdir.recover):
             log.warning("%s", done)
         return serverdir

@@ -1,10 +1,10 @@
-"""What the kernel still has to send for devpi-server, once that has ended.
+"""What the kernel still has to send for devpi-server after that has exited.
 
-waitress is done with an answer when the kernel has taken its last byte, of which up to 4 MB may then lie in a socket's
-send queue. A plain host's kernel goes on sending. A container's end removes its network, and the queues with it.
+For waitress an answer is sent once the kernel has accepted its last byte; up to 4 MB of it may still be in the
+socket's send queue. A plain host's kernel continues sending. A container's end removes its network, and the queues
+with it.
 
-The queues are read from `/proc/self/net/tcp` and `tcp6`: a socket that is closed has neither an owner nor a descriptor
-that could be asked (TIOCOUTQ).
+The queues are read from `/proc/self/net/tcp` and `tcp6`: a closed socket has no descriptor for TIOCOUTQ.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from urllib.parse import urlsplit
 log = logging.getLogger(__name__)
 
 _LOOK_EVERY = 0.25
-"""Seconds between two looks, at least."""
+"""Minimum seconds between two reads of the tables."""
 _REST = 10.0
-"""Times as long as a look took that no other follows: with 5,000 sockets it takes 40 to 75 ms of CPU."""
+"""The pause after a read, as a multiple of its duration: with 5,000 sockets a read takes 40 to 75 ms of CPU."""
 _ESTABLISHED, _FIN_WAIT1, _CLOSE_WAIT, _LAST_ACK, _CLOSING = "01", "04", "08", "09", "0B"
 _SENDING = {_ESTABLISHED: 0, _CLOSE_WAIT: 0, _FIN_WAIT1: 1, _LAST_ACK: 1, _CLOSING: 1}
-"""State → how much its `tx_queue` counts for the FIN, which is no byte of an answer: a client that has got all of its
-answer and has vanished since never acknowledges it. In other states nothing is left to send (FIN_WAIT2, TIME_WAIT), or
-nothing was sent yet (SYN_RECV), or the column means something else (LISTEN).
+"""State → how much of its `tx_queue` is the FIN, which is no byte of an answer: a client that vanished with its whole
+answer never acknowledges the FIN. In other states nothing is left to send (FIN_WAIT2, TIME_WAIT), nothing was sent yet
+(SYN_RECV), or the column means something else (LISTEN).
 """
 _TABLES = {4: Path("/proc/self/net/tcp"), 6: Path("/proc/self/net/tcp6")}
 
@@ -39,20 +39,20 @@ _EVERY_IPV4, _EVERY_IPV6 = ipaddress.IPv4Address(0), ipaddress.IPv6Address(0)
 
 @dataclass(frozen=True, slots=True)
 class Unsent:
-    """What was not delivered yet when somebody looked."""
+    """What was not delivered yet at one instant."""
 
     connections: int = 0
     bytes: int = 0
-    """Of answers; neither sent nor, if sent, acknowledged."""
+    """Bytes of answers that were not sent, or not acknowledged."""
 
     def __str__(self) -> str:
         return f"{self.bytes} bytes on {self.connections} connection{'' if self.connections == 1 else 's'}"
 
 
 class SendQueues:
-    """The send queues of all connections that came in at `addresses`: `http://host:port`, or `unix:path`.
+    """The send queues of all connections accepted at `addresses`: `http://host:port`, or `unix:path`.
 
-    Unix sockets have none: what is written to one is with its reader at once.
+    Unix sockets have none: what is written to one reaches its reader at once.
     """
 
     def __init__(self, addresses: Sequence[str], tables: dict[int, Path] = _TABLES) -> None:
@@ -69,7 +69,7 @@ class SendQueues:
         self._refused: set[Path] = set()
 
     def unsent(self) -> Unsent:
-        """Look, which takes milliseconds for each thousand sockets. An unreadable table is logged once and left out."""
+        """Read the tables, in milliseconds per 1,000 sockets. An unreadable one is logged once and skipped."""
         connections = size = 0
         for table in self._tables:
             try:
@@ -78,14 +78,14 @@ class SendQueues:
             except (OSError, ValueError, IndexError) as error:
                 if table not in self._refused:
                     self._refused.add(table)
-                    log.warning("%s can't be read, so a stop can't wait for undelivered answers: %s", table, error)
+                    log.warning("can't read %s, so a stop can't wait for undelivered answers: %s", table, error)
                 continue
             connections += len(found)
             size += sum(found)
         return Unsent(connections, size)
 
     async def sent(self) -> None:
-        """Wait until nothing is unsent. Looks from a thread, so that the event loop goes on."""
+        """Wait until nothing is unsent. Reads in a thread, so as not to block the event loop."""
         while True:
             begun = time.monotonic()
             if not (await asyncio.to_thread(self.unsent)).connections:
@@ -93,9 +93,9 @@ class SendQueues:
             await asyncio.sleep(max(_LOOK_EVERY, _REST * (time.monotonic() - begun)))
 
     def _queued(self, line: str) -> int:
-        """Bytes of answers in the send queue of the socket that a line of a table describes."""
+        """Return the bytes of answers in the send queue of the socket that a line of a table describes."""
         _, local, _, state, queues = line.split(None, 5)[:5]
-        if state not in _SENDING or queues.startswith("00000000:"):  # first what rules out most lines, and costs least
+        if state not in _SENDING or queues.startswith("00000000:"):  # first: cheap, and excludes most lines
             return 0
         host, _, port = local.partition(":")
         ours = self._listeners.get(int(port, 16))
@@ -105,11 +105,11 @@ class SendQueues:
 
 
 def _address(words: str) -> Address:
-    """An address as the tables have it: words of 32 bits in the machine's byte order."""
+    """Parse an address of a table: words of 32 bits in the machine's byte order."""
     raw = b"".join(int(words[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(words), 8))
     return _plain(ipaddress.ip_address(raw))
 
 
 def _plain(address: Address) -> Address:
-    """`address`; the IPv4 address that it is mapped from, if so."""
+    """Return `address`, or the IPv4 address that it maps."""
     return getattr(address, "ipv4_mapped", None) or address

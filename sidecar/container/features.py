@@ -1,6 +1,6 @@
-"""The features of a container, in the order in which their hooks are called; on the way down, the other way round.
+"""The features of a container, in the order in which their hooks are called; at shutdown, in reverse.
 
-A new one is made here, and nowhere else in this room.
+A new feature is created here, and nowhere else in this room.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Features = tuple[Hooks, ...]
 
 
 def features(settings: Settings, lifecycle: Lifecycle, board: Board, runtime: RuntimeDir) -> Features:
-    """All of them. `board` shows their checks in the order in which they are made here."""
+    """Create all features. `board` shows their checks in the order of creation."""
     health = Health(lifecycle, board, settings.monitor)
     credentials = Credentials(lifecycle, board, settings.credentials, runtime)
     return (
@@ -38,13 +38,13 @@ def features(settings: Settings, lifecycle: Lifecycle, board: Board, runtime: Ru
     )
 
 
-async def downwards(features: Features, hook: Callable[[Hooks], Awaitable[None]], patience: float) -> None:
-    """Call a hook of the way down on all of them, each for at most `patience` seconds, whatever becomes of it."""
+async def call_in_reverse(features: Features, hook: Callable[[Hooks], Awaitable[None]], patience: float) -> None:
+    """Call a shutdown hook on all features, each for at most `patience` seconds. Failures are only logged."""
     for feature in reversed(features):
         try:
             async with asyncio.timeout(patience):
                 await hook(feature)
         except TimeoutError:
-            log.warning("%s does not come to its end within %g s, and is left so", feature.name, patience)
+            log.warning("the feature %s did not stop within %g s and was abandoned", feature.name, patience)
         except Exception:
-            log.exception("internal error of %s on the way down", feature.name)
+            log.exception("internal error while stopping the feature %s", feature.name)

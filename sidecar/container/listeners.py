@@ -1,8 +1,8 @@
-"""devpi-server's sockets: bound by this process, lent to the devpi-server that serves, and closed at the stop.
+"""devpi-server's sockets: bound by this process, passed to the devpi-server that serves, and closed at the stop.
 
-They are bound before a first state is made, so that an hour's import does not end with a port that is in use, and no
-client is let in before there is a devpi-server to answer it. They are bound as waitress would (`waitress.server`),
-except that a Unix socket at which somebody listens is not taken away.
+They are bound before a first state is made, so that an hour's import does not fail on a port in use. No client is
+admitted before a devpi-server can answer it. They are bound as waitress does (`waitress.server`), except that a Unix
+socket on which another process listens is not removed.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from sidecar.core.errors import Exit, ExitCode
 from sidecar.devpi.protocol import Configured
 
 PATIENCE = 1.0
-"""Seconds to wait for an address in use: a server that was just killed gives its lock back before its sockets."""
-_NOBODY = frozenset({errno.ECONNREFUSED, errno.ENOENT})
-"""What connecting to a Unix socket gives if nobody listens there. Everything else may be somebody."""
+"""Seconds to wait for an address in use: the kernel releases a killed server's lock before its sockets."""
+_NO_LISTENER = frozenset({errno.ECONNREFUSED, errno.ENOENT})
+"""Errors of connecting to a Unix socket on which no process listens. After any other, one may."""
 
 
 class Listeners:
-    """The sockets at all of devpi-server's addresses; none until `bind`, and none after `close`. Close-on-exec."""
+    """The sockets of all of devpi-server's addresses; none before `bind` and after `close`. Close-on-exec."""
 
     def __init__(self) -> None:
         self._configured: Configured | None = None
         self._sockets: list[socket.socket] = []
         self._file: tuple[int, int] | None = None
-        """Device and inode of the Unix socket's file, which is ours; None: there is none."""
+        """Device and inode of the Unix socket's file that this process created; None: it created none."""
         self._listening = False
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        """Of the sockets, in the order of devpi-server's addresses."""
+        """The sockets' file descriptors, in the order of devpi-server's addresses."""
         return tuple(each.fileno() for each in self._sockets)
 
     def bind(self, configured: Configured) -> None:
-        """Bind all addresses; connections are still refused there. Blocks for `PATIENCE` where one is in use.
+        """Bind all addresses; connections are still refused there. Blocks for `PATIENCE` if one is in use.
 
-        Raises Exit with the code 69 for the first one that can't be had.
+        Raises Exit with code 69 for the first address that can't be bound.
         """
         self._configured = configured
         deadline = time.monotonic() + PATIENCE
@@ -57,28 +57,28 @@ class Listeners:
                 raise _refused(name, error, "free the port, or choose another one with --port") from error
 
     def listen(self) -> None:
-        """Let the kernel take connections, which wait until devpi-server accepts them. Raises Exit with the code 69.
+        """Let the kernel queue connections until devpi-server accepts them. Raises Exit with code 69.
 
-        What is listening already goes on.
+        Does nothing if the sockets listen already.
         """
         if self._configured is None or self._listening:
             return
         path = self._configured.unix_socket
         if path is not None and self._file != _identity(path):
-            # two that were bound and did not listen yet can't tell each other from one that was killed
+            # another server, starting too, took our socket for a killed server's: neither listened yet
             self.close()
             self.bind(self._configured)
         for each, name in zip(self._sockets, self._configured.addresses, strict=True):
             try:
                 each.listen(self._configured.backlog)
-            except OSError as error:  # TCP: somebody else has bound it too, and came first to listen
+            except OSError as error:  # TCP: another process bound it too, and listened first
                 raise _refused(name, error, "free the port, or choose another one with --port") from error
         self._listening = True
 
     def close(self) -> None:
-        """Close this process's sockets, and remove the Unix socket's file, so that nobody new finds it.
+        """Close this process's sockets, and remove the Unix socket's file, so that no new client finds it.
 
-        A devpi-server that has them goes on listening until it closes its own. To do it again does nothing.
+        A devpi-server that has the sockets listens until it closes its own. Idempotent.
         """
         for each in self._sockets:
             each.close()
@@ -100,12 +100,12 @@ class Listeners:
             self._file = _identity(path)
             os.chmod(path, mode)  # noqa: PTH101
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            hint = "remove what is there if nobody uses it, or choose another path with --unix-socket"
+            hint = "remove the existing file if it is not in use, or choose another path with --unix-socket"
             raise _refused(name, error, hint) from error
 
 
 def _unless_in_use(bind: Callable[[], socket.socket], deadline: float) -> socket.socket:
-    """What `bind` returns, as soon as nobody is there. Raises OSError, if somebody is, then at the deadline."""
+    """Return what `bind` returns, retrying while the address is in use. Raises OSError, if in use at the deadline."""
     while True:
         try:
             return bind()
@@ -116,10 +116,10 @@ def _unless_in_use(bind: Callable[[], socket.socket], deadline: float) -> socket
 
 
 def _bound(family: int, address: tuple[str | int, ...] | str) -> socket.socket:
-    """A socket as waitress makes it. Raises OSError."""
+    """Return a socket as waitress makes it. Raises OSError."""
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
-        bound.setblocking(False)  # waitress' loop has it so, and the open file is one for both processes
+        bound.setblocking(False)  # as waitress' loop needs it: both processes share the open file
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -131,16 +131,16 @@ def _bound(family: int, address: tuple[str | int, ...] | str) -> socket.socket:
 
 
 def _make_way(path: str) -> None:
-    """Remove a Unix socket at which nobody listens; what is no socket stays. Raises OSError if somebody may listen."""
+    """Remove a Unix socket without a listener; any other file stays. Raises OSError if a process may listen."""
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):  # noqa: PTH116
-            return  # to bind fails
+            return  # bind fails
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         result = probe.connect_ex(path)
-    if result not in _NOBODY:
+    if result not in _NO_LISTENER:
         why = "" if result in (0, errno.EAGAIN) else f" (connecting to it: {os.strerror(result)})"
         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE) + why)
     with contextlib.suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""One container's life: its objects put together, `boot`, `serving`, `shutdown`, and its exit code."""
+"""One container's life: create its objects, run `boot`, `supervisor` and `shutdown`, return the exit code."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ from sidecar.web.app import Context
 log = logging.getLogger(__name__)
 
 _NEEDED_MEMORY = 160 * 2**20
-"""Bytes, measured: 60 MiB devpi-server, 40 the sidecar, 64 for one password check (argon2id, at most one at a time)."""
+"""Bytes, measured: 60 MiB devpi-server, 40 the sidecar, 64 for a password check (argon2id, at most one at a time)."""
 _TICK = 1.0
-"""Seconds between two ticks, by which `/livez` knows that this is alive."""
+"""Seconds between two ticks. `/livez` fails when they stop."""
 
 
 def run(settings: Settings, flags: list[str], spawned: Spawned, stops: Stops, spawn: Callable[[], Spawned]) -> int:
-    """Live one container's life. Returns its exit code.
+    """Run one container's life and return its exit code.
 
-    `spawned` is the process that becomes devpi-server; `spawn` starts another one like it, to replace it.
+    `spawned` is the process that becomes devpi-server; `spawn` starts its replacement.
     """
     privacy.undumpable()
     os.umask(0o077)
@@ -64,8 +64,8 @@ def run(settings: Settings, flags: list[str], spawned: Spawned, stops: Stops, sp
         log.error("%s; %s", error.reason, error.hint)
         return error.code
     except Exception as error:
-        if isinstance(error, MemoryError) or "can't start new thread" in str(error):  # a RuntimeError like any other
-            log.critical("the sidecar gets no memory or no thread; raise the limits of both (--memory, --pids-limit)")
+        if isinstance(error, MemoryError) or "can't start new thread" in str(error):  # a plain RuntimeError
+            log.critical("the sidecar is out of memory or threads; raise both limits (--memory, --pids-limit)")
             return ExitCode.EXHAUSTED
         log.critical("the sidecar has failed", exc_info=True)
         return ExitCode.INTERNAL
@@ -79,10 +79,10 @@ async def _live(
     _warn_of_surroundings(settings)
     lifecycle, board = Lifecycle(), Board()
     Journal(lifecycle, spawned.phase)
-    hearing = Hearing(lifecycle)
-    processes = Processes(spawned, spawn, hearing)
+    messages = Messages(lifecycle)
+    processes = Processes(spawned, spawn, messages)
     async with reaped(processes), certificate(settings) as tls, runtime_dir(settings) as runtime:
-        all_features = hearing.features = features(settings, lifecycle, board, runtime)
+        all_features = messages.features = features(settings, lifecycle, board, runtime)
         life = Life(settings, flags, lifecycle, all_features, processes)
         around = surroundings.look(in_kubernetes=settings.in_kubernetes)
         context = Context(
@@ -106,23 +106,8 @@ async def _live(
                 return ExitCode.STOPPED
 
 
-class Hearing:
-    """Brings what devpi-server says unasked to whom it concerns."""
-
-    def __init__(self, lifecycle: Lifecycle) -> None:
-        self.features: Features = ()
-        self._lifecycle = lifecycle
-
-    def __call__(self, message: Message) -> None:
-        """Take one message to all features, a notice to the operator."""
-        if isinstance(message, Noticed):
-            self._lifecycle.notice(Notice(message.about, message.reason, message.hint))
-        for feature in self.features:
-            feature.hear(message)
-
-
 class Life:
-    """The way up, serving, and the way down; and the tasks that go on for all of that."""
+    """Boot, serving and shutdown, and the tasks that run for all of that time."""
 
     def __init__(
         self, settings: Settings, flags: list[str], lifecycle: Lifecycle, features: Features, processes: Processes
@@ -136,7 +121,7 @@ class Life:
         self._ticked = time.monotonic()
 
     def stop(self) -> None:
-        """Ask for a clean stop; asking again cuts it short."""
+        """Request a clean stop; a second request cuts it short."""
         self._shutdown.ask()
 
     def tick_age(self) -> float:
@@ -144,7 +129,7 @@ class Life:
         return time.monotonic() - self._ticked
 
     async def run(self) -> None:
-        """Live until a stop is asked for. Raises Exit for every other end."""
+        """Return after a requested stop. Raises Exit for every other end."""
         story = asyncio.create_task(self._story(), name="story")
         stop = asyncio.create_task(self._shutdown.asked(), name="stop")
         eternal = [
@@ -163,12 +148,9 @@ class Life:
                 await self._shutdown.run()
             else:
                 ended = next(task for task in eternal if task.done())
-                log.critical(
-                    "the task %r has ended, which it never should", ended.get_name(), exc_info=ended.exception()
-                )
-                raise Exit(
-                    ExitCode.INTERNAL, f"the sidecar's task {ended.get_name()!r} has ended", "tell us, with the log"
-                )
+                log.critical("the task %r ended unexpectedly", ended.get_name(), exc_info=ended.exception())
+                reason = f"the sidecar's task {ended.get_name()!r} ended unexpectedly"
+                raise Exit(ExitCode.INTERNAL, reason, "report it, with the log")
         finally:
             await self._processes.end_all()
             for task in tasks:
@@ -176,21 +158,21 @@ class Life:
             await asyncio.gather(*tasks, return_exceptions=True)
             self._boot.listeners.close()
             await self._shutdown.clear_up()
-            await self.supervisor.down()
+            await self.supervisor.devpi_down()
 
     async def _story(self) -> None:
-        """Boot, then serve, until devpi-server ends by itself; returns where the flags asked for a text."""
+        """Boot, then serve, until devpi-server exits; return early if the flags only print a text."""
         try:
             plan = await self._boot.run(self._processes.child)
             if plan is not None:
                 await self.supervisor.run(plan)
         except ImportFailed:
-            self._processes.child.signal(signal.SIGKILL)  # its memory is of no use to anybody
-            await asyncio.Event().wait()  # alive and not ready, the reason on show, until a stop is asked for
+            self._processes.child.signal(signal.SIGKILL)  # frees its memory
+            await asyncio.Event().wait()  # alive, not ready, and showing the reason, until a stop is requested
         except ChildEnded as error:
-            self.supervisor.ended(error.code)
+            self.supervisor.raise_exit(error.code)
         except OSError as error:
-            reason = f"the serverdir's volume or the runtime directory refuses: {error.strerror}"
+            reason = f"can't access the serverdir's volume or the runtime directory: {error.strerror}"
             hint = hint_to_write(error, "the volume or the runtime directory")
             raise Exit(ExitCode.NOT_WRITABLE, reason, hint) from error
 
@@ -200,12 +182,27 @@ class Life:
             await asyncio.sleep(_TICK)
 
 
+class Messages:
+    """Passes devpi-server's unasked messages to the features, and its notices to the lifecycle."""
+
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self.features: Features = ()
+        self._lifecycle = lifecycle
+
+    def __call__(self, message: Message) -> None:
+        """Pass one message on."""
+        if isinstance(message, Noticed):
+            self._lifecycle.notice(Notice(message.about, message.reason, message.hint))
+        for feature in self.features:
+            feature.hear(message)
+
+
 @contextlib.contextmanager
 def _stopping(stops: Stops, life: Life) -> Iterator[None]:
-    """A stop is `Life`'s to carry out, until all is done.
+    """Have `Life` carry out a stop from now on.
 
-    Not by the loop's `add_signal_handler`: the loop takes its handlers away before this process ends, and a second
-    signal would kill it.
+    Not by the loop's `add_signal_handler`: the loop removes its handlers before this process exits, and a second
+    signal would then kill it.
     """
     loop = asyncio.get_running_loop()
     stops.react = lambda: loop.call_soon_threadsafe(life.stop)
@@ -217,21 +214,20 @@ def _stopping(stops: Stops, life: Life) -> Iterator[None]:
 
 def _warn_of_surroundings(settings: Settings) -> None:
     for name in settings.ignored_service_links:
-        log.warning("%s is of a Kubernetes service link, and ignored; set enableServiceLinks: false", name)
+        log.warning("%s comes from a Kubernetes service link and is ignored; set enableServiceLinks: false", name)
     if os.geteuid() == 0:
-        log.warning(
-            "this runs as root, which nothing here needs: run it as another user (docker run: without --user 0)"
-        )
+        log.warning("this runs as root without need; run it as another user (docker run: without --user 0)")
     if (limit := _memory_limit()) is not None and limit < _NEEDED_MEMORY:
         log.warning(
-            "the memory limit is %d MiB: devpi-server, the sidecar and a password check take %d; expect kills",
+            "the memory limit of %d MiB is too low: devpi-server, the sidecar and a password check need %d MiB; "
+            "raise the limit",
             limit >> 20,
             _NEEDED_MEMORY >> 20,
         )
 
 
 def _memory_limit() -> int | None:
-    """The memory limit of this process's cgroup in bytes, as a container sees it; None: there is none, or no cgroup."""
+    """Return the memory limit of this process's cgroup in bytes; None: no limit, or no cgroup."""
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with contextlib.suppress(OSError, ValueError):
             return int(Path(path).read_text())

@@ -1,4 +1,4 @@
-"""What a person does next, logged once devpi-server is ready: the page's address, and how to claim root's password."""
+"""What an operator does next, logged once devpi-server is ready: open the page, claim root's password."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ log = logging.getLogger(__name__)
 
 
 class NextStep:
-    """Follows a lifecycle; logs when it is ready for the first time."""
+    """Logs the next step when the lifecycle is ready for the first time."""
 
     def __init__(self, lifecycle: Lifecycle, credentials: Credentials, url: str) -> None:
-        """`url`: where the sidecar listens, without a slash at its end."""
+        """`url`: where the sidecar listens, without a trailing slash."""
         self._credentials = credentials
         self._url = url
         self._logged = False
@@ -33,8 +33,8 @@ class NextStep:
 
 
 def command() -> str:
-    """How to call `sidecar` from this process's working directory: its name if PATH has it, else its path."""
-    import shutil  # with bz2 and lzma: not for every start
+    """Return how to call `sidecar` from this working directory: its name if PATH has it, otherwise its path."""
+    import shutil  # imports bz2 and lzma, which not every start needs
 
     script = Path(sys.executable).with_name("sidecar")
     found = shutil.which("sidecar")
@@ -42,5 +42,5 @@ def command() -> str:
         return "sidecar"
     try:
         return str(script.relative_to(Path.cwd()))
-    except (ValueError, OSError):  # elsewhere, or the working directory is gone
+    except (ValueError, OSError):  # elsewhere, or the working directory no longer exists
         return str(script)

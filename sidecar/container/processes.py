@@ -1,4 +1,4 @@
-"""The processes of devpi-server: the one that there is, and the next one while it is replaced."""
+"""The processes of devpi-server: the present one, and the next one while it is replaced."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from sidecar.devpi.process import Child
 from sidecar.devpi.protocol import Message
 from sidecar.devpi.spawn import Spawned
 
-LAST_WORDS = 1.0
-"""Seconds to wait for the end of what a process that has ended has said."""
+_DRY_TIMEOUT = 1.0
+"""Seconds to wait for the last messages of a process that has exited."""
 
 
 class Processes:
-    """Starts them, hears them, reaps them. Lives on the event loop."""
+    """Starts, listens to and reaps them. Lives on the event loop."""
 
     def __init__(self, spawned: Spawned, spawn: Callable[[], Spawned], hear: Callable[[Message], None]) -> None:
-        """`spawned` is the first one; `spawn` starts another, and `hear` gets what any of them says unasked."""
+        """`spawned` is the first process; `spawn` starts another; `hear` gets the unasked messages of all."""
         self.child = Child(spawned)
-        """The one that serves, or will."""
+        """The process that serves, or will serve."""
         self._spawn = spawn
         self._hear = hear
         self._living: list[Child] = []
         self._unheard: list[Child] = []
-        """Before `run`; one that has ended by then may have said why."""
+        """Processes adopted before `run`, which listens to them even if they have exited: they may have said why."""
         self._hearing: dict[Child, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._adopt(self.child)
 
     def start(self) -> Child:
-        """Start another one, beside the one that there is. Raises Exit.
+        """Start another process beside the present one. Raises Exit.
 
         Not in another thread: the kernel would kill the process when that thread ends.
         """
@@ -41,33 +41,33 @@ class Processes:
         return child
 
     async def run(self) -> None:
-        """Hear all of them, until this is cancelled. An exception is an internal error of whoever hears."""
+        """Listen to all processes until cancelled. Raises what `hear` raises, which is an internal error."""
         async with asyncio.TaskGroup() as self._group:
             for child in self._unheard:
                 self._hearing[child] = self._group.create_task(child.listen())
             await asyncio.Event().wait()
 
     async def end(self, child: Child) -> int:
-        """Kill one and all of its process group, if it lives; its exit code, or minus the signal's number."""
+        """Kill a process with its process group; return its exit code, or minus the signal's number."""
         child.signal(signal.SIGKILL)
         return await child.exited()
 
     async def retire(self, child: Child) -> None:
-        """End one that is not needed any more, and give back its descriptors."""
+        """Kill a process that is not needed any more, and close its descriptors."""
         await self.end(child)
         hearing = self._hearing.pop(child)
-        await asyncio.wait({hearing}, timeout=LAST_WORDS)
-        hearing.cancel()  # a process that it has forked may hold the other end of the socket
+        await asyncio.wait({hearing}, timeout=_DRY_TIMEOUT)
+        hearing.cancel()  # a forked process may still hold the other end of the socket
         await asyncio.wait({hearing})
         child.close()
 
     async def end_all(self) -> None:
-        """Leave none behind."""
+        """Kill all of them."""
         for child in list(self._living):
             await self.end(child)
 
     def reap(self) -> None:
-        """Reap every child of this process: ours, and as PID 1 whoever is left behind by others."""
+        """Reap every child of this process: devpi-server's, and the orphans that PID 1 inherits."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)

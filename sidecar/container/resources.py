@@ -1,4 +1,4 @@
-"""What a container's life has for as long as it lasts: each is opened, given, and closed again."""
+"""What a container has for its whole life, as context managers: reaping, TLS, runtime directory, port."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 
 @contextlib.asynccontextmanager
 async def reaped(processes: Processes) -> AsyncIterator[None]:
-    """Reap every child of this process, and leave none behind."""
+    """Reap every child of this process, and kill devpi-server's at the end."""
     asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, processes.reap)
-    processes.reap()  # what ended before the handler was there
+    processes.reap()  # those that exited before the handler existed
     try:
         yield
     finally:
@@ -39,7 +39,7 @@ async def reaped(processes: Processes) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def certificate(settings: Settings) -> AsyncIterator[ssl.SSLContext | None]:
-    """TLS for the sidecar's port, which follows the files that hold the certificate; None: no TLS. Raises Exit."""
+    """TLS for the sidecar's port, reloaded when the certificate's files change; None: no TLS. Raises Exit."""
     if settings.tls == TlsSettings():
         yield None
         return
@@ -59,7 +59,7 @@ async def certificate(settings: Settings) -> AsyncIterator[ssl.SSLContext | None
 
 @contextlib.asynccontextmanager
 async def runtime_dir(settings: Settings) -> AsyncIterator[RuntimeDir]:
-    """The runtime directory, ours and empty; emptied again at the end. Raises Exit."""
+    """The runtime directory, private and empty; emptied again at the end. Raises Exit."""
     try:
         runtime = RuntimeDir.open(settings.runtime_dir)
     except RuntimeDirRefused as error:
@@ -74,7 +74,7 @@ async def runtime_dir(settings: Settings) -> AsyncIterator[RuntimeDir]:
 async def listening(
     settings: Settings, context: Context, runtime: RuntimeDir, tls: ssl.SSLContext | None
 ) -> AsyncIterator[None]:
-    """The sidecar's port, and how those inside find it. Raises Exit."""
+    """The sidecar's port, and the files by which the command `sidecar` finds it. Raises Exit."""
     host, port = settings.listen.host, settings.listen.port
     local = None if tls is None else runtime.path / discovery.SOCKET
     try:

@@ -1,8 +1,8 @@
 """SIGTERM and SIGINT, from the entrypoint's first line to its last: one handler, which never raises.
 
-The entrypoint imports this before all else: a signal that arrives before its handler is lost by PID 1, and kills any
-other process. So this module imports only what Python has loaded anyway; the module `signal` takes 5 ms, because it
-wraps `_signal` in enums. And the handler raises nothing: an exception can come out at any instruction, in a finaliser
+The entrypoint imports this first: PID 1 loses a signal that arrives before its handler exists, any other process is
+killed by it. So this module imports only what Python has loaded already; the module `signal` takes 5 ms, because it
+wraps `_signal` in enums. The handler must not raise: the exception could surface at any instruction, in a finaliser
 that swallows it, or between a fork and the line that keeps the child's id.
 """
 
@@ -22,12 +22,12 @@ _STOPPED = 0
 
 
 class Stops:
-    """What a stop does, stage by stage of the container's life."""
+    """What a stop does at each stage of the container's life."""
 
     def __init__(self) -> None:
-        """Handle both signals. At first a stop ends this process, which has done nothing yet."""
+        """Handle both signals. At first a stop exits, because nothing was done yet."""
         self.react: Callable[[], object] = _end
-        """Runs in the signal handler, so between any two instructions. Must not raise."""
+        """Runs in the signal handler, that is between any two instructions. Must not raise."""
         self._asked = False
         for number in _NUMBERS:
             _signal.signal(number, self._handle)
@@ -37,18 +37,18 @@ class Stops:
         self.react()
 
     def hold(self) -> None:
-        """Only remember a stop: what runs now must not be cut. `end_with` makes up for it."""
+        """Only remember a stop, because what runs now must not be interrupted; `end_with` carries it out."""
         self.react = _nothing
 
     def end_with(self, child: Popen[bytes]) -> None:
-        """From now on a stop ends the child and this process, neither of which has touched a disk yet."""
+        """From now on a stop kills the child and exits: neither has touched a disk yet."""
 
         def end() -> None:
             if child.returncode is None:
                 try:
                     os.killpg(child.pid, _signal.SIGKILL)
-                    os.waitpid(child.pid, 0)  # not `child.wait`: the handler may have interrupted one, with its lock
-                except OSError:  # it has ended by itself
+                    os.waitpid(child.pid, 0)  # not `child.wait`: the handler may have interrupted one that has its lock
+                except OSError:  # it has exited
                     pass
             _end()
 
@@ -57,12 +57,12 @@ class Stops:
             end()
 
     def ignore(self) -> None:
-        """From now on a stop does nothing: this process is about to end anyway."""
+        """From now on a stop does nothing, because this process is about to exit."""
         self.react = _nothing
 
 
 def hear() -> None:
-    """Unblock both signals. A parent may have blocked them (`env --block-signal`) to lose none before the handlers."""
+    """Unblock both signals: a parent may block them (`env --block-signal`) so that none is lost before the handlers."""
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _NUMBERS)
 
 

@@ -1,5 +1,5 @@
-"""What every other room may use, made of the standard library alone.
+"""What every other room may use. Imports only the standard library.
 
-Doors: `settings.from_environ`, `errors.Exit` and `errors.OperatorError`, `files` (whole or absent, whatever happens),
-`lifecycle.Lifecycle` and its `Snapshot`, `logging.configure`, `text` and `terminal` (values as people read them).
+Doors: `settings.from_environ`, `errors.Exit` and `errors.OperatorError`, `files` (written completely or not at all),
+`lifecycle.Lifecycle` and its `Snapshot`, `logging.configure`, `text` and `terminal` (formatted values).
 """

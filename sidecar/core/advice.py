@@ -1,10 +1,10 @@
-"""What to do after a failed import, worded once for the page and the command line."""
+"""What to do after a failed import: texts that the page and the command line share."""
 
 from __future__ import annotations
 
 RESTART = "then restart the container"
-"""After what a failed import has for `hint`."""
+"""Follows the `hint` of a failed import."""
 START_EMPTY = (
-    "to start empty instead: take the archives out of DEVPI_INIT_DIR, and restart the container; if an archive itself"
-    " is mounted, replace the container by one without that mount, for Docker can't start this one without the file"
+    "to start empty instead: remove the archives from DEVPI_INIT_DIR and restart the container; if an archive itself"
+    " is mounted, recreate the container without that mount, because Docker can't start this one without the file"
 )

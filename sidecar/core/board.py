@@ -1,7 +1,7 @@
-"""The board: the last verdict on each check, pushed by whoever looks at something, and read from memory by all others.
+"""The board: the last verdict on each check. Features push verdicts, everybody else reads them from memory.
 
-Verdicts are pushed because that is how the board knows since when a check is as it is, whether the log must hear of a
-change, and when nobody has looked for too long.
+From the pushes the board derives since when a check has its status, whether to log a change, and when verdicts are
+stale.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sidecar.core.check import BADNESS, FAIL, NOT_YET, PASS, PENDING, WARN, Check, CheckStatus, Verdict
 from sidecar.core.history import CheckHistory, History
@@ -20,14 +20,14 @@ log = logging.getLogger(__name__)
 
 
 class Board:
-    """All checks, what they were like of late, and who wants to hear of them. Lives on the event loop."""
+    """All checks, their recent history, and their listeners. Lives on the event loop."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` gives seconds that never go back."""
+        """`clock` returns monotonic seconds."""
         self.turns = {"ready": 0, "not_ready": 0}
-        """How often this became ready, and how often it stopped being so."""
+        """How often this became ready, and how often not ready."""
         self.stale_after: float | None = None
-        """Seconds without a tick after which the gating checks fail as stale; None: they keep."""
+        """Seconds without a tick after which the gating checks fail as stale; None: never."""
         self._clock = clock
         self._ticked = clock()
         self._checks: dict[str, Check] = {}
@@ -40,12 +40,12 @@ class Board:
         self._on_change: list[Callable[[], None]] = []
 
     def declare(self, name: str, meaning: str, *, gates: bool) -> None:
-        """Add a check, pending at first. One that `gates` blocks readiness, another only warns.
+        """Add a check, pending at first. With `gates` it blocks readiness, otherwise it only warns.
 
-        `meaning`: what it looks at, in a few words. Raises ValueError for a name that is taken.
+        `meaning`: what it checks, in a few words. Raises ValueError for a duplicate name.
         """
         if name in self._checks:
-            raise ValueError(f"there is a check {name} already")
+            raise ValueError(f"duplicate check {name}")
         self._checks[name] = Check(name, PENDING, now(), gates, NOT_YET, meaning=meaning)
         self._checks = dict(sorted(self._checks.items(), key=lambda item: not item[1].gates))
         self._snapshot = tuple(self._checks.values())
@@ -54,26 +54,13 @@ class Board:
     # --- reading --------------------------------------------------------------------------------------------
 
     def checks(self) -> tuple[Check, ...]:
-        """All checks, the gating ones first; these fail as stale where nobody has looked for too long."""
+        """All checks, the gating ones first; these fail as stale after `stale_after` seconds without a tick."""
         late = self._clock() - self._ticked
         if self.stale_after is None or late <= self.stale_after:
             return self._snapshot
         since = now() - timedelta(seconds=late - self.stale_after)
         reason = f"stale: the monitor has not probed for {late:.0f} s"
-        return tuple(
-            replace(
-                check,
-                status=FAIL,
-                since=check.since if check.status is FAIL else since,
-                reason=reason,
-                value=None,
-                unit=None,
-                hint=None,
-            )
-            if check.gates
-            else check
-            for check in self._snapshot
-        )
+        return tuple(_judged(check, Verdict(FAIL, reason), since) if check.gates else check for check in self._snapshot)
 
     def status(self, name: str) -> CheckStatus:
         """The last verdict's status, stale or not."""
@@ -84,13 +71,13 @@ class Board:
         return tuple(check for check in self._snapshot if check.blocks)
 
     def history(self) -> tuple[CheckHistory, ...]:
-        """What each check was like in the last quarter of an hour, in the order of `checks`."""
+        """The history of each check over the last 15 minutes, in the order of `checks`."""
         return tuple(self._history.of(check.name) for check in self._snapshot)
 
     # --- pushing --------------------------------------------------------------------------------------------
 
     def push(self, name: str, verdict: Verdict, *, expected: bool = False) -> None:
-        """Take over a verdict. The log hears of a change, unless it is `expected` at this point of life."""
+        """Store a verdict, and log a change; an `expected` one never as a warning."""
         before = self._checks[name].status
         self._put(name, verdict)
         if verdict.status is PENDING:
@@ -112,36 +99,36 @@ class Board:
             listener()
 
     def await_probe(self, name: str) -> None:
-        """Make a check pending: it will be looked at. The log has no line for that."""
+        """Make a check pending until its next probe. Logs nothing."""
         self._unseen.add(name)
         self._put(name, Verdict(PENDING, NOT_YET))
 
     def give_up(self, name: str, reason: str) -> None:
-        """Make a check fail, or warn, because nothing can be looked at. The log has no line for that."""
+        """Make a check fail, or warn if it does not gate, because it can't be probed. Logs nothing."""
         self._unseen.add(name)
         self._put(name, Verdict(FAIL if self._checks[name].gates else WARN, reason))
 
     def drop_hint(self, name: str) -> None:
-        """What was to be done about a check can't be done any more."""
+        """Remove a check's hint, because it no longer applies."""
         self._checks[name] = replace(self._checks[name], hint=None)
         self._snapshot = tuple(self._checks.values())
 
-    # --- hearing of it --------------------------------------------------------------------------------------
+    # --- listening ------------------------------------------------------------------------------------------
 
     def on_push(self, listener: Callable[[], None]) -> None:
         """Call `listener()` after each verdict; it must neither block nor raise."""
         self._on_push.append(listener)
 
     def on_tick(self, listener: Callable[[], None]) -> None:
-        """Call `listener()` at every tick: at least once a second, and after each look; it must not block."""
+        """Call `listener()` at every tick: at least once a second, and after each probe; it must not block."""
         self._on_tick.append(listener)
 
     def on_change(self, listener: Callable[[], None]) -> None:
-        """Call `listener()` when a feature's status is another one; it must neither block nor raise."""
+        """Call `listener()` when a feature's status changes; it must neither block nor raise."""
         self._on_change.append(listener)
 
     def tick(self, *, looked: bool) -> None:
-        """Whoever looks is alive. `looked`: at a devpi-server, so that the verdicts belong to its history."""
+        """Note that the monitor is alive. `looked`: it probed a devpi-server, so the verdicts go into the history."""
         self._ticked = self._clock()
         if looked:
             self._history.see(self._ticked, (check for check in self._snapshot if check.seen))
@@ -149,26 +136,23 @@ class Board:
             listener()
 
     def changed(self) -> None:
-        """A feature has something new to tell beside its checks."""
+        """Report that a feature's status changed, apart from its checks."""
         for listener in self._on_change:
             listener()
 
     def _put(self, name: str, verdict: Verdict) -> None:
         before, was_blocked = self._checks[name], bool(self.blocking())
-        self._checks[name] = Check(
-            name,
-            verdict.status,
-            before.since if before.status is verdict.status else now(),
-            before.gates,
-            verdict.reason,
-            verdict.value,
-            verdict.unit,
-            verdict.hint,
-            before.meaning,
-        )
+        self._checks[name] = _judged(before, verdict, now())
         self._snapshot = tuple(self._checks.values())
         if (blocked := bool(self.blocking())) is not was_blocked:
             self.turns["not_ready" if blocked else "ready"] += 1
+
+
+def _judged(before: Check, verdict: Verdict, at: datetime) -> Check:
+    """The check with another verdict, of the time `at`."""
+    since = before.since if before.status is verdict.status else at
+    status, reason, value, unit, hint = verdict.status, verdict.reason, verdict.value, verdict.unit, verdict.hint
+    return replace(before, status=status, since=since, reason=reason, value=value, unit=unit, hint=hint)
 
 
 def _log_worse(name: str, verdict: Verdict) -> None:

@@ -1,4 +1,4 @@
-"""What a check is, and what a look at it comes to."""
+"""Checks and verdicts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class CheckStatus(enum.StrEnum):
 
     PASS = "pass"  # noqa: S105 - not a password
     PENDING = "pending"
-    """Not looked at yet, because it is too early. What was looked at and can't be determined is not pending."""
+    """Not checked yet. A check whose result can't be determined is not pending."""
     WARN = "warn"
     FAIL = "fail"
 
@@ -32,11 +32,11 @@ class Check:
     reason: str | None = None
     value: float | None = None
     unit: str | None = None
-    """`seconds`, `bytes`, … where there is a value."""
+    """`seconds`, `bytes`, … if there is a value."""
     hint: str | None = None
     """What an operator can do about it."""
     meaning: str = ""
-    """What it looks at, in a few words for the page."""
+    """What it checks, in a few words for the page."""
 
     @property
     def blocks(self) -> bool:
@@ -45,18 +45,18 @@ class Check:
 
     @property
     def seen(self) -> bool:
-        """Whether the verdict is about a devpi-server that runs and was looked at."""
+        """Whether the verdict comes from a probe of a running devpi-server."""
         return self.status is not PENDING and self.reason != NOT_RUNNING
 
     @property
     def gist(self) -> tuple[CheckStatus, str | None]:
-        """Status and reason without figures: those run on while nothing changes."""
+        """Status and reason without figures, which change all the time."""
         return self.status, self.reason and _FIGURES.sub("", self.reason)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one look came to; its fields are those of `Check`."""
+    """The result of one probe; its fields are those of `Check`."""
 
     status: CheckStatus
     reason: str | None = None
@@ -69,14 +69,14 @@ PASS, PENDING, WARN, FAIL = CheckStatus
 BADNESS = {status: badness for badness, status in enumerate((PASS, PENDING, WARN, FAIL))}
 
 _FIGURES = re.compile(r"\d+(?:\.\d+)?")
-NOT_YET = "not looked at yet"
-"""The reason of a check before its first look."""
+NOT_YET = "not checked yet"
+"""The reason of a check before its first probe."""
 NOT_RUNNING = "devpi-server is not running"
-"""The reason of a check that looks at a devpi-server which there isn't."""
+"""The reason of a check that would probe a devpi-server."""
 
 
 def overall(checks: Iterable[Check]) -> CheckStatus:
-    """Return one verdict on all checks: `pass` and `warn` only if no gating check fails or is pending."""
+    """Return one status for all checks: `pass` and `warn` only if no gating check fails or is pending."""
     checks = tuple(checks)
     blocking = [check.status for check in checks if check.blocks]
     others = [check.status for check in checks]
@@ -84,5 +84,5 @@ def overall(checks: Iterable[Check]) -> CheckStatus:
 
 
 def age(at: float | None, now: float) -> float | None:
-    """Seconds since `at`. One that lies ahead counts as old: the clock was set back, and no age can be trusted."""
+    """Seconds since `at`. A time in the future counts as old: the clock was set back, so no age can be trusted."""
     return None if at is None else abs(now - at)

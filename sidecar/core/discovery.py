@@ -1,8 +1,7 @@
-"""Where a running sidecar of this user is found: the runtime directory and the names in it.
+"""Where to find this user's running sidecar: the runtime directory and the names in it.
 
-The settings, the entrypoint and the `sidecar` command share this one rule. `sidecar healthcheck` runs every
-few seconds for as long as a container lives: so this module imports `os` and `stat` alone, which Python has
-loaded anyway.
+The settings, the entrypoint and the `sidecar` command share this rule. `sidecar healthcheck` runs every few seconds,
+so this module imports only `os` and `stat`, which Python has loaded anyway.
 """
 
 from __future__ import annotations
@@ -17,19 +16,19 @@ if TYPE_CHECKING:  # typing costs 4 ms
 STATE = "state.json"
 """JSON: `pid`, `url`, `token_file`, `started`."""
 ADDRESS = "address"
-"""For a reader without JSON: `host port`, the address in `STATE`'s url; or, where that has TLS, `local`."""
+"""For readers without a JSON parser: `host port`, the address in `STATE`'s url; with TLS, `local`."""
 SOCKET = "http"
-"""A Unix socket in this folder on which the sidecar answers in clear, where its port has TLS."""
+"""A Unix socket in this folder on which the sidecar answers plain HTTP if its port has TLS."""
 TOKEN = "token"  # noqa: S105 - a file's name
 """The admin token."""
 LOGIN_SECRET = "login-secret"  # noqa: S105 - a file's name
-"""The copy of the login secret that devpi-server gets."""
+"""The copy of the login secret that devpi-server reads."""
 
 _LIMIT = 64 * 1024
 
 
 class NoSidecar(Exception):
-    """No sidecar of this user runs here, as far as the runtime directory tells; the argument says why."""
+    """The runtime directory shows no running sidecar of this user; the argument is the reason."""
 
 
 def runtime_dir(environ: Mapping[str, str]) -> str:
@@ -40,10 +39,10 @@ def runtime_dir(environ: Mapping[str, str]) -> str:
 
 
 def read(directory: str, name: str) -> str:
-    """The text of file `name` in the runtime directory, if both are this user's own (root may read
-    anybody's).
+    """Return the text of file `name` in the runtime directory.
 
-    Raises `NoSidecar`: absent, unreadable, a link, another user's, or more than 64 KiB.
+    Raises `NoSidecar` if it is missing, unreadable, a link, larger than 64 KiB, or if it or the directory belongs to
+    another user (root may read anybody's).
     """
     try:
         folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -74,7 +73,7 @@ def read(directory: str, name: str) -> str:
 
 
 def address(directory: str) -> tuple[str, int] | None:
-    """Host and port to reach the sidecar at; None: the socket `SOCKET` in the directory. Raises `NoSidecar`."""
+    """Host and port of the sidecar; None: use the socket `SOCKET` in the directory. Raises `NoSidecar`."""
     text = read(directory, ADDRESS).strip()
     if text == "local":
         return None
@@ -85,8 +84,9 @@ def address(directory: str) -> tuple[str, int] | None:
 
 
 def socket_path(folder: int) -> str:
-    """The path of `SOCKET` in the directory that is open as `folder`: a Unix socket's address takes 107 bytes, which
-    the directory's own path may well exceed.
+    """The path of `SOCKET` in the directory that is open as `folder`.
+
+    Short, because the address of a Unix socket is limited to 107 bytes.
     """
     return f"/proc/self/fd/{folder}/{SOCKET}"
 

@@ -1,4 +1,4 @@
-"""What an operator can do where a file or a volume refuses: by the errno that there was, never guessed."""
+"""Hints for failed reads and writes, chosen by errno."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ SERVERDIR = "the serverdir's volume"
 
 _FULL = "free space on {place}, or enlarge it"
 _QUOTA = "raise the quota of {place}"
-_READ_ONLY = "mount {place} for writing"
+_READ_ONLY = "mount {place} read-write"
 _CLOSED = "let uid {uid} write to {place}"
 _GONE = "{place} was removed or unmounted: mount it and start again"
 _REPLACED = "{place} was replaced: mount it and start again"
-_NETWORK = "{place} is on a network that went away: mount it and start again"
+_NETWORK = "the network storage of {place} is unreachable: mount it and start again"
 _BROKEN = "check the disk under {place}"
 _DESCRIPTORS = "raise the limit of open files (--ulimit nofile)"
 _MEMORY = "raise the memory limit"
@@ -42,17 +42,17 @@ _HINTS = {
 
 
 def words(error: OSError) -> str:
-    """The errno's own words, in lower case, without the path that the error may name."""
+    """The text of the errno in lower case, without a path."""
     return os.strerror(error.errno).lower() if error.errno else "unknown error"
 
 
 def hint_to_write(error: OSError, place: str = SERVERDIR) -> str:
-    """What to do about an error of writing to `place`."""
+    """The hint for an error while writing to `place`."""
     return _HINTS.get(error.errno or 0, "check {place}").format(place=place, uid=os.geteuid())
 
 
 def hint_to_read(error: OSError, place: str, closed: str) -> str:
-    """What to do about an error of reading `place`; `closed`: where this user may not."""
+    """The hint for an error while reading `place`; `closed` is the one for missing permission."""
     if error.errno in {errno.EACCES, errno.EPERM}:
         return closed.format(place=place, uid=os.geteuid())
     if error.errno in {errno.ENOENT, errno.ENOTDIR}:

@@ -1,4 +1,4 @@
-"""Reads environment variables one by one, and gathers what is wrong with them. Which there are, `settings` knows."""
+"""Reads environment variables and collects their errors. `settings` lists the variables."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sidecar.core.disk_hints import hint_to_read
 T = TypeVar("T")
 
 SERVICE_LINKED = ("DEVPI_PORT", "SIDECAR_PORT", "DEVPISERVER_PORT")
-"""Variables of which Kubernetes makes one of its own, where a Service is named so."""
+"""Variables that Kubernetes sets for a Service named `devpi`, `sidecar` or `devpiserver`."""
 _MOUNT = "mount the file so that uid {uid} can read it"
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake in the settings: where it is, what is wrong, and how to fix it."""
+    """One error in the settings: the variable, what is wrong, and how to fix it."""
 
     variable: str
     reason: str
@@ -31,7 +31,7 @@ class Problem:
 
 
 class Reader:
-    """Reads variables one by one and gathers what is wrong with them."""
+    """Reads variables one by one and collects their problems."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.environ = environ
@@ -40,27 +40,27 @@ class Reader:
         self.service_links = [n for n in SERVICE_LINKED if variables.is_service_address(environ.get(n, ""))]
 
     def problem(self, variable: str, reason: str, hint: str) -> None:
-        """Note a mistake."""
+        """Add a problem."""
         self.problems.append(Problem(variable, reason, hint))
 
     def text(self, name: str, default: str = "") -> str:
-        """The variable as it is, `default` where it is absent."""
+        """The stripped text of the variable; `default` if it is not set."""
         self.names.add(name)
         return self.environ.get(name, default).strip()
 
     def value(self, name: str, parse: Callable[[str], T], default: T) -> T:
-        """The parsed variable; `default` where it is absent, empty, or wrong (which is noted)."""
+        """The parsed variable; `default` if it is not set, empty, or invalid (a problem is added)."""
         text = self.text(name)
         if not text or name in self.service_links:
             return default
         try:
             return parse(text)
         except ValueError as error:
-            self.problem(name, f"{text[:100]!r} is {error.args[0]}", f"give {error.args[1]}")
+            self.problem(name, f"{text[:100]!r} is {error.args[0]}", f"use {error.args[1]}")
             return default
 
     def secret(self, name: str, check: Callable[[str], None]) -> str | None:
-        """The secret in variable `name` or in the file that `name_FILE` names; never shown in a problem."""
+        """The secret in variable `name` or in the file at `name_FILE`; a problem never shows it."""
         self.names |= {name, f"{name}_FILE"}
         direct, file = self.environ.get(name), self.environ.get(f"{name}_FILE")
         where = name
@@ -83,7 +83,7 @@ class Reader:
         try:
             path = Path(name)
             if not stat.S_ISREG(path.stat().st_mode):
-                self.problem(variable, f"{name!r} is not a regular file", "name a file that holds the secret")
+                self.problem(variable, f"{name!r} is not a regular file", "set the path of a secret file")
                 return None
             with path.open("rb") as file:
                 content = file.read(64 * 1024)
@@ -96,7 +96,7 @@ class Reader:
             self.problem(
                 variable,
                 f"can't read {name!r}: {reason}",
-                hint_to_read(error, "the file", _MOUNT) if isinstance(error, OSError) else "name a file",
+                hint_to_read(error, "the file", _MOUNT) if isinstance(error, OSError) else "set the path of a file",
             )
             return None
-        return text.removesuffix("\n").removesuffix("\r")  # one newline, as editors and `echo` leave it
+        return text.removesuffix("\n").removesuffix("\r")  # one newline, as editors and `echo` write it

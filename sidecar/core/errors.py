@@ -1,4 +1,4 @@
-"""Exit codes, and the error that ends the container with one of them."""
+"""Exit codes, and the exceptions that carry a reason and a hint."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ import enum
 
 
 class ExitCode(enum.IntEnum):
-    """What the container's exit code tells. Beside these: devpi-server's own code, or 128+n for its signal."""
+    """The container's exit codes. Others are devpi-server's own code, or 128+n if signal n ended it."""
 
     STOPPED = 0
-    """A clean stop was asked for and done."""
+    """A requested stop completed cleanly."""
     SETTINGS = 2
     """A setting or a devpi-server flag is wrong; nothing on disk was touched."""
     IMPORT_FAILED = 3
     """The import failed, and SIDECAR_ON_IMPORT_FAILURE is `exit`."""
     DAMAGED = 65
-    """The serverdir holds something that must not be served nor initialised over (sysexits' EX_DATAERR)."""
+    """The serverdir holds data that must neither be served nor overwritten (sysexits' EX_DATAERR)."""
     PORT_IN_USE = 69
-    """The sidecar's or devpi-server's address can't be listened on (EX_UNAVAILABLE)."""
+    """The sidecar or devpi-server can't listen on its address (EX_UNAVAILABLE)."""
     INTERNAL = 70
-    """An error of the sidecar itself (EX_SOFTWARE)."""
+    """A bug in the sidecar (EX_SOFTWARE)."""
     EXHAUSTED = 71
-    """The system refuses a process, memory or a descriptor (EX_OSERR)."""
+    """The system has no process, memory or descriptor left (EX_OSERR)."""
     NOT_WRITABLE = 73
-    """The serverdir can't be written to: owner, mode, read-only or full (EX_CANTCREAT)."""
+    """The serverdir is not writable: owner, mode, read-only or full (EX_CANTCREAT)."""
     LOCKED = 75
-    """Another server holds the serverdir, or its file system can't lock (EX_TEMPFAIL)."""
+    """Another server holds the serverdir, or its file system does not support locks (EX_TEMPFAIL)."""
 
 
 class OperatorError(Exception):
-    """What an operator has to know and can do something about: the `reason`, and a `hint` how to fix it."""
+    """An error that an operator can fix: the `reason`, and a `hint` how to fix it."""
 
     def __init__(self, reason: str, hint: str) -> None:
-        # `args` stay what a subclass was made with, which is what pickling needs
+        # `args` stay the arguments of the subclass, because pickling needs them
         self.reason = reason
         self.hint = hint
 
@@ -41,7 +41,7 @@ class OperatorError(Exception):
 
 
 class Exit(OperatorError):
-    """Ends the container, with this exit code."""
+    """Ends the container with the exit code `code`."""
 
     def __init__(self, code: int, reason: str, hint: str) -> None:
         super().__init__(reason, hint)

@@ -1,4 +1,4 @@
-"""The seam for features: what the container, `/status` and `/metrics` may ask of each, whatever it is about."""
+"""The interface that each feature implements for the container, `/status` and `/metrics`."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ Json = dict[str, object]
 class Feature:
     """A part of the container that an operator can name. All hooks are optional; none may block the event loop.
 
-    `features.hooks` adds those that speak of the serverdir and of devpi-server.
+    `features.hooks` adds the hooks for the serverdir and devpi-server.
     """
 
     name = ""
-    """As in messages about it: `credentials`."""
+    """Its name in messages: `credentials`."""
 
     async def run(self) -> None:
-        """What goes on for the container's whole life, until it is cancelled.
+        """Run for the container's whole life, until cancelled.
 
-        An exception, and a return, end the container with exit code 70.
+        An exception or a return ends the container with exit code 70.
         """
         await asyncio.Event().wait()
 
     async def stopping(self) -> None:
-        """Before devpi-server drains, for a stop or a restart: settle what has begun, take on nothing new.
+        """Finish running work and start none. Called before devpi-server drains, for a stop or a restart.
 
-        Whatever takes longer than `container.supervisor.PATIENCE` is left to the next start; an exception is logged.
+        Work that takes longer than `container.supervisor.PATIENCE` is left to the next start. Exceptions are logged.
         """
 
     async def devpi_down(self) -> None:
-        """devpi-server has ended: once for each that was told by `devpi_up`, even if that failed.
+        """React to the exit of devpi-server. Called once for each `devpi_up`, even if that failed.
 
-        Bounded, and its exceptions logged, as those of `stopping`, which may come twice.
+        Limited in time like `stopping`, which may be called twice. Exceptions are logged.
         """
 
     def status(self) -> Json:
-        """Its fields of `/status`, from memory, for anybody to read. An exception is that request's 500."""
+        """Its fields of `/status`, from memory; anybody may read them. After an exception that request returns 500."""
         return {}
 
     def samples(self) -> Iterable[Family]:
-        """Its families of `/metrics`, from memory, the empty ones too. An exception is that scrape's 500."""
+        """Its families of `/metrics`, from memory, including empty ones. After an exception that scrape returns 500."""
         return ()
 
 
@@ -52,7 +52,7 @@ F = TypeVar("F", bound=Feature)
 
 
 def one_of(features: Iterable[Feature], kind: type[F]) -> F:
-    """The feature of this kind. Raises LookupError where there is none."""
+    """Return the feature of this kind. Raises LookupError if there is none."""
     for feature in features:
         if isinstance(feature, kind):
             return feature

@@ -1,7 +1,4 @@
-"""Files that are whole or absent, also after a crash or a power cut.
-
-The lowest layer: knows nothing of what it stores. All functions block; call them in a thread.
-"""
+"""Files that are complete or absent, even after a crash or a power cut. All functions block: call them in a thread."""
 
 from __future__ import annotations
 
@@ -13,15 +10,15 @@ import stat
 from pathlib import Path
 
 LEFTOVER = ".tmp-"
-"""How the names of unfinished files begin; nothing else may use it."""
+"""Prefix of the names of unfinished files; reserved for them."""
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o600, *, sync: bool = True) -> None:
-    """Put `data` at `path` by one rename: a reader sees the old content or the new one, never a part.
+    """Write `data` to `path` by a rename: a reader sees the old content or the new one, never a part.
 
-    The new file is this user's own, 0600 from its first instant, at last exactly `mode`, whatever the umask.
-    With `sync` (the default) it is on the disk, name and all, when this returns. Raises OSError; then `path`
-    is untouched, unless it was the directory's fsync that failed.
+    The new file belongs to this user. It has mode 0600 while it is written, then exactly `mode`, whatever the umask.
+    With `sync`, file and name are on disk when this returns. Raises OSError; `path` is then unchanged, unless the
+    fsync of its directory failed.
     """
     unfinished = path.with_name(f"{LEFTOVER}{path.name}-{secrets.token_hex(8)}")
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -46,8 +43,7 @@ def write_file(path: Path, data: bytes, mode: int = 0o600, *, sync: bool = True)
 def fsync_dir(path: Path) -> None:
     """Make the names in directory `path` durable. Raises OSError.
 
-    File systems without such a thing (CIFS, some FUSE) say EINVAL or ENOTSUP: there is nothing more to be
-    done there.
+    File systems that don't support it (CIFS, some FUSE) return EINVAL or ENOTSUP, which is ignored.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -60,10 +56,10 @@ def fsync_dir(path: Path) -> None:
 
 
 def sync_file_system(descriptor: int) -> None:
-    """Bring everything that was written on the file system of `descriptor` to disk: one pass, not one fsync a file.
+    """Sync the whole file system of `descriptor`, in one pass instead of one fsync per file.
 
-    Raises OSError where the kernel has lost a write since the descriptor was opened (since Linux 5.8), so that must be
-    before the first write: a loss of which another one has heard by then isn't told again (kernel: errseq_sample).
+    Raises OSError if the kernel has lost a write since the descriptor was opened (since Linux 5.8). So open it before
+    the first write: the kernel does not report a loss again that it has reported to somebody else (errseq_sample).
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.syncfs(descriptor) != 0:
@@ -72,10 +68,10 @@ def sync_file_system(descriptor: int) -> None:
 
 
 def read_file(path: Path, limit: int, *, follow: bool = False) -> bytes | None:
-    """The content of the regular file `path`; None where it is absent.
+    """Return the content of the regular file `path`; None if it does not exist.
 
-    Symbolic links are refused, unless `follow`. Raises OSError, with EFBIG for more than `limit` bytes, ELOOP
-    for a link, and EINVAL for what is no regular file (a FIFO doesn't make this wait).
+    Raises OSError, with EFBIG for more than `limit` bytes, ELOOP for a symbolic link (unless `follow`), and EINVAL for
+    anything but a regular file (a FIFO does not block this).
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:
@@ -101,7 +97,7 @@ def read_file(path: Path, limit: int, *, follow: bool = False) -> bytes | None:
 
 
 def remove(path: Path) -> None:
-    """Unlink `path`, durably; that it is absent is fine. Raises OSError."""
+    """Unlink `path` durably, if it exists. Raises OSError."""
     try:
         path.unlink()
     except FileNotFoundError:
@@ -110,9 +106,7 @@ def remove(path: Path) -> None:
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Remove what a killed `write_file` left in `directory`; nobody may be writing there meanwhile. Raises
-    OSError.
-    """
+    """Remove the leftovers of a killed `write_file` in `directory`, where nobody may write now. Raises OSError."""
     try:
         names = [entry.name for entry in os.scandir(directory) if not entry.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
@@ -123,11 +117,11 @@ def remove_leftovers(directory: Path) -> None:
 
 
 def make_private(path: Path, *, copy_limit: int | None) -> bool:
-    """Bring the regular file `path` to mode 0600 and say whether nobody but its owner can read it now.
+    """Set the regular file `path` to mode 0600. Return whether only its owner can read it now.
 
-    A file of another user, readable by way of its group (Kubernetes' fsGroup after a change of uid), is
-    replaced by a copy of this user's own, if it has at most `copy_limit` bytes (None: never) and the
-    directory lets us. Never raises OSError.
+    Another user's file that is readable through its group (Kubernetes' fsGroup after a change of uid) is replaced by
+    this user's own copy, if it has at most `copy_limit` bytes (None: never) and the directory is writable. Never raises
+    OSError.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -139,7 +133,7 @@ def make_private(path: Path, *, copy_limit: int | None) -> bool:
             return False
         if stat.S_IMODE(mode) != 0o600:
             os.fchmod(descriptor, 0o600)
-        return stat.S_IMODE(os.fstat(descriptor).st_mode) == 0o600  # CIFS takes a chmod and ignores it
+        return stat.S_IMODE(os.fstat(descriptor).st_mode) == 0o600  # CIFS accepts a chmod and ignores it
     except PermissionError:
         pass
     except OSError:

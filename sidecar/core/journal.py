@@ -1,6 +1,6 @@
-"""A log line for each phase of the container's life and each notice, and the phase on every line, of all processes.
+"""Logs each change of phase and each notice, and provides the phase for every log line of all processes.
 
-They share a file in memory, of one byte: a message to devpi-server would come later than its next line.
+The processes share one byte in a memory file: a message to devpi-server could arrive after its next log line.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _PHASES = tuple(Phase)
 
 
 class Journal:
-    """Follows a lifecycle."""
+    """Logs the changes of a lifecycle."""
 
     def __init__(self, lifecycle: Lifecycle, shared: int) -> None:
-        """From now on, `phase_of` tells the phase to all who have the file `shared`."""
+        """Keep the phase in the file `shared`, for `phase_of`."""
         self._shared = shared
         lifecycle.subscribe(self._lived)
 
@@ -35,8 +35,8 @@ class Journal:
 
 
 def phase_of(shared: int) -> Phase:
-    """What a `Journal` wrote into the file `shared` last, in whichever process; before that, the first phase."""
+    """Return the phase that a `Journal` of any process wrote last into the file `shared`; at first `STARTING`."""
     try:
         return _PHASES[os.pread(shared, 1, 0)[0]]
-    except (IndexError, OSError):  # not written yet; or a plugin has closed it, and lines of the log must not fail
+    except (IndexError, OSError):  # not written yet, or closed by a plugin: logging must not fail
         return Phase.STARTING

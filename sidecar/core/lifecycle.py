@@ -1,6 +1,6 @@
-"""The life of a container: which phase it is in, who may change it, and how others hear of it.
+"""The phases of a container's life.
 
-One `Lifecycle` owns the state. Everybody else reads its frozen `Snapshot`, or subscribes to changes.
+One `Lifecycle` owns the state. Everybody else reads its frozen `Snapshot` or subscribes to changes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 
 class Phase(enum.StrEnum):
-    """Where in its life the container is. `FAILED` can be reached from any of the others."""
+    """The phase of the container's life. `FAILED` can follow any other."""
 
     STARTING = "starting"
     INITIALISING = "initialising"
@@ -34,20 +34,20 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class DevpiInfo:
-    """What the child said of the devpi-server that it runs."""
+    """What the child reported about its devpi-server."""
 
     version: str
     role: str = "standalone"
     addresses: tuple[str, ...] = ()
-    """`http://host:port` or `unix:path`, where it really listens."""
+    """`http://host:port` or `unix:path`, where it actually listens."""
     plugins: tuple[tuple[str, str], ...] = ()
     outside_url: str | None = None
-    """Where clients find it, as the operator said (--outside-url)."""
+    """The URL for clients, as set by the operator (--outside-url)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something that an operator should know of, although devpi-server serves all the same."""
+    """A problem that an operator should know about although devpi-server serves."""
 
     about: str
     """`variable`, `configuration`, `search-index`, `import` or `root-password`."""
@@ -62,19 +62,19 @@ class Snapshot:
     phase: Phase
     since: datetime
     history: tuple[tuple[Phase, datetime], ...] = ()
-    """The phases so far, this one included, each with its start; the last `KEPT` of them."""
+    """The last `KEPT` phases including this one, each with its start."""
     begun: tuple[float, ...] = ()
-    """When each of them began, by the clock of the lifecycle: differences of `history` may be negative."""
+    """The start of each of them by the monotonic clock: differences of `history` may be negative."""
     progress: str | None = None
-    """How far the phase has come, in a few words; None: nobody counts."""
+    """The progress of the phase, in a few words; None: not counted."""
     notices: tuple[Notice, ...] = ()
-    """Of this start, in their order; each is logged once."""
+    """The notices since the start, in order; each is logged once."""
     devpi: DevpiInfo | None = None
     failure: Failure | None = None
 
 
 def now() -> datetime:
-    """The time, UTC, to the millisecond."""
+    """The current time in UTC, to the millisecond."""
     at = datetime.now(UTC)
     return at.replace(microsecond=at.microsecond // 1000 * 1000)
 
@@ -91,22 +91,22 @@ _NEXT: dict[Phase, frozenset[Phase]] = {
 
 
 KEPT = 100
-"""Phases that a snapshot knows of: each restart of devpi-server adds two."""
+"""Phases that a snapshot keeps: each restart of devpi-server adds two."""
 
 
 @dataclass(slots=True)
 class Lifecycle:
-    """The one object that owns the phase. Not thread-safe: it lives on the event loop."""
+    """The owner of the phase. Not thread-safe: it lives on the event loop."""
 
     clock: Callable[[], float] = time.monotonic
-    """Gives seconds that never go back."""
+    """Returns monotonic seconds."""
     snapshot: Snapshot = field(init=False)
     began: float = field(init=False)
-    """When this life began, by `clock`."""
+    """The start of this life, by `clock`."""
     first_ready: float | None = None
-    """When it was ready for the first time; None: it was not yet."""
+    """When it became ready for the first time, by `clock`; None: not yet."""
     _spent: dict[Phase, float] = field(default_factory=lambda: dict.fromkeys(Phase, 0.0))
-    """Seconds in the phases that are over."""
+    """Seconds in completed phases."""
     _listeners: list[Callable[[Snapshot, Snapshot], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -114,7 +114,7 @@ class Lifecycle:
         self.snapshot = Snapshot(Phase.STARTING, at, ((Phase.STARTING, at),), (self.began,))
 
     def enter(self, phase: Phase, failure: Failure | None = None) -> None:
-        """Go to `phase`. Raises ValueError for a step that no container's life has."""
+        """Go to `phase`. Raises ValueError if that can't follow the present phase."""
         before = self.snapshot.phase
         if phase is not Phase.FAILED and phase not in _NEXT[before]:
             raise ValueError(f"a container can't go from {before} to {phase}")
@@ -135,21 +135,21 @@ class Lifecycle:
         )
 
     def spent(self) -> dict[Phase, float]:
-        """Seconds in each phase so far, this one included; they only grow, whatever the wall clock does."""
+        """Seconds in each phase so far, including this one; they only grow, whatever the wall clock does."""
         now_in = {self.snapshot.phase: self.clock() - self.snapshot.begun[-1]}
         return {phase: seconds + now_in.get(phase, 0.0) for phase, seconds in self._spent.items()}
 
     def learn(self, devpi: DevpiInfo) -> None:
-        """Take over what is known of the devpi-server that runs, or will."""
+        """Set what is known about devpi-server, which may not run yet."""
         self._become(replace(self.snapshot, devpi=devpi))
 
     def advance(self, progress: str) -> None:
-        """Tell how far the phase has come."""
+        """Set the progress of the phase."""
         if progress != self.snapshot.progress:
             self._become(replace(self.snapshot, progress=progress))
 
     def notice(self, *notices: Notice) -> None:
-        """Add notices to the snapshot; one that is there already is left out."""
+        """Add notices to the snapshot, without duplicates."""
         new = [notice for notice in dict.fromkeys(notices) if notice not in self.snapshot.notices]
         if new:
             self._become(replace(self.snapshot, notices=(*self.snapshot.notices, *new)))

@@ -1,6 +1,6 @@
-"""Text → value, for settings.
+"""Parsers for the values of settings.
 
-Each function returns the value, or raises ValueError with two arguments: what the text is instead, and what to give.
+Each returns the value, or raises ValueError with two arguments: what is wrong with the text, and what to use instead.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ TOKEN_MAX = 1024
 def password(text: str) -> None:
     """A password: not empty, printable, of a length that devpi can hash."""
     if not text:
-        raise ValueError("is empty", "give a password, or unset it to have one generated")
+        raise ValueError("is empty", "set a password, or unset the variable to have one generated")
     if len(text) > PASSWORD_MAX:
-        raise ValueError(f"has {len(text)} characters", f"give at most {PASSWORD_MAX}")
+        raise ValueError(f"has {len(text)} characters", f"use at most {PASSWORD_MAX}")
     if not text.isprintable():
-        raise ValueError("has control or unprintable characters", "use printable characters alone")
+        raise ValueError("has control or unprintable characters", "use printable characters only")
 
 
 def token(text: str) -> None:
     """A bearer token (RFC 6750's characters), too long to be guessed."""
     if not text:
-        raise ValueError("is empty", "give a token, or unset it to have one generated")
+        raise ValueError("is empty", "set a token, or unset the variable to have one generated")
     if not TOKEN_MIN <= len(text) <= TOKEN_MAX:
-        raise ValueError(f"has {len(text)} characters", f"give {TOKEN_MIN} to {TOKEN_MAX}")
+        raise ValueError(f"has {len(text)} characters", f"use {TOKEN_MIN} to {TOKEN_MAX}")
     if not re.fullmatch(r"[A-Za-z0-9._~+/=-]+", text):
         raise ValueError(
             "has characters that a bearer token can't have",
-            "use letters, digits and -._~+/= (for one: openssl rand -hex 32)",
+            "use letters, digits and -._~+/= (for example: openssl rand -hex 32)",
         )
 
 
 def name(text: str) -> str:
-    """What people call something: one line, not longer than a host name may be."""
+    """A display name: one line, at most as long as a host name."""
     if len(text) > NAME_MAX or not text.isprintable() or "/" in text:
         raise ValueError("not a name", f"up to {NAME_MAX} printable characters without /")
     return text
 
 
 def absolute_path(text: str) -> Path:
-    """A path that begins with `/`."""
+    """An absolute path."""
     path = Path(text)
     if "\0" in text or not path.is_absolute():
         raise ValueError("not an absolute path", "a path that begins with /")
@@ -64,14 +64,14 @@ def host(text: str) -> str:
 
 
 def port(text: str) -> int:
-    """A TCP port; 0 is any free one."""
+    """A TCP port; 0: any free port."""
     if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
-        raise ValueError("not a port", "a number from 1 to 65535 (0: a free one)")
+        raise ValueError("not a port", "a number from 1 to 65535 (0: any free port)")
     return int(text)
 
 
 def fixed_port(text: str) -> int:
-    """A TCP port that is known beforehand."""
+    """A TCP port other than 0."""
     if (number := port(text)) == 0:
         raise ValueError("not a port", "a number from 1 to 65535")
     return number
@@ -108,7 +108,7 @@ def duration(text: str) -> float:
 
 
 def positive_duration(text: str) -> float:
-    """A duration of more than nothing."""
+    """A duration of more than 0 seconds."""
     if (seconds := duration(text)) <= 0:
         raise ValueError("not a positive duration", "more than 0 seconds")
     return seconds
@@ -128,12 +128,12 @@ def choice(*allowed: str) -> Callable[[str], str]:
 
     def parse(text: str) -> str:
         if text.lower() not in allowed:
-            raise ValueError("not a choice", " or ".join(allowed))
+            raise ValueError("not a supported value", " or ".join(allowed))
         return text.lower()
 
     return parse
 
 
 def level(text: str) -> str:
-    """A level of `logging`, in its own spelling."""
+    """A level of `logging`, in upper case."""
     return choice("debug", "info", "warning", "error")(text).upper()

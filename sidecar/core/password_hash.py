@@ -1,4 +1,4 @@
-"""Whether devpi-server can check passwords against a hash, and what a check may cost: the hash says so itself."""
+"""Whether devpi-server can check passwords against a hash, and at what cost, read from the hash itself."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import re
 
 MOST = {"m": 128 * 1024, "t": 8, "p": 16}
-"""Of argon2: KiB of memory, passes over it, lanes. devpi asks for 65536, 3 and 4, older ones for 102400, 2 and 8."""
+"""Of argon2: KiB of memory, passes, lanes. devpi uses 65536, 3 and 4, older versions 102400, 2 and 8."""
 _NUMBER = "(0|[1-9][0-9]{0,9})"
 _BASE64 = "([A-Za-z0-9+/]+)"
 _ARGON2 = re.compile(
@@ -19,11 +19,10 @@ _SALT_BYTES, _DIGEST_BYTES = 8, 4
 
 
 def is_checkable(pwhash: object, pwsalt: object) -> bool:
-    """Whether devpi-server 6.20 can check passwords against this hash: it knows argon2 alone (`devpi_server.auth`).
+    """Whether devpi-server 6.20 can check passwords against this hash: only argon2 is supported (`devpi_server.auth`).
 
-    False for the salted SHA-256 of devpi-server 2 and 3, and for an argon2 hash that argon2 can't decode, such as a
-    truncated one. A hash of which just so much is cut off that the rest can be decoded counts as checkable; no password
-    matches it.
+    False for the salted SHA-256 of devpi-server 2 and 3, and for an argon2 hash that can't be decoded, such as a
+    truncated one. A truncated hash that can still be decoded counts as checkable; no password matches it.
     """
     return isinstance(pwhash, str) and pwsalt is None and _asked(pwhash) is not None
 
@@ -31,9 +30,9 @@ def is_checkable(pwhash: object, pwsalt: object) -> bool:
 def is_bearable(pwhash: str, pwsalt: str | None) -> bool:
     """Whether devpi may check passwords against this hash: False for an argon2 hash beyond `MOST`, or a malformed one.
 
-    Any other is bearable: devpi-server knows argon2 alone, and gives up on a first look at, say, its own old SHA-256.
+    Other hashes cost nothing: devpi-server rejects all but argon2 at once.
     """
-    value = pwhash if pwsalt is None else f"{pwsalt}:{pwhash}"  # as devpi_server.auth puts them together
+    value = pwhash if pwsalt is None else f"{pwsalt}:{pwhash}"  # as devpi_server.auth joins them
     if not value.startswith("$argon2"):
         return True
     asked = _asked(value)
@@ -41,7 +40,7 @@ def is_bearable(pwhash: str, pwsalt: str | None) -> bool:
 
 
 def _asked(value: str) -> tuple[int, int, int] | None:
-    """Memory, passes and lanes that an argon2 hash asks for; None where its `decode_string` fails."""
+    """Memory, passes and lanes of an argon2 hash; None if argon2's `decode_string` would fail."""
     if (parts := _ARGON2.fullmatch(value)) is None:
         return None
     version, memory, passes, lanes = (int(each or 0) for each in parts.groups()[:4])
@@ -58,7 +57,7 @@ def _asked(value: str) -> tuple[int, int, int] | None:
 
 
 def _decoded_bytes(text: str) -> int:
-    """The length of unpadded base64, in bytes; 0 where it is none: argon2 wants the unused bits of its end to be 0."""
+    """The length of unpadded base64, in bytes; 0 if it is invalid: argon2 requires its unused last bits to be 0."""
     if len(text) % 4 == 1:
         return 0
     data = base64.b64decode(text + "=" * (-len(text) % 4))

@@ -1,4 +1,4 @@
-"""What goes out to anybody who asks: as JSON, without a path on disk."""
+"""Values for anonymous clients: texts without paths on disk, and times in JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PATH = re.compile(rf"(?<![^\s(\[=:,])(?<!:(?=//)){_ROUTES}[^\s'\"`()\[\],;]+")
 
 
 def public(text: str | None) -> str | None:
-    """`text` for anybody to read: absolute paths are left to the log."""
+    """`text` with its absolute paths replaced by `<path>`. The log has them."""
     return None if text is None else _PATH.sub("<path>", _QUOTED_PATH.sub("<path>", text))
 
 

@@ -1,4 +1,4 @@
-"""An id for each request, which its answer and every log line about it carry: a client's or a proxy's, or a new one."""
+"""The id of a request, in its answer and in all its log lines: from the client or a proxy, or a new one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from contextvars import ContextVar
 
 HEADER = "X-Request-ID"
-"""Where a client or a proxy gives it, and the answer tells it."""
+"""The header of the request and of the answer that contains the id."""
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the request that is being answered."""
@@ -15,5 +15,5 @@ _SANE = re.compile(r"[A-Za-z0-9._:=+/@-]{1,128}", re.ASCII)
 
 
 def is_sane(given: str) -> bool:
-    """Whether a given id can do no harm in a log."""
+    """Whether a client's id is safe in a log."""
     return _SANE.fullmatch(given) is not None

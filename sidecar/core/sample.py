@@ -1,4 +1,4 @@
-"""Metrics as features give them: families of samples, which `web.metrics` words for Prometheus."""
+"""Metrics of features: families of samples, which `web.metrics` formats for Prometheus."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ Kind = Literal["gauge", "counter", "info", "histogram"]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One number, or one histogram."""
+    """A number or a histogram."""
 
     labels: tuple[str, ...]
     """The values of the family's labels, in their order."""
     value: float
-    """Of a histogram: the sum of what was observed."""
+    """Of a histogram: the sum of the observations."""
     counts: tuple[int, ...] = ()
-    """Of a histogram: how many observations fell into each bucket, the last without bound."""
+    """Of a histogram: the observations in each bucket, the last without bound."""
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """All samples of one name. A family without samples says that there is nothing to tell now."""
+    """All samples of one name. It may be empty."""
 
     kind: Kind
     name: str
     """Without the suffix `_total` or `_info`, which the exposition appends."""
     text: str
-    """What it means, in a sentence."""
+    """Its meaning, in a sentence."""
     labels: tuple[str, ...] = ()
     samples: tuple[Sample, ...] = ()
     bounds: tuple[float, ...] = ()
-    """Of a histogram: the upper bounds of its buckets but the last."""
+    """Of a histogram: the upper bounds of its buckets except the last."""
 
 
 Labelled = Iterable[tuple[Sequence[str], float]]
@@ -41,7 +41,7 @@ Labelled = Iterable[tuple[Sequence[str], float]]
 
 
 def gauge(name: str, text: str, value: float | None) -> Family:
-    """One number; None: not known, and so absent."""
+    """One number; None: unknown, so the family is empty."""
     return gauges(name, text, (), () if value is None else (((), value),))
 
 
@@ -51,7 +51,7 @@ def gauges(name: str, text: str, labels: Sequence[str], samples: Labelled) -> Fa
 
 
 def states(name: str, text: str, label: str, known: Iterable[str], now: str | None) -> Family:
-    """1 for the state it is in, 0 for all others; nothing where `now` is None."""
+    """1 for the state `now`, 0 for all others; empty if `now` is None."""
     found = () if now is None else known
     return gauges(name, text, (label,), (((state,), float(state == now)) for state in found))
 
@@ -70,7 +70,7 @@ def info(name: str, text: str, **labels: str) -> Family:
 def histograms(
     name: str, text: str, label: str, bounds: Sequence[float], samples: Iterable[tuple[str, Sequence[int], float]]
 ) -> Family:
-    """By a label's value: the numbers in each bucket (the last without bound), and the sum."""
+    """Histograms; `samples` are the label's value, the number in each bucket (the last without bound), and the sum."""
     found = tuple(Sample((value,), total, tuple(counts)) for value, counts, total in samples)
     return Family("histogram", name, text, (label,), found, tuple(bounds))
 

@@ -1,8 +1,7 @@
-"""The environment → one frozen `Settings`; every mistake is reported, all of them together.
+"""Parses the environment into one frozen `Settings` and reports all errors together.
 
-Nothing else of the sidecar itself reads the environment; the `sidecar` commands look there for the runtime directory,
-and for what the terminal can show. devpi-server's own flags are not looked at here: devpi's parser
-knows them, and runs in the child (see `sidecar.worker.__main__`).
+Nothing else in the sidecar reads the environment, except the `sidecar` commands, which read the runtime directory and
+the terminal's abilities. devpi's own parser parses devpi-server's flags in the child (`sidecar.worker.__main__`).
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ SECRET_VARIABLES = frozenset(
         "DEVPISERVER_ROOT_PASSWD_HASH",
     }
 )
-"""Variables that never reach a child process."""
+"""Variables that are never passed to a child process."""
 
 
 class SettingsError(Exception):
-    """Some settings are wrong. `problems` has all of them."""
+    """Some settings are invalid. `problems` has all errors."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("\n".join(map(str, problems)))
@@ -42,30 +41,29 @@ class Listen:
     host: str = "0.0.0.0"  # noqa: S104 - a container's port is published by choice of its operator
     """Address (SIDECAR_HOST)."""
     port: int = 3142
-    """TCP port (SIDECAR_PORT); 0 takes a free one."""
+    """TCP port (SIDECAR_PORT); 0: any free port."""
 
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """TLS on the sidecar's port, where a certificate is given."""
+    """TLS on the sidecar's port, if a certificate is set."""
 
     cert: Path | None = None
     """A PEM file: the certificate, then its intermediates (SIDECAR_TLS_CERT)."""
     key: Path | None = None
     """Its private key, as PEM without a passphrase (SIDECAR_TLS_KEY); None: in the certificate's file."""
     client_ca: Path | None = None
-    """CAs as PEM; who uses the admin routes over the port needs a certificate of theirs (SIDECAR_TLS_CLIENT_CA)."""
+    """CAs as PEM; the admin routes on the port require a client certificate of theirs (SIDECAR_TLS_CLIENT_CA)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImportSettings:
-    """The import of `DEVPI_INIT_DIR` into an empty serverdir, and what its archives may not exceed."""
+    """The import of `DEVPI_INIT_DIR` into an empty serverdir, and the limits of its archives."""
 
     init_dir: Path = Path("/devpi-init.d")
     """Where the exports are (DEVPI_INIT_DIR)."""
     exit_on_failure: bool = False
-    """A failed import ends the container with code 3 instead of leaving it alive, not ready
-    (SIDECAR_ON_IMPORT_FAILURE=exit)."""
+    """Exit with code 3 after a failed import instead of staying up, not ready (SIDECAR_ON_IMPORT_FAILURE=exit)."""
     max_members: int = 1_000_000
     """Members of one archive (SIDECAR_IMPORT_MAX_MEMBERS)."""
     max_member_bytes: int = 8 * 2**30
@@ -73,98 +71,98 @@ class ImportSettings:
     max_total_bytes: int | None = None
     """Unpacked bytes of all archives together; None: free space less 10 % (SIDECAR_IMPORT_MAX_TOTAL_SIZE)."""
     max_ratio: int = 200
-    """Unpacked bytes per compressed byte, looked at above 32 MiB (SIDECAR_IMPORT_MAX_RATIO)."""
+    """Unpacked bytes per compressed byte, checked above 32 MiB (SIDECAR_IMPORT_MAX_RATIO)."""
     max_index_bytes: int = 256 * 2**20
     """Bytes of a dataindex.json, which is read into memory (SIDECAR_IMPORT_MAX_INDEX_SIZE)."""
     allow_unverified: bool = False
-    """Take release files of which the export has no digest (SIDECAR_IMPORT_ALLOW_UNVERIFIED)."""
+    """Import release files without a digest in the export (SIDECAR_IMPORT_ALLOW_UNVERIFIED)."""
     ignore_init_files: bool = False
-    """Start although `init_dir` holds archives that can't be imported, or are not, and don't warn of them
+    """Start despite archives in `init_dir` that can't be imported, or are not, without a warning
     (SIDECAR_IGNORE_INIT_FILES)."""
     strict: bool = False
-    """Refuse an import of which something would be left out because it is not safe (SIDECAR_IMPORT_STRICT)."""
+    """Refuse an import that would leave out unsafe content (SIDECAR_IMPORT_STRICT)."""
 
 
 @dataclass(frozen=True, slots=True)
 class MonitorSettings:
-    """How readiness is found out."""
+    """The probes behind readiness."""
 
     interval: float = 2.0
-    """Seconds between two looks at devpi-server (SIDECAR_MONITOR_INTERVAL)."""
+    """Seconds between two probes of devpi-server (SIDECAR_MONITOR_INTERVAL)."""
     request_timeout: float = 5.0
-    """Seconds after which an unanswered look counts as slow (SIDECAR_MONITOR_TIMEOUT)."""
+    """Seconds after which an unanswered probe counts as slow (SIDECAR_MONITOR_TIMEOUT)."""
     dead_after: float = 30.0
-    """Seconds without any answer after which slow has become dead (SIDECAR_MONITOR_DEAD_AFTER)."""
+    """Seconds without any answer after which a slow devpi-server counts as dead (SIDECAR_MONITOR_DEAD_AFTER)."""
     disk_warn_bytes: int = 1 * 2**30
     """Free bytes on the serverdir's volume below which the `disk` check warns (SIDECAR_DISK_WARN)."""
 
 
 @dataclass(frozen=True, slots=True)
 class StopSettings:
-    """The way down."""
+    """Shutdown."""
 
     delay: float = 0.0
     """Seconds to stay up, not ready, before the listener closes: load balancers lag (SIDECAR_STOP_DELAY)."""
     grace: float = 25.0
-    """Seconds that running transfers have to finish and to be delivered (SIDECAR_STOP_GRACE)."""
+    """Seconds for running transfers to finish and to be delivered (SIDECAR_STOP_GRACE)."""
 
 
 @dataclass(frozen=True, slots=True)
 class CredentialSettings:
-    """Secrets that the operator gave, and how long an unclaimed one lasts."""
+    """Secrets set by the operator, and the lifetime of an unclaimed password."""
 
     root_password: str | None = field(default=None, repr=False)
     """root's password at initialisation (DEVPI_PASSWORD, DEVPI_PASSWORD_FILE)."""
     admin_token: str | None = field(default=None, repr=False)
     """The bearer token of the admin routes (SIDECAR_ADMIN_TOKEN, SIDECAR_ADMIN_TOKEN_FILE)."""
     claim_ttl: float | None = None
-    """Seconds after which an unclaimed root password is thrown away; None: never (SIDECAR_CLAIM_TTL)."""
+    """Seconds after which an unclaimed root password expires; None: never (SIDECAR_CLAIM_TTL)."""
     secret_is_random: bool = False
-    """The login secret that you bring (--secretfile, or the serverdir's .secret) has 256 random bits, as
-    devpi-gen-secret makes them: devpi need not stretch it for 10 CPU-seconds and 512 MiB. The same on a primary and
-    its replicas (SIDECAR_SECRET_IS_RANDOM)."""
+    """The operator's login secret (--secretfile, or the serverdir's .secret) has 256 random bits, as devpi-gen-secret
+    generates them, so devpi need not stretch it, which takes 10 CPU-seconds and 512 MiB. Set the same value on a
+    primary and its replicas (SIDECAR_SECRET_IS_RANDOM)."""
     allow_empty_root: bool = False
-    """Let an empty root password found in existing data pass (SIDECAR_ALLOW_EMPTY_ROOT)."""
+    """Accept an empty root password in existing data (SIDECAR_ALLOW_EMPTY_ROOT)."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """The log on stdout, the sidecar's and devpi-server's."""
+    """The log of the sidecar and devpi-server, on stdout."""
 
     json: bool = False
-    """One JSON object a line instead of text (SIDECAR_LOG_FORMAT=json)."""
+    """One JSON object per line instead of text (SIDECAR_LOG_FORMAT=json)."""
     color: bool = True
-    """Levels have colours on a terminal (NO_COLOR=1 and TERM=dumb take them away)."""
+    """Colour the levels on a terminal (NO_COLOR=1 and TERM=dumb disable it)."""
     level: str = "INFO"
-    """The least level that is shown (SIDECAR_LOG_LEVEL)."""
+    """The lowest level that is logged (SIDECAR_LOG_LEVEL)."""
     access: bool = False
-    """A line for each request that the sidecar answers (SIDECAR_LOG_ACCESS)."""
+    """Log each request to the sidecar (SIDECAR_LOG_ACCESS)."""
 
     @property
     def style(self) -> str:
-        """In one word, as `logging.configure` takes it."""
+        """The style for `logging.configure`."""
         return "json" if self.json else "color" if self.color else "text"
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All that the environment says, checked."""
+    """All settings, validated."""
 
     runtime_dir: Path
-    """A folder of this user's own, 0700, for what must not outlive the container (SIDECAR_RUNTIME_DIR)."""
+    """A folder owned by this user, 0700, for files that must not outlive the container (SIDECAR_RUNTIME_DIR)."""
     name: str | None = None
-    """What people call this instance (SIDECAR_NAME); None: its host name."""
+    """The display name of this instance (SIDECAR_NAME); None: its host name."""
     in_kubernetes: bool = False
-    """Whether Kubernetes runs this, by the variable that it gives to every container."""
+    """Whether Kubernetes runs this, detected by the variable that it sets in every container."""
     serverdir: Path | None = None
-    """DEVPI_SERVERDIR; None: devpi's flags, its DEVPISERVER_SERVERDIR or its configuration decide,
-    at last `DEFAULT_SERVERDIR`."""
+    """DEVPI_SERVERDIR; None: devpi's flags, DEVPISERVER_SERVERDIR or devpi's configuration file set it, or else it is
+    `DEFAULT_SERVERDIR`."""
     devpi_port: int | None = None
-    """DEVPI_PORT, as the older image had it; None: devpi's flags decide."""
+    """DEVPI_PORT, as in the older image; None: devpi's flags decide."""
     restrict_modify: str = "root"
-    """devpi-server's --restrict-modify where its own flags are silent; empty lifts it (DEVPI_RESTRICT_MODIFY)."""
+    """devpi-server's --restrict-modify if its own flags don't set it; empty: no restriction (DEVPI_RESTRICT_MODIFY)."""
     root_pypi_list: bool = False
-    """A new root/pypi fetches the list of all projects of its upstream (DEVPI_ROOT_PYPI_LIST)."""
+    """A new root/pypi fetches the list of all upstream projects (DEVPI_ROOT_PYPI_LIST)."""
     listen: Listen = field(default_factory=Listen)
     tls: TlsSettings = field(default_factory=TlsSettings)
     imports: ImportSettings = field(default_factory=ImportSettings)
@@ -173,15 +171,15 @@ class Settings:
     credentials: CredentialSettings = field(default_factory=CredentialSettings)
     log: LogSettings = field(default_factory=LogSettings)
     ignored_service_links: tuple[str, ...] = ()
-    """Variables of Kubernetes' service links (`tcp://…`) that were passed over."""
+    """Variables of Kubernetes' service links (`tcp://…`) that were ignored."""
     known_variables: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
     """The names of all variables that are read here."""
     unknown_variables: tuple[str, ...] = ()
-    """Names of the environment that begin as these, and are not read by anybody; their values may be secrets."""
+    """Names of variables with the same prefixes that nothing reads; their values may be secrets."""
 
 
 DEFAULT_SERVERDIR = Path("/var/lib/devpi")
-"""The serverdir where settings, flags, environment and configuration file are all silent."""
+"""The serverdir if no setting, flag, variable or configuration file sets it."""
 
 
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -191,14 +189,14 @@ def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
         for name, value in environ.items()
         if name not in SECRET_VARIABLES
         and not (name in SERVICE_LINKED and variables.is_service_address(value))
-        and name not in {"DEVPI_SERVERDIR", "DEVPI_PORT"}  # the worker gets their values, checked, by another way
+        and name not in {"DEVPI_SERVERDIR", "DEVPI_PORT"}  # the worker gets them checked
     }
 
 
 def from_environ(environ: Mapping[str, str]) -> Settings:
     """Read and check all settings.
 
-    Raises `SettingsError` with every mistake. Touches no file but those that `…_FILE` variables name.
+    Raises `SettingsError` with all errors. Reads only the files that `…_FILE` variables name.
     """
     read = Reader(environ)
     base = Settings(runtime_dir=Path(discovery.runtime_dir(environ)))
@@ -261,13 +259,11 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         ignored_service_links=tuple(read.service_links),
     )
     settings = replace(
-        settings,
-        known_variables=frozenset(read.names),
-        unknown_variables=tuple(variables.ours(environ, read.names)),
+        settings, known_variables=frozenset(read.names), unknown_variables=tuple(variables.ours(environ, read.names))
     )
     for name in ("DEVPISERVER_ROOT_PASSWD", "DEVPISERVER_ROOT_PASSWD_HASH"):
         if environ.get(name):
-            read.problem(name, "would be handed to devpi's tools in a readable environment", "use DEVPI_PASSWORD_FILE")
+            read.problem(name, "would be passed to devpi's tools in a readable environment", "use DEVPI_PASSWORD_FILE")
     if read.problems:
         raise SettingsError(read.problems)
     return settings

@@ -1,4 +1,4 @@
-"""What runs this container, as far as it can be seen from inside, and how a person restarts it from outside."""
+"""What runs this container, as seen from inside, and the commands to restart it from outside."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from typing import Literal
 _MOUNTS = Path("/proc/self/mountinfo")
 _HOSTS = Path("/etc/hosts")
 _OF_THE_NODE = "# Kubernetes-managed hosts file (host network)."
-"""How the kubelet begins a pod's /etc/hosts if the pod has its node's network, and so its node's host name."""
+"""The first line of a pod's /etc/hosts if the pod uses its node's network, and so its node's host name."""
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _CONTAINER = re.compile(r"/(overlay-)?containers/([0-9a-f]{64})/")
-"""Where an engine keeps a container's own /etc/hostname, which is mounted into it: `overlay-` is Podman's."""
+"""Where an engine keeps the /etc/hostname that it mounts into a container: `overlay-` is Podman's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """Who runs this, and by which name."""
+    """The engine or cluster that runs this, and the names to use there."""
 
     host: str
-    """The host name: of a container its id, unless it was given another one."""
+    """The host name: by default a container's id."""
     runner: Literal["docker", "podman", "kubernetes"] | None = None
-    """None: nobody that could be recognised, as on a plain machine."""
+    """None: not recognised, as on a plain machine."""
     container: str | None = None
-    """The container's id, shortened as `docker ps` does; None: not known."""
+    """The container's id, shortened as by `docker ps`; None: unknown."""
     pod: str = "POD"
-    """The pod's name, or what stands for an unknown one in commands."""
+    """The pod's name, or a placeholder in commands."""
     namespace: str | None = None
-    """The pod's namespace; None: not known."""
+    """The pod's namespace; None: unknown."""
 
     @property
     def restart(self) -> str | None:
-        """The command that restarts this; None: not known."""
+        """The command that restarts this; None: unknown."""
         match self.runner:
             case "kubernetes":
                 return f"kubectl delete pod {self.pod} {self._option}".rstrip()
@@ -45,7 +45,7 @@ class Surroundings:
                 return None
 
     def inside(self, command: str) -> str:
-        """How to run a command in this container, from outside."""
+        """The command that runs `command` in this container from outside."""
         match self.runner:
             case "kubernetes":
                 return f"kubectl exec {self.pod} {self._option}-- {command}"
@@ -56,7 +56,7 @@ class Surroundings:
 
     @property
     def remove(self) -> str | None:
-        """The command that removes the container and leaves named volumes as they are; None: there is none such."""
+        """The command that removes the container but not its named volumes; None: there is none."""
         if self.runner not in ("docker", "podman"):
             return None
         return f"{self.runner} rm --force {self._container}"
@@ -71,7 +71,7 @@ class Surroundings:
 
 
 def look(*, in_kubernetes: bool) -> Surroundings:
-    """The surroundings of this process."""
+    """Detect the surroundings of this process."""
     host = socket.gethostname()
     if in_kubernetes:
         pod = "POD" if _read(_HOSTS).startswith(_OF_THE_NODE) else host

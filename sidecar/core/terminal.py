@@ -1,4 +1,4 @@
-"""Text of unknown origin, made fit for a terminal, and whether it may have colours. `sidecar healthcheck` uses it."""
+"""Untrusted text made safe for a terminal, and the terminal's colours and width. `sidecar healthcheck` uses it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ if TYPE_CHECKING:  # as in `sidecar.core.discovery`
 
 
 def wants_color(environ: Mapping[str, str]) -> bool:
-    """Whether a terminal's user would have colours: NO_COLOR (https://no-color.org) and TERM say so."""
+    """Whether NO_COLOR (https://no-color.org) and TERM allow colours."""
     return not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
 
 
 def columns(stream: TextIO) -> int | None:
-    """The width of the terminal that this stream is; None: it is none. `docker exec` begins with a width of 0: 80."""
+    """The width of the stream's terminal, None without one. A width of 0, with which `docker exec` begins, is 80."""
     import os
 
     try:

@@ -1,10 +1,10 @@
-"""Durations, sizes and values in the units that people would take: the same on the page and in a terminal."""
+"""Durations, sizes and values in readable units, for the page and the terminal."""
 
 from __future__ import annotations
 
 
 def duration(seconds: float) -> str:
-    """As much of it as people want to know."""
+    """A duration in one or two units."""
     if seconds < 10:
         return f"{max(0.1, seconds):.1f} s"
     if seconds < 60:
@@ -17,12 +17,12 @@ def duration(seconds: float) -> str:
 
 
 def ago(seconds: float) -> str:
-    """How long ago something was, to the second."""
+    """A time in the past, to the second."""
     return f"{seconds:.0f} s ago" if seconds < 60 else f"{duration(seconds)} ago"
 
 
 def value(number: float | None, unit: str | None) -> str:
-    """A check's value; empty where it has none."""
+    """A check's value; empty without one."""
     if number is None:
         return ""
     if unit == "seconds":

@@ -11,9 +11,9 @@ T = TypeVar("T")
 
 
 async def to_the_end(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """As `asyncio.to_thread`, but a cancelled caller goes on only when the function has returned.
+    """As `asyncio.to_thread`, but a cancelled caller waits until the function has returned.
 
-    `to_thread` abandons its thread: what that still writes would come after the clearing up of a stop.
+    `to_thread` abandons its thread, which could still write after a stop has cleaned up.
     """
     thread = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
     try:
@@ -21,5 +21,5 @@ async def to_the_end(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwa
     except asyncio.CancelledError:
         await asyncio.wait([thread])
         if not thread.cancelled():
-            thread.exception()  # looked at: else asyncio logs it as one that nobody has heard of
+            thread.exception()  # retrieved: otherwise asyncio logs it as never retrieved
         raise

@@ -1,4 +1,4 @@
-"""Names of environment variables: which are of this image's kind, come from Kubernetes, or resemble a known one."""
+"""Names of environment variables: the image's own, those of Kubernetes, and similar names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 DEVPI_CLIENT = frozenset({"DEVPI_CLIENTDIR", "DEVPI_INDEX", "DEVPI_USER"})
-"""What devpi-client reads, which is in the image too."""
+"""Variables of devpi-client, which is in the image, too."""
 
 _OURS = ("SIDECAR_", "DEVPI_")
 _DEVPI_SERVERS = "DEVPISERVER_"
@@ -16,13 +16,13 @@ _ADDRESS = re.compile(r"(tcp|udp|sctp)://\S*", re.ASCII)
 _LONGEST = 100
 """Characters of a name that are compared."""
 _ALIKE = 0.7
-"""The least likeness of two names without their prefixes; 1 is equality. `PASSWD` and `PASSWORD` have 0.86."""
+"""The least similarity of two names without their prefixes; 1 is equality. `PASSWD` and `PASSWORD` have 0.86."""
 _ALIKE_AS_A_WHOLE = 0.95
-"""The least likeness of two names with their prefixes, without underscores, as `DEVPI_SERVER_DIR`."""
+"""The least similarity of two names with their prefixes, without underscores, as `DEVPI_SERVER_DIR`."""
 
 
 def is_service_link(name: str, value: str) -> bool:
-    """Whether Kubernetes made this variable, for a Service named `devpi`, `sidecar-…` and the like.
+    """Whether Kubernetes set this variable, for a Service named `devpi`, `sidecar-…` and the like.
 
     https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
     """
@@ -30,17 +30,17 @@ def is_service_link(name: str, value: str) -> bool:
 
 
 def is_service_address(value: str) -> bool:
-    """Whether this is what Kubernetes sets `NAME_PORT` to: `tcp://10.0.0.1:3141`."""
+    """Whether this looks like Kubernetes' value of `NAME_PORT`: `tcp://10.0.0.1:3141`."""
     return _ADDRESS.fullmatch(value) is not None
 
 
 def ours(environ: Mapping[str, str], known: Iterable[str]) -> list[str]:
-    """The names that begin as the settings do, in whichever case, and are none of `known`."""
+    """The names with the prefix of a setting, in any case, that are not in `known`."""
     return _others(environ, _OURS, {*known, *DEVPI_CLIENT})
 
 
 def devpi_servers(environ: Mapping[str, str], known: Iterable[str]) -> list[str]:
-    """The names that begin as the variables of devpi-server's options do, and are none of `known`."""
+    """The names with the prefix of devpi-server's options, in any case, that are not in `known`."""
     return _others(environ, (_DEVPI_SERVERS,), set(known))
 
 
@@ -53,14 +53,14 @@ def _others(environ: Mapping[str, str], prefixes: tuple[str, ...], known: set[st
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The one of `known` that `name` may have been meant as; None: none is near."""
-    from difflib import SequenceMatcher  # not for those who only ask which names are unknown: at each start
+    """The name in `known` that is most similar to `name`; None: none is similar."""
+    from difflib import SequenceMatcher  # here, to keep each start fast
 
     def ratio(one: str, other: str) -> float:
         return SequenceMatcher(None, one, other, autojunk=False).ratio()
 
     def likeness(other: str) -> tuple[float, float]:
-        """Without the prefixes, which would make any two names of one family alike; then with them."""
+        """The similarity without prefixes, which would make all names of a family similar; then with them."""
         rest = ratio(_PREFIX.sub("", name, count=1), _PREFIX.sub("", other, count=1))
         whole = ratio(name.replace("_", ""), other.replace("_", ""))
         return (max(rest, whole) if whole >= _ALIKE_AS_A_WHOLE else rest), whole

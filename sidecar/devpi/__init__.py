@@ -1,6 +1,6 @@
-"""Our side of devpi-server: the process that runs it, what is said to that, and what it answers over HTTP.
+"""The sidecar's side of devpi-server: its process, the messages to and from it, and its answers over HTTP.
 
 Doors: `spawn.spawn`, `process.Child`, `protocol` (all messages), `client.DevpiClient`,
 `server_status.ServerStatus`.
-No code of devpi's is imported here.
+No code of devpi is imported here.
 """

@@ -1,7 +1,7 @@
-"""Asks a running devpi-server over HTTP what a new client of it would see.
+"""An HTTP client that asks a running devpi-server what any new client would see.
 
-With `sidecar.web` this is the only module that imports aiohttp. devpi-server speaks plain HTTP, on TCP or
-on a unix socket; whatever terminates TLS stands before it.
+Apart from `sidecar.web`, only this module imports aiohttp. devpi-server speaks plain HTTP, on TCP or on a Unix socket;
+TLS is terminated before it.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from sidecar.devpi import server_status
 from sidecar.devpi.server_status import ServerStatus
 
 API_LIMIT = 64 * 1024
-"""Bytes of a `+api` answer that are read at most."""
+"""Maximum bytes read of a `+api` answer."""
 STATUS_LIMIT = 256 * 1024
-"""Bytes of a `+status` answer that are read at most: 1,000 replicas. It is parsed on the event loop, which the worst of
-so many bytes keeps for 20 ms, and the probes with it."""
+"""Maximum bytes read of a `+status` answer: 1,000 replicas. Parsing that blocks the event loop, and the probes, for up
+to 20 ms."""
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - these are dialled, not bound
-_TAKES_NO_MORE = frozenset({errno.ETIMEDOUT, errno.EAGAIN, errno.ENOTCONN})
-"""What a full backlog gives: the first on TCP, the others on a unix socket, where asyncio takes EAGAIN for
-"in progress" and fails at the first send."""
+_BACKLOG_FULL = frozenset({errno.ETIMEDOUT, errno.EAGAIN, errno.ENOTCONN})
+"""Errors of a full backlog: the first on TCP, the others on a Unix socket, where asyncio takes EAGAIN for "in progress"
+and fails at the first send."""
 
 
 class DevpiError(Exception):
-    """devpi-server gave no good answer."""
+    """devpi-server gave no valid answer."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -40,20 +40,20 @@ class DevpiError(Exception):
 
 
 class Refused(DevpiError):
-    """No connection, or it was closed without an answer."""
+    """No connection, or one closed without an answer."""
 
 
 class TimedOut(DevpiError):
-    """No answer in time: busy, or hanging."""
+    """No answer in time: devpi-server is busy, or hangs."""
 
 
 class BadAnswer(DevpiError):
-    """An answer that a sound devpi-server doesn't give."""
+    """An answer that a healthy devpi-server doesn't give."""
 
     def __init__(self, reason: str, *, busy: bool = False) -> None:
         super().__init__(reason)
         self.busy = busy
-        """503 with Retry-After: the server sheds load, and says so."""
+        """503 with Retry-After: the server sheds load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +63,14 @@ class ApiAnswer:
     seconds: float
     """From the start of connecting to the end of the answer."""
     uuid: str | None
-    """Which devpi-server that was (X-Devpi-Uuid)."""
+    """X-Devpi-Uuid."""
 
 
 class DevpiClient:
-    """Asks one devpi-server; each question over a connection of its own. To be used on one event loop."""
+    """Asks one devpi-server, over a new connection for each request. For one event loop."""
 
     def __init__(self, address: str, timeout: float, headers: Mapping[str, str] | None = None) -> None:
-        """`address` is `http://host:port` or `unix:/path`; `timeout` is in seconds, for a whole answer.
-
-        Each request carries `headers`.
+        """`address`: `http://host:port` or `unix:/path`; `timeout`: seconds for a whole answer; `headers`: for all.
 
         Raises ValueError for any other address.
         """
@@ -102,13 +100,13 @@ class DevpiClient:
         return server_status.parse(result)
 
     async def close(self) -> None:
-        """Give the sockets back."""
+        """Close the sockets."""
         if self._session is not None:
             await self._session.close()
             self._session = None
 
     async def _get(self, path: str, limit: int) -> tuple[Mapping[str, str], dict[str, object]]:
-        """The headers and the `result` of an answer."""
+        """Return the headers and the `result` of an answer. Raises `DevpiError`."""
         if self._session is None:
             self._session = self._open_session()
         try:
@@ -121,14 +119,14 @@ class DevpiClient:
         except TimeoutError:
             raise TimedOut(f"no answer within {self._timeout:g} s") from None
         except aiohttp.ClientOSError as error:
-            if error.errno in _TAKES_NO_MORE:
-                raise TimedOut("it takes no more connections") from None
+            if error.errno in _BACKLOG_FULL:
+                raise TimedOut("it accepts no more connections") from None
             raise Refused(_no_connection(error)) from None
         except (aiohttp.ClientConnectionError, OSError):
             raise Refused("the connection was closed without an answer") from None
         except aiohttp.ClientPayloadError:
             raise BadAnswer("the answer was cut short") from None
-        except (aiohttp.ClientError, ValueError):  # what it said isn't HTTP
+        except (aiohttp.ClientError, ValueError):
             raise BadAnswer("the answer is not HTTP") from None
 
     def _open_session(self) -> aiohttp.ClientSession:
@@ -172,7 +170,7 @@ def _result(body: bytes) -> dict[str, object]:
 
 
 def _no_connection(error: aiohttp.ClientOSError) -> str:
-    """The errno's own words: asyncio's name the address, which may be a path."""
-    if error.errno is None or error.errno <= 0:  # several at once, or a name that doesn't resolve
+    """Return the errno's own text: asyncio's contains the address, which may be a path."""
+    if error.errno is None or error.errno <= 0:  # several errors, or a name that doesn't resolve
         return "no connection"
     return os.strerror(error.errno).lower()

@@ -1,4 +1,4 @@
-"""What the child answers the sidecar, and what it says unasked."""
+"""The messages from the child: its answers, and its unasked reports."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from sidecar.devpi.message import Message
 
 ROUTES = ("simple", "file", "upload", "api", "replication", "other")
-"""The classes into which devpi-server's requests are counted."""
+"""The classes by which devpi-server's requests are counted."""
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
-"""The bounds of the buckets in which their durations are counted."""
+"""The upper bounds of the buckets for their durations."""
 
 
 class ImportState(enum.StrEnum):
-    """How far the import of `/devpi-init.d` has come."""
+    """The state of the import of `/devpi-init.d`."""
 
     NONE = "none"
     PENDING = "pending"
@@ -28,20 +28,20 @@ class ImportState(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Configured(Message):
-    """devpi's own parser has understood the flags; this is what they mean."""
+    """What the flags mean, by devpi's own parser."""
 
     version: str
     serverdir: str
     addresses: list[str]
     """`http://host:port` or `unix:path`."""
     listen: list[list[Any]]
-    """What to bind for TCP: family, host and port of each, for IPv6 the flow and the scope too."""
+    """TCP sockets to bind: family, host and port of each, for IPv6 also flow and scope."""
     unix_socket: str | None
-    """The path of a Unix socket to bind in place of TCP, as devpi-server's flags have it."""
+    """The path of a Unix socket to bind instead of TCP, as in devpi-server's flags."""
     unix_socket_mode: int
     """Permissions of its file."""
     backlog: int
-    """Connections that the kernel keeps at each socket until they are accepted."""
+    """Connections that the kernel queues at each socket."""
     replica: bool
     storage: str
     secretfile: str | None
@@ -49,7 +49,7 @@ class Configured(Message):
     plugins: list[list[str]]
     """Name and version of each."""
     outside_url: str | None = None
-    """--outside-url: where clients find devpi-server."""
+    """--outside-url: the URL for clients."""
     root_password: str | None = field(default=None, repr=False)
     """`root-passwd` of devpi's configuration file."""
 
@@ -64,22 +64,22 @@ class Refused(Message):
 
 @dataclass(frozen=True)
 class Done(Message):
-    """The flags asked for a text (--help, --version), which has been printed."""
+    """The flags only print a text (--help, --version), which was printed."""
 
 
 @dataclass(frozen=True)
 class Progress(Message):
-    """How far an import has come; fields that are None have not changed."""
+    """The progress of an import; fields that are None have not changed."""
 
     state: str
     archives: list[dict[str, Any]] | None = None
-    """More archives, behind those told before: all of them may be too many for one packet."""
+    """More archives, after those reported before: one packet may not hold all."""
     ignored: list[str] | None = None
-    """More names that mean nothing here."""
+    """More ignored names."""
     left_out: dict[str, Any] | None = None
-    """What is left out: `total`, and `first`, some of it as fields of `LeftOut`."""
+    """What is left out: `total`, and `first`, the first of it as fields of `LeftOut`."""
     digests: dict[str, str] | None = None
-    """Name → SHA-256 of archives that have been read since."""
+    """Name → SHA-256 of archives read since the last report."""
     counts: dict[str, list[int]] | None = None
     """`users`, `indexes`, `projects`, `files`, `bytes`, `extracted` → [done, total]."""
     current: str | None = None
@@ -87,31 +87,31 @@ class Progress(Message):
 
 @dataclass(frozen=True)
 class Prepared(Message):
-    """A whole state is in the target, and on disk."""
+    """A complete state is in the target, and on disk."""
 
     root_password: str
-    """`password`: the one of the request; `from_import`: the export's own; `none`: a replica has its primary's."""
+    """`password`: the request's; `from_import`: the export's own; `none`: a replica has its primary's."""
     root_hash: str | None = None
     """SHA-256 of root's password hash, known not to be of the empty password."""
 
 
 @dataclass(frozen=True)
 class PrepareFailed(Message):
-    """The state could not be made; what is in the target is worthless."""
+    """The state could not be made; the target's content is invalid."""
 
     reason: str
     hint: str
     archive: str | None = None
     member: str | None = None
     retryable: bool = False
-    """It was for want of memory or disk, not for what was asked: another try may succeed."""
+    """It failed for lack of memory or disk: a retry may succeed."""
     exhausted: bool = False
     """Retryable, because memory or processes ran out."""
 
 
 @dataclass(frozen=True)
 class Listening(Message):
-    """devpi-server takes requests."""
+    """devpi-server accepts requests."""
 
     addresses: list[str]
     role: str
@@ -123,30 +123,30 @@ class Listening(Message):
     derived_key: str
     """SHA-256 of the key that signs logins."""
     argon2: str
-    """The parameters with which it was derived: `m=8,t=1,p=1`."""
+    """The parameters of its derivation: `m=8,t=1,p=1`."""
 
 
 @dataclass(frozen=True)
 class PrimaryAnswered(Message):
-    """What the primary answered this replica last; said when it is another answer than before."""
+    """The primary's last answer to this replica; sent when it differs from the one before."""
 
     refusal: str | None = None
-    """`key`, `clock`, `role`, `uuid`, `serial`, `offline`, or `other`; None: changes, or it was not reached."""
+    """`key`, `clock`, `role`, `uuid`, `serial`, `offline`, or `other`; None: it sent changes, or was not reached."""
     code: int | None = None
     """The HTTP status of a refusal."""
 
 
 @dataclass(frozen=True)
 class RootPasswordSeen(Message):
-    """What root's password is now; said when it is another one than before."""
+    """The state of root's password; sent when it changes."""
 
     state: str
-    """As `Listening.root_password`; `unseen`: devpi's database does not tell."""
+    """As `Listening.root_password`; `unseen`: devpi's database can't be read."""
 
 
 @dataclass(frozen=True)
 class UnusableSeen(Message):
-    """Users, but for root, whose password hash devpi-server can't check; said once, and when they are others."""
+    """Users except root whose password hash devpi-server can't check; sent once, and when they change."""
 
     total: int
     users: list[str]
@@ -155,7 +155,7 @@ class UnusableSeen(Message):
 
 @dataclass(frozen=True)
 class Noticed(Message):
-    """Something that an operator should know of, unasked, at any time."""
+    """A notice for the operator."""
 
     about: str
     """As `lifecycle.Notice.about`."""
@@ -165,44 +165,43 @@ class Noticed(Message):
 
 @dataclass(frozen=True)
 class MirrorsSeen(Message):
-    """The mirrors by whether they keep the list of their upstream's projects; said once, and when they are others."""
+    """The mirrors with and without the project list of their upstream; sent once, and when they change."""
 
     with_list: int
     with_list_names: list[str]
     """The first of them, by name."""
     without: int
     without_names: list[str]
-    """The first of those without it, by name."""
+    """The first of those without a list, by name."""
 
 
 @dataclass(frozen=True)
 class ContentsSeen(Message):
-    """How much devpi-server holds; said when it has been counted, and is something else than before. None: unknown."""
+    """How much devpi-server holds; sent when a count differs from the one before. None: unknown."""
 
     users: int | None
     stages: int | None
     """Indexes to upload to."""
     mirrors: int | None
     projects: int | None
-    """Projects of the stages: one that is in two of them counts twice."""
+    """Projects of the stages: one that is in two stages counts twice."""
 
 
 @dataclass(frozen=True)
 class OpenFiles(Message):
-    """With this packet comes a descriptor of the sender's own `/proc/self/fd`, unasked, at its start.
+    """Carries a descriptor of the sender's `/proc/self/fd`, to count its descriptors by; sent at its start.
 
-    Whoever has it can count the sender's descriptors. Nobody but root can open that folder of a process that is not
-    dumpable (`sidecar.core.privacy`).
+    Only root could open that folder itself: the process is not dumpable (`sidecar.core.privacy`).
     """
 
 
 @dataclass(frozen=True)
 class Requests(Message):
-    """All requests that devpi-server has answered so far, without the sidecar's own looks."""
+    """All requests that devpi-server has answered so far, without the sidecar's own."""
 
     routes: dict[str, dict[str, Any]]
-    """Of each of `ROUTES`: `in_flight`, `statuses` (code → number), `durations` (number by bucket, the last without
-    bound), `seconds` (the sum of the durations), `bytes` (of bodies sent), `received` (bytes of bodies taken)."""
+    """For each of `ROUTES`: `in_flight`, `statuses` (code → number), `durations` (number by bucket, the last without
+    bound), `seconds` (the sum of the durations), `bytes` (of bodies sent), `received` (bytes of bodies received)."""
 
 
 @dataclass(frozen=True)
@@ -212,9 +211,9 @@ class RootPasswordSet(Message):
     number: int
     error: str | None = None
     maybe_done: bool = False
-    """There was an error after the change may have been committed."""
+    """The error occurred after the change may have been committed."""
     retryable: bool = False
-    """It was for lack of memory or threads: another try may succeed."""
+    """It failed for lack of memory or threads: a retry may succeed."""
     root_hash: str | None = None
 
 
@@ -224,12 +223,12 @@ class RootPasswordChecked(Message):
 
     number: int
     holds: bool | None
-    """None: that can't be told, because devpi's database fails, or argon2 can't run."""
+    """None: unknown, because devpi's database fails or argon2 can't run."""
 
 
 @dataclass(frozen=True)
 class Drained(Message):
-    """Its listeners are closed, and no request is running any more (or the grace is over)."""
+    """Its listeners are closed, and no request is running, or the grace is over."""
 
     cut: int
     """Connections that were still busy at the end of the grace."""

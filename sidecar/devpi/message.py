@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class Message:
-    """One packet. Its subclasses are dataclasses, found by name."""
+    """One packet. Its subclasses are dataclasses, looked up by name."""

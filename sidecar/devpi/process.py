@@ -1,4 +1,4 @@
-"""What the sidecar says to its child process, which runs devpi-server (see `sidecar.worker`), and hears of it."""
+"""The sidecar's child process, which runs devpi-server (see `sidecar.worker`): messages, signals, and its exit."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ C = TypeVar("C", bound=Message)
 SET_PASSWORD_TIMEOUT = 60.0
 """Seconds to wait for devpi-server's answer: its write transactions may queue behind an upload."""
 CHECK_PASSWORD_TIMEOUT = 10.0
-"""Seconds to wait for its answer where nothing is written: it takes a quarter of one."""
+"""Seconds to wait for its answer to a check, which writes nothing and takes 0.25 s."""
 
 
 class SetFailed(OperatorError):
-    """root's password was not set, or nobody knows whether it was."""
+    """root's password was not set, or may not have been."""
 
     def __init__(
         self,
@@ -49,14 +49,14 @@ class SetFailed(OperatorError):
         retryable: bool = False,
         hint: str = "see devpi-server's log, and try again",
     ) -> None:
-        """`retryable`: it was for lack of memory or threads, and another try may succeed."""
+        """`retryable`: it failed for lack of memory or threads, so a retry may succeed."""
         super().__init__(reason, hint)
         self.maybe_done = maybe_done
         self.retryable = retryable
 
 
 class ChildEnded(Exception):
-    """The child has ended, where it should have said something."""
+    """The child exited instead of answering."""
 
     def __init__(self, code: int) -> None:
         super().__init__(f"exit code {code}")
@@ -65,7 +65,7 @@ class ChildEnded(Exception):
 
 
 class Child:
-    """The process that `spawn` started, heard and talked to on an event loop."""
+    """The process that `spawn` started. Lives on the event loop."""
 
     def __init__(self, spawned: Spawned) -> None:
         self._process = spawned.process
@@ -75,24 +75,24 @@ class Child:
         self._exited: asyncio.Future[int] | None = None
         self._answer: asyncio.Future[RootPasswordSet | RootPasswordChecked] | None = None
         self._asked = 0
-        self._fell_silent = False
+        self._closed = False
         self._open_files: int | None = None
         self._heard: asyncio.Queue[Message | None] = asyncio.Queue()
         self.on_message: Callable[[Message], None] = lambda message: None
-        """Called, in the event loop, with what it says unasked."""
+        """Called, on the event loop, with its unasked messages."""
 
     @property
     def pid(self) -> int:
-        """Its process id, which is its session's and its process group's too."""
+        """Its process id, also that of its session and its process group."""
         return self._process.pid
 
     @property
     def has_ended(self) -> bool:
-        """Whether it has ended, and its end is known here."""
+        """Whether it has exited and was reaped."""
         return self._process.returncode is not None
 
     def reaped(self, status: int) -> None:
-        """Whoever reaps this process's children hands over the child's wait status here."""
+        """Take its wait status; to be called by the code that reaps children."""
         self._process.returncode = os.waitstatus_to_exitcode(status)
         if self._process.returncode < 0:
             crash.log_report(self._crash, "devpi-server")
@@ -100,7 +100,7 @@ class Child:
             self._exited.set_result(self._process.returncode)
 
     async def exited(self) -> int:
-        """Wait for the end of the process: its exit code, or minus the signal's number."""
+        """Wait for its exit; return its exit code, or minus the signal's number."""
         if self._process.returncode is not None:
             return self._process.returncode
         if self._exited is None:
@@ -108,12 +108,12 @@ class Child:
         return await asyncio.shield(self._exited)
 
     async def send(self, message: Message) -> None:
-        """Send one message. A child that is gone hears nothing; `expect` and `exited` tell of it."""
+        """Send one message. Does nothing if the child has exited, which `expect` and `exited` report."""
         with contextlib.suppress(ConnectionError):
             await asyncio.get_running_loop().sock_sendall(self._socket, encode(message))
 
     async def serve(self, request: Serve, descriptors: tuple[int, ...]) -> None:
-        """Have the child serve on the listening sockets that have these descriptors. As `send` otherwise."""
+        """Have the child serve on the listening sockets `descriptors`. Otherwise as `send`."""
         with contextlib.suppress(ConnectionError):
             while True:
                 try:
@@ -123,12 +123,12 @@ class Child:
                     await self._writable()
 
     def hand_over_lock(self, descriptors: tuple[int, ...]) -> None:
-        """Let the child hold the serverdir's lock too, so that it is held as long as either lives."""
+        """Let the child hold the serverdir's lock too, so that it is held as long as either process lives."""
         with contextlib.suppress(ConnectionError):
             socket.send_fds(self._socket, [encode(HoldLock())], descriptors)
 
     async def listen(self) -> None:
-        """Hear what the child says, until it falls silent: answers go to who waits, the rest to `on_message`."""
+        """Receive messages until the child closes its end: answers go to their callers, the rest to `on_message`."""
         while True:
             try:
                 packet, descriptors = await self._packet()
@@ -137,13 +137,13 @@ class Child:
             if not packet:
                 break
             self._hear(decode(packet), descriptors)
-        self._fell_silent = True
+        self._closed = True
         self._heard.put_nowait(None)
         if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(SetFailed("devpi-server has ended", maybe_done=True))
+            self._answer.set_exception(SetFailed("devpi-server has exited", maybe_done=True))
 
     def _hear(self, message: Message, descriptors: list[int]) -> None:
-        """Take one message to where it belongs."""
+        """Pass one message on."""
         match message:
             case OpenFiles() if descriptors:
                 (self._open_files,) = descriptors
@@ -156,7 +156,7 @@ class Child:
                 self._heard.put_nowait(message)
 
     async def _packet(self) -> tuple[bytes, list[int]]:
-        """The next packet, and the descriptors that come with it: asyncio's own `sock_recv` throws those away."""
+        """Return the next packet and its descriptors, which asyncio's `sock_recv` would drop."""
         while True:
             try:
                 packet, descriptors, _, _ = socket.recv_fds(self._socket, PACKET_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
@@ -182,11 +182,11 @@ class Child:
             asyncio.get_running_loop().remove_writer(self._socket)
 
     def open_files(self) -> int | None:
-        """How many descriptors it has open; None: it has ended, or can't say."""
+        """Return how many descriptors it has open; None: it has exited, or they can't be counted."""
         if self._open_files is None:
             return None
         try:
-            return len(os.listdir(self._open_files))  # noqa: PTH208 - there is no path to it
+            return len(os.listdir(self._open_files))  # noqa: PTH208 - it has no path
         except OSError:
             return None
 
@@ -197,17 +197,17 @@ class Child:
     @overload
     async def expect(self, one: type[A], other: type[B], third: type[C], /) -> A | B | C: ...
     async def expect(self, *kinds: type[Message]) -> Message:
-        """The child's next message, which is one of `kinds`. Raises ChildEnded."""
+        """Return the child's next message, which must be one of `kinds`. Raises ChildEnded."""
         message = await self._heard.get()
         if message is None:
             self._heard.put_nowait(None)
             raise ChildEnded(await self.exited())
         if not isinstance(message, kinds):
-            raise AssertionError(f"the child said {type(message).__name__} where {kinds} was due")
+            raise AssertionError(f"the child sent {type(message).__name__} instead of {kinds}")
         return message
 
     async def set_root_password(self, password: str, *, secretfile_changed: bool) -> str | None:
-        """Change root's password in the running devpi-server; the digest of its new hash. Raises SetFailed."""
+        """Change root's password in the running devpi-server; return its new hash's digest. Raises SetFailed."""
         request = SetRootPassword(self._asked + 1, password, secretfile_changed)
         answer = cast(RootPasswordSet, await self._ask(request, SET_PASSWORD_TIMEOUT))
         if answer.error is not None:
@@ -215,7 +215,7 @@ class Child:
         return answer.root_hash
 
     async def is_root_password(self, password: str) -> bool | None:
-        """Whether this is root's password in the running devpi-server; None: that can't be seen now."""
+        """Whether this is root's password in the running devpi-server; None: unknown now."""
         request = CheckRootPassword(self._asked + 1, password)
         try:
             return cast(RootPasswordChecked, await self._ask(request, CHECK_PASSWORD_TIMEOUT)).holds
@@ -225,9 +225,9 @@ class Child:
     async def _ask(
         self, request: SetRootPassword | CheckRootPassword, patience: float
     ) -> RootPasswordSet | RootPasswordChecked:
-        """The answer to one request about root's password; one at a time. Raises SetFailed."""
-        if self._fell_silent:
-            raise SetFailed("devpi-server has ended", maybe_done=False)
+        """Return the answer to a request about root's password; one at a time. Raises SetFailed."""
+        if self._closed:
+            raise SetFailed("devpi-server has exited", maybe_done=False)
         self._answer = asyncio.get_running_loop().create_future()
         self._asked = request.number
         await self.send(request)
@@ -237,7 +237,7 @@ class Child:
             raise SetFailed(f"no answer from devpi-server for {patience:.0f} s", maybe_done=True) from error
 
     def close(self) -> None:
-        """Give back what was open for it. It has ended, has been heard to its last word, and is not spoken to again."""
+        """Close its descriptors, once it has exited and all its messages were received."""
         self._socket.close()
         os.close(self._crash)
         if self._open_files is not None:
@@ -245,7 +245,7 @@ class Child:
             self._open_files = None
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the child and all processes of its group; nothing if it has ended."""
+        """Send a signal to the child and all processes of its group; does nothing if it has exited."""
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, number)

@@ -1,7 +1,7 @@
-"""What the sidecar and its child say to each other, over a SOCK_SEQPACKET pair: one JSON object a packet.
+"""The messages between the sidecar and its child, over a SOCK_SEQPACKET pair: one JSON object a packet.
 
-The child speaks of devpi-server (`from_worker`), the sidecar tells it what to do next (`to_worker`). A password goes
-this way because argv and the environment can be read by others.
+`from_worker` has the child's messages, `to_worker` the sidecar's. Passwords are sent this way because other processes
+can read argv and the environment.
 """
 
 from __future__ import annotations
@@ -83,11 +83,11 @@ __all__ = [
 ]
 
 PACKET_BYTES = 128 * 1024
-"""No message is larger; Linux takes 208 KiB packets by default."""
+"""Maximum size of a message; Linux accepts packets of 208 KiB by default."""
 PROBE_HEADER = "X-Devpi-Sidecar-Probe"
-"""Carries a secret of this run in the sidecar's own requests, so that nobody else can stay out of the log."""
+"""Carries a secret of this run in the sidecar's own requests, so that no other client can stay out of the log."""
 UNREPLICATED = 100
-"""Files that a replica could not get, of which its `+status` names no more: the sidecar reads no answer of any size."""
+"""Maximum files that a replica could not get in its `+status`, because the sidecar limits the answer's size."""
 
 UNASKED = (
     Progress,
@@ -99,11 +99,11 @@ UNASKED = (
     Requests,
     PrimaryAnswered,
 )
-"""What the child says without having been asked, at any time."""
+"""The messages that the child sends unasked, at any time."""
 
 
 def encode(message: Message) -> bytes:
-    """One packet. Raises ValueError for a message that is too large."""
+    """Return a message as one packet. Raises ValueError if it is too large."""
     fields = {name: getattr(message, name) for name in message.__dataclass_fields__}  # type: ignore[attr-defined]
     packet = json.dumps({"message": type(message).__name__, **fields}).encode()
     if len(packet) > PACKET_BYTES:
@@ -112,7 +112,7 @@ def encode(message: Message) -> bytes:
 
 
 def decode(packet: bytes) -> Message:
-    """The message of one packet, as `encode` made it."""
+    """Return the message of a packet that `encode` made."""
     fields = json.loads(packet)
     kind = _KINDS[fields.pop("message")]
     return kind(**fields)

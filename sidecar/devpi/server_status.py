@@ -1,4 +1,4 @@
-"""What devpi-server's `+status` says. Nothing of it is taken on trust: plugins and replicas have a say in it."""
+"""The content of devpi-server's `+status`. None of it is trusted: plugins and replicas contribute to it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from sidecar.devpi.protocol import UNREPLICATED
 
 REPLICAS_LIMIT = 100
-"""Replicas of which more than their number is kept."""
+"""Maximum replicas kept; others are only counted."""
 METRICS_LIMIT = 1000
-"""Of devpi-server's own metrics, as many are looked at; the others are not kept."""
+"""Maximum entries read of devpi-server's own metrics."""
 _PATH_LIMIT = 500
 _LOST = "Not Found"
-"""How devpi words the answer of a primary that has lost a file."""
+"""devpi's message for a file that its primary has lost."""
 _FAR = 4e9
-"""Seconds since the epoch that no sound clock shows."""
+"""Seconds since the epoch that no correct clock shows."""
 _UUID = re.compile(r"[0-9a-f-]{8,36}")
 
 
@@ -37,15 +37,15 @@ class Replica:
 
     address: str | None
     serial: int | None
-    """Up to which it has everything."""
+    """It has all changes up to this one."""
     asked_at: float | None
     """When it asked last; seconds since the epoch."""
     uuid: str | None
-    """None: what it calls itself is no uuid."""
+    """None: its name for itself is no UUID."""
 
     @property
     def asked(self) -> datetime | None:
-        """When it asked last, to the second; None: that can't be."""
+        """When it asked last, to the second; None: unknown, or implausible."""
         plausible = self.asked_at is not None and 0 <= self.asked_at < _FAR
         return datetime.fromtimestamp(int(self.asked_at or 0), UTC) if plausible else None
 
@@ -55,14 +55,14 @@ class Unreplicated:
     """A file that a replica could not get."""
 
     path: str
-    """devpi's: `USER/INDEX/+f/…`, which is below `+files` on the volume, and below the primary's URL."""
+    """devpi's path `USER/INDEX/+f/…`: below `+files` on the volume, and below the primary's URL."""
     lost: bool
-    """The primary itself does not have it; else it could not be asked, or its answer was cut."""
+    """The primary does not have it. False: it could not be asked, or its answer was cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """What `+status` says. None: absent, or of another type than it should be. Times: seconds since the epoch."""
+    """The content of `+status`. None: absent, or of the wrong type. Times: seconds since the epoch."""
 
     version: str | None = None
     role: str | None = None
@@ -77,13 +77,13 @@ class ServerStatus:
     replica_in_sync_at: float | None = None
     replica_init_queue_finished_at: float | None = None
     replication_errors: int | None = None
-    """How many files could not be fetched from the primary; it names `UNREPLICATED` at most."""
+    """How many files could not be fetched from the primary; at most `UNREPLICATED` are listed."""
     unreplicated: tuple[Unreplicated, ...] = ()
     """The first of them."""
     polling_replicas: int | None = None
     """How many replicas have asked this primary."""
     replicas: tuple[Replica, ...] = ()
-    """Of them, the well-formed ones, `REPLICAS_LIMIT` at most: those that asked last."""
+    """The well-formed ones, at most `REPLICAS_LIMIT`: those that asked last."""
     metrics: tuple[Metric, ...] = ()
     """The well-formed ones of the first `METRICS_LIMIT`."""
 
@@ -107,19 +107,19 @@ class ServerStatus:
 
     @property
     def events_behind(self) -> int | None:
-        """Serials of which the events (replaced files, plugins' hooks) are still to be processed."""
+        """Serials whose events (replaced files, plugins' hooks) are not processed yet."""
         if self.serial is None or self.event_serial is None:
             return None
         return max(0, self.serial - self.event_serial)
 
     @property
     def search_index_queue(self) -> int | None:
-        """Projects that devpi-web has still to index; None without devpi-web."""
+        """Projects that devpi-web has not indexed yet; None without devpi-web."""
         return next((int(m.value) for m in self.metrics if m.name == "devpi_web_whoosh_index_queue_size"), None)
 
 
 def parse(result: dict[str, object]) -> ServerStatus:
-    """The `result` of a `+status` answer. What is of another type than it should be is left out."""
+    """Parse the `result` of a `+status` answer. Values of the wrong type are left out."""
     versions = result.get("versioninfo")
     return ServerStatus(
         version=_text(versions.get("devpi-server")) if isinstance(versions, dict) else None,
@@ -142,7 +142,7 @@ def parse(result: dict[str, object]) -> ServerStatus:
 
 
 def _metrics(value: object) -> tuple[Metric, ...]:
-    """The well-formed ones: a plugin may say anything, and None stands for "not known yet"."""
+    """Return the well-formed ones: a plugin may return anything, and None stands for "not known yet"."""
     if not isinstance(value, list):
         return ()
     metrics = []
@@ -155,18 +155,18 @@ def _metrics(value: object) -> tuple[Metric, ...]:
 
 
 def _replicas(value: object) -> tuple[Replica, ...]:
-    """Anybody who knows the secret may call itself a replica, so there may be many."""
+    """Return the last ones: any client with the secret may call itself a replica, so there may be many."""
     if not isinstance(value, dict):
         return ()
-    told = [(_number(said.get("last-request")), uuid, said) for uuid, said in value.items() if isinstance(said, dict)]
+    found = [(_number(each.get("last-request")), uuid, each) for uuid, each in value.items() if isinstance(each, dict)]
     return tuple(
         Replica(
-            _text(said.get("remote-ip")),
-            _integer(said.get("serial")),
+            _text(each.get("remote-ip")),
+            _integer(each.get("serial")),
             asked_at,
             uuid if _UUID.fullmatch(uuid) else None,
         )
-        for asked_at, uuid, said in sorted(told, key=lambda each: -(each[0] or 0))[:REPLICAS_LIMIT]
+        for asked_at, uuid, each in sorted(found, key=lambda each: -(each[0] or 0))[:REPLICAS_LIMIT]
     )
 
 
@@ -184,7 +184,7 @@ def _text(value: object) -> str | None:
 
 
 def _integer(value: object) -> int | None:
-    """What fits into 64 bits: JSON's integers have no bound, and figures are made of these."""
+    """Return an integer that fits into 64 bits; JSON's have no bound."""
     return value if isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63 else None
 
 

@@ -1,6 +1,6 @@
-"""Starts the child. Apart from `process` because asyncio takes as long to import as all else before this.
+"""Starts the child. devpi takes longest to import, so its process is started first.
 
-devpi takes longest to import, so its process is started before anything else is.
+This is apart from `process` because importing asyncio takes as long as everything before it.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ class Spawned(NamedTuple):
 
     process: subprocess.Popen[bytes]
     socket: socket.socket
-    """Our end of the pair over which it is talked to, see `protocol`."""
+    """The sidecar's end of the pair for messages, see `protocol`."""
     crash: int
-    """A file in memory, into which a dying interpreter writes where it was, see `crash`."""
+    """A file in memory for the traceback of a crash, see `crash`."""
     phase: int
-    """A file in memory, in which a `Journal` tells it the phase."""
+    """A file in memory from which it reads the phase that a `Journal` writes."""
 
 
 def spawn(environ: Mapping[str, str], log: LogSettings | None = None, phase: int | None = None) -> Spawned:
-    """Start `sidecar.worker` with the environment `environ`, its log as `log` says. Raises Exit.
+    """Start `sidecar.worker` with the environment `environ` and the log settings `log`. Raises Exit.
 
-    `phase`: the file of an earlier one, in which this one reads the phase too. Not to be called in a thread that
-    ends before the process does: that would kill it.
+    `phase`: the file of an earlier process, which this one reads too. Don't call it in a thread that ends before the
+    process: its end would kill the process.
     """
     try:
         return _spawn(environ, log or LogSettings(), phase)
@@ -61,14 +61,14 @@ def _spawn(environ: Mapping[str, str], log: LogSettings, phase: int | None) -> S
                 env=_with_our_package(environ),
                 pass_fds=passed,
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,  # a terminal's Ctrl-C is for the sidecar, which drains it
+                start_new_session=True,  # a terminal's Ctrl-C must reach only the sidecar, which drains it
             )
         ours.pop_all()  # they stay open
         return Spawned(process, mine, *files)
 
 
 def _refused(error: OSError) -> Exit:
-    """Why the child can't be started, and the hint."""
+    """Return why the child can't be started, with the hint."""
     hints = {
         errno.EAGAIN: "raise the limit of processes and threads (--pids-limit, podPidsLimit, ulimit -u)",
         errno.ENOMEM: "raise the memory limit",
@@ -79,11 +79,11 @@ def _refused(error: OSError) -> Exit:
         errno.EACCES: f"use an image or an environment in which {sys.executable or 'Python'} can be run",
     }
     reason = f"the process for devpi-server can't be started: {error.strerror or error}"
-    return Exit(ExitCode.EXHAUSTED, reason, hints.get(error.errno or 0, "restart the container; report it if it stays"))
+    return Exit(ExitCode.EXHAUSTED, reason, hints.get(error.errno or 0, "restart; report it if it recurs"))
 
 
 def _with_our_package(environ: Mapping[str, str]) -> dict[str, str]:
-    """`environ`, in which the child finds this package also where it is not installed but lies beside entrypoint.py."""
+    """Return `environ` with a PYTHONPATH to this package if it is not installed but lies beside entrypoint.py."""
     root = str(Path(__file__).resolve().parents[2])
     env = dict(environ) | {"PYTHONUNBUFFERED": "1"}
     if root == sys.path[0]:

@@ -1,4 +1,4 @@
-"""What the sidecar tells its child to do."""
+"""The messages to the child: what it shall do."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ class Configure(Message):
     port: int | None
     """DEVPI_PORT."""
     restrict_modify: str
-    """What --restrict-modify is where devpi's flags, environment and configuration are silent; "" leaves it off."""
+    """--restrict-modify if devpi's flags, environment and configuration don't set it; "" leaves it unset."""
     sidecar_host: str = "0.0.0.0"  # noqa: S104 - not bound here
     """SIDECAR_HOST."""
     sidecar_port: int = 0
-    """SIDECAR_PORT; 0 is any free one."""
+    """SIDECAR_PORT; 0: any free one."""
     known_variables: list[str] = field(default_factory=list)
-    """The names of the settings' own variables, to be suggested for unknown ones."""
+    """The names of the settings' variables, to suggest for unknown ones."""
     unknown_variables: list[str] = field(default_factory=list)
-    """Names of variables that begin as the settings' do, and are none."""
+    """Variables with a prefix of the settings that are no settings."""
 
 
 @dataclass(frozen=True)
 class HoldLock(Message):
-    """Keep the descriptors of the serverdir's lock that come with this packet, as long as you live."""
+    """Keep the descriptors of the serverdir's lock that this packet carries, until you exit."""
 
 
 @dataclass(frozen=True)
 class Initialise(Message):
-    """Make a new state in `target`, in a process of its own. Answered with `Prepared` or `PrepareFailed`."""
+    """Make a new state in `target`, in a forked process. Answered with `Prepared` or `PrepareFailed`."""
 
     target: str
     password: str = field(repr=False)
     project_list: bool = False
-    """root/pypi fetches the list of all projects of its upstream, as devpi has it."""
+    """root/pypi fetches the list of all projects of its upstream, as is devpi's default."""
 
 
 @dataclass(frozen=True)
@@ -51,36 +51,36 @@ class Import(Message):
     init_dir: str
     target: str
     scratch: str
-    """Where archives are unpacked; on the volume of `target`."""
+    """The folder to unpack archives in; on the volume of `target`."""
     password: str = field(repr=False)
     password_provided: bool
-    """True: `password` is root's whatever the export says. False: only where the export has none or an empty one."""
+    """True: `password` replaces the export's. False: it is used only if the export's is absent or empty."""
     limits: dict[str, int | None]
     allow_unverified: bool
     strict: bool
-    """Refuse what would be left out."""
+    """Refuse an import that would leave anything out."""
 
 
 @dataclass(frozen=True)
 class Serve(Message):
-    """Run devpi-server in this process, on the listening sockets that come with this packet.
+    """Run devpi-server in this process, on the listening sockets that this packet carries.
 
-    Answered with `Listening`, or an end of the process.
+    Answered with `Listening`, or the process exits.
     """
 
     tmpdir: str
     secretfile: str = ""
-    """Where its login secret is."""
+    """The file of its login secret."""
     cheap_derivation: bool = False
-    """The secret is random, so stretching it wins nothing."""
+    """The secret is random, so stretching it gains nothing."""
     known_root_hash: str | None = None
-    """SHA-256 of a password hash of root's that is known not to be of the empty password."""
+    """SHA-256 of a root password hash that is known not to be of the empty password."""
     probe_secret: str = field(default="", repr=False)
-    """What the sidecar's own requests carry, see `worker.access_log`."""
+    """The secret that marks the sidecar's own requests, see `worker.access_log`."""
     new_root_password: str | None = field(default=None, repr=False)
-    """Set this before the first request is taken: a rotation that was cut short."""
+    """Set this before the first request is accepted: a rotation was interrupted."""
     after_kill: bool = False
-    """The last devpi-server here may have been killed: clear away what it left before the first request is taken."""
+    """The last devpi-server here may have been killed: remove its leftovers before the first request is accepted."""
 
 
 @dataclass(frozen=True)
@@ -88,20 +88,20 @@ class SetRootPassword(Message):
     """Change root's password in the running devpi-server. Answered with `RootPasswordSet`."""
 
     number: int
-    """Of this request, so that a late answer is not taken for the next one's."""
+    """Identifies this request, so that a late answer is not taken for the next one's."""
     password: str = field(repr=False)
     secretfile_changed: bool
-    """Read the login secret again, which ends all logins."""
+    """Reload the login secret, which ends all logins."""
 
 
 @dataclass(frozen=True)
 class Drain(Message):
-    """Accept nobody any more, let running requests finish, then end with code 0."""
+    """Accept no new connections, let running requests finish, then exit with code 0."""
 
     grace: float
     """Seconds."""
     keep_listening: bool = False
-    """Another process goes on with the listening sockets: leave it those who wait in the kernel's queue.
+    """Another process takes over the listening sockets: leave it the connections in the kernel's queue.
 
     False: accept them before the sockets are closed.
     """
@@ -109,8 +109,8 @@ class Drain(Message):
 
 @dataclass(frozen=True)
 class CheckRootPassword(Message):
-    """Say whether this is root's password in the running devpi-server. Answered with `RootPasswordChecked`."""
+    """Check whether this is root's password in the running devpi-server. Answered with `RootPasswordChecked`."""
 
     number: int
-    """Of this request, as in `SetRootPassword`."""
+    """As in `SetRootPassword`."""
     password: str = field(repr=False)

@@ -1,4 +1,4 @@
-"""Archives and folders of devpi-export: hostile until shown otherwise, then one verified export.
+"""Archives and folders of devpi-export: hostile input that becomes one verified export.
 
 Doors: `sources.find`, `unpack.unpack`, `merge.load`.
 """

@@ -1,4 +1,4 @@
-"""What a ``dataindex.json`` may say: everything that devpi's importer relies on without looking."""
+"""Checks of a ``dataindex.json``: everything that devpi's importer relies on without checking."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from typing import Any, NoReturn
 from sidecar.core.password_hash import MOST, is_bearable, is_checkable
 from sidecar.exports.sources import ImportRefused, Omissions, shown
 
-_EXPORT_AGAIN = "export again with devpi-export, or take what is named here out of dataindex.json"
+_EXPORT_AGAIN = "export again with devpi-export, or remove the named entry from dataindex.json"
 _ALLOW_UNVERIFIED = "export again with a newer devpi-server, or set SIDECAR_IMPORT_ALLOW_UNVERIFIED=true"
-_SET_ANEW = "set the password anew and export again, or take the pwhash out of dataindex.json: then there is none"
+_SET_AGAIN = "set the password again and export again, or remove the pwhash from dataindex.json to import no password"
 _HEX_DIGITS = {
     "md5": 32, "sha1": 40, "sha224": 56, "sha256": 64, "sha384": 96, "sha512": 128, "blake2s": 64,
     "blake2b": 128, "sha3_224": 56, "sha3_256": 64, "sha3_384": 96, "sha3_512": 128,
 }  # fmt: skip
 _HEX = re.compile(r"[0-9a-f]+")
 _TYPES = ("releasefile", "doczip", "toxresult")
-_DEPTH = 400  # of lists and objects in free-form values: devpi's API takes 300 and fails at 400, for it recurses
+_DEPTH = 400  # of lists and objects in free-form values: devpi's API, which recurses, accepts 300 and fails at 400
 _FOLDERS = 32  # of a relpath; an export has four
 _BLOCKED = re.compile(r'[\x00-\x1f !"#$%&\'()*+,/:;<=>?\[\\\]^`{|}~]')  # devpi_server.model.name_char_blocklist_regexp
 _NO_HEADER = re.compile(r"[^\t -~\x80-\xff]")
-_RENAME = "on the server that it came from, delete it or upload it under another name; then export again"
+_RENAME = "on the original server, delete it or upload it under another name; then export again"
 _UNSAFE_RUNS = re.compile(r"[^A-Za-z0-9]+")
 
 
 def normalized(project: str) -> str:
-    """A project's name as devpi compares it."""
+    """A project's name, normalized as devpi does to compare names."""
     return _UNSAFE_RUNS.sub("-", project).lower()
 
 
 class Checked:
-    """One export's ``dataindex.json``; raises ImportRefused for the first thing that devpi would trip over.
+    """One export's ``dataindex.json``; raises ImportRefused for the first entry that would make devpi fail.
 
-    ``data`` is the checked JSON, without what can't be loaded safely (``omissions``); in it, users without a password
-    have None for a hash, so that devpi refuses them any. ``dumpversion`` is 1 or 2, ``relpaths`` are the files, in
-    order: those of two projects of an index may be one, where both have the same documentation.
+    ``data`` is the checked JSON, without what can't be loaded safely (``omissions``). Users without a password get the
+    hash None, with which devpi rejects every password. ``dumpversion`` is 1 or 2. ``relpaths`` are the files, in order;
+    two projects of an index that have the same documentation share one.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Checked:
         return value
 
     def _part(self, value: object, what: str) -> str:
-        """A string that devpi makes a part of a key of: a slash in it would be another key."""
+        """A string that devpi uses as a part of a key: a slash in it would change the key."""
         text = self._string(value, what)
         if "/" in text:
             self._refuse(f"{what} can't be {shown(text)}")
@@ -85,7 +85,7 @@ class Checked:
 
     def _name(self, value: str, what: str) -> None:
         if _BLOCKED.search(value):
-            self._refuse(f"{what} is {shown(value)}; devpi allows no ASCII symbol in it but - . @ _")
+            self._refuse(f"{what} is {shown(value)}; devpi allows no ASCII symbols in it except - . @ _")
 
     def _shallow(self, value: object, what: str) -> None:
         level: list[Any] = [value]
@@ -98,7 +98,7 @@ class Checked:
 
     def _version(self, value: object) -> int:
         if not isinstance(value, int | str) or str(value) not in ("1", "2"):  # str(True) is neither
-            self._refuse(f"has dumpversion {shown(value)}, this devpi-server knows 1 and 2")
+            self._refuse(f"has dumpversion {shown(value)}, this devpi-server supports 1 and 2")
         return int(value)
 
     def _user(self, name: str, user: dict[str, Any]) -> None:
@@ -107,20 +107,20 @@ class Checked:
         self._shallow(user, what)
         pwhash, pwsalt = user.get("pwhash") or "", user.get("pwsalt")
         is_text = isinstance(pwhash, str) and isinstance(pwsalt, str | None)
-        # one that can't be checked costs nothing: nobody can log in with it
+        # a hash that can't be checked costs nothing: nobody can log in with it
         if not is_text or (is_checkable(pwhash, pwsalt) and not is_bearable(pwhash, pwsalt)):
             memory, passes, lanes = MOST.values()
             most = f"{memory // 1024} MiB, {passes} passes and {lanes} lanes"
-            reason = f"is an argon2 hash that asks for more than {most}" if is_text else "is no text"
-            self._omissions.add(reason, _SET_ANEW, self.archive, f"the password hash of {what}")
+            reason = f"is an argon2 hash that requires more than {most}" if is_text else "is not a string"
+            self._omissions.add(reason, _SET_AGAIN, self.archive, f"the password hash of {what}")
             user.pop("pwsalt", None)
             user["pwhash"] = None
         if user.get("username", name) != name:
             self._refuse(f"{what} has the username {shown(user['username'])}")
-        if user.get("indexes"):  # devpi would take them over as they are
-            self._refuse(f"{what} brings indexes of its own, which belong under 'indexes'")
+        if user.get("indexes"):  # devpi would load them unchecked
+            self._refuse(f"{what} contains indexes, which belong under 'indexes'")
         if name != "root" and not user.get("pwhash"):
-            # as --autocreate-users leaves them: devpi's importer would leave the hash of "" that it makes them with
+            # as --autocreate-users creates them: devpi's importer would keep its initial hash, that of ""
             user["pwhash"] = None
 
     def _index(self, name: str, index: dict[str, Any]) -> None:
@@ -129,7 +129,7 @@ class Checked:
         if not slash:
             self._refuse(f"{what} is not named 'user/index'")
         self._name(ixname, f"the name of {what}")
-        if user not in self.data["users"] and user != "root":  # devpi makes root before it imports
+        if user not in self.data["users"] and user != "root":  # devpi creates root before it imports
             self._refuse(f"{what} belongs to a user that isn't in the export")
         config = self._object(index.get("indexconfig"), f"indexconfig of {what}")
         self._shallow(config, f"indexconfig of {what}")
@@ -141,7 +141,7 @@ class Checked:
             self._project(f"project {shown(project)} of {what}", project, versions)
         known = {normalized(project) for project in projects}
         kept: list[dict[str, Any]] = []
-        missing: set[tuple[str, str, str]] = set()  # project, version and name of release files that are left out
+        missing: set[tuple[str, str, str]] = set()  # project, version and name of omitted release files
         seen: set[tuple[str, str]] = set()
         for position, entry in enumerate(self._array(index.get("files", []), f"files of {what}")):
             file = self._object(entry, f"file {position} of {what}")
@@ -163,15 +163,15 @@ class Checked:
         self.relpaths.update(dict.fromkeys(file["relpath"] for file in kept))
 
     def _is_unsafe(self, index: str, relpath: str) -> str | None:
-        """Why devpi must not load the file: it would read it, or write it, outside of what is the import's."""
+        """Why devpi must not load the file: it would read or write outside of the import's folders."""
         if relpath.startswith("/") or _leads_out(relpath):
             return "leads out of the export"
         if index.startswith("/") or _leads_out(index):
-            return f"would be stored outside of the files of devpi-server, for it is in index {shown(index)}"
+            return f"would be stored outside of devpi-server's files because it is in index {shown(index)}"
         return None
 
     def _hangs_on(self, missing: Collection[tuple[str, str, str]], file: dict[str, Any]) -> bool:
-        """Whether the file is the tox result of one that is left out; then it is left out, too."""
+        """Whether the file is the tox result of an omitted file; it is then omitted, too."""
         if file["type"] != "toxresult" or _identity(file, file["for_entrypath"]) not in missing:
             return False
         reason = f"is the tox result of {shown(file['for_entrypath'])}, which is left out"
@@ -193,19 +193,19 @@ class Checked:
                     self._refuse(f"{where} has the key {shown(key)}")
 
     def _relpath(self, path: str, what: str) -> None:
-        """Refuse what can't be a file's path; devpi-export writes `..` for the version `..`."""
+        """Refuse a path that can't be a file's; devpi-export writes `..` for the version `..`."""
         if "\0" in path or path.rpartition("/")[2] in ("", ".", ".."):
-            self._refuse(f"{what} is {shown(path)}, which can't be a file's")
+            self._refuse(f"{what} is {shown(path)}, which can't be the path of a file")
         if path.count("/") > _FOLDERS:
             self._refuse(f"{what} is {shown(path)}, which is more than {_FOLDERS} folders deep")
 
     def _file(self, file: dict[str, Any], what: str, projects: Collection[str], in_mirror: bool) -> None:
         kind = file.get("type")
         if kind not in _TYPES:
-            self._refuse(f"{what} has the type {shown(kind)}, devpi knows {', '.join(_TYPES)}")
+            self._refuse(f"{what} has the type {shown(kind)}, devpi supports {', '.join(_TYPES)}")
         project = self._string(file.get("projectname"), f"projectname of {what}")
         if normalized(project) not in projects:
-            self._refuse(f"{what} belongs to project {shown(project)}, which the index lacks")
+            self._refuse(f"{what} belongs to project {shown(project)}, which is not in the index")
         if self.dumpversion > 1:
             self._part(file.get("version"), f"version of {what}")
         log = file.get("log")
@@ -214,13 +214,13 @@ class Checked:
         if kind == "toxresult":
             self._string(file.get("for_entrypath"), f"for_entrypath of {what}")
         elif "for_entrypath" in file:  # devpi drops the digests of such a file, whatever its type is
-            self._refuse(f"{what} has a for_entrypath, which belongs to tox results")
+            self._refuse(f"{what} has a for_entrypath, which only tox results may have")
         mapping = self._object(file.get("entrymapping", {}), f"entrymapping of {what}")
         self._shallow(mapping, f"entrymapping of {what}")
         if mapping.get("last_modified") is not None:
             text = self._string(mapping["last_modified"], f"last_modified of {what}")
-            if _NO_HEADER.search(text):  # devpi answers with it as a header, as it is
-                self._refuse(f"last_modified of {what} is {shown(text)}, which can't be a header")
+            if _NO_HEADER.search(text):  # devpi sends it unchanged as a header
+                self._refuse(f"last_modified of {what} is {shown(text)}, which is no valid header value")
         has_digest = self._digests(mapping, what)
         if kind == "releasefile":
             if "last_modified" not in mapping:
@@ -228,7 +228,7 @@ class Checked:
             if in_mirror:
                 self._string(mapping.get("url"), f"url of {what}")
             if not has_digest and not self._allow_unverified:
-                self._refuse(f"{what} has no digest, so nobody can tell if it is whole", _ALLOW_UNVERIFIED)
+                self._refuse(f"{what} has no digest, so it can't be verified", _ALLOW_UNVERIFIED)
 
     def _digests(self, mapping: dict[str, Any], what: str) -> bool:
         digests = list(self._object(mapping.get("hashes", {}), f"hashes of {what}").items())
@@ -241,7 +241,7 @@ class Checked:
         for algorithm, value in digests:
             is_hex = isinstance(value, str) and _HEX.fullmatch(value)
             if not is_hex or len(value) != _HEX_DIGITS.get(algorithm):
-                self._refuse(f"{what} has a digest {shown(algorithm)}: {shown(value)} that can't be one")
+                self._refuse(f"{what} has a digest {shown(algorithm)}: {shown(value)} that is not valid")
             if values.setdefault(algorithm, value) != value:
                 self._refuse(f"{what} has two different digests {shown(algorithm)}")
         return bool(values)
@@ -252,6 +252,6 @@ def _leads_out(path: str) -> bool:
 
 
 def _identity(file: dict[str, Any], path: str) -> tuple[str, str, str]:
-    """The release file at this path, as devpi's importer finds it for a tox result."""
+    """Project, version and name of the release file, by which devpi's importer finds it for a tox result."""
     name = path.partition("#")[0].rpartition("/")[2]
     return normalized(str(file.get("projectname"))), str(file.get("version")), name

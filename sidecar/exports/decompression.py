@@ -1,4 +1,4 @@
-"""The tar stream in an archive: what is compressed is decompressed, as far as this Python can."""
+"""Decompresses the tar stream of an archive, in the formats that this Python supports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sidecar.exports.readahead import Readable
 _PACKED_CHUNK = 64 * 1024
 _XZ_MEMORY = 66 * 2**20  # xz -9 needs 65 MiB; a header may ask for 4 GiB
 DAMAGED: tuple[type[Exception], ...] = (zlib.error, lzma.LZMAError)
-"""What a decompressor raises, but for OSError without an errno, and EOFError where the stream is cut."""
+"""What a decompressor raises, besides OSError without an errno, and EOFError for a truncated stream."""
 _zstd: ModuleType | None = None
 with contextlib.suppress(ImportError):  # Python 3.14 has it
     _zstd = importlib.import_module("compression.zstd")
@@ -37,9 +37,9 @@ class _Codec(Protocol):
 
 
 class _Streams:
-    """Compressed streams, one behind another as pbzip2 writes them.
+    """Concatenated compressed streams, as pbzip2 writes them.
 
-    BZ2File and LZMAFile take a stream with a damaged start for the end; LZMAFile has no limit of memory.
+    BZ2File and LZMAFile treat a stream with a damaged start as the end; LZMAFile has no memory limit.
     """
 
     def __init__(self, packed: io.BufferedReader[Any], codec: Callable[[], _Codec]) -> None:
@@ -67,7 +67,7 @@ class _Streams:
 
 
 def opened(packed: io.BufferedReader[Any], refuse: Callable[..., NoReturn]) -> Readable:
-    """The tar stream in an archive of any known compression; `refuse` gets a reason and a hint, and raises."""
+    """Return the tar stream of an archive; `refuse` is called with a reason and a hint, and raises."""
     match formats.compression(packed.peek(10)[:10]):
         case "bz2":
             return _Streams(packed, bz2.BZ2Decompressor)
@@ -77,7 +77,7 @@ def opened(packed: io.BufferedReader[Any], refuse: Callable[..., NoReturn]) -> R
             return _Streams(packed, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY))
         case "zstd":
             if _zstd is None:
-                refuse("is compressed with zstd, unknown to this Python", "pack it as .tar.gz or .tar.bz2")
+                refuse("is compressed with zstd, which this Python does not support", "pack it as .tar.gz or .tar.bz2")
             return _Streams(packed, _zstd.ZstdDecompressor)
         case "zip":
             return zips.AsTar(packed, refuse)

@@ -1,4 +1,4 @@
-"""What a file is, by its name and its first bytes: an archive that can be imported, one that can't, or none."""
+"""Classifies a file by its name and first bytes: an archive to import, an unsupported archive, or none."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 HEAD = 512
-"""Bytes from a file's begin that `judge` looks at."""
+"""Bytes at the start of a file that `judge` needs."""
 
 Compression = Literal["bz2", "gzip", "xz", "zstd", "zip"]
 
@@ -28,14 +28,12 @@ _BESIDE_ONE = re.compile(
     r".+\.(?:md5|sha\d+|(?:md5|sha\d+)sums?|sums?|digest|sig|sign|minisig|txt|md|log|json|ya?ml|torrent|list|lst)",
     re.IGNORECASE | re.DOTALL,
 )
-"""Names of checksums, signatures and notes, which lie beside an archive: `backup.tar.bz2.sha256`."""
+"""Names of checksums, signatures and notes next to an archive: `backup.tar.bz2.sha256`."""
 
-_PACK = (
-    "unpack it, and put the export in its place, as a folder or packed: python3 -m tarfile --create backup.bz2 EXPORT"
-)
-_GPG = ("is encrypted (OpenPGP)", "put the decrypted file in its place: gpg --decrypt FILE > decrypted.bz2")
-_AGE = ("is encrypted (age)", "put the decrypted file in its place: age --decrypt FILE > decrypted.bz2")
-_OPENSSL = ("is encrypted (openssl enc)", "put the decrypted file in its place: openssl enc -d -in FILE …")
+_PACK = "unpack it, and put that folder or a supported archive there: python3 -m tarfile --create backup.bz2 EXPORT"
+_GPG = ("is encrypted (OpenPGP)", "replace it with the decrypted file: gpg --decrypt FILE > decrypted.bz2")
+_AGE = ("is encrypted (age)", "replace it with the decrypted file: age --decrypt FILE > decrypted.bz2")
+_OPENSSL = ("is encrypted (openssl enc)", "replace it with the decrypted file: openssl enc -d -in FILE …")
 _SIGNATURE = re.compile(rb"-----BEGIN (?:PGP SIGN|PGP PUBLIC KEY|SSH SIGN)|untrusted comment: ")
 _OTHER: tuple[tuple[re.Pattern[bytes], tuple[str, str]], ...] = (
     # a public-key (1) or symmetric-key (3) session key in the old or the new packet format, with its version
@@ -58,32 +56,32 @@ _BY_NAME = (
     (re.compile(r".+\.age(?:~|[-_.]\d.*)?", re.IGNORECASE | re.DOTALL), _AGE),
     (
         re.compile(r".+\.(?:enc|aes|crypt|asc)", re.IGNORECASE | re.DOTALL),
-        ("is encrypted, by its name", "put the decrypted file in its place"),
+        ("is encrypted, by its name", "replace it with the decrypted file"),
     ),
     (
         re.compile(r".+\.(?:7z|rar|lz4|lz|tlz|lzma|lzo|z|taz|cpio|br|sz|zpaq|arj|cab|dar)", re.IGNORECASE | re.DOTALL),
-        ("is of a format that is not supported, by its name", _PACK),
+        ("is of an unsupported format, by its name", _PACK),
     ),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class NotTaken:
-    """An archive, or what is named like one, that can't be imported: why, and what to do about it."""
+    """Why a file that is an archive, or is named like one, can't be imported, and the hint."""
 
     reason: str
     hint: str
 
 
 def compression(head: bytes) -> Compression | None:
-    """How a file that begins so is compressed, of the ways that are supported; None: in none of them."""
+    """The supported compression of a file that begins with `head`; None: none."""
     return next((name for name, magic in _COMPRESSED if magic.match(head)), None)
 
 
 def judge(name: str, head: bytes) -> NotTaken | bool:
-    """Whether a file of this name that begins so is an archive to import.
+    """Whether a file of this name that begins with `head` is an archive to import.
 
-    True: by its content, or by its name alone; whether it is sound shows when it is unpacked. False: it is none.
+    True by its content, or by its name alone; it may still turn out to be damaged. False: it is no archive.
     """
     if compression(head) or _is_tar(head):
         return True
@@ -98,17 +96,17 @@ def judge(name: str, head: bytes) -> NotTaken | bool:
         if pattern.fullmatch(name):
             return NotTaken(*told)
     if _NAMED_LIKE_ONE.fullmatch(name) and not _BESIDE_ONE.fullmatch(name):
-        what = "its content is none of a known format" if head else "it is empty"
+        what = "its content has no known format" if head else "it is empty"
         return NotTaken(
-            f"is named like an archive, and {what}",
-            "put the whole archive in its place: join the parts of a split one, decrypt an encrypted one, "
+            f"is named like an archive, but {what}",
+            "replace it with the complete archive: join the parts of a split one, decrypt an encrypted one, "
             "copy a damaged one again",
         )
     return False
 
 
 def _is_tar(head: bytes) -> bool:
-    """Whether it begins with a tar header, whose checksum is right."""
+    """Whether it begins with a tar header with a correct checksum."""
     try:
         tarfile.TarInfo.frombuf(head[:512], "utf-8", "surrogateescape")
     except (tarfile.TarError, ValueError):

@@ -1,4 +1,4 @@
-"""The JSON of a ``dataindex.json``, hostile until shown otherwise; what it says is looked at in `dataindex`."""
+"""Parses a hostile ``dataindex.json``; `dataindex` checks its content."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, NoReturn
 from sidecar.exports.sources import ImportRefused, shown
 
 _COPY_AGAIN = "compare the archive with the original; if they are equal, export again with devpi-export"
-_DENSE = 12  # bytes for each bracket or brace: an export has more, "{}," as an object in memory takes 24 times its size
+_DENSE = 12  # bytes per bracket or brace, of which an export has more; "{}," takes 24 times its size in memory
 _DENSE_FROM = 2**20  # bytes
 
 
 def parse(raw: bytes, archive: str, member: str) -> dict[str, Any]:
-    """The JSON of a ``dataindex.json``: UTF-8, no duplicate keys; NaN and Infinity as devpi has them.
+    """Parse a ``dataindex.json``: UTF-8 without duplicate keys. Raises ImportRefused.
 
-    devpi takes these two over its API, so an export may have them. Raises ImportRefused.
+    NaN and Infinity are allowed: devpi's API accepts them, so an export may contain them.
     """
 
     def refuse(reason: str) -> NoReturn:
@@ -31,7 +31,7 @@ def parse(raw: bytes, archive: str, member: str) -> dict[str, Any]:
         return result
 
     if len(raw) > _DENSE_FROM and (raw.count(b"{") + raw.count(b"[")) * _DENSE > len(raw):
-        refuse("is made of brackets and braces, many times its size in memory")
+        refuse("consists mostly of brackets and braces, which take many times its size in memory")
     try:
         data = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
         if re.search(rb"\\u[dD][89a-fA-F]", raw):  # lone surrogates, which devpi can't store
@@ -39,7 +39,7 @@ def parse(raw: bytes, archive: str, member: str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         refuse(f"isn't valid UTF-8 (byte {error.start})")
     except UnicodeEncodeError:
-        refuse("has half of a surrogate pair in a string")
+        refuse("has an unpaired surrogate in a string")
     except json.JSONDecodeError as error:
         is_cut = error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string")
         what = "is truncated or empty" if is_cut else "isn't valid JSON"

@@ -1,4 +1,4 @@
-"""What a member of a tar may be: a file, a folder, or a hard link to a file that came before it."""
+"""Allowed members of a tar: files, folders, and hard links to earlier files."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ PACK_FROM_INSIDE = "pack it from inside its folder: " + _PACK.format(option="")
 PACK_LINKED_FILES = "pack the files themselves: " + _PACK.format(option="--dereference ")
 PACK_EACH_FILE = "pack each file whole: " + _PACK.format(option="--hard-dereference ")
 PACK_HOLES = "pack it without --sparse (-S): " + _PACK.format(option="")
-PACK_ANEW = "pack into a new archive instead of adding to one (tar -r, -u): " + _PACK.format(option="")
-DELETE_IT = "delete it from the export, which needs none, and pack again: " + _PACK.format(option="")
+PACK_NEW = "pack into a new archive instead of adding to one (tar -r, -u): " + _PACK.format(option="")
+DELETE_IT = "delete it from the export, which does not need it, and pack again: " + _PACK.format(option="")
 _REFUSED = {
     tarfile.SYMTYPE: ("a symbolic link", PACK_LINKED_FILES),
     tarfile.CHRTYPE: ("a device", DELETE_IT),
     tarfile.BLKTYPE: ("a device", DELETE_IT),
     tarfile.FIFOTYPE: ("a named pipe", DELETE_IT),
     tarfile.GNUTYPE_SPARSE: ("a sparse file", PACK_HOLES),
-    tarfile.CONTTYPE: ("a contiguous file", PACK_ANEW),
+    tarfile.CONTTYPE: ("a contiguous file", PACK_NEW),
 }
 
 
 def refusal(kind: bytes) -> tuple[str, str]:
-    """What a member of a type that no import takes is, and the hint."""
-    return _REFUSED.get(kind, (f"of an unknown type, {shown(kind)}", PACK_ANEW))
+    """The description of a member of an unsupported type, and the hint."""
+    return _REFUSED.get(kind, (f"of an unknown type, {shown(kind)}", PACK_NEW))
 
 
 def leads_out(name: str) -> str | None:
-    """How a member's name leads out of the folder that it is unpacked into; None: it does not."""
+    """How a member's name leads out of the target folder; None: it does not."""
     if name.startswith("/"):
         return "has an absolute path"
     if ".." in name.split("/"):
@@ -42,16 +42,15 @@ def leads_out(name: str) -> str | None:
 
 
 def is_index(name: str) -> bool:
-    """Whether this is the name of a `dataindex.json`, wherever it lies."""
+    """Whether this is the name of a `dataindex.json` in any folder."""
     return [part for part in name.split("/") if part not in ("", ".")][-1:] == [INDEX_FILE]
 
 
 class Completed:
-    """The regular members that an archive has completed so far, by name.
+    """The names of the regular members that an archive has completed so far.
 
-    Hard links lead to these and to nothing else: a look at the file system could find what somebody else has put there.
-    Of each name 8 bytes are kept, hashed with a key that no archive knows: names may have 4096 bytes, and there may be
-    a million of them.
+    Hard links may only lead to these: the file system could contain files of somebody else. Each name, of up to
+    4096 bytes, is kept as 8 bytes, hashed with a key that no archive can know: there may be a million of them.
     """
 
     def __init__(self) -> None:
@@ -59,7 +58,7 @@ class Completed:
         self._names: set[int] = set()
 
     def add(self, parts: Sequence[str]) -> None:
-        """A regular member is whole."""
+        """Add a completed regular member."""
         self._names.add(self._hash(parts))
 
     def __contains__(self, parts: Sequence[str]) -> bool:

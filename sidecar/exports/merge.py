@@ -1,4 +1,4 @@
-"""Extracted trees → one verified devpi export, ready for the importer."""
+"""Merges extracted trees into one verified devpi export, ready for the importer."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from sidecar.exports.sources import ImportRefused, Limits, Omissions, Unpacked, 
 from sidecar.exports.tree import Tree
 
 _COMPLETE = (
-    "wait for devpi-export to end, then pack its whole directory: python3 -m tarfile --create backup.bz2 DIRECTORY"
+    "wait until devpi-export has finished, then pack its whole directory: "
+    "python3 -m tarfile --create backup.bz2 DIRECTORY"
 )
 _MERGE = "leave one of them out, or rename or delete it in one devpi-server and export that one again"
-_BOOKKEEPING = ("created", "modified")  # when, not what: differs between any two servers
+_BOOKKEEPING = ("created", "modified")  # times, which differ between any two servers
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What an import has to do; ``projects`` are counted as devpi does, by normalised name and index."""
+    """The size of an import; ``projects`` are counted as devpi does, by normalised name and index."""
 
     users: int
     indexes: int
@@ -39,20 +40,20 @@ class Export:
     """All exports as one. Nothing is copied: the importer looks each relpath up in ``files``."""
 
     data: dict[str, Any]
-    """``dumpversion``, ``users`` and ``indexes``, in place of what devpi's importer reads itself."""
+    """``dumpversion``, ``users`` and ``indexes``, which devpi's importer uses instead of reading a file."""
     files: dict[str, Path]
-    """Relpath, as the data has it, to the regular file that it names."""
+    """Relpath, as in the data, to its regular file."""
     sizes: dict[str, int]
     """Relpath to bytes."""
     archive_of: dict[str, str]
-    """``user/index`` to the archive whose ``dataindex.json`` has it."""
+    """``user/index`` to the archive whose ``dataindex.json`` contains it."""
     totals: Totals
 
     def root_user(self, is_empty: Callable[[str, str | None], bool]) -> Literal["absent", "empty", "unusable", "set"]:
-        """The state of root's password; ``is_empty`` tells of a pwhash and pwsalt if "" is what they hash.
+        """The state of root's password; ``is_empty`` returns whether a pwhash and pwsalt are a hash of "".
 
-        A root without any hash counts as "empty": at the import it would keep the one of the initialisation. "unusable"
-        is a hash that devpi-server can't check, so that nobody could log in as root.
+        A root without a hash counts as "empty": the import would keep that of the initialisation. "unusable" is a hash
+        that devpi-server can't check, so that nobody could log in as root.
         """
         root = self.data["users"].get("root")
         if root is None:
@@ -64,12 +65,12 @@ class Export:
 
     @property
     def has_root_pypi(self) -> bool:
-        """Whether the export has ``root/pypi``; where not, the import needs ``--no-root-pypi``."""
+        """Whether the export has ``root/pypi``; if not, the import needs ``--no-root-pypi``."""
         return "root/pypi" in self.data["indexes"]
 
 
 def set_root_hash(export: Export, pwhash: str) -> None:
-    """Gives root another password than the exported one; does nothing where the export has no root."""
+    """Replace the exported password of root; does nothing if the export has no root."""
     root = export.data["users"].get("root")
     if root is not None:
         root["pwhash"] = pwhash
@@ -78,7 +79,7 @@ def set_root_hash(export: Export, pwhash: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """An export as it was found, in ``folder`` of ``tree``."""
+    """An export in ``folder`` of ``tree``."""
 
     checked: Checked
     tree: Tree
@@ -93,15 +94,14 @@ def load(
     allow_unverified: bool = False,
     root_password_provided: bool = False,
 ) -> Export:
-    """Finds, checks and merges the exports in these trees.
+    """Find, check and merge the exports in these trees. Raises ImportRefused.
 
-    ``root_password_provided`` says that root's hash will be replaced, so that two different ones may meet here;
-    ``allow_unverified`` lets release files without a digest pass. Digests are compared by devpi's importer. What can't
-    be loaded safely is left out (``omissions``).
-    Raises ImportRefused.
+    ``root_password_provided``: root's hash will be replaced, so that it may differ between exports.
+    ``allow_unverified``: accept release files without a digest. devpi's importer verifies the digests. What can't be
+    loaded safely is left out (``omissions``).
     """
     parts: list[_Part] = []
-    rests: list[Tree] = []  # trees that can only hold files of somebody else's export
+    rests: list[Tree] = []  # trees that can only hold files of another tree's export
     for unpacked in trees:
         tree = Tree(unpacked)
         folders = tree.export_folders()
@@ -114,7 +114,7 @@ def load(
     for rest in rests:
         rest.refuse_state()
     if not parts:
-        reason = f"no {INDEX_FILE} in it: the export isn't complete, or the wrong folder was packed"
+        reason = f"no {INDEX_FILE} found: the export is incomplete, or the wrong folder was packed"
         raise ImportRefused(reason, _COMPLETE, rests[0].archive if len(rests) == 1 else None)
     merged = _Merged(root_password_provided)
     for part in parts:
@@ -122,11 +122,7 @@ def load(
     _refuse_cycles(merged.indexes, merged.index_of)
     files, sizes = _locate(parts, rests)
     return Export(
-        data={
-            "dumpversion": parts[0].checked.data["dumpversion"],
-            "users": merged.users,
-            "indexes": merged.indexes,
-        },
+        data={"dumpversion": parts[0].checked.data["dumpversion"], "users": merged.users, "indexes": merged.indexes},
         files=files,
         sizes=sizes,
         archive_of={name: export.archive for name, export in merged.index_of.items()},
@@ -141,7 +137,7 @@ def load(
 
 
 class _Merged:
-    """The exports so far, as one; refuses what two of them tell differently, naming both."""
+    """The exports so far, as one; refuses conflicts between two of them, naming both."""
 
     def __init__(self, root_password_provided: bool) -> None:
         self.users: dict[str, Any] = {}
@@ -178,12 +174,12 @@ class _Merged:
         if name == "root":
             secrets = [[each.get(key) for key in ("pwhash", "pwsalt")] for each in (first, user)]
             if secrets[0] != secrets[1] and not self._root_password_provided:
-                hint = "say which one root shall have: set DEVPI_PASSWORD_FILE (or DEVPI_PASSWORD)"
-                self._refuse("root has another password hash than in", export, other, hint)
+                hint = "set root's password with DEVPI_PASSWORD_FILE (or DEVPI_PASSWORD)"
+                self._refuse("root's password hash differs from that in", export, other, hint)
         ignored = (*_BOOKKEEPING, "pwhash", "pwsalt") if name == "root" else _BOOKKEEPING
         settings = [{key: each[key] for key in each if key not in ignored} for each in (first, user)]
         if settings[0] != settings[1]:
-            self._refuse(f"user {shown(name)} has other settings than in", export, other)
+            self._refuse(f"the settings of user {shown(name)} differ from those in", export, other)
 
     def _index(self, name: str, index: dict[str, Any], export: Checked) -> None:
         first = self.indexes.setdefault(name, index)
@@ -194,11 +190,11 @@ class _Merged:
         if holds_something or index["indexconfig"]["type"] != "mirror":
             self._refuse(f"index {shown(name)} is also in", export, other)
         if first["indexconfig"] != index["indexconfig"]:
-            self._refuse(f"mirror {shown(name)} has other settings than in", export, other)
+            self._refuse(f"the settings of mirror {shown(name)} differ from those in", export, other)
 
 
 def _refuse_cycles(indexes: dict[str, Any], index_of: dict[str, Checked]) -> None:
-    """devpi's IndexTree.iternames() would never end where an index has one sound base and one in a cycle."""
+    """Refuse cycles of bases: devpi's IndexTree.iternames() loops forever on an index with one base in a cycle."""
     graph = {
         name: {base for base in index["indexconfig"].get("bases", []) if base in indexes and base != name}
         for name, index in indexes.items()
@@ -209,21 +205,21 @@ def _refuse_cycles(indexes: dict[str, Any], index_of: dict[str, Checked]) -> Non
         cycle: list[str] = error.args[1]
         where = index_of[cycle[0]]
         reason = f"indexes are bases of each other: {shown(' → '.join(cycle))}"
-        raise ImportRefused(reason, "break the circle and export again", where.archive, where.member) from error
+        raise ImportRefused(reason, "break the cycle and export again", where.archive, where.member) from error
 
 
 def _locate(parts: Sequence[_Part], rests: Sequence[Tree]) -> tuple[dict[str, Path], dict[str, int]]:
-    """Each relpath's file and its size: from the export's own folder, else from trees without an export."""
+    """Each relpath's file and size, from the export's own folder or from trees without an export."""
     files: dict[str, Path] = {}
     sizes: dict[str, int] = {}
     unused = set(rests)
-    held: dict[str, int] = {}  # to ask each tree for each file would take files times archives
+    held: dict[str, int] = {}  # asking each tree for each file would take files times archives
     for number, rest in enumerate(rests):
         for path in rest.paths():
             held.setdefault(path, number)
     for part in parts:
         for relpath in part.checked.relpaths:
-            path = posixpath.normpath(relpath)  # no link is followed, so that `..` is the folder before it
+            path = posixpath.normpath(relpath)  # no link is followed, so `..` is the folder before it
             in_folder = posixpath.join(part.folder, path)
             paths = dict.fromkeys((in_folder, path))
             places = [(part.tree, in_folder)]
@@ -235,11 +231,11 @@ def _locate(parts: Sequence[_Part], rests: Sequence[Tree]) -> tuple[dict[str, Pa
                     unused.discard(tree)
                     break
             else:
-                _ = [rest.size_of(path) for rest in rests for path in paths]  # refuses what lies behind a link
-                hint = "add the archive that holds it, or export again"
-                raise ImportRefused("the export names it, but it isn't there", hint, part.tree.archive, relpath)
+                _ = [rest.size_of(path) for rest in rests for path in paths]  # refuses paths through a link
+                hint = "add the archive that contains it, or export again"
+                raise ImportRefused("is in dataindex.json, but the file is missing", hint, part.tree.archive, relpath)
     for rest in rests:
         if rest in unused:
-            reason = f"no {INDEX_FILE} in it, and no file of the other exports"
-            raise ImportRefused(reason, f"take it away, or {_COMPLETE}", rest.archive)
+            reason = f"contains neither a {INDEX_FILE} nor a file of the other exports"
+            raise ImportRefused(reason, f"remove it, or {_COMPLETE}", rest.archive)
     return files, sizes

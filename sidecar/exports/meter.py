@@ -1,4 +1,4 @@
-"""An archive while it is read: hashed, counted, and held to the limits of what it may unpack to."""
+"""Reads an archive: hashes and counts its bytes, and enforces the limits on its unpacked size."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ CHUNK = 256 * 1024
 _CHUNKS_AHEAD = 8
 _PACKED_CHUNK = 64 * 1024
 PACK_AGAIN = "pack the export again: python3 -m tarfile --create backup.bz2 EXPORT_DIRECTORY"
-COPY_AGAIN = "copy it again and compare its checksum with the original's; else " + PACK_AGAIN
-RAISE_LIMIT = "if the archive is to be trusted, raise "
+COPY_AGAIN = "copy it again and compare its checksum with the original's; if they are equal, " + PACK_AGAIN
+RAISE_LIMIT = "if you trust the archive, raise "
 
 
 class Tap(io.RawIOBase):
-    """The archive as it lies on disk, counted and hashed while it is read."""
+    """The archive's bytes on disk, counted and hashed while they are read."""
 
     def __init__(self, file: io.FileIO) -> None:
         self._file = file
@@ -60,7 +60,7 @@ class Meter(io.RawIOBase):
         self.unpacked = 0
         """Bytes."""
         self.members = 0
-        """Files and folders, counted by whoever unpacks."""
+        """Files and folders, counted by `unpack`."""
         packed = io.BufferedReader(tap, _PACKED_CHUNK)
         self._stream = ReadAhead(opened(packed, self.refuse), CHUNK, _CHUNKS_AHEAD)
 
@@ -83,7 +83,7 @@ class Meter(io.RawIOBase):
         raise ImportRefused(reason, hint, self._source.name, member, retryable=retryable)
 
     def progress(self) -> None:
-        """Tell the watcher how far this is."""
+        """Report the progress to the watcher."""
         self._watcher.unpacking(self._source.name, self._tap.count, self.members, self.unpacked)
 
     def readable(self) -> bool:
@@ -96,12 +96,12 @@ class Meter(io.RawIOBase):
         try:
             data = self._stream.read(len(view))
         except EOFError:
-            self.refuse("is truncated: its compressed stream ends too early", COPY_AGAIN)
+            self.refuse("is truncated: its compressed stream ends early", COPY_AGAIN)
         except DAMAGED as error:
             if "memory" in str(error).lower():  # "Memory usage limit exceeded", "Frame requires too much memory"
-                self.refuse("needs more memory to unpack than xz -9 does", "pack it with xz -9 at most, or as .tar.gz")
+                self.refuse("requires more memory than xz -9 does", "pack it with xz -9 at most, or as .tar.gz")
             self.refuse(f"is damaged: {error}", COPY_AGAIN)
-        except OSError as error:  # with an errno it is the disk's, without one the decompressor's
+        except OSError as error:  # from the disk with an errno, from the decompressor without
             self.refuse(f"is damaged: {error.strerror or error}", COPY_AGAIN)
         view[: len(data)] = data
         self.charge(len(data))
@@ -109,7 +109,7 @@ class Meter(io.RawIOBase):
         return len(data)
 
     def charge(self, size: int, member: str | None = None) -> None:
-        """So many bytes more are unpacked, or stand for a file's second name. Raises ImportRefused above a limit."""
+        """Count unpacked bytes, also those of a hard link's file. Raises ImportRefused above a limit."""
         self.unpacked += size
         self.budget.left -= size
         if self.budget.left < 0:
@@ -120,10 +120,10 @@ class Meter(io.RawIOBase):
             self.refuse(f"unpacks to more than {ratio} times its size", hint, member)
 
     def too_much(self, member: str | None = None) -> NoReturn:
-        """Raise ImportRefused: there is no room for so much."""
+        """Raise ImportRefused: the archives unpack to too many bytes."""
         self.refuse(
-            "unpacks to more than there is room for, all archives together",
-            "enlarge the volume of the serverdir, or raise SIDECAR_IMPORT_MAX_TOTAL_SIZE where it is set",
+            "unpacks to more than the available space, all archives together",
+            "enlarge the volume of the serverdir, or raise SIDECAR_IMPORT_MAX_TOTAL_SIZE if it is set",
             member,
             retryable=True,
         )

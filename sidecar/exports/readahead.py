@@ -1,4 +1,4 @@
-"""Reads a stream ahead in a thread: decompression lets go of the interpreter, so another core can do it."""
+"""Reads a stream ahead in a thread: decompression releases the GIL, so it can use another core."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Protocol
 
 
 class Readable(Protocol):
-    """Anything that is read from start to end."""
+    """A stream that is read from start to end."""
 
     def read(self, size: int = -1, /) -> bytes:
         """At most `size` bytes; none at the end."""
 
 
 class ReadAhead:
-    """Reads `stream` in pieces of `size` bytes, `ahead` of them before they are asked for; for `with`.
+    """Reads up to `ahead` pieces of `size` bytes in advance; a context manager.
 
-    What the stream raises, `read` raises in its place.
+    `read` raises the stream's exceptions.
     """
 
     def __init__(self, stream: Readable, size: int, ahead: int) -> None:
@@ -48,7 +48,7 @@ class ReadAhead:
                 raise piece
             if len(piece) > size:
                 self._pieces[0] = piece[size:]
-            elif piece:  # the end stays, for whoever asks again
+            elif piece:  # the end stays, for further calls
                 self._pieces.popleft()
                 self._changed.notify()
             return piece[:size]

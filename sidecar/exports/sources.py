@@ -1,6 +1,6 @@
-"""What there is to import: the archives and directories of /devpi-init.d, and what they may take.
+"""Finds the archives and directories of /devpi-init.d to import, and defines the limits of an import.
 
-`sidecar.exports.unpack` turns them into trees, `sidecar.exports.merge` those into one verified export.
+`sidecar.exports.unpack` turns them into trees, `sidecar.exports.merge` merges these into one verified export.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from sidecar.exports import formats
 from sidecar.storage.harmless import is_harmless
 
 MOST_SOURCES = 1000
-"""Archives and folders of one import. `/status` lists them all, and whoever looks asks for that every second."""
-READABLE = "let uid {uid} read it: chmod -R a+rX, fitting runAsUser or fsGroup, :z on the mount under SELinux"
-"""The hint for what can't be read."""
+"""Archives and folders of one import. `/status` lists them all, and a client may request that every second."""
+READABLE = "let uid {uid} read it: chmod -R a+rX, a matching runAsUser or fsGroup, :z on the mount under SELinux"
+"""The hint for unreadable files."""
 _OR_IGNORE = "; or remove it, or set SIDECAR_IGNORE_INIT_FILES=true to start without it"
 
 
 def shown(value: object) -> str:
-    """A value from an archive, quoted, printable, cut to 200 characters: fit for anonymous clients."""
+    """A value from an archive, quoted, printable, cut to 200 characters: safe for anonymous clients."""
     text = repr(value)
     return text if len(text) <= 200 else text[:199] + "…"
 
@@ -36,10 +36,10 @@ def _printable(name: str | None) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an import may take."""
+    """The limits of an import."""
 
     members: int = 1_000_000
-    """Files and folders per archive, the folders that are only implied by a name included."""
+    """Files and folders per archive, including folders that only a name implies."""
     member_bytes: int = 8 * 2**30
     """Bytes of one file in an archive."""
     total_bytes: int | None = None
@@ -47,36 +47,30 @@ class Limits:
     ratio: int = 200
     """Unpacked bytes per compressed byte, for one archive."""
     ratio_floor_bytes: int = 32 * 2**20
-    """Unpacked bytes of an archive from which on ``ratio`` is applied; an xz stream keeps up to 64 MiB of them."""
+    """Unpacked bytes of an archive above which ``ratio`` applies; an xz stream holds back up to 64 MiB."""
     index_bytes: int = 256 * 2**20
-    """Bytes of a ``dataindex.json``; a larger one is refused unread."""
+    """Bytes of a ``dataindex.json``; a larger one is not read."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Something that the import has left out alone, because to load it would not be safe."""
+    """Something that the import has left out because loading it would not be safe."""
 
     archive: str
     member: str
-    """A file by its path in the archive or in `dataindex.json`, or what else it is."""
+    """A file's path in the archive or in `dataindex.json`, or a description."""
     reason: str
 
 
 class ImportRefused(OperatorError):
-    """An export that won't be imported: where, why, and what fixes it. Names no path on disk."""
+    """An export can't be imported: where, why, and how to fix it. Contains no path on disk."""
 
     def __init__(
-        self,
-        reason: str,
-        hint: str,
-        archive: str | None = None,
-        member: str | None = None,
-        *,
-        retryable: bool = False,
+        self, reason: str, hint: str, archive: str | None = None, member: str | None = None, *, retryable: bool = False
     ) -> None:
         super().__init__(reason[:2000], hint)  # it may quote an export, and must fit into a packet and a page
         self.retryable = retryable
-        """It was for want of disk or permission, not for what is in the archive: another try may succeed."""
+        """It failed for lack of disk space or permission, not because of the content: a retry may succeed."""
         self.archive = _printable(archive)
         self.member = _printable(member)
 
@@ -86,19 +80,19 @@ class ImportRefused(OperatorError):
 
 
 class Omissions:
-    """What an import leaves out alone because it would not be safe: counted, and the first of it named."""
+    """Counts what an import leaves out because it is not safe, and names the first entries."""
 
     MOST_NAMED = 10
-    """As many fit into one packet to the sidecar, whatever their names are."""
+    """So many fit into one packet to the sidecar, whatever their names are."""
 
     def __init__(self, *, strict: bool) -> None:
-        """`strict`: nothing is left out, and the first thing that would be refuses the import."""
+        """`strict`: refuse the import instead of leaving something out."""
         self._strict = strict
         self.total = 0
         self.first: list[LeftOut] = []
 
     def add(self, reason: str, hint: str, archive: str, member: str) -> None:
-        """Leave something out. Raises ImportRefused where that is not wanted."""
+        """Leave something out. Raises ImportRefused if `strict`."""
         if self._strict:
             raise ImportRefused(reason, f"{hint}; or unset SIDECAR_IMPORT_STRICT to leave it out", archive, member)
         self.total += 1
@@ -126,19 +120,19 @@ class Found:
 
     sources: tuple[Source, ...]
     ignored: tuple[str, ...]
-    """Names that mean nothing here."""
+    """Names of entries that are no archives."""
     not_taken: tuple[ImportRefused, ...] = ()
-    """Archives, by name or content, that can't be imported, and what nobody can tell of whether it is one."""
+    """Archives, by name or content, that can't be imported, and unreadable files that may be archives."""
 
     @property
     def passed_over(self) -> tuple[str, ...]:
-        """The names of all that is no source."""
+        """The names of all entries that are no source."""
         return tuple(sorted([*self.ignored, *(each.archive or "" for each in self.not_taken)]))
 
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """A source as a tree, with the archive's digest (a directory: its ``dataindex.json``'s, or nothing's)."""
+    """A source as a tree, with the archive's digest (of a directory: that of its ``dataindex.json``, or of nothing)."""
 
     source: Source
     root: Path
@@ -148,21 +142,21 @@ class Unpacked:
 
 
 class Watcher(Protocol):
-    """Hears of progress, several times a megabyte and at every member; throttling is its own business."""
+    """Receives the progress, several times per megabyte and at every member; it must throttle itself."""
 
     def unpacking(self, source: str, compressed_bytes: int, members: int, unpacked_bytes: int) -> None:
-        """So much of this source is read, made and unpacked by now."""
+        """Receive the totals read, created and unpacked from this source so far."""
 
 
 @dataclass(slots=True)
 class Budget:
-    """Bytes that may still be unpacked, over all archives together."""
+    """Bytes that may still be unpacked, for all archives together."""
 
     left: int
 
     @classmethod
     def of(cls, limits: Limits, target: Path) -> Budget:
-        """The limit itself, else the free space of the file system of ``target`` (which exists) less 10 %."""
+        """The limit, or without one the free space of the file system of ``target`` (which exists) less 10 %."""
         if limits.total_bytes is not None:
             return cls(limits.total_bytes)
         disk = os.statvfs(target)
@@ -170,11 +164,11 @@ class Budget:
 
 
 def find(init_dir: Path, *, deep: bool = True) -> Found:
-    """The archives and directories to import; none if there is no such directory, or nothing in it.
+    """Return the archives and directories to import; none if ``init_dir`` does not exist or is empty.
 
-    `deep` False: a folder's bytes and time are its own, without what is in it.
-    Hidden names, like the ``..data`` of a ConfigMap, are passed over; links are followed within ``init_dir``.
-    Raises ImportRefused for what can't be read, for an export that lies in ``init_dir`` itself, and if that is a file.
+    `deep` False: a folder's bytes and time are its own, without its content.
+    Hidden names, like the ``..data`` of a ConfigMap, are ignored; links are followed within ``init_dir``.
+    Raises ImportRefused for unreadable entries, for an export in ``init_dir`` itself, and if ``init_dir`` is a file.
     """
     sources: list[Source] = []
     ignored: list[str] = []
@@ -185,9 +179,7 @@ def find(init_dir: Path, *, deep: bool = True) -> Found:
         for name in sorted(entry.name for entry in home.iterdir()):
             if name == "dataindex.json":
                 raise ImportRefused(
-                    "an export lies in the init directory itself",
-                    "put it into a folder of its own in there",
-                    name,
+                    "an export is in the init directory itself", "move it into a folder of its own there", name
                 )
             if name.startswith("."):
                 continue
@@ -210,8 +202,8 @@ def find(init_dir: Path, *, deep: bool = True) -> Found:
         raise ImportRefused("has vanished, or is a dangling link", "mount the file itself", name) from error
     except NotADirectoryError as error:
         raise ImportRefused("the init directory is a file", "mount a folder there, with the archive in it") from error
-    except RuntimeError as error:  # before Python 3.13 `resolve` raises it for links that lead in a circle
-        raise ImportRefused("is a link that leads to itself", "mount the file itself", name) from error
+    except RuntimeError as error:  # before Python 3.13 `resolve` raises it for circular links
+        raise ImportRefused("is a link to itself", "mount the file itself", name) from error
     except OSError as error:
         what = "" if name else "the init directory "
         raise ImportRefused(
@@ -234,7 +226,7 @@ def _source(home: Path, name: str, deep: bool) -> Source | formats.NotTaken | No
         return _file(name, path, status, by_name)
     if stat.S_ISDIR(status.st_mode):
         return None if is_harmless(name) else _folder(name, path, status, deep)
-    not_regular = formats.NotTaken("is named like an archive, and is no regular file", "mount the file itself")
+    not_regular = formats.NotTaken("is named like an archive, but is not a regular file", "mount the file itself")
     return not_regular if by_name else None
 
 
@@ -245,13 +237,13 @@ def _file(
         with path.open("rb") as file:
             verdict = formats.judge(name, file.read(formats.HEAD))
     except OSError as error:
-        what = "" if by_name else ", so whether it is an archive is not known"
+        what = "" if by_name else ", so it may be an archive"
         return formats.NotTaken(f"can't be read{what}: {error.strerror}", hint_to_read(error, "it", READABLE))
     return Source(name, path, False, status.st_size, status.st_mtime_ns) if verdict is True else verdict or None
 
 
 def _has_content_of_one(path: Path) -> bool:
-    """Whether a file begins like an archive; not, where it can't be read: its name says nothing either."""
+    """Whether a file begins like an archive; False if it can't be read."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return False
@@ -263,7 +255,7 @@ def _has_content_of_one(path: Path) -> bool:
 
 def _folder(name: str, path: Path, status: os.stat_result, deep: bool) -> Source | None:
     with os.scandir(path) as entries:
-        if next(entries, None) is None:  # what Docker makes of a bind mount whose source is missing
+        if next(entries, None) is None:  # Docker creates it for a bind mount whose source is missing
             return None
     size, newest = 0, status.st_mtime_ns
     for each in statuses(path) if deep else ():
@@ -273,7 +265,7 @@ def _folder(name: str, path: Path, status: os.stat_result, deep: bool) -> Source
 
 
 def statuses(directory: Path) -> Iterator[os.stat_result]:
-    """The lstat of everything in a tree. Raises OSError for what can't be read."""
+    """The lstat of everything in a tree. Raises OSError for unreadable folders."""
 
     def unreadable(error: OSError) -> NoReturn:
         raise error

@@ -1,7 +1,7 @@
-"""The members of a tar stream, hostile until shown otherwise.
+"""The members of a hostile tar stream.
 
-``tarfile`` parses single headers here and no more: its reader takes a broken header behind the first member for the
-end, recurses once per extended header, and before 3.11.10 and 3.12.6 needs quadratic time for a PAX header of digits
+``tarfile`` parses only single headers here: its reader treats a broken header after the first member as the end,
+recurses once per extended header, and before 3.11.10 and 3.12.6 takes quadratic time for a PAX header of digits
 (CVE-2024-6232).
 """
 
@@ -21,10 +21,10 @@ _EXTENDED_BYTES = 2**20  # of PAX and GNU headers before one member
 
 
 class Member(NamedTuple):
-    """What its headers say of a member."""
+    """A member, as in its headers."""
 
     kind: bytes
-    """As `tarfile.TarInfo.type`."""
+    """As in `tarfile.TarInfo.type`."""
     name: str
     size: int
     """Bytes of its content."""
@@ -47,7 +47,7 @@ class Member(NamedTuple):
 
 
 class Tar:
-    """A tar stream, read once. What is wrong with it is refused through its `meter`."""
+    """A tar stream, read once. Errors are raised through its `meter`."""
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
@@ -55,7 +55,7 @@ class Tar:
         self._is_tar = False
 
     def members(self) -> Iterator[Member]:
-        """Each member in turn; `content` is to be read up before the next one is asked for. Raises ImportRefused."""
+        """Each member in turn; read all of its `content` before the next member. Raises ImportRefused."""
         extended = 0
         name: bytes | None = None
         link: bytes | None = None
@@ -88,15 +88,15 @@ class Tar:
             )
             extended, name, link, size = 0, None, None, None
         if extended:
-            self._meter.refuse("ends behind an extended header", COPY_AGAIN)
+            self._meter.refuse("ends after an extended header", COPY_AGAIN)
         if any(self._exactly(_BLOCK)):
-            self._meter.refuse("is damaged: half an end-of-archive marker", COPY_AGAIN)
+            self._meter.refuse("is damaged: its end-of-archive marker is incomplete", COPY_AGAIN)
         while rest := self._tar.read(CHUNK):
             if rest.count(0) != len(rest):
-                self._meter.refuse("has data behind its end-of-archive marker")
+                self._meter.refuse("has data after its end-of-archive marker")
 
     def content(self, size: int) -> Iterator[bytes]:
-        """The `size` bytes of the present member, and past its padding. Raises ImportRefused."""
+        """The `size` bytes of the current member; also skips its padding. Raises ImportRefused."""
         left = size
         while left:
             chunk = self._exactly(min(left, CHUNK))

@@ -1,4 +1,4 @@
-"""A folder in which exports are looked for: an unpacked archive, or a directory as it is."""
+"""A folder that is searched for exports: an unpacked archive, or a source directory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sidecar.storage.inspection import STATE_VERSION, find_state, state_version
 
 
 class Tree:
-    """A tree whose links are never followed; folders are looked at once each. What it reads may raise ImportRefused."""
+    """A tree whose links are never followed, with a cache of its folders. All methods may raise ImportRefused."""
 
     def __init__(self, unpacked: Unpacked) -> None:
         self.archive = unpacked.source.name
@@ -25,7 +25,7 @@ class Tree:
         self._is_folder = {"": True}
 
     def export_folders(self) -> list[str]:
-        """The folders with a ``dataindex.json``, relative; none inside another one, none that is hidden."""
+        """The relative paths of folders with a ``dataindex.json``, except nested and hidden ones."""
         found: list[str] = []
         for folder, folders, names in os.walk(self.root, onerror=self._unreadable):
             if INDEX_FILE in names:
@@ -36,13 +36,13 @@ class Tree:
         return found
 
     def refuse_state(self) -> None:
-        """Raise ImportRefused if this is the state of a devpi-server, with the way on."""
+        """Raise ImportRefused if this is the state of a devpi-server."""
         if (state := find_state(self.root)) is None:
             return
         member = state.relative_to(self.root).as_posix()
         what, export = (
             "a devpi-server state (a serverdir)",
-            "export it with the devpi-server that made it (devpi-export)",
+            "export it with the devpi-server that created it (devpi-export)",
         )
         try:
             version = state_version(state)
@@ -55,17 +55,18 @@ class Tree:
                 f"serverdir itself, and remove it here; or {export}, and put the export here"
             )
         else:
-            reason, hint = f"is {what} of state version {shown(version)}, not an export", f"{export}, and put that here"
+            reason = f"is {what} of state version {shown(version)}, not an export"
+            hint = f"{export}, and put the export here"
         raise ImportRefused(reason, hint, self.archive, None if member == "." else member)
 
     def paths(self) -> Iterator[str]:
-        """Everything that is no folder, relative."""
+        """The relative paths of everything that is not a folder."""
         for folder, _, names in os.walk(self.root, onerror=self._unreadable):
             inside = folder.removeprefix(str(self.root)).lstrip("/")
             yield from (posixpath.join(inside, name) for name in names)
 
     def read(self, path: str, limit: int) -> bytes:
-        """A file of at most ``limit`` bytes."""
+        """Return the content of a file of at most ``limit`` bytes."""
         try:
             if self.size_of(path) is None:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -74,12 +75,12 @@ class Tree:
         except OSError as error:
             self._unreadable(error, path)
         if len(raw) > limit:
-            hint = "if the archive is to be trusted, raise SIDECAR_IMPORT_MAX_INDEX_SIZE"
+            hint = "if you trust the archive, raise SIDECAR_IMPORT_MAX_INDEX_SIZE"
             raise ImportRefused(f"is larger than {limit} bytes", hint, self.archive, path)
         return raw
 
     def size_of(self, path: str) -> int | None:
-        """The bytes of a regular file, None where nothing is; refuses links (folders', too) and others."""
+        """The bytes of a regular file; None if it does not exist. Refuses links, also to folders, and other files."""
         if not self._has_folder(posixpath.dirname(path)):
             return None
         status = self._status(path)
@@ -104,7 +105,7 @@ class Tree:
         except OSError as error:
             self._unreadable(error, path)
         if stat.S_ISLNK(status.st_mode):
-            self._refuse("is a link, or lies behind one", path)
+            self._refuse("is a link, or is below one", path)
         return status
 
     def _refuse(self, reason: str, path: str) -> NoReturn:

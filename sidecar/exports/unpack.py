@@ -1,4 +1,4 @@
-"""An archive of /devpi-init.d → an extracted tree, safely: an archive is hostile until shown otherwise.
+"""Unpacks a hostile archive of /devpi-init.d safely into a tree.
 
 Everything blocks: run it in a process of its own.
 """
@@ -29,18 +29,18 @@ from sidecar.exports.sources import (
 from sidecar.exports.tar import Member, Tar
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_NO_MORE_LINKS = {errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}  # too many, or none on this file system
-_DEPTH = 64  # folders; an export needs five and the one it is packed in
+_NO_MORE_LINKS = {errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}  # too many, or none supported here
+_DEPTH = 64  # folders; an export needs five, and the folder that was packed
 
 
 def unpack(
     source: Source, into: Path, limits: Limits, budget: Budget, watcher: Watcher, omissions: Omissions
 ) -> Unpacked:
-    """Unpacks an archive into ``into``, an empty or absent folder of its own; a directory stays where it is.
+    """Unpack an archive into ``into``, which is empty or does not exist; a directory stays where it is.
 
-    Makes files (0600) and folders (0700). Members whose path leads out of ``into`` are left out (``omissions``).
-    Zeros behind the archive are padding, anything else is refused.
-    Raises ImportRefused; what was written till then is the caller's to throw away.
+    Creates files (0600) and folders (0700). Members whose path leads out of ``into`` are left out (``omissions``).
+    After the archive, only zeros are allowed as padding.
+    Raises ImportRefused; the caller must then delete ``into``.
     """
     try:
         if source.is_directory:
@@ -71,7 +71,7 @@ def _as_it_is(source: Source) -> Unpacked:
 
 
 class _Unpacking:
-    """The tar inside, member by member, onto the disk."""
+    """Writes the members of the tar to disk."""
 
     def __init__(self, meter: Meter, into: Path, limits: Limits, omissions: Omissions) -> None:
         self._meter = meter
@@ -97,7 +97,7 @@ class _Unpacking:
             limit = self._limits.member_bytes
             hint = RAISE_LIMIT + "SIDECAR_IMPORT_MAX_MEMBER_SIZE"
             self._meter.refuse(f"has {size} bytes, more than {limit}", hint, name)
-        if is_file and size > self._meter.budget.left + CHUNK:  # up to a chunk is read, and paid for, ahead
+        if is_file and size > self._meter.budget.left + CHUNK:  # up to a chunk is read and charged ahead
             self._meter.too_much(name)
         if not is_file and size:
             what, hint = ("hard link", members.PACK_EACH_FILE) if is_link else ("folder", PACK_AGAIN)
@@ -117,7 +117,7 @@ class _Unpacking:
         self._meter.progress()
 
     def _parts(self, path: str, member: str, is_file: bool) -> list[str]:
-        """The components of a path; raises ImportRefused for one that no file system takes."""
+        """The components of a path; raises ImportRefused for one that no file system supports."""
         parts = [part for part in path.split("/") if part not in ("", ".")]
         try:
             length, longest = len(path.encode()), max((len(part.encode()) for part in parts), default=0)
@@ -128,11 +128,13 @@ class _Unpacking:
         if "\0" in path:
             self._meter.refuse("has a NUL in its name", member=member)
         if length > 4096 or longest > 255 or len(parts) > _DEPTH:
-            self._meter.refuse("has too long a path: over 4096 bytes, 255 a part, or 64 parts", member=member)
+            self._meter.refuse(
+                "has too long a path: more than 4096 bytes, 255 bytes per part, or 64 parts", member=member
+            )
         return parts
 
     def _leave_out(self, name: str, size: int) -> None:
-        """Pass over a member whose path leads out; an index is what all else hangs on, so that it is refused."""
+        """Skip a member whose path leads out; refuse an index, because all other files depend on it."""
         reason = members.leads_out(name) or ""
         if members.is_index(name):
             self._meter.refuse(reason, members.PACK_FROM_INSIDE, name)
@@ -141,12 +143,12 @@ class _Unpacking:
             pass
 
     def _link(self, name: str, parts: list[str], target: str) -> None:
-        """A second name for a file that this archive has completed, paid for like the file."""
+        """Create a hard link to a file that this archive has completed; it is charged like the file."""
         led_to = self._parts(target, name, is_file=True)
         if members.is_index(name) or members.is_index(target):
             self._meter.refuse(f"is a hard link from or to {members.INDEX_FILE}", members.PACK_EACH_FILE, name)
         if members.leads_out(target) or led_to not in self._completed:
-            reason = f"is a hard link to {shown(target)}, which is no file that comes before it in this archive"
+            reason = f"is a hard link to {shown(target)}, which is not an earlier file in this archive"
             self._meter.refuse(reason, members.PACK_EACH_FILE, name)
         file, path = self._root.joinpath(*led_to), self._root.joinpath(*parts)
         self._meter.charge(file.lstat().st_size, name)
@@ -157,7 +159,7 @@ class _Unpacking:
                 self._make_folder(name, parts[:-1], implied=True)
                 os.link(file, path, follow_symlinks=False)
         except (FileExistsError, NotADirectoryError):
-            self._meter.refuse("is there twice, or is a file and a folder", members.PACK_ANEW, name)
+            self._meter.refuse("is there twice, or is a file and a folder", members.PACK_NEW, name)
         except OSError as error:
             if error.errno not in _NO_MORE_LINKS:
                 raise
@@ -167,7 +169,7 @@ class _Unpacking:
     def _count(self, name: str) -> None:
         self._meter.members += 1
         if self._meter.members > self._limits.members:
-            reason = f"is one more than the {self._limits.members} files and folders allowed"
+            reason = f"exceeds the limit of {self._limits.members} files and folders"
             self._meter.refuse(reason, RAISE_LIMIT + "SIDECAR_IMPORT_MAX_MEMBERS", name)
 
     def _write(self, name: str, parts: list[str], size: int) -> None:
@@ -179,7 +181,7 @@ class _Unpacking:
                 self._make_folder(name, parts[:-1], implied=True)
                 descriptor = os.open(path, _NEW, 0o600)
         except (FileExistsError, NotADirectoryError):
-            self._meter.refuse("is there twice, or is a file and a folder", members.PACK_ANEW, name)
+            self._meter.refuse("is there twice, or is a file and a folder", members.PACK_NEW, name)
         with os.fdopen(descriptor, "wb") as file:
             for chunk in self._tar.content(size):
                 file.write(chunk)
@@ -190,13 +192,13 @@ class _Unpacking:
             try:
                 path.mkdir(0o700)
             except FileNotFoundError:
-                if len(parts) < 2:  # our own root is gone
+                if len(parts) < 2:  # our own root no longer exists
                     raise
                 self._make_folder(name, parts[:-1], implied=True)
                 path.mkdir(0o700)
         except (FileExistsError, NotADirectoryError):
             if not path.is_dir():
-                self._meter.refuse("is there twice, or is a file and a folder", members.PACK_ANEW, name)
+                self._meter.refuse("is there twice, or is a file and a folder", members.PACK_NEW, name)
             return
         if implied:
             self._count(name)

@@ -1,7 +1,7 @@
-"""A zip archive as the tar stream of the same members, so that one reader judges the names and limits of both.
+"""Converts a zip archive to a tar stream, so that one reader checks the names and limits of both.
 
-Python's zipfile holds a record of each member in memory, however many an archive claims to have. Here the directory at
-its end is read entry by entry. Format: PKWARE's APPNOTE.TXT 6.3.
+Python's zipfile keeps a record of each member in memory, however many an archive claims to have. Here the directory at
+the end is read entry by entry. Format: PKWARE's APPNOTE.TXT 6.3.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 _LONGEST_COMMENT = 65535
 _CHUNK = 64 * 1024
 _BIG = 0xFFFFFFFF
-"""A field whose value is in the ZIP64 extra field."""
+"""In a field whose value is in the ZIP64 extra field."""
 _ENCRYPTED, _UTF8 = 0x1, 0x800
 _STORED, _DEFLATED = 0, 8
 _UNIX = 3
-_AGAIN = "pack the export again, as zip does by default, or python3 -m tarfile --create backup.bz2 EXPORT_DIRECTORY"
+_AGAIN = "pack the export again with zip's defaults, or python3 -m tarfile --create backup.bz2 EXPORT_DIRECTORY"
 _COPY = "copy it again and compare its checksum with the original's"
 
 
@@ -41,15 +41,15 @@ class _Member:
     packed: int
     size: int
     mode: int
-    """Of Unix; 0 where another system has packed it."""
+    """Of Unix; 0 if another system has packed it."""
     offset: int
 
 
 class AsTar:
     """The tar stream, to be read from start to end; see `readahead.Readable`.
 
-    `packed` is the archive, at its begin: it is read on up to the place where this is, so that whoever is behind it
-    hears of all bytes. `refuse` is called with reason, hint and member, and raises.
+    `packed` is the archive at its start. It is read along with the members, so that its `Tap` counts and hashes all
+    bytes. `refuse` is called with reason, hint and member, and raises.
     """
 
     def __init__(self, packed: io.BufferedReader[Any], refuse: Callable[..., NoReturn]) -> None:
@@ -60,7 +60,7 @@ class AsTar:
         self._pieces = self._stream()
 
     def read(self, size: int = -1, /) -> bytes:
-        """About `size` bytes, in one piece for many small members; none at the end."""
+        """About `size` bytes, also of several small members; none at the end."""
         gathered = bytearray()
         for piece in self._pieces:
             gathered += piece
@@ -89,7 +89,7 @@ class AsTar:
         yield bytes(2 * tarfile.BLOCKSIZE)
 
     def _content(self, member: _Member) -> Iterator[bytes]:
-        """Exactly the bytes that the directory tells of."""
+        """The content of a member, exactly of the size in the directory."""
         if member.flags & _ENCRYPTED:
             self._refuse("is encrypted", "pack the export without a password", member.name)
         if member.method not in (_STORED, _DEFLATED):
@@ -101,9 +101,9 @@ class AsTar:
                 break
             yield piece
         if size != member.size:
-            self._refuse(f"is damaged: its size is not {member.size}, as the directory says", _COPY, member.name)
+            self._refuse(f"is damaged: its size is not {member.size}, as in the directory", _COPY, member.name)
         if crc != member.crc:
-            self._refuse("is damaged: its checksum is another one", _COPY, member.name)
+            self._refuse("is damaged: its checksum does not match", _COPY, member.name)
 
     def _unpacked(self, member: _Member) -> Iterator[bytes]:
         if member.method == _STORED:
@@ -122,7 +122,7 @@ class AsTar:
     def _raw(self, member: _Member) -> Iterator[bytes]:
         local = _LOCAL.unpack(self._exactly(member.offset, _LOCAL.size))
         if local[0] != b"PK\x03\x04":
-            self._refuse("is damaged: it is not where the archive says", _COPY, member.name)
+            self._refuse("is damaged: its header is not where the directory points", _COPY, member.name)
         at = member.offset + _LOCAL.size + local[9] + local[10]
         end = at + member.packed
         while at < end:
@@ -132,7 +132,7 @@ class AsTar:
             yield piece
 
     def _follow(self, at: int) -> None:
-        """Read the archive itself on to this place."""
+        """Read the archive itself up to this offset."""
         while self._read < at and (piece := self._packed.read(min(_CHUNK, at - self._read))):
             self._read += len(piece)
 
@@ -143,7 +143,7 @@ class AsTar:
         for _ in range(count):
             fields = _ENTRY.unpack(self._exactly(at, _ENTRY.size))
             if fields[0] != b"PK\x01\x02":
-                self._refuse("is damaged: its directory has fewer members than it says", _COPY)
+                self._refuse("is damaged: its directory has fewer members than it declares", _COPY)
             made_by, flags, method, crc, packed, size, name_size, extra_size, comment_size = (
                 *(fields[index] for index in (1, 3, 4, 7, 8, 9)),
                 *fields[10:13],
@@ -156,22 +156,22 @@ class AsTar:
             system = made_by >> 8
             name = _name(raw, flags, extra)
             if system != _UNIX:
-                name = name.replace("\\", "/")  # as Windows has it
+                name = name.replace("\\", "/")  # Windows' separator
             if "\0" in name:
                 self._refuse("has a NUL in its name", _AGAIN, name)
             mode = fields[15] >> 16 if system == _UNIX else 0
             yield _Member(name, flags, method, crc, packed, size, mode, offset)
         if at != end:
-            self._refuse("is damaged: its directory has more members than it says", _COPY)
+            self._refuse("is damaged: its directory has more members than it declares", _COPY)
 
     def _directory(self) -> tuple[int, int, int]:
-        """How many members the directory has, where it begins, and where it ends."""
+        """The directory's number of members, start and end."""
         total = os.fstat(self._descriptor).st_size
         begin = max(0, total - _LONGEST_COMMENT - _END.size)
         tail = self._exactly(begin, total - begin)
         at = tail.rfind(b"PK\x05\x06", 0, len(tail) - _END.size + 4)
         if at < 0:
-            self._refuse("is truncated: its directory, at the end, is missing", _COPY)
+            self._refuse("is truncated: the directory at its end is missing", _COPY)
         _, disk, first_disk, _, count, size, offset, _ = _END.unpack_from(tail, at)
         at += begin
         if at >= _LOCATOR.size:
@@ -179,14 +179,14 @@ class AsTar:
             if mark == b"PK\x06\x07":
                 end = _END_64.unpack(self._exactly(where, _END_64.size))
                 if end[0] != b"PK\x06\x06":
-                    self._refuse("is damaged: its directory is not where it says", _COPY)
+                    self._refuse("is damaged: its directory is not where its end record points", _COPY)
                 disk, first_disk, count, size, offset = *end[4:6], *end[7:10]
         if disk or first_disk:
             self._refuse("is one part of a split zip archive", "join its parts: zip -s 0 IN.zip --out WHOLE.zip")
         return count, offset, offset + size
 
     def _big(self, extra: bytes, size: int, packed: int, offset: int) -> tuple[int, int, int]:
-        """The fields, those of ZIP64 in place of the ones that are too big for 32 bits."""
+        """The fields, replaced by those of ZIP64 if they are too big for 32 bits."""
         values = [size, packed, offset]
         if _BIG not in values:
             return size, packed, offset
@@ -199,8 +199,8 @@ class AsTar:
         return values[0], values[1], values[2]
 
     def _exactly(self, at: int, size: int) -> bytes:
-        """Raises EOFError where the archive is shorter."""
-        if at + size > 2**62:  # more than pread takes
+        """Raises EOFError if the archive is shorter."""
+        if at + size > 2**62:  # more than pread accepts
             raise EOFError
         data = b""
         while len(data) < size:
@@ -212,7 +212,7 @@ class AsTar:
 
 
 def _name(raw: bytes, flags: int, extra: bytes) -> str:
-    """A member's name: by its flag, by Info-ZIP's extra field, or as most tools of today mean it."""
+    """A member's name: by its flag, by Info-ZIP's extra field, or by the convention of most tools."""
     unicode = _extra(extra, 0x7075)
     if not flags & _UTF8 and unicode[1:5] == zlib.crc32(raw).to_bytes(4, "little"):
         raw = unicode[5:]
@@ -223,7 +223,7 @@ def _name(raw: bytes, flags: int, extra: bytes) -> str:
 
 
 def _extra(extra: bytes, wanted: int) -> bytes:
-    """The extra field of this id; empty where there is none."""
+    """The extra field with this id; empty if there is none."""
     while len(extra) >= 4:
         kind, size = struct.unpack_from("<2H", extra)
         if kind == wanted:

@@ -1,4 +1,4 @@
-"""The rest of the seam: the hooks that bring a feature together with the serverdir and with devpi-server."""
+"""The hooks of a feature that concern the serverdir and devpi-server; `core.feature` has the others."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from sidecar.storage.serverdir import Serverdir
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is known of the state that devpi-server will be launched on."""
+    """The state that devpi-server will be launched on."""
 
     configured: Configured
-    """What devpi's parser made of the flags."""
+    """The meaning of the flags, by devpi's parser."""
     serverdir: Serverdir
-    """Locked, and cleared of what an earlier run left."""
+    """Locked, and cleared of an earlier run's leftovers."""
     child: Child
-    """The process that makes states, and then becomes devpi-server."""
+    """The process that makes states, then becomes devpi-server."""
     content: Content
-    """What the serverdir held at the start."""
+    """The serverdir's content at the start."""
     root_hash: str | None = None
-    """The digest of root's password hash, where it is known."""
+    """The digest of root's password hash, if known."""
 
     @property
     def is_new(self) -> bool:
@@ -34,7 +34,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A devpi-server that listens."""
+    """A listening devpi-server."""
 
     child: Child
     listening: Listening
@@ -42,35 +42,35 @@ class Running:
 
     @property
     def is_replica(self) -> bool:
-        """Whether its users and indexes are another one's."""
+        """Whether its users and indexes are those of a primary."""
         return self.listening.role.lower() == "replica"
 
 
 class Hooks(Feature):
-    """A feature in a container's life. The hooks are called feature by feature in the order of `FEATURES`.
+    """A feature in a container's life. Hooks are called in the order of `container.features`, at shutdown in reverse.
 
-    On the way down it is the other way round. What `configured`, `opened`, `prepare`, `launching` and `devpi_up` raise
-    ends the container: Exit with its code, OSError (the volume or the runtime directory refuses) with 73, all else
-    with 70. They may take as long as they need; `/readyz` says the phase meanwhile.
+    An exception of `configured`, `opened`, `prepare`, `launching` and `devpi_up` ends the container: Exit with its
+    code, OSError (of the volume or the runtime directory) with 73, any other with 70. They have no time limit;
+    `/readyz` reports the phase meanwhile.
     """
 
     async def configured(self, configured: Configured) -> Configured:
-        """The flags are understood, and nothing on disk is touched yet: find mistakes; may change what is meant."""
+        """Check and change what the flags mean; nothing on disk was touched yet."""
         return configured
 
     async def opened(self, serverdir: Serverdir) -> None:
-        """The serverdir is locked; what an earlier run left is still to be finished or thrown away."""
+        """Use the serverdir, which is locked; an earlier run's leftovers are not finished or removed yet."""
 
     async def prepare(self, plan: Plan) -> Plan:
-        """Make a state where there is none, or see to the one that is there; before devpi-server."""
+        """Make a state, or prepare the existing one, before devpi-server starts."""
         return plan
 
     async def launching(self, serve: Serve, plan: Plan) -> Serve:
-        """What devpi-server is started with; at each start of one."""
+        """Change what devpi-server is started with; at each start."""
         return serve
 
     def hear(self, message: Message) -> None:
-        """devpi-server says something unasked; at once, on the event loop. Must not raise."""
+        """Handle an unasked message of devpi-server, on the event loop. Must not raise."""
 
     async def devpi_up(self, running: Running) -> None:
-        """devpi-server listens; at each start of one, before this is ready."""
+        """Use a devpi-server that listens; at each start, before it is ready."""

@@ -1,5 +1,5 @@
-"""The serverdir, which is the volume, and the runtime directory, which is not.
+"""The serverdir, which is on the volume, and the runtime directory, which is not.
 
-Doors: `serverdir.Serverdir` (lock, staging, recovery), `inspection` (what a serverdir holds), `runtime_dir.RuntimeDir`,
-`usage.Usage`.
+Doors: `serverdir.Serverdir` (lock, staging, recovery), `inspection` (the content of a serverdir),
+`runtime_dir.RuntimeDir`, `usage.Usage`.
 """

@@ -1,6 +1,6 @@
-"""Names that file systems, NAS appliances, desktops and git leave in any folder, and that are nobody's data.
+"""Names that file systems, NAS appliances, desktops and git create in any folder, and that are nobody's data.
 
-A folder that holds nothing else counts as empty. Emptying it for real would be in vain: their owners make them anew.
+A folder that holds nothing else counts as empty. Deleting them would be pointless: their owners recreate them.
 """
 
 from __future__ import annotations
@@ -59,5 +59,5 @@ _SHAPES = re.compile(r"\.nfs[0-9a-f]{8,}|\.fuse_hidden[0-9a-f]{8,}|\.Trash-\d+|\
 
 
 def is_harmless(name: str) -> bool:
-    """Whether an entry of this name is nobody's data. Of a name that isn't known, the answer is no."""
+    """Whether an entry of this name is nobody's data. False for unknown names."""
     return name.casefold() in _NAMES or _SHAPES.fullmatch(name) is not None

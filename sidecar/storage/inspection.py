@@ -1,4 +1,4 @@
-"""What a serverdir holds: nothing, a whole devpi state, or what must be neither served nor initialised over."""
+"""The content of a serverdir: nothing, a whole devpi state, or data that must neither be served nor overwritten."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ STATE_VERSION = "4"
 """devpi-server's database version, the first number of `.serverversion`, since devpi-server 4."""
 
 _PREPARED = frozenset({layout.OWN, ".secret", "devpi.yml", "devpi-server.yml"})
-"""Ours, and what an operator may put there before the first start: the login secret, devpi's configuration file."""
+"""Our folder, and what an operator may prepare before the first start: the login secret, devpi's configuration file."""
 _DEVPIS = frozenset({".nodeinfo", ".event_serial", ".sqlite", ".sqlite_db", "+files"})
-"""What only a devpi-server, or its tools, make."""
+"""Names that only devpi-server and its tools create."""
 _DEEP = 3
-"""Folders down to which a state is looked for: other images have it in `server` or `.devpi/server`."""
+"""Levels of folders in which a state is searched: other images have it in `server` or `.devpi/server`."""
 _LOOKED_AT = 1000
-"""Entries that this takes at most."""
+"""Entries that are searched at most."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""Error numbers of a volume on which nothing fits any more."""
+"""Error numbers of a full volume."""
 
 
 class Content(enum.Enum):
-    """What a serverdir holds."""
+    """The content of a serverdir."""
 
     EMPTY = enum.auto()
     OURS = enum.auto()
@@ -48,18 +48,18 @@ class Content(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """What of devpi's --storage can be looked at from outside."""
+    """devpi's --storage, as far as it can be examined from outside."""
 
     name: str
 
     @property
     def database(self) -> str | None:
-        """The database file's name in the serverdir; None where the database is elsewhere."""
+        """The database file's name in the serverdir; None if the database is elsewhere."""
         return sqlite.DATABASES.get(self.name)
 
 
 def examine(serverdir: Path, storage: Storage) -> Content:
-    """What the serverdir holds. Raises Exit for anything that is neither empty nor a whole devpi state."""
+    """Return the content of the serverdir. Raises Exit if it is neither empty nor a whole devpi state."""
     try:
         return _Examination(serverdir, storage).content()
     except PermissionError as error:
@@ -67,9 +67,9 @@ def examine(serverdir: Path, storage: Storage) -> Content:
 
 
 def looks_empty(serverdir: Path) -> bool:
-    """Whether a first state will have to be made there, as far as it can be seen without the lock.
+    """Whether the serverdir needs a first state, as far as can be seen without the lock.
 
-    False if that can't be seen: `examine` decides, once the serverdir is locked.
+    False if that can't be determined: `examine` decides, once the serverdir is locked.
     """
     paths = Layout(serverdir)
     try:
@@ -82,13 +82,13 @@ def looks_empty(serverdir: Path) -> bool:
 
 
 def _content(serverdir: Path) -> set[str]:
-    """The names in a serverdir, but for ours, for what an operator has prepared, and for what is nobody's data."""
+    """The names in a serverdir, except prepared and harmless ones and sockets."""
     entries = [entry for entry in os.scandir(serverdir) if entry.name not in _PREPARED and not is_harmless(entry.name)]
     return {entry.name for entry in entries if not _is_socket(entry)}
 
 
 def _is_socket(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a Unix socket: devpi-server's own may be there before a first state is made, and after a crash."""
+    """Whether it is a Unix socket: devpi-server's own may exist before the first state, and after a crash."""
     try:
         return stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode)
     except FileNotFoundError:
@@ -114,31 +114,29 @@ class _Examination:
             raise self._not_devpis(entries, marked)
         self._version()
         if ".nodeinfo" not in entries:
-            raise damaged(
-                self._path, "there is no .nodeinfo" + (", which was there" if marked else " of a devpi-server")
-            )
+            raise damaged(self._path, ".nodeinfo is missing")
         self._database(entries)
         return Content.OURS if marked else Content.FOREIGN
 
     def _not_devpis(self, entries: set[str], marked: bool) -> Exit:
-        """Why what is there is no state of a devpi-server, and the way on."""
+        """The error for a serverdir without a devpi-server state."""
         names = ", ".join(printable(name, 100) for name in sorted(entries)[:5]) or "nothing"
         more = f" and {len(entries) - 5} more" if len(entries) > 5 else ""
-        what = f"it is not devpi-server's: it holds {names}{more}, but no .serverversion"
-        if marked or entries & _DEVPIS:  # what is below may be an old copy
+        what = f".serverversion is missing, it holds {names}{more}"
+        if marked or entries & _DEVPIS:  # a state below may be an old copy
             return damaged(self._path, what)
         if (below := find_state(self._path)) is not None:
             return Exit(
                 ExitCode.DAMAGED,
-                f"the serverdir {self._path} holds no devpi-server state itself: its folder "
+                f"the serverdir {self._path} holds no devpi-server state itself, but its folder "
                 f"{printable(str(below.relative_to(self._path)), 200)} does",
                 f"set DEVPI_SERVERDIR={printable(str(below), 300)} (or --serverdir) to serve that state",
             )
         return Exit(
             ExitCode.DAMAGED,
             f"the serverdir {self._path} is neither empty nor a devpi-server state: {what}",
-            f"set DEVPI_SERVERDIR={self._path / 'state'} (or --serverdir) to use a new folder in it, or remove what it "
-            "holds; nothing of that has been changed",
+            f"set DEVPI_SERVERDIR={self._path / 'state'} (or --serverdir) to use a new folder in it, or delete its "
+            "content; nothing has been changed",
         )
 
     def _version(self) -> None:
@@ -147,13 +145,14 @@ class _Examination:
         except OSError as error:
             raise damaged(self._path, f".serverversion can't be read ({type(error).__name__})") from error
         if not version:
-            raise damaged(self._path, ".serverversion is empty: its initialisation or import was cut short")
+            raise damaged(self._path, ".serverversion is empty: its initialisation or import was interrupted")
         if version.partition(".")[0] != STATE_VERSION:
             raise Exit(
                 ExitCode.DAMAGED,
-                f"the serverdir {self._path} has devpi's state version {version!r}, this devpi-server needs "
+                f"the serverdir {self._path} has devpi's state version {version!r}, but this devpi-server requires "
                 f"{STATE_VERSION!r}",
-                "export it with the devpi-server that made it (devpi-export), and import that into an empty serverdir",
+                "export it with the devpi-server that created it (devpi-export), and import that into an empty "
+                "serverdir",
             )
 
     def _database(self, entries: set[str]) -> None:
@@ -163,9 +162,7 @@ class _Examination:
             raise damaged(self._path, f"its database {name} is missing")
         nodeinfo = read_record(self._path, self._path / ".nodeinfo") or {}
         if nodeinfo.get("role") != "replica" and self._serial(name) < 0:  # a new replica has nothing yet
-            raise damaged(
-                self._path, "its database holds nothing (serial -1): its initialisation or import was cut short"
-            )
+            raise damaged(self._path, "its database is empty (serial -1): its initialisation or import was interrupted")
 
     def _serial(self, name: str) -> int:
         try:
@@ -180,16 +177,14 @@ class _Examination:
                 owner = (self._path / name).lstat().st_uid
                 raise Exit(
                     ExitCode.NOT_WRITABLE,
-                    f"{name} in the serverdir {self._path} belongs to uid {owner}, not writable for uid {os.geteuid()}",
+                    f"{name} in the serverdir {self._path} belongs to uid {owner} and is not writable "
+                    f"for uid {os.geteuid()}",
                     _make_it_ours(self._path, owner),
                 )
 
 
 def find_state(folder: Path) -> Path | None:
-    """What looks like a whole state: the folder itself, or the nearest one below, as far as that can be seen.
-
-    Links are not followed.
-    """
+    """Return the folder, or the nearest one below it, that looks like a whole state. Links are not followed."""
     left, level = _LOOKED_AT, [folder]
     for deep in range(_DEEP + 1):
         for each in level:
@@ -214,29 +209,29 @@ def _looks_like_state(folder: Path) -> bool:
 
 
 def state_version(folder: Path) -> str:
-    """devpi-server's state version, as `.serverversion` has it. Raises OSError."""
+    """devpi-server's state version from `.serverversion`. Raises OSError."""
     with (folder / ".serverversion").open(errors="replace") as file:
         return file.read(20).strip()
 
 
 def damaged(serverdir: Path, what: str) -> Exit:
-    """What must be neither served nor initialised over, and the hint."""
+    """The error for a serverdir that must neither be served nor overwritten."""
     return Exit(
         ExitCode.DAMAGED,
         f"the serverdir {serverdir} is damaged or not devpi's: {what}",
-        "restore a backup of it, or empty it (.sidecar too) to begin anew; what it holds has not been changed",
+        "restore a backup of it, or delete its content (including .sidecar) to start over; nothing has been changed",
     )
 
 
 def not_writable(serverdir: Path, error: OSError) -> Exit:
-    """Why the serverdir can't be used, and the hint."""
+    """The error for a serverdir that can't be used."""
     uid, gid = os.geteuid(), os.getegid()
     if error.errno in FULL:
         reason = f"no space is left for the serverdir {serverdir}"
         return Exit(ExitCode.NOT_WRITABLE, reason, hint_to_write(error))
     if error.errno == errno.EROFS:
         reason = f"the serverdir {serverdir} is on a read-only file system"
-        return Exit(ExitCode.NOT_WRITABLE, reason, "mount it writable")
+        return Exit(ExitCode.NOT_WRITABLE, reason, "mount it read-write")
     if error.errno in {errno.EACCES, errno.EPERM}:
         at_fault = [Path(error.filename)] if error.filename else []
         where = next(
@@ -250,20 +245,16 @@ def not_writable(serverdir: Path, error: OSError) -> Exit:
             _make_it_ours(serverdir, owner.st_uid),
         )
     return Exit(
-        ExitCode.NOT_WRITABLE,
-        f"the serverdir {serverdir} can't be used: {error.strerror}",
-        hint_to_write(error),
+        ExitCode.NOT_WRITABLE, f"the serverdir {serverdir} can't be used: {error.strerror}", hint_to_write(error)
     )
 
 
 def _make_it_ours(serverdir: Path, owner: int) -> str:
-    """What the operator can do about a serverdir of `owner`. In a container nobody can chown, and its paths are not the
-    host's, so the advice is for the outside.
-    """
+    """The hint for a serverdir of `owner`: commands for the host, because nobody can chown in a container."""
     user, mount = f"{os.geteuid()}:{os.getegid()}", mounts.under(serverdir)
     mounted = mount.place != Path("/") and mount.place == serverdir.resolve()
     if mounted and mount.in_memory:
-        return f"mount the tmpfs as this user's: `--tmpfs {serverdir}:uid={os.geteuid()},mode=0700`"
+        return f"mount the tmpfs for this user: `--tmpfs {serverdir}:uid={os.geteuid()},mode=0700`"
     if mounted:
         advice = (
             f"on the host, run `chown -R {user} FOLDER` for the folder that is mounted at {serverdir} "
@@ -277,7 +268,7 @@ def _make_it_ours(serverdir: Path, owner: int) -> str:
 
 
 def read_record(serverdir: Path, path: Path) -> dict[str, Any] | None:
-    """A record of ours or devpi's; None where it is absent. Raises Exit where it can't be understood."""
+    """Return a record of ours or devpi's; None if it does not exist. Raises Exit if it is invalid."""
     try:
         content = files.read_file(path, 64 * 1024)
         value = None if content is None else json.loads(content)
@@ -286,5 +277,5 @@ def read_record(serverdir: Path, path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError) as error:
         raise damaged(serverdir, f"{path.name} can't be read ({type(error).__name__})") from error
     if value is not None and not isinstance(value, dict):
-        raise damaged(serverdir, f"{path.name} does not hold an object")
+        raise damaged(serverdir, f"{path.name} does not contain a JSON object")
     return value

@@ -1,21 +1,21 @@
-"""Every name under `SERVERDIR/.sidecar`. They outlive the code: whoever renames one goes on reading the old one.
+"""Every name under `SERVERDIR/.sidecar`. They outlive the code: after a rename, keep reading the old name.
 
 SERVERDIR/                      devpi-server's own files, and
     .sidecar/                   ours, 0700
-        lock                    held (flock), as SERVERDIR is, by the sidecar and by its devpi-server
-        marker.json             the state beside it is whole, and ours
-        staging/                a state in the making: thrown away, unless
-        promotion.json          says that it is whole; then what is left of it is moved out
-        serving                 devpi-server may have left uploads half-made; a clean stop removes it
-        tmp/                    where devpi-server spools uploads
-        tool.json               a devpi tool makes a state here, and has not finished
+        lock                    locked (flock), as SERVERDIR is, by the sidecar and its devpi-server
+        marker.json             the state in SERVERDIR is whole, and ours
+        staging/                a new state: deleted, unless promotion.json exists
+        promotion.json          the state in staging/ is whole and is being moved out
+        serving                 devpi-server may have left partial uploads; a clean stop removes it
+        tmp/                    devpi-server's spooled uploads
+        tool.json               a devpi tool has not finished creating a state here
         import.json             the status of the last import
         admin-token             the generated token of the admin routes
         root-password.json      the record of root's password
-        root-hash               the digest of a hash that is known not to be the empty password's
+        root-hash               the digest of a password hash that is known not to be that of the empty password
         login-secret.json       devpi-server's login secret
         derivation              which key devpi-server derived from it, and how
-        write-check             written and removed again by the check `write`
+        write-check             written and removed by the check `write`
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from __future__ import annotations
 from pathlib import Path
 
 OWN = ".sidecar"
-"""The folder in the serverdir that is the sidecar's own."""
+"""The sidecar's own folder in the serverdir."""
 
 ADMIN_TOKEN = "admin-token"  # noqa: S105 - a file's name
 DERIVATION = "derivation"
@@ -40,16 +40,16 @@ TMP = "tmp"
 TOOL = "tool.json"
 WRITE_CHECK = "write-check"
 WRITE_PROBE = ".tmp-probe"
-"""Written and removed again when the serverdir is opened; a leftover goes as any `.tmp-…` does."""
+"""Written and removed when the serverdir is opened; leftovers are removed like any `.tmp-…`."""
 
 STATE = "state"
-"""The state in the making, in `STAGING`; beside it lies its `ROOT_PASSWORD`."""
+"""The new state in `STAGING`; its `ROOT_PASSWORD` is next to it."""
 UNPACKED = "unpacked"
-"""The archives of an import, unpacked, in `STAGING`."""
+"""The unpacked archives of an import, in `STAGING`."""
 
 
 class Layout:
-    """Where all this is, in one serverdir."""
+    """The paths of all these files in one serverdir."""
 
     def __init__(self, serverdir: Path) -> None:
         self.path = serverdir

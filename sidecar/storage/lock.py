@@ -2,7 +2,7 @@
 
 The file can be removed (`rm -r .sidecar`), and the next server would create and lock a new one. The directory can't be
 removed without the state in it. But some file systems can't lock a directory (NFS requires a descriptor that is open
-for writing), and an older version of the sidecar locks only the file. So both are held.
+for writing), and older versions of the sidecar lock only the file. So both are locked.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from sidecar.core.errors import Exit, ExitCode
 from sidecar.storage import layout
 
 PATIENCE = 3.0
-"""Seconds to wait for a lock: a server that was just killed may not have been cleared away yet."""
+"""Seconds to wait for a lock: the kernel may not have released that of a server that was just killed."""
 
 
 class Lock:
-    """The lock of one serverdir; free, or held until its last descriptor is closed, in whichever process."""
+    """The lock of one serverdir, held until its last descriptor is closed, in any process."""
 
     def __init__(self, serverdir: Path) -> None:
         self._serverdir = serverdir
@@ -31,19 +31,19 @@ class Lock:
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        """By which it is held: of the file, and of the directory."""
+        """The descriptors that hold it: of the file and of the directory."""
         return self._file, self._folder
 
     def take(self) -> None:
-        """Lock the serverdir, which exists. Raises Exit where another one holds it or nothing can be locked; OSError.
+        """Lock the existing serverdir. Raises Exit if another server holds it or it can't be locked; OSError.
 
-        While the directory is held by another server, nothing is made or changed in it.
+        While another server holds the directory, nothing in it is created or changed.
         """
         deadline = time.monotonic() + PATIENCE
         with contextlib.ExitStack() as undo:
             self._folder = os.open(self._serverdir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             undo.callback(os.close, self._folder)
-            with contextlib.suppress(OSError):  # this file system can't: the file's lock is all there is
+            with contextlib.suppress(OSError):  # not supported here: only the file's lock counts
                 self._wait_for(self._folder, deadline)
             self._path.parent.mkdir(mode=0o700, exist_ok=True)
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -54,7 +54,7 @@ class Lock:
                 raise Exit(
                     ExitCode.LOCKED,
                     f"the file system of {self._serverdir} can't lock files: {error.strerror}",
-                    "use a volume whose file system can (NFS: mount it with its lock daemon, or as NFSv4)",
+                    "use a volume whose file system supports locks (NFS: mount it with its lock daemon, or as NFSv4)",
                 ) from error
             undo.pop_all()
 
@@ -64,12 +64,12 @@ class Lock:
             os.close(descriptor)
 
     def sign(self, text: str) -> None:
-        """Write into the file who holds it. Raises OSError."""
+        """Write the holder into the file. Raises OSError."""
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, text.encode(), 0)
 
     def lost(self) -> str | None:
-        """Why another server may not be kept out by the file's lock; None: it is. Blocks as long as the volume does."""
+        """Why the file's lock may not exclude other servers; None: it does. Blocks as long as the volume does."""
         try:
             found, held = self._path.lstat(), os.fstat(self._file)
         except (FileNotFoundError, NotADirectoryError):
@@ -81,7 +81,7 @@ class Lock:
         return None
 
     def _wait_for(self, descriptor: int, deadline: float) -> None:
-        """Raises Exit where another server holds it beyond the deadline, and OSError where it can't be locked."""
+        """Raises Exit if another server holds it beyond the deadline, OSError if it can't be locked."""
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,11 +93,11 @@ class Lock:
                 raise Exit(
                     ExitCode.LOCKED,
                     f"the serverdir {self._serverdir} is in use by another server ({self._holder()})",
-                    "stop that one first, or give this one a serverdir of its own",
+                    "stop the other server first, or use another serverdir",
                 ) from None
 
     def _holder(self) -> str:
-        """What the holder says of itself."""
+        """What the holder wrote into the file."""
         with contextlib.suppress(OSError):
             descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:

@@ -1,4 +1,4 @@
-"""The runtime directory, as the entrypoint writes it: what must not outlive it, and where to find it."""
+"""The runtime directory, as the entrypoint writes it: files that must not outlive it, and its address."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sidecar.core import discovery, files
 from sidecar.core.errors import OperatorError
 from sidecar.core.lifecycle import now
 
-_HINT = "set SIDECAR_RUNTIME_DIR to a folder of this user's own, or to a new name in an existing folder"
+_HINT = "set SIDECAR_RUNTIME_DIR to a folder that this user owns, or to a new name in an existing folder"
 _CLOSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
@@ -25,17 +25,16 @@ class RuntimeDirRefused(OperatorError):
 
 @dataclass(slots=True)
 class RuntimeDir:
-    """A folder of this user's own, 0700, locked by this process."""
+    """A folder owned by this user, 0700, locked by this process."""
 
     path: Path
     _lock: int = field(repr=False)
 
     @classmethod
     def open(cls, path: Path) -> RuntimeDir:
-        """Make the folder where it is absent (its parent must exist), check and lock it, clear what a killed
-        run left.
+        """Create the folder if it does not exist (its parent must), check and lock it, remove a killed run's files.
 
-        Raises `RuntimeDirRefused`: a link, another user's, not writable, or in use by another live sidecar.
+        Raises `RuntimeDirRefused`: a link, another user's, not writable, or in use by another running sidecar.
         """
         try:
             with suppress(FileExistsError):
@@ -45,13 +44,12 @@ class RuntimeDir:
                 info = os.fstat(folder)
                 if info.st_uid != os.geteuid():
                     raise RuntimeDirRefused(
-                        f"the runtime directory belongs to uid {info.st_uid}, this is uid {os.geteuid()}",
-                        _HINT,
+                        f"the runtime directory belongs to uid {info.st_uid}, this is uid {os.geteuid()}", _HINT
                     )
                 if stat.S_IMODE(info.st_mode) != 0o700:
                     os.fchmod(folder, 0o700)
                 if stat.S_IMODE(os.fstat(folder).st_mode) & 0o077:
-                    raise RuntimeDirRefused("the runtime directory stays open to others, whatever chmod says", _HINT)
+                    raise RuntimeDirRefused("others can access the runtime directory even after chmod 0700", _HINT)
                 flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
                 lock = os.open("lock", flags, 0o600, dir_fd=folder)
             finally:
@@ -64,8 +62,7 @@ class RuntimeDir:
             except BlockingIOError:
                 os.close(lock)
                 raise RuntimeDirRefused(
-                    "another running sidecar uses the runtime directory",
-                    "set SIDECAR_RUNTIME_DIR to another one",
+                    "another running sidecar uses the runtime directory", "set SIDECAR_RUNTIME_DIR to another one"
                 ) from None
             except BaseException:
                 os.close(lock)
@@ -76,14 +73,15 @@ class RuntimeDir:
         return opened
 
     def write_token(self, token: str) -> None:
-        """Put the admin token where `sidecar token` reads it. Raises OSError."""
+        """Write the admin token for `sidecar token`. Raises OSError."""
         files.write_file(self.path / discovery.TOKEN, token.encode() + b"\n", sync=False)
 
     def write_state(self, host: str, port: int, *, tls: bool = False) -> str:
-        """Write the URL at which the sidecar is found from inside, and return it. A wildcard `host` counts as its
-        loopback; with `tls`, whoever is in here shall use the socket in clear. Raises OSError.
+        """Write the sidecar's URL for clients in this container, and return it. Raises OSError.
+
+        A wildcard `host` becomes the loopback address. With `tls`, these clients use the socket, without TLS.
         """
-        if host in {"0.0.0.0", "::"}:  # noqa: S104 - not bound here; `::` takes IPv4 too, and many containers lack ::1
+        if host in {"0.0.0.0", "::"}:  # noqa: S104 - not bound here; `::` accepts IPv4, and many containers lack ::1
             host = "127.0.0.1"
         quoted = f"[{host.replace('%', '%25')}]" if ":" in host else host
         url = f"{'https' if tls else 'http'}://{quoted}:{port}"
@@ -99,22 +97,22 @@ class RuntimeDir:
         return url
 
     def clear(self) -> None:
-        """Remove all that was written here: nobody finds this sidecar any more. Raises OSError."""
+        """Remove all files: nobody finds this sidecar any more. Raises OSError."""
         for name in (discovery.ADDRESS, discovery.SOCKET, discovery.STATE, discovery.TOKEN, discovery.LOGIN_SECRET):
             (self.path / name).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Clear, and let the next sidecar use the folder. Raises OSError."""
+        """Remove all files and unlock the folder. Raises OSError."""
         self.clear()
         os.close(self._lock)
 
 
 def _hint(path: Path, error: OSError) -> str:
-    """What the operator can do; in a container with a read-only root, a tmpfs is what is missing."""
+    """The hint for `error`; a container with a read-only root needs a tmpfs."""
     if error.errno not in _CLOSED:
         return _HINT
     folder = path.parent
     return (
         f"make {folder} writable (docker run: `--tmpfs {folder}`, compose: `tmpfs: [{folder}]`, "
-        f"Kubernetes: an emptyDir at {folder}), or set SIDECAR_RUNTIME_DIR to a folder of this user's own"
+        f"Kubernetes: an emptyDir at {folder}), or set SIDECAR_RUNTIME_DIR to a folder that this user owns"
     )

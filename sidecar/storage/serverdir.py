@@ -1,4 +1,4 @@
-"""The serverdir: who holds it, and how a new state gets into it, whole or not at all. Its files: `layout`."""
+"""The serverdir: its lock, and the atomic installation of a new state. Its files: `layout`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sidecar.storage.lock import Lock
 _LAST = ".nodeinfo"
 """devpi-server refuses to start without it, so it is moved last."""
 _RECORDS = (layout.ROOT_PASSWORD,)
-"""What is installed from the staging area into `.sidecar` together with a state."""
+"""Files that are installed from the staging area into `.sidecar` together with a state."""
 
 
 class Serverdir(Layout):
@@ -30,16 +30,16 @@ class Serverdir(Layout):
     def __init__(self, path: Path, storage: Storage) -> None:
         super().__init__(path)
         self.storage = storage
-        self._installing = threading.Lock()  # a stop may clear up while another thread still installs
+        self._installing = threading.Lock()  # a stop may clean up while another thread still installs
         self._recovered: str | None = None
         self.lock = Lock(path)
 
     # --- open ---------------------------------------------------------------------------------------------------
 
     def open(self) -> tuple[int, ...]:
-        """Make the folder where it is missing, and lock it. Returns the lock's descriptors, which must stay open.
+        """Create the folder if it is missing, and lock it. Returns the lock's descriptors, which must stay open.
 
-        Raises Exit: not writable, held by another server, or on a file system that can't lock.
+        Raises Exit: not writable, held by another server, or on a file system without locks.
         """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ class Serverdir(Layout):
             except OSError as error:
                 if error.errno not in FULL:
                     raise
-                self._throw_away()  # what an earlier run left half-made may be what fills the volume
+                self._throw_away()  # leftovers of an earlier run may fill the volume
                 self._probe_write()
             self.lock.sign(_signature())
         except OSError as error:
@@ -61,8 +61,8 @@ class Serverdir(Layout):
         return self.lock.descriptors
 
     def sync(self) -> None:
-        """Bring all that was written since `open` to disk. Raises OSError where some of it was lost."""
-        (descriptor, *_) = self.lock.descriptors  # as old as our hold on the directory, and so as whatever we wrote
+        """Write everything since `open` to disk. Raises OSError if some of it was lost."""
+        (descriptor, *_) = self.lock.descriptors  # older than anything that we wrote, as `sync_file_system` requires
         files.sync_file_system(descriptor)
 
     def _probe_write(self) -> None:
@@ -80,9 +80,9 @@ class Serverdir(Layout):
     # --- recover and examine ------------------------------------------------------------------------------------
 
     def recover(self) -> str | None:
-        """Finish or throw away what an earlier run left. Returns what was done, for the log; None: nothing.
+        """Finish an earlier run's installation or remove its leftovers. Returns what was done, for the log, or None.
 
-        Raises Exit where the leftovers can't be understood.
+        Raises Exit if the leftovers are invalid.
         """
         if (intent := read_record(self.path, self.installation)) is not None:
             self._roll_forward(intent)
@@ -93,44 +93,43 @@ class Serverdir(Layout):
         return done
 
     def _throw_away(self) -> None:
-        """Clear away what an earlier run left half-made. What it was installing stays for `recover`."""
+        """Remove the leftovers of an earlier run. A state that it was installing stays for `recover`."""
         files.remove_leftovers(self.own)
         shutil.rmtree(self.tmp, ignore_errors=True)
         if os.path.lexists(self.installation) or not os.path.lexists(self.staging):
             return
         shutil.rmtree(self.staging)
         installed = os.path.lexists(self.marker)
-        what = "what the installation of a state had left" if installed else "a half-made state"
-        self._recovered = f"threw away {what} in an earlier run"
+        what = "the leftovers of an installation" if installed else "an incomplete state"
+        self._recovered = f"removed {what} from an earlier run"
 
     def examine(self) -> Content:
-        """What the serverdir holds. Raises Exit for anything that is neither empty nor a whole devpi state."""
+        """Return the content of the serverdir. Raises Exit if it is neither empty nor a whole devpi state."""
         return examine(self.path, self.storage)
 
     # --- serve and stop -----------------------------------------------------------------------------------------
 
     def begin_serving(self) -> bool:
-        """Note, durably, that devpi-server may leave uploads half-made from now on. Raises OSError.
+        """Record durably that devpi-server may leave partial uploads from now on. Raises OSError.
 
-        Returns whether an earlier one may have left some.
+        Returns whether an earlier run may have left some.
         """
-        files.remove_leftovers(self.path)  # of a `.nodeinfo`: only now is it sure that this directory is ours
+        files.remove_leftovers(self.path)  # of a `.nodeinfo`: only now is this directory known to be ours
         if self.serving.exists():
             return True
         files.write_file(self.serving, b"")
         return False
 
     def empty_tmp(self) -> None:
-        """Throw away what devpi-server has spooled; none may run. Raises OSError."""
+        """Delete devpi-server's spooled uploads while it does not run. Raises OSError."""
         shutil.rmtree(self.tmp, ignore_errors=True)
         self.tmp.mkdir(mode=0o700)
 
     def clear_up(self, *, whole: bool = False) -> None:
-        """Leave nothing half-made behind, at a stop. What is being installed stays for `recover`.
+        """Clean up at a stop. A state that is being installed stays for `recover`.
 
-        `whole`: nor has devpi-server left any upload half-made. Raises OSError where what it wrote can't be brought to
-        disk; then the next start looks for such uploads. If the lock is lost, nothing is touched: it may be another
-        server's by now.
+        `whole`: devpi-server has left no partial uploads. Raises OSError if its writes can't be synced to disk; the
+        next start then searches for partial uploads. If the lock is lost, does nothing: another server may hold it.
         """
         if self.lock.lost() is not None:
             return
@@ -139,42 +138,39 @@ class Serverdir(Layout):
                 self.discard()
         shutil.rmtree(self.tmp, ignore_errors=True)
         if whole:
-            self.sync()  # a power cut may not undo an upload's last rename, but not this unlink
+            self.sync()  # a power cut must not undo an upload's last rename but keep this unlink
             self.serving.unlink(missing_ok=True)
 
     # --- stage, install, adopt ----------------------------------------------------------------------------------
 
     def stage(self) -> None:
-        """Make an empty staging area."""
+        """Create an empty staging area."""
         if self.staging.exists():
             shutil.rmtree(self.staging)
         self.staging.mkdir(mode=0o700)
         self.scratch.mkdir(mode=0o700)
 
     def discard(self) -> None:
-        """Throw the staging area away."""
+        """Delete the staging area."""
         shutil.rmtree(self.staging, ignore_errors=True)
 
     def install(self, origin: str) -> None:
-        """Make the staged state, which is whole and on disk, the serverdir's. Can be killed at any instant.
+        """Move the staged state, which is whole and on disk, into the serverdir. May be killed at any instant.
 
-        Once the intent is on disk, `recover` finishes what is left of this.
+        Once the intent is on disk, `recover` finishes this.
         """
         with self._installing:
-            self._install(origin)
-
-    def _install(self, origin: str) -> None:
-        entries = sorted(entry.name for entry in os.scandir(self.staged_state))
-        if _LAST not in entries:
-            raise Exit(ExitCode.INTERNAL, "the staged state has no .nodeinfo", "tell us, with the log")
-        files.remove(self.tool)  # of a tool that was killed before it made anything
-        intent = {"origin": origin, "entries": [name for name in entries if name != _LAST] + [_LAST]}
-        files.write_file(self.installation, json.dumps(intent).encode())
-        self._roll_forward(intent)
+            entries = sorted(entry.name for entry in os.scandir(self.staged_state))
+            if _LAST not in entries:
+                raise Exit(ExitCode.INTERNAL, "the staged state has no .nodeinfo", "report this with the log")
+            files.remove(self.tool)  # of a tool that was killed before it created anything
+            intent = {"origin": origin, "entries": [name for name in entries if name != _LAST] + [_LAST]}
+            files.write_file(self.installation, json.dumps(intent).encode())
+            self._roll_forward(intent)
 
     def _roll_forward(self, intent: dict[str, Any]) -> None:
         if not (isinstance(intent.get("entries"), list) and isinstance(intent.get("origin"), str)):
-            raise damaged(self.path, f"{self.installation.name} is not what was written")
+            raise damaged(self.path, f"{self.installation.name} is invalid")
         for name in _RECORDS:
             _move(self.staging / name, self.own / name)
         files.fsync_dir(self.own)
@@ -189,15 +185,15 @@ class Serverdir(Layout):
 
     def _move_entry(self, name: str) -> None:
         source, target = self.staged_state / name, self.path / name
-        if os.path.lexists(source) and os.path.lexists(target):  # nothing was there when this was begun
-            raise damaged(self.path, f"{name} is in it, though the installation of a state has not come to that yet")
+        if os.path.lexists(source) and os.path.lexists(target):  # the serverdir was empty at the start of this
+            raise damaged(self.path, f"it holds {name}, which the unfinished installation of a state has yet to move")
         _move(source, target)
 
     def adopt(self) -> None:
-        """Make a whole state of somebody else's making ours. Its server may have been killed."""
+        """Mark a whole state that something else created as ours. Its server may have been killed."""
         files.write_file(self.serving, b"")
         self._mark("adopted")
-        files.fsync_dir(self.path)  # .sidecar itself: what is recorded in it from now on must last
+        files.fsync_dir(self.path)  # .sidecar itself: later records in it must last
 
     def _mark(self, origin: str) -> None:
         marker = {"version": 1, "origin": origin, "since": f"{now():%Y-%m-%dT%H:%M:%SZ}"}
@@ -209,6 +205,6 @@ def _signature() -> str:
 
 
 def _move(source: Path, target: Path) -> None:
-    """Rename; a source that is gone was moved by an earlier, killed run."""
+    """Rename, unless an earlier, killed run has already done so."""
     with contextlib.suppress(FileNotFoundError):
-        os.rename(source, target)  # noqa: PTH104 - refuses what can't be replaced, as it should
+        os.rename(source, target)  # noqa: PTH104 - fails if the target can't be replaced, as it should

@@ -1,4 +1,4 @@
-"""How many bytes the serverdir takes: counted in the background, rarely, and slowly enough not to be felt."""
+"""The size of the serverdir, counted in the background, rarely and slowly enough not to disturb devpi-server."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ log = logging.getLogger(__name__)
 EVERY = 900.0
 """Seconds from the end of one count to the start of the next."""
 _AT_ONCE = 256
-"""Files that are looked at in one go, a millisecond or two."""
+"""Files in one batch, which takes 1 to 2 ms."""
 _REST = 19.0
-"""Times as long as a go took, it then rests: a count takes a twentieth of a core, however many files there are."""
+"""Pause after a batch, as a multiple of its duration: a count takes 5 % of a core, however many files there are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """What a count came to."""
+    """The result of a count."""
 
     bytes: int
-    """On disk, a file of several names counted once."""
+    """On disk; a file with several names counts once."""
     files: int
     at: float
-    """When it ended, in seconds since the epoch."""
+    """The end of the count, in seconds since the epoch."""
 
 
 class Usage:
-    """Counts, again and again, once devpi-server has been ready. Lives on the event loop."""
+    """Counts repeatedly, once devpi-server has been ready. Lives on the event loop."""
 
     def __init__(self, lifecycle: Lifecycle, served: Callable[[], Path | None]) -> None:
-        """`served` gives the serverdir of the devpi-server that runs, or None."""
+        """`served` returns the serverdir of the running devpi-server, or None."""
         self.last: Used | None = None
-        """None: no count has come to its end yet."""
+        """None: no count has finished yet."""
         self._served = served
         self._ready = asyncio.Event()
         lifecycle.subscribe(self._lived)
@@ -63,7 +63,7 @@ class Usage:
 
 
 async def count(directory: Path) -> Used:
-    """The bytes of all files below `directory`. Raises OSError where that can't be read."""
+    """Count the bytes of all files below `directory`. Raises OSError if that can't be read."""
     entries = _entries(directory)
     size = files = 0
     while True:
@@ -76,7 +76,7 @@ async def count(directory: Path) -> Used:
 
 
 def _entries(directory: Path) -> Iterator[int]:
-    """The bytes of each file and folder, depth first: no more than one path's folders are open at a time."""
+    """The bytes of each file and folder, depth first: only the folders of one path are open at a time."""
     open_folders = [os.scandir(directory)]
     try:
         while open_folders:
@@ -84,7 +84,7 @@ def _entries(directory: Path) -> Iterator[int]:
             if entry is None:
                 open_folders.pop().close()
                 continue
-            with contextlib.suppress(OSError):  # devpi-server works on: what was there may be gone
+            with contextlib.suppress(OSError):  # devpi-server may have deleted it meanwhile
                 found = entry.stat(follow_symlinks=False)
                 is_folder = entry.is_dir(follow_symlinks=False)
                 yield found.st_blocks * 512 // (1 if is_folder else max(found.st_nlink, 1))

@@ -1,1 +1,1 @@
-"""The sidecar's HTTP. Doors: `app.make_app` with a `context.Context`, `server.site.serve`."""
+"""The sidecar's HTTP API and page. Doors: `app.make_app` with a `context.Context`, `server.site.serve`."""

@@ -1,4 +1,4 @@
-"""Each of the sidecar's requests gets its id; and, if wanted, a line of its own in the log."""
+"""Request IDs, and the optional access log, of the sidecar's own port."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from sidecar.core.request_id import HEADER, REQUEST_ID, is_sane
 from sidecar.web.admin_auth import peer
 
 log = logging.getLogger("sidecar.access")
-"""`core.logging.configure` decides whether anybody hears it."""
+"""`core.logging.configure` enables or disables it."""
 
 _ID = web.RequestKey("request_id", str)
 
 
 @web.middleware
 async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Take the id that a client or a proxy gave, if it is one that can't do harm in a log; else make one."""
+    """Take over the request's ID if it is harmless in a log, otherwise make one; log the request."""
     given = request.headers.get(HEADER, "")
     request[_ID] = given if is_sane(given) else secrets.token_hex(8)
     token = REQUEST_ID.set(request[_ID])
@@ -32,18 +32,18 @@ async def identify(request: web.Request, handler: Handler) -> web.StreamResponse
         return response
     finally:
         if log.isEnabledFor(logging.INFO):
-            _tell(request, status, time.perf_counter_ns() - began)
+            _log(request, status, time.perf_counter_ns() - began)
         REQUEST_ID.reset(token)
 
 
 async def echo(request: web.Request, response: web.StreamResponse) -> None:
-    """Say the id in the answer."""
+    """Send the ID with the answer."""
     if _ID in request:
         response.headers[HEADER] = request[_ID]
 
 
-def _tell(request: web.Request, status: int | None, nanoseconds: int) -> None:
-    """Of the path only the route is told: what is behind it, anybody may choose."""
+def _log(request: web.Request, status: int | None, nanoseconds: int) -> None:
+    """Log a request by its route, because any client can choose the path."""
     resource = request.match_info.route.resource
     route = resource.canonical if resource is not None else "(none)"
     fields = {
@@ -53,5 +53,5 @@ def _tell(request: web.Request, status: int | None, nanoseconds: int) -> None:
         "event.duration": nanoseconds,
         "client.ip": peer(request),
     }
-    said = request.method, route, status or "cut off", nanoseconds / 1e6, fields["client.ip"]
-    log.info("%s %s: %s in %.1f ms, from %s", *said, extra={"fields": fields})
+    values = request.method, route, status or "cut off", nanoseconds / 1e6, fields["client.ip"]
+    log.info("%s %s: %s in %.1f ms, from %s", *values, extra={"fields": fields})

@@ -1,4 +1,4 @@
-"""The HTTP app that tells probes, compose and operators what is going on."""
+"""The aiohttp application: all routes, and `GET /`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["ROUTES", "Context", "make_app"]
 
 
 async def index(request: web.Request) -> web.Response:
-    """How it is, as a page for browsers; else this list.
+    """Show the state as a page to browsers; list all routes to other clients.
 
     200: always.
     """
@@ -49,11 +49,11 @@ ROUTES = (
     web.get("/openapi.json", description.openapi),
     web.get("/docs", description.docs),
 )
-"""Every path there is; each handler's docstring tells its status codes. HEAD works where GET does."""
+"""All routes; each handler's docstring lists its status codes. HEAD is supported where GET is."""
 
 
 def make_app(context: Context) -> web.Application:
-    """The app on `context`."""
+    """Return the application."""
     app = web.Application(middlewares=[counted, access.identify, problems], client_max_size=bootstrap.BODY_LIMIT)
     app[CONTEXT] = context
     guard = app[GUARD] = Guard(context.of(Credentials).token_ok, client_certificates=context.client_certificates)

@@ -1,4 +1,4 @@
-"""What handlers get from their application."""
+"""The objects that handlers get from their application."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ F = TypeVar("F", bound=Feature)
 
 @dataclass(frozen=True)
 class Context:
-    """All that the HTTP app speaks of or acts on."""
+    """Everything that handlers report or change."""
 
     lifecycle: Lifecycle
     board: Board
@@ -29,17 +29,17 @@ class Context:
     """Seconds since the supervisor's last tick."""
     sidecar_version: str
     client_certificates: bool = False
-    """Whether the admin routes take those alone who came with a certificate that a trusted CA signed."""
+    """Whether the admin routes also require a client certificate of a trusted CA."""
     child: Callable[[], Child] | None = None
-    """The process of devpi-server that there is now."""
+    """Return the current devpi-server process."""
     name: str = "devpi"
-    """What people call this instance."""
+    """The name of this instance, for people."""
     surroundings: Surroundings = field(default_factory=lambda: Surroundings("devpi"))
     patience: float = 10.0
-    """Seconds without a tick after which `/livez` gives the process up."""
+    """Seconds without a tick after which `/livez` fails."""
 
     def of(self, kind: type[F]) -> F:
-        """The feature of this kind."""
+        """Return the feature of this class."""
         return one_of(self.features, kind)
 
 

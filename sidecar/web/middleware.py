@@ -1,4 +1,4 @@
-"""What every request and every answer goes through."""
+"""Middleware: errors as problems, OPTIONS, common headers."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from sidecar.web.problems import HEADERS, Problem
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 CUT_SHORT = (ConnectionError, ClientError, HttpProcessingError, web.RequestPayloadError)
-"""What aiohttp raises where a client goes while its body is read or its answer is written, or sends no whole body."""
+"""What aiohttp raises if a client disconnects while its body is read or its answer is written, or if the body is
+incomplete."""
 
 log = logging.getLogger("sidecar.web")
 
 
 @web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Word every error as a problem, and answer OPTIONS.
+    """Turn every error into a problem, and answer OPTIONS.
 
-    204: OPTIONS of a known path, with Allow; 400: a request without an HTTP version; 404: unknown path; 405: unknown
-    method, with Allow; 413: body too large; 500: an error of the sidecar's own, which is in its log.
+    204: OPTIONS of a known path, with Allow. 400: a request without an HTTP version. 404: unknown path. 405: unknown
+    method, with Allow. 413: body too large. 500: an internal error of the sidecar, with a traceback in its log.
     """
-    if request.version < HttpVersion10:  # "GET /", which aiohttp takes for HTTP/0.9
+    if request.version < HttpVersion10:  # "GET /", which aiohttp parses as HTTP/0.9
         return Problem(400, close=True).response()
     try:
         return await handler(request)
@@ -36,18 +37,18 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         allow = ", ".join(sorted({*error.allowed_methods, "OPTIONS"}))
         if request.method == "OPTIONS":
             return web.Response(status=204, headers={"Allow": allow})
-        return Problem(405, detail=f"this path takes {allow}", headers={"Allow": allow}).response()
+        return Problem(405, detail=f"allowed methods: {allow}", headers={"Allow": allow}).response()
     except web.HTTPException as error:
         return Problem(error.status).response()
     except Exception as error:
         if isinstance(error, CUT_SHORT) and request.transport is None:
-            return Problem(400, detail="the client has gone", close=True).response()  # nobody reads it
+            return Problem(400, detail="the client disconnected", close=True).response()  # nobody reads it
         log.exception("internal error while answering %s", request.match_info.route.name or request.method)
-        return Problem(500, detail="an error of the sidecar's own, see its log").response()
+        return Problem(500, detail="internal error of the sidecar; see its log").response()
 
 
 def expectation_checked(handler: Answer) -> Answer:
-    """The app's `handler`, and 417 to an odd `Expect`: aiohttp's refusal repeats it as text, which it may not be."""
+    """Wrap `handler` to answer an unknown `Expect` with 417; aiohttp's own answer would repeat it as plain text."""
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         expectation = request.headers.get(hdrs.EXPECT, "")
@@ -59,7 +60,7 @@ def expectation_checked(handler: Answer) -> Answer:
 
 
 async def common_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    """Set the headers of every answer; a handler may have its own word on caching."""
+    """Set the headers of every answer; a handler's own `Cache-Control` stays."""
     own = response.headers.get("Cache-Control")
     response.headers.update(HEADERS)
     if own:

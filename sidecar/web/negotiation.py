@@ -1,4 +1,4 @@
-"""Whether a client would rather read text or JSON."""
+"""Content negotiation by `Accept`: text, HTML or JSON."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _TEXT = frozenset({"text/plain", "text/html", "text/*"})
 
 
 def wants_html(request: web.Request) -> bool:
-    """Whether `Accept` names HTML, as browsers do and `curl` does not."""
+    """Whether `Accept` names HTML; browsers do, curl doesn't."""
     return any(
         part.partition(";")[0].strip() == "text/html" for part in request.headers.get("Accept", "").lower().split(",")
     )
 
 
 def wants_text(request: web.Request, *, otherwise: bool) -> bool:
-    """Whether `Accept` names text above JSON; `otherwise` where it names neither (`*/*`, or it is absent)."""
+    """Whether `Accept` prefers text to JSON; `otherwise` if it names neither (`*/*`, or no header)."""
     accept = request.headers.get("Accept")
     if accept is None or accept == "*/*":
         return otherwise
@@ -42,7 +42,7 @@ def _names_text(accept: str) -> bool | None:
 
 
 def quality(accept: str, kind: str) -> float:
-    """How much an `Accept` wants this very media type, whatever its parameters: 0 to 1."""
+    """Return the quality (0 to 1) that an `Accept` gives this exact media type; parameters are ignored."""
     found = 0.0
     for part in accept.lower().split(","):
         named, *parameters = (piece.strip() for piece in part.split(";"))

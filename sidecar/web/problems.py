@@ -19,7 +19,7 @@ HEADERS = {
 
 
 class Problem(Exception):
-    """Ends a request with an error that its client can understand."""
+    """An error that ends a request, as its client gets it."""
 
     def __init__(
         self,
@@ -32,8 +32,8 @@ class Problem(Exception):
         more: Mapping[str, object] | None = None,
         close: bool = False,
     ) -> None:
-        """`title` None: HTTP's own words; `name`: which kind of error, for programs; `more`: fields; `close`: the
-        connection, too.
+        """`title` defaults to HTTP's phrase; `name`: the kind of error, for programs; `more`: further fields; `close`:
+        close the connection.
         """
         super().__init__(title)
         self.status = status
@@ -45,7 +45,7 @@ class Problem(Exception):
         self.close = close
 
     def response(self) -> web.Response:
-        """The answer."""
+        """Return the answer."""
         body: dict[str, object] = {
             "type": problem_type(self.name),
             "title": self.title,
@@ -67,12 +67,12 @@ class Problem(Exception):
 
 
 def problem_type(name: str | None) -> str:
-    """The URI of the kind of problem `name`; None: one that its status says all about."""
+    """Return the URI of the problem `name`; `about:blank` for None: the status code says it all."""
     return f"urn:devpi-sidecar:problem:{name}" if name else "about:blank"
 
 
 def phrase(status: int) -> str:
-    """HTTP's words for a status code."""
+    """Return HTTP's phrase for a status code."""
     try:
         return http.HTTPStatus(status).phrase
     except ValueError:

@@ -1,4 +1,4 @@
-"""The sidecar's objects as JSON; nothing of it names a path on disk."""
+"""The sidecar's objects as JSON, without paths on disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sidecar.web.admin_auth import Rejections
 
 
 def check(of: Check) -> Json:
-    """One check."""
+    """Return a check."""
     return {
         "name": of.name,
         "status": of.status.value,
@@ -25,8 +25,8 @@ def check(of: Check) -> Json:
     }
 
 
-def status(of: Snapshot, said: ServerStatus | None, sidecar_version: str, rejections: Rejections, name: str) -> Json:
-    """`GET /status`, without the features' parts."""
+def status(of: Snapshot, server: ServerStatus | None, sidecar_version: str, rejections: Rejections, name: str) -> Json:
+    """Return `/status` without the features' fields."""
     return {
         "name": name,
         "phase": of.phase.value,
@@ -34,7 +34,7 @@ def status(of: Snapshot, said: ServerStatus | None, sidecar_version: str, reject
         "phases": [{"phase": phase.value, "since": rfc3339(since)} for phase, since in of.history],
         "failure": failure(of.failure),
         "notices": [notice(each) for each in of.notices],
-        "devpi": devpi(of.devpi, said),
+        "devpi": devpi(of.devpi, server),
         "sidecar": {"version": sidecar_version},
         "wrong_admin_tokens": {
             "total": rejections.wrong,
@@ -45,17 +45,17 @@ def status(of: Snapshot, said: ServerStatus | None, sidecar_version: str, reject
 
 
 def failure(of: Failure | None) -> Json | None:
-    """Why the container failed."""
+    """Return why the container failed."""
     return None if of is None else {"reason": public(of.reason), "hint": public(of.hint)}
 
 
 def notice(of: Notice) -> Json:
-    """Something that an operator should know of."""
+    """Return a notice."""
     return {"about": of.about, "reason": public(of.reason), "hint": public(of.hint)}
 
 
-def devpi(of: DevpiInfo | None, said: ServerStatus | None) -> Json | None:
-    """The devpi-server that runs, and what it puts off until after it serves; None: it has not said yet."""
+def devpi(of: DevpiInfo | None, server: ServerStatus | None) -> Json | None:
+    """Return the running devpi-server with its backlog; None: it has not reported yet."""
     if of is None:
         return None
     return {
@@ -63,20 +63,25 @@ def devpi(of: DevpiInfo | None, said: ServerStatus | None) -> Json | None:
         "role": of.role,
         "addresses": ["unix" if a.startswith("unix:") else a for a in of.addresses],
         "plugins": [{"name": name, "version": version} for name, version in of.plugins],
-        "serial": None if said is None else said.serial,
-        "behind": None if said is None else said.behind,
-        "replicas": [] if said is None else [replica(each, said) for each in said.replicas],
-        "backlog": None if said is None else {"events": said.events_behind, "search_index": said.search_index_queue},
+        "serial": None if server is None else server.serial,
+        "behind": None if server is None else server.behind,
+        "replicas": [] if server is None else [replica(each, server) for each in server.replicas],
+        "backlog": None if server is None else backlog(server),
     }
 
 
-def replica(of: Replica, said: ServerStatus) -> Json:
-    """One replica of the primary that has said this."""
-    return {"address": of.address, "behind": said.lag(of), "asked_at": rfc3339(of.asked)}
+def backlog(of: ServerStatus) -> Json:
+    """Return what devpi-server does after it started to serve."""
+    return {"events": of.events_behind, "search_index": of.search_index_queue}
+
+
+def replica(of: Replica, server: ServerStatus) -> Json:
+    """Return a replica, as its primary reported it."""
+    return {"address": of.address, "behind": server.lag(of), "asked_at": rfc3339(of.asked)}
 
 
 def bootstrap(of: RootPasswordStatus) -> Json:
-    """`GET /bootstrap`, for the admin."""
+    """Return `/bootstrap`."""
     return {
         "root_password": {
             "state": of.state.value,

@@ -1,4 +1,4 @@
-"""The devpi-server process, and devpi's tools: all that imports devpi. Nobody imports this room.
+"""The devpi-server process and devpi's tools: all code that imports devpi-server. No other room imports this one.
 
-Doors: `python -m sidecar.worker` (see `sidecar.devpi.spawn`) and, for the entrypoint alone, `tools`.
+Doors: `python -m sidecar.worker` (see `sidecar.devpi.spawn`) and, for the entrypoint only, `tools`.
 """

@@ -1,8 +1,8 @@
-"""The child: one interpreter that imports devpi once, understands its flags, forks the preparation, and serves.
+"""The worker: one interpreter that imports devpi once, parses its flags, forks the preparation, and serves.
 
-Run as `python -m sidecar.worker FD CRASH PHASE STYLE LEVEL`: its end of the socket pair to the sidecar, the
-files in which a crash leaves its report and the sidecar tells the phase, and how log lines look.
-`_run` is the story; the sidecar decides when each of them happens.
+Run as `python -m sidecar.worker FD CRASH PHASE STYLE LEVEL`: this side of the socket pair to the sidecar, the file for
+a crash report, the file in which the sidecar writes the phase, and the style and level of log lines. The steps are in
+`_run` and `_obey`; the sidecar decides when each of them happens.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from sidecar.devpi.protocol import (
     PrepareFailed,
     Refused,
     Serve,
+    decode,
+    encode,
 )
 from sidecar.worker.channel import Channel, SidecarGone
 from sidecar.worker.patches import table
@@ -46,19 +48,19 @@ log = getLogger("sidecar")
 _PR_SET_PDEATHSIG = 1
 
 SUPPORTED = ((6, 20), (7,))
-"""The devpi-server versions that this knows from the inside: from, and below."""
+"""The supported versions of devpi-server: the lowest, and the first that is too new."""
 
 
 def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its parent dies: devpi-server must not outlive its sidecar."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the kernel knew our wish
+    if os.getppid() != parent:  # it died before the call
         os._exit(ExitCode.INTERNAL)
 
 
 def main(fd: int, crash_fd: int, phase_fd: int, style: str, level: str) -> int:
-    """Do what the sidecar says until devpi-server ends. Returns the exit code."""
-    die_with_parent(os.getppid())  # if that isn't the sidecar any more, the end of the socket pair tells
+    """Obey the sidecar until devpi-server exits. Returns the exit code."""
+    die_with_parent(os.getppid())  # if that isn't the sidecar any more, the socket pair is closed already
     privacy.undumpable()
     logging.configure(style, level, "devpi-server").phase = lambda: phase_of(phase_fd)
     crash.report_to(crash_fd)
@@ -70,14 +72,14 @@ def main(fd: int, crash_fd: int, phase_fd: int, style: str, level: str) -> int:
         return _run(channel, crash_fd)
     except SidecarGone:
         return ExitCode.INTERNAL
-    except Exit as error:  # foreign code that is unknown to the table, or no descriptor is left for a socket
+    except Exit as error:  # foreign code that `table` does not know, or no descriptor is left for a socket
         log.critical("%s", error)
         return error.code
 
 
 def _run(channel: Channel, crash_fd: int) -> int:
-    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # pyramid's, once at each start
-    import devpi_server  # and all below, before a word is said: the sidecar is busy with its own imports meanwhile
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # from pyramid, at each start
+    import devpi_server  # and all below, before the first message: the sidecar imports its own modules meanwhile
 
     if refusal := unsupported(devpi_server.__version__):
         channel.send(refusal)
@@ -92,7 +94,7 @@ def _run(channel: Channel, crash_fd: int) -> int:
 
     output.take_over()
     hashing.one_at_a_time()
-    sys.argv[:] = ["devpi-server"]  # its name in the help
+    sys.argv[:] = ["devpi-server"]  # the program's name in the help
     plugins = get_pluginmanager()
     probe = flags.SilenceProbe()
     plugins.register(probe, "sidecar-flags")
@@ -103,29 +105,29 @@ def _run(channel: Channel, crash_fd: int) -> int:
         understood = flags.understand(configure, plugins, probe)
         root_password = flags.password_in(options)
     except flags.FlagsRefused as error:
-        _tell_notices(channel, options, configure)  # a misspelt name may be why
+        _send_notices(channel, options, configure)  # a misspelt name may be the cause
         channel.send(Refused(error.reason, error.hint))
         return ExitCode.SETTINGS
     except (Fatal, InvalidConfigError, OSError, ValueError) as error:
-        channel.send(Refused(f"devpi-server refuses its flags: {error}", "see `devpi-server --help`"))
+        channel.send(Refused(f"devpi-server rejected its flags: {error}", "see `devpi-server --help`"))
         return ExitCode.SETTINGS
-    except SystemExit as error:  # devpi has printed why
+    except SystemExit as error:  # devpi has printed the reason
         if error.code in (0, None):
             channel.send(Done())
             return ExitCode.STOPPED
-        channel.send(Refused("devpi-server refuses its flags, as it says above", "see `devpi-server --help`"))
+        channel.send(Refused("devpi-server rejected its flags; its error is above", "see `devpi-server --help`"))
         return ExitCode.SETTINGS
     if understood.version_asked:
         print(devpi_server.__version__)  # noqa: T201 - as devpi-server --version does
         channel.send(Done())
         return ExitCode.STOPPED
     output.take_stdout()
-    _tell_notices(channel, options, configure)
+    _send_notices(channel, options, configure)
     channel.send(
         Configured(
             version=devpi_server.__version__,
             serverdir=str(understood.serverdir),
-            addresses=list(understood.addresses),
+            addresses=list(understood.listen.addresses),
             listen=[[family, *address] for family, address in understood.listen.tcp],
             unix_socket=understood.listen.unix_socket,
             unix_socket_mode=understood.listen.unix_socket_mode,
@@ -142,7 +144,7 @@ def _run(channel: Channel, crash_fd: int) -> int:
 
 
 def _obey(channel: Channel, crash_fd: int, understood: ServerFlags, plugins: PluginManager) -> int:
-    """Prepare a state if told to, and become devpi-server. Returns its exit code."""
+    """Prepare a state on request, then become devpi-server. Returns its exit code."""
     while True:
         message = channel.receive()
         match message:
@@ -165,32 +167,32 @@ def _obey(channel: Channel, crash_fd: int, understood: ServerFlags, plugins: Plu
                 raise AssertionError(f"unexpected {type(message).__name__}")
 
 
-def _tell_notices(channel: Channel, options: Options, configure: Configure) -> None:
+def _send_notices(channel: Channel, options: Options, configure: Configure) -> None:
     for notice in options.notices(configure.known_variables, configure.unknown_variables):
         channel.send(Noticed(notice.about, notice.reason, notice.hint))
 
 
 def unsupported(version: str) -> Refused | None:
-    """Why devpi-server `version` can't be launched; None if it can."""
+    """Return why devpi-server `version` can't be launched; None if it can."""
     numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
     if SUPPORTED[0] <= numbers < SUPPORTED[1]:
         return None
     low, high = (".".join(map(str, bound)) for bound in SUPPORTED)
     return Refused(
-        f"devpi-server {version} is installed, and this devpi-sidecar knows {low} up to below {high}",
-        "install a devpi-server in that range, or a devpi-sidecar that knows this one",
+        f"devpi-server {version} is installed, but this devpi-sidecar supports >={low},<{high}",
+        "install a devpi-server in that range, or a devpi-sidecar that supports this one",
     )
 
 
 def plugin_versions(plugins: object) -> list[tuple[str, str]]:
-    """The installed distributions that extend devpi-server, with their versions."""
+    """Return name and version of the installed distributions that extend devpi-server."""
     found = {(dist.project_name, dist.version) for _, dist in plugins.list_plugin_distinfo()}  # type: ignore[attr-defined]
     return sorted(pair for pair in found if pair[0] != "devpi-server")
 
 
 def import_what_serving_needs() -> None:
-    """While the fork prepares, on another core: devpi-server would import it afterwards."""
-    with suppress(ImportError):  # it is told once devpi-server is to serve
+    """Import now, while the fork works on another core, what devpi-server would import afterwards."""
+    with suppress(ImportError):  # reported when devpi-server is to serve
         from devpi_server import middleware, view_auth, views  # noqa: F401
         from waitress import server  # noqa: F401
 
@@ -198,24 +200,24 @@ def import_what_serving_needs() -> None:
 
 
 def _in_a_fork(prepare, *arguments):  # type: ignore[no-untyped-def]
-    """Run `prepare` in a fork, so that its memory goes with it; the answer that the sidecar gets.
+    """Run `prepare` in a fork, so that its memory is freed, and return the answer for the sidecar.
 
-    None: what is installed is unknown, as the fork has logged.
+    None: `table` does not know the installed foreign code; the fork has logged that.
 
-    Only this thread exists yet, so forking is safe. The fork sends its own `Prepared` or `PrepareFailed` through a pipe
-    of its own; where it dies instead, the answer says of what.
+    Forking is safe, because no other thread exists yet. The fork returns its `Prepared` or `PrepareFailed` through a
+    pipe; if it dies instead, the answer names the signal.
     """
     reader, writer = os.pipe()
-    sys.stdout.flush()  # a traceback that waits for its end has a thread
+    sys.stdout.flush()  # a traceback that is still buffered has a thread
     sys.stderr.flush()
-    parent = os.getpid()  # asked in the fork, it may be who adopts orphans already
+    parent = os.getpid()  # in the fork, getppid may already return the process that adopts orphans
     try:
         pid = os.fork()
     except OSError as error:
         os.close(reader)
         os.close(writer)
         return PrepareFailed(
-            f"no process can be started for it: {error.strerror}",
+            f"the preparing process can't be started: {error.strerror}",
             "raise the limits of processes and memory (--pids-limit, podPidsLimit, --memory), and start again",
             retryable=True,
             exhausted=True,
@@ -227,8 +229,6 @@ def _in_a_fork(prepare, *arguments):  # type: ignore[no-untyped-def]
             os.close(reader)
             answer = prepare(*arguments)
             with os.fdopen(writer, "wb") as pipe:
-                from sidecar.devpi.protocol import encode
-
                 pipe.write(encode(answer))
             code = 0
         except table.Unknown as error:
@@ -242,8 +242,6 @@ def _in_a_fork(prepare, *arguments):  # type: ignore[no-untyped-def]
         packet = pipe.read()
     _, status = os.waitpid(pid, 0)
     if packet:
-        from sidecar.devpi.protocol import decode
-
         return decode(packet)
     if os.waitstatus_to_exitcode(status) == ExitCode.INTERNAL:
         return None
@@ -252,17 +250,19 @@ def _in_a_fork(prepare, *arguments):  # type: ignore[no-untyped-def]
         name = signal.Signals(number).name
         if number == signal.SIGKILL:
             return PrepareFailed(
-                f"the preparing process was killed ({name}), most likely for want of memory",
+                f"the preparing process was killed ({name}), most likely for lack of memory",
                 "raise the memory limit, and start again",
                 retryable=True,
                 exhausted=True,
             )
-        return PrepareFailed(f"the preparing process was ended by {name}", "start again; tell us if it stays")
-    return PrepareFailed("the preparing process ended without an answer", "see the log above, and tell us")
+        return PrepareFailed(
+            f"the preparing process was terminated by {name}", "start again; report a bug if it happens again"
+        )
+    return PrepareFailed("the preparing process exited without a result", "see the log above, and report a bug")
 
 
 if __name__ == "__main__":
     exit_code = main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5])
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(exit_code)  # everything is committed; taking the interpreter apart would cost a stop half a second
+    os._exit(exit_code)  # everything is committed, and finalising the interpreter takes half a second

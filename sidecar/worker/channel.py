@@ -1,4 +1,4 @@
-"""The child's end of the socket pair to the sidecar. Blocking; packets are atomic, so several processes may write."""
+"""The worker's side of the socket pair to the sidecar. Blocking; packets are atomic, so several processes may write."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from sidecar.core.errors import Exit, ExitCode
 from sidecar.devpi.protocol import PACKET_BYTES, HoldLock, Message, OpenFiles, Serve, decode, encode
 
 _DESCRIPTORS = 253
-"""At most so many come with a packet: the kernel passes no more of them."""
+"""The most that the kernel passes with one packet."""
 
 
 class SidecarGone(Exception):
-    """The sidecar has closed its end, or is dead."""
+    """The sidecar has closed its side, or is dead."""
 
 
 class Channel:
@@ -25,17 +25,17 @@ class Channel:
         self._listeners: list[socket.socket] = []
 
     def send(self, message: Message) -> None:
-        """Send one message; blocks while the sidecar is behind. Raises SidecarGone."""
+        """Send one message; block while the sidecar is behind. Raises SidecarGone."""
         try:
             self._socket.send(encode(message))
-        except (BrokenPipeError, ConnectionError) as error:
+        except ConnectionError as error:
             raise SidecarGone from error
 
     def hand_over_open_files(self) -> None:
-        """Let the sidecar count this process's descriptors. Raises SidecarGone."""
+        """Let the sidecar count this process's open files. Raises SidecarGone."""
         try:
             fd = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError:  # no /proc, or no descriptor left: a metric less
+        except OSError:  # no /proc, or no descriptor left: one metric is missing
             return
         try:
             socket.send_fds(self._socket, [encode(OpenFiles())], [fd])
@@ -45,15 +45,15 @@ class Channel:
             os.close(fd)
 
     def take_listeners(self) -> list[socket.socket]:
-        """The listening sockets that came with `Serve`; the caller's from now on."""
+        """Return the listening sockets that came with `Serve`, and give them up to the caller."""
         taken, self._listeners = self._listeners, []
         return taken
 
     def receive(self) -> Message:
-        """The next message; blocks. Descriptors that come with it are close-on-exec.
+        """Wait for the next message and return it. Descriptors that come with it are close-on-exec.
 
-        Those of a lock are kept until this process ends, and listening sockets for `take_listeners`. Raises
-        SidecarGone, and Exit if there is no room for a descriptor.
+        A lock's descriptors are kept until this process exits, listening sockets for `take_listeners`. Raises
+        SidecarGone, and Exit if this process can't open another descriptor.
         """
         try:
             packet, fds, flags, _ = socket.recv_fds(self._socket, PACKET_BYTES, _DESCRIPTORS)
@@ -62,7 +62,7 @@ class Channel:
         if not packet:
             raise SidecarGone
         for fd in fds:
-            os.set_inheritable(fd, False)  # recv_fds ignores flags that are passed to it, MSG_CMSG_CLOEXEC among them
+            os.set_inheritable(fd, False)  # recv_fds ignores its flags, also MSG_CMSG_CLOEXEC
         if flags & socket.MSG_CTRUNC:
             reason = "devpi-server's process can't open the descriptors that the sidecar passes to it"
             raise Exit(ExitCode.EXHAUSTED, reason, "raise the limit of open files (--ulimit nofile, ulimit -n)")

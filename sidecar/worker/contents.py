@@ -1,7 +1,7 @@
-"""How many users, indexes and projects a devpi-server has: counted in slices, whenever something has changed.
+"""How many users, indexes and projects a devpi-server has: counted in slices, after each change.
 
-A slice reads as much of devpi's database as `_SLICE` seconds allow, past devpi's caches, which would forget what
-clients ask for. In memory are the names of the users and two commits: one with a user, one with an index' projects.
+A slice reads devpi's database for `_SLICE` seconds. It bypasses devpi's caches, which would otherwise evict what
+clients need. Memory holds the names of the users and two commits: one with a user, one with an index's projects.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ if TYPE_CHECKING:
     from devpi_server.main import XOM
 
 _SLICE = 0.02
-"""Seconds after which a look ends. It finishes what it has begun: at most one index (of 100,000 projects: 0.1 s)."""
+"""Seconds of one slice; it finishes the index that it has begun (0.1 s with 100,000 projects)."""
 _PAUSE = 5.0
 """Least seconds between two counts."""
 _SHARE = 0.02
-"""Of a core, on average: a count is followed by a pause as long as that needs."""
+"""The share of a core that counting may use on average; the pause after a count depends on it."""
 _FAILURES = 3
-"""After so many failed counts in a row, the last result no longer holds."""
+"""Failed counts in a row after which the last result is no longer valid."""
 _NOTHING = ContentsSeen(None, None, None, None)
 
 
 class ContentsWatch:
-    """Counts what one devpi-server holds, and reports it when it is something else. Lives in one thread."""
+    """Counts what one devpi-server holds, and reports changes. For use in one thread."""
 
-    def __init__(self, xom: XOM, tell: Callable[[Message], None]) -> None:
-        self._keyfs: Any = xom.keyfs  # whose interfaces are typed otherwise than they are
-        self._tell = tell
+    def __init__(self, xom: XOM, send: Callable[[Message], None]) -> None:
+        self._keyfs: Any = xom.keyfs  # devpi's type annotations are wrong
+        self._send = send
         self._reported = _NOTHING
-        self._serial = -2  # at which the last whole count began
+        self._serial = -2  # when the last complete count began
         self._count: _Count | None = None
         self._due = 0.0
         self._failures = 0
 
     def look(self) -> None:
-        """Count on for a slice. Raises SidecarGone, and nothing that devpi's database makes devpi raise."""
+        """Count for one slice. Raises SidecarGone; errors of devpi's database are logged."""
         if time.monotonic() < self._due:
             return
         try:
@@ -59,7 +59,7 @@ class ContentsWatch:
         self._report(done)
 
     def _count_on(self) -> ContentsSeen | None:
-        """The result, where this slice is the last one of a count."""
+        """Return the result if this slice completes a count."""
         with self._keyfs.get_connection() as connection:
             if self._count is None:
                 serial = int(connection.db_read_last_changelog_serial())
@@ -91,12 +91,12 @@ class ContentsWatch:
 
     def _report(self, seen: ContentsSeen) -> None:
         if seen != self._reported:
-            self._tell(seen)
+            self._send(seen)
             self._reported = seen
 
 
 class _Count:
-    """One count, step by step, over as many connections as there are slices."""
+    """One count, step by step; each slice has its own database connection."""
 
     def __init__(self, keyfs: KeyFS, serial: int) -> None:
         self.serial = serial
@@ -105,16 +105,16 @@ class _Count:
         self.seconds = 0.0
         self.found: Counter[str] = Counter()
         self._commits: dict[str, tuple[int, Any]] = {}
-        """The last commit that was read for each kind of key: its serial and its changes."""
+        """The last commit read for each kind of key: its serial and its changes."""
         self.steps = self._steps()
 
     def _steps(self) -> Iterator[None]:
-        """A step is one user or one index."""
+        """Count one user or one index a step."""
         keyfs = self._keyfs
         for user in list(self._value(keyfs.USERLIST) or ()):
             record = self._value(keyfs.USER(user=user))
             if record is None:
-                continue  # deleted since
+                continue  # deleted meanwhile
             self.found["users"] += 1
             yield
             for index, config in list(record.get("indexes", {}).items()):
@@ -126,13 +126,13 @@ class _Count:
                 yield
 
     def _value(self, key: TypedKey[Any]) -> Any:  # noqa: ANN401 - whatever type the key has
-        """The latest value of a key; None: there is none."""
+        """Return the latest value of a key; None if it has none."""
         try:
             _, serial = self.connection.db_read_typedkey(key.relpath)
         except KeyError:
             return None
         commit = self._commits.get(key.name)
-        if commit is None or commit[0] != serial:  # an import makes many users, and many projects, in one commit
+        if commit is None or commit[0] != serial:  # an import writes many users, and many projects, in one commit
             changes, _ = loads(self.connection.get_raw_changelog_entry(serial))
             commit = self._commits[key.name] = serial, changes
         return commit[1][key.relpath][2]

@@ -1,4 +1,4 @@
-"""A lock that is had in the order in which it was asked for."""
+"""A lock that is acquired in the order of the requests."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections import deque
 
 
 class FifoLock:
-    """A lock that is had in the order in which it was asked for.
+    """A lock that is acquired in the order of the requests.
 
-    A `threading.Lock` goes to whoever runs just then, often a newcomer: under a crowd some wait several times as long.
+    A `threading.Lock` goes to the thread that happens to run, often a newcomer: under load, some threads wait several
+    times as long as others.
     """
 
     def __init__(self) -> None:

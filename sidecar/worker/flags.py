@@ -1,4 +1,4 @@
-"""devpi-server's flags, understood by devpi's own parser: abbreviations, DEVPISERVER_*, configuration file and all."""
+"""Parse devpi-server's flags with devpi's own parser: abbreviations, DEVPISERVER_* and its configuration file work."""
 
 from __future__ import annotations
 
@@ -23,41 +23,40 @@ if TYPE_CHECKING:
 _ARGON2 = ("argon2_memory_cost", "argon2_time_cost", "argon2_parallelism")
 
 CHEAP_DERIVATION = ("--argon2-memory-cost", "8", "--argon2-time-cost", "1", "--argon2-parallelism", "1")
-"""The least that argon2 takes: for a login secret of 256 random bits, which nobody can guess anyway."""
+"""The minimum of argon2: enough for a login secret of 256 random bits, which can't be guessed anyway."""
 
 KEYFS_CACHE_SIZE = 200
-"""--keyfs-cache-size where the operator is silent: of devpi's 10,000, a twentieth is whole transactions, of which those
-that record a mirror's projects are large (docs/operations.md, "Memory").
+"""The default of --keyfs-cache-size instead of devpi's 10,000: a twentieth of it caches whole transactions,
+and those with a mirror's projects are large (docs/operations.md, "Memory").
 """
 
-
 _MOST_SOCKETS = 253
-"""The kernel passes no more of them with one packet."""
+"""The most that the kernel passes with one packet."""
 
 
 class FlagsRefused(OperatorError):
-    """The flags contradict the settings, or each other."""
+    """The flags contradict the settings or each other."""
 
 
 class Listen(NamedTuple):
-    """What is bound for devpi-server, by waitress' own reading of its arguments."""
+    """What the sidecar binds for devpi-server, as waitress interprets its arguments."""
 
     addresses: tuple[str, ...]
     """`http://host:port` or `unix:path`."""
     tcp: tuple[tuple[int, tuple[str | int, ...]], ...]
     """Family and socket address of each; empty if there is a Unix socket."""
     unix_socket: str | None
-    """As the operator wrote it: made absolute, it may be too long for the kernel."""
+    """As the operator wrote it: an absolute path may be too long for the kernel."""
     unix_socket_mode: int
     backlog: int
 
 
 @dataclass(frozen=True)
 class ServerFlags:
-    """What devpi-server will be run with."""
+    """What devpi-server will run with."""
 
     argv: tuple[str, ...]
-    """`devpi-server`, the operator's flags untouched, then our defaults where all else was silent."""
+    """`devpi-server`, the operator's flags unchanged, then our defaults for what nothing else sets."""
     serverdir: Path
     listen: Listen
     replica: bool
@@ -66,30 +65,25 @@ class ServerFlags:
     secretfile: str | None
     no_root_pypi: bool
     own_derivation: bool
-    """The operator chose --argon2-* himself."""
+    """The operator has set --argon2-*."""
     version_asked: bool
     """--version is among them."""
     tool_flags: tuple[str, ...]
     """The flags that devpi-init and devpi-import share with devpi-server."""
     outside_url: str | None
 
-    @property
-    def addresses(self) -> tuple[str, ...]:
-        """`http://host:port` or `unix:path`."""
-        return self.listen.addresses
-
 
 class SilenceProbe:
-    """A devpi plugin: makes --no-root-pypi known to devpi-server, and for one parse shows what was left silent."""
+    """A devpi plugin that adds --no-root-pypi to devpi-server, and for one parse shows which options are not set."""
 
     def __init__(self) -> None:
         self.probing = False
 
     @hookimpl
     def devpiserver_add_parser_options(self, parser: MyArgumentParser) -> None:
-        """devpi's hook: called whenever it makes its server's parser."""
+        """Extend each parser that devpi makes for its server (devpi's hook)."""
         parser.addoption(
-            "--no-root-pypi", action="store_true", help="don't create root/pypi at initialisation (not at an import)"
+            "--no-root-pypi", action="store_true", help="don't create root/pypi at initialisation (ignored by imports)"
         )
         if self.probing:
             for action in parser._actions:
@@ -98,16 +92,16 @@ class SilenceProbe:
 
 
 def understand(request: Configure, plugins: PluginManager, probe: SilenceProbe) -> ServerFlags:
-    """Parse the flags of `request`, with devpi's parser, and hold them against the settings.
+    """Parse the flags of `request` with devpi's parser, and compare them with the settings.
 
-    Touches no disk but devpi's configuration file. Raises FlagsRefused, devpi's Fatal, and SystemExit where devpi has
-    already printed what is wrong (not 0) or what was asked for (0).
+    Reads only devpi's configuration file and `.nodeinfo`. Raises FlagsRefused, devpi's Fatal, and SystemExit if devpi
+    has printed an error (code not 0) or what the flags ask for (0).
     """
     try:
         return _understand(request, plugins, probe)
     except (FlagsRefused, Fatal):
         raise
-    except Exception as error:  # YAML's errors, wrong types in a configuration file, a home directory that nobody has
+    except Exception as error:  # YAML errors, wrong types in a configuration file, an unknown home directory
         what = " ".join(f"{type(error).__name__}: {_without_content(error)}".split())
         raise FlagsRefused(
             f"devpi-server can't use its flags or its configuration file: {what}", "see `devpi-server --help`"
@@ -115,13 +109,13 @@ def understand(request: Configure, plugins: PluginManager, probe: SilenceProbe) 
 
 
 def _without_content(error: Exception) -> str:
-    """The error's text, of a YAML error the line alone: its text quotes the file, in which a password may be."""
+    """Return the error's text, of a YAML error only the line: its text quotes the file, which may hold a password."""
     mark = getattr(error, "problem_mark", None)
-    return str(error) if mark is None else f"not the YAML that devpi reads, in line {mark.line + 1}"
+    return str(error) if mark is None else f"invalid YAML in line {mark.line + 1}"
 
 
 def password_in(options: Options) -> str | None:
-    """root's password by devpi's configuration file. Raises FlagsRefused, without the password, for a wrong one."""
+    """Return root's password from devpi's configuration file. Raises FlagsRefused, without the password, if invalid."""
     try:
         return options.root_password()
     except ValueError as error:
@@ -131,27 +125,27 @@ def password_in(options: Options) -> str | None:
 
 def _understand(request: Configure, plugins: PluginManager, probe: SilenceProbe) -> ServerFlags:
     probe.probing = True
-    said = _parse(["devpi-server", *request.flags], plugins).args
+    explicit = _parse(["devpi-server", *request.flags], plugins).args
     probe.probing = False
     defaults: list[str] = []
-    serverdir = _agree("the serverdir", said.serverdir, "DEVPI_SERVERDIR", request.serverdir)
-    if said.serverdir is None:
+    serverdir = _agree("the serverdir", explicit.serverdir, "DEVPI_SERVERDIR", request.serverdir)
+    if explicit.serverdir is None:
         defaults += ["--serverdir", serverdir or request.default_serverdir]
-    port = _agree("devpi-server's port", said.port, "DEVPI_PORT", request.port)
-    if request.port is not None and (said.listen or (said.unix_socket and said.host is None)):
-        raise FlagsRefused("DEVPI_PORT is set beside --listen or --unix-socket", "keep one of them")
-    if said.port is None and port is not None:
+    port = _agree("devpi-server's port", explicit.port, "DEVPI_PORT", request.port)
+    if request.port is not None and (explicit.listen or (explicit.unix_socket and explicit.host is None)):
+        raise FlagsRefused("DEVPI_PORT can't be combined with --listen or --unix-socket", "keep one of them")
+    if explicit.port is None and port is not None:
         defaults += ["--port", str(port)]
-    if said.host is None and not said.listen and (not said.unix_socket or said.port is not None):
-        defaults += ["--host", "0.0.0.0"]  # noqa: S104 - a container's port is published by choice of its operator
-    if said.keyfs_cache_size is None:
+    if explicit.host is None and not explicit.listen and (not explicit.unix_socket or explicit.port is not None):
+        defaults += ["--host", "0.0.0.0"]  # noqa: S104 - the operator decides which ports of a container are published
+    if explicit.keyfs_cache_size is None:
         defaults += ["--keyfs-cache-size", str(KEYFS_CACHE_SIZE)]
-    if said.restrict_modify is None and request.restrict_modify:
+    if explicit.restrict_modify is None and request.restrict_modify:
         defaults += ["--restrict-modify", request.restrict_modify]
     argv = ("devpi-server", *request.flags, *defaults)
     config = _parse(list(argv), plugins)
     if config.args.primary_url and config.args.deprecated_master_url:
-        raise FlagsRefused("--primary-url and --master-url are both given", "keep --primary-url")
+        raise FlagsRefused("--primary-url and --master-url are both set", "keep --primary-url")
     role = role_of(config.args, config.server_path.absolute())
     if (contradiction := role.contradiction()) is not None:
         raise FlagsRefused(*contradiction)
@@ -164,7 +158,7 @@ def _understand(request: Configure, plugins: PluginManager, probe: SilenceProbe)
         storage=_storage_name(config),
         secretfile=config.args.secretfile,
         no_root_pypi=bool(config.args.no_root_pypi),
-        own_derivation=any(getattr(said, dest) is not None for dest in _ARGON2),
+        own_derivation=any(getattr(explicit, dest) is not None for dest in _ARGON2),
         version_asked=config.args.version,
         tool_flags=_tool_flags(config),
         outside_url=config.args.outside_url or None,
@@ -178,51 +172,52 @@ def _parse(argv: list[str], plugins: PluginManager) -> Config:
 
 
 def _refuse(message: str) -> NoReturn:
-    """In place of argparse's own: usage on stderr and exit code 2."""
-    if "--root-passwd" in message:  # with the password behind it
-        reason = "--root-passwd and --root-passwd-hash would show in the list of processes"
+    """Raise FlagsRefused, instead of argparse's usage on stderr and exit code 2."""
+    if "--root-passwd" in message:  # the message contains the password
+        reason = "--root-passwd and --root-passwd-hash would be visible in the process list"
         raise FlagsRefused(reason, "use DEVPI_PASSWORD_FILE")
-    raise FlagsRefused(f"devpi-server's parser says: {message}", "see `devpi-server --help`")
+    raise FlagsRefused(f"devpi-server rejected its flags: {message}", "see `devpi-server --help`")
 
 
 def _agree(what: str, flag: object, variable: str, value: object) -> str | None:
-    """The one of both that is there. Raises FlagsRefused where they differ."""
+    """Return the one that is set. Raises FlagsRefused if both are set and differ."""
     if flag is None or value is None:
-        given = value if flag is None else flag
-        return None if given is None else str(given)
+        either = value if flag is None else flag
+        return None if either is None else str(either)
     if str(flag).rstrip("/") != str(value).rstrip("/"):
         raise FlagsRefused(
-            f"{what} is {str(flag)!r} by devpi-server's flags and {str(value)!r} by {variable}", "keep one of them"
+            f"{what} is {str(flag)!r} in devpi-server's flags and {str(value)!r} in {variable}", "keep one of them"
         )
     return str(flag)
 
 
 def _listen(config: Config, request: Configure) -> Listen:
-    """Where devpi-server will listen. Raises FlagsRefused if the sidecar is there."""
+    """Return where devpi-server will listen. Raises FlagsRefused if it can't, or if the sidecar listens there."""
     from waitress.adjustments import Adjustments
 
     if not 0 <= config.args.port <= 65535:  # the resolver takes it modulo 65536
-        raise FlagsRefused(f"devpi-server can't listen on port {config.args.port}", "give a number from 1 to 65535")
+        raise FlagsRefused(f"devpi-server can't listen on port {config.args.port}", "set a number from 1 to 65535")
     try:
         adjustments = Adjustments(**config.waitress_info["kwargs"])
     except ValueError as error:
-        raise FlagsRefused(f"devpi-server can't listen so: {error}", "fix --host, --port or --listen") from error
+        raise FlagsRefused(f"devpi-server can't listen: {error}", "fix --host, --port or --listen") from error
     except OSError as error:
         raise FlagsRefused(f"devpi-server's address can't be resolved: {error}", "fix --host or --listen") from error
     mode, backlog = adjustments.unix_socket_perms, adjustments.backlog
     if path := adjustments.unix_socket:
         return Listen((f"unix:{Path(path).absolute()}",), (), path, mode, backlog)
     if len(adjustments.listen) > _MOST_SOCKETS:
-        raise FlagsRefused(f"devpi-server would listen on {len(adjustments.listen)} addresses", "fix --listen")
+        many = f"devpi-server can't listen on {len(adjustments.listen)} addresses, only on {_MOST_SOCKETS}"
+        raise FlagsRefused(many, "fix --listen")
     if not adjustments.listen:
-        raise FlagsRefused("devpi-server would listen nowhere", "fix --listen")
+        raise FlagsRefused("devpi-server has no address to listen on", "fix --listen")
     addresses = tuple(http_address(*sockaddr[:2]) for _, _, _, sockaddr in adjustments.listen)
     taken = _sockets_of_the_sidecar(request)
     for (family, _, _, (host, port, *_)), address in zip(adjustments.listen, addresses, strict=True):
         if any(_same_place((family, host, port), other) for other in taken):
             raise FlagsRefused(
-                f"devpi-server and the sidecar can't both listen on port {port}: {address} by devpi-server's flags, "
-                f"{http_address(request.sidecar_host, port)} by SIDECAR_HOST and SIDECAR_PORT",
+                f"devpi-server and the sidecar can't both listen on port {port}: {address} from devpi-server's flags, "
+                f"{http_address(request.sidecar_host, port)} from SIDECAR_HOST and SIDECAR_PORT",
                 "set SIDECAR_PORT to another port",
             )
     tcp = tuple((int(family), sockaddr) for family, _, _, sockaddr in adjustments.listen)
@@ -230,7 +225,7 @@ def _listen(config: Config, request: Configure) -> Listen:
 
 
 def _sockets_of_the_sidecar(request: Configure) -> list[tuple[int, str, int]]:
-    """Family, host and port of each; empty for port 0. It listens by now, so its host can be resolved."""
+    """Return family, host and port of each; none for port 0. The sidecar listens already, so its host resolves."""
     if request.sidecar_port == 0:
         return []
     try:
@@ -243,7 +238,7 @@ def _sockets_of_the_sidecar(request: Configure) -> list[tuple[int, str, int]]:
 
 
 def _same_place(devpi: tuple[int, str, int], sidecar: tuple[int, str, int]) -> bool:
-    """Whether two sockets that listen there are in each other's way; the sidecar's `::` takes IPv4 too."""
+    """Whether two listening sockets conflict. The sidecar's `::` accepts IPv4, too."""
     (family, host, port), (other_family, other_host, other_port) = devpi, sidecar
     if port != other_port or port == 0:
         return False
@@ -253,19 +248,19 @@ def _same_place(devpi: tuple[int, str, int], sidecar: tuple[int, str, int]) -> b
 
 
 def http_address(host: str, port: int) -> str:
-    """The URL of a listener on `host`, which may be an IPv6 address."""
+    """Return the URL of a listener on `host`, which may be an IPv6 address."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _storage_name(config: Config) -> str:
     if isinstance(config.args.storage, dict):
-        raise Fatal("a storage given as a mapping is not supported here, write it as NAME:KEY=VALUE,…")
-    config._determine_storage()  # raises Fatal for one that no plugin has
+        raise Fatal("a storage as a mapping is not supported; write it as NAME:KEY=VALUE,…")
+    config._determine_storage()  # raises Fatal for a storage that no plugin provides
     return str(config.storage_info["name"])
 
 
 def _tool_flags(config: Config) -> tuple[str, ...]:
-    """What devpi-init and devpi-import must be told so that they work as this server will."""
+    """Return the flags with which devpi-init and devpi-import behave as this server."""
     flags = ["--storage", config.args.storage, "--keyfs-cache-size", str(config.args.keyfs_cache_size)]
     if config.args.configfile:
         flags += ["--configfile", config.args.configfile]

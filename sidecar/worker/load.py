@@ -1,4 +1,4 @@
-"""The import of `/devpi-init.d`: unpack, verify, and load with devpi's own importer, telling how far it is."""
+"""The import of `/devpi-init.d`: unpack, verify, load with devpi's own importer, and report progress."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def import_exports(request: Import, flags: ServerFlags, plugins: PluginManager, channel: Channel) -> Prepared:
-    """Import everything in the init directory into the target. Raises ImportRefused, or what devpi raises."""
+    """Import everything in the init directory into the target. Raises ImportRefused and devpi's errors."""
     report = Reporter(channel)
     limits = sources.Limits(**request.limits)  # type: ignore[arg-type]
     omissions = sources.Omissions(strict=request.strict)
@@ -64,9 +64,9 @@ def import_exports(request: Import, flags: ServerFlags, plugins: PluginManager, 
 
 @contextmanager
 def _hash_of_empty_ahead() -> Iterator[None]:
-    """Have devpi hash "" once, meanwhile: it does so for every user, until the export's own hash takes its place.
+    """Hash "" once, during the unpacking: devpi hashes it for every user, before it sets the export's own hash.
 
-    In a thread: argon2 lets go of the interpreter, and unpacking mostly waits for the decompressor.
+    A thread is enough: argon2 releases the GIL, and unpacking mostly waits for the decompressor.
     """
     if not table.holds("empty_hash"):
         yield
@@ -75,7 +75,7 @@ def _hash_of_empty_ahead() -> Iterator[None]:
     model.hash_password = hash_password  # type: ignore[attr-defined]
 
     def ahead() -> None:
-        with suppress(CannotTell):  # where it still can't run when it is needed, it says so there
+        with suppress(CannotTell):  # raised again when the hash is needed, if argon2 still can't run
             hash_password("")
 
     thread = threading.Thread(target=ahead, name="hash")
@@ -120,26 +120,26 @@ def _load(
 
     argv = ["devpi-import", "--serverdir", request.target, *flags.tool_flags, "--no-events"]
     if not export.has_root_pypi:
-        argv.append("--no-root-pypi")  # set exactly then: nothing is invented, and nothing dropped
+        argv.append("--no-root-pypi")  # or devpi creates one; set otherwise, it drops the export's
     if root_hash is not None:
         argv += ["--root-passwd-hash", root_hash]
-    argv.append(request.scratch)  # must be a folder; the importer is given the verified files instead
-    logging.disable(logging.INFO)  # devpi logs a line a file; this process does nothing else
+    argv.append(request.scratch)  # must be a folder; the importer reads the verified files instead
+    logging.disable(logging.INFO)  # devpi logs a line for each file; this process does nothing else
     without_fsync(plugins)
     with_fast_copies()
-    # the export, too, stays to the end; a batch of projects lives until its commit: looking for garbage finds little
+    # the export lives to the end, a batch of projects until its commit: garbage collection would find little
     garbage.spare(20_000, full=10)
     importexport.Importer = Importer  # type: ignore[misc]  # devpi's do_import looks it up there
     code = importexport.import_(pluginmanager=plugins, argv=argv)
     if importer and importer[0].refusal is not None:
         raise importer[0].refusal
     if code != 0:
-        raise ImportRefused("devpi-import failed, as it says in the log above", "fix the cause")
+        raise ImportRefused("devpi-import failed; its error is in the log above", "fix the cause")
     report.loaded()
 
 
 class _Files:
-    """Stands in for the import's root folder: `root / relpath` is the file that was verified, wherever it lies."""
+    """A substitute for the import's root folder: `root / relpath` is the verified file, in whatever folder it is."""
 
     def __init__(self, export: merge.Export) -> None:
         self._files = export.files
@@ -149,21 +149,21 @@ class _Files:
 
 
 class ObservedImporter(importexport.Importer):
-    """devpi's importer, which reads the verified export, tells how far it is, and why it failed."""
+    """devpi's importer, which reads the verified export, reports progress, and keeps the reason of a failure."""
 
     export: merge.Export
     scratch: Path
     links: bool
-    """Whether files in `scratch` can get a second name in the target instead of a copy."""
+    """Whether files in `scratch` can be hard-linked into the target."""
     report: Reporter
     refusal: ImportRefused | None = None
     _current: str | None = None
     _batches: Batches | None = None
     _shared_names: frozenset[str] = frozenset()
-    """Names under which several files of the present index are stored."""
+    """Names under which several files of the current index are stored."""
 
     def read_json(self, path: Path) -> dict[str, Any]:
-        """The dataindex, read and checked already."""
+        """Return the dataindex, which is read and checked already."""
         return self.export.data
 
     @property  # type: ignore[override]
@@ -173,7 +173,7 @@ class ObservedImporter(importexport.Importer):
 
     @import_rootdir.setter
     def import_rootdir(self, path: Path) -> None:
-        """devpi sets the folder that it was called with; there is nothing in it."""
+        """Ignore the folder that devpi was called with; it is empty."""
 
     def validate(self, json_path: Path) -> None:
         """Refuse index types of plugins that are not installed."""
@@ -183,8 +183,8 @@ class ObservedImporter(importexport.Importer):
             if kind not in known:
                 raise ImportRefused(
                     f"index {name!r} is of the unknown type {kind!r}",
-                    "install the devpi-server plugin that has this type, "
-                    f"or leave such indexes out with DEVPISERVER_SKIP_IMPORT_TYPE={kind}",
+                    "install the devpi-server plugin that provides this type, "
+                    f"or skip such indexes with DEVPISERVER_SKIP_IMPORT_TYPE={kind}",
                     archive=self.export.archive_of.get(name),
                     member=name,
                     retryable=True,
@@ -192,7 +192,7 @@ class ObservedImporter(importexport.Importer):
         super().validate(json_path)
 
     def import_all(self, path: Path) -> None:
-        """Load everything. An error becomes `refusal`, which says where it was."""
+        """Load everything. An error becomes `refusal`, with the place where it happened."""
         try:
             super().import_all(path)
             if self._batches is not None:
@@ -213,12 +213,12 @@ class ObservedImporter(importexport.Importer):
 
     def _refused(self, reason: str) -> ImportRefused:
         for relpath, file in self.export.files.items():
-            if str(file) in reason:  # devpi names the file by its path on disk, which is nobody's business
+            if str(file) in reason:  # devpi names the path on disk, which is internal
                 reason = reason.replace(str(file), relpath)
                 break
         return ImportRefused(
             reason,
-            "export again from a sound server, and replace the archive",
+            "export again from a healthy server, and replace the archive",
             archive=self._archive(),
             member=self._current,
         )
@@ -228,12 +228,12 @@ class ObservedImporter(importexport.Importer):
         return self.export.archive_of.get(index)
 
     def display_import_header(self, path: Path) -> None:
-        """devpi calls it when it knows what there is: the users come first."""
+        """Print nothing (devpi calls this before it imports the users)."""
 
     def iter_projects_normalized(self, projects: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """devpi calls it once an index, and asks for the next project when the one before is committed."""
+        """Yield an index's projects (devpi calls this once an index, and asks for the next after each commit)."""
         index = next((name for name, each in self.import_indexes.items() if each.get("projects") is projects), None)
-        if self._batches is None:  # users and indexes are in, each in a transaction of devpi's own
+        if self._batches is None:  # users and indexes are imported, each in a transaction of its own
             self._batches = Batches(self.xom.keyfs)
             self._batches.begin()
         self.report.users_done()
@@ -248,12 +248,12 @@ class ObservedImporter(importexport.Importer):
         self.report.index_done()
 
     def import_filedesc(self, stage: BaseStage, filedesc: dict[str, Any], versions: dict[str, Any]) -> None:
-        """devpi calls it for each file."""
+        """Import one file (devpi calls this for each)."""
         relpath = filedesc["relpath"]
         self._current = relpath if relpath.startswith(f"{stage.name}/") else f"{stage.name}: {relpath}"
-        # an unpacked file is ours, and on the target's file system; one of a folder in the init directory is not
+        # an unpacked file is ours, and on the target's file system; a file of a folder in the init directory is not
         is_ours = self.export.files[relpath].is_relative_to(self.scratch)
-        # equal files of one name have one path, which devpi writes in place where both are in one transaction
+        # equal files of one name have one path, which devpi writes in place if both are in one transaction
         is_alone = _stored_name(filedesc) not in self._shared_names
         self.xom.config.args.hard_links = is_ours and is_alone and self.links
         super().import_filedesc(stage, filedesc, versions)
@@ -261,7 +261,7 @@ class ObservedImporter(importexport.Importer):
 
 
 def _stored_name(filedesc: dict[str, Any]) -> str:
-    """The name under which devpi stores a file of an export."""
+    """Return the name under which devpi stores a file of an export."""
     if filedesc["type"] == "doczip":
         return f"{normalize_name(filedesc['projectname'])}-{filedesc['version']}.doc.zip"
     path: str = filedesc.get("entrymapping", {}).get("url") or filedesc["relpath"]

@@ -1,4 +1,4 @@
-"""Which of devpi's mirrors keep the list of all projects of their upstream, which takes memory."""
+"""Which of devpi's mirrors keep the list of all projects of their upstream: that takes memory."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ if TYPE_CHECKING:
     from devpi_server.main import XOM
 
 _NAMED = 20
-"""Mirrors of each kind that are told by name; the rest is counted."""
+"""Mirrors of each kind that are reported by name; the rest is counted."""
 _NAME = 200
-"""Characters that are told of a name."""
+"""Characters of a name that are reported."""
 _PAUSE = 5.0
-"""Least seconds between two scans, …"""
+"""Minimum seconds from one scan to the next, …"""
 _SHARE = 100
-"""… and the least share of time: a scan of many users takes long."""
+"""… and how many times as long as the scan itself at least: a scan of many users takes long."""
 
 
 class MirrorsWatch:
-    """Looks at the indexes of one devpi-server, and tells what has changed. Lives in one thread."""
+    """Scans the indexes of one devpi-server, and reports changes. For use in one thread."""
 
-    def __init__(self, xom: XOM, tell: Callable[[Message], None]) -> None:
+    def __init__(self, xom: XOM, send: Callable[[Message], None]) -> None:
         self._xom = xom
-        self._tell = tell
+        self._send = send
         self._reported: MirrorsSeen | None = None
         self._serial = -1
         self._due = 0.0
         self._failed = False
 
     def look(self) -> None:
-        """Scan all indexes if something has changed. Raises SidecarGone, and nothing that devpi's database raises."""
+        """Scan all indexes if something has changed. Raises SidecarGone; errors of devpi's database are logged."""
         if self._xom.config.offline_mode or time.monotonic() < self._due:
-            return  # offline no mirror asks for anything
+            return  # offline mirrors request nothing
         began = time.monotonic()
         try:
             serial = self._xom.keyfs.get_current_serial()
@@ -46,11 +46,11 @@ class MirrorsWatch:
             seen = self._scan()
         except Exception:
             if not self._failed:
-                threadlog.exception("the indexes can't be looked at")
+                threadlog.exception("the indexes can't be read")
             self._failed = True
         else:
             if seen != self._reported:
-                self._tell(seen)
+                self._send(seen)
             self._serial, self._reported, self._failed = serial, seen, False
         self._due = began + max(_PAUSE, _SHARE * (time.monotonic() - began))
 
@@ -67,7 +67,7 @@ class MirrorsWatch:
         )
 
     def _mirrors(self) -> Iterator[tuple[str, bool]]:
-        """The name of each, and whether it keeps the list. Only within a transaction."""
+        """Yield each mirror's name, and whether it keeps the list. Needs a transaction."""
         for user in self._xom.model.get_userlist():
             record: dict[str, Any] = user.key.get()
             for index, config in record.get("indexes", {}).items():

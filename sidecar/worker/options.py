@@ -1,4 +1,4 @@
-"""The options of devpi's programs, and what the environment and the configuration file say that no program reads."""
+"""The options of devpi's programs, and what no program reads in the environment and the configuration file."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from pluggy import PluginManager
 
 _MANY = 20
-"""Unknown names that are reported one by one; the rest is counted."""
+"""Unknown names that are reported; the rest is counted."""
 _PASSWORDS = {"root-passwd", "root-passwd-hash"}
 _NEVER_READ = {
-    "configfile": "give devpi-server the flag --configfile",
-    "help": "give devpi-server the flag --help",
-    "passwd": "run devpi-passwd with the server stopped",
+    "configfile": "pass --configfile to devpi-server",
+    "help": "pass --help to devpi-server",
+    "passwd": "stop the server, and run devpi-passwd",
 }
-"""Options of which devpi ignores the variable and the line in its configuration file, and what to use instead."""
+"""Options of which devpi ignores the variable and the line in its configuration file, with the hint."""
 
 
 class Options:
-    """The options that devpi-server, its plugins, devpi-init, devpi-import and devpi-export have together.
+    """All options of devpi-server, its plugins, devpi-init, devpi-import and devpi-export.
 
-    Each of devpi's parsers knows its own program's options alone, and warns of all others in the configuration file,
-    which all programs share. From `take_over` on none of them warns: `notices` does, once.
+    All programs share one configuration file, but each of devpi's parsers knows only its own program's options, and
+    warns of all others in it. `take_over` stops that; `notices` reports what no program reads.
     """
 
     def __init__(self, plugins: PluginManager) -> None:
@@ -49,10 +49,10 @@ class Options:
         self._environ = dict(os.environ)
 
     def take_over(self, *, quiet: bool = False) -> None:
-        """Have devpi's parsers not warn of what another program knows; `quiet`: nor of anything else.
+        """Stop devpi's parsers from warning of other programs' options; `quiet`: of any option.
 
-        From then on they pass over a --configfile that is given in the wrong place. devpi has read its file by then,
-        but would give that name to the tools.
+        They also ignore `configfile` in the environment and in the file from now on: devpi does not load that file, but
+        takes its name for the option's value, which the tools would get.
         """
         load, known = config.load_config_file, self._known
 
@@ -71,22 +71,23 @@ class Options:
         config.ArgumentDefaultGetter = Getter  # type: ignore[misc]
 
     def root_password(self) -> str | None:
-        """`root-passwd` of the configuration file that was read last; None: there is none, or an empty one.
+        """Return `root-passwd` of the configuration file that was read last; None if it is missing or empty.
 
-        Raises ValueError, as `core.parsers` does, for one that can't be used; it is never part of the message.
+        Raises ValueError, as `core.parsers` does, if it is invalid; the message never contains it.
         """
-        given = self._provided.get("root-passwd")
-        if not given:
+        password = self._provided.get("root-passwd")
+        if not password:
             return None
-        if not isinstance(given, str):
-            raise ValueError("is not a text", "write it as one line of text")
-        parsers.password(given)
-        return given
+        if not isinstance(password, str):
+            raise ValueError("is not a string", "write it as one line of text")
+        parsers.password(password)
+        return password
 
     def notices(self, settings: Iterable[str], unknown: Iterable[str]) -> list[Notice]:
-        """What has no effect, of the environment and of the configuration file that was read last. No value is shown.
+        """Return what has no effect in the environment and in the configuration file read last, without values.
 
-        `settings`: the names of the sidecar's own variables. `unknown`: variables that begin as these do, and are none.
+        `settings`: the names of the sidecar's own variables. `unknown`: variables with the same prefixes that it does
+        not have.
         """
         readable = self._known - _NEVER_READ.keys()
         known = {_variable(option) for option in readable}
@@ -94,7 +95,7 @@ class Options:
         suggested = {*settings, *(known - {_variable(option) for option in _PASSWORDS})}
         found = [_unknown_variable(name, suggested) for name in strange[:_MANY]]
         if (more := len(strange) - _MANY) > 0:
-            found.append(Notice("variable", f"{more} more variables are not known", "rename or remove them"))
+            found.append(Notice("variable", f"{more} more unknown variables", "rename or remove them"))
         return found + self._of_the_file(readable)
 
     def _of_the_file(self, readable: set[str]) -> list[Notice]:
@@ -102,15 +103,15 @@ class Options:
             return []
         where = f"the configuration file {self._file}"
         if not self._provided and _has_no_section(self._file):
-            reason = f"{where} has no section devpi-server, so nothing in it has an effect"
+            reason = f"{where} has no section devpi-server, so all of it is ignored"
             return [Notice("configuration", reason, "indent the options below a line `devpi-server:`")]
         strange = sorted(self._provided.keys() - readable)
         found = [_unknown_option(name, readable, where) for name in strange[:_MANY]]
         if (more := len(strange) - _MANY) > 0:
-            found.append(Notice("configuration", f"{more} more options in {where} are not known", "remove them"))
+            found.append(Notice("configuration", f"{more} more unknown options in {where}", "remove them"))
         if self._provided.get("root-passwd-hash"):
             reason = f"root-passwd-hash in {where} has no effect"
-            found.append(Notice("configuration", reason, "write root-passwd there, or set DEVPI_PASSWORD_FILE"))
+            found.append(Notice("configuration", reason, "use root-passwd there, or set DEVPI_PASSWORD_FILE"))
         return found
 
 
@@ -128,7 +129,7 @@ def _unknown_variable(name: str, suggested: set[str]) -> Notice:
     option = name.upper().removeprefix("DEVPISERVER_").lower()
     if name.startswith("DEVPISERVER_") and option in _NEVER_READ:
         return Notice("variable", f"devpi-server ignores the variable {shown}", _NEVER_READ[option])
-    return Notice("variable", f"the variable {shown} is not known here", _advice(variables.nearest(name, suggested)))
+    return Notice("variable", f"unknown variable {shown}", _advice(variables.nearest(name, suggested)))
 
 
 def _unknown_option(name: str, readable: set[str], where: str) -> Notice:
@@ -137,15 +138,15 @@ def _unknown_option(name: str, readable: set[str], where: str) -> Notice:
         return Notice("configuration", f"devpi-server ignores {shown} in {where}", _NEVER_READ[name])
     near = variables.nearest(name, {option.upper() for option in readable})
     advice = _advice(None if near is None else near.lower())
-    return Notice("configuration", f"the option {shown} in {where} is not known", advice)
+    return Notice("configuration", f"unknown option {shown} in {where}", advice)
 
 
 def _advice(near: str | None) -> str:
-    return "remove it, or correct its name" if near is None else f"did you mean {near}?"
+    return "remove it, or fix its name" if near is None else f"did you mean {near}?"
 
 
 def _has_no_section(file: Path) -> bool:
-    """Whether devpi has found nothing to read in a file that holds something."""
+    """Whether devpi reads nothing from the file, although it isn't empty."""
     import strictyaml
 
     content = strictyaml.load(file.read_bytes().decode())

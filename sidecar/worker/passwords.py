@@ -1,4 +1,4 @@
-"""devpi's password hashes: made, checked and named; and root's password in an open devpi-server."""
+"""devpi's password hashes, and root's password in an open devpi-server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def hash_of(password: str) -> str:
-    """devpi's hash of a password (argon2id, 64 MiB). Raises CannotTell."""
+    """Return devpi's hash of a password (argon2id, 64 MiB). Raises CannotTell."""
     from devpi_server.auth import hash_password
 
     return str(hash_password(password))
@@ -28,29 +28,28 @@ def is_hash_of_empty(pwhash: str, pwsalt: str | None) -> bool:
 
 
 def is_hash_of(password: str, pwhash: str, pwsalt: str | None) -> bool:
-    """Whether the password matches the hash; none matches one that devpi can't check. Raises CannotTell."""
+    """Whether the password matches the hash; False if devpi can't check that hash. Raises CannotTell."""
     return hashing.matches(password, pwhash, pwsalt)
 
 
 def digest(pwhash: str) -> str:
-    """Names a password hash without being one."""
+    """Return a name for a password hash from which it can't be derived."""
     return hashlib.sha256(pwhash.encode()).hexdigest()
 
 
 class RootPassword:
-    """Root's password in one devpi-server: changed, checked, looked at. Used by one thread at a time."""
+    """Root's password in one devpi-server. For use in one thread at a time."""
 
     def __init__(self, xom: XOM, known: str | None) -> None:
-        """`known`: the digest of a hash of root's that is known not to be the empty password's."""
+        """`known`: the digest of a hash of root's that is known not to be of the empty password."""
         self._xom = xom
         self._judged = {} if known is None else {known: False}
-        """Whether root's hash, by its digest, is the empty password's: argon2 runs once for each."""
+        """By digest, whether root's hash is of the empty password: argon2 runs once for each."""
 
     def state(self) -> tuple[str, str | None]:
-        """Its state as `Listening` has it, and the digest of its hash where it is known not to be the empty one's.
+        """Return its state (see `Listening`), and the digest of its hash if the password is known not to be empty.
 
-        `unchecked`: argon2 can't run, so nobody can tell. `unusable`: nobody can log in with it. Raises what devpi's
-        database makes devpi raise.
+        `unchecked`: argon2 can't run. `unusable`: no login is possible. Raises any error of devpi's database.
         """
         if self._xom.is_replica():
             return "unknown", None
@@ -69,9 +68,9 @@ class RootPassword:
         return ("empty", None) if self._judged[name] else ("set", name)
 
     def change(self, password: str) -> str:
-        """Set it in one transaction, and return the digest of its hash. Makes root where there is none.
+        """Set it in one transaction, create root if missing, and return the digest of the hash.
 
-        Raises CannotTell before the commit; anything else may have come after it.
+        Raises CannotTell before the commit; any other error may come after it.
         """
         with self._xom.keyfs.write_transaction():
             root = self._xom.model.get_user("root")
@@ -84,12 +83,12 @@ class RootPassword:
         return name
 
     def is_this(self, password: str) -> bool:
-        """Whether this is root's password. Raises CannotTell, and what devpi's database makes devpi raise."""
+        """Whether this is root's password. Raises CannotTell and any error of devpi's database."""
         pwhash, pwsalt = self._hash()
         return pwhash is not None and is_hash_of(password, pwhash, pwsalt)
 
     def _hash(self) -> tuple[str | None, str | None]:
-        """The hash of root's password, None where there is none, and its salt, if it has an old one."""
+        """Return the hash of root's password and its salt; None for what is missing (only old hashes have a salt)."""
         with self._xom.keyfs.read_transaction():
             root = self._xom.model.get_user("root")
             config = root.get(credentials=True) if root is not None else {}

@@ -1,4 +1,4 @@
-"""What a container adds to devpi-server: a plugin for its hooks, and a stand-in for `waitress.serve`."""
+"""What the sidecar adds to devpi-server: a plugin for its hooks, and a substitute for `waitress.serve`."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ TRANSACTION = "devpi_server.views.tween_keyfs_transaction"
 ADMISSION = "sidecar.worker.patches.auth.tween_factory"
 LOGIN = "sidecar.worker.patches.auth.login_tween_factory"
 _WHERE = frozenset({"host", "port", "listen", "unix_socket", "unix_socket_perms"})
-"""waitress' arguments for what the sidecar has bound."""
+"""waitress's arguments for sockets, which the sidecar has bound already."""
 _YOUNG = 10_000
-"""Objects after which Python looks for garbage. Requests that are being answered have thousands of them in use: to look
-through them at each 700, as it does by itself, finds little, and takes 2 % of devpi-server's time.
+"""New objects after which Python collects garbage. Requests in flight use thousands of objects: Python's default of 700
+finds little, and takes 2 % of devpi-server's time.
 """
 
 
 class SidecarPlugin:
-    """A devpi plugin, and the stand-in for `waitress.serve` that keeps hold of the server."""
+    """A devpi plugin, and the substitute for `waitress.serve` that controls the server."""
 
     def __init__(self, request: Serve, channel: Channel, *, own_derivation: bool) -> None:
         self._request = request
@@ -81,11 +81,11 @@ class SidecarPlugin:
         self._mirrors: MirrorsWatch
         self._contents: ContentsWatch
         self.start_error: OSError | None = None
-        """Why waitress could not be started."""
+        """Why waitress could not start."""
 
     @hookimpl
     def devpiserver_pyramid_configure(self, pyramid_config: Configurator) -> None:
-        """devpi's hook. The registry leads to the security policy, which keeps a key of its own."""
+        """Add our tweens (devpi's hook), and keep the registry: its security policy has a copy of the login key."""
         self._registry = pyramid_config.registry
         self._registry[auth.THREADS] = self._threads
         pyramid_config.add_tween(ADMISSION, under=REQUEST_LOG, over=TRANSACTION)
@@ -94,27 +94,27 @@ class SidecarPlugin:
 
     @hookimpl(tryfirst=True)
     def devpiserver_get_identity(self, request: Request, credentials: tuple[str, str] | None) -> None:
-        """devpi's hook: called before the others of this name, one of which will check the credentials."""
+        """Prepare the check of the credentials (devpi's hook, which runs before the plugins that check them)."""
         auth.before_identity(request, credentials)
 
     @hookimpl
     def devpiserver_identity_loaded(self, request: Request) -> None:
-        """devpi's hook: called once they have."""
+        """Forget the credentials once they are checked (devpi's hook)."""
         auth.forget(request)
 
     @hookimpl
     def devpiserver_cmdline_run(self, xom: XOM) -> None:
-        """devpi's hook: called once the state is open."""
+        """Keep the open state (devpi's hook)."""
         self._xom = xom
         self._root = RootPassword(xom, self._request.known_root_hash)
 
     def serve(self, app: WsgiApp, **kwargs: object) -> None:
-        """What devpi calls instead of `waitress.serve`: look at root, listen, tell the sidecar, take requests."""
+        """Check root, listen, report to the sidecar, and serve (devpi calls this instead of `waitress.serve`)."""
         from waitress.server import create_server
 
         self._check_tweens()
         repeats.log_once()
-        if self._request.after_kill and not self._xom.is_replica():  # a replica's threads write files already
+        if self._request.after_kill and not self._xom.is_replica():  # a replica's threads already write files
             recovery.clear_uploads(self._xom)
         if self._request.new_root_password is not None:
             self._root.change(self._request.new_root_password)
@@ -153,19 +153,19 @@ class SidecarPlugin:
         server.run()
 
     def notice(self, notice: Notice) -> None:
-        """Tell the sidecar what an operator should know of."""
+        """Send the sidecar a notice for the operator."""
         with suppress(SidecarGone):
             self._channel.send(Noticed(notice.about, notice.reason, notice.hint))
 
     def _check_tweens(self) -> None:
-        """Raises Fatal where admission is not outside the transaction, or errors of views don't roll it back."""
+        """Raise Fatal if admission is not outside the transaction, or if views' errors would not roll it back."""
         order = [name for name, _ in self._registry.getUtility(ITweens).implicit()]
         wanted = [REQUEST_LOG, ADMISSION, TRANSACTION, LOGIN, EXCVIEW]
         if [name for name in order if name in wanted] != wanted:
             raise Fatal(f"this devpi-server's tweens are in an unknown order: {', '.join(order)}")
 
     def _obey(self, drainer: Drainer, traffic: Traffic) -> None:
-        """The thread that does what the sidecar says while devpi-server serves."""
+        """Obey the sidecar while devpi-server serves; runs in a thread of its own."""
         threading.Thread(target=self._look_after_root, name="root's password", daemon=True).start()
         try:
             while True:
@@ -174,7 +174,7 @@ class SidecarPlugin:
                         self._about_root.put(request)
                     case Drain(grace, keep_listening):
                         cut = drainer.drain(grace, keep_listening=keep_listening)
-                        self._channel.send(traffic.totals())  # the next report of them would come too late
+                        self._channel.send(traffic.totals())  # the next report would come too late
                         self._channel.send(Drained(cut))
                         end_cleanly()
                         return
@@ -184,9 +184,9 @@ class SidecarPlugin:
             os._exit(ExitCode.INTERNAL)
 
     def _look_after_root(self) -> None:
-        """The thread that changes and checks root's password, and looks at users, mirrors and contents once a second.
+        """Change and check root's password, and check users, mirrors and contents once a second; runs in a thread.
 
-        devpi may let a change wait, and a stop should not.
+        It is not the thread of `_obey`, because a change may have to wait for devpi, and a stop must not.
         """
         with suppress(SidecarGone):
             due = time.monotonic()
@@ -205,7 +205,7 @@ class SidecarPlugin:
                     self._channel.send(self._check_root_password(request))
 
     def _report(self, traffic: Traffic) -> None:
-        """The thread that tells the sidecar how many requests there were."""
+        """Report the number of requests to the sidecar; runs in a thread of its own."""
         with suppress(SidecarGone):
             traffic.report(self._channel.send)
 
@@ -215,11 +215,11 @@ class SidecarPlugin:
         except CannotTell as error:  # before the commit
             return RootPasswordSet(request.number, f"argon2 can't run ({error})", retryable=True)
         except Exception as error:
-            # a failed transaction is rolled back; whether this one failed before its commit, nobody can tell here
+            # a failed transaction is rolled back, but this error may have come after the commit
             reason = f"devpi-server failed with {type(error).__name__}"
             return RootPasswordSet(request.number, reason, maybe_done=True)
         self._users.root_was_changed()
-        self._users.look_at_root()  # so that the sidecar has heard of it before it hears the answer
+        self._users.look_at_root()  # so that the sidecar gets the new state before the answer
         if request.secretfile_changed:
             try:
                 self._renew_login_secret()
@@ -233,12 +233,12 @@ class SidecarPlugin:
             return RootPasswordChecked(request.number, self._root.is_this(request.password))
         except CannotTell as error:
             threadlog.error("root's password can't be checked: argon2 can't run (%s)", error)
-        except Exception:  # whatever a database that fails makes devpi raise
-            threadlog.exception("root's password can't be looked at")
+        except Exception:  # any error of devpi's database
+            threadlog.exception("root's password can't be read")
         return RootPasswordChecked(request.number, None)
 
     def _renew_login_secret(self) -> None:
-        """Read the secret file again and sign with it from now on, so that every login made before has ended."""
+        """Read the secret file again and sign with it from now on, which ends all logins."""
         import itsdangerous
 
         config = self._xom.config
@@ -246,7 +246,7 @@ class SidecarPlugin:
         if not self._own_derivation:
             for flag, value in zip(CHEAP_DERIVATION[::2], CHEAP_DERIVATION[1::2], strict=True):
                 setattr(config.args, flag.lstrip("-").replace("-", "_"), int(value))
-        for name in ("secret_path", "basesecret"):  # cached by devpi for the process's life
+        for name in ("secret_path", "basesecret"):  # devpi caches both for the life of the process
             with suppress(AttributeError):
                 delattr(config, name)
         config._key_cache.clear()
@@ -255,5 +255,5 @@ class SidecarPlugin:
 
 
 def end_cleanly() -> None:
-    """Have devpi-server's main thread shut its thread pool down, as Ctrl-C does."""
+    """Make devpi-server's main thread shut down its thread pool, as Ctrl-C does."""
     os.kill(os.getpid(), signal.SIGINT)

@@ -1,7 +1,6 @@
-"""The making of a state directory, in a process of its own: `devpi-init`, or the import of exports.
+"""Make a state directory by `devpi-init` or by an import of exports, in a fork of the worker.
 
-Runs in a fork of the worker, with everything devpi imported already. Whatever happens, only the target and the
-scratch folder are written to; both are thrown away unless the answer is `Prepared`.
+It writes only to the target and the scratch folder; both are thrown away unless the answer is `Prepared`.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ RESTART = "fix the cause, and start again"
 def prepare(
     request: Initialise | Import, flags: ServerFlags, plugins: PluginManager, channel: Channel
 ) -> Prepared | PrepareFailed:
-    """Make the state that `request` asks for, and bring it to disk. Raises `table.Unknown`."""
+    """Make the state that `request` asks for, and sync it to disk. Raises `table.Unknown`."""
     table.require("prepare", "init" if isinstance(request, Initialise) else "import")
     since = os.open(Path(request.target).parent, os.O_RDONLY | os.O_CLOEXEC)  # before the first write
-    os.environ.pop("DEVPISERVER_NO_ROOT_PYPI", None)  # it has been read; at an import it would drop the export's index
+    os.environ.pop("DEVPISERVER_NO_ROOT_PYPI", None)  # already read; an import would drop the export's root/pypi
     staged_storage.without_patience(plugins)
     try:
         if isinstance(request, Initialise):
@@ -50,15 +49,15 @@ def prepare(
         return PrepareFailed(error.reason, error.hint, error.archive, error.member, error.retryable)
     except MemoryError:
         hint = "raise the memory limit, and start again"
-        return PrepareFailed("there is not enough memory", hint, retryable=True, exhausted=True)
+        return PrepareFailed("not enough memory", hint, retryable=True, exhausted=True)
     except CannotTell as error:
         hint = "raise the limit of memory or of processes, and start again"
-        reason = f"argon2 can't run, which hashes passwords: {error}"
+        reason = f"argon2, which hashes passwords, can't run: {error}"
         return PrepareFailed(reason, hint, retryable=True, exhausted=True)
     except OSError as error:
         return _of_the_disk(error)
     except SystemExit:
-        return PrepareFailed("devpi-server refused, as it says in the log above", RESTART)
+        return PrepareFailed("devpi-server failed; its error is in the log above", RESTART)
     except Exception as error:
         if (of_the_disk := staged_storage.disk_error(error)) is not None:
             return _of_the_disk(of_the_disk)
@@ -87,12 +86,12 @@ def _initialise(request: Initialise, flags: ServerFlags, plugins: PluginManager)
     if not request.project_list:
         main._pypi_ixconfig_default["mirror_no_project_list"] = True
     if init(pluginmanager=plugins, argv=argv) != 0:
-        return PrepareFailed("devpi-init failed, as it says in the log above", RESTART)
+        return PrepareFailed("devpi-init failed; its error is in the log above", RESTART)
     return Prepared("none" if root_hash is None else "password", None if root_hash is None else digest(root_hash))
 
 
 def _of_the_disk(error: OSError) -> PrepareFailed:
-    """The volume refuses: another try may succeed."""
+    """Return the failure for an error of the volume: a retry may succeed."""
     what = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or type(error).__name__
     hint = hint_to_write(error).removesuffix(" and start again").removesuffix(",") + ", and start again"
     return PrepareFailed(f"{what} while writing the new state", hint, retryable=True)

@@ -1,4 +1,4 @@
-"""How far an import is: counted where it happens, and told to the sidecar now and then."""
+"""The progress of an import: counted where it happens, and reported to the sidecar at intervals."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _REPORT_EVERY = 0.05
-"""Least seconds between two reports of progress."""
+"""Minimum seconds between two reports of progress."""
 _AT_ONCE = 50
-"""Archives in one report. A name has 255 bytes, each of them 6 in JSON at worst, and a packet holds 128 KiB."""
+"""Archives in one report. A name has up to 255 bytes, each of them up to 6 in JSON, and a packet holds 128 KiB."""
 _IGNORED = 100
-"""Names of other files that are told."""
+"""Names of ignored files that are reported."""
 _CURRENT = 300
-"""Characters of the project that is being loaded: an export may make its name as long as it likes."""
+"""Characters of the current project that are reported: an export does not limit its name."""
 
 
 class Reporter:
-    """Counts what is done, and tells the sidecar now and then. Also the `sources.Watcher` of unpacking."""
+    """Counts what is done, and reports it to the sidecar at intervals. Also the `sources.Watcher` of unpacking."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -38,7 +38,7 @@ class Reporter:
         self._last = 0.0
 
     def begin(self, found: sources.Found) -> None:
-        """Unpacking begins."""
+        """Report the archives that are about to be unpacked."""
         self._counts["extracted"][1] = sum(each.bytes for each in found.sources if not each.is_directory)
         for some in _pieces(found.sources):
             self._send(archives=[{"name": each.name, "bytes": each.bytes, "sha256": None} for each in some])
@@ -46,57 +46,57 @@ class Reporter:
             self._send(ignored=list(names))
 
     def unpacking(self, source: str, compressed_bytes: int, members: int, unpacked_bytes: int) -> None:
-        """So many bytes of an archive have been read."""
+        """Count what was read of an archive."""
         self._counts["extracted"][0] = self._read_before + compressed_bytes
         self._current = source
         self._now_and_then()
 
     def unpacked(self, tree: sources.Unpacked) -> None:
-        """One archive is unpacked, and its digest known."""
+        """Count an unpacked archive, and report its digest."""
         if not tree.source.is_directory:
             self._read_before += tree.source.bytes
             self._counts["extracted"][0] = self._read_before
         self._send(digests={tree.source.name: tree.sha256})
 
     def state(self, state: ImportState) -> None:
-        """The import goes on to its next part."""
+        """Report the next state of the import."""
         self._state, self._current = state, None
         self._send()
 
     def totals(self, totals: merge.Totals, omissions: sources.Omissions) -> None:
-        """What there is to load is known, and what is left out."""
+        """Report how much there is to load, and what is left out."""
         for name in ("users", "indexes", "projects", "files", "bytes"):
             self._counts[name][1] = getattr(totals, name)
         first = [{"archive": each.archive, "member": each.member, "reason": each.reason} for each in omissions.first]
         self._send(left_out={"total": omissions.total, "first": first} if first else None)
 
     def now_at(self, what: str) -> None:
-        """Loading has come to a project."""
+        """Set the project that is being loaded."""
         self._current = what[:_CURRENT]
 
     def users_done(self) -> None:
-        """devpi makes all users in one transaction before the first index."""
+        """Count all users: devpi creates them in one transaction before the first index."""
         self._counts["users"][0] = self._counts["users"][1]
         self._now_and_then()
 
     def index_done(self) -> None:
-        """All projects of an index are committed."""
+        """Count an index: all its projects are committed."""
         self._counts["indexes"][0] += 1
         self._now_and_then()
 
     def project_done(self, names: int) -> None:
-        """A project is committed, which may have had several spellings of its name."""
+        """Count a committed project, whose name may have had several spellings."""
         self._counts["projects"][0] += names
         self._now_and_then()
 
     def file_done(self, size: int) -> None:
-        """A file is stored, and its digest was right."""
+        """Count a file that is verified and stored."""
         self._counts["files"][0] += 1
         self._counts["bytes"][0] += size
         self._now_and_then()
 
     def loaded(self) -> None:
-        """Everything is loaded."""
+        """Report that everything is loaded."""
         self._current = None
         self.users_done()
         self._send()
@@ -119,6 +119,6 @@ class Reporter:
 
 
 def _pieces(names: Sequence[T]) -> Iterator[Sequence[T]]:
-    """All of them, so many at a time that they fit into one packet."""
+    """Split the names so that each piece fits into one packet."""
     for start in range(0, len(names), _AT_ONCE):
         yield names[start : start + _AT_ONCE]

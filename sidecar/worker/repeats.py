@@ -1,4 +1,4 @@
-"""devpi's background threads retry for ever, and log each attempt: here an equal line is logged once in 10 minutes."""
+"""Log equal lines of devpi's background threads once in 10 minutes: they retry forever, and log each attempt."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from collections import OrderedDict
 LOG_EVERY = 600.0
 """Seconds between two equal lines: same text, same error, raised at the same place."""
 _THREADS = ("[REP] ", "[FREP] ", "[NOTI] ")
-"""How devpi marks the lines of those that ask a primary for changes and for files, and that processes events."""
+"""The prefixes of lines of the threads that replicate changes, replicate files, and process events."""
 _REMEMBERED = 4096
 _SHOWN = "sidecar_repeats_shown"
 
 
 def wording(record: logging.LogRecord) -> str:
-    """What a line says: its text, its error, and where that was raised."""
+    """Return the record's text, its error, and where that was raised."""
     try:
         text = record.getMessage()
-    except (TypeError, ValueError):  # wrong arguments: logging reports that, but not for a filter
+    except (TypeError, ValueError):  # wrong arguments: logging reports that itself, after the filters
         text = str(record.msg)
     if not record.exc_info or record.exc_info[1] is None:
         return text
@@ -34,11 +34,11 @@ class NowAndThen:
 
     def __init__(self) -> None:
         self._seen: OrderedDict[str, float] = OrderedDict()
-        """Line → when it was logged last."""
+        """When each line was logged last."""
         self._guard = threading.Lock()
 
     def shows(self, record: logging.LogRecord) -> bool:
-        """Whether the line is logged; by one handler as by all."""
+        """Whether to log the record. Each handler calls this; the first decision holds for all."""
         if not str(record.msg).startswith(_THREADS):
             return True
         if _SHOWN not in record.__dict__:
@@ -59,7 +59,7 @@ class NowAndThen:
 
 
 def log_once() -> None:
-    """From now on; for the handlers that the log has by now."""
+    """Filter the log's current handlers from now on."""
     once = NowAndThen()
     for handler in logging.getLogger().handlers:
         handler.addFilter(once.shows)

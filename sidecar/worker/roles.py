@@ -1,6 +1,6 @@
-"""Whether devpi-server's flags and the serverdir's `.nodeinfo` agree on its role.
+"""Check that devpi-server's flags and the serverdir's `.nodeinfo` agree on its role.
 
-devpi-server finds a contradiction only when it opens its state: after the initialisation, with exit code 1.
+devpi-server itself finds a contradiction only after the initialisation, when it opens its state (exit code 1).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Contradiction(NamedTuple):
-    """What contradicts what, and the hint."""
+    """A contradiction, and the hint."""
 
     reason: str
     hint: str
@@ -28,7 +28,7 @@ class Contradiction(NamedTuple):
 
 @dataclass(frozen=True)
 class Role:
-    """What the flags ask for, beside what the serverdir is."""
+    """The role that the flags ask for, and the role of the state in the serverdir."""
 
     asked: str
     """`--role`: `auto`, `primary`, `replica` or `standalone`."""
@@ -37,7 +37,7 @@ class Role:
     recorded: str | None
     """The role of the state in the serverdir; None: there is no state, or it can't be read."""
     recorded_url: str | None
-    """The primary of that state, which devpi uses if no other one is given."""
+    """The primary of that state, which is devpi's default for `--primary-url`."""
 
     @property
     def replica(self) -> bool:
@@ -45,7 +45,7 @@ class Role:
         return "replica" in (self.asked, self.recorded if self.asked == "auto" else None) or self.url is not None
 
     def contradiction(self) -> Contradiction | None:
-        """What devpi-server would refuse later, or silently ignore."""
+        """Return what devpi-server would reject later, or silently ignore."""
         if self.url is not None and (wrong := _wrong_url(self.url)):
             return wrong
         if self.recorded not in (None, "replica"):
@@ -66,13 +66,13 @@ class Role:
             return None
         also = " and --role replica" if asks == "--primary-url" and self.asked == "replica" else ""
         return Contradiction(
-            f"{asks} asks for a replica, and the serverdir holds the state of a {self.recorded} devpi-server",
+            f"{asks} asks for a replica, but the serverdir holds the state of a {self.recorded} devpi-server",
             f"remove {asks}{also} to serve that state, or give the replica a serverdir of its own (DEVPI_SERVERDIR)",
         )
 
 
 def role_of(args: Namespace, serverdir: Path) -> Role:
-    """The role by devpi's parsed flags and by what lies in the serverdir, which is only read."""
+    """Return the role from devpi's parsed flags and from the serverdir, which is only read."""
     info = _nodeinfo(serverdir)
     recorded = info.get("role")
     url = info.get("masterurl")
@@ -89,7 +89,7 @@ def _current(role: str) -> str:
 
 
 def _wrong_url(url: str) -> Contradiction | None:
-    """Never with the URL itself, which may hold a password."""
+    """Return what is wrong with the URL, without the URL itself, which may contain a password."""
     try:
         parts = urlsplit(url)
         complete = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -98,20 +98,20 @@ def _wrong_url(url: str) -> Contradiction | None:
         parts = urlsplit("")
     if not complete:
         return Contradiction(
-            "--primary-url is not a URL", "give one such as https://devpi.example.com or http://devpi:3141"
+            "--primary-url is not a URL", "set a URL such as https://devpi.example.com or http://devpi:3141"
         )
     if parts.username is not None or parts.password is not None:
         return Contradiction(
-            "--primary-url has a user or a password, which devpi-server does not support",
+            "--primary-url contains a user or a password, which devpi-server does not support",
             "remove both from the URL; primary and replica trust each other by the same --secretfile",
         )
     return None
 
 
 def _nodeinfo(serverdir: Path) -> dict[str, object]:
-    """devpi's record of the state, also if that is still being installed; empty if there is none, or none to be read.
+    """Return devpi's record of the state, also of one that is being installed; empty if it is missing or unreadable.
 
-    What is wrong with the serverdir is found later, when it has been locked.
+    Errors of the serverdir are reported later, when it is locked.
     """
     paths, name = Layout(serverdir), ".nodeinfo"
     installed = os.path.lexists(paths.installation)

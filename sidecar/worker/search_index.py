@@ -1,8 +1,8 @@
-"""devpi-web's search index: derived data, so a damaged one is set aside and rebuilt, and never ends devpi-server.
+"""Guard devpi-web's search index: it is derived data, so a damaged index is moved aside and rebuilt.
 
-devpi-web opens the index in a thread of devpi-server's pool (`InitialQueueThread`), in which any error ends the
-process, at each start again. It retries errors while it writes the index for ever, with the same index. So here each
-failure is only noted, and the one thread that writes the index (`IndexerThread`) finds out whether it is damaged.
+Without this, a damaged index stops devpi-server at each start: devpi-web opens the index in a thread of devpi-server's
+pool (`InitialQueueThread`), where any error ends the process. Errors of writing it are retried forever, with the same
+index. Here a failure is only recorded, and the one thread that writes the index (`IndexerThread`) checks for damage.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ R = TypeVar("R")
 log = logging.getLogger("sidecar")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 3600.0
-"""Seconds until the index is examined again; doubled each time, for all of it is read."""
+"""Seconds until the index is examined again; doubled each time, because all of it is read."""
 
 
 def guard(plugins: PluginManager, notice: Callable[[Notice], None]) -> None:
-    """Guard the index that devpi-web is about to open; nothing if it is not installed."""
+    """Guard the index that devpi-web is about to open; do nothing if devpi-web is not installed."""
     if plugins.get_plugin("devpi-web-whoosh") is None:
         return
     if table.holds("search_index"):
@@ -45,26 +45,26 @@ def guard(plugins: PluginManager, notice: Callable[[Notice], None]) -> None:
 
 
 class _Failure(NamedTuple):
-    """What is kept of an error: itself it would keep files open, and the index' lock."""
+    """What is kept of an error; the error itself would keep files and the index's lock open."""
 
     described: str
     error: OSError | None
-    """A copy of it, if it is one of the system's."""
+    """A copy of it, if it is an OSError."""
     writing: bool
-    """It came when the index was to be written, not from somebody's search."""
+    """It came from writing the index, not from a search."""
 
 
 class Guard:
-    """Stands between devpi-web and its index. What `notice` gets is for the operator."""
+    """Wraps devpi-web's access to its index. `notice` is for the operator."""
 
     def __init__(self, notice: Callable[[Notice], None]) -> None:
         self._notice = notice
         self._opening = threading.RLock()
-        """Held while the index is opened, made or set aside."""
+        """Held while the index is opened, created or moved aside."""
         self._failure: _Failure | None = None
-        """The last one that has not been looked into."""
+        """The last failure that has not been examined."""
         self._incomplete = False
-        """Not all projects have been queued."""
+        """Whether some projects have not been queued."""
         self._reported: set[str] = set()
         self._pause = _FIRST_PAUSE
         self._not_before = 0.0
@@ -106,7 +106,7 @@ class Guard:
         index.update_projects = self._noting(update)
 
     def _noting(self, function: Callable[P, R], *, writing: bool = True) -> Callable[P, R]:
-        """`function`, of which errors from inside the index are noted; they are raised all the same."""
+        """Wrap `function` to record errors from inside the index; they are still raised."""
 
         def noting(*arguments: P.args, **options: P.kwargs) -> R:
             try:
@@ -126,11 +126,11 @@ class Guard:
         return failure
 
     def _make(self, make: Callable[[Config], Index], config: Config) -> Index:
-        """devpi-web's index; one that finds nothing if its folder can't be made."""
+        """Return devpi-web's index, or devpi-web's empty one if the folder can't be created."""
         try:
             try:
                 return make(config)
-            except OSError as error:  # a file is where the folder should be, or a link that leads nowhere
+            except OSError as error:  # a file or a dangling link is in the folder's place
                 folder = Path(str(error.filename))
                 if error.errno not in LASTING or not (folder.is_symlink() or folder.exists()):
                     raise
@@ -138,12 +138,12 @@ class Guard:
                 return make(config)
         except OSError as error:
             config.args.indexer_backend = "null"
-            hint = "make it writable for this user, or correct --indexer-backend, and restart"
-            self._tell("search is off, because the search index' folder can't be made", f": {described(error)}", hint)
+            hint = "make it writable for this user, or fix --indexer-backend, and restart"
+            self._report("search is off: the search index's folder can't be created", f": {described(error)}", hint)
             return make(config)
 
     def _examine(self, thread: IndexerThread, failure: _Failure) -> None:
-        """Set the index aside if it is damaged, and queue what is missing. The thread writes nothing meanwhile."""
+        """Move a damaged index aside, and queue what is missing. The thread writes nothing meanwhile."""
         from devpi_web.main import get_indexer
 
         self._not_before = time.monotonic() + self._pause
@@ -156,44 +156,44 @@ class Guard:
             except OSError as error:
                 why = f" ({damage}; {described(error)})"
                 hint = f"make the folder {folder.name} writable for this user, or remove it; and restart"
-                self._tell("the search index can neither be used nor set aside", why, hint)
+                self._report("the search index can neither be used nor moved aside", why, hint)
                 return
             self._incomplete = True
         elif failure.writing:
-            self._tell_of_writing(failure)
+            self._report_writing(failure)
         try:
             if self._incomplete:
                 _queue_all(thread, index)
         except Shutdown:
             raise
         except Exception as error:
-            self._tell_of_writing(self._failed(error))
+            self._report_writing(self._failed(error))
         else:
             self._incomplete = False
             self._failure = None
 
-    def _tell_of_writing(self, failure: _Failure) -> None:
-        hint = "stop this, run devpi-clear-search-index, and start again, if that stays"
+    def _report_writing(self, failure: _Failure) -> None:
+        hint = "if this persists, stop the container, run devpi-clear-search-index, and start again"
         if failure.error is not None:
             hint = f"{disk_hints.hint_to_write(failure.error, 'its volume')}; this is retried"
-        self._tell("the search index can't be written", f": {failure.described}", hint)
+        self._report("the search index can't be written", f": {failure.described}", hint)
 
     def _set_aside(self, folder: Path, damage: str) -> None:
         with self._opening:
             kept = set_aside(folder)
-        old = "" if kept is None else f"; {kept.relative_to(kept.parents[1])} has the old one, and may be removed"
-        why = f" ({damage}) and is being rebuilt: searches find too little until then"
-        self._tell("the search index was damaged", why, f"if this comes again, check the volume{old}")
+        old = "" if kept is None else f"; {kept.relative_to(kept.parents[1])} holds the old index and may be removed"
+        why = f" ({damage}) and is being rebuilt; search results are incomplete until then"
+        self._report("the search index was damaged", why, f"if this happens again, check the volume{old}")
 
-    def _tell(self, what: str, why: str, hint: str) -> None:
-        """Once in this process: what is retried for days fails in another file each time."""
+    def _report(self, what: str, why: str, hint: str) -> None:
+        """Send a notice once in this process: a retry may fail with another file each time."""
         if what not in self._reported:
             self._reported.add(what)
             self._notice(Notice("search-index", f"{what}{why}", hint))
 
 
 def _queue_all(thread: IndexerThread, index: Index) -> None:
-    """Have all projects indexed that are not yet, as devpi-web does at its start."""
+    """Queue all projects that are not indexed, as devpi-web does at its start."""
     from devpi_web.whoosh_index import iter_projects
 
     with thread.xom.keyfs.read_transaction() as tx:
@@ -202,7 +202,7 @@ def _queue_all(thread: IndexerThread, index: Index) -> None:
 
 
 def _of_whoosh(error: Exception) -> bool:
-    """Whether it came from inside whoosh, not from the data that was to be indexed."""
+    """Whether the error was raised inside whoosh, not while devpi-web read the data to index."""
     trace = error.__traceback__
     while trace is not None:
         if str(trace.tb_frame.f_globals.get("__name__")).startswith("whoosh."):

@@ -1,4 +1,4 @@
-"""The folder of devpi-web's search index: whether it is damaged, and how it is set aside."""
+"""The folder of devpi-web's search index: check it for damage, and move it aside."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from whoosh.reading import IndexReader
 
 _NAME = "project"
-"""The one index that devpi-web keeps in its folder."""
+"""The only index in devpi-web's folder."""
 LASTING = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EEXIST}
-"""Errors that a file will have again, unlike those for lack of space, memory or descriptors, or of a disk."""
+"""Permanent errors of a file, unlike a lack of space, memory or descriptors, or a disk's errors."""
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NOT_OURS_TO_RENAME = {errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV, errno.EROFS}
 
 
 def damage_of(folder: Path, failure: OSError | None) -> str | None:
-    """Why the index in `folder` can't be used; None: it can, or nobody can tell.
+    """Return why the index in `folder` can't be used; None if it can, or if that can't be determined.
 
-    Reads all of it, unless `failure`, which it has caused, speaks for itself. Nobody may be writing it meanwhile.
+    Reads all of it, unless `failure`, an earlier error, is proof enough. No other thread may write it meanwhile.
     """
     from whoosh.index import open_dir
 
@@ -44,7 +44,7 @@ def damage_of(folder: Path, failure: OSError | None) -> str | None:
 
 
 def _read(reader: IndexReader) -> None:
-    """Read all that searching, writing and merging read."""
+    """Read everything that searching, writing and merging read."""
     scorable = [name for name, field in reader.schema.items() if field.scorable]
     columns = [reader.column_reader(name) for name in reader.schema.names() if reader.has_column(name)]
     for number, _ in reader.iter_docs():
@@ -66,10 +66,10 @@ def _lies_in(folder: Path, error: OSError) -> bool:
 
 
 def set_aside(folder: Path) -> Path | None:
-    """Move an index out of the way, and make its folder anew. Returns where the old one is; None: nowhere.
+    """Move an index aside and recreate its folder. Returns where the old index is; None if it was not kept.
 
-    An older one there is removed, and the old one too where the new one needs its space. Can be killed at any instant:
-    devpi-web makes what it doesn't find. Raises OSError.
+    Removes an index that was moved aside before, and also this one if the new one needs its space. May be killed at any
+    time: devpi-web creates what is missing. Raises OSError.
     """
     if folder.is_dir():
         folder = folder.resolve()
@@ -82,10 +82,10 @@ def set_aside(folder: Path) -> Path | None:
     except OSError as error:
         if error.errno not in _NOT_OURS_TO_RENAME or not folder.is_dir():
             raise
-        aside = folder / ".damaged"  # the folder is a mount, or lies in one that is not ours
+        aside = folder / ".damaged"  # the folder is a mount, or its parent is not writable
         _remove(aside)
         aside.mkdir(mode=0o700)
-        for entry in sorted(folder.iterdir(), key=lambda entry: entry.suffix != ".toc"):  # without it there is no index
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.suffix != ".toc"):  # .toc makes it an index
             if entry != aside:
                 entry.rename(aside / entry.name)
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -103,7 +103,7 @@ def _remove(path: Path) -> None:
 
 
 def described(error: Exception) -> str:
-    """The error in one line; a file by its name alone, for anybody may read this."""
+    """Return the error in one line, with only a file's name instead of its path, because this is public."""
     if isinstance(error, OSError) and error.strerror:
         name = "" if error.filename is None or error.errno in _FULL else f": {Path(str(error.filename)).name}"
         return printable(f"{error.strerror}{name}", 200)

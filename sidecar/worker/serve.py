@@ -1,4 +1,4 @@
-"""devpi-server itself, run by its own `main`, with our plugin in it and what it needs replaced."""
+"""Run devpi-server by its own `main`, with our plugin and our patches."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: Channel) -> int:
-    """Run devpi-server until it ends. Returns the exit code: 0 after a drain."""
+    """Run devpi-server until it exits. Returns the exit code: 0 after a drain."""
     import waitress
 
-    os.environ["TMPDIR"] = request.tmpdir  # uploads are spooled there: on a tmpfs they would count as memory
+    os.environ["TMPDIR"] = request.tmpdir  # for spooled uploads: on a tmpfs they would count as memory
     tempfile.tempdir = None
     recovery.keep_nodeinfo_whole()
     storage.sync_what_is_acknowledged(plugins)
@@ -48,19 +48,16 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
     try:
         result = _main(plugins, argv=argv)
     except Fatal as error:
-        return _fatal(error)
+        return _fatal(str(error), 1)
     except MemoryError:
-        print("fatal: there is not enough memory to start", file=sys.stderr)  # noqa: T201
-        return ExitCode.EXHAUSTED
+        return _fatal("not enough memory to start", ExitCode.EXHAUSTED)
     except CannotTell as error:
-        print(f"fatal: argon2 can't run, for lack of memory or threads: {error}", file=sys.stderr)  # noqa: T201
-        return ExitCode.EXHAUSTED
+        return _fatal(f"argon2 can't run, for lack of memory or threads: {error}", ExitCode.EXHAUSTED)
     if plugin.start_error is not None:
-        print(f"fatal: waitress can't be started: {plugin.start_error}", file=sys.stderr)  # noqa: T201
-        return ExitCode.EXHAUSTED
+        return _fatal(f"waitress can't start: {plugin.start_error}", ExitCode.EXHAUSTED)
     return result if isinstance(result, int) else ExitCode.STOPPED
 
 
-def _fatal(error: Fatal) -> int:
-    print(f"fatal: {error}", file=sys.stderr)  # noqa: T201 - as devpi-server's own main does
-    return 1
+def _fatal(reason: str, code: int) -> int:
+    print(f"fatal: {reason}", file=sys.stderr)  # noqa: T201 - like devpi-server's own main
+    return code

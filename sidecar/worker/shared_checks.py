@@ -1,11 +1,11 @@
-"""Password checks that are equal share one run, and a password that matched is known for a minute.
+"""Equal password checks share one run, and a password that matched is cached for a minute.
 
 Clients such as pip and uv send user and password with each request, up to 50 at once: that is one check, not 50. Two
-checks are equal if user, password, hash and salt are; each request reads hash and salt afresh, so that a check which
-began before a change of the password is never one after it. Only digests are kept, made with a key of this process.
+checks are equal if user, password, hash and salt are equal; each request reads hash and salt again, so a request after
+a change of the password never shares a check from before it. Only digests are kept, keyed with a key of this process.
 
-Whoever waits for a check does so in one of waitress' threads. They may be half of these at most, so that others are
-answered; there are more threads for as long as more wait.
+A request waits for its check in one of waitress's threads. At most half of the threads may wait, so that other requests
+are answered; threads are added while more requests wait.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
     from waitress.task import ThreadedTaskDispatcher
 
 WAITING = 24
-"""Different checks that may wait for the one that runs."""
+"""Different checks that may wait for the running one."""
 KNOWN_SECONDS = 60.0
-"""For how long a password that matched is known, however often it comes again."""
+"""For how long a password that matched is cached; requests do not extend it."""
 MOST_KNOWN = 1_000
-"""Passwords that are known at the same time."""
+"""Passwords in the cache."""
 MOST_WAITING = 100
-"""Requests that may wait for checks, all in all: devpi-server's connections by its default."""
+"""Requests that may wait for checks: devpi-server's default of connections."""
 
 
 class Full(Exception):
-    """As many wait as may."""
+    """Too many checks or requests wait already."""
 
 
 class Threads:
-    """waitress' threads: more of them while many of them wait."""
+    """waitress's threads: more of them while many wait."""
 
     def __init__(self) -> None:
         self._dispatcher: ThreadedTaskDispatcher | None = None
@@ -48,11 +48,11 @@ class Threads:
         self._grown = False
 
     def are_of(self, dispatcher: ThreadedTaskDispatcher) -> None:
-        """The server's, once there is one."""
+        """Set the server's threads, once they exist."""
         self._dispatcher, self._usual = dispatcher, len(dispatcher.threads)
 
     def have(self, waiting: int) -> None:
-        """See to it that those that wait are half of all at most. One caller at a time. Raises Full."""
+        """Ensure that at most half of the threads wait. For one caller at a time. Raises Full."""
         if waiting > MOST_WAITING:
             raise Full
         dispatcher = self._dispatcher
@@ -63,13 +63,13 @@ class Threads:
             before = dispatcher.threads.copy()
             try:
                 dispatcher.set_thread_count(count + 1)
-            except (RuntimeError, MemoryError):  # the kernel gives no thread; waitress has noted it already
+            except (RuntimeError, MemoryError):  # can't start a thread, but waitress has counted it already
                 with dispatcher.lock:
                     dispatcher.threads &= before
                 raise Full from None
 
     def be_as_usual(self) -> None:
-        """Nobody waits any more."""
+        """Return to the usual number of threads, because none waits any more."""
         if self._grown and self._dispatcher is not None:
             self._grown = False
             self._dispatcher.set_thread_count(self._usual)
@@ -84,7 +84,7 @@ class SharedChecks:
         threads: Threads,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`matches`: whether a password matches a hash and its salt; raises where that can't be told."""
+        """`matches`: whether a password matches a hash and its salt; raises if that can't be determined."""
         self._matches = matches
         self._threads = threads
         self._clock = clock
@@ -95,16 +95,16 @@ class SharedChecks:
         self._asked: Counter[bytes] = Counter()
         """How many requests with a user and password run or wait for a check."""
         self._matched: dict[bytes, float] = {}
-        """Until when a user and password are known, whatever the hash; no verdict."""
+        """Until when a user and password are cached for some hash; this is not a verdict."""
         self._waiting = 0
         self._turn = FifoLock()
-        """Of the one that asks for argon2: who needs that within devpi's write transaction waits there behind one of
-        these, not behind all."""
+        """Held by the one check that may use argon2: a write transaction of devpi's that needs argon2 waits only for
+        that check, not for all of them."""
 
     def admit(self, user: str, password: str) -> None:
-        """Raises Full if this can neither share another check nor have one of its own, whatever the hash is.
+        """Raise Full if this request can neither share a check nor queue a new one, whatever the hash is.
 
-        That is known without the hash, so that a request which is turned away costs no transaction.
+        The hash is not needed for that, so a rejected request costs no transaction.
         """
         with self._guard:
             if len(self._running) <= WAITING:
@@ -145,7 +145,7 @@ class SharedChecks:
     def _run(
         self, name: bytes, pair: bytes, check: Future[bool], password: str, pwhash: str, pwsalt: str | None
     ) -> None:
-        """Check, and tell all who wait for it."""
+        """Run the check, and pass its result to all requests that wait for it."""
         try:
             with self._turn:
                 began = self._clock()
@@ -155,7 +155,7 @@ class SharedChecks:
                 del self._running[name]
             check.set_exception(error)
         else:
-            with self._guard:  # at once: nobody comes in between, and runs it again
+            with self._guard:  # in one step, so that no request in between starts the check again
                 del self._running[name]
                 if matches:
                     for known, key in ((self._known, name), (self._matched, pair)):

@@ -1,4 +1,4 @@
-"""`entrypoint.py TOOL …`: devpi's own tools, and anything else, run in the sidecar's place; never past the lock."""
+"""`entrypoint.py TOOL …`: run devpi's tools, always with the serverdir's lock, or any other command."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ LOCKED = {
     "devpi-fsck": "devpi_server.fsck:fsck",
     "devpi-clear-search-index": "devpi_web.clear_index:clear_index",
 }
-"""Tools that must have the serverdir to themselves."""
+"""Tools that need exclusive use of the serverdir."""
 BESIDE = {"devpi-export": "devpi_server.importexport:export"}
-"""Tools that may run beside a server, as its own user: they rewrite `.nodeinfo`."""
+"""Tools that may run beside a server, but only as its user, because they rewrite `.nodeinfo`."""
 _MAKES_STATE = ("devpi-init", "devpi-import")
 
 
 def run(arguments: list[str], settings: Settings, environ: Mapping[str, str]) -> int:
-    """Become the command, or run devpi's tool in this process. Returns the exit code, if it returns."""
+    """Run devpi's tool in this process and return its exit code, or replace this process by another command."""
     name = name_of(arguments[0])
     env = dict(environ)
     if not env.get("DEVPISERVER_SERVERDIR"):
@@ -42,20 +42,20 @@ def run(arguments: list[str], settings: Settings, environ: Mapping[str, str]) ->
     if name in LOCKED or name in BESIDE:
         return _devpi_tool(arguments, env)
     try:
-        os.execvpe(arguments[0], arguments, env)  # noqa: S606 - what the operator asked for
+        os.execvpe(arguments[0], arguments, env)  # noqa: S606 - the operator's command
     except OSError as error:
         sys.stderr.write(f"error: can't run {arguments[0]!r}: {error.strerror}\n")
         return 127 if isinstance(error, FileNotFoundError) else 126
 
 
 def print_text(flags: list[str], environ: Mapping[str, str]) -> int | None:
-    """Print what `--help` or `--version` ask devpi-server for, and nothing else; no port or folder is needed for that.
+    """Print devpi-server's `--help` or `--version`, without a port or a serverdir.
 
-    Returns the exit code; None: devpi's parser finds neither among the flags.
+    Returns the exit code; None if devpi's parser finds neither of them in the flags.
     """
     os.environ.clear()
     os.environ.update(environ)
-    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # pyramid's
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # from pyramid
     import devpi_server
 
     from sidecar.worker.patches import table
@@ -71,10 +71,10 @@ def print_text(flags: list[str], environ: Mapping[str, str]) -> int | None:
     from sidecar.worker.flags import FlagsRefused, SilenceProbe, understand
     from sidecar.worker.options import Options
 
-    sys.argv[:] = ["devpi-server"]  # its name in the help
+    sys.argv[:] = ["devpi-server"]  # the program's name in the help
     plugins, probe = get_pluginmanager(), SilenceProbe()
     plugins.register(probe, "sidecar-flags")
-    Options(plugins).take_over(quiet=True)  # a start reports what has no effect
+    Options(plugins).take_over(quiet=True)  # a start reports options without effect
     request = Configure(flags, None, default_serverdir=str(DEFAULT_SERVERDIR), port=None, restrict_modify="")
     try:
         asked = understand(request, plugins, probe).version_asked
@@ -90,12 +90,12 @@ def print_text(flags: list[str], environ: Mapping[str, str]) -> int | None:
 
 
 def name_of(command: str) -> str:
-    """What a command is, wherever it lies: `/usr/bin/devpi-init` must not pass by the lock."""
-    return os.path.basename(command)  # noqa: PTH119 - "" for a folder, which is no command
+    """Return a command's name without its folder: `/usr/bin/devpi-init` needs the lock, too."""
+    return os.path.basename(command)  # noqa: PTH119 - "" for a folder, which is not a command
 
 
 def _devpi_tool(arguments: list[str], env: Mapping[str, str]) -> int:
-    """Run one of devpi's tools; first the serverdir that its own parser finds has its owner checked, and is locked."""
+    """Run one of devpi's tools, after its own parser has found the serverdir, and that is checked and locked."""
     os.environ.clear()
     os.environ.update(env)
     os.umask(0o077)
@@ -123,7 +123,7 @@ def _devpi_tool(arguments: list[str], env: Mapping[str, str]) -> int:
             state.is_of(_lock(config.server_path))
         if name in _MAKES_STATE and not config.nodeinfo_path.exists():
             state.begin(config.server_path)
-            set_state_version(config)  # devpi leaves it out where lost+found and our .sidecar are two entries
+            set_state_version(config)  # devpi skips it in a folder of two entries, such as lost+found and .sidecar
         return config
 
     def get_config(runner: CommandRunner, argv: list[str], parser: MyArgumentParser) -> Config:
@@ -137,7 +137,7 @@ def _devpi_tool(arguments: list[str], env: Mapping[str, str]) -> int:
     except ModuleNotFoundError as error:
         sys.stderr.write(f"error: can't run {arguments[0]!r}: {error.name} is not installed\n")
         return 127
-    if name == "devpi-clear-search-index":  # it parses its options without a CommandRunner
+    if name == "devpi-clear-search-index":  # parses its options without a CommandRunner
         parse_options = module.parseoptions
 
         def parseoptions(plugins: PluginManager, argv: list[str], parser: MyArgumentParser) -> Config:
@@ -155,7 +155,7 @@ def _devpi_tool(arguments: list[str], env: Mapping[str, str]) -> int:
             state.end()
     except OSError as error:
         sys.stderr.write(
-            f"error: what {name} wrote is not on the disk: {error.strerror}; {hint_to_write(error)}, and try again\n"
+            f"error: {name}'s output can't be synced to disk: {error.strerror}; {hint_to_write(error)}, and try again\n"
         )
         return ExitCode.NOT_WRITABLE
     return int(code or 0)
@@ -167,7 +167,7 @@ def _refused(error: Exit) -> int:
 
 
 def _lock(serverdir: Path) -> Serverdir:
-    """Hold the serverdir's lock until this process ends, and finish what was being installed. Raises Exit."""
+    """Hold the serverdir's lock until this process exits, and finish an interrupted installation. Raises Exit."""
     from sidecar.storage.inspection import Storage
     from sidecar.storage.serverdir import Serverdir
 
@@ -179,25 +179,25 @@ def _lock(serverdir: Path) -> Serverdir:
 
 
 def _check_owner(tool: str, nodeinfo: Path) -> None:
-    """Raise Exit where another user's server would be locked out: every tool of devpi's makes `.nodeinfo` its own.
+    """Raise Exit if the tool would lock out another user's server: every devpi tool takes over `.nodeinfo`.
 
-    The folder's owner says nothing: Kubernetes' fsGroup leaves it to root.
+    The folder's owner is no indication: with Kubernetes' fsGroup it is root.
     """
     try:
         owner = nodeinfo.stat()
     except OSError:
-        return  # there is none yet, or devpi says what is wrong with it
+        return  # there is none yet, or devpi reports the error
     if owner.st_uid != os.geteuid():
         raise Exit(
             ExitCode.NOT_WRITABLE,
-            f"the serverdir's .nodeinfo belongs to uid {owner.st_uid}, and this runs as uid {os.geteuid()}: {tool} "
-            "would rewrite it so that the server can't read it any more",
+            f"the serverdir's .nodeinfo belongs to uid {owner.st_uid}, but this runs as uid {os.geteuid()}: {tool} "
+            "would rewrite it, and the server could not read it any more",
             f"run it as that user (docker exec --user {owner.st_uid} …)",
         )
 
 
 class _Unfinished:
-    """Marks a serverdir while a tool makes a state in it: devpi would serve what a killed one leaves behind."""
+    """Marks a serverdir while a tool creates a state in it: devpi would serve the partial state of a killed tool."""
 
     def __init__(self, tool: str) -> None:
         self._tool = tool
@@ -205,11 +205,11 @@ class _Unfinished:
         self._mark: Path | None = None
 
     def is_of(self, locked: Serverdir) -> None:
-        """Where the tool works."""
+        """Set the serverdir that the tool works on."""
         self._serverdir = locked
 
     def begin(self, serverdir: Path) -> None:
-        """A state is in the making."""
+        """Mark the state as unfinished."""
         from sidecar.core import files
         from sidecar.storage.layout import Layout
 
@@ -217,7 +217,7 @@ class _Unfinished:
         files.write_file(self._mark, json.dumps({"tool": self._tool}).encode())
 
     def end(self) -> None:
-        """Bring to disk what the tool has written: devpi's don't, and a power cut may not take back what is done."""
+        """Sync what the tool has written, because devpi's tools don't, and remove the mark."""
         from sidecar.core import files
 
         if self._serverdir is not None:

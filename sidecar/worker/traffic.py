@@ -1,4 +1,4 @@
-"""Gives devpi-server's requests their ids, counts them, and tells the sidecar: no scrape has to wait for devpi."""
+"""Give devpi-server's requests their ids, count them, and report to the sidecar: no scrape waits for devpi."""
 
 from __future__ import annotations
 
@@ -20,45 +20,43 @@ from sidecar.devpi.protocol import REQUEST_SECONDS, ROUTES, Requests
 from sidecar.worker.access_log import PROBE, WsgiApp, environ_key
 
 REPORT_EVERY = 1.0
-"""Least seconds between two reports to the sidecar."""
+"""Minimum seconds between two reports to the sidecar."""
 
 _API = frozenset({"+api", "+authcheck", "+login", "+status"})
 _RAISED = "500"
-"""What waitress answers where the app raises."""
+"""waitress's status if the app raises."""
 Note = str | tuple[str, str, float, int, str]
-"""The route of a request that came in; of one that has ended route, status, seconds, bytes sent, and the length of its
-own body as waitress says it.
-"""
+"""For a new request its route; for a finished one its route, status, seconds, bytes sent, and Content-Length."""
 _READS = frozenset({"GET", "HEAD"})
 _ID_KEY = environ_key(HEADER)
 _ID_HEADER = "-".join(word.capitalize() for word in HEADER.split("-"))
-"""As waitress writes it, and so as a replica relays it from its primary."""
+"""As waitress spells it, and so as a replica relays it from its primary."""
 _INSTALLER = re.compile(INSTALLER_USER_AGENT)
 
 
 class Traffic:
-    """A WSGI app around devpi's that notes requests, in all of waitress' threads; they are added up later, in one."""
+    """A WSGI app around devpi's. waitress's threads note their requests; one thread adds them up later."""
 
     def __init__(self, app: WsgiApp) -> None:
         self._app = app
         self._run = secrets.token_hex(4)
-        self._number = itertools.count().__next__  # in C, and so one number a request whatever the threads do
+        self._number = itertools.count().__next__  # in C, so it is atomic
         self._notes: deque[Note] = deque()
         self._news = threading.Event()
         self._routes = {name: _Route() for name in ROUTES}
         self._adding = threading.Lock()
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """Hand the request on; it has ended when waitress closes the body. The sidecar's own looks don't count.
+        """Pass the request on; it ends when waitress closes the body. The sidecar's own requests aren't counted.
 
-        The thread keeps the request's id until its next one, for waitress may have to say something about it, too.
+        The thread keeps the request's id until its next request, because waitress may log something about it, too.
         """
         if environ.get(PROBE):
             REQUEST_ID.set(None)
             return self._app(environ, start_response)
         number = environ.get(_ID_KEY)
         if number is None or not is_sane(number):  # a random one would cost a system call
-            environ[_ID_KEY] = number = f"{self._run}{self._number():08x}"  # a replica hands it to its primary
+            environ[_ID_KEY] = number = f"{self._run}{self._number():08x}"  # a replica passes it to its primary
         REQUEST_ID.set(number)
         environ["wsgi.file_wrapper"] = _File
         answer = _Answer(self, classify(environ), start_response, number, environ.get("CONTENT_LENGTH", ""))
@@ -68,7 +66,7 @@ class Traffic:
             answer.status = _RAISED
             answer.end(0)
             raise
-        if isinstance(body, (list, tuple)):  # whole, and waitress looks at its length
+        if isinstance(body, (list, tuple)):  # complete, and waitress needs its length
             answer.end(sum(map(len, body)))
         elif isinstance(body, _File):
             body.answer = answer
@@ -78,13 +76,13 @@ class Traffic:
         return body
 
     def note(self, note: Note) -> None:
-        """For any thread: a request came in, or has ended."""
+        """Record that a request came in or ended; for any thread."""
         self._notes.append(note)
         if not self._news.is_set():
             self._news.set()
 
     def report(self, send: Callable[[Requests], None]) -> None:
-        """Send the totals whenever they have changed, at most once a second; for a thread of its own, for ever."""
+        """Send the totals after each change, at most once a second, forever; for a thread of its own."""
         while True:
             self._news.wait()
             self._news.clear()
@@ -92,7 +90,7 @@ class Traffic:
             time.sleep(REPORT_EVERY)
 
     def totals(self) -> Requests:
-        """All so far."""
+        """Return the totals of all requests so far."""
         with self._adding:  # no request waits for it
             for _ in range(len(self._notes)):
                 note = self._notes.popleft()
@@ -105,9 +103,9 @@ class Traffic:
 
 
 def classify(environ: dict[str, Any]) -> str:
-    """Which of `ROUTES` a request is of, by devpi's own patterns (devpi_server.main, `create_app`)."""
+    """Return the one of `ROUTES` to which a request belongs, by devpi's patterns (devpi_server.main, `create_app`)."""
     method = environ["REQUEST_METHOD"]
-    parts = environ.get("PATH_INFO", "").split("/", 4)  # before the first / is nothing
+    parts = environ.get("PATH_INFO", "").split("/", 4)  # the first part is empty
     third = parts[3] if len(parts) > 3 else ""
     if third == "+simple":
         return "simple"
@@ -115,7 +113,7 @@ def classify(environ: dict[str, Any]) -> str:
         return "file"
     if method == "POST" and environ.get("CONTENT_TYPE", "").startswith("multipart/form-data"):
         return "upload"
-    if parts[1:2] == ["+changelog"]:  # a replica waits here for 30 s, again and again
+    if parts[1:2] == ["+changelog"]:  # a replica's long polling, 30 s each
         return "replication"
     if method not in _READS or not _API.isdisjoint(parts[1:4]):
         return "api"
@@ -125,7 +123,7 @@ def classify(environ: dict[str, Any]) -> str:
 
 
 class _Route:
-    """What is counted for one class of requests."""
+    """The totals of one class of requests."""
 
     def __init__(self) -> None:
         self.in_flight = 0
@@ -153,7 +151,7 @@ class _Route:
 
 
 class _Answer:
-    """The answer to one request, which ends once. One object a request: this is in the way of each."""
+    """The answer to one request, which ends once. One object for everything, because each request pays for it."""
 
     __slots__ = ("_began", "_body", "_id", "_next", "_note", "_received", "_route", "_size", "_start", "status")
 
@@ -170,21 +168,21 @@ class _Answer:
         traffic.note(route)
 
     def start(self, status: str, headers: list[tuple[str, str]], *rest: object) -> object:
-        """WSGI's `start_response`, with the id in the answer."""
+        """Add the id to the answer's headers (WSGI's `start_response`)."""
         self.status = status[:3]
-        told = (_ID_HEADER, self._id)
-        if told not in headers:
-            headers.append(told)
+        header = (_ID_HEADER, self._id)
+        if header not in headers:
+            headers.append(header)
         return self._start(status, headers, *rest)
 
     def end(self, size: int) -> None:
-        """All `size` bytes of the body are on their way, or it was cut."""
+        """Note that the body was sent (`size` bytes) or cut off."""
         note, self._note = self._note, None
         if note is not None:
             note((self._route, self.status, time.monotonic() - self._began, size, self._received))
 
     def count(self, body: Iterable[bytes]) -> None:
-        """Be this body, whose bytes are counted while waitress iterates over it."""
+        """Wrap this body, and count its bytes while waitress iterates over it."""
         self._body = body
         self._next = iter(body).__next__
         self._size = 0
@@ -206,17 +204,17 @@ class _Answer:
 
 
 class _File(ReadOnlyFileBasedBuffer):  # type: ignore[misc] # waitress has no types
-    """What waitress sends a file from; it knows that by its class, and closes it when it is sent.
+    """waitress's buffer for sending a file, which it recognises by the class, and closes after sending.
 
-    It is not asked how far it was read: that is a system call, at which the thread would have to wait for its turn.
+    `close` doesn't call the file's `tell`: that system call releases the GIL, and the thread would wait to get it back.
     """
 
     answer: _Answer | None = None
-    """Whose body it is; None while it is nobody's."""
+    """The answer of which this is the body, if any."""
     _size = 0
 
     def prepare(self, size: int | None = None) -> int:
-        """How many bytes waitress is to send, `size` at most."""
+        """Return how many bytes waitress will send, at most `size`."""
         self._size = super().prepare(size)
         return self._size
 

@@ -1,7 +1,7 @@
-"""A replica's files that it could not get, in a form that `+status` can report.
+"""The files that a replica could not fetch, in a form that `+status` can report.
 
-devpi keeps the URL of a failed answer as an object, which is no JSON: with one failed file each `+status` is 500 and a
-traceback. It also changes the dict while `+status` is made of it.
+devpi keeps a failed response's URL as an object that JSON can't express: after one failed file, each `+status` is 500
+with a traceback. It also changes the dict while `+status` reads it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from sidecar.devpi.protocol import UNREPLICATED
 
 
 def report_them() -> None:
-    """From now on, have devpi keep them so; before devpi-server starts."""
+    """Make devpi use this class; call it before devpi-server starts."""
     replica.ReplicationErrors = Unreplicated  # type: ignore[misc] # devpi looks it up when it starts
 
 
 class Unreplicated(replica.ReplicationErrors):
-    """All of them by path; `errors`, which `+status` reports, is a copy of the first ones."""
+    """All failed files by path; `errors`, which `+status` reports, is a copy of the first ones."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -28,16 +28,16 @@ class Unreplicated(replica.ReplicationErrors):
 
     @property
     def errors(self) -> dict[str, dict[str, str]]:  # type: ignore[override] # devpi only reads it
-        """The first `UNREPLICATED`, as JSON can have them."""
+        """Return the first `UNREPLICATED` of them, with strings only."""
         with self._guard:
             return {path: self._all[path] for path in sorted(self._all)[:UNREPLICATED]}
 
     def add(self, error: dict[str, Any]) -> None:
-        """As devpi says it: `relpath`, `message` and `url`."""
+        """Add devpi's error: `relpath`, `message` and `url`."""
         with self._guard:
             self._all[error["relpath"]] = {name: str(value) for name, value in error.items()}
 
     def remove(self, entry: Any) -> None:  # noqa: ANN401 - devpi's FileEntry
-        """The file of this entry is here, or is needed no more."""
+        """Remove the entry's file, which has arrived or is no longer needed."""
         with self._guard:
             self._all.pop(entry.relpath, None)

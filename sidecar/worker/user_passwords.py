@@ -1,6 +1,6 @@
-"""What is watched of devpi's users while it serves: root's password, and whose password can't be checked any more.
+"""Watch devpi's users while it serves: root's password, and users whose password devpi-server can't check.
 
-devpi's own tools and any client that is root can change both, also while nothing of ours is asked.
+devpi's own tools and clients that log in as root can change both at any time.
 """
 
 from __future__ import annotations
@@ -20,45 +20,45 @@ if TYPE_CHECKING:
 EVERY = 1.0
 """Seconds between two looks."""
 _FAILURES = 3
-"""So many looks in a row that fail, and root's password counts as not known."""
+"""Failed looks in a row after which root's password is `unseen`."""
 _UNSETTLED = ("unchecked", "unseen")
-"""States of root's password that are looked at again although its record hasn't changed."""
+"""States of root's password that are checked again even if its record hasn't changed."""
 _NAMED = 20
-"""Users that are told by name; the rest is counted."""
+"""Users that are reported by name; the rest is counted."""
 _NAME = 200
-"""Characters that are told of a name."""
+"""Characters of a name that are reported."""
 _PAUSE = 5.0
-"""Least seconds between two scans, …"""
+"""Minimum seconds from one scan to the next, …"""
 _SHARE = 100
-"""… and the least share of time: a scan of many users takes long."""
+"""… and how many times as long as the scan itself at least: a scan of many users takes long."""
 
 
 class UsersWatch:
-    """Looks at the users of one devpi-server, and tells what has changed. Lives in one thread."""
+    """Watches the users of one devpi-server, and reports changes. For use in one thread."""
 
-    def __init__(self, xom: XOM, look_at_root: Callable[[], str], told: str, tell: Callable[[Message], None]) -> None:
-        """`look_at_root`: the state of root's password, as `Listening` has it; `told`: what was told of it."""
+    def __init__(self, xom: XOM, look_at_root: Callable[[], str], root: str, send: Callable[[Message], None]) -> None:
+        """`look_at_root` returns the state of root's password (see `Listening`); `root` is the state sent before."""
         self._xom = xom
         self._look_at_root = look_at_root
-        self._tell = tell
-        self._reported: str | None = told
+        self._send = send
+        self._reported: str | None = root
         self._serial: int | None = None
         self._failures = 0
-        self._unusable = _Unusable(xom, tell)
+        self._unusable = _Unusable(xom, send)
 
     def look(self) -> None:
-        """Tell what has changed. Raises SidecarGone, and nothing that devpi's database makes devpi raise."""
+        """Report what has changed. Raises SidecarGone; errors of devpi's database are logged."""
         if self._xom.is_replica():
             return  # its users are the primary's
         self.look_at_root()
         self._unusable.look()
 
     def root_was_changed(self) -> None:
-        """Tell at the next look, whatever was told before."""
+        """Report the state at the next look, even if it is the same."""
         self._reported = None
 
     def look_at_root(self) -> None:
-        """Tell the state of root's password if it is another one. Its hash is read where root's record has changed."""
+        """Report the state of root's password if it has changed. Reads its hash only if root's record has changed."""
         try:
             serial = self._serial_of_root()
             if serial == self._serial and self._reported is not None:
@@ -67,7 +67,7 @@ class UsersWatch:
         except Exception:
             self._failures += 1
             if self._failures == 1:
-                threadlog.exception("root's password can't be looked at")
+                threadlog.exception("root's password can't be read")
             if self._failures < _FAILURES:
                 return
             serial, state = None, "unseen"
@@ -75,12 +75,12 @@ class UsersWatch:
             self._failures = 0
         self._serial = None if state in _UNSETTLED else serial
         if state != self._reported:
-            self._tell(RootPasswordSeen(state))
+            self._send(RootPasswordSeen(state))
             self._reported = state
 
     def _serial_of_root(self) -> int:
-        """The serial of the last change of root's record; -1: there never was one."""
-        keyfs: Any = self._xom.keyfs  # whose interfaces are typed otherwise than they are
+        """Return the serial of the last change of root's record; -1 if there was never one."""
+        keyfs: Any = self._xom.keyfs  # devpi's type annotations are wrong
         with keyfs.get_connection() as connection:
             try:
                 return int(connection.db_read_typedkey(keyfs.USER(user="root").relpath)[1])
@@ -89,18 +89,18 @@ class UsersWatch:
 
 
 class _Unusable:
-    """Users, but for root, whose password hash this devpi-server can't check."""
+    """Users, except root, whose password hash this devpi-server can't check."""
 
-    def __init__(self, xom: XOM, tell: Callable[[Message], None]) -> None:
+    def __init__(self, xom: XOM, send: Callable[[Message], None]) -> None:
         self._xom = xom
-        self._tell = tell
+        self._send = send
         self._users: frozenset[str] | None = None
         self._serial = -1
         self._due = 0.0
         self._failed = False
 
     def look(self) -> None:
-        """Scan all users once; then those that were found, until there are none, when something has changed."""
+        """Scan all users once; then, after each change, those that were found, until none is left."""
         if (self._users is not None and not self._users) or time.monotonic() < self._due:
             return
         began = time.monotonic()
@@ -108,18 +108,18 @@ class _Unusable:
             serial, users = self._scan()
         except Exception:
             if not self._failed:
-                threadlog.exception("the users' passwords can't be looked at")
+                threadlog.exception("the users' passwords can't be read")
             self._failed = True
         else:
             if users != self._users:
                 names = [name[:_NAME] for name in sorted(users)[:_NAMED]]
-                self._tell(UnusableSeen(len(users), names))
+                self._send(UnusableSeen(len(users), names))
             self._serial, self._users = serial, users
         took = time.monotonic() - began
         self._due = began + max(_PAUSE, _SHARE * took)
 
     def _scan(self) -> tuple[int, frozenset[str]]:
-        """The serial at which this looked, and the users that were found."""
+        """Return the serial of the scan, and the users that were found."""
         serial = self._xom.keyfs.get_current_serial()
         if self._users is not None and serial == self._serial:
             return serial, self._users

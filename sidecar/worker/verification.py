@@ -1,7 +1,7 @@
-"""Whether a password matches a hash. argon2's own error code decides, and "argon2 could not run" is not an answer.
+"""Check whether a password matches a hash, by argon2's own error code: "argon2 could not run" is not a "no".
 
 passlib raises the same `ValueError`, with the hash in its text, for a truncated hash and for a thread that can't be
-started, and argon2-cffi keeps the code to itself. So argon2's library is called here without them.
+started, and argon2-cffi hides the code. So this module calls argon2's library directly.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from argon2 import low_level
 
 from sidecar.core.password_hash import is_bearable
 
-_LIB: Any = low_level.lib  # type: ignore[attr-defined] # argon2-cffi's binding, which has no types
+_LIB: Any = low_level.lib  # type: ignore[attr-defined] # argon2-cffi's binding has no types
 _FFI: Any = low_level.ffi
 _TEXT = low_level.error_to_str
 _KINDS = {"$argon2i$": low_level.Type.I, "$argon2d$": low_level.Type.D, "$argon2id$": low_level.Type.ID}
@@ -24,15 +24,15 @@ _UNUSABLE = frozenset(
         *("MEMORY_TOO_LITTLE", "MEMORY_TOO_MUCH", "LANES_TOO_FEW", "LANES_TOO_MANY"),
     )
 )
-"""The codes of errors in the hash itself: they are the same at each try. All others may pass."""
+"""The codes of permanent errors, in the hash itself. All others are temporary."""
 
 
 class CannotTell(Exception):
-    """argon2 could not run, for lack of memory or threads. The text is argon2's, without a hash or a password."""
+    """argon2 could not run, for lack of memory or threads. The text is argon2's, and contains no hash or password."""
 
 
 def joined(pwhash: str, pwsalt: str | None) -> str:
-    """A hash and its salt in one, as devpi_server.auth puts them together."""
+    """Join a hash and its salt as devpi_server.auth does."""
     return pwhash if pwsalt is None else f"{pwsalt}:{pwhash}"
 
 
@@ -44,7 +44,7 @@ def matches(password: str, value: str) -> bool:
     try:
         secret, encoded = password.encode(), value.encode("ascii")
     except UnicodeEncodeError:
-        return False  # devpi can't have hashed such a password, nor made such a hash
+        return False  # devpi can't have hashed such a password or made such a hash
     try:
         code = _LIB.argon2_verify(_FFI.new("char[]", encoded), _FFI.new("uint8_t[]", secret), len(secret), kind.value)
     except MemoryError:
@@ -57,10 +57,9 @@ def matches(password: str, value: str) -> bool:
 
 
 def raise_by_code(error: int) -> str:
-    """In the place of argon2-cffi's `error_to_str`, which each failure of a hash asks. Raises CannotTell.
+    """Replace argon2-cffi's `error_to_str`, which is called for each error of hashing. Raises CannotTell.
 
-    The parameters of a new hash are devpi's or the operator's, and a failure is no answer to anybody's question: so
-    an error in them goes on as argon2-cffi's own exception.
+    An error in the parameters of a new hash, which devpi or the operator sets, stays argon2-cffi's own exception.
     """
     if error == _LIB.ARGON2_VERIFY_MISMATCH or error in _UNUSABLE:
         return _TEXT(error)

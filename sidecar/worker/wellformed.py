@@ -1,7 +1,7 @@
-"""Malformed requests get 400 from devpi-server, not 500 and a traceback: anybody can send them.
+"""Answer malformed requests with 400 instead of devpi-server's 500 and traceback: anybody can send them.
 
-In three places, each of which is where devpi or its libraries would fail: before devpi's app (what can't be decoded in
-the path, the query and the headers that hold a URL), and where its views read forms and JSON.
+There are three checks, each at the place where devpi or its libraries would fail: before devpi's app (undecodable path,
+query, or header with a URL), and where its views read forms and JSON.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from devpi_server import views
 from pyramid.httpexceptions import HTTPBadRequest, HTTPRequestEntityTooLarge
 from pyramid.request import Request
 
-WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+from sidecar.worker.access_log import WsgiApp
 
 _URLENCODED, _MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
 _URLENCODED_LIMIT = 64 * 1024
 """Bytes: parsed, they take 90 times as much memory. Clients upload by multipart."""
 _TEXT_FIELDS = (":action", "name", "version")
-"""Fields of a form that devpi's views take for text."""
+"""Form fields that devpi's views require to be text."""
 _URL_HEADERS = ("HTTP_X_OUTSIDE_URL", "HTTP_X_ORIGINAL_URI")
 """As the WSGI environment has them."""
 
 
 class Wellformed:
-    """A WSGI app around devpi's: 400 where a part of the request can't be decoded."""
+    """A WSGI app around devpi's: 400 if a part of the request can't be decoded."""
 
     def __init__(self, app: WsgiApp) -> None:
         self._app = app
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """Hand the request on, if it can be read."""
+        """Pass the request on if it can be decoded."""
         if (why := _malformed(environ)) is None:
             return self._app(environ, start_response)
         body = f"400 Bad Request: {why}\n".encode()
@@ -42,7 +42,7 @@ class Wellformed:
 
 
 def _malformed(environ: dict[str, Any]) -> str | None:
-    """What of a request can't be read; None: all can. Mostly this looks at a few short strings."""
+    """Return which part of a request can't be decoded; None if all can. Usually cheap: a few short strings."""
     path, query = environ.get("PATH_INFO", ""), environ.get("QUERY_STRING", "")
     if not path.isascii() and not _is_utf8(path.encode("latin-1")):
         return "the path is not UTF-8"
@@ -50,10 +50,10 @@ def _malformed(environ: dict[str, Any]) -> str | None:
         return "the query is not UTF-8"
     host = environ.get("HTTP_HOST", "")
     if not host.isascii() or (("[" in host or "]" in host) and not _is_url(f"//{host}")):
-        return "Host is no host"
+        return "Host is not a host"
     for name in _URL_HEADERS:
         if (url := environ.get(name)) and not (url.isascii() and _is_url(url) and _is_utf8(unquote_to_bytes(url))):
-            return f"{name.removeprefix('HTTP_').replace('_', '-').title()} is no URL"
+            return f"{name.removeprefix('HTTP_').replace('_', '-').title()} is not a URL"
     return None
 
 
@@ -74,31 +74,31 @@ def _is_url(text: str) -> bool:
 
 
 class FormChecked(Request):  # type: ignore[misc] # pyramid has no types
-    """A request whose form is checked where a view reads it, and nowhere else: not before devpi would read it."""
+    """A request whose form is checked when a view reads it, not earlier."""
 
     @property
     def POST(self) -> Any:  # noqa: ANN401 - webob's name and type
-        """The form; empty if the body is none. Raises HTTPBadRequest, HTTPRequestEntityTooLarge: it can't be read."""
+        """Return the form; empty if the body isn't one. Raises HTTPBadRequest and HTTPRequestEntityTooLarge."""
         if self.content_type in ("", _URLENCODED) and (self.content_length or 0) > _URLENCODED_LIMIT:
             raise HTTPRequestEntityTooLarge(f"A form of more than {_URLENCODED_LIMIT} bytes must be {_MULTIPART}.")
         try:
             codecs.lookup(self.charset)
             form = super().POST
             misread = [name for name in _TEXT_FIELDS if name in form and not isinstance(form[name], str)]
-        except (ValueError, LookupError, RecursionError, DeprecationWarning) as error:  # the last is webob's: a charset
+        except (ValueError, LookupError, RecursionError, DeprecationWarning) as error:  # the last: webob, for a charset
             raise HTTPBadRequest(f"The form can't be read: {error}") from None
         if misread:
-            raise HTTPBadRequest(f"A form's field {misread[0]} is no text.")
+            raise HTTPBadRequest(f"The form field {misread[0]} is not text.")
         return form
 
 
 def check_json() -> None:
-    """Have devpi's views check what they read, from now on."""
+    """Make devpi's views check the JSON that they read."""
     views.getjson = _getjson
 
 
 def _getjson(request: Request) -> Any:  # noqa: ANN401 - whatever JSON it is
-    """The JSON in a request's body; 400 where its view would fail at it."""
+    """Return the JSON in a request's body; abort with 400 if its view would fail."""
     try:
         found = request.json_body
     except (ValueError, LookupError, RecursionError):  # not JSON; an unknown charset; nested too deeply
@@ -109,18 +109,18 @@ def _getjson(request: Request) -> Any:  # noqa: ANN401 - whatever JSON it is
 
 
 def _unfit(found: Any, route: str, method: str) -> str | None:  # noqa: ANN401
-    """What is wrong with a body for the view of this route; None: nothing."""
+    """Return what is wrong with a body for the view of this route; None if nothing is."""
     if "/+f/" in route:  # a test result, which may be any JSON
         return None
     if isinstance(found, list) and method == "PATCH" and route.startswith("/{user}/{index}"):
-        return None if all(isinstance(each, str) for each in found) else "a change is no text"
+        return None if all(isinstance(each, str) for each in found) else "a change is not a string"
     if not isinstance(found, dict):
-        return "an object is needed"
+        return "the body is not an object"
     if not all(is_unicode(text) for text in (*found, *found.values()) if isinstance(text, str)):
-        return "a text is not Unicode"
+        return "a string is not valid Unicode"
     for name in _TEXTS.get((route.rstrip("/"), method), ()):
         if not isinstance(found.get(name), str | None):
-            return f"{name} is no text"
+            return f"{name} is not a string"
     for name in _NEEDED.get((route.rstrip("/"), method), ()):
         if found.get(name) is None:
             return f"{name} is missing"
@@ -128,7 +128,7 @@ def _unfit(found: Any, route: str, method: str) -> str | None:  # noqa: ANN401
 
 
 def is_unicode(text: str) -> bool:
-    """Whether it has no unpaired surrogate, which JSON can express, and a database can't."""
+    """Whether the text has no unpaired surrogate, which JSON can express, but a database can't."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -143,7 +143,7 @@ _TEXTS = {
     ("/{user}/{index}", "POST"): ("name", "version", "targetindex"),
     ("/{user}/{index}", "PUSH"): ("name", "version", "targetindex"),
 }
-"""By route and method: the fields that devpi takes for text, whatever they are."""
+"""By route and method: the fields that devpi uses as strings without a check."""
 _NEEDED = {
     ("/{user}/{index}", "POST"): ("name", "version"),
     ("/{user}/{index}", "PUSH"): ("name", "version"),

@@ -38,7 +38,7 @@ def chromium() -> str:
         return found
     named = os.environ.get("CHROMIUM")
     return needs.not_tested(
-        f"there is no Chromium{f' {named!r}' if named else ''}: apt-get install chromium, or name one in CHROMIUM"
+        f"there is no Chromium{f' {named!r}' if named else ''}: run apt-get install chromium, or set CHROMIUM"
     )
 
 
@@ -72,7 +72,7 @@ class Viewer:
     def look(self, name: str, *, every: bool = False, keep: bool = True) -> None:
         """Assert that axe finds no fault, light or dark, at any width, and that nothing overflows.
 
-        `every`: take a picture of each; `keep` False: of none.
+        `every`: take a screenshot of each; `keep` False: of none.
         """
         for device, size in SIZES.items():
             self.page.set_viewport_size(size)
@@ -119,7 +119,7 @@ def view(browser: Browser) -> Iterator[Callable[..., Viewer]]:
             page.on("request", lambda request: viewer.asked.add(request.url))
             viewers.append((viewer, container.url))
             if not live:
-                page.route("**/events", lambda _route: None)  # no answer ever comes
+                page.route("**/events", lambda _route: None)  # never answered
             page.goto(container.url + path)
             return viewer
 

@@ -65,7 +65,7 @@ def test_a_quarter_of_an_hour(container: Make, view: View) -> None:
     viewer.wait("#checks tr:has-text('events') .history", "max 5 serials")
     viewer.wait("#checks tr:has-text('disk') .history", "min ")
     viewer.look("checks")
-    viewer.wait("#numbers", "now ", 30)  # a pulse has come since
+    viewer.wait("#numbers", "now ", 30)  # after a pulse
     assert viewer.page.locator("#checks table").is_visible()
 
 
@@ -76,7 +76,7 @@ def test_what_keeps_it_from_being_ready(container: Make, view: View) -> None:
     assert 0 == made.returncode, made
     viewer = view(new.start().wait_listening())
     said = viewer.wait("#headline", "Not ready")
-    assert "root-password: root's password is empty What to do: sidecar rotate" in said.replace("`", "")
+    assert "root-password: root's password is empty What to do: run sidecar rotate" in said.replace("`", "")
     viewer.wait("#verdict", "Not ready: root-password")
     assert f"{NAME}: Not ready" == viewer.page.title()
     assert viewer.page.locator("#checks table").is_visible()
@@ -133,7 +133,7 @@ def test_claim(container: Make, view: View) -> None:
     from where. A second claim shows the first one.
     """
     new = container(command=MADE_UP, env={"MADE_UP_DOCKER": "1"}).start().wait_ready()
-    viewer, late = view(new), view(new, live=False)  # which hears nothing of the claim, and still offers it
+    viewer, late = view(new), view(new, live=False)  # gets no event about the claim, and still offers it
     for each in (viewer, late):
         each.wait("#claim", "can be claimed once")
     viewer.look("claimable")
@@ -223,7 +223,7 @@ def test_a_running_import(container: Make, view: View, tmp_path: Path) -> None:
     viewer.page.goto(new.url)
     wait_for(lambda: viewer.page.evaluate("window.bars.length > 2"), "a bar that moves")
     assert "Importing" in viewer.text("#headline")
-    os.killpg(new.pid, signal.SIGSTOP)  # a picture of something that runs; the importer would finish meanwhile
+    os.killpg(new.pid, signal.SIGSTOP)  # for screenshots of a running import, which would finish meanwhile
     try:
         assert f"of {projects:,}" in viewer.text("#import .counts")
         assert "files/s" in viewer.text("#import")
@@ -316,7 +316,7 @@ def test_devpi_killed_and_the_sidecar_started_again(container: Make, view: View)
     viewer.wait("#live", "live")
     began = time.monotonic()
     os.kill(new.devpi_pid, signal.SIGKILL)
-    viewer.wait("#headline", "devpi-server was ended by SIGKILL")
+    viewer.wait("#headline", "devpi-server was killed by SIGKILL")
     viewer.wait("#live", "No connection to the sidecar since")
     assert time.monotonic() - began < 5
     new.wait_end()

@@ -1,4 +1,4 @@
-"""What the chaos tests share, and the table at their end."""
+"""What the chaos tests share, and the tables at the end of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SEED = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One seed for the run."""
+    """Set one seed for the run."""
     given = config.getoption("--chaos-seed")
     config.stash[_SEED] = random.SystemRandom().randrange(2**32) if given is None else given
     config.stash[_OUTCOMES] = []
@@ -33,13 +33,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def seed(pytestconfig: pytest.Config) -> int:
-    """Where all chance of this run comes from."""
+    """The source of all randomness of this run."""
     return pytestconfig.stash[_SEED]
 
 
 @pytest.fixture(scope="session")
 def outcomes(pytestconfig: pytest.Config) -> list[Outcome]:
-    """What became of every kill."""
+    """The outcome of every kill."""
     return pytestconfig.stash[_OUTCOMES]
 
 
@@ -51,16 +51,16 @@ def elapsed(pytestconfig: pytest.Config) -> list[float]:
 
 @pytest.fixture(scope="session")
 def failed(pytestconfig: pytest.Config) -> list[failures.Outcome]:
-    """What became of every step that failed."""
+    """The outcome of every failed step."""
     return pytestconfig.stash[_FAILED]
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """One life that nothing happened to."""
+    """One undisturbed life."""
 
     steps: list[Kill]
-    """Each step of it, as a kill at it."""
+    """Each of its steps, as a kill at that step."""
     seconds: float
 
 
@@ -77,14 +77,14 @@ def recorded(workshop: Workshop) -> dict[str, Recorded]:
 
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    """What all lives begin from."""
+    """The workshop in which all lives begin."""
     made = Workshop(tmp_path_factory.mktemp("chaos"))
     yield made
     made.fsck.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """The tables of steps, and what came of each."""
+    """Print the tables of steps and their outcomes."""
     if outcomes := config.stash[_OUTCOMES]:
         _tell_kills(terminalreporter, outcomes, config.stash[_SEED], sum(config.stash[_ELAPSED]))
     if failed := config.stash[_FAILED]:

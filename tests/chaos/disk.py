@@ -1,7 +1,7 @@
-"""What of a recorded life's steps is on the disk after a power cut, as badly as POSIX allows it.
+"""What is on the disk after a power cut at a step of a recorded life, in the worst cases that POSIX allows.
 
-Each file has the content that its processes see and the content of its last fsync; each directory has the names that
-its processes see and those of its last fsync. A rename is atomic, also between two directories, as on every file system
+Each file has the content that processes see, and the content of its last fsync; each directory has the names that
+processes see, and those of its last fsync. A rename is atomic, also between two directories, as on every file system
 with a journal; a file's fsync brings its content to disk, but not its name.
 """
 
@@ -16,8 +16,8 @@ from pathlib import Path
 from tests.chaos.steps import Op, Step
 
 VARIANTS = ("everything", "synced", "names", "contents", "mixed")
-"""What reached the disk: all that was written; only what was synced; all names, but only synced contents (a renamed
-file is empty); all contents, but only synced names; or a part of what was not synced, by chance."""
+"""What reached the disk: everything; only what was synced; all names, but only synced contents (a renamed file is
+empty); all contents, but only synced names; or a random part of what was not synced."""
 
 
 @dataclass(eq=False)
@@ -27,7 +27,7 @@ class File:
     seen: bytearray = field(default_factory=bytearray)
     synced: bytes = b""
     waiting: list[tuple[int, bytes | None]] = field(default_factory=list)
-    """Writes since the last fsync, by offset; None: a truncation to there."""
+    """Writes since the last fsync, by offset; None: a truncation to that length."""
 
     def write(self, offset: int, data: bytes | None) -> None:
         _put(self.seen, offset, data)
@@ -84,14 +84,14 @@ Node = File | Folder
 
 
 class NotUnderstood(Exception):
-    """The recording holds something that can't be replayed."""
+    """The recording contains something that can't be replayed."""
 
 
 class Disk:
-    """A directory and all in it, as it is seen, and as it is on disk."""
+    """A directory with its contents, as processes see it, and as it is on disk."""
 
     def __init__(self, root: Path, content: Path | None = None) -> None:
-        """`root`: where the recorded steps happened; `content`: what was there before, and on disk."""
+        """`root`: where the recorded steps happened; `content`: what was there and on disk before."""
         self._root = root
         self._top = Folder()
         self._nodes: list[Node] = [self._top]
@@ -102,7 +102,7 @@ class Disk:
             self._sync_all()
 
     def apply(self, step: Step) -> None:
-        """Do one step. Raises NotUnderstood."""
+        """Replay one step. Raises NotUnderstood."""
         path = step.path
         match step.op:
             case Op.CREATE | Op.MKDIR:
@@ -124,12 +124,12 @@ class Disk:
             case Op.LINK:
                 self._folder(step.other.parent).change(step.other.name, self._node(path))
             case Op.CHMOD:
-                pass  # every file is made for its owner alone from the first
+                pass  # every file is created for its owner alone
             case _:
                 raise NotUnderstood(step.name)
 
     def after_power_cut(self, variant: str, chance: random.Random) -> dict[str, bytes | None]:
-        """What is there then: contents by relative path, None for a directory."""
+        """Return the contents after a power cut by relative path, None for a directory."""
         found: dict[str, bytes | None] = {}
         if variant == "mixed":
             self._collect_mixed(self._top, "", found, chance)
@@ -153,7 +153,7 @@ class Disk:
         names = dict(folder.synced)
         reached = folder.waiting[: chance.randint(0, len(folder.waiting))]
         for change in reached:
-            if change.twin is None or change.twin in reached:  # a rename is there whole, or not at all
+            if change.twin is None or change.twin in reached:  # a rename is on disk completely, or not at all
                 _name(names, change.name, change.node)
         for name, node in names.items():
             if isinstance(node, Folder):
@@ -178,7 +178,7 @@ class Disk:
         node: Node = self._top
         for name in path.relative_to(self._root).parts:
             if not isinstance(node, Folder) or name not in node.seen:
-                raise NotUnderstood(f"{path} was never made")
+                raise NotUnderstood(f"{path} was never created")
             node = node.seen[name]
         return node
 
@@ -209,7 +209,7 @@ def _put(content: bytearray, offset: int, data: bytes | None) -> None:
 
 
 def write(found: dict[str, bytes | None], into: Path) -> None:
-    """Make real what `after_power_cut` found."""
+    """Create what `after_power_cut` returned."""
     into.mkdir(mode=0o700, parents=True)
     for name, content in found.items():
         path = into / name
@@ -221,7 +221,7 @@ def write(found: dict[str, bytes | None], into: Path) -> None:
 
 
 def digest(found: dict[str, bytes | None]) -> str:
-    """Names a state, so that none is looked at twice."""
+    """Return a digest of a state, so that no state is checked twice."""
     known = hashlib.sha256()
     for name, content in sorted(found.items()):
         known.update(f"{name}\0{-1 if content is None else len(content)}\0".encode() + (content or b""))
@@ -229,7 +229,7 @@ def digest(found: dict[str, bytes | None]) -> str:
 
 
 def real(directory: Path) -> dict[str, bytes | None]:
-    """A real directory, in the same shape."""
+    """Return a real directory in the same form."""
     return {
         os.fspath(path.relative_to(directory)): None if path.is_dir() else path.read_bytes()
         for path in sorted(directory.rglob("*"))

@@ -1,4 +1,4 @@
-"""A disk that is full, or fails, at one step of a life: what may be seen of it then, and what must hold afterwards."""
+"""The disk is full, or fails, at one step of a life: what must be reported then, and what must hold afterwards."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tests.support import exported
 from tests.support.container import Container, cleared_away, wait_for
 
 _NEED_ROOM = ("create", "write", "fsync", "syncfs", "rename", "link", "mkdir")
-"""Steps that a full disk refuses; fsync where a file system looks for room late."""
+"""Steps that a full disk refuses; also fsync, because some file systems allocate late."""
 _SETTLED = 45.0
-"""Seconds until it has told of the failure: devpi-server's SQLite takes a failing disk for a lock, for 30 s."""
+"""Seconds until the failure is reported: devpi-server's SQLite takes a failing disk for a lock, for 30 s."""
 
 
 @dataclass(frozen=True)
@@ -35,25 +35,25 @@ class Plan:
 
     @classmethod
     def parse(cls, text: str) -> Plan:
-        """Back from its text."""
+        """Parse its text form."""
         life, _, failure = text.partition(";")
         return cls(life, Failure.parse(failure))
 
 
 @dataclass
 class Outcome:
-    """What came of a plan."""
+    """The outcome of a plan."""
 
     plan: Plan
     came: bool = False
-    """The step was reached."""
+    """Whether the step was reached."""
     what: str = ""
-    """What was seen of it, and what the next start found."""
+    """What was reported, and what the next start found."""
     violation: str | None = None
 
 
 def plans(seed: int, recorded: dict[str, list[Kill]]) -> list[Plan]:
-    """Every kind of step in every life with ENOSPC, and as many with EIO; steps that no life had yet come first."""
+    """Every kind of step in every life with ENOSPC, and as many with EIO; new steps come first."""
     chance = random.Random(seed)
     kinds: dict[tuple[str, str, str], list[Kill]] = {}
     for life, all_kills in recorded.items():
@@ -81,7 +81,7 @@ def _new_first(all_plans: list[Plan], chance: random.Random) -> list[Plan]:
 
 
 def _mixed(full: list[Plan], failing: list[Plan]) -> Iterator[Plan]:
-    """One that fails after every four that are full; at last the rest."""
+    """Yield one EIO after every four ENOSPC, then the rest."""
     sample = iter(failing)
     for number, plan in enumerate(full):
         yield plan
@@ -91,7 +91,7 @@ def _mixed(full: list[Plan], failing: list[Plan]) -> Iterator[Plan]:
 
 
 def suffer(workshop: Workshop, plan: Plan) -> Outcome:
-    """Live with the failure, end, start again with a sound disk, and look."""
+    """Live with the failure, stop, start again with a healthy disk, and check."""
     container, told = workshop.begin(plan.life)
     outcome = Outcome(plan)
     steps.watch(container, workshop.library, failure=plan.failure)
@@ -109,7 +109,7 @@ def suffer(workshop: Workshop, plan: Plan) -> Outcome:
 
 
 def _phase(container: Container) -> str | None:
-    """What `/status` tells; None where nobody answers, for the container has ended, or is just doing so."""
+    """Return the phase of `/status`; None without an answer: the container has exited, or is about to."""
     try:
         return str(container.status()["phase"])
     except (OSError, ValueError):
@@ -117,39 +117,39 @@ def _phase(container: Container) -> str | None:
 
 
 def _live(container: Container, story: tuple[str, ...], told: Told, outcome: Outcome) -> str:
-    """One life. What was seen of the failure, which must be told, and be over where there is room again."""
+    """Live one life. Return how the failure was reported; it must be, and must end once there is space again."""
     seen: list[str] = []
-    asked = True  # for the end
+    asked = True  # before the end
     for act in story:
         wrong = _try(container, act, told)
         outcome.came |= steps.died_at(container).exists()
         if wrong is None:
             continue
-        expect(outcome.came, f"{act} went wrong without a failure: {wrong}")
+        expect(outcome.came, f"{act} failed without a disk failure: {wrong}")
         phase = _phase(container)
         if phase is None:
-            seen.append(f"{act}: ended with {container.wait_end()}")
+            seen.append(f"{act}: exited with code {container.wait_end()}")
             asked = act in ("stop", "repair")
             break
         if phase == "failed":
-            seen.append(f"{act}: /status tells that it failed")
+            seen.append(f"{act}: /status reports the failure")
             break
-        seen.append(f"{act}: went wrong, and then not")
+        seen.append(f"{act}: failed, then succeeded")
         steps.make_room(container)
         container.wait_ready()
         told.token = None  # a rotation may have ended it
         again = None if act == "start" else _try(container, act, told)
-        expect(again is None, f"with room again, {act} still goes wrong: {again}; before: {wrong}")
+        expect(again is None, f"with space again, {act} still fails: {again}; before: {wrong}")
     code = container.stop() if container.running else container.wait_end()
     outcome.came |= steps.died_at(container).exists()
     _named(code, container, asked)
     no_processes(container)
     _nothing_secret(container, outcome.plan.failure)
-    return ", ".join(seen) or "nobody noticed"
+    return ", ".join(seen) or "not noticed"
 
 
 def _try(container: Container, act: str, told: Told) -> str | None:
-    """What went wrong with an act, once all is told that there is to tell; None: nothing."""
+    """Return how an act failed, once everything has been reported; None if it didn't."""
     try:
         if act == "start":
             told.stopped = False
@@ -161,22 +161,22 @@ def _try(container: Container, act: str, told: Told) -> str | None:
             raise
         expect("Traceback" not in str(error), f"a traceback as an answer: {error}")
         if act != "start" and container.running:
-            wait_for(lambda: _settled(container), "a word about what went wrong", _SETTLED)
+            wait_for(lambda: _settled(container), "a report of the failure", _SETTLED)
         return f"{type(error).__name__}: {error}"[:500]
     return None
 
 
 def _settle(container: Container) -> None:
-    """Wait until it is ready, or raises AssertionError with what it tells instead."""
+    """Wait until it is ready. Raises AssertionError with its own report otherwise."""
     try:
-        told = wait_for(lambda: _settled(container), "readiness, an end, or a reason", _SETTLED)
+        told = wait_for(lambda: _settled(container), "readiness, an exit, or a reason", _SETTLED)
     except AssertionError as error:
-        raise Violation(f"it is neither ready, nor at its end, nor says why: {error}") from error
+        raise Violation(f"it is not ready, has not exited, and reports no reason: {error}") from error
     assert told == "ready", told
 
 
 def _settled(container: Container) -> str | None:
-    """`ready`, or what it tells of its trouble; None: nothing yet."""
+    """Return `ready`, or its report of the failure; None: neither yet."""
     if not container.running:
         return "it has ended"
     ready, status = container.get("/readyz", accept="application/json"), container.get("/status")
@@ -191,22 +191,22 @@ def _settled(container: Container) -> str | None:
 
 
 def _named(code: int, container: Container, asked: bool) -> None:
-    """The exit code is one that README explains by a disk that refuses; `asked`: for a stop."""
+    """Check that the exit code is documented for an unwritable disk; `asked`: the stop was requested."""
     if asked:
-        expect(code == 0, f"it stopped with {code}")
+        expect(code == 0, f"it stopped with code {code}")
         return
-    own = f"devpi-server ended by itself with code {code}" in container.log
-    expect(code == ExitCode.NOT_WRITABLE or own, f"it ended with {code}")
+    own = f"devpi-server exited unexpectedly with code {code}" in container.log
+    expect(code == ExitCode.NOT_WRITABLE or own, f"it exited with code {code}")
 
 
 def _nothing_secret(container: Container, failure: Failure) -> None:
-    """No half-made secret is left, nor an unfinished file."""
-    if failure.name.startswith(("unlink", "rmdir")):  # what can't be removed stays, until the next start
+    """Check that no partial secret or unfinished file is left."""
+    if failure.name.startswith(("unlink", "rmdir")):  # files that can't be removed stay until the next start
         return
     left = exported.names(container.runtime) - {"lock"} if container.runtime.exists() else set()
-    expect(not left, f"in the runtime directory there is {left}")
+    expect(not left, f"left in the runtime directory: {left}")
     own = container.serverdir / ".sidecar"
     unfinished = [path.name for path in own.rglob(".tmp-*")] if own.exists() else []
     expect(not unfinished, f"unfinished files are left: {unfinished}")
-    whole = (own / "promotion.json").exists()  # and its password with it: the next start finishes that
+    whole = (own / "promotion.json").exists()  # and its password with it: the next start completes that
     expect(whole or not (own / "staging").exists(), "the staging area is left")

@@ -1,4 +1,4 @@
-"""`devpi-fsck`, to be run in a process of its own that ends with it."""
+"""Run `devpi-fsck` in a process of its own, which exits with it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from devpi_server.fsck import fsck
 
 
 def run(serverdir: Path) -> tuple[int, str]:
-    """Its exit code, and all that it said."""
+    """Return its exit code, and all of its output."""
     sys.argv = ["devpi-fsck", "--serverdir", str(serverdir)]
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):

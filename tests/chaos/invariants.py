@@ -13,14 +13,14 @@ from tests.support import exported
 from tests.support.container import Container, call_devpi, request, wait_for
 
 PROMPT = 10.0
-"""Seconds within which a container that was killed is gone with all its processes."""
+"""Seconds within which all processes of a killed container exit."""
 
 
 def check(container: Container, life: str, told: Told, fsck: Fsck) -> str:
-    """Start again and hold all invariants against what was told; what the start found. Raises Violation."""
+    """Start again, check all invariants against what clients were told; return what was found. Raises Violation."""
     no_processes(container)
     repair(container)
-    container.env.pop("SIDECAR_CLAIM_TTL", None)  # what is not told to be expired by now has no need to be
+    container.env.pop("SIDECAR_CLAIM_TTL", None)  # expired by now, even if no client was told
     before = found(container)
     logged = len(container.log) if container.log_file.exists() else 0
     container.start().wait_ready()
@@ -31,11 +31,9 @@ def check(container: Container, life: str, told: Told, fsck: Fsck) -> str:
     if life in IMPORTS:
         imported(container)
     told.token = None
-    ACTS["upload"](
-        container, told
-    )  # it takes writes; and SQLite clears a torn journal away when it writes the next one
+    ACTS["upload"](container, told)  # writes work; and SQLite removes a torn journal with the next write
     code = container.stop()
-    expect(code == 0, f"it stopped with {code}")
+    expect(code == 0, f"it stopped with code {code}")
     no_processes(container)
     nothing_left(container, told, life)
     fsck.check(container.serverdir)
@@ -43,21 +41,21 @@ def check(container: Container, life: str, told: Told, fsck: Fsck) -> str:
 
 
 def expect(condition: object, otherwise: str) -> None:
-    """Raises Violation."""
+    """Raise Violation unless the condition holds."""
     if not condition:
         raise Violation(otherwise)
 
 
 def no_processes(container: Container) -> None:
-    """Invariant 4: every process of the container is gone soon after its sidecar, whoever was killed."""
+    """Invariant 4: all processes of the container exit soon after its sidecar, whichever was killed."""
     try:
-        wait_for(lambda: not processes(container), "the end of all processes", PROMPT)
+        wait_for(lambda: not processes(container), "the exit of all processes", PROMPT)
     except AssertionError:
         raise Violation(f"stray processes: {processes(container)}") from None
 
 
 def processes(container: Container) -> dict[int, str]:
-    """All processes that run with this container's home, by their environment."""
+    """Return all processes with this container's home in their environment."""
     mark = f"HOME={container.home}\0".encode()
     alive = {}
     for entry in Path("/proc").iterdir():
@@ -69,11 +67,11 @@ def processes(container: Container) -> dict[int, str]:
 
 
 def found(container: Container) -> str:
-    """What lies there before the next start, which is nothing that devpi-server would serve half (invariant 2)."""
+    """Return what is there before the next start; devpi-server must never serve it partially (invariant 2)."""
     own, state = container.serverdir / ".sidecar", container.serverdir / ".sidecar" / "staging" / "state"
     if (container.serverdir / ".nodeinfo").exists() and (own / "promotion.json").exists():
         rest = exported.names(state) if state.exists() else set()
-        expect(not rest, f".nodeinfo is there, so devpi-server would start, while {rest} are not in place yet")
+        expect(not rest, f"devpi-server would start, because .nodeinfo is there, but {rest} are not in place yet")
     if (own / "promotion.json").exists():
         return "installation to finish"
     if (own / "staging").exists() and (own / "marker.json").exists():
@@ -88,8 +86,8 @@ def found(container: Container) -> str:
 
 
 def tells(before: str, status: dict[str, object], log: str, life: str) -> None:
-    """Invariant 5: `/status` and the log tell what happened."""
-    expect(status["phase"] == "ready", f"/status tells {status['phase']!r}")
+    """Invariant 5: `/status` and the log report what happened."""
+    expect(status["phase"] == "ready", f"/status reports the phase {status['phase']!r}")
     told: dict[str, dict[str, object]] = status  # type: ignore[assignment]
     if life in IMPORTS:
         total = PROJECTS * FILES
@@ -97,10 +95,10 @@ def tells(before: str, status: dict[str, object], log: str, life: str) -> None:
     else:
         want = {"state": "none", "error": None}
     got = {name: told["import"][name] for name in want}
-    expect(got == want, f"/status tells of the import {got}, not {want}")
-    words = {"installation to finish": "finished the installation", "half-made state": "threw away a half-made state"}
+    expect(got == want, f"/status reports of the import {got}, not {want}")
+    words = {"installation to finish": "finished the installation", "half-made state": "removed an incomplete state"}
     if before in words:
-        expect(words[before] in log, f"it found a {before}, and the log does not tell")
+        expect(words[before] in log, f"it found a {before}, but the log does not report it")
 
 
 def root_password(container: Container, told: Told, status: dict[str, object], life: str) -> None:
@@ -109,13 +107,13 @@ def root_password(container: Container, told: Told, status: dict[str, object], l
     expect(container.login("root", "") == 401, "root logs in with an empty password")
     answer = container.post("/bootstrap/root-password")
     if state == "claimable":
-        expect(answer.status == 200, f"a claimable password is not given: {answer}")
+        expect(answer.status == 200, f"a claimable password is refused: {answer}")
         given = answer.json["password"]
-        lost = told.asked == "rotate"  # a rotation that nobody was told of, finished at the start
-        expect(told.password is None or lost, "a password can be claimed, and one was told already")
+        lost = told.asked == "rotate"  # a rotation without an answer, completed at the start
+        expect(told.password is None or lost, "a password can be claimed, but one was told already")
         expect(not told.expired or lost, "an expired password can be claimed")
         expect(container.login("root", given) == 200, "the claimed password is not root's")
-        expect(given != told.password, "a told password is given again")
+        expect(given != told.password, "a told password is returned again")
         again = container.post("/bootstrap/root-password").status
         expect(again == 410, f"claimed twice: {again}")
         told.password = given
@@ -128,30 +126,30 @@ def root_password(container: Container, told: Told, status: dict[str, object], l
             expect(answer.status == 200, f"after a lost answer, rotating fails: {answer}")
             told.password = answer.json["password"]
             told.token = None
-        expect(told.password is not None, "the password counts as claimed, and nobody asked for it")
+        expect(told.password is not None, "the password counts as claimed, but was never requested")
         expect(container.login("root", told.password or "") == 200, "the password that was told is not root's")
     elif state == "expired":
-        expect(life == "expires" and told.password is None, "a password has expired that should not")
+        expect(life == "expires" and told.password is None, "a password has expired, but should not")
         expect(answer.status == 410, f"an expired password is not refused: {answer}")
         answer = container.post("/bootstrap/rotate")
-        expect(answer.status == 200, f"after a password's end, rotating fails: {answer}")
+        expect(answer.status == 200, f"after a password has expired, rotating fails: {answer}")
         told.password, told.token = answer.json["password"], None
         expect(container.login("root", answer.json["password"]) == 200, "the password that was told is not root's")
     else:
         expect(state == "unknown" and life == "adopted", f"the state of root's password is {state!r}")
-        expect(answer.status == 404, f"a password that is not known here is claimed: {answer}")
-        expect(container.login("root", told.password or "") == 200, "the adopted password is not root's any more")
+        expect(answer.status == 404, f"an unknown password is claimed: {answer}")
+        expect(container.login("root", told.password or "") == 200, "the adopted password is no longer root's")
 
 
 def uploads(container: Container, told: Told) -> None:
-    """Invariant 3: every acknowledged upload is there, by digest; any other one is whole or absent."""
+    """Invariant 3: every acknowledged upload is there, by digest; any other is complete or absent."""
     index = f"{container.devpi}/root/dev"
     for name, content in (told.files | told.unsure).items():
         answer = call_devpi(f"{index}/{name}")
         links = answer.json["result"].get("1.0", {}).get("+links", []) if answer.status == 200 else []
         if not links:
             expect(
-                name in told.unsure, f"the acknowledged upload {name} is gone: {answer.status} {answer.body[:200]!r}"
+                name in told.unsure, f"the acknowledged upload {name} is lost: {answer.status} {answer.body[:200]!r}"
             )
             continue
         got = request(links[0]["href"])
@@ -180,9 +178,10 @@ _OWN = {"lock", "marker.json", "root-password.json", "login-secret.json", "deriv
 
 
 def nothing_left(container: Container, told: Told, life: str) -> None:
-    """Invariant 4: no staging area, secret, journal or unfinished file; no more on disk than the data needs."""
+    """Invariant 4: no staging area, secret, journal or unfinished file, and no more disk space than the data needs."""
     expect(
-        exported.names(container.runtime) <= {"lock"}, f"in the runtime directory {exported.names(container.runtime)}"
+        exported.names(container.runtime) <= {"lock"},
+        f"left in the runtime directory: {exported.names(container.runtime)}",
     )
     own = exported.names(container.serverdir / ".sidecar")
     expect(own <= _OWN, f"left in .sidecar: {own - _OWN}")
@@ -200,7 +199,7 @@ def nothing_left(container: Container, told: Told, life: str) -> None:
 
 
 class Fsck:
-    """`devpi-fsck`, run in forks of a process that has imported devpi once: a tenth of a second, not a whole one."""
+    """`devpi-fsck` in forks of a process that has imported devpi once: 0.1 s each, not 1 s."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -208,12 +207,12 @@ class Fsck:
         self._pool = ProcessPoolExecutor(2, mp_context=context, max_tasks_per_child=1)
 
     def check(self, serverdir: Path) -> None:
-        """Raises Violation where it isn't clean."""
+        """Raise Violation unless it is clean."""
         from tests.chaos import fsck
 
         code, said = self._pool.submit(fsck.run, serverdir).result(60)
         expect(code == 0, f"devpi-fsck: {said}")
 
     def close(self) -> None:
-        """End its processes."""
+        """Stop its processes."""
         self._pool.shutdown()

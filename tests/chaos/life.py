@@ -1,4 +1,4 @@
-"""Lives of a container, and what the world was told during one."""
+"""Lives of a container, and what clients were told during one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support import exported
 from tests.support.container import Container, call_devpi, login_token, upload_form, wait_for
 
 PROJECTS, FILES = 3, 2
-"""What the imported archive holds: projects, and files of each."""
+"""Number of projects in the imported archive, and files in each."""
 
 STORIES: dict[str, tuple[str, ...]] = {
     "first": ("start", "claim", "upload", "stop"),
@@ -22,11 +22,11 @@ STORIES: dict[str, tuple[str, ...]] = {
     "adopted": ("start", "upload", "rotate", "upload", "stop"),
     "later": ("start", "claim", "upload", "rotate", "upload", "stop", "start", "upload", "rotate", "stop"),
 }
-"""What happens in each life. `first` begins with nothing, `import` with an archive, `no-import` with the record of an
+"""The acts of each life. `first` begins with nothing, `import` with an archive, `no-import` with the record of an
 import that was killed before its installation, `refused` with a damaged archive, `expires` with a time to live, `later`
-with an unclaimed state, and `adopted` with one that was not made here, whose password is known."""
+with an unclaimed state, and `adopted` with a state that was not made here, whose password is known."""
 IMPORTS = ("import", "refused")
-"""Lives that have all that the archive holds at last."""
+"""Lives that end with all contents of the archive."""
 TTL = "1s"
 """How long `expires` keeps an unclaimed password."""
 
@@ -37,20 +37,20 @@ class Violation(AssertionError):
 
 @dataclass
 class Told:
-    """What the world was told, which must hold from then on; and what it asked without having an answer yet."""
+    """What clients were told, which must hold from then on; and which requests are without an answer."""
 
     password: str | None = None
     """root's password, as last told."""
     asked: str | None = None
-    """`claim`, `rotate` or `upload`: begun, and not answered."""
+    """`claim`, `rotate` or `upload`: begun, but not answered."""
     files: dict[str, bytes] = field(default_factory=dict, repr=False)
     """Acknowledged uploads to `root/dev`: content by project."""
     unsure: dict[str, bytes] = field(default_factory=dict, repr=False)
-    """Uploads without an answer: there or not, but never something else."""
+    """Uploads without an answer: present or absent, but never anything else."""
     token: str | None = None
     """A login of root's."""
     expired: bool = False
-    """The log said that the unclaimed password was thrown away."""
+    """The log reported that the unclaimed password was discarded."""
     stopped: bool = False
     """It was stopped cleanly, and not started since."""
 
@@ -59,7 +59,7 @@ class Told:
 
 
 def live(container: Container, story: tuple[str, ...], told: Told) -> None:
-    """One life, act by act. Raises whatever a client meets when the container dies under it."""
+    """Live one life, act by act. Raises whatever a client gets when the container dies."""
     for act in story:
         ACTS[act](container, told)
 
@@ -87,22 +87,22 @@ def _repair(container: Container, told: Told) -> None:
 
 
 def repair(container: Container) -> None:
-    """Put a sound archive in the place of the damaged one, if there is one."""
+    """Replace the damaged archive, if any, by a sound one."""
     if (sound := container.home / FIXED).exists():
         sound.replace(container.init_dir / "export.tar")
 
 
 FIXED = "fixed.tar"
-"""The sound archive, beside a container that has a damaged one."""
+"""Return the sound archive for a container with a damaged one."""
 
 
 def _expire(container: Container, told: Told) -> None:
     def thrown_away() -> bool:
-        assert container.running, "it has ended"
+        assert container.running, "it has exited"
         state = container.status()["root_password"]["state"]
         return state == "expired" and "the unclaimed root password expired;" in container.log
 
-    wait_for(thrown_away, "the password's end, and a word about it")
+    wait_for(thrown_away, "the password's expiry in the log")
     told.expired = True
 
 
@@ -133,7 +133,7 @@ def _upload(container: Container, told: Told) -> None:
 
 def _stop(container: Container, told: Told) -> None:
     code = container.stop()
-    assert code == 0, f"stopped with {code}"
+    assert code == 0, f"stopped with code {code}"
     told.stopped = True
 
 
@@ -149,9 +149,9 @@ ACTS: dict[str, Callable[[Container, Told], None]] = {
 }
 
 DEATHS = (OSError, http.client.HTTPException, AssertionError, ValueError, KeyError)
-"""What a client of a dying container may meet: anything but the truth's opposite, which is looked for afterwards."""
+"""What a client of a dying container may get: anything but a false success, which is checked afterwards."""
 
 
 def imported_files() -> dict[str, bytes]:
-    """What the archive holds: content by the file's name."""
+    """Return the archive's contents by file name."""
     return dict(exported.wheel(f"mass-{n:04}", f"1.{minor}") for n in range(PROJECTS) for minor in range(FILES))

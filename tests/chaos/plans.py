@@ -1,4 +1,4 @@
-"""Where lives are killed: plans without end, out of a seed."""
+"""Where lives are killed: endless plans from a seed."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from tests.chaos.steps import Kill
 
 @dataclass
 class Outcome:
-    """One life that was killed, and what came of it."""
+    """The outcome of one killed life."""
 
     life: str
     step: str
-    """Where: a step's name, or `random instant`; of several kills the last one's."""
+    """Where: a step's name, or `random instant`; with several kills, that of the last one."""
     victim: str
     what: str
     """What the next start found."""
     planned: int
-    """Kills that were planned."""
+    """Planned kills."""
     kills: int = 0
-    """Kills that came about: sent to a process that lived."""
+    """Kills that were sent to a live process."""
     at_random: int = 0
-    """Those of them that came at a random instant."""
+    """Those of them at a random instant."""
     violation: str | None = None
 
 
 @dataclass(frozen=True)
 class Instant:
-    """SIGKILL a number of seconds into a life, whatever is done then; `victim` as a `Kill` has it."""
+    """SIGKILL a number of seconds into a life, whatever happens then; `victim` as in `Kill`."""
 
     seconds: float
     victim: str
@@ -44,7 +44,7 @@ class Instant:
 
     @classmethod
     def parse(cls, text: str) -> Instant:
-        """Back from its text."""
+        """Parse its text form."""
         seconds, _, victim = text.partition("@")
         return cls(float(seconds), victim)
 
@@ -61,13 +61,13 @@ class Plan:
 
     @classmethod
     def parse(cls, text: str) -> Plan:
-        """Back from its text."""
+        """Parse its text form."""
         life, *kills = text.split(";")
         return cls(life, tuple(Kill.parse(kill) if "|" in kill else Instant.parse(kill) for kill in kills))
 
 
 def plans(seed: int, recorded: dict[str, list[Kill]], lengths: dict[str, float]) -> Iterator[Plan]:
-    """Plans without end: three in four at steps, all kinds of step before any comes again.
+    """Endless plans: three of four at steps, all kinds of step before any is repeated.
 
     `recorded`: every step of each life, as a kill of the process that takes it; `lengths`: of each life, in seconds.
     """
@@ -79,18 +79,18 @@ def plans(seed: int, recorded: dict[str, list[Kill]], lengths: dict[str, float])
             plan = Plan(life, (_instant(chance, lengths[life]),))
         else:
             plan = next(at_steps)
-        if chance.random() < 0.2:  # and the start that repairs it, too
+        if chance.random() < 0.2:  # kill the start that repairs it, too
             second = Kill("sidecar", "*", chance.randint(1, 45), "both", chance.choice(("whole", "torn")))
             plan = Plan(plan.life, (*plan.kills, second))
         yield plan
 
 
 _START = 2.0
-"""Seconds that the start may take that repairs a kill, and is killed again."""
+"""Seconds for the start that repairs a kill, and is killed itself."""
 
 
 def random_plans(seed: int, lengths: dict[str, float]) -> Iterator[Plan]:
-    """Plans without end, all at random instants; one in five has the start that repairs it killed, too."""
+    """Endless plans, all at random instants; in one of five, the start that repairs it is killed, too."""
     chance = random.Random(seed)
     while True:
         life = chance.choice(sorted(lengths))
@@ -122,7 +122,7 @@ def _every_kind(chance: random.Random, recorded: dict[str, list[Kill]]) -> Itera
 
 
 def kills_of(trace: Path) -> list[Kill]:
-    """Every step of a recorded life, as a kill at it; a process counts from its own begin."""
+    """Every step of a recorded life, as a kill at it; a process counts its own steps."""
     counted: Counter[tuple[int, str]] = Counter()
     found: dict[Kill, None] = {}
     for _, step in steps.read(trace):

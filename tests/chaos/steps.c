@@ -1,13 +1,13 @@
-/* Preloaded into the sidecar and all its processes: sees each step that they take in the directories it watches, before
- * the kernel does. It can write the steps down, with what they write, it can kill at one of them, and it can have one
- * fail. The product knows nothing of it. See steps.py, which compiles it and tells it what to do through the environment:
+/* Preloaded into the sidecar and all its processes: sees each step that they take in the watched directories, before
+ * the kernel does. It can record the steps with their data, kill a process at a step, and make a step fail.
+ * The product is unchanged. steps.py compiles it and controls it through the environment:
  *
  *   CHAOS_WATCH   NAME=DIRECTORY[:NAME=DIRECTORY], the directories; a step is named after NAME
  *   CHAOS_TRACE   a file that the steps are appended to, as `struct record` and three byte strings
- *   CHAOS_KILL    PROCESS|STEP|N|VICTIM|whole or torn: at PROCESS' N-th STEP, instead of it (torn: after half of it)
- *   CHAOS_FAIL    PROCESS|STEP|N|ENOSPC or EIO|once or full: PROCESS' N-th STEP fails with that error (full: from then on
- *                 all that needs room does, in all processes, until CHAOS_DIED is removed)
- *   CHAOS_DIED    a file that is written where that kill or that failure came about
+ *   CHAOS_KILL    PROCESS|STEP|N|VICTIM|whole or torn: at PROCESS's N-th STEP, instead of it (torn: after half of it)
+ *   CHAOS_FAIL    PROCESS|STEP|N|ENOSPC or EIO|once or full: PROCESS's N-th STEP fails with that error (full: from then on
+ *                 all steps that need space fail, in all processes, until CHAOS_DIED is removed)
+ *   CHAOS_DIED    a file that is written when that kill or that failure happens
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -88,7 +88,7 @@ __attribute__((constructor)) static void begin(void) {
         trace = (int)syscall(SYS_openat, AT_FDCWD, env, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 }
 
-/* The worker's fork is the one process here that runs without having been executed. */
+/* The worker's fork is the only process here that runs without exec. */
 static const char *process(void) { return getpid() == started ? program : "preparation"; }
 
 /* --- paths and names -------------------------------------------------------------------------------------------- */
@@ -115,7 +115,7 @@ static void absolute(int dir, const char *path, char *into) {
     else snprintf(into, PATH_MAX, "%s", base);
 }
 
-/* Whether an open file lies in a watched directory, and its path. What has no name (any more) can't be lost. */
+/* Whether an open file is in a watched directory, and its path. A file without a name can't be lost. */
 static int of_fd(int fd, char *into) {
     if (!watches) return 0;
     int before = errno;
@@ -130,7 +130,7 @@ static int of_fd(int fd, char *into) {
 
 static int is_hex(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); }
 
-/* "write serverdir/.sidecar/.tmp-marker.json-*": what is random in a path, or one of many, is left out. */
+/* "write serverdir/.sidecar/.tmp-marker.json-*": random or numbered parts of a path are replaced. */
 static void name_of(enum op op, const char *path, char *into, size_t size) {
     int watch = watch_of(path);
     const char *rest = watch < 0 ? path : path + watched[watch].length;
@@ -185,7 +185,7 @@ static pid_t parent_of(pid_t pid) {
     return got > 0 && (field = strrchr(text, ')')) ? (pid_t)atol(field + 4) : 0;
 }
 
-/* Whether a process runs: one that has ended, and waits to be reaped, can't be killed any more. */
+/* Whether a process runs: a zombie can't be killed. */
 static int lives(pid_t pid) {
     char at[64], text[512] = {0}, *field;
     snprintf(at, sizeof at, "/proc/%d/stat", pid);
@@ -196,7 +196,7 @@ static int lives(pid_t pid) {
     return got > 0 && (field = strrchr(text, ')')) && field[2] != 'Z' && field[2] != 'X';
 }
 
-/* Write down that it came about. */
+/* Record that it happened. */
 static void note(const char *step) {
     const char *path = getenv("CHAOS_DIED");
     char line[PATH_MAX + 64];
@@ -224,13 +224,13 @@ static void send_kill(const char *step) {
             if (victims[i] > 1 && (victims[i] == getpid()) == last) kill(victims[i], SIGKILL);
 }
 
-/* Whether the step, which is about to be done, is the one to die at: then only a torn write comes back from here. */
+/* Whether to die at the step that is about to be done: only a torn write returns from here then. */
 static int due(const char *name) {
     if (!kill_at || strcmp(kill_process, process()) || (strcmp(kill_step, "*") && strcmp(kill_step, name))) return 0;
     return __atomic_add_fetch(&counted, 1, __ATOMIC_SEQ_CST) == kill_at;
 }
 
-/* Whether the disk has been full since an earlier step, of whichever process, and this one needs room. */
+/* Whether the disk has been full since an earlier step of any process, and this step needs space. */
 static int is_full(enum op op) {
     const char *path = getenv("CHAOS_DIED");
     return fail_with && !strcmp(kill_how, "full") && (op == CREATE || op == WRITE || op == LINK || op == MKDIR) && path &&
@@ -256,7 +256,7 @@ static enum how step_begins(enum op op, const char *path) {
         errno = fail_with;
         return how;
     }
-    if (trace >= 0) { /* a step and its record are one, over all threads and processes: the trace has their order */
+    if (trace >= 0) { /* a step and its record are atomic over all threads and processes: the trace has their order */
         pthread_mutex_lock(&mutex);
         struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
         while (fcntl(trace, F_SETLKW, &lock) < 0 && errno == EINTR) {}
@@ -325,7 +325,7 @@ static ssize_t torn_write(int fd, const void *data, size_t length, off_t offset,
     else raw_write(fd, data, length / 2);
     name_of(WRITE, path, name, sizeof name);
     send_kill(name);
-    size_t rest = length - length / 2; /* it was another process' turn to die */
+    size_t rest = length - length / 2; /* another process is the victim */
     const char *more = (const char *)data + length / 2;
     ssize_t done = positioned ? syscall(SYS_pwrite64, fd, more, rest, offset + length / 2) : raw_write(fd, more, rest);
     return done < 0 ? done : (ssize_t)(length / 2) + done;
@@ -351,8 +351,8 @@ __attribute__((noinline)) static ssize_t write_to_file(int fd, const void *data,
     return done;
 }
 
-/* Python's signal handler writes a byte into a socket, on a stack of its own that faulthandler took from the heap: some
- * KiB, of which the processor's state may take most. A path there would be written over what lies below it.
+/* Python's signal handler writes a byte to a socket, on a stack of a few KiB that faulthandler took from the heap. The
+ * processor's state may take most of it. A path there would overwrite the memory below it.
  */
 __attribute__((noinline)) static ssize_t do_write(int fd, const void *data, size_t length, off_t offset,
                                                   int positioned) {
@@ -382,7 +382,7 @@ int fdatasync(int fd) { ON_FD(FSYNC, syscall(SYS_fdatasync, fd), 0); }
 int syncfs(int fd) { ON_FD(SYNCFS, syscall(SYS_syncfs, fd), 0); }
 int fchmod(int fd, mode_t mode) { ON_FD(CHMOD, syscall(SYS_fchmod, fd, mode), mode); }
 
-/* Not understood by who reads the trace: a recording with one of these is of no use, and says so. */
+/* The reader of the trace does not understand these: it reports that the recording is useless. */
 ssize_t sendfile64(int fd, int from, off64_t *at, size_t length) { ON_FD(UNKNOWN, syscall(SYS_sendfile, fd, from, at, length), 0); }
 ssize_t sendfile(int fd, int from, off_t *at, size_t length) { ON_FD(UNKNOWN, syscall(SYS_sendfile, fd, from, at, length), 0); }
 int posix_fallocate64(int fd, off64_t at, off64_t length) { ON_FD(UNKNOWN, (errno = 0, syscall(SYS_fallocate, fd, 0, at, length) ? errno : 0), 0); }

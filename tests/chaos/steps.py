@@ -1,8 +1,8 @@
 """The steps that a container takes on disk: each write, fsync and rename of its processes, seen by a preloaded library.
 
-`steps.c` is compiled once and preloaded into the sidecar, devpi-server and the preparation, which know nothing of it.
-What it sees are calls of libc's functions, so SQLite's too; what it can't see (a write through a memory map) is found
-by `replay.Disk`: all steps replayed must give the real directory.
+`steps.c` is compiled once and preloaded into the sidecar, devpi-server and the preparation, without any change to them.
+It sees calls of libc's functions, so SQLite's too; what it can't see (a write through a memory map) is found by
+`disk.Disk`: all steps replayed must give the real directory.
 """
 
 from __future__ import annotations
@@ -41,25 +41,25 @@ class Op(IntEnum):
 
 @dataclass(frozen=True)
 class Step:
-    """One step, as it was done."""
+    """One recorded step."""
 
     op: Op
     process: str
     """`sidecar`, `child` (devpi-server), or `preparation`, the child's fork that makes a first state."""
     pid: int
     name: str
-    """What is done to which kind of file: `write serverdir/.sidecar/.tmp-marker.json-*`."""
+    """The operation and the kind of file: `write serverdir/.sidecar/.tmp-marker.json-*`."""
     path: Path
     other: Path
-    """Of a rename or a link: the new path."""
+    """For a rename or a link: the new path."""
     offset: int
-    """Of a write, in bytes; of a truncation the new length; of `chmod` and `mkdir` the mode."""
+    """For a write, its bytes; for a truncation, the new length; for `chmod` and `mkdir`, the mode."""
     data: bytes
 
 
 @dataclass(frozen=True)
 class Kill:
-    """SIGKILL at the `number`-th time (from 1) that `process` comes to the step `name`, instead of the step."""
+    """SIGKILL instead of the step `name` of `process`, the `number`-th time (from 1)."""
 
     process: str
     name: str
@@ -68,21 +68,21 @@ class Kill:
     victim: str
     """`self`, the process that takes the step; `sidecar`, `child`, or `both`."""
     how: str = "whole"
-    """`torn`: after half of the bytes, where it is a write."""
+    """`torn`: after half of the bytes, if it is a write."""
 
     def __str__(self) -> str:
         return "|".join((self.process, self.name, str(self.number), self.victim, self.how))
 
     @classmethod
     def parse(cls, text: str) -> Kill:
-        """Back from its text."""
+        """Parse its text form."""
         process, name, number, victim, how = text.split("|")
         return cls(process, name, int(number), victim, how)
 
 
 @dataclass(frozen=True)
 class Failure:
-    """The `number`-th time (from 1) that `process` comes to the step `name`, the step fails."""
+    """The step `name` of `process` fails, the `number`-th time (from 1)."""
 
     process: str
     name: str
@@ -90,20 +90,20 @@ class Failure:
     error: str
     """`ENOSPC` or `EIO`."""
     how: str
-    """`once`; or `full`: from then on all steps that need room fail, of all processes, until `make_room`."""
+    """`once`; or `full`: from then on all steps of all processes that need space fail, until `make_room`."""
 
     def __str__(self) -> str:
         return "|".join((self.process, self.name, str(self.number), self.error, self.how))
 
     @classmethod
     def parse(cls, text: str) -> Failure:
-        """Back from its text."""
+        """Parse its text form."""
         process, name, number, error, how = text.split("|")
         return cls(process, name, int(number), error, how)
 
 
 def build(into: Path) -> Path:
-    """The compiled library. Skips the test where there is no C compiler."""
+    """Return the compiled library. Skips the test if there is no C compiler."""
     compiler = needs.compiler()
     library = into / "steps.so"
     subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, SOURCE], check=True)
@@ -131,23 +131,23 @@ def watch(
 
 
 def let_alone(container: Container) -> None:
-    """Start it without the library from now on."""
+    """Start the container without the library from now on."""
     for name in ("LD_PRELOAD", "CHAOS_WATCH", "CHAOS_DIED", "CHAOS_TRACE", "CHAOS_KILL", "CHAOS_FAIL"):
         container.env.pop(name, None)
 
 
 def died_at(container: Container) -> Path:
-    """Where the library says that a kill or a failure came about."""
+    """Return where a kill or a failure happened, as the library reports it."""
     return container.home / "died"
 
 
 def make_room(container: Container) -> None:
-    """The disk is not full any more."""
+    """Make the disk writable again."""
     died_at(container).unlink(missing_ok=True)
 
 
 def read(trace: Path) -> Iterator[tuple[int, Step]]:
-    """The steps of a trace, in the order in which they were done, and the byte where each one's record ends."""
+    """Return a trace's steps in their order, with the byte offset where each record ends."""
     content = memoryview(trace.read_bytes())
     at = 0
     while at < len(content):

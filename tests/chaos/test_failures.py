@@ -1,6 +1,6 @@
-"""The disk is full, or fails, at any step: it says so, recovers or ends, and the next start finds nothing lost.
+"""The disk is full, or fails, at any step: that is reported, it recovers or exits, and the next start finds no loss.
 
-What must hold is in `failures` and in `invariants.check`; how to try every step in docs/chaos.md.
+`failures` and `invariants.check` define what must hold; docs/chaos.md describes how to try every step.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from tests.chaos.workshop import Workshop
 pytestmark = pytest.mark.chaos
 
 AT_ONCE = 2
-"""Lives at a time."""
+"""Lives at the same time."""
 BUDGET = 75.0
-"""Seconds in which lives begin in a run that isn't told how many; those that have begun take some more to end."""
+"""Seconds in which lives begin by default; those that have begun take some more to end."""
 
 
 def test_a_disk_that_refuses(
@@ -31,7 +31,7 @@ def test_a_disk_that_refuses(
     failed: list[Outcome],
     pytestconfig: pytest.Config,
 ) -> None:
-    """A named exit code or a word on `/status`, no secret left; and with a sound disk all five invariants hold."""
+    """A documented exit code or a report on `/status`, no secret left; with a healthy disk all five invariants hold."""
     number = pytestconfig.getoption("--failures")
     if only := pytestconfig.getoption("--chaos-failure"):
         planned = [Plan.parse(only)]
@@ -40,7 +40,7 @@ def test_a_disk_that_refuses(
         planned = plans(seed, {life: each.steps for life, each in recorded.items()})
     bounded = number is None and not only
     if not bounded:
-        faulthandler.cancel_dump_traceback_later()  # which pytest asked for, should a test hang
+        faulthandler.cancel_dump_traceback_later()  # pytest's own limit, should a test hang
     chosen = iter(planned[: number or None])
     lock, began = threading.Lock(), time.monotonic()
 

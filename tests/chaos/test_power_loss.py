@@ -1,15 +1,14 @@
-"""The power fails: what was not synced is lost, in any part and order, and still nothing is half and nobody let in.
+"""The power fails: any part of what was not synced is lost, but no state is partial, and no unwanted login works.
 
-All steps of a life on the serverdir are recorded, SQLite's too, and replayed on a model of a disk (`disk.Disk`). After
-every step the power fails, in five ways. Each state that comes of it is looked at with the sidecar's own recovery, and
-root's password, the uploads and what was imported are held against what the world had been told by then; a sample is
-started for real.
+All steps of a life on the serverdir are recorded, including SQLite's, and replayed on a model of a disk (`disk.Disk`).
+After every step the power fails, in five ways. The sidecar's own recovery is run on each resulting state, and root's
+password, the uploads and the import are compared with what clients had been told by then; a sample is really started.
 
-That the recording is whole is tested: replayed to its end, it gives the real directory, byte by byte.
+A test proves that the recording is complete: replayed to its end, it gives the real directory, byte by byte.
 
-What it can't show: a disk or a hypervisor that says "synced" and lies; sectors that rot; modes and owners (everything
-is private from its first instant); file systems without a journal, where a rename can be seen half. A file system that
-is kinder than POSIX (ext4 and XFS order more) leaves the same states or fewer.
+What it can't show: a disk or a hypervisor that falsely reports "synced"; bit rot; modes and owners (everything is
+private from the beginning); file systems without a journal, where a rename is not atomic. A file system that guarantees
+more than POSIX (ext4 and XFS order more) leaves the same states or fewer.
 """
 
 from __future__ import annotations
@@ -43,12 +42,12 @@ from tests.support.container import Container, cleared_away
 pytestmark = pytest.mark.chaos
 
 STARTS = 4
-"""States of each life, beside those of its end, that are started for real."""
+"""States of each life, beside those of its end, that are really started."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """From this byte of the trace on, the world had been told that this is root's password."""
+    """From this byte of the trace on, clients had been told that this is root's password."""
 
     at: int
     password: str
@@ -56,14 +55,14 @@ class Event:
 
 @dataclass(frozen=True)
 class Recording:
-    """One life with all its steps, and when the world was told what."""
+    """One life with all its steps, and when clients were told what."""
 
     root: Path
     before: Path | None
     trace: Path
     told: list[Event]
     asked: list[int]
-    """Bytes of the trace from which on a claim or a rotation was asked for."""
+    """Bytes of the trace from which on a claim or a rotation was requested."""
     files: list[tuple[int, str, bytes]]
     """Acknowledged uploads: from which byte of the trace on, the file's name, its content."""
     life: str
@@ -75,12 +74,12 @@ class Recording:
 
     @property
     def began_empty(self) -> bool:
-        """There was no state before: nothing, or what an earlier run had left in our own folder."""
+        """There was no state before: nothing, or the remains of an earlier run in our own folder."""
         return self.before is None or {path.name for path in self.before.iterdir()} == {".sidecar"}
 
 
 def record(workshop: Workshop, life_name: str) -> Recording:
-    """Live a life, and note how long the trace was at each answer."""
+    """Live a life, and note the length of the trace at each answer."""
     container, told = workshop.begin(life_name)
     before = container.home / "before"
     if container.serverdir.exists():
@@ -112,14 +111,14 @@ def recording(workshop: Workshop, request: pytest.FixtureRequest) -> Recording:
 
 
 def of_the_serverdir(recording: Recording) -> Iterator[tuple[int, steps.Step]]:
-    """Its steps, and the byte of the trace where each ends."""
+    """Return its steps in the serverdir, and the byte of the trace where each ends."""
     for end, step in steps.read(recording.trace):
         if recording.root in (step.path, *step.path.parents):
             yield end, step
 
 
 def test_the_recording_is_whole(recording: Recording) -> None:
-    """Nothing was written that was not seen: replayed, it is the real directory."""
+    """Every write was seen: replayed, it is the real directory."""
     replayed = disk.Disk(recording.root, recording.before)
     for _, step in of_the_serverdir(recording):
         replayed.apply(step)
@@ -132,7 +131,7 @@ def test_the_recording_is_whole(recording: Recording) -> None:
 def test_every_power_cut_leaves_a_whole_state_or_none(
     recording: Recording, workshop: Workshop, seed: int, tmp_path: Path
 ) -> None:
-    """After every step, in every variant: recovery understands what is there, and root's password is what was told."""
+    """After every step, in every variant: recovery understands the disk, and root's password is what was told."""
     chance = random.Random(seed)
     replayed = disk.Disk(recording.root, recording.before)
     seen: set[str] = set()
@@ -158,7 +157,7 @@ def test_every_power_cut_leaves_a_whole_state_or_none(
     assert len(seen) > 100
     assert not problems, f"{len(problems)} of {len(seen)} states, seed {seed}:\n" + "\n".join(problems)
 
-    last = [state for state in states if state[2] == states[-1][2]]  # of the end, all that it may leave
+    last = [state for state in states if state[2] == states[-1][2]]  # for the end, all that it may leave
     sample = last + chance.sample(states, STARTS)
     with ThreadPoolExecutor(2) as pool:
         started = [
@@ -172,7 +171,7 @@ def test_every_power_cut_leaves_a_whole_state_or_none(
 def start(
     workshop: Workshop, home: Path, found: dict[str, bytes | None], recording: Recording, end: int, where: str
 ) -> None:
-    """Start what a power cut left for real; who was told root's password can log in, and nobody else."""
+    """Really start what a power cut left; only clients that were told root's password can log in."""
     container = Container(home)
     if recording.life in IMPORTS:
         workshop.give_archive(container)
@@ -197,7 +196,7 @@ def start(
 
 
 def look(path: Path, recording: Recording, end: int) -> None:
-    """Raises Violation for a state that must not be there after a power cut at this byte of the trace."""
+    """Raise Violation for a state that must not exist after a power cut at this byte of the trace."""
     told, asking = so_far(recording, end)
     serverdir = Serverdir(path, Storage("sqlite"))
     try:
@@ -210,7 +209,7 @@ def look(path: Path, recording: Recording, end: int) -> None:
     except Exit as refusal:
         raise Violation(f"it refuses to start: {refusal.reason}") from refusal
     if content is Content.EMPTY:
-        expect(not told and recording.began_empty, "it is empty, and was not before")
+        expect(not told and recording.began_empty, "it is empty, but was not before")
         return
     uploads(path, acknowledged(recording, end), after_kill)
     if recording.life in IMPORTS:
@@ -220,44 +219,44 @@ def look(path: Path, recording: Recording, end: int) -> None:
     strange = origin == "initialised" and (serverdir.own / "import.json").exists()
     expect(not strange, "an initialised state has the record of an import")
     record = serverdir.own / "root-password.json"
-    expect(record.exists() or (recording.adopted and not told), "nobody knows root's password")
+    expect(record.exists() or (recording.adopted and not told), "there is no record of root's password")
     if not record.exists():
         return
     known = json.loads(record.read_text())
     root_hash = hash_of_root(path / ".sqlite")
     if known["state"] == "claimable":
-        expect(asking or not told, "a password can be claimed, and one was told already")
+        expect(asking or not told, "a password can be claimed, but one was told already")
         expect(verified(known["password"], root_hash), "the claimable password is not root's")
     elif known["state"] != "expired" or recording.life != "expires":
-        expect(told or asking, f"the password counts as {known['state']}, and nobody had asked for it")
+        expect(told or asking, f"the password counts as {known['state']}, but was never requested")
     if told and not asking:
-        expect(known["state"] == "claimed", f"a change of the password that had ended is {known['state']}")
+        expect(known["state"] == "claimed", f"after a completed change, the password is {known['state']}")
         expect(verified(told[-1], root_hash), "the password that was told is not root's")
 
 
 def acknowledged(recording: Recording, end: int) -> dict[str, bytes]:
-    """The uploads of which the world had been told at this byte of the trace: content by the file's name."""
+    """Return the uploads acknowledged at this byte of the trace: content by file name."""
     return {name: content for at, name, content in recording.files if at <= end}
 
 
 def imported(serverdir: Path) -> None:
-    """Every wheel of the archive is in the database, and in `+files` under its name, by digest."""
+    """Check that every wheel of the archive is in the database, and in `+files` under its name, by digest."""
     keys = keys_of_files(serverdir)
     for name, content in life.imported_files().items():
         found = [serverdir / "+files" / key for key in keys if key.endswith(f"/{name}")]
-        expect(len(found) == 1, f"the database has the imported {name} {len(found)} times")
+        expect(len(found) == 1, f"the database contains the imported {name} {len(found)} times")
         there = sha256(found[0].read_bytes()).hexdigest() if found[0].is_file() else "nothing"
-        expect(there == sha256(content).hexdigest(), f"in place of the imported {name} there is {there}")
+        expect(there == sha256(content).hexdigest(), f"the imported {name} has the digest {there}")
 
 
 def keys_of_files(serverdir: Path) -> list[str]:
-    """The files of all indexes, by their paths in `+files`, as devpi's database has them."""
+    """Return the files of all indexes by their paths in `+files`, from devpi's database."""
     with contextlib.closing(sqlite3.connect(serverdir / ".sqlite")) as connection:
         return [key for (key,) in connection.execute("SELECT key FROM kv WHERE keyname = 'STAGEFILE'")]
 
 
 def uploads(serverdir: Path, wanted: dict[str, bytes], after_kill: bool) -> None:
-    """Every one is committed and there, under its name or, for a start after a kill, under the one before it."""
+    """Check that every upload is committed, under its name or, for a start after a kill, its temporary name."""
     keys = keys_of_files(serverdir)
     for name, content in wanted.items():
         found = [serverdir / "+files" / key for key in keys if key.endswith(f"/{name}")]
@@ -265,13 +264,13 @@ def uploads(serverdir: Path, wanted: dict[str, bytes], after_kill: bool) -> None
         there = [found[0]] if found[0].exists() else list(found[0].parent.glob(f"{name}-*-tmp"))
         expect(
             [path.read_bytes() == content for path in there] == [True],
-            f"the acknowledged upload {name} is not there: {[path.stat().st_size for path in there]} bytes",
+            f"the acknowledged upload {name} is lost: {[path.stat().st_size for path in there]} bytes",
         )
-        expect(there == found[:1] or after_kill, f"no start will finish the acknowledged upload {name}")
+        expect(there == found[:1] or after_kill, f"no start will complete the acknowledged upload {name}")
 
 
 def so_far(recording: Recording, end: int) -> tuple[list[str], bool]:
-    """The passwords that the world had been told at this byte of the trace, and whether it had asked for one more."""
+    """Return the passwords told at this byte of the trace, and whether another one was requested."""
     told = [event.password for event in recording.told if event.at <= end]
     return told, sum(at <= end for at in recording.asked) > len(told)
 
@@ -286,7 +285,7 @@ def verified(password: str, root_hash: str) -> bool:
 
 
 def hash_of_root(database: Path) -> str:
-    """root's password hash in devpi's database."""
+    """Return root's password hash in devpi's database."""
     with contextlib.closing(sqlite3.connect(database)) as connection:
         (serial,) = connection.execute("SELECT serial FROM kv WHERE key = 'root/.config'").fetchone()
         (data,) = connection.execute("SELECT data FROM changelog WHERE serial = ?", (serial,)).fetchone()

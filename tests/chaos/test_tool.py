@@ -1,4 +1,4 @@
-"""`entrypoint.py devpi-import` is killed at a step: the next start refuses what is half, and serves what is whole."""
+"""`entrypoint.py devpi-import` is killed at a step: the next start refuses a partial state, serves a complete one."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ pytestmark = pytest.mark.chaos
 
 PASSWORD = "root's own, of the test"
 KINDS = 4
-"""Kinds of step that the tool is killed at, in a run that isn't told how many kills."""
+"""Kinds of steps at which the tool is killed by default."""
 
 
 def run(workshop: Workshop, container: Container) -> int:
-    """The tool, to its end; its exit code."""
+    """Run the tool, and return its exit code."""
     given = ["--serverdir", str(container.serverdir), "--no-root-pypi", "--no-events", "--root-passwd", PASSWORD]
     return container.run("devpi-import", *given, str(workshop.export)).returncode
 
 
 @pytest.fixture(scope="module")
 def kills(workshop: Workshop, seed: int, pytestconfig: pytest.Config) -> Iterator[Kill]:
-    """A kill for each kind of step that the tool takes, in an order by chance but for the first."""
+    """Yield a kill for each kind of step of the tool, in random order except the first."""
     with cleared_away(Container(workshop.home / "tool")) as container:
         steps.watch(container, workshop.library, trace=container.home / "trace")
         assert run(workshop, container) == 0
@@ -46,7 +46,7 @@ def kills(workshop: Workshop, seed: int, pytestconfig: pytest.Config) -> Iterato
 
 
 def test_a_killed_import_by_hand(workshop: Workshop, kills: Iterator[Kill], seed: int) -> None:
-    """Never half an import, never an empty password; what is refused can be begun anew."""
+    """Never a partial import, never an empty password; after a refusal a new import works."""
     found: Counter[str] = Counter()
     for number, kill in enumerate(kills):
         where = f"seed {seed}, {kill}"
@@ -55,7 +55,7 @@ def test_a_killed_import_by_hand(workshop: Workshop, kills: Iterator[Kill], seed
             assert run(workshop, container) == -9, where
             steps.let_alone(container)
             container.start()
-            wait_for(lambda c=container: not c.running or c.get("/readyz").status == 200, f"an end after {where}")
+            wait_for(lambda c=container: not c.running or c.get("/readyz").status == 200, f"an exit after {where}")
             what = look(container, where)
             found[what] += 1
             if what == "refused":
@@ -69,7 +69,7 @@ def test_a_killed_import_by_hand(workshop: Workshop, kills: Iterator[Kill], seed
 
 
 def look(container: Container, where: str) -> str:
-    """What the start found: `refused`, `whole` or `empty`."""
+    """Return what the start found: `refused`, `whole` or `empty`."""
     if not container.running:
         assert container.wait_end() == 65, where
         assert "a devpi-import that was run on it has not finished" in container.log, where

@@ -1,4 +1,4 @@
-"""Makes containers, and has them live, be killed, start again, and looked at."""
+"""Containers that live, are killed, start again, and are checked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.container import Container, alive, children, cleared_away
 
 
 class Workshop:
-    """What all lives begin from: the library, the archive, an unclaimed state; and the steps of each life."""
+    """The basis of all lives: the library, the archive, an unclaimed state; and the steps of each life."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -52,7 +52,7 @@ class Workshop:
             return container.serverdir
 
     def begin(self, life: str) -> tuple[Container, Told]:
-        """A new container at the begin of a life, and what the world knows already."""
+        """Return a new container at the beginning of a life, and what clients know already."""
         told = Told()
         with self._lock:
             number = next(self._numbers)
@@ -81,12 +81,12 @@ class Workshop:
         return container, told
 
     def give_archive(self, container: Container) -> None:
-        """Let it import, where its serverdir is empty."""
+        """Let it import, if its serverdir is empty."""
         container.init_dir.mkdir()
         shutil.copy(self._archive, container.init_dir)
 
     def record(self, life: str) -> tuple[Container, Path, Told]:
-        """Live a whole life and record it: the container, which has ended, the trace, and what was told."""
+        """Record a whole life: the container, which has exited, the trace, and what clients were told."""
         container, told = self.begin(life)
         trace = container.home / "trace"
         steps.watch(container, self.library, trace=trace)
@@ -96,7 +96,7 @@ class Workshop:
         return container, trace, told
 
     def execute(self, plan: Plan) -> Outcome:
-        """Live, be killed, start again, and look."""
+        """Live, be killed, start again, and check."""
         container, told = self.begin(plan.life)
         outcome = Outcome(plan.life, "", "", "", planned=len(plan.kills))
         with cleared_away(container):
@@ -148,14 +148,14 @@ class Workshop:
                 outcome.at_random += isinstance(kill, Instant)
             else:
                 outcome.step, outcome.victim = f"{outcome.step} (not reached)", "nobody"
-            if container.running:  # the kill hit a process on its way out, or came too late
+            if container.running:  # the kill hit an exiting process, or came too late
                 container.stop()
             repair(container)
             story = ("start", "stop")
 
 
 def kill_now(container: Container, victim: str, hit: list[int]) -> None:
-    """SIGKILL to the `sidecar`, its `child` or `both`, as far as they live; `hit` gets their ids, before they die."""
+    """Send SIGKILL to the `sidecar`, its `child` or `both`, if alive; `hit` gets their ids, before they die."""
     with contextlib.suppress(OSError, AssertionError, ValueError):
         pids = [] if victim == "sidecar" else children(container.pid)
         for pid in [*pids, *([] if victim == "child" else [container.pid])]:
@@ -165,8 +165,8 @@ def kill_now(container: Container, victim: str, hit: list[int]) -> None:
 
 
 def end(container: Container, met: BaseException) -> None:
-    """Wait until the container, some process of which was killed, has ended as it should: by itself."""
-    if container.running and _phase(container) == "failed":  # on its way out, or the import's preparation was killed
+    """Wait until the container, some process of which was killed, exits by itself as it should."""
+    if container.running and _phase(container) == "failed":  # while exiting, or the import's preparation was killed
         container.stop()
     try:
         container.wait_end(PROMPT)

@@ -1,4 +1,4 @@
-"""`sidecar …` as a real process, against a small server that stands in for the sidecar."""
+"""`sidecar …` as a real process, against a small server in place of the sidecar."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def open_descriptors() -> int:
 
 
 class Run:
-    """What a command left behind."""
+    """The result of a command."""
 
     def __init__(self, code: int | None, out: bytes, err: bytes) -> None:
         self.code, self.out, self.err = code, out.decode(), err.decode()
 
 
 class Sidecar:
-    """A runtime directory, and what its server is to answer."""
+    """A runtime directory, and the answers of its server."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -92,7 +92,7 @@ def stopped(tmp_path: Path) -> Iterator[Sidecar]:
 
 @pytest.fixture(params=["127.0.0.1"])
 async def sidecar(stopped: Sidecar, request: pytest.FixtureRequest) -> AsyncIterator[Sidecar]:
-    """A sidecar that answers, at the address that a test may choose."""
+    """A sidecar that answers, at an address that a test may choose."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", stopped.answer)
     runner = web.AppRunner(app)
@@ -130,14 +130,14 @@ STATUS = {
 
 @pytest.mark.parametrize("sidecar", ["127.0.0.1", "::1", "0.0.0.0", "::", "localhost"], indirect=True)
 async def test_a_ready_devpi_is_healthy(sidecar: Sidecar) -> None:
-    """Exit code 0, on IPv4, IPv6, and wherever a wildcard listens."""
+    """Exit code 0, on IPv4, IPv6, and on wildcard addresses."""
     run = await sidecar.run("healthcheck")
     assert (run.code, run.out, run.err) == (0, "ready\n", "")
     assert sidecar.asked == ["GET /readyz"]
 
 
 async def test_an_unready_devpi_is_unhealthy(sidecar: Sidecar) -> None:
-    """Exit code 1, and the failing checks alone on one line, for `docker inspect`."""
+    """Exit code 1, and only the failing checks, on one line, for `docker inspect`."""
     body = "[+]disk ok\n[-]process failed: devpi ended\n[-]http failed: \x1b[2Jno\u202e answer\n"
     sidecar.answers["/readyz"] = 503, body, {}
     run = await sidecar.run("healthcheck")
@@ -149,25 +149,25 @@ async def test_an_unready_devpi_is_unhealthy(sidecar: Sidecar) -> None:
     ("body", "said"),
     [
         (
-            "[-]process pending: importing: 5 of 9 files\n[-]http pending: not looked at yet\nreadyz check pending\n",
+            "[-]process pending: importing: 5 of 9 files\n[-]http pending: not checked yet\nreadyz check pending\n",
             "process pending: importing: 5 of 9 files",
         ),
         (
             "[-]process failed: failed: no; do\n[-]http failed: devpi-server is not running\nreadyz check failed\n",
             "process failed: failed: no; do",
         ),
-        ("[-]http pending: not looked at yet\nreadyz check pending\n", "http pending: not looked at yet"),
+        ("[-]http pending: not checked yet\nreadyz check pending\n", "http pending: not checked yet"),
     ],
 )
 async def test_an_unready_devpi_says_why_once(sidecar: Sidecar, body: str, said: str) -> None:
-    """The checks that only follow from `process` are left out, unless there are no others."""
+    """Checks that only follow from `process` are left out, unless there are no others."""
     sidecar.answers["/readyz"] = 503, body, {}
     run = await sidecar.run("healthcheck")
     assert (run.code, run.out) == (1, f"not ready (503): {said}\n")
 
 
 async def test_an_unready_devpi_in_other_words(sidecar: Sidecar) -> None:
-    """Any other body is shown as it is, in one line of at most 1000 characters, plain ASCII."""
+    """Any other body is printed as it is, on one line of at most 1000 characters, plain ASCII."""
     sidecar.answers["/readyz"] = 503, "importing\nföö of 2000 files\n" + "x" * 3000, {}
     run = await sidecar.run("healthcheck")
     assert run.code == 1
@@ -180,10 +180,10 @@ async def test_an_unready_devpi_in_other_words(sidecar: Sidecar) -> None:
     sorted(
         set(product(["healthcheck", "status", "token", "claim", "rotate"], ["folder", "address", "listener", "link"]))
         - {("token", "listener")}
-    ),  # it needs none
+    ),  # needs none
 )
 async def test_no_sidecar_here(stopped: Sidecar, tmp_path: Path, command: str, what: str) -> None:
-    """No folder, no address, nobody listening, a link: said so, exit code 1 for Docker, else 2."""
+    """No folder, no address, no listener, a link: reported, with exit code 1 for Docker, otherwise 2."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     if what == "folder":
@@ -203,7 +203,7 @@ async def test_no_sidecar_here(stopped: Sidecar, tmp_path: Path, command: str, w
 
 @pytest.mark.parametrize("content", ["", "127.0.0.1", "127.0.0.1 x", " 80", "127.0.0.1 8\u0660"])
 def test_a_damaged_address(stopped: Sidecar, content: str) -> None:
-    """It is named as such."""
+    """The error names the address."""
     (stopped.directory / "address").write_text(content)
     with pytest.raises(discovery.NoSidecar, match="damaged"):
         discovery.address(str(stopped.directory))
@@ -229,7 +229,7 @@ def _answer_once(server: socket.socket, answer: bytes) -> None:
     "answer", [b"SSH-2.0-OpenSSH_9.9\r\n", b"\xff\x00\r\n\r\n", b"HTTP/1.1\r\n\r\n", b"HTTP/1.1 2000 x\r\n\r\n"]
 )
 async def test_garbage_is_unhealthy(stopped: Sidecar, answer: bytes) -> None:
-    """Whatever else listens there is not ready."""
+    """Any other server on that port is not ready."""
     with serve_raw(stopped, answer):
         run = await stopped.run("healthcheck")
     assert run.code == 1
@@ -238,7 +238,7 @@ async def test_garbage_is_unhealthy(stopped: Sidecar, answer: bytes) -> None:
 
 
 async def test_a_sidecar_that_hangs_is_unhealthy(stopped: Sidecar, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole of it has a deadline, also where a byte comes now and then."""
+    """The whole command has a deadline, even if single bytes arrive now and then."""
     monkeypatch.setattr(healthcheck, "TIMEOUT", 0.5)
     monkeypatch.setenv("SIDECAR_RUNTIME_DIR", str(stopped.directory))
     ended = asyncio.Event()
@@ -264,14 +264,14 @@ async def test_a_sidecar_that_hangs_is_unhealthy(stopped: Sidecar, monkeypatch: 
 
 
 async def waits(sidecar: Sidecar, run: asyncio.Task[Run], questions: int) -> None:
-    """Until `healthcheck --wait` has asked so often, and still runs."""
+    """Wait until `healthcheck --wait` has made this many requests, and still runs."""
     await eventually(lambda: sidecar.asked.count("GET /readyz") >= questions, 20)
     assert not run.done()
 
 
 @pytest.mark.parametrize("phase", sorted(healthcheck.UNSETTLED))
 async def test_a_check_that_waits_ends_with_the_start(sidecar: Sidecar, phase: str) -> None:
-    """While it starts or imports, for however long, nothing is said; then that it is ready."""
+    """It is silent during start-up and import, however long they take; then it reports ready."""
     sidecar.answers["/readyz"] = 503, f"[-]process failed: {phase}\n", {}
     archives = [{"name": f"{number:0250}", "bytes": 1, "sha256": "0" * 64} for number in range(1000)]
     sidecar.says("/status", {"import": {"archives": archives}, "phase": phase})
@@ -284,7 +284,7 @@ async def test_a_check_that_waits_ends_with_the_start(sidecar: Sidecar, phase: s
 
 @pytest.mark.parametrize("phase", sorted({phase.value for phase in Phase} - healthcheck.UNSETTLED))
 async def test_a_check_that_waits_says_no_where_waiting_is_in_vain(sidecar: Sidecar, phase: str) -> None:
-    """An import that failed, a stop, a devpi-server that was ready before: at once, as without `--wait`."""
+    """A failed import, a stop, a devpi-server that was ready before: it exits at once, as without `--wait`."""
     sidecar.answers["/readyz"] = 503, "[-]process failed: the disk is full\n", {}
     sidecar.says("/status", {"phase": "importing"})
     run = asyncio.create_task(sidecar.run("healthcheck", "--wait"))
@@ -295,7 +295,7 @@ async def test_a_check_that_waits_says_no_where_waiting_is_in_vain(sidecar: Side
 
 
 def test_the_phases_that_are_waited_for_are_those_before_ready() -> None:
-    """A name that is misspelt, or a new phase, would be waited for in vain, or not at all."""
+    """With a misspelt or missing phase, the command would wait forever or not at all."""
     assert {phase.value for phase in Phase} - {"ready", "stopping", "failed"} == healthcheck.UNSETTLED
 
 
@@ -303,7 +303,7 @@ def test_the_phases_that_are_waited_for_are_those_before_ready() -> None:
 async def test_a_check_that_waits_gives_up_without_an_answer(
     sidecar: Sidecar, status: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Cannot tell is not yes: what can't be understood counts as silence, which has a limit."""
+    """ "Cannot tell" is not "yes": an unintelligible answer counts as silence, which has a limit."""
     monkeypatch.setattr(healthcheck, "SILENCE", 1.0)
     monkeypatch.setenv("SIDECAR_RUNTIME_DIR", str(sidecar.directory))
     sidecar.answers["/readyz"] = 503, "[-]http failed: no answer\n", {}
@@ -317,7 +317,7 @@ async def test_a_check_that_waits_gives_up_without_an_answer(
 def test_a_check_that_waits_for_a_sidecar_to_come_up_has_a_limit(
     stopped: Sidecar, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Docker may ask before the sidecar has written where it is."""
+    """Docker may run the check before the sidecar has written its address."""
     monkeypatch.setattr(healthcheck, "SILENCE", 1.0)
     monkeypatch.setenv("SIDECAR_RUNTIME_DIR", str(stopped.directory))
     stopped.runtime.clear()
@@ -328,7 +328,7 @@ def test_a_check_that_waits_for_a_sidecar_to_come_up_has_a_limit(
 
 
 async def test_a_health_check_that_nobody_reads(sidecar: Sidecar) -> None:
-    """Closed pipe or full device: the exit code is the answer, and nothing is complained of."""
+    """With a closed pipe or a full device, the exit code is the answer, and nothing is reported."""
     for target in ("/dev/full", None):
         read, write = os.pipe()
         os.close(read)
@@ -364,7 +364,7 @@ def test_the_health_check_imports_next_to_nothing(stopped: Sidecar) -> None:
     assert len(loaded) < 40
 
 
-# --- where it is ----------------------------------------------------------------------------------------------
+# --- the runtime directory ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -377,13 +377,13 @@ def test_the_health_check_imports_next_to_nothing(stopped: Sidecar) -> None:
     ],
 )
 def test_the_runtime_directory(environ: dict[str, str], expected: str) -> None:
-    """The variable, else a folder of this uid's in TMPDIR, else in /tmp."""
+    """The variable, otherwise a folder of this uid in TMPDIR, otherwise in /tmp."""
     assert discovery.runtime_dir(environ) == expected
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "directory", "huge"])
 def test_what_is_read_is_a_plain_small_file(stopped: Sidecar, kind: str) -> None:
-    """No link, nothing that blocks, nothing endless; and no descriptor stays open."""
+    """No link, nothing that blocks or is endless; and no descriptor stays open."""
     path = stopped.directory / "token"
     path.unlink()
     if kind == "link":
@@ -406,7 +406,7 @@ def test_what_is_read_is_a_plain_small_file(stopped: Sidecar, kind: str) -> None
 
 
 async def test_the_status_of_a_ready_devpi(sidecar: Sidecar) -> None:
-    """What it is, which versions, and what to do about the password; exit code 0."""
+    """Readiness, versions, and the hint about the password; exit code 0."""
     sidecar.says("/status", STATUS)
     sidecar.says("/health", {"checks": [{"name": "http", "status": "pass"}]})
     run = await sidecar.run("status")
@@ -458,7 +458,7 @@ async def test_the_status_of_an_import(sidecar: Sidecar) -> None:
 
 
 async def test_the_status_of_a_failed_import(sidecar: Sidecar) -> None:
-    """Which archive, which member, why, and the hint."""
+    """Archive, member, reason and hint."""
     sidecar.says("/readyz", {"status": "fail", "checks": [{"name": "http", "status": "fail"}]}, 503)
     error = {"archive": "backup.bz2", "member": "a/dev/x.whl", "reason": "wrong digest", "hint": "export it again"}
     sidecar.says("/status", {**STATUS, "phase": "failed", "import": {"state": "failed", "error": error}})
@@ -467,13 +467,13 @@ async def test_the_status_of_a_failed_import(sidecar: Sidecar) -> None:
     assert run.code == 1
     assert (
         "  the import failed\n    archive: backup.bz2\n    member: a/dev/x.whl\n    reason: wrong digest\n"
-        "    to do: export it again; then restart the container\n    to start empty instead: take the archives out of "
+        "    hint: export it again; then restart the container\n    to start empty instead: remove the archives from "
     ) in run.out
     assert "  check http: fail: no reason given\n" in run.out
 
 
 async def test_a_failed_import_says_why_once(sidecar: Sidecar) -> None:
-    """The failure, the import and the checks have the same reason; a hint that has the restart in it gets no other."""
+    """The failure, the import and the checks have one reason; a hint to restart is not repeated."""
     reason = "the archive is damaged"
     error = {"archive": "backup.bz2", "member": None, "reason": reason, "hint": "free space, and start again"}
     failed = {"reason": f"the import failed at backup.bz2: {reason}", "hint": "free space, and start again"}
@@ -491,11 +491,11 @@ async def test_a_failed_import_says_why_once(sidecar: Sidecar) -> None:
     assert (1, 1) == (said.count(reason), said.count("free space"))
     assert "then restart" not in said
     assert "check" not in said
-    assert "to do: free space, and start again\n" in said
+    assert "hint: free space, and start again\n" in said
 
 
 async def test_what_an_import_has_left_out(sidecar: Sidecar) -> None:
-    """How much, and the first of it with its archive and the reason."""
+    """How much, and the first of it with archive and reason."""
     first = [{"archive": "backup.bz2", "member": "../x", "reason": "leads out"}]
     imported = {"state": "completed", "left_out": {"total": 12, "first": first}}
     sidecar.says("/status", {**STATUS, "import": imported})
@@ -506,7 +506,7 @@ async def test_what_an_import_has_left_out(sidecar: Sidecar) -> None:
 
 
 async def test_users_who_need_a_new_password(sidecar: Sidecar) -> None:
-    """How many, the first by name, and what to do."""
+    """How many, the first by name, and the hint."""
     unusable = {"total": 3, "users": ["Bob", "alice"], "hint": "as root: `devpi passwd NAME`"}
     sidecar.says("/status", {**STATUS, "unusable_passwords": unusable})
     run = await sidecar.run("status")
@@ -518,7 +518,7 @@ async def test_users_who_need_a_new_password(sidecar: Sidecar) -> None:
 
 
 async def test_notices(sidecar: Sidecar) -> None:
-    """What has no effect, or was repaired, and what to do about it."""
+    """What has no effect, or was repaired, with the hint."""
     notices = [{"about": "variable", "reason": f"DEVPI_X{n} is not known", "hint": "rename it"} for n in range(22)]
     sidecar.says("/status", {**STATUS, "notices": notices})
     run = await sidecar.run("status")
@@ -528,14 +528,14 @@ async def test_notices(sidecar: Sidecar) -> None:
 
 
 async def test_mirrors(sidecar: Sidecar) -> None:
-    """What the sidecar has to say about them."""
+    """The sidecar's notes about them."""
     sidecar.says("/status", {**STATUS, "mirrors": {"notes": ["root/pypi keeps the list", "a/b has none"]}})
     run = await sidecar.run("status")
     assert "  mirror: root/pypi keeps the list\n  mirror: a/b has none\n" in run.out
 
 
 async def test_hostile_text_does_not_reach_the_terminal(sidecar: Sidecar) -> None:
-    """Control and bidi characters are escaped, line breaks too, wide names stay, endless ones are cut."""
+    """Control and bidi characters and line breaks are escaped, wide names are kept, endless ones are cut."""
     name = "\x1b]0;owned\x07\u202e\r\nroot's password: hunter2 日本語" + "x" * 5000
     sidecar.says(
         "/status",
@@ -583,7 +583,7 @@ async def test_hostile_text_does_not_reach_the_terminal(sidecar: Sidecar) -> Non
     ],
 )
 async def test_a_status_of_another_shape(sidecar: Sidecar, content: object) -> None:
-    """No traceback, whatever it answers."""
+    """No traceback, whatever the server answers."""
     sidecar.says("/status", content)
     sidecar.says("/health", content)
     run = await sidecar.run("status")
@@ -592,7 +592,7 @@ async def test_a_status_of_another_shape(sidecar: Sidecar, content: object) -> N
 
 
 async def test_status_as_json(sidecar: Sidecar) -> None:
-    """What /status said, and the exit code of readiness."""
+    """The answer of /status, and the exit code of readiness."""
     sidecar.says("/status", STATUS)
     sidecar.says("/readyz", {}, 503)
     run = await sidecar.run("status", "--json")
@@ -604,7 +604,7 @@ async def test_status_as_json(sidecar: Sidecar) -> None:
 
 
 async def test_the_token_alone(sidecar: Sidecar) -> None:
-    """For `$(docker exec NAME sidecar token)`; nobody is asked for it."""
+    """For `$(docker exec NAME sidecar token)`; no request is made for it."""
     run = await sidecar.run("token")
     assert (run.code, run.out, run.err) == (0, f"{TOKEN}\n", "")
     assert sidecar.asked == []
@@ -619,7 +619,7 @@ async def test_the_token_alone(sidecar: Sidecar) -> None:
     ],
 )
 async def test_the_password_alone_on_stdout(sidecar: Sidecar, command: list[str], asked: str) -> None:
-    """What is said about it goes to stderr; the token goes in a header; asked once."""
+    """Everything else goes to stderr; the token goes in a header; one request."""
     for path in ("/bootstrap/root-password", "/bootstrap/rotate"):
         sidecar.says(path, {"user": "root", "password": PASSWORD})
     run = await sidecar.run(*command)
@@ -632,14 +632,14 @@ async def test_the_password_alone_on_stdout(sidecar: Sidecar, command: list[str]
 
 
 async def test_a_claim_that_comes_second(sidecar: Sidecar) -> None:
-    """Exit code 1, with when and from where; nothing on stdout."""
+    """Exit code 1, with time and address of the first claim; nothing on stdout."""
     sidecar.says(
         "/bootstrap/root-password",
         {
             "title": "already claimed",
             "claimed_at": "2026-11-22T12:00:00Z",
             "claimed_from": "10.0.3.7\x1b[2J",
-            "hint": "if that was not you, or it is lost: `sidecar rotate`",
+            "hint": "if that was not you, or the password is lost: `sidecar rotate`",
         },
         410,
     )
@@ -654,15 +654,15 @@ async def test_a_claim_that_comes_second(sidecar: Sidecar) -> None:
     [
         (404, {"title": "nothing to claim", "detail": "given by the operator"}, "(404): nothing to claim; given"),
         (410, {"title": "expired", "detail": "at noon"}, "(410): expired; at noon"),
-        (503, {"title": "not yet", "detail": "not initialised yet"}, "not initialised yet (try again in 2 s)"),
+        (503, {"title": "not yet", "detail": "not initialised yet"}, "not initialised yet (retry in 2 s)"),
         (409, {"title": "can't", "hint": "rotate at the primary"}, "(409): can't; rotate at the primary\n"),
         (409, {"title": "can't", "detail": "a; do b", "hint": "do b"}, "(409): can't; a; do b\n"),
-        (200, {"user": "root"}, "without a password: it may be done"),
-        (200, [PASSWORD], "without a password: it may be done"),
+        (200, {"user": "root"}, "no password, but the password may have changed"),
+        (200, [PASSWORD], "no password, but the password may have changed"),
     ],
 )
 async def test_a_refused_claim(sidecar: Sidecar, status: int, content: object, words: str) -> None:
-    """The sidecar's own words, exit code 1, nothing on stdout."""
+    """The sidecar's own text, exit code 1, nothing on stdout."""
     sidecar.says("/bootstrap/root-password", content, status, **{"Retry-After": "2"})
     run = await sidecar.run("claim")
     assert (run.code, run.out) == (1, "")
@@ -670,7 +670,7 @@ async def test_a_refused_claim(sidecar: Sidecar, status: int, content: object, w
 
 
 async def test_a_token_that_is_refused(sidecar: Sidecar) -> None:
-    """401 is said as such, without the token."""
+    """401 is reported, without the token."""
     sidecar.runtime.write_token("another-token-0123456789")
     run = await sidecar.run("claim")
     assert run.code == 1
@@ -682,15 +682,15 @@ async def test_a_token_that_is_refused(sidecar: Sidecar) -> None:
     "answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{", b"\x00\r\n", b"HTTP/1.1 200 OK\r\n"]
 )
 async def test_a_lost_answer_is_told_as_such(stopped: Sidecar, answer: bytes) -> None:
-    """The operator learns that it may be claimed, and how to go on."""
+    """The operator learns that the password may be claimed, and what to do."""
     with serve_raw(stopped, answer):
         run = await stopped.run("claim")
     assert (run.code, run.out) == (1, "")
-    assert "may be done all the same: `sidecar status` says so, and what to do" in run.err
+    assert "the password may have changed; run `sidecar status` and follow it" in run.err
 
 
 async def test_a_password_that_cant_be_written_is_told_as_lost(sidecar: Sidecar) -> None:
-    """A reader that went away: exit code 141, and the way out on stderr."""
+    """With a broken pipe: exit code 141, and the hint on stderr."""
     sidecar.says("/bootstrap/root-password", {"user": "root", "password": PASSWORD})
     read, write = os.pipe()
     os.close(read)
@@ -701,7 +701,7 @@ async def test_a_password_that_cant_be_written_is_told_as_lost(sidecar: Sidecar)
     os.close(write)
     _, err = await process.communicate()
     assert process.returncode == 141
-    assert b"could not be written" in err
+    assert b"the password can't be written" in err
     assert PASSWORD.encode() not in err
     assert b"Traceback" not in err
     assert b"Exception" not in err
@@ -717,7 +717,7 @@ async def test_a_full_device_is_an_error(sidecar: Sidecar) -> None:
         )  # fmt: skip
         _, err = await process.communicate()
     assert process.returncode == 1
-    assert b"could not be written" in err
+    assert b"the password can't be written" in err
     assert os.strerror(errno.ENOSPC).encode() in err
     assert b"Traceback" not in err
     assert b"Exception" not in err
@@ -754,7 +754,7 @@ async def test_wrong_usage(stopped: Sidecar) -> None:
 
 
 async def test_help_and_version(stopped: Sidecar) -> None:
-    """Every command is in the help."""
+    """The help lists every command."""
     run = await stopped.run("--help")
     assert run.code == 0
     for command in ("status", "top", "token", "claim", "rotate", "healthcheck", "version"):
@@ -768,5 +768,5 @@ async def test_help_and_version(stopped: Sidecar) -> None:
     [("plain", "plain"), ("a\tb\n", "a\\tb\\n"), ("\ud800", "\\ud800"), ("日本", "日本"), ("x" * 9, "xxxx…")],
 )
 def test_printable(text: str, expected: str) -> None:
-    """One line of printable text, cut with a mark."""
+    """One line of printable text, with a mark where it is cut."""
     assert printable(text, 5 if len(text) == 9 else 300) == expected

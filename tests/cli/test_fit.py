@@ -1,4 +1,4 @@
-"""`sidecar.cli.fit`: lines that fit into a terminal, whatever alphabet their names are in."""
+"""`sidecar.cli.fit`: lines that fit into a terminal, in any alphabet."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sidecar.cli.fit import Line, cells, fit
     ids=["ascii", "wide", "full width", "combining", "a syllable of parts", "colours", "nothing"],
 )
 def test_cells(text: str, width: int) -> None:
-    """What is wide takes two, what is put onto another none, and a colour none."""
+    """Wide characters take two cells, combining characters and colours none."""
     assert width == cells(text)
 
 
@@ -44,13 +44,13 @@ def test_cells(text: str, width: int) -> None:
     ids=["fits", "words", "a long word", "wide", "wide after a word", "combining", "a shorter form", "none is short"],
 )
 def test_a_line_of_fourteen_cells(line: str, fitted: list[str]) -> None:
-    """Between words where that is possible; what goes on is indented."""
+    """It is broken between words where possible; continued lines are indented."""
     assert fitted == fit(line, 14)
 
 
 @given(st.text(st.sampled_from("ab 語한\u0301\u1161\uff21-"), max_size=80), st.integers(2, 60))
 def test_nothing_is_lost_and_nothing_is_wider(text: str, columns: int) -> None:
-    """But for the spaces at which a line is broken."""
+    """Except the spaces where a line is broken."""
     fitted = fit(text, columns)
     assert all(cells(line) <= columns for line in fitted)
     assert text.replace(" ", "") == "".join(fitted).replace(" ", "")

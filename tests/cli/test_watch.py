@@ -1,4 +1,4 @@
-"""`sidecar status --watch`: what a page of it holds, and how it fits into a small terminal."""
+"""`sidecar status --watch`: the contents of its page, and how it fits into a small terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sidecar.cli.render import Fields
 
 
 def ago(seconds: float) -> str:
-    """That time, as `/status` tells it."""
+    """Return the time of that many seconds ago, as `/status` formats it."""
     return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -24,12 +24,12 @@ def page(status: dict[str, Any], *checks: dict[str, Any], ready: bool = True, co
 
 
 def at(lines: list[str], start: str) -> int:
-    """Where the line is that begins so."""
+    """Return the index of the line that begins with this text."""
     return next(number for number, line in enumerate(lines) if line.startswith(start))
 
 
 def test_a_check_has_its_value() -> None:
-    """With the unit that the page has, in a column."""
+    """In a column, with the same unit as on the page."""
     lines = page(
         {"phase": "ready"},
         {"name": "http", "status": "pass", "value": 0.0031, "unit": "seconds"},
@@ -44,14 +44,14 @@ def test_a_check_has_its_value() -> None:
 
 
 def test_phases_have_durations() -> None:
-    """Those that are over, and the one that lasts."""
+    """Past phases, and the current one."""
     phases = [("starting", 68.4), ("importing", 68), ("ready", 5)]
     lines = page({"phase": "ready", "phases": [{"phase": name, "since": ago(since)} for name, since in phases]})
     assert re.fullmatch(r"  phases: starting 0\.4 s, importing 1 min 03 s, ready 5\.\d s", lines[1])
 
 
 def test_replicas_and_their_lag() -> None:
-    """A primary's, a few of them; or how far behind this one is."""
+    """A primary's first replicas, or how far behind a replica is."""
     replicas = [{"address": f"10.0.3.{n}", "behind": 12 * n, "asked_at": ago(70)} for n in range(6)]
     (line,) = [line for line in page({"devpi": {"replicas": replicas}}, columns=250) if "replicas: " in line]
     assert "10.0.3.0 0 serials behind (1 min 10 s ago), 10.0.3.1 12 serials behind (1 min 10 s ago), " in line
@@ -61,7 +61,7 @@ def test_replicas_and_their_lag() -> None:
 
 
 def test_what_matters_comes_first() -> None:
-    """Bars and checks before the archives, of which there may be many; bytes in the units of people."""
+    """Bars and checks before the archives, of which there may be many; bytes in readable units."""
     loading = {
         "state": "loading",
         "archives": [{"name": "backup.bz2", "bytes": 734_003_200}],
@@ -76,7 +76,7 @@ def test_what_matters_comes_first() -> None:
 
 
 def test_what_does_not_fit_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    """In the last line of the terminal; where all fits, nothing is counted."""
+    """In the last line of the terminal; if everything fits, there is no such line."""
     watch._draw([f"line {n}" for n in range(10)], 4)
     drawn = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", capsys.readouterr().out)
     assert ["line 0", "line 1", "line 2", "  … 7 more lines"] == drawn.split("\n")
@@ -101,7 +101,7 @@ IMPORTING = {
     "sidecar": {"version": "0.1.0"},
 }
 CHECKS = (
-    {"name": "root-password", "status": "pending", "reason": "not looked at yet"},
+    {"name": "root-password", "status": "pending", "reason": "not checked yet"},
     {"name": "http", "status": "fail", "value": 0.0031, "unit": "seconds", "reason": "it answered 500 for 12 s " * 9},
     {"name": "disk", "status": "warn", "value": 41_200_000_000, "unit": "bytes", "reason": "日本語の理由" * 20},
 )
@@ -110,7 +110,7 @@ CHECKS = (
 @pytest.mark.parametrize("columns", [200, 100, 80, 60, 40, 20, 8])
 @pytest.mark.parametrize("color", [False, True])
 def test_every_line_fits(columns: int, color: bool) -> None:
-    """Nothing is wider than the terminal; of a reason nothing is lost, and its continuation is indented."""
+    """No line is wider than the terminal; reasons are complete, and continued lines are indented."""
     view = watch.View(False, Fields(IMPORTING), tuple(map(Fields, CHECKS)))
     lines = list(watch._page(view, "", columns, color=color))
     assert [line for line in lines if cells(line) > columns] == []
@@ -123,7 +123,7 @@ def test_every_line_fits(columns: int, color: bool) -> None:
 
 
 def test_the_least_important_goes_first() -> None:
-    """The name of a check before its value, a share before the bar and the counts, the phase before since when."""
+    """A check's value before its name, a bar and counts before the share, the time before the phase."""
     view = watch.View(False, Fields(IMPORTING), tuple(map(Fields, CHECKS)))
     pages = ["\n".join(watch._page(view, "", columns, color=False)) for columns in (100, 80, 60, 40, 30)]
 
@@ -133,7 +133,7 @@ def test_the_least_important_goes_first() -> None:
     for words in ("importing", "root-password", "about 2 min 10 s left", "26%"):
         assert [True] * 5 == shows(words)
     assert [True, False, False, False, False] == shows("alice/dev/")
-    assert [False] * 5 == shows("not looked at yet")  # that is what pending says
+    assert [False] * 5 == shows("not checked yet")  # same as `pending`
     assert [True, True, True, False, False] == shows("since 2026")
     assert [True, True, True, False, False] == shows(r"[░.]{9} 26%|░{9}")
     assert [True, True, True, True, False] == shows("188 MB of 734 MB")
@@ -142,7 +142,7 @@ def test_the_least_important_goes_first() -> None:
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), 10**400, "x", None, [], True])
 def test_a_figure_of_another_kind(value: object) -> None:
-    """Nothing that is answered ends the view."""
+    """No answer ends the view."""
     count = {"done": value, "total": value}
     status = {"import": {"state": "loading", "files": count, "bytes": count, "rate": value, "eta_seconds": value},
               "devpi": {"behind": value, "replicas": [{"behind": value, "asked_at": value}]},

@@ -1,4 +1,4 @@
-"""`sidecar.container.delivery`: what the kernel's tables say of real sockets, and of states that are hard to hold."""
+"""`sidecar.container.delivery`: the kernel's tables for real sockets, and for states that are hard to produce."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OURS = ("http://198.19.7.2:3141",)
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Until `condition()` is true."""
+    """Wait until `condition()` is true."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, what
@@ -33,7 +33,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 @contextlib.contextmanager
 def pair(listen: str, connect: str, family: socket.AddressFamily) -> Iterator[tuple[int, socket.socket, socket.socket]]:
-    """A port, a connection that came in at it, and the client's end with small buffers."""
+    """A port, a connection accepted there, and the client's socket with small buffers."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket(family))
         if family is socket.AF_INET6:
@@ -53,7 +53,7 @@ def pair(listen: str, connect: str, family: socket.AddressFamily) -> Iterator[tu
 
 
 def fill(server: socket.socket) -> None:
-    """Until the kernel takes no more."""
+    """Send until the kernel accepts no more."""
     server.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -61,7 +61,7 @@ def fill(server: socket.socket) -> None:
 
 
 def queued(server: socket.socket) -> int:
-    """Bytes in the send queue, as the kernel says to who has the socket."""
+    """Return the bytes in the send queue, by the kernel's TIOCOUTQ."""
     (size,) = struct.unpack("i", fcntl.ioctl(server, termios.TIOCOUTQ, b"\0" * 4))
     return int(size)
 
@@ -78,7 +78,7 @@ KINDS = {
 
 @pytest.mark.parametrize(("listen", "connect", "family", "url"), KINDS.values(), ids=KINDS)
 def test_real_sockets(listen: str, connect: str, family: socket.AddressFamily, url: str) -> None:
-    """To the byte what the kernel says of an open socket, counted on once it is closed, and nothing once it is read."""
+    """The figure equals the kernel's for an open socket, stays after a close, and is 0 once all is read."""
     with pair(listen, connect, family) as (port, server, client):
         queues = SendQueues([url.format(port)])
         assert Unsent() == queues.unsent()
@@ -86,14 +86,14 @@ def test_real_sockets(listen: str, connect: str, family: socket.AddressFamily, u
         wait_until(lambda: Unsent(1, queued(server)) == queues.unsent(), "the same figure")
         size = queued(server)
         server.close()
-        assert 0 < queues.unsent().bytes <= size  # the client's kernel may take a little more
+        assert 0 < queues.unsent().bytes <= size  # the client's kernel may receive a little more
         while client.recv(65536):
             pass
         wait_until(lambda: Unsent() == queues.unsent(), "an empty queue")
 
 
 def test_the_half_that_the_client_has_closed() -> None:
-    """CLOSE_WAIT, then LAST_ACK: a client that said all it has to say still reads."""
+    """CLOSE_WAIT, then LAST_ACK: a client that has sent everything still reads."""
     with pair("127.0.0.1", "127.0.0.1", socket.AF_INET) as (port, server, client):
         queues = SendQueues([f"http://127.0.0.1:{port}"])
         fill(server)
@@ -105,7 +105,7 @@ def test_the_half_that_the_client_has_closed() -> None:
 
 
 def test_whose_sockets_are_not_ours() -> None:
-    """Another port, another address with our port, and the client's end of a connection to us."""
+    """Another port, another address with our port, and the client's side of a connection are not counted."""
     with pair("127.0.0.1", "127.0.0.1", socket.AF_INET) as (port, server, client):
         fill(server)
         fill(client)
@@ -115,7 +115,7 @@ def test_whose_sockets_are_not_ours() -> None:
 
 
 def test_a_listening_socket_sends_nothing() -> None:
-    """However many wait in its queue."""
+    """A listening socket does not count, however many connections wait in its queue."""
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
         assert Unsent() == SendQueues([f"http://127.0.0.1:{listener.getsockname()[1]}"]).unsent()
 
@@ -143,7 +143,7 @@ STATES = {
 
 @pytest.mark.parametrize(("state", "queue", "expected"), STATES.values(), ids=STATES)
 def test_states(tmp_path: Path, state: str, queue: str, expected: int) -> None:
-    """A FIN counts one in the table, as was seen with a peer that was cut off, and is nobody's byte."""
+    """A FIN counts as one in the table, as observed with a peer that was cut off, and is not a byte of an answer."""
     host = socket.htonl(int.from_bytes(socket.inet_aton("198.19.7.2"), "big"))
     rest = "01:0000001F 00000001     0        0 0 1 0000000000000000 20 4 30 10 -1\n"
     table = tmp_path / "tcp"
@@ -153,7 +153,7 @@ def test_states(tmp_path: Path, state: str, queue: str, expected: int) -> None:
 
 @pytest.mark.parametrize("content", [None, HEAD + "what is this\n", HEAD + "\xff"], ids=["absent", "odd", "binary"])
 def test_a_table_that_cannot_be_read(tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str | None) -> None:
-    """It is logged once, and passed over: the other one still counts."""
+    """It is logged once and skipped: the other table still counts."""
     odd = tmp_path / "tcp6"
     if content is not None:
         odd.write_text(content, encoding="latin-1")
@@ -167,12 +167,12 @@ def test_a_table_that_cannot_be_read(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 
 async def test_waiting_until_it_is_sent() -> None:
-    """It ends when the client has read, and not before; the event loop goes on meanwhile."""
+    """It returns when the client has read everything, and not before; the event loop is not blocked."""
     with pair("127.0.0.1", "127.0.0.1", socket.AF_INET) as (port, server, client):
         fill(server)
         server.close()
         waiting = asyncio.create_task(SendQueues([f"http://127.0.0.1:{port}"]).sent())
-        done, _ = await asyncio.wait({waiting}, timeout=0.6)  # two looks
+        done, _ = await asyncio.wait({waiting}, timeout=0.6)  # two reads
         assert not done
         while await asyncio.to_thread(client.recv, 65536):
             pass

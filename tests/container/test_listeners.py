@@ -1,4 +1,4 @@
-"""`sidecar.container.listeners`: real sockets, bound, lent and closed."""
+"""`sidecar.container.listeners`: real sockets, bound, passed on and closed."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ PATIENCE = 20.0
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An address in use is refused at once."""
+    """Refuse an address in use at once."""
     monkeypatch.setattr(module, "PATIENCE", 0.0)
 
 
 def tcp(*places: tuple[str, int]) -> Configured:
-    """What the worker reports for these hosts and ports."""
+    """Return what the worker reports for these hosts and ports."""
     families = [socket.AF_INET6 if ":" in host else socket.AF_INET for host, _ in places]
     return configured(
         addresses=[f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for host, port in places],
@@ -39,7 +39,7 @@ def tcp(*places: tuple[str, int]) -> Configured:
 
 
 def unix(path: Path | str, mode: int = 0o600) -> Configured:
-    """What the worker reports for a Unix socket."""
+    """Return what the worker reports for a Unix socket."""
     return configured(addresses=[f"unix:{Path(path).absolute()}"], unix_socket=str(path), unix_socket_mode=mode)
 
 
@@ -49,7 +49,7 @@ def configured(
     unix_socket: str | None = None,
     unix_socket_mode: int = 0o600,
 ) -> Configured:
-    """All else is of no interest here."""
+    """Return a `Configured` whose other fields don't matter here."""
     return Configured(
         version="6.0",
         serverdir="/nowhere",
@@ -67,7 +67,7 @@ def configured(
 
 @pytest.fixture
 def bind() -> Iterator[Callable[[Configured], Listeners]]:
-    """Binds, and closes at the end."""
+    """Listeners that are closed at the end."""
     with ExitStack() as stack:
 
         def make(what: Configured) -> Listeners:
@@ -83,7 +83,7 @@ Bind = Callable[[Configured], Listeners]
 
 
 def names(listeners: Listeners) -> list[tuple[str, int]]:
-    """Host and port of each socket, as bound."""
+    """Return host and port of each bound socket."""
     found = []
     for descriptor in listeners.descriptors:
         with socket.socket(fileno=os.dup(descriptor)) as copy:
@@ -92,7 +92,7 @@ def names(listeners: Listeners) -> list[tuple[str, int]]:
 
 
 def connect(place: tuple[str, int] | Path) -> socket.socket:
-    """A client's end. Raises OSError."""
+    """Return a client's socket. Raises OSError."""
     if not isinstance(place, Path):
         return socket.create_connection(place, PATIENCE)
     client = socket.socket(socket.AF_UNIX)
@@ -107,7 +107,7 @@ def connect(place: tuple[str, int] | Path) -> socket.socket:
 
 @pytest.fixture
 def free_port() -> int:
-    """A port of 127.0.0.1 at which nobody is."""
+    """A port of 127.0.0.1 without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as one:
         return int(one.getsockname()[1])
 
@@ -116,7 +116,7 @@ def free_port() -> int:
 
 
 def test_bound_is_not_yet_listening(bind: Bind) -> None:
-    """A client is refused until `listen`, and then waits in the kernel's queue; after `close` it is refused again."""
+    """A client is refused until `listen`, then waits in the kernel's queue; after `close` it is refused again."""
     listeners = bind(tcp(("127.0.0.1", 0)))
     (place,) = names(listeners)
     assert place[1] > 0
@@ -134,7 +134,7 @@ def test_bound_is_not_yet_listening(bind: Bind) -> None:
 
 
 def test_several_addresses(bind: Bind) -> None:
-    """All of them, in order, none inheritable, none blocking."""
+    """All sockets are there, in order, not inheritable and not blocking."""
     listeners = bind(tcp(("127.0.0.1", 0), ("127.0.0.2", 0), ("127.0.0.1", 0)))
     listeners.listen()
     places = names(listeners)
@@ -146,7 +146,7 @@ def test_several_addresses(bind: Bind) -> None:
 
 
 def test_a_copy_goes_on_listening(bind: Bind) -> None:
-    """Whoever has been given the descriptors accepts those who came, after these are closed."""
+    """A holder of the descriptors accepts the queued connections after these are closed."""
     listeners = bind(tcp(("127.0.0.1", 0)))
     listeners.listen()
     (place,) = names(listeners)
@@ -160,7 +160,7 @@ def test_a_copy_goes_on_listening(bind: Bind) -> None:
 
 
 def test_ipv6_takes_no_ipv4(bind: Bind) -> None:
-    """As waitress binds it: `::` leaves the same port of 0.0.0.0 to another socket."""
+    """As waitress binds it, `::` leaves the same port of 0.0.0.0 to another socket."""
     try:
         listeners = bind(tcp(("::", 0)))
     except Exit as error:
@@ -178,7 +178,7 @@ def test_ipv6_takes_no_ipv4(bind: Bind) -> None:
 
 
 def test_a_port_in_use(bind: Bind) -> None:
-    """Exit code 69, the address, the system's reason and the flag; what was bound before can be closed."""
+    """Exit code 69 with address, the system's reason and the flag; what was bound before can be closed."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(Exit) as refused:
@@ -190,7 +190,7 @@ def test_a_port_in_use(bind: Bind) -> None:
 
 @pytest.mark.parametrize("kind", ["TCP", "Unix"])
 def test_a_server_that_is_about_to_be_gone(bind: Bind, path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was killed, and its serverdir's lock is free a moment before its sockets are."""
+    """A killed server's lock is released a moment before its sockets."""
     monkeypatch.setattr(module, "PATIENCE", PATIENCE)
     with socket.socket(socket.AF_UNIX if kind == "Unix" else socket.AF_INET) as dying:
         dying.bind(str(path) if kind == "Unix" else ("127.0.0.1", 0))
@@ -224,7 +224,7 @@ def test_an_address_of_another_machine(bind: Bind) -> None:
 
 
 def test_two_that_are_bound_and_one_that_listens(bind: Bind, free_port: int) -> None:
-    """SO_REUSEADDR lets both bind: who is late to listen hears that the port is in use."""
+    """SO_REUSEADDR lets both bind: the second to listen gets the error that the port is in use."""
     one, other = bind(tcp(("127.0.0.1", free_port))), bind(tcp(("127.0.0.1", free_port)))
     one.listen()
     with pytest.raises(Exit, match="Address already in use") as refused:
@@ -234,14 +234,14 @@ def test_two_that_are_bound_and_one_that_listens(bind: Bind, free_port: int) -> 
 
 
 def test_a_port_with_connections_that_are_closing(bind: Bind) -> None:
-    """TIME_WAIT, as a server that has just ended leaves it, is no reason to wait."""
+    """TIME_WAIT, as left by a server that has just exited, is no reason to wait."""
     first = bind(tcp(("127.0.0.1", 0)))
     first.listen()
     (place,) = names(first)
     with connect(place) as client, socket.socket(fileno=os.dup(first.descriptors[0])) as copy:
         copy.settimeout(PATIENCE)
         accepted, _ = copy.accept()
-        accepted.close()  # first: so this end is the one that waits
+        accepted.close()  # close first, so that this side is in TIME_WAIT
         assert b"" == client.recv(1)
     first.close()
     second = bind(tcp(place))
@@ -250,7 +250,7 @@ def test_a_port_with_connections_that_are_closing(bind: Bind) -> None:
 
 
 def test_nothing_is_bound(free_port: int) -> None:
-    """A stop before the flags are understood: nothing to listen at, nothing to close."""
+    """A stop before the flags are parsed: nothing to listen on, nothing to close."""
     listeners = Listeners()
     listeners.listen()
     listeners.close()
@@ -262,13 +262,13 @@ def test_nothing_is_bound(free_port: int) -> None:
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A short path for a socket: the kernel takes 107 bytes."""
+    """A short path for a socket: the kernel's limit is 107 bytes."""
     monkeypatch.chdir(tmp_path)
     return Path("devpi.sock")
 
 
 def stale(path: Path) -> None:
-    """A socket as a server leaves it that was killed."""
+    """A socket file as a killed server leaves it."""
     with socket.socket(socket.AF_UNIX) as killed:
         killed.bind(str(path))
         killed.listen()
@@ -276,7 +276,7 @@ def stale(path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o600, 0o666])
 def test_a_unix_socket(bind: Bind, path: Path, mode: int) -> None:
-    """With the permissions that were asked for, refused until `listen`, and gone with `close`."""
+    """It has the requested permissions, refuses until `listen`, and is removed by `close`."""
     listeners = bind(unix(path, mode))
     assert mode == stat.S_IMODE(path.stat().st_mode)
     assert path.is_socket()
@@ -293,7 +293,7 @@ def test_a_unix_socket(bind: Bind, path: Path, mode: int) -> None:
 
 
 def test_a_stale_socket_is_replaced(bind: Bind, path: Path) -> None:
-    """Nobody listens there any more."""
+    """A socket without a listener is replaced."""
     stale(path)
     listeners = bind(unix(path))
     listeners.listen()
@@ -302,7 +302,7 @@ def test_a_stale_socket_is_replaced(bind: Bind, path: Path) -> None:
 
 @pytest.mark.parametrize("full", [False, True], ids=["accepting", "with a full queue"])
 def test_a_live_socket_is_not_taken(bind: Bind, path: Path, full: bool) -> None:
-    """Code 69: its server goes on, and keeps its file."""
+    """Code 69: its server continues, and keeps its file."""
     with ExitStack() as stack:
         live = stack.enter_context(socket.socket(socket.AF_UNIX))
         live.bind(str(path))
@@ -322,7 +322,7 @@ def test_a_live_socket_is_not_taken(bind: Bind, path: Path, full: bool) -> None:
 
 
 def test_a_socket_of_another_kind_may_be_somebodys(bind: Bind, path: Path) -> None:
-    """Whoever can't be asked may be there: syslog's, for one."""
+    """A socket that can't be probed may have a listener: syslog's, for example."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
         log.bind(str(path))
         with pytest.raises(Exit, match=os.strerror(errno.EPROTOTYPE)) as refused:
@@ -345,7 +345,7 @@ def dangling(path: Path) -> None:
 
 @pytest.mark.parametrize("make", [regular, folder, dangling])
 def test_what_is_no_socket_stays(bind: Bind, path: Path, make: Callable[[Path], None]) -> None:
-    """Code 69, nothing is removed, not at the end either."""
+    """Code 69; nothing is removed, also not at the end."""
     make(path)
     before = path.lstat()
     listeners = Listeners()
@@ -360,7 +360,7 @@ def test_what_is_no_socket_stays(bind: Bind, path: Path, make: Callable[[Path], 
     ("name", "reason"), [("gone/devpi.sock", "No such file or directory"), ("x" * 200, "path too long"), ("\0", "null")]
 )
 def test_paths_at_which_nothing_can_be(bind: Bind, path: Path, name: str, reason: str) -> None:
-    """Code 69, whatever the system or Python says."""
+    """Code 69, whatever the system or Python reports."""
     with pytest.raises(Exit, match=reason) as refused:
         bind(unix(name))
     assert ExitCode.PORT_IN_USE == refused.value.code
@@ -368,7 +368,7 @@ def test_paths_at_which_nothing_can_be(bind: Bind, path: Path, name: str, reason
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written_to(bind: Bind, path: Path) -> None:
-    """EACCES is code 69, and the reason is the system's."""
+    """EACCES is code 69, with the system's reason."""
     path.absolute().parent.chmod(0o500)
     try:
         with pytest.raises(Exit, match="Permission denied") as refused:
@@ -379,7 +379,7 @@ def test_a_folder_that_cannot_be_written_to(bind: Bind, path: Path) -> None:
 
 
 def test_a_file_that_is_another_servers_stays(bind: Bind, path: Path) -> None:
-    """Removed and made anew meanwhile: `close` removes only its own."""
+    """If it was removed and recreated meanwhile, `close` removes only its own."""
     listeners = bind(unix(path))
     listeners.listen()
     path.unlink()
@@ -389,7 +389,7 @@ def test_a_file_that_is_another_servers_stays(bind: Bind, path: Path) -> None:
 
 
 def test_of_two_that_wait_one_gets_the_socket(bind: Bind, path: Path) -> None:
-    """Neither listens during its import, so each seems dead to the other: the first to listen has it."""
+    """Neither listens during its import, so each looks dead to the other: the first to listen gets it."""
     one, other = bind(unix(path)), bind(unix(path, 0o660))
     one.listen()
     assert 0o600 == stat.S_IMODE(path.stat().st_mode)
@@ -401,7 +401,7 @@ def test_of_two_that_wait_one_gets_the_socket(bind: Bind, path: Path) -> None:
 
 
 def test_a_file_that_was_removed_meanwhile(bind: Bind, path: Path) -> None:
-    """By whoever clears /run up during an import: it is made again."""
+    """A cleanup of /run removed it during an import: it is recreated."""
     listeners = bind(unix(path))
     path.unlink()
     listeners.listen()

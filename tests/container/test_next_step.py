@@ -1,4 +1,4 @@
-"""`sidecar.container.next_step`: what the log says to do once devpi-server is ready."""
+"""`sidecar.container.next_step`: what the log tells an operator to do once devpi-server is ready."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ URL = "http://127.0.0.1:3142"
 
 
 def known(status: RootPasswordStatus) -> Credentials:
-    """The feature that knows this."""
+    """The feature that has the state of root's password."""
     return cast(Credentials, SimpleNamespace(root_password=status))
 
 
@@ -28,7 +28,7 @@ def known(status: RootPasswordStatus) -> Credentials:
 def test_a_password_that_can_be_claimed_is_named_with_its_command(
     state: RootPassword, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The page in each case; the claim only where there is something to claim."""
+    """The page is always named; the claim only if there is something to claim."""
     caplog.set_level(logging.INFO, LOGGER)
     lifecycle = Lifecycle()
     NextStep(lifecycle, known(RootPasswordStatus(state, change=PasswordChange.HERE)), URL)
@@ -42,7 +42,7 @@ def test_a_password_that_can_be_claimed_is_named_with_its_command(
 
 
 def test_it_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """A devpi-server that was launched again is nothing new to a person."""
+    """A relaunched devpi-server is not reported again."""
     caplog.set_level(logging.INFO, LOGGER)
     lifecycle = Lifecycle()
     NextStep(lifecycle, known(RootPasswordStatus()), URL)
@@ -53,7 +53,7 @@ def test_it_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_the_command_can_be_called_as_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its name if PATH has it, else by a path that holds in the working directory."""
+    """By its name if PATH has it, otherwise by a path that is valid in the working directory."""
     folder = tmp_path / "venv" / "bin"
     folder.mkdir(parents=True)
     script = folder / "sidecar"

@@ -1,4 +1,4 @@
-"""`sidecar.core.disk_hints`: the hint follows the errno, wherever a file or a volume refuses."""
+"""`sidecar.core.disk_hints`: the hint follows from the errno."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ ROOM = ("free space", "enlarge", "make room", "quota")
     [
         (("ENOSPC",), "free space on it"),
         (("EDQUOT",), "raise the quota"),
-        (("EROFS",), "mount it for writing"),
+        (("EROFS",), "mount it read-write"),
         (("EACCES", "EPERM"), f"let uid {os.geteuid()} write to it"),
         (("ENOENT", "ENODEV", "ENXIO"), "it was removed or unmounted: mount it and start again"),
-        (("ESTALE", "ENOTCONN", "EHOSTDOWN", "ETIMEDOUT"), "on a network that went away"),
+        (("ESTALE", "ENOTCONN", "EHOSTDOWN", "ETIMEDOUT"), "the network storage of it is unreachable"),
         (("EIO", "EUCLEAN"), "check the disk"),
         (("EMFILE", "ENFILE"), "limit of open files"),
         (("EINVAL",), "check it"),
     ],
 )
 def test_each_error_has_its_hint(codes: tuple[str, ...], said: str) -> None:
-    """And only a full volume is to be given room."""
+    """Only the hints for a full volume mention space."""
     for code in codes:
         number = getattr(errno, code)
         for found in (hint_to_write(OSError(number, "x"), "it"), hint_to_write(OSError(number, "x", "/a/path"), "it")):
@@ -40,7 +40,7 @@ def test_each_error_has_its_hint(codes: tuple[str, ...], said: str) -> None:
 
 
 def test_an_error_without_a_number() -> None:
-    """As Python raises for some paths."""
+    """Python raises such errors for some paths."""
     assert hint_to_write(OSError("odd"), "it") == "check it"
 
 
@@ -49,12 +49,12 @@ def test_an_error_without_a_number() -> None:
     [(errno.EACCES, "ask uid"), (errno.ENOENT, "mount it and start again"), (errno.EIO, "check the disk under it")],
 )
 def test_reading(code: int, said: str) -> None:
-    """Who may not read has the caller's own hint; a broken disk is not the user's fault."""
+    """Without permission, the caller's own hint is used; other hints depend on the errno."""
     assert hint_to_read(OSError(code, "x"), "it", "ask uid {uid}").startswith(said)
 
 
 def test_nobody_else_guesses() -> None:
-    """No other text of the sidecar's says to make room."""
+    """No other text of the sidecar asks for free space."""
     texts = [
         (path.relative_to(SIDECAR), node.value)
         for path in sorted(SIDECAR.rglob("*.py"))

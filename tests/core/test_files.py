@@ -1,4 +1,4 @@
-"""`sidecar.core.files`: files are whole or absent, and nobody else's to read."""
+"""`sidecar.core.files`: files are complete or absent, and private."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def mode(path: Path) -> int:
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
 def test_a_file_is_written_with_the_exact_mode(tmp_path: Path, umask: int) -> None:
-    """0600 comes out as 0600, whatever the umask."""
+    """The mode is exact, whatever the umask."""
     before = os.umask(umask)
     try:
         files.write_file(tmp_path / "f", b"content")
@@ -38,7 +38,7 @@ def test_a_file_is_written_with_the_exact_mode(tmp_path: Path, umask: int) -> No
 
 
 def test_a_file_is_private_before_it_has_any_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The unfinished file has mode 0600 at its first byte, also where the final mode is wider."""
+    """The unfinished file has mode 0600 from its first byte, even if the final mode is wider."""
     seen = []
 
     def write(descriptor: int, data: bytes) -> int:
@@ -53,7 +53,7 @@ def test_a_file_is_private_before_it_has_any_content(tmp_path: Path, monkeypatch
 
 
 def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kernel that takes three bytes at a time still gets them all."""
+    """Short writes of three bytes are continued."""
     real = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:3]))
     files.write_file(tmp_path / "f", b"0123456789")
@@ -62,7 +62,7 @@ def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("step", ["write", "fchmod", "fsync"])
 def test_a_failed_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    """No space: the old content stays, no unfinished file remains, no descriptor leaks."""
+    """With a full disk, the old content stays, and neither a file nor a descriptor is left."""
     files.write_file(tmp_path / "f", b"old")
 
     def fail(*_: object) -> int:
@@ -79,7 +79,7 @@ def test_a_failed_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_order_is_write_fsync_rename_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The content is on the disk before the name, and the name before the function returns."""
+    """The content is synced before the rename, and the directory before the function returns."""
     steps: list[str] = []
     real_fsync, real_rename = os.fsync, os.rename
 
@@ -101,7 +101,7 @@ def test_the_order_is_write_fsync_rename_fsync(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_directory_that_cant_be_synced_is_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """CIFS says EINVAL, which is no failure; EIO is one."""
+    """CIFS returns EINVAL, which is ignored; EIO is raised."""
     codes = iter([errno.EINVAL, errno.EIO])
 
     def fsync(_: int) -> None:
@@ -114,7 +114,7 @@ def test_a_directory_that_cant_be_synced_is_fine(tmp_path: Path, monkeypatch: py
 
 
 def test_reading(tmp_path: Path) -> None:
-    """Content up to the limit; None where there is none."""
+    """Content up to the limit; None without a file."""
     (tmp_path / "f").write_bytes(b"12345")
     assert files.read_file(tmp_path / "f", 5) == b"12345"
     assert files.read_file(tmp_path / "absent", 5) is None
@@ -124,7 +124,7 @@ def test_reading(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "directory", "socket"])
 def test_only_regular_files_are_read(tmp_path: Path, kind: str) -> None:
-    """A link, a FIFO, a folder, a socket: an error at once, and no descriptor left open."""
+    """A link, a FIFO, a folder and a socket raise an error at once and leave no open descriptor."""
     path = tmp_path / "f"
     server = socket.socket(socket.AF_UNIX)
     if kind == "link":
@@ -151,7 +151,7 @@ def test_a_link_is_followed_when_told_so(tmp_path: Path) -> None:
 
 
 def test_removing(tmp_path: Path) -> None:
-    """A file is removed; that it is absent is fine."""
+    """A file is removed; a missing one is no error."""
     (tmp_path / "f").write_bytes(b"x")
     files.remove(tmp_path / "f")
     assert not (tmp_path / "f").exists()
@@ -159,7 +159,7 @@ def test_removing(tmp_path: Path) -> None:
 
 
 def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
-    """Unfinished files and links go; other files, folders, and a link's target stay."""
+    """Unfinished files and links are removed; other files, folders, and a link's target stay."""
     (tmp_path / ".tmp-a").write_bytes(b"x")
     (tmp_path / "keep").write_bytes(b"x")
     (tmp_path / ".tmp-folder").mkdir()
@@ -170,7 +170,7 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_a_file_is_made_private(tmp_path: Path) -> None:
-    """Wider modes become 0600; what is no regular file is left alone."""
+    """Wider modes become 0600; only regular files are changed."""
     (tmp_path / "f").write_bytes(b"x")
     (tmp_path / "f").chmod(0o664)
     assert files.make_private(tmp_path / "f", copy_limit=None)

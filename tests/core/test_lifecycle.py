@@ -1,4 +1,4 @@
-"""`sidecar.core.lifecycle`: which steps a container's life has, and who hears of them."""
+"""`sidecar.core.lifecycle`: the allowed phases, and the calls of listeners."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from sidecar.core import lifecycle as lifecycle_module
 from sidecar.core.lifecycle import KEPT, DevpiInfo, Failure, Lifecycle, Phase, Snapshot, now
 
-S, I, M, L, R, T, F = (  # noqa: E741 - a table is read better with short names
+S, I, M, L, R, T, F = (  # noqa: E741 - short names make the table readable
     Phase.STARTING,
     Phase.INITIALISING,
     Phase.IMPORTING,
@@ -29,7 +29,7 @@ ALLOWED = {
     F: {T, F},
 }
 WAY_TO = {S: [], I: [I], M: [M], L: [L], R: [L, R], T: [T], F: [F]}
-"""One way to reach each phase."""
+"""A way to reach each phase."""
 
 
 def lifecycle_in(phase: Phase) -> Lifecycle:
@@ -58,7 +58,7 @@ def test_steps_that_no_life_has(before: Phase, after: Phase) -> None:
 
 
 def test_the_history_has_every_phase_with_its_start() -> None:
-    """In order, with times that never go back; the last one is the present phase's."""
+    """Phases are in order, with monotonic times; the last one is the present phase's."""
     before = now()
     lifecycle = Lifecycle()
     for phase in (I, L, R, L, R, T):
@@ -72,7 +72,7 @@ def test_the_history_has_every_phase_with_its_start() -> None:
 
 
 def test_time_in_a_phase_is_that_of_a_clock_that_never_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wall clock is set back by an hour in each phase, as NTP may; what was spent adds up, and only grows."""
+    """Durations add up and only grow although the wall clock is set back by an hour in each phase, as NTP may do."""
     seconds, wall = 0.0, now()
     monkeypatch.setattr(lifecycle_module, "now", lambda: wall)
     lifecycle = Lifecycle(clock=lambda: seconds)
@@ -87,7 +87,7 @@ def test_time_in_a_phase_is_that_of_a_clock_that_never_goes_back(monkeypatch: py
 
 
 def test_progress_is_no_step_and_ends_with_its_phase() -> None:
-    """Fields change; phase, since and history don't."""
+    """Other fields change; phase, since and history stay."""
     lifecycle = lifecycle_in(M)
     before = lifecycle.snapshot
     lifecycle.advance("3 of 7 files")
@@ -100,7 +100,7 @@ def test_progress_is_no_step_and_ends_with_its_phase() -> None:
 
 
 def test_a_thousand_restarts_are_not_all_remembered() -> None:
-    """The last phases are; how long each lasted still adds up, and when it was ready first is known."""
+    """The last phases are kept; durations still add up, and the first readiness is still known."""
     at = 0.0
     lifecycle = Lifecycle(clock=lambda: at)
     lifecycle.enter(L)
@@ -117,7 +117,7 @@ def test_a_thousand_restarts_are_not_all_remembered() -> None:
 
 
 def test_the_first_failure_is_not_forgotten() -> None:
-    """It stays while the container stops; a later failure replaces it."""
+    """The failure stays while the container stops; a later failure replaces it."""
     lifecycle = Lifecycle()
     lifecycle.enter(F, Failure("no disk", "buy one"))
     lifecycle.enter(T)
@@ -127,7 +127,7 @@ def test_the_first_failure_is_not_forgotten() -> None:
 
 
 def test_a_snapshot_stays_as_it_was() -> None:
-    """Who holds one sees no later change in it, and can't change it."""
+    """A snapshot is not changed later, and is frozen."""
     lifecycle = Lifecycle()
     held = lifecycle.snapshot
     lifecycle.enter(L)
@@ -138,7 +138,7 @@ def test_a_snapshot_stays_as_it_was() -> None:
 
 
 def test_listeners_hear_every_change() -> None:
-    """Each with the snapshot before and the one after, in order, and all listeners."""
+    """All listeners are called in order, with the snapshots before and after."""
     lifecycle = Lifecycle()
     first: list[tuple[Phase, Phase]] = []
     second: list[Snapshot] = []
@@ -154,7 +154,7 @@ def test_listeners_hear_every_change() -> None:
 
 
 def test_a_refused_step_is_not_told() -> None:
-    """Listeners hear of what has happened alone."""
+    """Listeners are called only for changes."""
     lifecycle = Lifecycle()
     heard: list[Snapshot] = []
     lifecycle.subscribe(lambda _, after: heard.append(after))
@@ -164,7 +164,7 @@ def test_a_refused_step_is_not_told() -> None:
 
 
 def test_now_is_utc_and_whole_milliseconds() -> None:
-    """What JSON shows is what is compared."""
+    """JSON shows the value that is compared."""
     at = now()
     assert at.tzinfo is UTC
     assert at.microsecond % 1000 == 0

@@ -1,4 +1,4 @@
-"""What a check of a password may cost is known before it is made."""
+"""The cost of a password check is known before the check."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from devpi_server.auth import hash_password
 from sidecar.core.password_hash import is_bearable, is_checkable
 from sidecar.worker.passwords import is_hash_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:Accessing argon2.__version__:DeprecationWarning")  # passlib does
+pytestmark = pytest.mark.filterwarnings("ignore:Accessing argon2.__version__:DeprecationWarning")  # caused by passlib
 REST = "$c2FsdHNhbHQ$zL2j6VSjJKz0Sj5GL1rhtxu2dZzdrCRos/qoJ13bpBE"
 
 
 def test_what_devpi_makes_is_bearable() -> None:
-    """Its hashes of today, those by the argon2-cffi of 2018, and the hardest that is let through."""
+    """devpi's current hashes, those by the argon2-cffi of 2018, and the most expensive allowed one."""
     assert is_bearable(hash_password("x"), None)
     for parameters in ("$argon2i$v=19$m=102400,t=2,p=8", "$argon2i$m=512,t=2,p=2", "$argon2id$v=19$m=131072,t=8,p=16"):
         assert is_bearable(parameters + REST, None), parameters
@@ -37,13 +37,13 @@ def test_what_devpi_makes_is_bearable() -> None:
     ],
 )
 def test_too_much_or_damaged_is_not(parameters: str) -> None:
-    """Nor is it tried: `t=4294967295` would take months."""
+    """It is not even tried: `t=4294967295` would take months."""
     assert not is_bearable(parameters + REST, None)
     assert not is_hash_of("", parameters + REST, None)
 
 
 def test_a_salt_hides_nothing() -> None:
-    """devpi puts the salt before the hash: argon2's start may hide in it."""
+    """devpi joins salt and hash with the salt first, so argon2's prefix may be in the salt."""
     assert not is_bearable("p=1" + REST, "$argon2id$v=19$m=4194304,t=1")
 
 
@@ -51,13 +51,13 @@ def test_a_salt_hides_nothing() -> None:
     ("pwhash", "pwsalt"), [("0" * 64, "c2FsdA=="), ("0" * 32, None), ("hash of alice", None), ("", "x")]
 )
 def test_what_is_no_argon2_costs_nothing(pwhash: str, pwsalt: str | None) -> None:
-    """devpi's own old hashes stay what they are, and no password matches one."""
+    """devpi's own old hashes are allowed, and no password matches one."""
     assert is_bearable(pwhash, pwsalt)
     assert not is_hash_of("", pwhash, pwsalt)
 
 
 def test_a_password_matches_its_hash() -> None:
-    """And no other does."""
+    """Only argon2 hashes that it can decode are checkable."""
     pwhash = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash("right")
     assert is_hash_of("right", pwhash, None)
     assert not is_hash_of("", pwhash, None)
@@ -67,7 +67,7 @@ CHEAP = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$zL2j6VSjJKz0Sj5GL1rhtxu2dZzdrCRo
 
 
 def decoded_by_argon2(pwhash: str) -> bool:
-    """Whether argon2 itself comes as far as comparing."""
+    """Whether argon2 itself decodes the hash."""
     kinds = {"$argon2i$": Type.I, "$argon2d$": Type.D, "$argon2id$": Type.ID}
     kind = kinds.get(pwhash[: pwhash.find("$", 1) + 1])
     if kind is None:
@@ -81,7 +81,7 @@ def decoded_by_argon2(pwhash: str) -> bool:
 
 
 def variants() -> Iterator[str]:
-    """The hash, cut everywhere, with each character left out, and with others in each place."""
+    """The hash, truncated everywhere, with each character left out, and with others in each place."""
     for end in range(len(CHEAP) + 1):
         yield CHEAP[:end]
         yield CHEAP[end:]
@@ -99,7 +99,7 @@ def variants() -> Iterator[str]:
 
 
 def test_what_devpi_can_check_is_what_argon2_can_decode() -> None:
-    """Compared with argon2 itself, over thousands of damaged hashes."""
+    """Compared with argon2 itself, for thousands of damaged hashes."""
     known = {each: decoded_by_argon2(each) for each in variants()}
     assert {True, False} == set(known.values())
     assert [] == [each for each, decoded in known.items() if is_checkable(each, None) is not decoded]
@@ -123,12 +123,12 @@ def test_what_devpi_can_check_is_what_argon2_can_decode() -> None:
     ],
 )
 def test_what_devpi_cant_check(pwhash: object, pwsalt: object) -> None:
-    """Salted SHA-256 of devpi 2 and 3, a salt where argon2 has its own, more than a hash, none, and other types."""
+    """Salted SHA-256 of devpi 2 and 3, an argon2 hash with a separate salt, extra text, no hash, and other types."""
     assert not is_checkable(pwhash, pwsalt)
 
 
 def test_what_asks_for_too_much_could_be_checked() -> None:
-    """What it costs is another question."""
+    """The cost is checked separately."""
     for parameters in ("m=4194304,t=1,p=1", "m=8,t=4294967295,p=1", "m=4294967295,t=1,p=16777215"):
         assert is_checkable(f"$argon2id$v=19${parameters}{REST}", None)
         assert not is_bearable(f"$argon2id$v=19${parameters}{REST}", None)

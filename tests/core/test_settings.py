@@ -1,4 +1,4 @@
-"""`sidecar.core.settings`: what each variable may say, and what is told of one that says anything else."""
+"""`sidecar.core.settings`: the values of each variable, and the errors for all others."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Variable:
 
     name: str
     field: str
-    """Where in `Settings` it ends up."""
+    """The field of `Settings`."""
     default: Any
     valid: dict[str, Any]
     bad: tuple[str, ...] = ()
     complaint: str = ""
-    """What is said of each of `bad`."""
+    """The reason for each of `bad`."""
     hint: str = ""
 
     @property
@@ -59,12 +59,12 @@ NO_SWITCHES = ("maybe", "2", "y", "enabled")
 
 def duration(name: str, field: str, default: float | None, *, zero: bool = False) -> Variable:
     if zero:
-        return Variable(name, field, default, {**DURATIONS, "0": 0.0}, NO_DURATIONS, "not a duration", "give seconds")
-    return Variable(name, field, default, DURATIONS, NO_DURATIONS, "not a duration", "give seconds")
+        return Variable(name, field, default, {**DURATIONS, "0": 0.0}, NO_DURATIONS, "not a duration", "use seconds")
+    return Variable(name, field, default, DURATIONS, NO_DURATIONS, "not a duration", "use seconds")
 
 
 def size(name: str, field: str, default: int | None) -> Variable:
-    return Variable(name, field, default, {**SIZES, "0": 0}, NO_SIZES, "not a size", "give bytes, or a number with K")
+    return Variable(name, field, default, {**SIZES, "0": 0}, NO_SIZES, "not a size", "use bytes, or a number with K")
 
 
 def switch(name: str, field: str) -> Variable:
@@ -139,7 +139,7 @@ VARIABLES = [
         False,
         {"exit": True, "EXIT": True, "stay": False},
         ("die", "true", "1"),
-        "not a choice",
+        "not a supported value",
         "stay or exit",
     ),
     Variable(
@@ -183,7 +183,7 @@ VARIABLES = [
         False,
         {"json": True, "JSON": True, "text": False},
         ("xml", "true"),
-        "not a choice",
+        "not a supported value",
         "text or json",
     ),
     Variable(
@@ -192,7 +192,7 @@ VARIABLES = [
         "INFO",
         {"debug": "DEBUG", "Info": "INFO", "WARNING": "WARNING", "error": "ERROR"},
         ("loud", "10", "trace"),
-        "not a choice",
+        "not a supported value",
         "debug or info or warning or error",
     ),
     Variable(
@@ -223,7 +223,7 @@ def problem_of(**environ: str) -> Problem:
 
 
 def test_the_table_has_every_variable() -> None:
-    """The names in settings.py are those of this module's table: a new one can't go untested."""
+    """The names in settings.py are those in this module's table, so each new setting is tested."""
     tree = ast.parse((ROOT / "sidecar" / "core" / "settings.py").read_text())
     docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     strings = {
@@ -240,7 +240,7 @@ def test_the_table_has_every_variable() -> None:
 
 @pytest.mark.parametrize("variable", VARIABLES, ids=by_name)
 def test_default(variable: Variable) -> None:
-    """Absent, and for all but the secrets and DEVPI_RESTRICT_MODIFY empty or blank too, is the default."""
+    """An absent variable has its default; so has an empty or blank one, except secrets and DEVPI_RESTRICT_MODIFY."""
     assert variable.of(from_environ({})) == variable.default
     if "" not in variable.valid and not variable.field.endswith(("password", "token")):
         assert variable.of(from_environ({variable.name: ""})) == variable.default
@@ -252,7 +252,7 @@ def test_default(variable: Variable) -> None:
     [pytest.param(v, text, id=f"{v.name}={text[:30]}") for v in VARIABLES for text in v.valid],
 )
 def test_valid(variable: Variable, text: str) -> None:
-    """Each valid form, and nothing else is changed by it."""
+    """Each valid form sets its own field only."""
     found = from_environ({variable.name: text})
     assert variable.of(found) == variable.valid[text]
     assert type(variable.of(found)) is type(variable.valid[text])
@@ -265,7 +265,7 @@ def test_valid(variable: Variable, text: str) -> None:
     [pytest.param(v, text, id=f"{v.name}={text[:30]!a}") for v in VARIABLES for text in v.bad],
 )
 def test_bad(variable: Variable, text: str) -> None:
-    """The message names the variable, its value, what is wrong with it, and the hint."""
+    """The message contains the variable, its value, what is wrong, and the hint."""
     problem = problem_of(**{variable.name: text})
     assert problem.variable == variable.name
     assert problem.reason == f"{text.strip()!r} is {variable.complaint}"
@@ -276,25 +276,25 @@ def test_bad(variable: Variable, text: str) -> None:
 @pytest.mark.parametrize("variable", POSITIVE, ids=by_name)
 @pytest.mark.parametrize("text", ["0", "0s", "0.000"])
 def test_no_time_at_all_is_too_short(variable: Variable, text: str) -> None:
-    """Where something must take time, 0 is refused with the hint."""
+    """0 is refused, with the hint, for durations that must be positive."""
     problem = problem_of(**{variable.name: text})
-    assert str(problem) == f"{variable.name}: {text!r} is not a positive duration; give more than 0 seconds"
+    assert str(problem) == f"{variable.name}: {text!r} is not a positive duration; use more than 0 seconds"
 
 
 def test_a_long_value_is_shown_in_part() -> None:
-    """A megabyte in a variable doesn't become a megabyte in the log."""
+    """A value of 1 MB is cut in the message."""
     problem = problem_of(SIDECAR_PORT="x" * 10_000)
     assert len(str(problem)) < 250
 
 
 def test_the_runtime_dir_lies_in_tmpdir() -> None:
-    """TMPDIR counts, an explicit folder counts more."""
+    """TMPDIR is used; an explicit folder has precedence."""
     assert from_environ({"TMPDIR": "/scratch/"}).runtime_dir == Path(f"/scratch/devpi-sidecar-{os.getuid()}")
     assert from_environ({"TMPDIR": "/scratch", "SIDECAR_RUNTIME_DIR": "/run/x"}).runtime_dir == Path("/run/x")
 
 
 def test_settings_are_frozen() -> None:
-    """Nobody changes them on the way."""
+    """Settings are frozen."""
     found = from_environ({})
     with pytest.raises(dataclasses.FrozenInstanceError):
         found.serverdir = Path("/")  # type: ignore[misc]
@@ -303,7 +303,7 @@ def test_settings_are_frozen() -> None:
 
 
 def test_all_mistakes_are_reported_together(tmp_path: Path) -> None:
-    """One of each variable that can be wrong: one message for each, none of another."""
+    """One message for each invalid variable, and no others."""
     wrong = {variable.name: variable.bad[0] for variable in VARIABLES if variable.bad}
     wrong |= {"DEVPI_PASSWORD": "", "SIDECAR_ADMIN_TOKEN_FILE": str(tmp_path / "absent")}
     wrong |= dict.fromkeys(FORBIDDEN, "x")
@@ -315,7 +315,7 @@ def test_all_mistakes_are_reported_together(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", FORBIDDEN)
 def test_devpis_own_password_variables_are_refused(name: str) -> None:
-    """They would stand in the environment of every tool; the hint is the file."""
+    """They would be in the environment of every tool; the hint names the file."""
     problem = problem_of(**{name: "hunter2-hunter2"})
     assert problem.variable == name
     assert "DEVPI_PASSWORD_FILE" in problem.hint
@@ -337,7 +337,7 @@ SECRETS = pytest.mark.parametrize(
 @SECRETS
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
 def test_a_secret_from_a_file(tmp_path: Path, name: str, field: str, secret: str, end: str) -> None:
-    """One newline at the end, as editors leave it, is not a part of it."""
+    """One newline at the end, as editors write it, is removed."""
     (tmp_path / "secret").write_bytes(f"{secret}{end}".encode())
     found = from_environ({f"{name}_FILE": str(tmp_path / "secret")})
     assert operator.attrgetter(field)(found) == secret
@@ -346,7 +346,7 @@ def test_a_secret_from_a_file(tmp_path: Path, name: str, field: str, secret: str
 @SECRETS
 @pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n", "\n\r\n", "\r\r\n"])
 def test_one_newline_is_stripped_not_two(tmp_path: Path, name: str, field: str, secret: str, end: str) -> None:
-    """Two are a mistake, and said to be one."""
+    """Of two newlines, one stays and is refused."""
     (tmp_path / "secret").write_bytes(f"{secret}{end}".encode())
     problem = problem_of(**{f"{name}_FILE": str(tmp_path / "secret")})
     assert problem.variable == f"{name}_FILE"
@@ -356,7 +356,7 @@ def test_one_newline_is_stripped_not_two(tmp_path: Path, name: str, field: str, 
 
 @SECRETS
 def test_a_secret_and_its_file_are_a_contradiction(tmp_path: Path, name: str, field: str, secret: str) -> None:
-    """Even where both say the same, or the direct one is empty; the secret is not shown."""
+    """Even if both are equal, or the direct one is empty; the secret is not shown."""
     (tmp_path / "secret").write_text(secret)
     for direct in (secret, "", "other-other-other-other"):
         problem = problem_of(**{name: direct, f"{name}_FILE": str(tmp_path / "secret")})
@@ -365,7 +365,7 @@ def test_a_secret_and_its_file_are_a_contradiction(tmp_path: Path, name: str, fi
 
 @SECRETS
 def test_an_empty_file_variable_is_none(name: str, field: str, secret: str) -> None:
-    """compose writes `X_FILE=` where its own variable is unset."""
+    """compose writes `X_FILE=` if its own variable is not set."""
     found = from_environ({name: secret, f"{name}_FILE": ""})
     assert operator.attrgetter(field)(found) == secret
 
@@ -373,16 +373,16 @@ def test_an_empty_file_variable_is_none(name: str, field: str, secret: str) -> N
 @SECRETS
 @pytest.mark.parametrize("content", ["", "\n", "\r\n"])
 def test_an_empty_secret_is_refused(tmp_path: Path, name: str, field: str, secret: str, content: str) -> None:
-    """In the variable as in the file, naming the one that it is in, with the hint."""
+    """For the variable and the file, with the name of the variable and the hint."""
     (tmp_path / "secret").write_bytes(content.encode())
     for variable, value in ((f"{name}_FILE", str(tmp_path / "secret")), (name, "")):
         problem = problem_of(**{variable: value})
         assert (problem.variable, problem.reason) == (variable, "is empty")
-        assert "unset it to have one generated" in problem.hint
+        assert "unset the variable to have one generated" in problem.hint
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    """Named, with why and the hint."""
+    """The message contains the path, the reason and the hint."""
     problem = problem_of(DEVPI_PASSWORD_FILE=str(tmp_path / "absent"))
     assert problem.variable == "DEVPI_PASSWORD_FILE"
     assert problem.reason == f"can't read '{tmp_path}/absent': No such file or directory"
@@ -391,14 +391,14 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["directory", "fifo", "device"])
 def test_what_is_no_file(tmp_path: Path, kind: str) -> None:
-    """A folder (docker makes one where the source is missing), a FIFO, a device: refused, and not waited for."""
+    """A folder (docker creates one if the source is missing), a FIFO and a device are refused without blocking."""
     path = {"directory": tmp_path, "fifo": tmp_path / "fifo", "device": Path("/dev/zero")}[kind]
     if kind == "fifo":
         os.mkfifo(path)
     problem = problem_of(SIDECAR_ADMIN_TOKEN_FILE=str(path))
     assert problem.variable == "SIDECAR_ADMIN_TOKEN_FILE"
     assert problem.reason == f"{str(path)!r} is not a regular file"
-    assert problem.hint == "name a file that holds the secret"
+    assert problem.hint == "set the path of a secret file"
 
 
 def test_a_link_is_followed(tmp_path: Path) -> None:
@@ -410,7 +410,7 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
-    """Said so; its bytes are not."""
+    """The message says so without the bytes."""
     (tmp_path / "secret").write_bytes(b"caf\xe9-caf\xe9-caf\xe9")
     problem = problem_of(DEVPI_PASSWORD_FILE=str(tmp_path / "secret"))
     assert problem.reason == f"the content of '{tmp_path}/secret' is not UTF-8"
@@ -419,7 +419,7 @@ def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["/nul\0", "/surrogate\ud800", "/" + "x" * 300, "/" + "x/" * 5000])
 def test_a_file_name_that_no_system_takes(name: str) -> None:
-    """An ordinary problem, whatever Python raises for it."""
+    """A normal problem, whatever Python raises."""
     problem = problem_of(DEVPI_PASSWORD_FILE=name)
     assert problem.variable == "DEVPI_PASSWORD_FILE"
     assert problem.reason.startswith("can't read ")
@@ -440,7 +440,7 @@ except SettingsError as error:
 
 
 def test_an_unreadable_file() -> None:
-    """For a user who may not read it: which file, why, and whom to let read it."""
+    """The message names the file, the reason, and the uid that needs access."""
     uid = os.getuid() or 65534
     with TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
@@ -457,14 +457,14 @@ def test_an_unreadable_file() -> None:
 
 @pytest.mark.parametrize("bad", ["a\tb", "a\x00b", "a\x1bb", "a\x7fb", "a\u2028b", "a\u202eb", "a\ud800b", "a\nb"])
 def test_control_characters_in_a_password(bad: str) -> None:
-    """What can't be typed or seen is refused, in words that don't show the rest."""
+    """Control and unprintable characters are refused without showing the rest."""
     problem = problem_of(DEVPI_PASSWORD=bad)
-    assert str(problem) == "DEVPI_PASSWORD: has control or unprintable characters; use printable characters alone"
+    assert str(problem) == "DEVPI_PASSWORD: has control or unprintable characters; use printable characters only"
 
 
 @pytest.mark.parametrize("bad", [TOKEN + " ", TOKEN + "é", TOKEN + "\n", TOKEN + '"', TOKEN + ","])
 def test_what_a_bearer_token_cant_have(bad: str) -> None:
-    """The hint has a command that makes a good one."""
+    """The hint contains a command that generates a valid token."""
     problem = problem_of(SIDECAR_ADMIN_TOKEN=bad)
     assert problem.reason == "has characters that a bearer token can't have"
     assert "openssl rand -hex 32" in problem.hint
@@ -473,13 +473,13 @@ def test_what_a_bearer_token_cant_have(bad: str) -> None:
 @pytest.mark.parametrize(
     ("name", "length", "hint"),
     [
-        ("DEVPI_PASSWORD", parsers.PASSWORD_MAX + 1, "give at most 1024"),
-        ("SIDECAR_ADMIN_TOKEN", parsers.TOKEN_MIN - 1, "give 16 to 1024"),
-        ("SIDECAR_ADMIN_TOKEN", parsers.TOKEN_MAX + 1, "give 16 to 1024"),
+        ("DEVPI_PASSWORD", parsers.PASSWORD_MAX + 1, "use at most 1024"),
+        ("SIDECAR_ADMIN_TOKEN", parsers.TOKEN_MIN - 1, "use 16 to 1024"),
+        ("SIDECAR_ADMIN_TOKEN", parsers.TOKEN_MAX + 1, "use 16 to 1024"),
     ],
 )
 def test_lengths_of_secrets(tmp_path: Path, name: str, length: int, hint: str) -> None:
-    """Too long, or for a token too short, is refused with both numbers; so is a huge file."""
+    """A secret that is too long, or a token that is too short, is refused with the limit; so is a huge file."""
     problem = problem_of(**{name: "x" * length})
     assert (problem.reason, problem.hint) == (f"has {length} characters", hint)
     (tmp_path / "secret").write_bytes(b"x" * 2**20)
@@ -500,7 +500,7 @@ LINK = "tcp://10.96.0.17:3141"
 @pytest.mark.parametrize("name", ["DEVPI_PORT", "SIDECAR_PORT", "DEVPISERVER_PORT"])
 @pytest.mark.parametrize("scheme", ["tcp", "udp", "sctp"])
 def test_a_service_link_is_passed_over(name: str, scheme: str) -> None:
-    """It is nobody's setting: default, name noted for the log, and removed for the child."""
+    """A service link is ignored, its name is recorded for the log, and it is not passed to the child."""
     link = {name: f"{scheme}://10.96.0.17:3141"}
     found = from_environ(link)
     assert found == dataclasses.replace(from_environ({}), ignored_service_links=(name,))
@@ -508,7 +508,7 @@ def test_a_service_link_is_passed_over(name: str, scheme: str) -> None:
 
 
 def test_what_only_looks_like_a_service_link() -> None:
-    """Other schemes are mistakes; other variables of that shape are nobody's business."""
+    """Other schemes are errors; other variables of this form are ignored."""
     assert problem_of(DEVPI_PORT="http://10.0.0.1").variable == "DEVPI_PORT"
     assert problem_of(SIDECAR_PORT="tcp://a b").variable == "SIDECAR_PORT"
     assert problem_of(SIDECAR_HOST=LINK).variable == "SIDECAR_HOST"
@@ -516,7 +516,7 @@ def test_what_only_looks_like_a_service_link() -> None:
 
 
 def test_the_childs_environment() -> None:
-    """Without secrets, links, and what the worker gets checked by another way; all else stays as it is."""
+    """Without secrets, service links, and settings that the worker gets checked; the rest is unchanged."""
     kept = {"PATH": "/bin", "DEVPISERVER_PORT": "8000", "DEVPISERVER_THREADS": "8", "LANG": "C", "SIDECAR_PORT": "1"}
     dropped = {
         "DEVPI_PASSWORD": "a",
@@ -543,7 +543,7 @@ ENVIRONS = st.dictionaries(st.sampled_from(ALL_NAMES), ANY_TEXT | PLAUSIBLE | st
 
 @given(ENVIRONS)
 def test_any_environment_is_understood_or_refused(environ: dict[str, str]) -> None:
-    """With `SettingsError` and nothing else; each problem names a variable that is there, and has a hint."""
+    """Only `SettingsError` is raised; each problem names a variable that is set, and has a hint."""
     problems: tuple[Problem, ...] = ()
     try:
         understood = from_environ(environ)
@@ -554,7 +554,7 @@ def test_any_environment_is_understood_or_refused(environ: dict[str, str]) -> No
     assert all(problem.reason and problem.hint for problem in problems)
 
 
-# A beginning that no message has by itself: hypothesis knows the strings in our sources, and tries them.
+# A prefix that no message contains by itself: hypothesis finds the strings in our sources and tries them.
 SECRET_TEXT = st.builds(
     "Zq9~{}".format, ANY_TEXT | st.text("abcXYZ09-._~+/=", min_size=12) | st.text("x", min_size=1020)
 )
@@ -562,7 +562,7 @@ SECRET_TEXT = st.builds(
 
 @given(SECRET_TEXT, SECRET_TEXT, st.booleans())
 def test_no_secret_is_ever_shown(password: str, token: str, wrong: bool) -> None:
-    """Neither in repr(Settings) nor in a problem, whether they are good or bad, or something else is."""
+    """Neither repr(Settings) nor a problem shows secrets, valid or not."""
     environ = {"DEVPI_PASSWORD": password, "SIDECAR_ADMIN_TOKEN": token} | ({"SIDECAR_PORT": "x"} if wrong else {})
     try:
         shown = repr(from_environ(environ))
@@ -573,7 +573,7 @@ def test_no_secret_is_ever_shown(password: str, token: str, wrong: bool) -> None
 
 @given(SECRET_TEXT.filter(lambda text: text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)))
 def test_no_secret_of_a_file_is_ever_shown(password: str) -> None:
-    """The same for what a file holds; and what is printable arrives as it is."""
+    """The same for the content of a file; printable content is unchanged."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "secret"
         path.write_bytes(password.encode())
@@ -589,7 +589,7 @@ def test_no_secret_of_a_file_is_ever_shown(password: str) -> None:
 
 @given(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=1024))
 def test_every_printable_password_is_taken(password: str) -> None:
-    """As it is: nothing is stripped from a variable."""
+    """A secret in a variable is not stripped."""
     assert from_environ({"DEVPI_PASSWORD": f" {password} "[:1024]}).credentials.root_password == f" {password} "[:1024]
 
 
@@ -605,7 +605,7 @@ READERS = {
 
 
 def environ_reads(tree: ast.AST) -> Iterator[int]:
-    """Lines that read the process's environment. `os.environ[…] = …` and a bare `os.environ.pop(…)` only write it."""
+    """Lines that read the process's environment. `os.environ[…] = …` and a bare `os.environ.pop(…)` only write."""
     writes = set()
     for node in ast.walk(tree):
         match node:
@@ -623,7 +623,7 @@ def environ_reads(tree: ast.AST) -> Iterator[int]:
 
 
 def test_nobody_else_reads_the_environment() -> None:
-    """A syntax tree of each module is looked at: only those that hand it on have `os.environ`."""
+    """Only modules that pass it on use `os.environ`, by their syntax trees."""
     sources = [ROOT / "entrypoint.py", *(ROOT / "sidecar").rglob("*.py")]
     reads = {str(path.relative_to(ROOT)): list(environ_reads(ast.parse(path.read_text()))) for path in sources}
     readers = {name for name, lines in reads.items() if lines}
@@ -643,5 +643,5 @@ def test_nobody_else_reads_the_environment() -> None:
     ],
 )
 def test_reads_are_told_from_writes(source: str, found: list[int]) -> None:
-    """The walk itself finds what it should."""
+    """The search finds each kind of access."""
     assert list(environ_reads(ast.parse(source))) == found

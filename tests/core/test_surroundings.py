@@ -1,4 +1,4 @@
-"""`sidecar.core.surroundings`: what runs this, and the commands that a person needs outside."""
+"""`sidecar.core.surroundings`: what runs the container, and the commands to use outside."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PODMAN = f"""\
 
 @pytest.fixture
 def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """In place of the kernel's list of mounts, on a machine that is called `host-1`."""
+    """Replaces the kernel's list of mounts and the host name."""
     monkeypatch.setattr(surroundings, "_MOUNTS", tmp_path / "mountinfo")
     monkeypatch.setattr(surroundings, "_NAMESPACE", tmp_path / "namespace")
     monkeypatch.setattr(surroundings, "_HOSTS", tmp_path / "hosts")
@@ -32,7 +32,7 @@ def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(("content", "runner"), [(DOCKER, "docker"), (PODMAN, "podman")])
 def test_in_a_container(mounts: Path, content: str, runner: str) -> None:
-    """Its id is found by the files that the engine mounts, whatever its host name is."""
+    """The id is found in the files that the engine mounts, whatever the host name is."""
     mounts.write_text(content)
     around = surroundings.look(in_kubernetes=False)
     assert (runner, "70c59b52664e", "host-1") == (around.runner, around.container, around.host)
@@ -42,7 +42,7 @@ def test_in_a_container(mounts: Path, content: str, runner: str) -> None:
 
 
 def test_in_a_pod(mounts: Path) -> None:
-    """By the pod's name; with its namespace, where the pod has been given that."""
+    """The pod's name, and its namespace if it is known."""
     mounts.write_text(DOCKER)
     around = surroundings.look(in_kubernetes=True)
     assert ("kubectl delete pod host-1", None) == (around.restart, around.remove)
@@ -56,14 +56,14 @@ def test_in_a_pod(mounts: Path) -> None:
 
 
 def test_in_a_pod_with_the_network_of_its_node(mounts: Path) -> None:
-    """Its host name is the node's: the pod's name is not known."""
+    """The host name is the node's, so the pod's name is unknown."""
     (mounts.parent / "hosts").write_text("# Kubernetes-managed hosts file (host network).\n127.0.0.1 localhost\n")
     around = surroundings.look(in_kubernetes=True)
     assert ("host-1", "kubectl delete pod POD") == (around.host, around.restart)
 
 
 def test_nobody_known() -> None:
-    """There is no command to restart it, and the others are as they are."""
+    """There is no restart command, and other commands are unchanged."""
     around = Surroundings("host-1")
     assert (None, None, "sidecar token") == (around.restart, around.remove, around.inside("sidecar token"))
     assert "docker restart CONTAINER" == Surroundings("host-1", "docker").restart

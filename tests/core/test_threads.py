@@ -1,4 +1,4 @@
-"""`sidecar.core.threads`: a cancelled caller goes on when its thread has come to the end."""
+"""`sidecar.core.threads`: a cancelled caller waits for its thread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sidecar.core.threads import to_the_end
 
 @pytest.mark.parametrize("fails", [False, True], ids=["returns", "raises"])
 async def test_a_cancelled_caller_waits_for_the_thread(fails: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """What the thread writes comes before what the caller does next; an error of it is nobody's any more."""
+    """The thread's writes come before the caller's next step; its error is dropped."""
     began, go_on = threading.Event(), threading.Event()
     done: list[str] = []
 
@@ -33,7 +33,7 @@ async def test_a_cancelled_caller_waits_for_the_thread(fails: bool, caplog: pyte
     task = asyncio.create_task(caller())
     assert await asyncio.to_thread(began.wait, 30)
     task.cancel()
-    await asyncio.sleep(0)  # the cancellation has come
+    await asyncio.sleep(0)  # the cancellation has arrived
     await asyncio.sleep(0)
     assert done == []
     go_on.set()
@@ -44,7 +44,7 @@ async def test_a_cancelled_caller_waits_for_the_thread(fails: bool, caplog: pyte
 
 
 async def test_it_is_to_thread_else() -> None:
-    """Arguments, results and errors pass."""
+    """Arguments, results and errors are passed through."""
     assert await to_the_end(divmod, 7, 3) == (2, 1)
     assert await to_the_end(int, "ff", base=16) == 255
     with pytest.raises(ZeroDivisionError):

@@ -1,4 +1,4 @@
-"""`sidecar.core.variables`: which names are reported, and what is suggested instead."""
+"""`sidecar.core.variables`: which names are reported, and what is suggested."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KNOWN = {*from_environ({}).known_variables, "DEVPISERVER_OUTSIDE_URL", "DEVPISER
     ],
 )
 def test_the_nearest_known_name(name: str, meant: str | None) -> None:
-    """A prefix in common makes no two names alike."""
+    """A common prefix does not make two names similar."""
     assert meant == variables.nearest(name, KNOWN)
 
 
@@ -62,13 +62,13 @@ def test_nothing_is_near_to_nothing() -> None:
     ],
 )
 def test_service_links(name: str, value: str, expected: bool) -> None:
-    """What Kubernetes sets for a Service of this name, and nothing that only looks like it."""
+    """Variables that Kubernetes sets for a Service, and none that only look similar."""
     assert expected == variables.is_service_link(name, value)
     assert expected == (name not in variables.ours({name: value}, ()))
 
 
 def test_settings_name_what_they_read_and_what_nobody_reads() -> None:
-    """Known is what is read, so that a new setting is known by itself."""
+    """Known names are those that are read, so a new setting is known automatically."""
     environ = {"DEVPI_PASSWORD": "x", "SIDECAR_LOG_LEVL": "hunter2", "PATH": "/bin", "Devpi_Port": "1", "XDEVPI_": ""}
     settings = from_environ(environ)
     assert ("Devpi_Port", "SIDECAR_LOG_LEVL") == settings.unknown_variables

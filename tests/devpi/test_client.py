@@ -32,7 +32,7 @@ async def client(devpi: FakeDevpi) -> AsyncIterator[DevpiClient]:
 
 
 async def test_api_tells_uuid_and_seconds(client: DevpiClient) -> None:
-    """A good answer has the server's uuid, and how long it took."""
+    """A valid answer has the server's uuid and its duration."""
     began = time.monotonic()
     answer = await client.api()
     assert answer.uuid == UUID
@@ -40,7 +40,7 @@ async def test_api_tells_uuid_and_seconds(client: DevpiClient) -> None:
 
 
 async def test_asks_for_json_without_cookies_over_new_connections(devpi: FakeDevpi, client: DevpiClient) -> None:
-    """devpi-web answers HTML without Accept; a kept connection would not tell what a new client sees."""
+    """devpi-web answers HTML without Accept; a kept connection would not show what a new client sees."""
     await client.api()
     await client.status()
     assert ["application/json"] * 2 == [headers["Accept"] for headers in devpi.headers]
@@ -73,7 +73,7 @@ async def test_dials_ipv6_wildcard_as_loopback() -> None:
 
 
 async def test_unix_socket(tmp_path: Path) -> None:
-    """A server on a unix socket is asked there; a missing socket is refused, without its path."""
+    """A server on a Unix socket is reached there; a missing socket is refused, without its path."""
     fake = FakeDevpi()
     client = DevpiClient(await fake.start(tmp_path / "devpi.sock"), 2)
     assert (await client.api()).uuid == UUID
@@ -86,13 +86,13 @@ async def test_unix_socket(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("address", ["https://h:1", "h:1", "ftp://h", "http://"])
 def test_other_addresses_are_an_error(address: str) -> None:
-    """devpi-server speaks http, on TCP or a unix socket."""
+    """devpi-server speaks http, on TCP or a Unix socket."""
     with pytest.raises(ValueError, match="neither"):
         DevpiClient(address, 1)
 
 
 async def test_refused(devpi: FakeDevpi, client: DevpiClient) -> None:
-    """Nobody listens: refused, in the errno's words."""
+    """Without a listener it is refused, with the errno's text."""
     await devpi.stop()
     with pytest.raises(Refused, match=r"^connection refused$"):
         await client.api()
@@ -106,7 +106,7 @@ async def test_closed_without_an_answer(devpi: FakeDevpi, client: DevpiClient) -
 
 
 async def test_times_out(devpi: FakeDevpi, client: DevpiClient) -> None:
-    """No answer in time is told from no connection."""
+    """No answer in time differs from no connection."""
     devpi.delay = 5
     with pytest.raises(TimedOut):
         await client.api()
@@ -129,7 +129,7 @@ async def test_times_out(devpi: FakeDevpi, client: DevpiClient) -> None:
     ],
 )
 async def test_bad_answers(devpi: FakeDevpi, client: DevpiClient, answer: object, busy: bool) -> None:
-    """Everything but a 200 with a JSON result of bearable size is a bad answer; redirects aren't followed."""
+    """Everything except a 200 with a JSON result of limited size is a bad answer; redirects aren't followed."""
     devpi.api = answer  # type: ignore[assignment]
     with pytest.raises(BadAnswer) as caught:
         await client.api()
@@ -157,7 +157,7 @@ async def test_not_http(reply: bytes) -> None:
 
 
 async def test_status(devpi: FakeDevpi, client: DevpiClient) -> None:
-    """The fields of `+status`, as devpi 6.20 tells them."""
+    """The fields of `+status`, as devpi 6.20 sends them."""
     devpi.status = status_of(
         role="REPLICA", primary_serial=9, update_from_primary_at=5.5, replication_errors={"a": 1}, polling_replicas=None
     ) | {"polling_replicas": {"u1": {}, "u2": {}}}
@@ -168,7 +168,7 @@ async def test_status(devpi: FakeDevpi, client: DevpiClient) -> None:
 
 
 async def test_malformed_status_fields_are_none(devpi: FakeDevpi, client: DevpiClient) -> None:
-    """Absent and odd fields are None, odd metrics are left out; no exception comes of them."""
+    """Absent and invalid fields are None, invalid metrics are left out; nothing raises."""
     devpi.status = {
         "versioninfo": ["6"],
         "role": 1,
@@ -184,7 +184,7 @@ async def test_malformed_status_fields_are_none(devpi: FakeDevpi, client: DevpiC
 
 
 async def test_replicas(devpi: FakeDevpi, client: DevpiClient) -> None:
-    """Each with where it is; odd ones, and those beyond the limit, are only counted."""
+    """Each with its position; invalid ones, and those beyond the limit, are only counted."""
     told = {"remote-ip": "10.0.3.7", "serial": 6, "in-request": True, "last-request": 1.5, "outside-url": None}
     devpi.status = status_of() | {"polling_replicas": {"a": told, "b": {"serial": "6", "remote-ip": 1}, "c": "odd"}}
     status = await client.status()
@@ -196,7 +196,7 @@ async def test_replicas(devpi: FakeDevpi, client: DevpiClient) -> None:
 
 
 async def test_status_of_a_large_server_is_read_up_to_a_limit(devpi: FakeDevpi, client: DevpiClient) -> None:
-    """+status may be larger than +api, but not without end."""
+    """+status may be larger than +api, but has a limit."""
     devpi.status = {"serial": 1, "x": "x" * (2 * API_LIMIT)}
     assert (await client.status()).serial == 1
     devpi.status = {"serial": 1, "x": "x" * STATUS_LIMIT}
@@ -205,7 +205,7 @@ async def test_status_of_a_large_server_is_read_up_to_a_limit(devpi: FakeDevpi, 
 
 
 def test_what_is_put_off_is_counted() -> None:
-    """The backlog is the events behind the serial, and devpi-web's queue; None where nobody knows."""
+    """The backlog is the unprocessed events and devpi-web's queue; None if unknown."""
     queue = Metric("devpi_web_whoosh_index_queue_size", "gauge", 463.0)
     assert (ServerStatus(serial=12, event_serial=2).events_behind, ServerStatus(serial=1).events_behind) == (10, None)
     assert (ServerStatus(metrics=(queue,)).search_index_queue, ServerStatus().search_index_queue) == (463, None)

@@ -1,4 +1,4 @@
-"""`sidecar.devpi.process` and `sidecar.worker.__main__`: a real child, what it says, how each of its ends is told."""
+"""`sidecar.devpi.process` and `sidecar.worker.__main__`: a real child, its messages, and its exits."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ from tests.support import needs
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 180.0
-"""Seconds after which what a test waits for counts as failed."""
+"""Seconds after which a wait of a test counts as failed."""
 FLAGS = ["--host", "127.0.0.1", "--port", "0", "--no-root-pypi", "--offline-mode", "--threads", "4"]
 PASSWORD = "correct horse battery"
 
 
 class Running:
-    """A child, the task that listens to it, and the folders that it works in."""
+    """A child, the task that listens to it, and its folders."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -69,7 +69,7 @@ class Running:
                 self.child.reaped(status)
 
     async def configure(self, *flags: str) -> Configured | Refused | Done:
-        """Have it understand flags; a wrong setting for nothing."""
+        """Have it parse flags; a wrong setting for nothing."""
         await self.child.send(Configure(list(flags or FLAGS), str(self.serverdir), "/default", None, "root"))
         answer = await self.child.expect(Configured, Refused, Done)
         if isinstance(answer, Configured) and not self.listeners.descriptors:
@@ -82,7 +82,7 @@ class Running:
         return await self.child.expect(Prepared, PrepareFailed)
 
     async def serve(self, **changes: object) -> Listening:
-        """Have it serve the state on the configured sockets, with a login secret of its own."""
+        """Have it serve the state on the configured sockets, with its own login secret."""
         secretfile = self.home / "login-secret"
         if not secretfile.exists():
             secretfile.write_text(secrets.token_hex(32))
@@ -100,7 +100,7 @@ class Running:
         return await self.child.expect(Listening)
 
     async def clear_away(self) -> None:
-        """No process, no task, no socket stays behind."""
+        """Leave no process, task or socket behind."""
         self.child.signal(signal.SIGKILL)
         await self.child.exited()
         self._listener.cancel()
@@ -112,7 +112,7 @@ class Running:
 
 @asynccontextmanager
 async def started(home: Path) -> AsyncIterator[Running]:
-    """A child that has been started and told nothing yet; gone at the end, whatever happened."""
+    """A child that was started and got no message yet; killed at the end in any case."""
     running = Running(home)
     try:
         async with asyncio.timeout(PATIENCE):
@@ -129,7 +129,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
 
 
 def login(address: str, password: str) -> int:
-    """The HTTP status of a login as root."""
+    """Return the HTTP status of a login as root."""
     call = urllib.request.Request(
         f"{address}/+login",
         data=json.dumps({"user": "root", "password": password}).encode(),
@@ -145,7 +145,7 @@ def login(address: str, password: str) -> int:
 
 
 def state_of(pid: int) -> str | None:
-    """The kernel's letter for the state of a process; None where there is none."""
+    """Return the kernel's letter for the state of a process; None if it does not exist."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -153,7 +153,7 @@ def state_of(pid: int) -> str | None:
 
 
 def wait_until_dead(pid: int) -> None:
-    """Until a process that isn't ours to reap has ended."""
+    """Wait for the exit of a process that isn't our child."""
     deadline = time.monotonic() + PATIENCE
     while state_of(pid) not in (None, "Z", "X"):
         assert time.monotonic() < deadline, f"process {pid} lives on, state {state_of(pid)}"
@@ -161,7 +161,7 @@ def wait_until_dead(pid: int) -> None:
 
 
 def child_of(pid: int) -> int:
-    """The child of a process, as soon as it has one."""
+    """Return the child of a process, as soon as it has one."""
     deadline = time.monotonic() + PATIENCE
     while not (children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
         assert time.monotonic() < deadline, f"process {pid} has no child"
@@ -179,7 +179,7 @@ def child_of(pid: int) -> int:
     ],
 )
 async def test_flags_that_are_refused(running: Running, flags: list[str], reason: str) -> None:
-    """With reason and hint; the child ends with code 2, and nothing was made."""
+    """With reason and hint; the child exits with code 2, and nothing was made."""
     answer = await running.configure(*flags)
     assert isinstance(answer, Refused)
     assert reason in answer.reason
@@ -190,15 +190,15 @@ async def test_flags_that_are_refused(running: Running, flags: list[str], reason
 
 @pytest.mark.parametrize(("flag", "text"), [("--help", "--no-root-pypi"), ("--version", "6.")])
 async def test_a_text_is_asked_for(capfd: pytest.CaptureFixture[str], tmp_path: Path, flag: str, text: str) -> None:
-    """It is printed, and the child ends with code 0."""
-    async with started(tmp_path) as running:  # here, for it writes to what is stdout when it is started
+    """The text is printed, and the child exits with code 0."""
+    async with started(tmp_path) as running:  # here, because it writes to the stdout of its start
         assert isinstance(await running.configure(flag), Done)
         assert await running.child.exited() == ExitCode.STOPPED
     assert text in capfd.readouterr().out
 
 
 async def test_what_the_flags_mean(running: Running) -> None:
-    """Version, serverdir and addresses come back before anything is made."""
+    """Version, serverdir and addresses are reported before anything is made."""
     answer = await running.configure()
     assert isinstance(answer, Configured)
     assert (answer.serverdir, answer.addresses) == (str(running.serverdir), ["http://127.0.0.1:0"])
@@ -211,7 +211,7 @@ async def test_what_the_flags_mean(running: Running) -> None:
 
 
 async def test_initialise_serve_set_the_password_and_drain(running: Running) -> None:
-    """A child's life: a state that is whole, a server that answers, a new root password, an end with code 0."""
+    """A child's life: a complete state, a server that answers, a new root password, an exit with code 0."""
     assert isinstance(await running.configure(), Configured)
     prepared = await running.initialise()
     assert isinstance(prepared, Prepared)
@@ -245,7 +245,7 @@ async def test_initialise_serve_set_the_password_and_drain(running: Running) -> 
 
 
 async def test_a_server_that_is_killed(running: Running) -> None:
-    """`ChildEnded` with minus the signal, for who waits and who asks later; no password is set any more."""
+    """`ChildEnded` with minus the signal, for pending and later calls; no password is set any more."""
     assert isinstance(await running.configure(), Configured)
     assert isinstance(await running.initialise(), Prepared)
     listening = await running.serve(new_root_password="set before listening")
@@ -264,15 +264,15 @@ async def test_a_server_that_is_killed(running: Running) -> None:
             await waits
         assert ended.value.code == -signal.SIGKILL
     assert await running.child.exited() == -signal.SIGKILL
-    with pytest.raises(SetFailed, match="has ended") as failed:
+    with pytest.raises(SetFailed, match="has exited") as failed:
         await running.child.set_root_password("never", secretfile_changed=False)
     assert not failed.value.maybe_done
-    await running.child.send(Drain(1))  # nobody hears it, and nothing is raised
+    await running.child.send(Drain(1))  # no process receives it, and nothing raises
     running.child.signal(signal.SIGTERM)
 
 
 def ask(address: str) -> socket.socket:
-    """A client that has connected and asked."""
+    """A client that has connected and sent a request."""
     if address.startswith("unix:"):
         client = socket.socket(socket.AF_UNIX)
         try:
@@ -290,7 +290,7 @@ def ask(address: str) -> socket.socket:
 
 @pytest.mark.parametrize("unix", [False, True], ids=["TCP", "Unix"])
 async def test_sockets_outlive_a_server(tmp_path: Path, unix: bool) -> None:
-    """A drain for a restart closes none: a client that comes while no server runs waits, and the next one answers."""
+    """A drain for a restart closes none: a client that connects meanwhile waits, and the next server answers it."""
     flags = ["--unix-socket", str(tmp_path / "sock"), *FLAGS[4:]] if unix else FLAGS
     async with started(tmp_path) as first:
         assert isinstance(await first.configure(*flags), Configured)
@@ -314,7 +314,7 @@ async def test_sockets_outlive_a_server(tmp_path: Path, unix: bool) -> None:
 
 
 async def test_sockets_come_last(running: Running) -> None:
-    """The child has none while it prepares, and none that a program which it starts would inherit."""
+    """The child has none while it prepares, and none that a program started by it would inherit."""
     needs.root("look at the descriptors of a process that is not dumpable")
     assert isinstance(await running.configure(), Configured)
     inode = os.fstat(running.listeners.descriptors[0]).st_ino
@@ -334,7 +334,7 @@ async def test_sockets_come_last(running: Running) -> None:
 
 
 async def test_no_answer_to_a_new_password(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a while nobody knows whether it was set, and that is what is said."""
+    """After a timeout it is unknown whether it was set, and reported so."""
     monkeypatch.setattr(child_module, "SET_PASSWORD_TIMEOUT", 0.1)
     with pytest.raises(SetFailed, match="no answer from devpi-server") as failed:
         await running.child.set_root_password("x", secretfile_changed=False)  # it is still importing devpi
@@ -363,7 +363,7 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("stopped", [False, True])
 def test_a_child_dies_with_its_parent(tmp_path: Path, stopped: bool) -> None:
-    """SIGKILL leaves no devpi-server behind, not even one that can't notice that nobody talks to it any more."""
+    """SIGKILL leaves no devpi-server behind, not even one that can't notice that its sidecar was killed."""
     command = [sys.executable, "-c", PARENT, str(tmp_path / "serverdir")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
@@ -382,7 +382,7 @@ def test_a_child_dies_with_its_parent(tmp_path: Path, stopped: bool) -> None:
 
 
 async def test_a_sidecar_that_hangs_up(running: Running) -> None:
-    """A child whose parent lives, but says nothing more, ends by itself."""
+    """A child whose parent lives but has closed its end exits."""
     assert isinstance(await running.configure(), Configured)
     running.child._socket.shutdown(2)
     assert await running.child.exited() == ExitCode.INTERNAL
@@ -392,20 +392,20 @@ async def test_a_sidecar_that_hangs_up(running: Running) -> None:
 
 
 async def test_a_preparation_that_is_killed(running: Running) -> None:
-    """As the kernel does it where memory is short: the answer says so, and the child lives on and can do it again."""
+    """As the kernel does if memory is short: the answer reports it, and the child lives on and can retry."""
     assert isinstance(await running.configure(), Configured)
     await running.child.send(Initialise(str(running.serverdir), PASSWORD))
     os.kill(await asyncio.to_thread(child_of, running.child.pid), signal.SIGKILL)
     answer = await running.child.expect(Prepared, PrepareFailed)
     assert isinstance(answer, PrepareFailed)
-    assert answer.reason == "the preparing process was killed (SIGKILL), most likely for want of memory"
+    assert answer.reason == "the preparing process was killed (SIGKILL), most likely for lack of memory"
     assert "raise the memory limit" in answer.hint
     running.serverdir = running.home / "again"
     assert isinstance(await running.initialise(), Prepared)
 
 
 async def test_a_preparation_that_devpi_refuses(running: Running) -> None:
-    """A target that holds a state already: no second one is made over it."""
+    """A target that holds a state already: it is not overwritten."""
     assert isinstance(await running.configure(), Configured)
     assert isinstance(await running.initialise(), Prepared)
     before = (running.serverdir / ".nodeinfo").read_bytes()
@@ -440,15 +440,15 @@ print(repr(_in_a_fork(prepare, sys.argv[1]))[:1000])
     ("how", "said"),
     [
         ("answer", "Prepared(root_password='password', root_hash='aaaa"),
-        ("SIGKILL", "killed (SIGKILL), most likely for want of memory"),
-        ("SIGSEGV", "the preparing process was ended by SIGSEGV"),
-        ("SIGTERM", "the preparing process was ended by SIGTERM"),
-        ("exit", "the preparing process ended without an answer"),
-        ("error", "the preparing process ended without an answer"),
+        ("SIGKILL", "killed (SIGKILL), most likely for lack of memory"),
+        ("SIGSEGV", "the preparing process was terminated by SIGSEGV"),
+        ("SIGTERM", "the preparing process was terminated by SIGTERM"),
+        ("exit", "the preparing process exited without a result"),
+        ("error", "the preparing process exited without a result"),
     ],
 )
 def test_every_end_of_a_preparation_is_told(how: str, said: str) -> None:
-    """An answer, a signal, an exit, an error that nobody foresaw: the sidecar hears of each."""
+    """An answer, a signal, an exit, an unexpected error: each is reported to the sidecar."""
     done = subprocess.run(
         [sys.executable, "-c", FORK, how], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
@@ -471,7 +471,7 @@ _in_a_fork(prepare)
 
 
 def test_a_preparation_dies_with_its_parent() -> None:
-    """An import of an hour doesn't go on for nobody."""
+    """An import of an hour doesn't continue without a sidecar."""
     command = [sys.executable, "-c", FORK_OUTLIVED]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
@@ -502,7 +502,7 @@ launcher._in_a_fork(prepare)
 
 
 def test_a_preparation_whose_parent_died_before_it_began(tmp_path: Path) -> None:
-    """Adopted by another process by the time that it asks who its parent is, it ends, and prepares nothing."""
+    """Adopted by another process before it asks for its parent, it exits and prepares nothing."""
     command = [sys.executable, "-c", FORK_ORPHANED, str(tmp_path / "prepares")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
@@ -527,11 +527,11 @@ def test_versions_that_are_known(version: str) -> None:
 
 @pytest.mark.parametrize("version", ["7.0.0", "7.0.0rc1", "10.0", "6.19.9", "6.2.0", "5.5.1", "6", "unknown", ""])
 def test_versions_that_are_not_known(version: str) -> None:
-    """Refused with the version, the range, and both ways out of it."""
+    """Refused with the version, the range, and both solutions."""
     refused = launcher.unsupported(version)
     assert refused is not None
     assert f"devpi-server {version} is installed" in refused.reason
-    assert "6.20 up to below 7" in refused.reason
+    assert ">=6.20,<7" in refused.reason
     assert "install a devpi-server in that range" in refused.hint
 
 

@@ -1,4 +1,4 @@
-"""`sidecar.devpi.protocol`: what the sidecar and its child say arrives as it was said, and no secret is shown."""
+"""`sidecar.devpi.protocol`: messages between the sidecar and its child arrive unchanged, and show no secret."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from sidecar.worker.channel import Channel, SidecarGone
 
 KINDS = [kind for kind in Message.__subclasses__() if dataclasses.is_dataclass(kind)]
 SECRETS = {"password", "new_root_password", "probe_secret"}
-"""Fields whose value nobody may see."""
+"""Fields whose value must not be shown."""
 NO_SECRETS = {"secretfile", "secretfile_changed", "password_provided", "root_password"}
-"""Fields that only sound like it: a path, switches, and the name of a state."""
+"""Fields that only sound like a secret: a path, switches, and the name of a state."""
 
-ANY_TEXT = st.text(st.characters(), max_size=100)  # surrogates too: so Python reads what isn't UTF-8
+ANY_TEXT = st.text(st.characters(), max_size=100)  # surrogates too: Python reads what isn't UTF-8 like this
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | ANY_TEXT, lambda inner: st.lists(inner, max_size=3))
 
 
 def messages_of(kind: type[Message]) -> st.SearchStrategy[Message]:
-    """Any message of a kind, by the types of its fields."""
+    """Return any message of a kind, by the types of its fields."""
     strategies: dict[str, st.SearchStrategy[Any]] = {}
     for name, hint in get_type_hints(kind).items():
         if hint is float:
@@ -46,7 +46,7 @@ def messages_of(kind: type[Message]) -> st.SearchStrategy[Message]:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @given(data=st.data())
 def test_every_message_arrives_as_it_was_sent(kind: type[Message], data: st.DataObject) -> None:
-    """Its kind and each of its fields, whatever text is in them."""
+    """Its kind and each of its fields, with any text in them."""
     message = data.draw(messages_of(kind))
     packet = encode(message)
     assert packet.isascii()
@@ -55,13 +55,13 @@ def test_every_message_arrives_as_it_was_sent(kind: type[Message], data: st.Data
 
 
 def test_every_kind_is_known() -> None:
-    """No two have the same name, and none is left out."""
+    """No two have the same name, and none is missing."""
     assert len(KINDS) >= 16
     assert {kind.__name__: kind for kind in KINDS} == protocol._KINDS
 
 
 def test_a_packet_says_what_it_is() -> None:
-    """One JSON object, so that a trace of it can be read."""
+    """One JSON object, so that a trace of it is readable."""
     assert json.loads(encode(Drain(2.5))) == {"message": "Drain", "grace": 2.5, "keep_listening": False}
     assert json.loads(encode(Initialise("/x", "secret"))) == {
         "message": "Initialise",
@@ -72,7 +72,7 @@ def test_a_packet_says_what_it_is() -> None:
 
 
 def test_a_message_that_is_too_large_is_refused() -> None:
-    """The largest goes through; one more byte doesn't, and what is told of it is its kind and size."""
+    """The largest is sent; one more byte is an error that has only its kind and size."""
     overhead = len(encode(Initialise("", "")))
     largest = Initialise("", "x" * (PACKET_BYTES - overhead))
     assert decode(encode(largest)) == largest
@@ -82,7 +82,7 @@ def test_a_message_that_is_too_large_is_refused() -> None:
 
 
 def test_the_largest_packet_is_one_that_the_kernel_takes() -> None:
-    """With Linux' default buffers, in one piece."""
+    """In one piece, with Linux' default buffers."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         ours.setblocking(False)
@@ -93,7 +93,7 @@ def test_the_largest_packet_is_one_that_the_kernel_takes() -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @given(data=st.data())
 def test_no_secret_is_in_a_repr(kind: type[Message], data: st.DataObject) -> None:
-    """A message may come to a log or a traceback; its secrets don't."""
+    """A message may appear in a log or a traceback; its secrets must not."""
     message = data.draw(messages_of(kind))
     secrets = {name: f"Zq9~{name}" for name in SECRETS & {each.name for each in dataclasses.fields(message)}}
     message = dataclasses.replace(message, **secrets)
@@ -102,13 +102,13 @@ def test_no_secret_is_in_a_repr(kind: type[Message], data: st.DataObject) -> Non
 
 
 def test_every_field_that_sounds_like_a_secret_is_judged() -> None:
-    """A new one must be put into one of the two lists above."""
+    """A new field must be added to one of the two lists above."""
     names = {each.name for kind in KINDS for each in dataclasses.fields(kind)}
     assert {name for name in names if "password" in name or "secret" in name} == SECRETS | NO_SECRETS
 
 
 def test_the_childs_end_tells_that_the_sidecar_is_gone() -> None:
-    """Reading and writing alike: the child must not go on unwatched."""
+    """Both for reading and for writing: the child must not run on unwatched."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     channel = Channel(theirs.detach())
     with ours, channel._socket:
@@ -125,7 +125,7 @@ def test_the_childs_end_tells_that_the_sidecar_is_gone() -> None:
 
 @pytest.fixture
 def channel() -> Iterator[tuple[socket.socket, Channel]]:
-    """The sidecar's end, and the child's."""
+    """The sidecar's socket, and the child's."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     channel = Channel(theirs.detach())
     with ours, channel._socket:
@@ -136,7 +136,7 @@ SERVE = Serve("/tmp", "/secret", cheap_derivation=True, probe_secret="p")
 
 
 def test_listening_sockets_come_with_serve(channel: tuple[socket.socket, Channel]) -> None:
-    """All of them, in order, once, and close-on-exec; as many as the kernel passes with one packet."""
+    """All arrive in order, once, and close-on-exec: as many as the kernel passes with one packet."""
     ours, theirs = channel
     with ExitStack() as stack:
         sent = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
@@ -150,7 +150,7 @@ def test_listening_sockets_come_with_serve(channel: tuple[socket.socket, Channel
 
 
 def test_no_room_for_a_descriptor(channel: tuple[socket.socket, Channel]) -> None:
-    """Exit code 71, and the limit to raise: devpi-server would serve on some of its addresses."""
+    """Exit code 71 with the limit to raise: devpi-server would serve only some of its addresses."""
     ours, theirs = channel
     with socket.create_server(("127.0.0.1", 0)) as sent:
         socket.send_fds(ours, [encode(SERVE)], [sent.fileno()])

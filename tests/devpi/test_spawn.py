@@ -22,11 +22,11 @@ from sidecar.devpi.spawn import spawn
         (errno.ENOMEM, "memory limit"),
         (errno.EMFILE, "--ulimit nofile"),
         (errno.E2BIG, "environment variables"),
-        (errno.EIO, "restart the container"),
+        (errno.EIO, "restart"),
     ],
 )
 def test_what_the_system_refuses(monkeypatch: pytest.MonkeyPatch, number: int, hint: str) -> None:
-    """Each has its hint, and the system's own words."""
+    """Each has its hint, and the system's text."""
 
     def refuse(*_: object, **__: object) -> NoReturn:
         raise OSError(number, os.strerror(number))
@@ -40,7 +40,7 @@ def test_what_the_system_refuses(monkeypatch: pytest.MonkeyPatch, number: int, h
 
 
 def test_a_python_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As when a volume is mounted over it: the hint names it."""
+    """As if a volume is mounted over it: the hint names it."""
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python3"))
     with pytest.raises(Exit) as caught:
         spawn({})

@@ -1,4 +1,4 @@
-"""Stories: what users do to a devpi-server over its API, as a list of steps. Some do odd things on purpose."""
+"""Stories: what users do to a devpi-server over its API, as a list of steps. Some steps are odd on purpose."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def user(name: str, **fields: object) -> Step:
 
 
 def change(name: str, **fields: object) -> Step:
-    """A user changes something about themselves."""
+    """A user changes their own record."""
     return {"method": "PATCH", "path": f"/{name}", "json": fields, "user": name}
 
 
@@ -71,7 +71,7 @@ ODD = [
     "é",
     "\U0001d4b3",
 ]
-"""What no sensible name has, and devpi takes."""
+"""Names that make no sense, but that devpi accepts."""
 
 odd_text = st.lists(st.sampled_from([*ODD, ".", "..", "-", "_", "1", "a"]), min_size=1, max_size=4).map("".join)
 names = st.sampled_from(["alice", "bob", ".", "a.b", "b@c", "dev"]) | odd_text.filter(
@@ -107,7 +107,7 @@ configs = st.fixed_dictionaries(
 
 @st.composite
 def stories(draw: st.DrawFn) -> list[Step]:
-    """Two users with an index each, and what is uploaded there."""
+    """Two users with an index each, and uploads to these."""
     steps: list[Step] = []
     places = []
     for name in draw(st.lists(names, min_size=1, max_size=2, unique=True)):

@@ -1,4 +1,4 @@
-"""Whatever devpi-server takes over its API, and a bare devpi-import loads safely, comes back by our import, too."""
+"""Whatever devpi-server accepts over its API, and plain devpi-import loads safely, our import loads, too."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 Play = Callable[..., dict[str, Any]]
 SAFE = [part for part in ODD if not set(part) & set("\t\x1b\\~[ ")]
-"""Of them, what devpi takes in the name of a user or an index."""
+"""The oddities that devpi accepts in the name of a user or an index."""
 
 
 @pytest.fixture(scope="module")
 def play(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Play]:
-    """Plays a story on a devpi-server, and returns what both imports made of its export."""
+    """Return a function that plays a story on a devpi-server, and returns the results of both imports of its export."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.differential.worker", tmp_path_factory.mktemp("differential")],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -59,7 +59,7 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Play]:
 
 
 def left_out(answer: dict[str, Any]) -> set[str]:
-    """What our import has left out, by name; all of it is named."""
+    """Return the names of what our import has left out; all of it must be named."""
     said = answer["ours"]["left_out"]
     names = {each["member"] for each in said["first"]}
     assert said["total"] == len(said["first"])
@@ -67,7 +67,7 @@ def left_out(answer: dict[str, Any]) -> set[str]:
 
 
 def comparable(holds: dict[str, Any], without: set[str]) -> str:
-    """What a state holds, but for what was left out, and for root's password, which a bare import leaves empty."""
+    """Return a state without what was left out, and without root's password, which plain devpi-import leaves empty."""
     data, files = copy.deepcopy(holds["data"]), dict(holds["files"])
     for name, each in data["users"].items():
         if name == "root" or f"the password hash of user {name!r}" in without:
@@ -82,9 +82,9 @@ def comparable(holds: dict[str, Any], without: set[str]) -> str:
 
 
 def check(answer: dict[str, Any]) -> None:
-    """Both imports end alike, and their states hold the same."""
+    """Check that both imports end alike, and that their states are equal."""
     if answer["export"]["outcome"] != "done" or answer["bare"]["outcome"] != "done":
-        return  # devpi's own export or import fails on what devpi took: there is nothing to come back
+        return  # devpi's own export or import fails, so there is nothing to compare
     assert "done" == answer["ours"]["outcome"], (answer["ours"], answer["log"])
     names = left_out(answer)
     assert all(name.startswith(("../", "the password hash of user ")) for name in names), names
@@ -145,7 +145,7 @@ KNOWN: dict[str, list[Step]] = {
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_what_devpi_takes_comes_back(play: Play, name: str) -> None:
-    """An oddity that devpi takes, exports and imports: our import loads it, leaves nothing out, and changes nothing."""
+    """devpi accepts, exports and imports it: our import loads it, leaves nothing out, and changes nothing."""
     answer = play(KNOWN[name])
     assert {200, 201} >= set(answer["statuses"])
     assert "done" == answer["bare"]["outcome"]
@@ -172,7 +172,7 @@ UNSAFE: dict[str, tuple[list[Step], set[str]]] = {
 
 @pytest.mark.parametrize("name", UNSAFE)
 def test_what_is_unsafe_is_left_out_alone(play: Play, name: str) -> None:
-    """devpi takes it and a bare import loads it; ours leaves it out, names it, and loads all that is beside it."""
+    """devpi accepts it and plain devpi-import loads it; our import leaves out only that, and names it."""
     steps, expected = UNSAFE[name]
     answer = play([*ALICE, release(DEV, "pkg", "1", "pkg-1.zip"), *steps])
     assert {200, 201} >= set(answer["statuses"])
@@ -192,5 +192,5 @@ STORIES = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, H
 @settings(STORIES, max_examples=25, derandomize=True, database=None)
 @given(steps=stories())
 def test_stories(play: Play, steps: list[Step]) -> None:
-    """Many stories, the same in every run; others without `derandomize`."""
+    """Many stories, the same in every run; different ones without `derandomize`."""
     check(play(steps))

@@ -1,8 +1,8 @@
-"""One devpi-server, to which stories happen: what it accepts over its API is exported and imported, twice.
+"""Play stories on one devpi-server, export the result, and import it twice.
 
 `python -m tests.differential.worker FOLDER` reads lines of JSON, each a story (`tests.differential.stories`), and
-answers each with what a bare devpi-import and our import made of its export. Every story, export and import runs in a
-fork, so that devpi is imported once and no story knows of another one. Passwords are hashed at the least cost, and not
+answers each with the results of plain devpi-import and of our import of its export. Every story, export and import runs
+in a fork, so that devpi is imported once and stories are independent. Passwords are hashed at the lowest cost, and not
 checked.
 """
 
@@ -39,13 +39,13 @@ _CHEAP = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
 
 class Listener:
-    """The sidecar's end of the channel, so far as an import needs it: keeps what was left out."""
+    """The sidecar's side of the channel, as far as an import needs it: keeps what was left out."""
 
     def __init__(self) -> None:
         self.left_out: dict[str, Any] = {"total": 0, "first": []}
 
     def send(self, message: Progress) -> None:
-        """One report of progress."""
+        """Receive one report of progress."""
         self.left_out = message.left_out or self.left_out
 
 
@@ -56,7 +56,7 @@ class Api:
         self._app: Any = xom.create_app()
 
     def call(self, method: str, path: str, body: bytes, kind: str, user: str | None) -> int:
-        """The status of the answer; 500 where the app raises, as waitress makes of that."""
+        """Return the status of the answer; 500 if the app raises, as waitress does."""
         environ: dict[str, Any] = {
             "REQUEST_METHOD": method, "PATH_INFO": path.encode().decode("latin-1"), "SCRIPT_NAME": "",
             "QUERY_STRING": "", "SERVER_NAME": "h", "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1",
@@ -77,7 +77,7 @@ class Api:
         return int(statuses[-1].split()[0])
 
     def tell(self, step: dict[str, Any]) -> int:
-        """One step of a story: JSON to a path, or a form to an index."""
+        """Send one step of a story: JSON to a path, or a form to an index."""
         if "json" in step:
             body = json.dumps(step["json"]).encode()
             return self.call(step["method"], step["path"], body, "application/json", step["user"])
@@ -93,7 +93,7 @@ class Api:
 
 
 def in_a_fork(log: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What the work returns, in a process of its own, which prints into `log`."""
+    """Return the result of the work in a process of its own, which prints into `log`."""
     read, write = os.pipe()
     if not (child := os.fork()):
         _work(log, work, write)
@@ -124,19 +124,19 @@ def _work(log: Path, work: Callable[[], dict[str, Any]], write: int) -> NoReturn
 
 
 def exported(serverdir: Path, into: Path) -> dict[str, Any]:
-    """`devpi-export`."""
+    """Run `devpi-export`."""
     code = importexport.export(argv=["devpi-export", "--serverdir", serverdir, "--include-mirrored-files", into])
     return {"outcome": "refused" if code else "done"}
 
 
 def imported_bare(export: Path, serverdir: Path) -> dict[str, Any]:
-    """`devpi-import`, by itself."""
+    """Run plain `devpi-import`."""
     argv = ["devpi-import", "--serverdir", serverdir, "--no-events", "--no-root-pypi", export]
     return {"outcome": "refused" if importexport.import_(argv=argv) else "done"}
 
 
 def imported_by_us(init_dir: Path, home: Path, *, strict: bool) -> dict[str, Any]:
-    """What the worker's fork does with an archive."""
+    """Import an archive as the worker's fork does."""
     scratch, target = home / "scratch", home / "state"
     scratch.mkdir(parents=True)
     request = Import(
@@ -162,7 +162,7 @@ def packed(export: Path, archive: Path) -> None:
 
 
 class Stage:
-    """A devpi-server's state, put back for each story, and the app on it."""
+    """A devpi-server's state, restored for each story, and the app on it."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
@@ -175,7 +175,7 @@ class Stage:
         self._api = Api(main.xom_from_config(parseoptions(get_pluginmanager(), argv)))
 
     def play(self, story: dict[str, Any]) -> dict[str, Any]:
-        """One story: its steps' statuses, and each import's outcome and what an export of its result holds."""
+        """Play one story. Return its steps' statuses, and each import's outcome with an export of its result."""
         shutil.rmtree(self._state)
         shutil.copytree(self._first, self._state)
         home = self._home / "story"
@@ -202,7 +202,7 @@ class Stage:
 
 
 def described(export: Path) -> dict[str, Any]:
-    """An export by its `dataindex.json`, and the bytes of each file that it names."""
+    """Return an export's `dataindex.json`, and the bytes of each file that it names."""
     data = json.loads((export / "dataindex.json").read_text())
     files = [file["relpath"] for index in data["indexes"].values() for file in index.get("files", [])]
     return {"data": data, "files": {relpath: (export / relpath).read_bytes().decode("latin-1") for relpath in files}}

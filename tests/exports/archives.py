@@ -1,4 +1,4 @@
-"""Archives put into an init directory and unpacked."""
+"""Helpers that put archives into an init directory and unpack them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHARED = settings(deadline=None, suppress_health_check=[HealthCheck.function_sco
 
 
 class Recorder:
-    """A watcher that remembers what it heard."""
+    """A watcher that records its calls."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, int, int, int]] = []
@@ -26,12 +26,12 @@ class Recorder:
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    """All files below, by relative name."""
+    """All files below a folder, by relative name."""
     return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
 class Box:
-    """An init directory and a target outside of it."""
+    """An init directory, and a target outside of it."""
 
     def __init__(self, path: Path) -> None:
         self.init = path / "init"
@@ -42,7 +42,7 @@ class Box:
         self.omissions = Omissions(strict=True)
 
     def unpack(self, raw: bytes, name: str = "export.tar", limits: Limits | None = None) -> Unpacked:
-        """Puts the bytes into the init directory, finds them there, and unpacks them."""
+        """Put the bytes into the init directory, find them there, and unpack them."""
         (self.init / name).write_bytes(raw)
         (source,) = [each for each in find(self.init).sources if each.name == name]
         self.count += 1
@@ -51,7 +51,7 @@ class Box:
         return unpack(source, self.into, limits, Budget.of(limits, self.target), Recorder(), self.omissions)
 
     def refused(self, raw: bytes, name: str = "export.tar", limits: Limits | None = None) -> ImportRefused:
-        """The refusal of these bytes; it names the archive, a hint, and no path on disk."""
+        """The refusal of these bytes; it contains the archive, a hint, and no path on disk."""
         with pytest.raises(ImportRefused) as caught:
             self.unpack(raw, name, limits)
         error = caught.value

@@ -11,5 +11,5 @@ from tests.exports.archives import Box
 
 @pytest.fixture
 def box(tmp_path: Path) -> Box:
-    """A fresh pair of directories."""
+    """A new pair of directories."""
     return Box(tmp_path)

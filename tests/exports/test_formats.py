@@ -1,4 +1,4 @@
-"""What a file of the init directory is, by name and content: taken, an archive that is not, or none."""
+"""Files of the init directory, by name and content: imported, unsupported, or no archive."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ CONTENT: dict[str, bytes] = {
 @pytest.mark.parametrize("name", ["backup.tar.bz2-2026-11-29", "backup", "b.tbz", "b.zip", "b.bak", "notes.txt"])
 @pytest.mark.parametrize("kind", CONTENT)
 def test_a_known_content_is_taken_whatever_its_name(name: str, kind: str) -> None:
-    """Dates, nothing, or another ending behind the name change nothing."""
+    """Dates and other suffixes in the name make no difference."""
     assert judge(name, CONTENT[kind][:512]) is True
 
 
@@ -54,7 +54,7 @@ def test_a_known_content_is_taken_whatever_its_name(name: str, kind: str) -> Non
     "name", ["b.bz2", "b.tbz2", "b.tbz", "b.tar.bz2", "b.tar.gz", "b.TGZ", "b.tar.xz", "b.txz", "b.tar.zst", "b.zip"]
 )
 def test_a_usual_ending_is_taken_whatever_its_content(name: str) -> None:
-    """What is wrong with it is said when it is unpacked."""
+    """Unpacking reports what is wrong with it."""
     assert judge(name, b"<html>404</html>") is True
     assert judge(name, b"") is True
 
@@ -85,7 +85,7 @@ NOT_TAKEN: dict[str, tuple[str, bytes, str]] = {
 
 @pytest.mark.parametrize(("name", "head", "hint"), NOT_TAKEN.values(), ids=NOT_TAKEN)
 def test_an_archive_that_is_not_taken_has_a_hint_of_its_own(name: str, head: bytes, hint: str) -> None:
-    """Encrypted, of another format, or only named like one."""
+    """Encrypted, of another format, or only named like an archive."""
     verdict = judge(name, head)
     assert isinstance(verdict, NotTaken)
     assert hint in verdict.hint
@@ -114,13 +114,13 @@ def test_an_archive_that_is_not_taken_has_a_hint_of_its_own(name: str, head: byt
     ],
 )
 def test_what_is_no_archive(name: str, head: bytes) -> None:
-    """Checksums, signatures and notes lie beside archives, and mean nothing."""
+    """Checksums, signatures and notes next to archives are ignored."""
     assert judge(name, head) is False
 
 
 @pytest.mark.parametrize("options", [[], ["--armor"], ["--s2k-mode", "3", "--cipher-algo", "AES256"]])
 def test_what_gpg_writes(tmp_path: Path, options: list[str]) -> None:
-    """The real one, under a name that says nothing."""
+    """A real one, under a neutral name."""
     gpg = needs.program("gpg", "gnupg")
     (tmp_path / "home").mkdir(mode=0o700)
     (tmp_path / "in").write_bytes(TAR)
@@ -135,7 +135,7 @@ def test_what_gpg_writes(tmp_path: Path, options: list[str]) -> None:
 
 
 def test_find_tells_what_is_not_taken(tmp_path: Path) -> None:
-    """Beside what is: by name, with the hint and how to start without; a name of odd characters, too."""
+    """Next to supported ones: by name, with the hint and how to start without it; also with an odd name."""
     (tmp_path / "good.tar").write_bytes(TAR)
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / "b.tar.bz2.gpg").write_bytes(GPG)
@@ -165,14 +165,14 @@ def of_a_nas(init: Path) -> None:
 
 @pytest.mark.parametrize("make", [hidden, folder, of_a_nas])
 def test_find_passes_over(tmp_path: Path, make: Callable[[Path], None]) -> None:
-    """Hidden names, empty folders, and what a NAS leaves in every folder."""
+    """Hidden names, empty folders, and what a NAS creates in every folder."""
     make(tmp_path)
     found = find(tmp_path)
     assert ((), ()) == (found.sources, found.not_taken)
 
 
 def test_find_a_pipe_named_like_an_archive(tmp_path: Path) -> None:
-    """It is not read, and not passed over."""
+    """It is neither read nor ignored."""
     os.mkfifo(tmp_path / "backup.bz2")
     os.mkfifo(tmp_path / "control")
     found = find(tmp_path)
@@ -188,7 +188,7 @@ def test_find_follows_links_to_what_is_not_taken(tmp_path: Path) -> None:
 
 
 def test_find_in_a_file(tmp_path: Path) -> None:
-    """The archive itself is mounted where its folder should be."""
+    """The archive itself is mounted in place of its folder."""
     (tmp_path / "init").write_bytes(TAR)
     with pytest.raises(ImportRefused) as caught:
         find(tmp_path / "init")
@@ -196,13 +196,13 @@ def test_find_in_a_file(tmp_path: Path) -> None:
 
 
 def test_find_what_nobody_may_read() -> None:
-    """Whether it is an archive is not known, so it is not passed over; root reads anything, so another uid looks."""
+    """It may be an archive, so it is not ignored; root reads anything, so another uid tries."""
     code = (
         "import os, sys; from pathlib import Path; from sidecar.exports import sources\n"
         "os.getuid() or (os.setgroups([]), os.setgid(65534), os.setuid(65534))\n"
         "for each in sources.find(Path(sys.argv[1])).not_taken: print(each.archive, each.reason, each.hint, sep='|')\n"
     )
-    with tempfile.TemporaryDirectory() as folder:  # tmp_path lies behind a folder that is root's alone
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path is below a folder that only root can open
         home = Path(folder)
         home.chmod(0o755)
         (home / "backup").write_bytes(TAR)
@@ -211,5 +211,5 @@ def test_find_what_nobody_may_read() -> None:
         run = subprocess.run([sys.executable, "-c", code, home], capture_output=True, text=True, check=True, env=env)
     name, reason, hint = run.stdout.strip().split("|")
     assert "backup" == name
-    assert "whether it is an archive is not known: Permission denied" in reason
+    assert "it may be an archive: Permission denied" in reason
     assert "chmod" in hint

@@ -1,4 +1,4 @@
-"""What a refused archive's hint says is done as it says, and then the archive is taken."""
+"""After following the hint of a refused archive, the archive is imported."""
 
 from __future__ import annotations
 
@@ -32,39 +32,39 @@ def export(tmp_path: Path) -> Path:
 
 
 def tar(*arguments: str | Path) -> None:
-    """GNU tar, as an operator calls it."""
+    """GNU tar, called as by an operator."""
     needs.program("bzip2")  # tar calls it
     subprocess.run([needs.program("tar"), *arguments], check=True, capture_output=True)
 
 
 def symbolic_link(export: Path, archive: Path) -> None:
-    """A file of the export is kept elsewhere."""
+    """A file of the export is a link to another place."""
     (export / FIRST).rename(export.parent / "elsewhere")
     (export / FIRST).symlink_to(export.parent / "elsewhere")
     tar("-cjf", archive, "-C", export, ".")
 
 
 def hard_link_to_nothing(export: Path, archive: Path) -> None:
-    """The first of two names was taken out of the archive again."""
+    """The first of two names was removed from the archive."""
     os.link(export / FIRST, export / "alice/second.zip")
     tar("-cf", archive, "-C", export, FIRST, "alice/second.zip", "dataindex.json")
     tar("--delete", "-f", archive, FIRST)
 
 
 def linked_index(export: Path, archive: Path) -> None:
-    """Somebody keeps a second name of the index."""
+    """The index has a second name."""
     os.link(export / "dataindex.json", export / "backup-of-dataindex.json")
     tar("-cjf", archive, "-C", export, "backup-of-dataindex.json", "dataindex.json", "alice")
 
 
 def link_with_data(export: Path, archive: Path) -> None:
-    """As cpio writes a hard link."""
+    """A hard link, as cpio writes it."""
     link = member("second", b"a wheel", type=b"1", linkname=FIRST)
     archive.write_bytes(member(FIRST, b"a wheel") + link + member("dataindex.json", b"{}") + ZEROS)
 
 
 def holes(export: Path, archive: Path) -> None:
-    """A file with a hole, packed as one."""
+    """A sparse file."""
     with (export / "hole").open("wb") as file:
         file.truncate(2**20)
         file.seek(2**20)
@@ -73,7 +73,7 @@ def holes(export: Path, archive: Path) -> None:
 
 
 def holes_in_pax(export: Path, archive: Path) -> None:
-    """The same in a PAX archive."""
+    """A sparse file in a PAX archive."""
     with (export / "hole").open("wb") as file:
         file.truncate(2**20)
         file.seek(2**20)
@@ -82,31 +82,31 @@ def holes_in_pax(export: Path, archive: Path) -> None:
 
 
 def pipe(export: Path, archive: Path) -> None:
-    """Somebody's named pipe lies in the export."""
+    """A named pipe in the export."""
     os.mkfifo(export / "pipe")
     tar("-cjf", archive, "-C", export, ".")
 
 
 def appended(export: Path, archive: Path) -> None:
-    """The export of today was added to the archive of yesterday."""
+    """Today's export was appended to yesterday's archive."""
     tar("-cf", archive, "-C", export, ".")
     tar("-rf", archive, "-C", export, ".")
 
 
 def from_beside(export: Path, archive: Path) -> None:
-    """Packed by a relative path, and tar was told to keep it."""
+    """Packed with a relative path, which tar was told to keep."""
     (export.parent / "here").mkdir()
     tar("-P", "-cjf", archive, "-C", export.parent / "here", "../export")
 
 
 def absolute(export: Path, archive: Path) -> None:
-    """Packed by an absolute path, and tar was told to keep it."""
+    """Packed with an absolute path, which tar was told to keep."""
     tar("-P", "-cjf", archive, export)
 
 
 REFUSED: dict[Callable[[Path, Path], None], str] = {
     symbolic_link: "is a symbolic link",
-    hard_link_to_nothing: "no file that comes before it",
+    hard_link_to_nothing: "not an earlier file",
     linked_index: "hard link from or to dataindex.json",
     link_with_data: "hard link with data",
     holes: "sparse file",
@@ -127,7 +127,7 @@ def unpacked(archive: Path, into: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("pack", REFUSED, ids=lambda pack: pack.__name__)
 def test_the_hint_is_followed(export: Path, tmp_path: Path, pack: Callable[[Path, Path], None]) -> None:
-    """The command in the hint makes an archive that is taken, with all that the export holds."""
+    """The command in the hint creates an archive that is imported, with the whole export."""
     archive = tmp_path / "init" / "backup.bz2"
     archive.parent.mkdir()
     pack(export, archive)
@@ -158,7 +158,7 @@ def test_each_hint_is_its_own() -> None:
 
 
 def test_linked_files_are_one_file(export: Path, tmp_path: Path) -> None:
-    """What GNU tar packs of two names is unpacked as two names of one file; both names are members."""
+    """Two names of a file, packed by GNU tar, become two names of one file; both count as members."""
     os.link(export / FIRST, export / "alice/second.zip")
     archive = tmp_path / "init" / "backup.bz2"
     archive.parent.mkdir()
@@ -172,7 +172,7 @@ def test_linked_files_are_one_file(export: Path, tmp_path: Path) -> None:
 def test_where_there_are_no_more_links_a_copy_is_made(
     export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str
 ) -> None:
-    """A file has as many names as it can (ext4: 65,000), or the file system has no hard links: private copies."""
+    """If a file can't have more names (ext4: 65,000), or the file system has no hard links, it is copied."""
     import errno
 
     os.link(export / FIRST, export / "alice/second.zip")
@@ -192,7 +192,7 @@ def test_where_there_are_no_more_links_a_copy_is_made(
 
 
 def test_each_link_is_paid_for(export: Path, tmp_path: Path) -> None:
-    """A hundred names of a file count as a hundred files against the room that there is."""
+    """A hundred names of a file count as a hundred files."""
     (export / FIRST).write_bytes(os.urandom(100_000))
     for number in range(100):
         os.link(export / FIRST, export / f"name{number}")
@@ -201,7 +201,7 @@ def test_each_link_is_paid_for(export: Path, tmp_path: Path) -> None:
     tar("-cjf", archive, "-C", export, ".")
     assert archive.stat().st_size < 300_000
     (source,) = find(archive.parent).sources
-    with pytest.raises(ImportRefused, match="more than there is room for") as caught:
+    with pytest.raises(ImportRefused, match="more than the available space") as caught:
         unpack(source, tmp_path / "into", Limits(), Budget(5_000_000), Quiet(), Omissions(strict=False))
     assert caught.value.retryable
     shutil.rmtree(tmp_path / "into")

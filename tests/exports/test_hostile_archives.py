@@ -1,4 +1,4 @@
-"""Every trick of `tests.support.hostile` ends with its reason, soon, in little memory, and touches nothing outside."""
+"""Every trick of `tests.support.hostile` is refused for its reason, fast, in little memory, with no change outside."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from tests.support.hostile import corpus, judge
 pytestmark = pytest.mark.slow
 
 PEAK = 64 * 2**20
-"""Bytes of memory, Python's own included."""
+"""Bytes of memory, including Python's own."""
 SECONDS = 2.0
-"""Of CPU: the clock says nothing on a busy machine, and none of this waits for anything."""
+"""Seconds of CPU: the clock is useless on a busy machine, and none of this waits."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
 class Judge:
-    """The process that judges, and a folder for each case beside what must not be touched."""
+    """The judging process, a folder for each case, and a folder that must not be touched."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -55,7 +55,7 @@ class Judge:
         assert 0 == self._process.returncode
 
     def surroundings(self) -> dict[str, tuple[int, ...]]:
-        """Everything but what is in staging: inode, mode, links, size, and when it was changed."""
+        """Everything except staging: inode, mode, links, size, and time of change."""
         found = {}
         for folder, folders, files in os.walk(self.home):
             if Path(folder) == self.staging:
@@ -72,7 +72,7 @@ class Judge:
         return found
 
     def judge(self, case: corpus.Case, *, strict: bool) -> tuple[dict[str, Any], list[str]]:
-        """What came of it, and what it did that no archive may."""
+        """The verdict, and what it did that no archive may do."""
         archive = self.init / f"evil.{case.suffix}"
         archive.write_bytes(case.raw)
         before = self.surroundings()
@@ -88,7 +88,7 @@ class Judge:
         return said, wrong
 
     def _clear(self) -> Iterator[str]:
-        """Empty staging again; reports what in it is no file or folder of the owner's alone."""
+        """Empty staging again; report what in it is no private file or folder."""
         walked = list(os.walk(self.staging, topdown=False))
         names = Counter(Path(folder, name).lstat().st_ino for folder, _, files in walked for name in files)
         links = {number: names[number] for number in names}
@@ -144,9 +144,9 @@ def _of_leaving_out(case: corpus.Case, said: dict[str, Any]) -> Iterator[str]:
 
 
 def test_the_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each trick, in each format, truncated and flipped: refused for its reason (or harmless), and within bounds.
+    """Each trick, in each format, truncated and flipped: refused for its reason (or harmless), and within limits.
 
-    What is not safe is left out alone, and named; with SIDECAR_IMPORT_STRICT it is refused, too.
+    Only unsafe content is left out, and named; with SIDECAR_IMPORT_STRICT it is refused.
     """
     it = Judge(tmp_path)
     wrong: list[str] = []
@@ -168,7 +168,7 @@ def test_the_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @given(data=st.data(), suffix=st.sampled_from(sorted(corpus.PACKERS)))
 def test_any_bytes(data: st.DataObject, suffix: str) -> None:
-    """Whatever is cut out of an archive, put into it or doubled, the end is a tree or a refusal."""
+    """Whatever is cut out of an archive, inserted or doubled, the result is a tree or a refusal."""
     raw = corpus.PACKERS[suffix](corpus.export() + corpus.ZEROS)
     for _ in range(data.draw(st.integers(1, 4))):
         start = data.draw(st.integers(0, len(raw)))
@@ -200,7 +200,7 @@ json_text = st.recursive(
 
 @given(data=st.data())
 def test_any_json(data: st.DataObject) -> None:
-    """Whatever JSON, or nearly JSON, stands at whatever place of a dataindex.json, the end is data or a refusal."""
+    """Whatever JSON, or nearly JSON, is anywhere in a dataindex.json, the result is data or a refusal."""
     raw = json.dumps(corpus.INDEX)
     places = [at for at, sign in enumerate(raw) if sign in ":[,"]
     at = data.draw(st.sampled_from(places)) + 1

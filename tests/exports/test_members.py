@@ -1,4 +1,4 @@
-"""Names of members, as archives spell them."""
+"""Names of members, as in archives."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def test_the_index_is_known_however_it_is_spelled(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "dataindex.json/x", "dataindex.json.bak", "dataindex.json/.."])
 def test_others_are_not_the_index(name: str) -> None:
-    """Nothing but the last part of the name counts."""
+    """Only the last part of the name counts."""
     assert not is_index(name)
 
 
 def test_what_is_completed() -> None:
-    """Exactly the names that were added."""
+    """Only the names that were added."""
     completed = Completed()
     completed.add(["a", "b"])
     assert ["a", "b"] in completed

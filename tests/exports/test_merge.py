@@ -1,4 +1,4 @@
-"""Trees → one export: a real one from devpi-export, and everything that a hand-made one may get wrong."""
+"""Trees become one export: a real one from devpi-export, and all errors of hand-made ones."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ Change = Callable[[dict[str, Any]], object]
 
 
 class Quiet:
-    """A watcher that doesn't care."""
+    """A watcher that ignores its calls."""
 
     def unpacking(self, source: str, compressed_bytes: int, members: int, unpacked_bytes: int) -> None: ...
 
@@ -90,13 +90,13 @@ def tree(root: Path) -> Unpacked:
 
 
 def loaded(*roots: Path, limits: Limits | None = None, omissions: Omissions | None = None, **options: bool) -> Export:
-    """The export that these directories make up; with nothing left out, unless it is told where to note that."""
+    """The export in these directories, without omissions, unless `omissions` is passed."""
     omissions = Omissions(strict=True) if omissions is None else omissions
     return load([tree(root) for root in roots], limits or Limits(), omissions, **options)
 
 
 def refused(*roots: Path, limits: Limits | None = None, **options: bool) -> ImportRefused:
-    """Why they don't; with a hint, and no path on disk."""
+    """The refusal; it has a hint, and no path on disk."""
     with pytest.raises(ImportRefused) as caught:
         loaded(*roots, limits=limits, **options)
     assert caught.value.hint
@@ -109,7 +109,7 @@ def refused(*roots: Path, limits: Limits | None = None, **options: bool) -> Impo
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What devpi-export writes of a server that holds our data: devpi itself imports it first."""
+    """devpi-export's output of a server with our data: devpi imports it first."""
     home = tmp_path_factory.mktemp("real")
     write(home / "made", DATA)
     scripts = Path(sys.executable).parent
@@ -130,7 +130,7 @@ def init(tmp_path: Path) -> Path:
 
 
 def pack(archive: Path, root: Path, prefix: str, keep: Callable[[str], bool] = lambda name: True) -> None:
-    """Packs those files of a directory whose relative name is to be kept."""
+    """Pack the files of a directory whose relative name is to be kept."""
     with tarfile.open(archive, "w:bz2") as packed:
         for path in sorted(root.rglob("*")):
             name = str(path.relative_to(root))
@@ -139,7 +139,7 @@ def pack(archive: Path, root: Path, prefix: str, keep: Callable[[str], bool] = l
 
 
 def imported(init: Path) -> Export:
-    """Everything in the init directory, unpacked beside it and loaded."""
+    """Everything in the init directory, unpacked next to it and loaded."""
     target = init.parent / "target"
     target.mkdir()
     limits = Limits()
@@ -152,7 +152,7 @@ def imported(init: Path) -> Export:
 
 
 def check_real(export: Export, archive: str) -> None:
-    """The real export's data and files, all there."""
+    """The real export's data and files are complete."""
     size = sum(map(len, FILES.values()))
     assert Totals(users=2, indexes=2, projects=1, files=2, bytes=size) == export.totals
     assert FILES == {relpath: path.read_bytes() for relpath, path in export.files.items()}
@@ -163,7 +163,7 @@ def check_real(export: Export, archive: str) -> None:
 
 
 def test_real_directory(real: Path, init: Path) -> None:
-    """A plain directory, as devpi-export leaves it."""
+    """A plain directory, as devpi-export writes it."""
     (init / "e").mkdir()
     subprocess.run(["cp", "-r", f"{real}/.", init / "e"], check=True)
     check_real(imported(init), "e")
@@ -192,25 +192,25 @@ def test_real_half_is_missing(real: Path, init: Path) -> None:
     assert ("e.bz2", FILE) == (caught.value.archive, caught.value.member)
 
 
-# --- where an export lies
+# --- places of exports
 
 
 def test_no_dataindex(tmp_path: Path) -> None:
-    """Without dataindex.json the export isn't complete; the refusal says so."""
+    """Without dataindex.json the export is incomplete; the refusal says so."""
     error = refused(write(tmp_path / "e"))
     assert "e" == error.archive
-    assert "isn't complete" in error.reason
+    assert "is incomplete" in error.reason
     assert "devpi-export" in error.hint
 
 
 def test_unrelated_part(tmp_path: Path) -> None:
-    """A tree that adds nothing, perhaps another export's ruins, is not left out silently."""
+    """A tree that adds nothing, perhaps the rest of another export, is not ignored silently."""
     other = write(tmp_path / "other", files={"bob/dev/x": b"x"})
     assert "other" == refused(write(tmp_path / "e", DATA), other).archive
 
 
 def test_hidden_and_inner_dataindex(tmp_path: Path) -> None:
-    """A snapshot's copy is no second export, and neither is a file within the export."""
+    """A snapshot's copy is no second export; neither is a file in the export."""
     root = write(tmp_path / "e", DATA)
     write(root / ".snapshot" / "daily", DATA)
     write(root / "alice" / "dev", DATA)
@@ -225,13 +225,13 @@ def test_several_exports_in_one_archive(tmp_path: Path) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    """A file that isn't there is named."""
+    """A missing file is reported."""
     error = refused(write(tmp_path / "e", DATA, {FILE: CONTENT}))
     assert ("e", DOC) == (error.archive, error.member)
 
 
 def test_file_is_a_folder(tmp_path: Path) -> None:
-    """Something else than a regular file is refused."""
+    """Only regular files are accepted."""
     root = write(tmp_path / "e", DATA, {FILE: CONTENT})
     (root / DOC).mkdir()
     assert DOC == refused(root).member
@@ -250,7 +250,7 @@ def test_links_are_not_followed(tmp_path: Path, linked: str) -> None:
 
 
 def bob(data: dict[str, Any]) -> dict[str, Any]:
-    """Makes the data another user's, without files."""
+    """Make the data another user's, without files."""
     data["users"]["bob"] = data["users"].pop("alice")
     data["users"]["bob"]["username"] = "bob"
     data["indexes"]["bob/dev"] = data["indexes"].pop("alice/dev")
@@ -264,7 +264,7 @@ def pair(tmp_path: Path, change: Change) -> tuple[Path, Path]:
 
 
 def test_merge(tmp_path: Path) -> None:
-    """Different indexes merge; equal users and an equal root/pypi may be in both, whenever they were made."""
+    """Different indexes are merged; equal users and an equal root/pypi may be in both, whatever their times."""
     export = loaded(*pair(tmp_path, lambda d: d["users"]["root"].update(created="2025-01-01T00:00:00Z")))
     assert {"root", "alice", "bob"} == set(export.data["users"])
     assert {"root/pypi": "first", "alice/dev": "first", "bob/dev": "second"} == export.archive_of
@@ -272,7 +272,7 @@ def test_merge(tmp_path: Path) -> None:
 
 
 def test_same_index_twice(tmp_path: Path) -> None:
-    """An index in two exports is refused, naming both."""
+    """An index in two exports is refused; the error contains both."""
     error = refused(write(tmp_path / "first", DATA), write(tmp_path / "second", DATA))
     assert "second" == error.archive
     assert "'first'" in error.reason
@@ -292,7 +292,7 @@ def test_same_index_twice(tmp_path: Path) -> None:
     ],
 )
 def test_contradictions_name_both(tmp_path: Path, change: Change, word: str) -> None:
-    """What two exports tell differently is refused with both their names."""
+    """Conflicts between two exports are refused; the error contains both."""
     error = refused(*pair(tmp_path, change))
     assert "second" == error.archive
     assert "'first'" in error.reason
@@ -300,7 +300,7 @@ def test_contradictions_name_both(tmp_path: Path, change: Change, word: str) -> 
 
 
 def test_root_passwords_may_differ_when_replaced(tmp_path: Path) -> None:
-    """With a password given, root's hashes don't matter; the first one stands till then."""
+    """With a provided password, root's hashes may differ; the first is used until it is replaced."""
     trees = pair(tmp_path, lambda d: d["users"]["root"].update(pwhash="other"))
     assert "hash of root" == loaded(*trees, root_password_provided=True).data["users"]["root"]["pwhash"]
 
@@ -308,7 +308,7 @@ def test_root_passwords_may_differ_when_replaced(tmp_path: Path) -> None:
 ARGON2 = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$zL2j6VSjJKz0Sj5GL1rhtxu2dZzdrCRos/qoJ13bpBE"
 UNBEARABLE = ARGON2.replace("m=8,t=1", "m=4194304,t=1")
 ARGON2_OF_NOTHING = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$eX2j6VSjJKz0Sj5GL1rhtxu2dZzdrCRos/qoJ13bpBE"
-"""Taken for one; nothing is computed here."""
+"""Only used as one; nothing is computed here."""
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ ARGON2_OF_NOTHING = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$eX2j6VSjJKz0Sj5GL1rh
     ],
 )
 def test_root_password(tmp_path: Path, change: Change, state: str) -> None:
-    """Root is absent, has an empty password, one that devpi can't check, or a set one; another hash replaces any."""
+    """Root is absent, or has an empty, an uncheckable or a set password; another hash replaces any."""
     export = loaded(write(tmp_path / "e", edited(change)))
     assert state == export.root_user(lambda pwhash, pwsalt: (pwhash, pwsalt) == (ARGON2_OF_NOTHING, None))
     set_root_hash(export, "new")
@@ -346,7 +346,7 @@ def test_root_password(tmp_path: Path, change: Change, state: str) -> None:
     ids=["sha256", "truncated", "5,000 digits", "16 million lanes", "keyid"],
 )
 def test_hashes_that_devpi_cant_check(tmp_path: Path, hashed: dict[str, Any]) -> None:
-    """They are loaded as they are: argon2 does not begin with them, so they cost nothing, and let nobody in."""
+    """They are loaded unchanged: argon2 does not try them, so they cost nothing and nobody can log in."""
     assert not is_hash_of("", hashed["pwhash"], hashed.get("pwsalt"))
     export = loaded(write(tmp_path / "e", edited(lambda d: d["users"].update(carol=hashed, root=hashed))))
     assert hashed.items() <= export.data["users"]["carol"].items()
@@ -355,7 +355,7 @@ def test_hashes_that_devpi_cant_check(tmp_path: Path, hashed: dict[str, Any]) ->
 
 @pytest.mark.parametrize("pwhash", [{}, {"pwhash": None}, {"pwhash": ""}])
 def test_no_password_is_none_for_devpi(tmp_path: Path, pwhash: dict[str, Any]) -> None:
-    """A user without a hash gets None for one, else the one of "" stays; all of these are equal."""
+    """A user without a hash gets None; otherwise the hash of "" would stay. All of these are equal."""
     first = write(tmp_path / "first", edited(lambda d: d["users"].update(carol=pwhash)))
     second = write(tmp_path / "second", DATA | {"users": {"carol": {}}, "indexes": {}}, {})
     users = loaded(first, second).data["users"]
@@ -382,36 +382,36 @@ def test_no_password_is_none_for_devpi(tmp_path: Path, pwhash: dict[str, Any]) -
     ],
 )
 def test_json(tmp_path: Path, raw: bytes, word: str) -> None:
-    """What isn't the JSON of an export is refused, with the place."""
+    """Invalid JSON is refused, with its position."""
     error = refused(write(tmp_path / "e", raw))
     assert ("e", "dataindex.json") == (error.archive, error.member)
     assert word in error.reason
 
 
 def test_json_too_large(tmp_path: Path) -> None:
-    """A dataindex.json above the limit is refused unread."""
+    """A dataindex.json above the limit is not read."""
     assert "larger" in refused(write(tmp_path / "e", DATA), limits=Limits(index_bytes=100)).reason
 
 
 @given(st.integers(0, len(json.dumps(DATA)) - 1))
 def test_json_truncated_anywhere(length: int) -> None:
-    """No beginning of a dataindex.json passes for the whole."""
+    """No prefix of a dataindex.json is accepted as the whole."""
     with pytest.raises(ImportRefused, match=r"truncated|valid JSON"):
         parse(json.dumps(DATA).encode()[:length], "e", "dataindex.json")
 
 
 def release(**fields: object) -> Change:
-    """Changes the release file's description."""
+    """Change the release file's description."""
     return lambda d: d["indexes"]["alice/dev"]["files"][0].update(fields)
 
 
 def mapping(**fields: object) -> Change:
-    """Changes its entrymapping."""
+    """Change its entrymapping."""
     return lambda d: d["indexes"]["alice/dev"]["files"][0]["entrymapping"].update(fields)
 
 
 def index(**fields: object) -> Change:
-    """Changes the index."""
+    """Change the index."""
     return lambda d: d["indexes"]["alice/dev"].update(fields)
 
 
@@ -437,7 +437,7 @@ def deep(levels: int) -> object:
         (lambda d: d["users"].update({"a:b": {}}), "'a:b'"),
         (lambda d: d["users"].update({"a\nb": {}}), r"'a\nb'"),
         (lambda d: d["users"]["alice"].update(username="root"), "'root'"),
-        (lambda d: d["users"]["alice"].update(indexes={"x": {}}), "indexes of its own"),
+        (lambda d: d["users"]["alice"].update(indexes={"x": {}}), "contains indexes"),
         (lambda d: d["users"]["alice"].update(custom_data=deep(500)), "nested"),
         (lambda d: d["indexes"].update({"dev": {}}), "user/index"),
         (lambda d: d["indexes"].update({"alice/a/b": {}}), "'a/b'"),
@@ -459,7 +459,7 @@ def deep(levels: int) -> object:
         (index(projects={"pkg": {"1.0": {"name": "pkg", "version": "../1"}}}), "'../1'"),
         (index(projects={"pkg": {"1.0": {"name": "pkg", "+elinks": []}}}), "'+elinks'"),
         (index(projects={"pkg": {"1.0": {"name": "pkg", "x": deep(500)}}}), "nested"),
-        (index(projects={"other": {}}), "'pkg', which the index lacks"),
+        (index(projects={"other": {}}), "'pkg', which is not in the index"),
         (index(files={}), "files"),
         (index(files=["x"]), "file 0"),
         (index(files=[RELEASE, RELEASE]), "twice"),
@@ -468,10 +468,10 @@ def deep(levels: int) -> object:
         (release(projectname=None), "projectname"),
         (release(version=None), "version"),
         (release(relpath=None), "relpath"),
-        (release(relpath=""), "can't be a file's"),
-        (release(relpath="alice/"), "can't be a file's"),
-        (release(relpath="alice/dev/x/.."), "can't be a file's"),
-        (release(relpath="alice/dev/x/."), "can't be a file's"),
+        (release(relpath=""), "can't be the path of a file"),
+        (release(relpath="alice/"), "can't be the path of a file"),
+        (release(relpath="alice/dev/x/.."), "can't be the path of a file"),
+        (release(relpath="alice/dev/x/."), "can't be the path of a file"),
         (release(relpath="a\0b"), r"a\x00b"),
         (release(relpath="a/" * 5000 + "b"), "deep"),
         (release(log="x"), "log"),
@@ -481,8 +481,8 @@ def deep(levels: int) -> object:
         (release(entrymapping=None), "entrymapping"),
         (release(entrymapping={}), "last_modified"),
         (mapping(last_modified=1), "last_modified"),
-        (mapping(last_modified="a\r\nSet-Cookie: x=1"), "can't be a header"),
-        (mapping(last_modified="\u20ac"), "can't be a header"),
+        (mapping(last_modified="a\r\nSet-Cookie: x=1"), "no valid header value"),
+        (mapping(last_modified="\u20ac"), "no valid header value"),
         (mapping(hashes=None), "hashes"),
         (mapping(hashes={}), "no digest"),
         (mapping(hashes={"sha256": "ab"}), "digest"),
@@ -495,7 +495,7 @@ def deep(levels: int) -> object:
     ],
 )
 def test_schema(tmp_path: Path, change: Change, word: str) -> None:
-    """Whatever devpi's importer would trip over, or believe, is refused and named."""
+    """Everything that would break devpi's importer, or that it would trust, is refused by name."""
     error = refused(write(tmp_path / "e", edited(change)))
     assert ("e", "dataindex.json") == (error.archive, error.member)
     assert word in error.reason
@@ -506,7 +506,7 @@ def test_schema(tmp_path: Path, change: Change, word: str) -> None:
     "relpath", ["/proc/self/environ", "../secret", "..", "alice/../../secret", "./../x", "alice/dev/../../../x"]
 )
 def test_a_file_outside_is_left_out_alone(tmp_path: Path, relpath: str) -> None:
-    """Neither read nor named in what devpi gets; strictly, it refuses the export, with the file as the member."""
+    """Neither read nor passed to devpi; with `strict`, it refuses the export, with the file as the member."""
     root = write(tmp_path / "e", edited(release(relpath=relpath)))
     omissions = Omissions(strict=False)
     export = loaded(root, omissions=omissions)
@@ -521,7 +521,7 @@ def test_a_file_outside_is_left_out_alone(tmp_path: Path, relpath: str) -> None:
 
 
 def test_the_tox_results_of_what_is_left_out_are_left_out_too(tmp_path: Path) -> None:
-    """devpi's importer would end where the file that they belong to is missing."""
+    """devpi's importer would fail if the file that they belong to is missing."""
     tox = "alice/dev/pkg/sha256=1/pkg-1.0.tar.gz.toxresult-0"
 
     def change(data: dict[str, Any]) -> None:
@@ -538,7 +538,7 @@ def test_the_tox_results_of_what_is_left_out_are_left_out_too(tmp_path: Path) ->
 
 
 def test_devpis_version_of_two_dots(tmp_path: Path) -> None:
-    """devpi-export writes its file one folder above, and `..` into the path."""
+    """devpi-export writes its file one folder above, with `..` in the path."""
     relpath = "alice/dev/pkg/../pkg-...tar.gz"
 
     def change(data: dict[str, Any]) -> None:
@@ -551,7 +551,7 @@ def test_devpis_version_of_two_dots(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hashed", [{"pwhash": 1}, {"pwhash": "x", "pwsalt": []}, {"pwhash": UNBEARABLE}])
 def test_a_hash_that_must_not_be_checked_is_left_out_alone(tmp_path: Path, hashed: dict[str, Any]) -> None:
-    """The user comes without a password, and is named."""
+    """The user is imported without a password, and reported."""
     root = write(tmp_path / "e", edited(lambda d: d["users"]["alice"].update(hashed)))
     omissions = Omissions(strict=False)
     alice = loaded(root, omissions=omissions).data["users"]["alice"]
@@ -563,7 +563,7 @@ def test_a_hash_that_must_not_be_checked_is_left_out_alone(tmp_path: Path, hashe
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_numbers_that_only_python_has(number: str) -> None:
-    """devpi takes them over its API, and devpi-export writes them."""
+    """devpi's API accepts them, and devpi-export writes them."""
     assert not math.isfinite(parse(b'{"a": ' + number.encode() + b"}", "e", "dataindex.json")["a"])
 
 
@@ -590,12 +590,12 @@ def test_numbers_that_only_python_has(number: str) -> None:
     ],
 )
 def test_schema_accepts(tmp_path: Path, change: Change) -> None:
-    """What devpi itself copes with is not refused."""
+    """Entries that devpi itself handles are accepted."""
     assert 2 == loaded(write(tmp_path / "e", edited(change))).totals.files
 
 
 def test_dumpversion_1(tmp_path: Path) -> None:
-    """Old exports have no version in their files and md5 digests of their own."""
+    """Old exports have no version in their files, and separate md5 digests."""
 
     def old(data: dict[str, Any]) -> None:
         data["dumpversion"] = "1"
@@ -607,7 +607,7 @@ def test_dumpversion_1(tmp_path: Path) -> None:
 
 
 def test_unverified_is_a_choice(tmp_path: Path) -> None:
-    """A release file without a digest needs the operator's word; the refusal names the setting."""
+    """A release file without a digest needs the operator's consent; the refusal names the setting."""
     root = write(tmp_path / "e", edited(mapping(hashes={})))
     assert "SIDECAR_IMPORT_ALLOW_UNVERIFIED=true" in refused(root).hint
     assert 2 == loaded(root, allow_unverified=True).totals.files
@@ -622,7 +622,7 @@ def test_mirrored_files_need_their_url(tmp_path: Path) -> None:
 
 
 def test_bases_in_a_circle(tmp_path: Path) -> None:
-    """A circle of bases, on which devpi's importer would spin for ever, is refused."""
+    """Cyclic bases, on which devpi's importer would loop forever, are refused."""
 
     def circle(data: dict[str, Any]) -> None:
         for name, bases in {"alice/b": ["alice/c"], "alice/c": ["alice/b"]}.items():
@@ -634,7 +634,7 @@ def test_bases_in_a_circle(tmp_path: Path) -> None:
 
 
 def test_file_in_two_indexes(tmp_path: Path) -> None:
-    """Two indexes may share a file; it counts twice, for devpi stores it twice."""
+    """Two indexes may share a file; it counts twice, because devpi stores it twice."""
 
     def share(data: dict[str, Any]) -> None:
         data["indexes"]["alice/b"] = copy.deepcopy(data["indexes"]["alice/dev"])
@@ -645,7 +645,7 @@ def test_file_in_two_indexes(tmp_path: Path) -> None:
 
 @given(st.text(max_size=5))
 def test_names_as_devpi_has_them(name: str) -> None:
-    """No name passes that devpi refuses; none is refused that it allows."""
+    """Exactly the names that devpi allows are accepted."""
     data = {"dumpversion": "2", "users": {name: {}}, "indexes": {}}
     try:
         Checked(data, "e", "dataindex.json", False, Omissions(strict=True))
@@ -657,7 +657,7 @@ def test_names_as_devpi_has_them(name: str) -> None:
 
 @given(st.text(max_size=10))
 def test_projects_compare_as_in_devpi(name: str) -> None:
-    """Project names are normalised as devpi does it."""
+    """Project names are normalised as in devpi."""
     from devpi_server.normalized import normalize_name
 
     assert str.__str__(normalize_name(name)) == normalized(name)
@@ -672,7 +672,7 @@ json_values = st.recursive(
 
 @given(value=json_values, data=st.data())
 def test_any_value_anywhere(value: object, data: st.DataObject) -> None:
-    """Whatever stands at whatever place, the check ends in a verdict and never in another exception."""
+    """Whatever is anywhere in it, the check ends with a verdict and never with another exception."""
     document = copy.deepcopy(DATA)
     place: Any = document
     key = data.draw(st.sampled_from(sorted(place)))

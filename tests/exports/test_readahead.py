@@ -1,4 +1,4 @@
-"""`sidecar.exports.readahead`: the same bytes and errors in the same places, so much ahead and no more."""
+"""`sidecar.exports.readahead`: the same bytes and errors in the same places, and no more than the limit in advance."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from sidecar.exports.readahead import ReadAhead
 
 PATIENCE = 10.0
-"""Seconds after which what a test waits for counts as failed."""
+"""Seconds after which a wait fails."""
 
 
 class Source:
-    """Gives `pieces`, raises those that are exceptions, and tells how many were taken."""
+    """Returns `pieces`, raises those that are exceptions, and counts the reads."""
 
     def __init__(self, *pieces: bytes | Exception) -> None:
         self._pieces = list(pieces)
@@ -30,19 +30,19 @@ class Source:
 
 @pytest.mark.parametrize("wanted", [1, 3, 7, 1000])
 def test_the_bytes_stay_the_same(wanted: int) -> None:
-    """Whatever the sizes of pieces and of reads."""
+    """For any sizes of pieces and reads."""
     data = bytes(range(256)) * 3
     read = b""
     with ReadAhead(io.BytesIO(data), 100, 2) as stream:
         while piece := stream.read(wanted):
             assert len(piece) <= wanted
             read += piece
-        assert stream.read(wanted) == b""  # the end is there for good
+        assert stream.read(wanted) == b""  # the end is permanent
     assert read == data
 
 
 def test_an_error_comes_in_its_place() -> None:
-    """What was read before it is given first; and it stays."""
+    """The bytes before it come first; and it stays."""
     with ReadAhead(Source(b"one", b"two", EOFError("early"), b"never"), 10, 8) as stream:
         assert [stream.read(10), stream.read(10)] == [b"one", b"two"]
         for _ in range(2):
@@ -51,7 +51,7 @@ def test_an_error_comes_in_its_place() -> None:
 
 
 def test_no_more_than_so_many_pieces_ahead() -> None:
-    """Two are kept, a third waits in the thread's hand; each that is taken lets one more be read."""
+    """Two are kept and a third waits in the thread; each read lets one more be read."""
     source = Source(*[b"piece"] * 10)
     with ReadAhead(source, 10, 2) as stream:
         for _ in range(3):
@@ -63,7 +63,7 @@ def test_no_more_than_so_many_pieces_ahead() -> None:
 
 
 def test_leaving_it_ends_the_thread() -> None:
-    """Also while it waits for somebody to take what it has read."""
+    """Also while it waits for a reader."""
     source = Source(*[b"piece"] * 10)
     before = threading.active_count()
     with ReadAhead(source, 10, 1):

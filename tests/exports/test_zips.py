@@ -1,4 +1,4 @@
-"""Zip archives: the same trees as tar archives, by the same limits; broken ones are refused, whatever they claim."""
+"""Zip archives: the same trees and limits as tar archives; broken ones are refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.exports.archives import SHARED, TREE, Box, contents
 def packed(
     tree: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED, comment: bytes = b"", *, streamed: bool = False
 ) -> bytes:
-    """A zip as Python writes it; `streamed`: without going back, so the sizes are behind each member."""
+    """A zip as Python writes it; `streamed`: without seeking, so the sizes follow each member."""
     file = io.BytesIO()
     target = Unseekable(file) if streamed else file
     with zipfile.ZipFile(target, "w", method) as archive:
@@ -34,7 +34,7 @@ def packed(
 
 
 class Unseekable(io.RawIOBase):
-    """Takes bytes as a pipe does."""
+    """Accepts bytes as a pipe does."""
 
     def __init__(self, file: io.BytesIO) -> None:
         self._file = file
@@ -59,7 +59,7 @@ def test_a_zip_unpacks_to_what_was_packed(box: Box, method: int, streamed: bool)
 
 
 def test_a_zip_of_python_s_command(box: Box, tmp_path: Path) -> None:
-    """With folders of their own, as `python3 -m zipfile -c` packs them, and Info-ZIP where it is installed."""
+    """With entries for folders, as `python3 -m zipfile -c` packs them, and by Info-ZIP if it is installed."""
     for name, content in TREE.items():
         path = tmp_path / "export" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def test_a_zip_of_python_s_command(box: Box, tmp_path: Path) -> None:
 
 
 def test_long_and_foreign_names(box: Box) -> None:
-    """Longer than a tar header has room for, beyond ASCII, and with Windows' separators."""
+    """Longer than a tar header allows, non-ASCII, and with Windows' separators."""
     long = "alice/" + "/".join(["d" * 60] * 3) + "/ü\N{SNOWMAN}.txt"
     assert {long: b"abc"} == contents(box.unpack(packed({long: b"abc"}), "e.zip").root)
     raw = packed({"alice_dev_p": b"abc"}).replace(b"alice_dev_p", b"alice\\dev\\p")
@@ -83,7 +83,7 @@ def test_long_and_foreign_names(box: Box) -> None:
 
 
 def test_zip64(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sizes, offsets and counts too big for the old fields; the limit is lowered so that small ones are."""
+    """Sizes, offsets and counts too large for the old fields; the limit is lowered to use small ones."""
     monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 100)
     monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)
     raw = packed(TREE)
@@ -103,13 +103,13 @@ def test_names_are_judged_as_in_a_tar(box: Box, name: str, reason: str) -> None:
 
 
 def test_a_name_with_a_nul(box: Box) -> None:
-    """In a tar it would end there, and so be another one."""
+    """In a tar it would end there, and so become another name."""
     raw = packed({"a_b": b"abc"}).replace(b"a_b", b"a\0b")
     assert "NUL" in box.refused(raw, "e.zip").reason
 
 
 def test_a_symbolic_link(box: Box) -> None:
-    """As `zip --symlinks` packs it."""
+    """As packed by `zip --symlinks`."""
     link = zipfile.ZipInfo("link")
     link.create_system, link.external_attr = 3, 0o120777 << 16
     file = io.BytesIO()
@@ -119,13 +119,13 @@ def test_a_symbolic_link(box: Box) -> None:
 
 
 def test_a_name_twice(box: Box) -> None:
-    """Whichever is the right one."""
+    """Whichever of them is correct."""
     raw = packed({"a": b"1", "b": b"2"}).replace(b"b", b"a")
     assert "twice" in box.refused(raw, "e.zip").reason
 
 
 def test_limits(box: Box) -> None:
-    """Members, bytes of one and of all, and the ratio hold for a zip, too."""
+    """The limits on members, bytes of one and of all, and the ratio also apply to a zip."""
     raw = packed({f"f{i}": bytes(20) for i in range(5)})
     assert "SIDECAR_IMPORT_MAX_MEMBERS" in box.refused(raw, "a.zip", Limits(members=4)).hint
     assert "SIDECAR_IMPORT_MAX_MEMBER_SIZE" in box.refused(raw, "b.zip", Limits(member_bytes=10)).hint
@@ -136,7 +136,7 @@ def test_limits(box: Box) -> None:
 
 
 def overlapping(count: int) -> bytes:
-    """So many members in the directory, and the bytes of one, of 1 MiB of zeros."""
+    """The number of members in the directory, and the bytes of one, of 1 MiB of zeros."""
     raw = packed({"0000": bytes(2**20)})
     at = raw.index(b"PK\1\2")
     end = raw.index(b"PK\5\6")
@@ -146,14 +146,14 @@ def overlapping(count: int) -> bytes:
 
 
 def test_members_that_share_their_bytes(box: Box) -> None:
-    """David Fifield's bomb: the ratio is that to the bytes of the archive, however often they are read."""
+    """David Fifield's bomb: the ratio refers to the bytes of the archive, however often they are read."""
     error = box.refused(overlapping(100), "e.zip", Limits(ratio=50, ratio_floor_bytes=2**20))
     assert "more than 50 times its size" in error.reason
 
 
 @pytest.mark.alone
 def test_a_directory_of_many_members_takes_no_memory(box: Box) -> None:
-    """Python's zipfile would hold half a kB for each."""
+    """Python's zipfile would keep 0.5 kB for each."""
     raw = overlapping(10_000)
     (box.init / "e.zip").write_bytes(raw)
     tracemalloc.start()
@@ -167,7 +167,7 @@ def test_a_directory_of_many_members_takes_no_memory(box: Box) -> None:
 
 
 def test_encrypted_and_unsupported(box: Box) -> None:
-    """Each with a hint of its own."""
+    """Each with its own hint."""
     raw = bytearray(packed(TREE))
     raw[raw.index(b"PK\1\2") + 8] |= 1
     error = box.refused(bytes(raw), "e.zip")
@@ -180,7 +180,7 @@ def test_encrypted_and_unsupported(box: Box) -> None:
 
 
 def test_wrong_sizes_and_checksums(box: Box) -> None:
-    """What the directory says is not what is there."""
+    """The directory and the content differ."""
     raw = packed({"a": b"hello" * 100})
     at = raw.index(b"PK\1\2")
     for offset, words in ((16, "checksum"), (24, "size is not")):
@@ -191,11 +191,11 @@ def test_wrong_sizes_and_checksums(box: Box) -> None:
             assert words in box.refused(bytes(spoilt), "e.zip").reason
     spoilt = bytearray(raw)
     struct.pack_into("<L", spoilt, at + 42, 7)
-    assert "not where the archive says" in box.refused(bytes(spoilt), "e.zip").reason
+    assert "not where the directory points" in box.refused(bytes(spoilt), "e.zip").reason
 
 
 def test_truncation_of_a_zip_never_succeeds(box: Box) -> None:
-    """Wherever it is cut."""
+    """Wherever it is truncated."""
     raw = packed(TREE)
     for position in {*range(4, len(raw), max(1, len(raw) // 100)), *range(len(raw) - 25, len(raw))}:
         error = box.refused(raw[:position], "e.zip")
@@ -207,7 +207,7 @@ def test_truncation_of_a_zip_never_succeeds(box: Box) -> None:
 def test_a_flipped_bit_of_a_zip_never_changes_a_file(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    """It is refused, or a name is another one, or all is as it was packed; no member is lost, nothing else raised."""
+    """It is refused, or a name differs, or the content is as packed; no member is lost, nothing else is raised."""
     raw = bytearray(packed(TREE))
     raw[data.draw(st.integers(0, len(raw) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     try:
@@ -229,7 +229,7 @@ def test_junk_behind_a_zip_s_magic(tmp_path_factory: pytest.TempPathFactory, jun
 
 
 def test_the_checksum_of_a_zip_is_its_file_s(box: Box) -> None:
-    """Also where there are bytes that no member has."""
+    """Also if it contains bytes that belong to no member."""
     raw = packed(TREE)
     gap = os.urandom(200_000)
     at = raw.index(b"PK\1\2")

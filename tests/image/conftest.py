@@ -1,4 +1,4 @@
-"""The images, built once, and what the tests make of them."""
+"""The images, built once, and the containers of the tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.engine import Box
 
 @pytest.fixture(scope="session", autouse=True)
 def docker_engine() -> None:
-    """Without it nothing here can be tested: says so, and fails where CI is set."""
+    """Skip without Docker, and fail without it where CI is set."""
     engine.require()
 
 
@@ -44,7 +44,7 @@ def test_image(image: str) -> str:
 
 @pytest.fixture
 def box(image: str) -> Iterator[Callable[..., Box]]:
-    """Makes containers (not started yet), and clears them away."""
+    """Creates containers (not started yet), and removes them."""
     with ExitStack() as stack:
 
         def make(*options: str, name: str = "c", **more: Any) -> Box:
@@ -57,7 +57,7 @@ def box(image: str) -> Iterator[Callable[..., Box]]:
 
 @pytest.fixture
 def volume() -> Iterator[str]:
-    """A fresh named volume, gone after the test, but after the containers on it."""
+    """A new named volume, removed after the test and its containers."""
     with engine.volume() as name:
         yield name
 

@@ -1,4 +1,4 @@
-"""Memory, disk, network and clock as they should not be: it serves, or says what is wrong."""
+"""Memory, disk, network and clock with faults: it serves, or reports what is wrong."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Make = Callable[..., Box]
 
 
 def test_too_little_memory_is_said(box: Make) -> None:
-    """With 64 MiB the kernel may kill devpi-server, or all, or let it crawl: the log says so from the start."""
+    """With 64 MiB the kernel may kill devpi-server or all processes, or slow them down: the log warns at the start."""
     small = box("--memory", "64m", "--memory-swap", "64m", "--tmpfs", "/tmp").start()
-    assert wait_for(lambda: "the memory limit is 64 MiB" in small.log, "the warning", 30, every=0.5)
+    assert wait_for(lambda: "the memory limit of 64 MiB is too low" in small.log, "the warning", 30, every=0.5)
 
 
 def test_no_network_at_all(box: Make) -> None:
-    """`--network none` has a loopback: devpi serves what it has."""
+    """`--network none` has a loopback interface: devpi serves what it has."""
     alone = box("--network", "none", flags=("--no-root-pypi",)).start().wait_ready_inside()
     code = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:3141/+api').status)"
     assert "200\n" == alone.exec("python3", "-c", code).stdout
@@ -31,7 +31,7 @@ def test_no_network_at_all(box: Make) -> None:
 
 
 def test_a_dead_name_server(box: Make) -> None:
-    """A mirror whose upstream has no address: devpi and its sidecar are ready all the same, and soon."""
+    """A mirror's upstream can't be resolved: devpi and its sidecar are ready soon anyway."""
     begin = time.monotonic()
     deaf = box("--dns", "192.0.2.1", flags=()).start().wait_ready(60)
     assert 60 > time.monotonic() - begin
@@ -56,7 +56,7 @@ def test_ipv6_alone(box: Make) -> None:
 
 
 def test_no_tmp(box: Make, volume: str) -> None:
-    """Read-only and without a tmpfs: refused with the reason and the hint, before the volume is touched."""
+    """Read-only and without a tmpfs: refused with reason and hint, before the volume is touched."""
     bare = box("--read-only", "--volume", f"{volume}:/var/lib/devpi").start()
     assert 73 == bare.wait_end()
     last = bare.log.splitlines()[-1]
@@ -69,7 +69,7 @@ def test_no_tmp(box: Make, volume: str) -> None:
     "hint", ["--tmpfs /tmp", "--env SIDECAR_RUNTIME_DIR=/run/mine --tmpfs /run:mode=1777"], ids=["tmpfs", "elsewhere"]
 )
 def test_the_hints_for_no_tmp_work(box: Make, volume: str, hint: str) -> None:
-    """With a tmpfs there, or with a runtime directory elsewhere, where `/tmp` isn't needed."""
+    """With a tmpfs, or with the runtime directory elsewhere, where `/tmp` isn't needed."""
     options = ("--read-only", "--volume", f"{volume}:/var/lib/devpi")
     lean = box(*options, *hint.split()).start()
     lean.wait_ready()
@@ -97,7 +97,7 @@ def test_a_full_volume(box: Make) -> None:
 
 
 def test_a_volume_that_fills_up(box: Make) -> None:
-    """While it serves: not ready, and the check says why; with space again it is ready again by itself."""
+    """While it serves: not ready, with the reason in the check; once there is space, it is ready again by itself."""
     options = ("--opt", "type=tmpfs", "--opt", "device=tmpfs", "--opt", "o=size=32m,uid=1000,gid=0,mode=770")
     with engine.volume(*options) as name:
         filling = box("--tmpfs", "/tmp", "--volume", f"{name}:/var/lib/devpi")
@@ -118,7 +118,7 @@ def test_a_volume_that_fills_up(box: Make) -> None:
 
 
 def test_a_volume_in_memory(box: Make) -> None:
-    """A tmpfs has no fsync that means anything: it serves, and the log warns."""
+    """A tmpfs has no meaningful fsync: it serves, and the log warns."""
     options = ("--opt", "type=tmpfs", "--opt", "device=tmpfs", "--opt", "o=uid=1000,gid=0,mode=770")
     with engine.volume(*options) as name:
         light = box("--read-only", "--tmpfs", "/tmp", "--volume", f"{name}:/var/lib/devpi")
@@ -137,7 +137,7 @@ def test_a_clock_of_1970() -> None:
 
 
 def test_the_limits_are_those_of_the_engine(box: Make) -> None:
-    """The locked-down options reach the kernel: no capability, no new privileges, nothing to write to."""
+    """The locked-down options reach the kernel: no capabilities, no new privileges, nothing writable."""
     locked = box(*LOCKED_DOWN).start()
     code = (
         "print([l.split()[1] for l in open('/proc/self/status') if l.startswith(('CapEff', 'CapBnd', 'NoNewPrivs'))])"

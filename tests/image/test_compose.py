@@ -1,4 +1,4 @@
-"""docker-compose.yml, from a clean copy of the checkout, as the README has it."""
+"""docker-compose.yml, from a clean copy of the checkout, as documented."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ volumes:
   devpi_data:
     name: {project}
 """
-"""What keeps this test off the ports, the image and the *data* of somebody who uses the sample on this machine."""
+"""Keeps this test away from the ports, the image and the *data* of a user of the sample on this machine."""
 
 
 @dataclass
 class Composition:
-    """One clean checkout, and what `docker compose` makes of it."""
+    """One clean checkout, on which `docker compose` runs."""
 
     folder: Path
     project: str
@@ -44,24 +44,24 @@ class Composition:
     files: str
 
     def compose(self, *arguments: str, check: bool = True, patience: float = 300) -> subprocess.CompletedProcess[str]:
-        """`docker compose ARGUMENTS`, in that folder."""
+        """Run `docker compose ARGUMENTS` in that folder."""
         environ = {**os.environ, "COMPOSE_PROJECT_NAME": self.project, "COMPOSE_FILE": self.files}
         return docker("compose", *arguments, check=check, patience=patience, cwd=self.folder, env=environ)
 
     def build(self) -> None:
-        """`docker compose build`."""
+        """Run `docker compose build`."""
         with engine.only_build():
             self.compose("build", patience=engine.BUILD_PATIENCE)
 
     def container(self) -> dict[str, Any]:
-        """What the engine knows of devpi's container."""
+        """Return the engine's description of devpi's container."""
         name = self.compose("ps", "--all", "--quiet", "devpi").stdout.strip()
         return dict(json.loads(docker("inspect", name).stdout)[0])
 
 
 @pytest.fixture(params=["docker-compose.yml", "deploy/compose/secrets.yml"])
 def composition(request: pytest.FixtureRequest, image: str) -> Iterator[Composition]:
-    """The sample, and its variant with secrets by file; with ports, image and volume of the test's own."""
+    """The sample, and its variant with secrets from files; with ports, image and volume of the test."""
     folder = Path(tempfile.mkdtemp(prefix="devpi-sidecar-tests-"))
     folder.chmod(0o755)
     clean_checkout(folder)
@@ -84,7 +84,7 @@ def composition(request: pytest.FixtureRequest, image: str) -> Iterator[Composit
 
 
 def test_up_and_down(composition: Composition) -> None:
-    """`up --wait` from a clean checkout without a backup; claim or the given password; `down` with code 0 in time."""
+    """`up --wait` from a clean checkout without a backup; claim or a provided password; `down` with code 0 in time."""
     with engine.only_build():
         composition.compose("up", "--detach", "--wait", patience=engine.BUILD_PATIENCE)
     assert 200 == request(f"{composition.sidecar}/readyz").status
@@ -108,7 +108,7 @@ def test_up_and_down(composition: Composition) -> None:
 
 @pytest.mark.parametrize("composition", ["docker-compose.yml"], indirect=True)
 def test_up_with_a_backup(composition: Composition, tmp_path: Path) -> None:
-    """`./backup.bz2` is imported; `up --wait` returns when that is done; a killed devpi-server comes back."""
+    """`./backup.bz2` is imported; `up --wait` returns when that is done; devpi-server comes back after a kill."""
     exported.pack(exported.write(tmp_path / "export", projects=3), composition.folder / "backup.bz2").chmod(0o644)
     with engine.only_build():
         composition.compose("up", "--detach", "--wait", patience=engine.BUILD_PATIENCE)
@@ -149,7 +149,7 @@ services:
   devpi:
     healthcheck: {start_period: 1s, interval: 1s, retries: 1}
 """
-"""As the sample, but less patient: one failed check would end the wait."""
+"""The sample, but less patient: one failed check would end the wait."""
 
 
 def with_file(composition: Composition, name: str, text: str) -> None:
@@ -161,7 +161,7 @@ def with_file(composition: Composition, name: str, text: str) -> None:
 @pytest.mark.parametrize("composition", ["docker-compose.yml"], indirect=True)
 @pytest.mark.parametrize("how", ["--wait", "depends_on"])
 def test_a_failed_import_ends_the_wait(composition: Composition, tmp_path: Path, how: str) -> None:
-    """Of `up --wait` and of `depends_on: condition: service_healthy`, with an error; the reason stays on show."""
+    """`up --wait` and `depends_on: condition: service_healthy` end with an error; the reason stays visible."""
     whole = exported.pack(exported.write(tmp_path / "export", projects=3), tmp_path / "whole.bz2").read_bytes()
     (composition.folder / "backup.bz2").write_bytes(whole[: len(whole) // 2])
     composition.build()
@@ -176,7 +176,7 @@ def test_a_failed_import_ends_the_wait(composition: Composition, tmp_path: Path,
 
 @pytest.mark.parametrize("composition", ["docker-compose.yml"], indirect=True)
 def test_a_wrong_flag_ends_the_wait(composition: Composition) -> None:
-    """A container that ends again and again is unhealthy in between, and `up --wait` notices."""
+    """A container that exits again and again is unhealthy meanwhile, and `up --wait` fails."""
     with_file(composition, "wrong.yml", "services: {devpi: {command: --no-such-flag}}")
     composition.build()
     done = composition.compose("up", "--detach", "--wait", check=False, patience=240)
@@ -186,7 +186,7 @@ def test_a_wrong_flag_ends_the_wait(composition: Composition) -> None:
 
 @pytest.mark.parametrize("composition", ["docker-compose.yml"], indirect=True)
 def test_an_import_is_waited_for_for_longer_than_all_checks_may_fail(composition: Composition, tmp_path: Path) -> None:
-    """Held up by a signal for far longer than one check's interval, it is still `starting`; then `up` ends well."""
+    """Blocked by a signal for far longer than the interval of the checks, it stays `starting`; then `up` succeeds."""
     exported.pack(exported.write(tmp_path / "export", projects=1500), composition.folder / "backup.bz2").chmod(0o644)
     composition.build()
     with_file(composition, "held.yml", HELD)

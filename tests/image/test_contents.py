@@ -1,4 +1,4 @@
-"""What is in the images, and what is not."""
+"""What the images contain, and what they don't."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FORBIDDEN = {
     *("apt", "apt-get", "dpkg", "apk", "rpm", "pip", "pip3", "uv", "easy_install", "ensurepip"),
     *("gcc", "cc", "c++", "ld", "as", "make", "strip", "ldconfig", "su", "sudo", "mount", "curl", "wget", "git"),
 }
-"""Programs that nobody who breaks in should find."""
+"""Programs that an attacker should not find."""
 WRITABLE = {
     "/tmp": (0, 0, 0o1777),
     "/var/lib/devpi": (1000, 0, 0o770),
@@ -44,7 +44,7 @@ WRITABLE = {
 
 @dataclass
 class Image:
-    """One image, read."""
+    """The contents of one image."""
 
     target: str
     tag: str
@@ -54,7 +54,7 @@ class Image:
 
     @property
     def files(self) -> Iterator[PurePosixPath]:
-        """All regular files."""
+        """Return all regular files."""
         return (PurePosixPath(path) for path, member in self.members.items() if member.isfile())
 
 
@@ -71,7 +71,7 @@ def content(request: pytest.FixtureRequest) -> Image:
 
 
 def test_it_is_as_small_as_promised(content: Image) -> None:
-    """Layers as a registry stores them, and what they unpack to."""
+    """Layers as a registry stores them, and their unpacked size."""
     packed = 0
     with subprocess.Popen(["docker", "save", content.tag], stdout=subprocess.PIPE) as saving:
         assert saving.stdout is not None
@@ -96,7 +96,7 @@ def test_there_is_no_shell_package_manager_pip_or_compiler(content: Image) -> No
 
 
 def test_every_program_is_one_that_we_know(content: Image) -> None:
-    """What can be executed outside of libraries: Python, tini, env, devpi's commands and the sidecar's."""
+    """Executables other than libraries: Python, tini, env, devpi's commands and the sidecar's."""
     programs = {
         path.name
         for path in content.files
@@ -111,7 +111,7 @@ def test_every_program_is_one_that_we_know(content: Image) -> None:
 
 
 def test_nothing_is_set_uid_and_nobody_may_write(content: Image) -> None:
-    """But into the folders that are for that."""
+    """Except into the folders that are meant for it."""
     odd = {
         path: oct(member.mode)
         for path, member in content.members.items()
@@ -129,7 +129,7 @@ def test_nothing_is_set_uid_and_nobody_may_write(content: Image) -> None:
 
 
 def test_every_link_leads_somewhere(content: Image) -> None:
-    """What was trimmed left no loose ends."""
+    """Trimming left no dangling links."""
     loose = []
     for path, member in content.members.items():
         if member.issym():
@@ -144,7 +144,7 @@ def test_every_link_leads_somewhere(content: Image) -> None:
 
 
 def test_the_certificates_are_mozilla_s_alone(content: Image) -> None:
-    """Byte for byte those of Debian's package; none that the build machine has added for itself."""
+    """Byte for byte those of Debian's package, without any that the build machine has added."""
     bundle = content.contents["/etc/ssl/certs/ca-certificates.crt"]
     stage = engine.unique("build")
     try:
@@ -168,13 +168,13 @@ def test_the_certificates_are_mozilla_s_alone(content: Image) -> None:
 
 
 def certificates(text: str) -> set[str]:
-    """The certificates in a text, by their digests."""
+    """Return the certificates in a text, by their digests."""
     found = re.findall(r"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", text, re.DOTALL)
     return {hashlib.sha256("".join(each.split()).encode()).hexdigest() for each in found}
 
 
 def test_there_are_no_secrets_and_nothing_of_the_build_machine(content: Image) -> None:
-    """No keys, no credentials, no configuration of a proxy or an index, in files, environment or history."""
+    """No keys, credentials, or configuration of a proxy or an index, in files, environment or history."""
     names = re.compile(
         r"(id_[rd]sa|id_ed25519|\.netrc|\.pypirc|pip\.conf|\.git|\.env|\.npmrc|.*\.pem|.*\.key|authorized_keys)"
     )
@@ -187,13 +187,13 @@ def test_there_are_no_secrets_and_nothing_of_the_build_machine(content: Image) -
         "\n".join(content.config["Env"])
         + docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", content.tag).stdout
     )
-    for value in engine.told().values():  # its labels
+    for value in engine.told().values():  # the image's labels
         told = told.replace(value, "")
     assert None is re.search(r"index[-_]url|proxy|token|password=|://", told, re.IGNORECASE)
 
 
 def test_the_labels_tell_what_it_is(content: Image) -> None:
-    """All of the Open Container Initiative's that apply; what the build is told, as it is told."""
+    """All labels of the Open Container Initiative that apply; build arguments are passed on."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     prefix = "org.opencontainers.image."
     labels = {name.removeprefix(prefix): value for name, value in content.config["Labels"].items()}
@@ -216,7 +216,7 @@ def test_the_labels_tell_what_it_is(content: Image) -> None:
 
 
 def test_how_it_is_run(content: Image) -> None:
-    """A user by number, tini first, readiness as health, ports, volume and signal."""
+    """A numeric user, tini first, readiness as health, ports, volume and signal."""
     config = content.config
     assert "1000:1000" == config["User"]
     init = ["env", "--block-signal=TERM,INT", "tini", "--"]
@@ -243,9 +243,10 @@ def test_both_targets_are_run_alike(image: str, web_image: str) -> None:
 
 
 def test_no_architecture_is_named() -> None:
-    """So that arm64 builds too."""
+    """So that arm64 builds, too."""
     named = re.compile(r"amd64|x86.64|arm64|aarch64|linux-gnu|i386", re.IGNORECASE)
-    assert [] == [name for name in ("Dockerfile", "docker/rootfs.py") if named.search((ROOT / name).read_text())]
+    builders = [ROOT / "Dockerfile", *(ROOT / "docker").glob("*_files.py"), ROOT / "docker" / "rootfs.py"]
+    assert [] == [path.name for path in builders if named.search(path.read_text())]
 
 
 def test_another_user_may_be_built_in(image: str) -> None:
@@ -261,7 +262,7 @@ def test_another_user_may_be_built_in(image: str) -> None:
 
 
 def test_every_package_can_be_imported(content: Image) -> None:
-    """Trimming has left no package without what it needs; but the parts of devpi that are for its own tests."""
+    """Trimming removed nothing that a package needs, except the parts of devpi for its own tests."""
     code = """
 import importlib, os, sysconfig, warnings
 warnings.simplefilter("ignore")
@@ -282,7 +283,7 @@ print(failed)
 def test_what_is_left_out_of_the_standard_library_is_what_the_list_says(
     name: str, request: pytest.FixtureRequest
 ) -> None:
-    """Every module that the base image has and this one hasn't is in docker/trimmed.py; none that is there is."""
+    """docker/trimmed.py lists every module that the base image has and this image hasn't, and no other."""
     code = (
         "import sys\nfrom importlib.machinery import PathFinder, BuiltinImporter, FrozenImporter\n"
         "finders = (PathFinder, BuiltinImporter, FrozenImporter)\n"

@@ -25,7 +25,7 @@ VOLUMES = ("devpi_docs", "devpi_docs_restored")
 
 @pytest.fixture
 def checkout() -> Iterator[Path]:
-    """A clean one. The commands' names and ports must be nobody's: this test removes what bears them."""
+    """A clean checkout. The commands' names and ports must be free: this test removes what has these names."""
     with engine.documented_names():
         if docker("container", "inspect", "devpi", check=False).returncode == 0:
             engine.not_here("a container named devpi is somebody's")
@@ -41,7 +41,7 @@ def checkout() -> Iterator[Path]:
 
 
 def test_the_commands_work_as_written(image: str, checkout: Path) -> None:
-    """Build, run, claim, export, import, derive: each block ends with code 0, and what it promises is there."""
+    """Build, run, claim, export, import, derive: each block exits with code 0 and does what it promises."""
     ran = 0
     for block in MARKED.finditer(TEXT):
         if block["name"]:
@@ -63,14 +63,14 @@ WAIT = re.compile(r"^docker exec devpi sidecar healthcheck --wait.*$", re.MULTIL
 
 
 def waited(command: str, name: str) -> str:
-    """What the documented command says of a container, to its end."""
+    """Return the output of the documented command for a container, to its end."""
     line = re.sub(r"\bdevpi\b", name, command)
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=180, check=False)
     return done.stdout + done.stderr
 
 
 def test_the_documented_wait_ends_with_the_container(box: Callable[..., Box]) -> None:
-    """Ready; ended before, by a wrong flag; ended meanwhile: the last lines of its log are shown."""
+    """Ready; exited before, by a wrong flag; exited meanwhile: the last lines of its log are printed."""
     (command,) = set(WAIT.findall(TEXT) + WAIT.findall((ROOT / "README.md").read_text()))
     assert "ready\n" == waited(command, box("--tmpfs", "/tmp", name="ready").start().name)
 
@@ -78,7 +78,7 @@ def test_the_documented_wait_ends_with_the_container(box: Callable[..., Box]) ->
     assert 2 == wrong.wait_end()
     assert "--no-such-flag" in waited(command, wrong.name)
 
-    options = ("--tmpfs", "/tmp", "--no-healthcheck")  # whose check would be taken for the command's
+    options = ("--tmpfs", "/tmp", "--no-healthcheck")  # its check would be taken for the command's
     replica = box(*options, name="replica", flags=("--primary-url", "http://192.0.2.1", *NO_MIRROR)).start()
     with ThreadPoolExecutor(1) as beside:
         waiting = beside.submit(waited, command, replica.name)
@@ -87,11 +87,11 @@ def test_the_documented_wait_ends_with_the_container(box: Callable[..., Box]) ->
         )
         wait_for(lambda: engine.check_age(replica.name) > 0, "a check that waits", 60, every=1)
         assert 0 == replica.stop()
-        assert "[sidecar.container.shutdown] stop" in waiting.result()  # the log as far as it is by then
+        assert "[sidecar.container.shutdown] stop" in waiting.result()  # the log so far
 
 
 def test_every_target_and_argument_is_told() -> None:
-    """The tables name what the Dockerfile has."""
+    """The tables list what the Dockerfile has."""
     dockerfile = (ROOT / "Dockerfile").read_text()
     arguments = set(re.findall(r"^ARG (\w+)", dockerfile, re.MULTILINE))
     assert set() == {name for name in arguments if f"`{name}`" not in TEXT}

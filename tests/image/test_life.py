@@ -21,14 +21,14 @@ pytestmark = pytest.mark.image
 
 Make = Callable[..., Box]
 READY_AT_MOST, STOPPED_AT_MOST = 5.0, 1.0
-"""In times of what no start can do without: a container of the image that imports devpi-server. Seen: 1.8 and 0.45, and
-2.2 and 0.5 beside four busy loops, for a start has more than one process."""
+"""Relative to the minimum of any start, a container of the image that imports devpi-server. Measured: 1.8 and 0.45; 2.2
+and 0.5 beside four busy loops, because a start has more than one process."""
 HEALTHCHECK_AT_MOST = 2.0
-"""The CPU time of one HEALTHCHECK, in times of a Python that does nothing (1.2 seen)."""
+"""The CPU time of one HEALTHCHECK, relative to a Python that does nothing (1.2 measured)."""
 
 
 def seconds_to_import(box: Make, name: str) -> float:
-    """From `docker start` to the end of a container that imports devpi-server and does nothing."""
+    """From `docker start` to the exit of a container that imports devpi-server and does nothing else."""
     floor = box("--tmpfs", "/tmp", "--entrypoint", "python3", name=name, flags=("-c", "import devpi_server.main"))
     floor.create()
     begin = time.monotonic()
@@ -37,7 +37,7 @@ def seconds_to_import(box: Make, name: str) -> float:
 
 
 def test_it_is_ready_soon_and_stops_at_once(box: Make) -> None:
-    """Beside what this machine needs, just before, for the least; the best of three."""
+    """Relative to the minimum that this machine needs, measured just before; the best of three."""
     floors, starts, stops = [], [], []
     for number in range(3):
         floors.append(seconds_to_import(box, f"floor{number}"))
@@ -55,10 +55,10 @@ def test_it_is_ready_soon_and_stops_at_once(box: Make) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
 def test_a_stop_at_any_instant_of_a_start(box: Make, pytestconfig: pytest.Config, number: int) -> None:
-    """From the instant on at which the image's first program has become tini, when Python has hardly begun: code 0.
+    """Exit code 0 from the moment on when the first program has become tini, before Python has really started.
 
-    Before, the kernel drops the signal, as for the first process of any PID namespace. It comes as the engine sends it,
-    but not by the engine, which takes longer than Python takes to begin.
+    Before that, the kernel drops the signal, as for the first process of any PID namespace. The test sends it like the
+    engine, but not through the engine, which takes longer than the start of Python.
     """
     seed = pytestconfig.getoption("--chaos-seed") or random.SystemRandom().randrange(2**32)
     rng = random.Random(seed)
@@ -74,18 +74,18 @@ def test_a_stop_at_any_instant_of_a_start(box: Make, pytestconfig: pytest.Config
         try:
             ends.append(docker("wait", run.name, patience=60).stdout.strip())
         except subprocess.TimeoutExpired:
-            pytest.fail(f"it does not end; --chaos-seed {seed}, start {start}\n{run.log}")
+            pytest.fail(f"it does not exit; --chaos-seed {seed}, start {start}\n{run.log}")
     assert ["0"] * len(ends) == ends, f"--chaos-seed {seed}"
 
 
 def test_the_engine_finds_it_healthy(ready: Box) -> None:
-    """HEALTHCHECK is readiness, looked at every second while it starts."""
+    """HEALTHCHECK is readiness, checked every second during the start."""
     ready.wait_health("healthy", 30)
     assert "ready" == ready.state["Health"]["Log"][-1]["Output"].strip()
 
 
 def test_the_health_check_is_cheap(ready: Box) -> None:
-    """The CPU time of the check's processes, on average over many, beside that of a Python that does nothing."""
+    """The average CPU time of the check's processes, relative to a Python that does nothing."""
     code = """
 import resource, subprocess
 def cpu(*command):
@@ -107,7 +107,7 @@ IMPATIENT = ("--health-start-period", "1s", "--health-interval", "1s", "--health
 
 
 def test_what_is_not_ready_yet_stays_starting(box: Make) -> None:
-    """The check itself waits, and answers when a stop is asked for: nothing is `unhealthy` that waiting may heal."""
+    """The check itself waits, and exits when a stop is requested: nothing that waiting may fix is `unhealthy`."""
     waiting = box(*IMPATIENT, flags=("--primary-url", "http://192.0.2.1", *NO_MIRROR), name="replica").start()
     wait_for(lambda: engine.check_age(waiting.name) > 5, "a check that waits", 90, every=1)
     health = waiting.state["Health"]
@@ -116,7 +116,7 @@ def test_what_is_not_ready_yet_stays_starting(box: Make) -> None:
 
 
 def test_what_was_ready_and_no_longer_is_becomes_unhealthy(box: Make) -> None:
-    """The check waits no more: there is something to be looked at."""
+    """The check no longer waits: somebody has to look at it."""
     failing = box(*IMPATIENT, "--tmpfs", "/tmp").start().wait_ready()
     failing.wait_health("healthy", 30)
     failing.exec("python3", "-c", "import os; os.rename('/var/lib/devpi/.sqlite', '/var/lib/devpi/.away')")
@@ -125,7 +125,7 @@ def test_what_was_ready_and_no_longer_is_becomes_unhealthy(box: Make) -> None:
 
 
 def test_tini_is_the_first_process_and_leaves_no_zombies(ready: Box) -> None:
-    """PID 1 reaps what nobody waits for."""
+    """PID 1 reaps orphans."""
     code = """
 import os, time
 assert open("/proc/1/comm").read() == "tini\\n"
@@ -162,7 +162,7 @@ def test_the_second_container_on_a_volume_ends_and_says_why(box: Make, volume: s
 
 @pytest.mark.parametrize("wanted", ["sidecar.worker", "/opt/devpi/entrypoint.py"])
 def test_the_death_of_a_process_ends_the_container_with_its_code(box: Make, volume: str, wanted: str) -> None:
-    """SIGKILL for devpi-server or for the sidecar: 137, nothing half is left, and the next start serves."""
+    """SIGKILL for devpi-server or for the sidecar: 137, nothing is partial, and the next start serves."""
     run = box("--volume", f"{volume}:/var/lib/devpi").start().wait_ready()
     password = run.claim()
     run.exec("python3", "-c", f"WANTED = {wanted!r}\n{KILL}", check=False)
@@ -174,7 +174,7 @@ def test_the_death_of_a_process_ends_the_container_with_its_code(box: Make, volu
 
 
 def test_a_killed_container_starts_again(box: Make, volume: str) -> None:
-    """SIGKILL for all of it, as at a power cut of the machine."""
+    """SIGKILL for all of it, like a power cut of the machine."""
     run = box("--volume", f"{volume}:/var/lib/devpi").start().wait_ready()
     password = run.claim()
     docker("kill", run.name)
@@ -193,5 +193,5 @@ def test_it_is_restarted_after_its_devpi_server_was_killed(box: Make, volume: st
 
 
 def test_a_restart_of_the_engine() -> None:
-    """Would stop the containers of everybody who uses this engine."""
+    """It would stop all containers of this engine."""
     engine.not_here("an engine that others use can't be restarted; the kill of a whole container is tested")

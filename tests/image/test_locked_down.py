@@ -1,4 +1,4 @@
-"""It runs as the issue locks it down, and on volumes of every origin."""
+"""It runs locked down, and on volumes of every origin."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ UPLOAD = 160 * 2**20
 
 @pytest.fixture
 def host_folder() -> Iterator[Path]:
-    """A folder of this machine's, owned by root, that containers of any user may reach."""
+    """A folder of this machine, owned by root, that containers of any user can reach."""
     if os.geteuid() != 0:
-        pytest.skip("NOT TESTED: only root can make folders of other owners")
+        pytest.skip("NOT TESTED: only root can create folders of other owners")
     folder = Path(tempfile.mkdtemp(prefix="devpi-sidecar-tests-"))
     folder.chmod(0o755)
     yield folder
@@ -36,7 +36,7 @@ def host_folder() -> Iterator[Path]:
 
 
 def test_a_big_upload_in_a_small_locked_down_container(box: Make, volume: str) -> None:
-    """160 MB go through 192 MiB of memory, onto a fresh volume, as a user that the image doesn't know."""
+    """160 MB pass through 192 MiB of memory, onto a new volume, as a user that the image doesn't have."""
     locked = box(*LOCKED_DOWN, "--volume", f"{volume}:/var/lib/devpi").start().wait_ready()
     token = login_token(locked.devpi, locked.claim())
     index = make_index(locked.devpi, token)
@@ -70,7 +70,7 @@ def _auth(token: str) -> dict[str, str]:
 
 
 def test_nothing_but_the_volume_and_tmp_is_written(box: Make) -> None:
-    """Without --read-only the root file system stays as it was built, too."""
+    """Without --read-only, too, the root file system stays as it was built."""
     loose = box("--tmpfs", "/tmp").start().wait_ready()
     assert 200 == loose.login(loose.claim())
     changed = {line.split()[1] for line in docker("diff", loose.name).stdout.splitlines()}
@@ -78,7 +78,7 @@ def test_nothing_but_the_volume_and_tmp_is_written(box: Make) -> None:
 
 
 def test_a_host_folder_of_another_user_is_refused_with_the_command_to_type(box: Make, host_folder: Path) -> None:
-    """Exit code 73; after that very `chown` it starts."""
+    """Exit code 73; after exactly that `chown` it starts."""
     options = (*LOCKED_DOWN, "--volume", f"{host_folder}:/var/lib/devpi")
     refused = box(*options).start()
     assert 73 == refused.wait_end()
@@ -93,7 +93,7 @@ def test_a_host_folder_of_another_user_is_refused_with_the_command_to_type(box: 
 
 
 def test_a_volume_that_an_older_image_wrote_as_root(box: Make, volume: str, debug_image: str) -> None:
-    """It is refused and left alone; after the `chown` that the log tells, its data is served."""
+    """It is refused and left untouched; after the `chown` from the log, its data is served."""
     mount = ("--volume", f"{volume}:/var/lib/devpi")
     older = box("--user", "0:0", *mount, name="older").start().wait_ready()
     password = older.claim()
@@ -111,7 +111,7 @@ def test_a_volume_that_an_older_image_wrote_as_root(box: Make, volume: str, debu
 
 
 def test_a_tmpfs_for_the_state_is_refused_with_the_options_to_add(box: Make) -> None:
-    """Docker mounts it as the image's folder was, but root's; with the options that the log names it starts."""
+    """Docker mounts it like the image's folder, but owned by root; with the options from the log it starts."""
     refused = box("--read-only", "--tmpfs", "/tmp", "--tmpfs", "/var/lib/devpi").start()
     assert 73 == refused.wait_end()
     (told,) = re.findall(r"`--tmpfs (/var/lib/devpi:\S+)`", refused.log)
@@ -122,7 +122,7 @@ def test_a_tmpfs_for_the_state_is_refused_with_the_options_to_add(box: Make) -> 
 
 @pytest.mark.parametrize("mount", ["", "volume"])
 def test_a_serverdir_that_the_image_does_not_have(box: Make, volume: str, mount: str) -> None:
-    """Nobody but root may make it, or owns a new volume there: what to do is told for either."""
+    """Only root may create it, or owns a new volume there: the hint covers both."""
     options = ["--env", "DEVPI_SERVERDIR=/srv/devpi", *(["--volume", f"{volume}:/srv/devpi"] if mount else [])]
     refused = box(*options).start()
     assert 73 == refused.wait_end()
@@ -133,7 +133,7 @@ def test_a_serverdir_that_the_image_does_not_have(box: Make, volume: str, mount:
 
 
 def test_root_is_told_that_it_is_not_needed(box: Make) -> None:
-    """It works, but whoever breaks in is root; as the image has it nothing is said."""
+    """It works, but an attacker would be root; as the image is built, nothing is reported."""
     root = box("--user", "0", name="root").start().wait_ready()
     assert 1 == root.log.count("this runs as root")
     assert "WARNI [sidecar.container.main] this runs as root" in root.log
@@ -142,7 +142,7 @@ def test_root_is_told_that_it_is_not_needed(box: Make) -> None:
 
 
 def test_any_user_of_group_0_shares_a_volume_made_by_the_image(box: Make, volume: str) -> None:
-    """As OpenShift runs it: a uid that nobody knows, on a volume that took its owner from the image."""
+    """Like OpenShift: an unknown uid, on a volume that took its owner from the image."""
     one = box("--read-only", "--tmpfs", "/tmp", "--user", "1000990000:0", "--volume", f"{volume}:/var/lib/devpi")
     one.start().wait_ready()
     assert 200 == one.login(one.claim())
@@ -150,7 +150,7 @@ def test_any_user_of_group_0_shares_a_volume_made_by_the_image(box: Make, volume
 
 
 def test_a_volume_survives_a_new_container(box: Make, volume: str) -> None:
-    """What one container wrote, the next one serves, and the password isn't told twice."""
+    """The next container serves what one wrote, and does not show the password again."""
     mount = ("--volume", f"{volume}:/var/lib/devpi")
     first = box(*mount, name="first").start().wait_ready()
     password = first.claim()

@@ -1,4 +1,4 @@
-"""The examples of the older image's README (cloudhotspot/devpi, 2016) as they stand there, but for the image's name."""
+"""The examples of the older image's README (cloudhotspot/devpi, 2016), unchanged except for the image's name."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ volumes:
 
 @pytest.fixture
 def folder(image: str) -> Iterator[Path]:
-    """Where the commands are typed. The names and ports in them must be nobody's: all that bears them is removed."""
+    """The folder of the commands. Their names and ports must be free: this test removes everything with these names."""
     with engine.documented_names():
         if docker("container", "inspect", "devpi", check=False).returncode == 0:
             engine.not_here("a container named devpi is somebody's")
@@ -52,7 +52,7 @@ def folder(image: str) -> Iterator[Path]:
 
 
 def type_in(folder: Path, command: str) -> None:
-    """Run a command of the README; a port that is somebody's is no fault of the image's."""
+    """Run a command of the README; a port in use is not a failure of the image."""
     words = [IMAGE if word == "IMAGE" else word for word in shlex.split(command)]
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     if "port is already allocated" in done.stderr or "address already in use" in done.stderr:
@@ -61,7 +61,7 @@ def type_in(folder: Path, command: str) -> None:
 
 
 def serves(port: int) -> str:
-    """Wait until devpi-server answers on a port of this machine; its URL."""
+    """Wait until devpi-server answers on a port of this machine; return its URL."""
     url = f"http://127.0.0.1:{port}"
 
     def look() -> Answer | None:
@@ -94,7 +94,7 @@ def serves(port: int) -> str:
     ids=["plain", "another port", "another folder", "a fresh volume on another folder"],
 )
 def test_run(folder: Path, command: str, port: int, serverdir: str) -> None:
-    """It serves, has made its state there, with 32 random characters as root's password; only root makes users."""
+    """It serves, has made its state there, with 32 random characters as root's password; only root creates users."""
     type_in(folder, command)
     url = serves(port)
     found = docker("exec", "devpi", "python3", "-c", f"import os; print(*os.listdir({serverdir!r}))").stdout.split()
@@ -109,7 +109,7 @@ def test_run(folder: Path, command: str, port: int, serverdir: str) -> None:
 
 
 def test_run_with_arguments_and_a_password(folder: Path) -> None:
-    """`IMAGE <arg> [<arg> …]`: flags go behind those of every start; `DEVPI_PASSWORD` is root's."""
+    """`IMAGE <arg> [<arg> …]`: flags follow those of every start; `DEVPI_PASSWORD` is root's."""
     type_in(
         folder, "docker run -d --name devpi -e DEVPI_PASSWORD=s3cret-of-2016 -p 8000:8000 IMAGE --port 8000 --threads 7"
     )
@@ -121,7 +121,7 @@ def test_run_with_arguments_and_a_password(folder: Path) -> None:
 
 @pytest.mark.parametrize("compose", ["docker-compose", "docker compose"])
 def test_compose(folder: Path, compose: str) -> None:
-    """The file of version 2: a volume of one's own, a backup, SIGINT for the stop; `docker-compose up -d`."""
+    """The file of version 2: a volume, a backup, SIGINT for the stop; `docker-compose up -d`."""
     program, *words = compose.split()
     if not words and subprocess.run(["which", program], capture_output=True, check=False).returncode:
         engine.not_here("there is no docker-compose command")

@@ -1,4 +1,4 @@
-"""Two builds of one commit give one image."""
+"""Two builds of one commit give the same image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.image
 
 @pytest.fixture(scope="module")
 def builds() -> Iterator[tuple[str, str]]:
-    """Two, both from nothing: no layer of the one is used for the other."""
+    """Two builds from nothing: neither uses a layer of the other."""
     tags = engine.unique("first"), engine.unique("second")
     arguments = [part for name, value in engine.told().items() for part in ("--build-arg", f"{name}={value}")]
     try:
@@ -34,9 +34,9 @@ def test_two_builds_of_one_commit_give_one_digest(builds: tuple[str, str]) -> No
 
 
 def test_nothing_in_a_fresh_build_is_upgradable(builds: tuple[str, str]) -> None:
-    """Of each Debian package that the image has something of, it has the version that apt would install now.
+    """Files of Debian packages in the image come from the versions that apt would install now.
 
-    The image has no apt: the base image's, with the sources that the build uses, says which that is.
+    The image has no apt: the base image's apt, with the sources of the build, shows the versions.
     """
     records = [
         data.decode()

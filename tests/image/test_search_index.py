@@ -1,4 +1,4 @@
-"""devpi-web's search index is derived data: a damaged one is set aside and rebuilt, and never ends devpi-server."""
+"""devpi-web's search index is derived data: a damaged one is moved aside and rebuilt, and never stops devpi-server."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Site:
     options: tuple[str, ...] = ()
     box: Box | None = None
     devpi: str = ""
-    """devpi-server's URL; the engine is a process to ask."""
+    """devpi-server's URL; asking the engine needs a process."""
 
     def start(self) -> Box:
-        """A new container on the volume, ready."""
+        """Start a new container on the volume, and wait until it is ready."""
         options = (*self.options, "--volume", f"{self.volume}:/var/lib/devpi", "--env", f"DEVPI_PASSWORD={PASSWORD}")
         options += ("--env", "SIDECAR_MONITOR_INTERVAL=0.5")
         self.box = Box("web", *options, image=self.image, flags=self.flags)
@@ -40,7 +40,7 @@ class Site:
         return self.box
 
     def stop(self) -> None:
-        """End the container, and clear it away."""
+        """Stop the container, and remove it."""
         box, self.box = self.box, None
         if box is not None:
             try:
@@ -49,7 +49,7 @@ class Site:
                 box.remove()
 
     def shell(self, code: str, user: str = "1000:1000") -> str:
-        """Python on the volume, beside the container."""
+        """Run Python on the volume, beside the container."""
         start = "import os, pathlib, shutil\n" + f"indices = pathlib.Path({INDICES!r})\n"
         mounts = (*self.options, "--volume", f"{self.volume}:/var/lib/devpi")
         command = ("run", "--rm", "--user", user, *mounts, "--entrypoint", "python3", self.image, "-c", start + code)
@@ -61,7 +61,7 @@ class Site:
         return page.status == 200 and f"/root/dev/{word}".encode() in page.body
 
     def wait_found(self, word: str, what: str) -> None:
-        """Until it finds it; a search costs CPU, which the index needs."""
+        """Wait until a search finds it; searches use CPU that the indexer needs."""
         wait_for(lambda: self.finds(word), what, every=0.5)
 
     def add(self, word: str) -> None:
@@ -69,13 +69,13 @@ class Site:
         upload(f"{self.devpi}/root/dev", login_token(self.devpi, PASSWORD), word, word.encode() * 50)
 
     def notices(self) -> list[dict[str, Any]]:
-        """What is said of the search index."""
+        """Return the notices about the search index."""
         assert self.box is not None
         return [n for n in self.box.get("/status").json["notices"] if n["about"] == "search-index"]
 
 
 def made(image: str, volume: str, **more: Any) -> Site:
-    """A site whose index holds `alpha`, running."""
+    """A running site whose index holds `alpha`."""
     site = Site(volume, image, **more)
     make_index(site.start().devpi, login_token(site.box.devpi, PASSWORD))  # type: ignore[union-attr]
     site.add("alpha")
@@ -85,7 +85,7 @@ def made(image: str, volume: str, **more: Any) -> Site:
 
 @pytest.fixture(scope="module")
 def shared(web_image: str) -> Iterator[Site]:
-    """One site, stopped, whose index each test finds whole and leaves whole."""
+    """One stopped site; each test finds its index complete and leaves it complete."""
     with engine.volume() as volume:
         site = made(web_image, volume)
         site.stop()
@@ -94,7 +94,7 @@ def shared(web_image: str) -> Iterator[Site]:
 
 @pytest.fixture
 def site(shared: Site) -> Iterator[Site]:
-    """The shared one, stopped whatever became of it."""
+    """The shared one, stopped after each test."""
     yield shared
     shared.stop()
 
@@ -111,7 +111,7 @@ for path in indices.glob('*.seg'):
             file.seek(part['offset'])
             file.write(bytes(part['length']))
 """
-"""Is found when somebody searches: until then the index opens."""
+"""Found by a search: until then the index opens."""
 
 DAMAGES = {
     "truncated segment": TRUNCATED,
@@ -124,15 +124,15 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_index_is_set_aside_and_rebuilt(site: Site, damage: str) -> None:
-    """devpi-server is ready at once and stays; the log, `/status` and the command say why searches find too little."""
+    """devpi-server is ready at once and stays; the log, `/status` and the command explain the incomplete results."""
     site.shell(damage)
     box = site.start()
     if "LOCK" in damage:
-        site.add("beta")  # nothing fails until it is to be written
+        site.add("beta")  # nothing fails until it is written
     wait_for(lambda: site.finds("alpha") in (True, False) and site.notices(), "the notice", every=0.5)
     (notice,) = site.notices()
     assert "is being rebuilt" in notice["reason"]
-    assert ".indices.damaged has the old one" in notice["hint"]
+    assert ".indices.damaged holds the old index" in notice["hint"]
     site.wait_found("alpha", "the search to find again")
     assert notice["reason"] in box.log
     assert notice["reason"] in box.exec("sidecar", "status").stdout
@@ -147,7 +147,7 @@ def test_a_damaged_index_is_set_aside_and_rebuilt(site: Site, damage: str) -> No
 
 
 def test_an_index_that_cannot_be_read(site: Site) -> None:
-    """As after a restore by root: it is set aside too, for the folder around it is the server's."""
+    """As after a restore by root: it is moved aside, too, because the folder around it is the server's."""
     site.shell("os.chown(indices, 0, 0); indices.chmod(0o700)", user="0:0")
     try:
         site.start()
@@ -160,7 +160,7 @@ def test_an_index_that_cannot_be_read(site: Site) -> None:
 
 
 def test_a_healthy_index_is_left_alone(site: Site) -> None:
-    """Neither a start nor a kill amid its writing has it built anew."""
+    """Neither a start nor a kill during its writing causes a rebuild."""
     look = "print(indices.stat().st_ino, indices.with_name('.indices.damaged').exists())"
     site.shell("shutil.rmtree(indices.with_name('.indices.damaged'), ignore_errors=True)")
     before = site.shell(look)
@@ -176,7 +176,7 @@ def test_a_healthy_index_is_left_alone(site: Site) -> None:
 
 
 def test_a_kill_while_it_is_set_aside(site: Site) -> None:
-    """Between both renames there is no folder; then devpi-web makes it and fills it."""
+    """Between both renames there is no folder; then devpi-web creates it and fills it."""
     site.shell(f"{TRUNCATED}\nshutil.rmtree(indices.with_name('.indices.damaged'), ignore_errors=True)")
     site.shell("indices.rename(indices.with_name('.indices.damaged'))")
     site.start()
@@ -184,7 +184,7 @@ def test_a_kill_while_it_is_set_aside(site: Site) -> None:
 
 
 def test_devpi_clear_search_index(site: Site) -> None:
-    """It takes the serverdir's lock as devpi's other tools do, and the next start builds the index."""
+    """It takes the serverdir's lock like devpi's other tools, and the next start builds the index."""
     box = site.start()
     assert 75 == box.exec("devpi-clear-search-index", check=False).returncode
     site.stop()
@@ -198,7 +198,7 @@ def test_devpi_clear_search_index(site: Site) -> None:
 
 @pytest.fixture
 def apart(web_image: str) -> Iterator[Callable[..., Site]]:
-    """Makes sites whose index is on a mount of its own."""
+    """Creates sites with the index on a mount of its own."""
     made_here: list[Site] = []
 
     def make(volume: str, *options: str) -> Site:
@@ -213,7 +213,7 @@ def apart(web_image: str) -> Iterator[Callable[..., Site]]:
 
 
 def test_an_index_on_a_mount_of_its_own(volume: str, apart: Callable[..., Site]) -> None:
-    """A mount can't be renamed: what is in it is moved into a folder there."""
+    """A mount can't be renamed: its contents are moved into a folder there."""
     with engine.volume() as index:
         site = apart(volume, "--volume", f"{index}:/mnt/devpi")
         make_index(site.start().devpi, login_token(site.box.devpi, PASSWORD))  # type: ignore[union-attr]
@@ -230,7 +230,7 @@ def test_an_index_on_a_mount_of_its_own(volume: str, apart: Callable[..., Site])
 
 
 def test_no_space_for_the_index(volume: str, apart: Callable[..., Site]) -> None:
-    """devpi-server serves without it, and says what is missing."""
+    """devpi-server serves without it, and reports what is missing."""
     site = apart(volume, "--tmpfs", "/mnt/devpi:size=4k,uid=1000,mode=0700")
     box = site.start()
     make_index(box.devpi, login_token(box.devpi, PASSWORD))

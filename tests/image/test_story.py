@@ -1,4 +1,4 @@
-"""The whole story against the image: run, claim, log in, upload, install, export, import into a second container."""
+"""The whole story with the image: run, claim, log in, upload, install, export, import into a second container."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Make = Callable[..., Box]
 
 @pytest.fixture
 def shared_folder() -> Iterator[Path]:
-    """A folder of this machine's that a container's user may write to."""
+    """A folder of this machine that a container's user may write to."""
     folder = Path(tempfile.mkdtemp(prefix="devpi-sidecar-tests-"))
     folder.chmod(0o777)
     yield folder
@@ -32,7 +32,7 @@ def shared_folder() -> Iterator[Path]:
 
 
 def install(devpi: str, index: str, package: str, into: Path) -> str:
-    """Real `pip install` from devpi; the installed module's text."""
+    """Run a real `pip install` from devpi; return the installed module's text."""
     url = f"{devpi}/{index}/+simple/"
     command = [sys.executable, "-m", "pip", "install", "--isolated", "--no-cache-dir", "--no-deps", "--quiet"]
     command += ["--disable-pip-version-check", "--index-url", url, "--target", str(into), package]
@@ -78,7 +78,7 @@ def test_the_story(box: Make, volume: str, shared_folder: Path, tmp_path: Path) 
     assert "file_upload of" in first.exec("devpi", "upload", f"/dist/{name}").stdout
     assert "HELLO = 'world'" in install(first.devpi, "root/dev", "greeting", tmp_path / "one")
 
-    # export beside the running server: the command passes by the same guards as the entrypoint
+    # export beside the running server: the command passes the same guards as the entrypoint
     first.exec("devpi-export", "--serverdir", "/var/lib/devpi", "/out/export")
     foreign = first.exec(
         "devpi-export", "--serverdir", "/var/lib/devpi", "/tmp/e", check=False, options=("--user", "0")
@@ -103,7 +103,7 @@ def test_the_story(box: Make, volume: str, shared_folder: Path, tmp_path: Path) 
 
 
 def test_an_archive_that_is_none_is_told(box: Make, tmp_path: Path) -> None:
-    """The container stays, with the reason on `/status` and in the health check, which waits for nothing any more."""
+    """The container stays, with the reason on `/status` and in the health check, which no longer waits."""
     bad = Path(tempfile.mkdtemp(prefix="devpi-sidecar-tests-")) / "backup.bz2"
     try:
         bad.parent.chmod(0o755)
@@ -121,7 +121,7 @@ def test_an_archive_that_is_none_is_told(box: Make, tmp_path: Path) -> None:
 
 
 def test_the_web_interface(box: Make, web_image: str, shared_folder: Path) -> None:
-    """`devpi-web` serves its pages, renders a description, highlights code in it, and finds what was uploaded."""
+    """`devpi-web` serves its pages, renders a description, highlights its code, and finds what was uploaded."""
     web = (
         box(*LOCKED_DOWN, "--volume", f"{shared_folder}:/dist:ro", image=web_image, flags=NO_MIRROR)
         .start()
@@ -150,7 +150,7 @@ def test_the_web_interface(box: Make, web_image: str, shared_folder: Path) -> No
 
 
 def test_an_import_is_ready_before_it_is_searchable(box: Make, web_image: str, shared_folder: Path) -> None:
-    """devpi-web's index of an import is made while devpi-server serves; `/status` tells what is left of it."""
+    """devpi-web indexes an import while devpi-server serves; `/status` shows what is left of it."""
     exported.pack(exported.write(shared_folder / "export", projects=300), shared_folder / "init.d" / "backup.tar.gz")
     mount = f"{shared_folder / 'init.d'}:/devpi-init.d:ro"
     web = box("--env", "SIDECAR_MONITOR_INTERVAL=0.5", "--volume", mount, image=web_image).start().wait_ready()
@@ -158,7 +158,7 @@ def test_an_import_is_ready_before_it_is_searchable(box: Make, web_image: str, s
 
     def is_done() -> bool:
         backlog = web.get("/status").json["devpi"]["backlog"]
-        if backlog is None:  # the monitor has not asked for it yet
+        if backlog is None:  # the monitor has not asked yet
             return False
         told.append(backlog)
         return {0} == set(backlog.values())
@@ -171,7 +171,7 @@ def test_an_import_is_ready_before_it_is_searchable(box: Make, web_image: str, s
 
 
 def test_a_command_in_place_of_flags(image: str) -> None:
-    """devpi's own tools, and anything else, run as the container's command."""
+    """devpi's own tools, and any other command, run as the container's command."""
     assert "devpi-client" in docker("run", "--rm", image, "devpi", "--version").stdout
     assert "sidecar" in docker("run", "--rm", image, "sidecar", "version").stdout
     missing = docker("run", "--rm", image, "sh", check=False)

@@ -1,4 +1,4 @@
-"""Some of the project's own tests, run inside the image's root file system: what was trimmed away is not missed."""
+"""Some of the project's own tests, run inside the image's root file system: nothing that was trimmed is missed."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ PATIENCE = 1800.0
 """Seconds for all of it."""
 TWO_FILES_AT_A_TIME = ("--numprocesses", "2", "--dist", "loadfile")
 WHAT_ONLY_THE_IMAGE_CAN_BREAK = (
-    # what each of our modules imports of the trimmed standard library and packages, on the image's own Python
+    # what our modules import of the trimmed standard library and packages, on the image's own Python
     *("tests/devpi", "tests/worker", "tests/web"),
     *(f"tests/exports/test_{name}.py" for name in ("merge", "unpack", "zips")),
     *("tests/cli/test_commands.py", "tests/core/test_logging.py"),
-    # libraries in C, and TLS; what a devpi-server does in the image, the tests beside this one see
+    # libraries in C, and TLS; the other tests of the image cover a running devpi-server
     "tests/integration/test_tls.py",
 )
 NOT_THERE = (
     *("-m", "not alone and not slow"),
-    # a real child for each case, made-up input, thousands of connections, every advice: as outside, and minutes of them
+    # a real child for each case, made-up input, thousands of connections, every advice: the same as outside, but slow
     *(f"--ignore=tests/devpi/test_{name}.py" for name in ("process", "protocol")),
     *(f"--ignore=tests/web/test_{name}.py" for name in ("advice", "events", "fuzz")),
     "--ignore=tests/worker/patches/test_waitress.py",
-    # the list of foreign names: each start in the image verifies it, and its documents are not there
+    # the list of foreign names: each start verifies it, and its documents are not in the image
     "--ignore=tests/worker/patches/test_table.py",
-    # they judge a document, with a library in Rust that wants librt
+    # they check a document, with a library in Rust that needs librt
     *("--ignore=tests/web/test_openapi.py", "--ignore=tests/web/test_schemathesis.py"),
 )
 
 
 def run(image: str, *arguments: str) -> int:
-    """pytest in a container, as the image's user and without a network; how many tests have passed, all being well."""
+    """Run pytest in a container, as the image's user and without a network; return how many tests passed."""
     name = engine.unique("suite")
     command = ("run", "--name", name, "--label", engine.LABEL, "--network", "none", "--tmpfs", "/tmp:exec,mode=1777")
     try:
@@ -52,7 +52,7 @@ def run(image: str, *arguments: str) -> int:
 
 
 def test_the_suite_passes_inside(test_image: str) -> None:
-    """Unit tests, and those with a real devpi-server that need more of the image than the others do."""
+    """Unit tests, and those tests with a real devpi-server that need most of the image."""
     named = [path.relative_to(ROOT) for pattern in WHAT_ONLY_THE_IMAGE_CAN_BREAK for path in ROOT.glob(pattern)]
     assert len(named) >= len(WHAT_ONLY_THE_IMAGE_CAN_BREAK)
     assert 700 < run(test_image, *map(str, named))

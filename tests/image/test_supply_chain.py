@@ -28,7 +28,7 @@ def allowed() -> dict[tuple[str, str], tuple[str, str]]:
 
 @pytest.fixture(scope="session")
 def syft(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program, of the version and digest in docker/syft.lock, in an environment of its own."""
+    """syft, with the version and digest of docker/syft.lock, in an environment of its own."""
     home = tmp_path_factory.mktemp("syft")
     venv.create(home, with_pip=True)
     pip = [home / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
@@ -38,7 +38,7 @@ def syft(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("target", ["devpi", "devpi-web"])
 def test_no_package_surprises(target: str, syft: Path, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """syft's bill of materials holds what docker/packages.txt allows, and the list has nothing too much."""
+    """syft's bill of materials and docker/packages.txt list the same packages."""
     tag = request.getfixturevalue("image" if target == "devpi" else "web_image")
     archive = tmp_path / "image.tar"
     docker("save", "--output", archive, tag)
@@ -57,7 +57,7 @@ def test_no_package_surprises(target: str, syft: Path, request: pytest.FixtureRe
 
 
 def test_every_allowed_package_has_a_licence_that_we_accept() -> None:
-    """All let anybody run and pass on the image; copyleft ones are Debian's unchanged programs and libraries."""
+    """All allow running and redistributing the image; copyleft ones are Debian's unchanged programs and libraries."""
     licences = {licence for _, licence in allowed().values()}
     accepted = re.compile(
         r"(MIT|BSD|Apache|PSF|MPL|ZPL|ISC|Python|OpenSSL|public-domain|zlib|Unlicense|0BSD|Expat|bzip2|(L?GPL)[-\w.+]*)"
@@ -66,7 +66,7 @@ def test_every_allowed_package_has_a_licence_that_we_accept() -> None:
 
 
 def test_the_licence_texts_come_along(image: str) -> None:
-    """Of every Python package that has one, and of the interpreter's parts where the base image has them."""
+    """Of every Python package that has one, and of the interpreter's parts if the base image has them."""
     code = (
         "import importlib.metadata as m, pathlib, sysconfig\n"
         "root = pathlib.Path(sysconfig.get_path('purelib'))\n"
@@ -80,7 +80,7 @@ def test_the_licence_texts_come_along(image: str) -> None:
 
 
 def test_the_dockerfile_is_clean() -> None:
-    """hadolint, with no exception but those that a comment explains."""
+    """hadolint, with only those exceptions that a comment explains."""
     program = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
     if program is None:
         pytest.skip("NOT TESTED: hadolint isn't installed (python3 dev.py test brings it)")

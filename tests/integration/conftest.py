@@ -22,7 +22,7 @@ OTHER_USER = 12345
 
 @pytest.fixture
 def container(tmp_path: Path) -> Iterator[Callable[..., Container]]:
-    """Makes containers (not started yet), and clears them away."""
+    """Return a function that makes containers, not started yet; removes them at the end."""
     with ExitStack() as stack:
 
         def make(name: str = "c", **options: Any) -> Container:
@@ -33,14 +33,14 @@ def container(tmp_path: Path) -> Iterator[Callable[..., Container]]:
 
 @pytest.fixture(scope="module")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
-    """One ready container that the tests of a module share; its root password has not been claimed at first."""
+    """A ready container that the tests of a module share; its root password is not claimed at first."""
     with cleared_away(Container(tmp_path_factory.mktemp("shared"))) as shared:
         yield shared.start().wait_ready()
 
 
 @pytest.fixture
 def other_user() -> Iterator[Callable[..., Container]]:
-    """Makes containers that run as another user than root, and clears them away."""
+    """Return a function that makes containers of another user than root; removes them at the end."""
     needs.root("start a process as another user")
     if (found := python_of_everybody()) is None:
         pytest.skip("no Python with these packages that another user may run")
@@ -76,7 +76,7 @@ def tool(name: str, *arguments: str) -> None:
 
 @pytest.fixture(scope="session")
 def made_by_devpi(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A state by real `devpi-init`, with this root password (empty: devpi's default); or the export of such a one.
+    """A state by real `devpi-init` with this root password (empty: devpi's default), or the export of such a state.
 
     Each is made once and must not be changed: copy it.
     """

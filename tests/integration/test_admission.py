@@ -1,4 +1,4 @@
-"""Password checks are bounded: a crowd of them takes neither the memory nor the answers of everybody else."""
+"""Password checks are limited: many of them exhaust neither the memory nor the answers of other clients."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ pytestmark = pytest.mark.alone
 CLIENTS = 90
 SECONDS = 2.0
 P99_SECONDS = 0.5
-"""What others wait for `+api` at most, but for one answer in a hundred."""
+"""Maximum seconds that other clients wait for `+api`, except for one answer in a hundred."""
 
 
 def crowd(request: Callable[[str], tuple[int, float]], passwords: Iterator[str], clients: int) -> Counter[int]:
-    """So many clients that ask again and again for `SECONDS`, each with the next password; how often which status came.
+    """Run so many clients for `SECONDS`, each request with the next password; return the number of answers by status.
 
     They take the passwords from one iterator, in C, so that it needs no lock.
     """
@@ -58,7 +58,7 @@ def crowd(request: Callable[[str], tuple[int, float]], passwords: Iterator[str],
 
 
 class Bystander:
-    """A client without a password, in a process of its own, that asks for `+api` again and again."""
+    """A client without a password, in its own process, that requests `+api` again and again."""
 
     SOURCE = """
 import http.client, sys, time
@@ -75,27 +75,27 @@ while True:
     def __init__(self, port: int) -> None:
         self._process = subprocess.Popen([sys.executable, "-c", self.SOURCE, str(port)], stdout=subprocess.PIPE)
         assert self._process.stdout is not None
-        self._process.stdout.readline()  # it has begun
+        self._process.stdout.readline()  # it has started
 
     def over(self) -> list[float]:
-        """Stop it; how long it took for each answer, in seconds. Every one must have been 200."""
+        """Stop it; return the seconds of each answer. Every one must have been 200."""
         self._process.terminate()
         said, _ = self._process.communicate(timeout=30)
-        answers = [line.split() for line in said.decode().splitlines()[:-1]]  # the last may be cut
+        answers = [line.split() for line in said.decode().splitlines()[:-1]]  # the last may be incomplete
         assert {status for status, _ in answers} == {"200"}
         return [float(seconds) for _, seconds in answers]
 
 
 def new_passwords() -> Iterator[str]:
-    """Each wrong, and unlike all before."""
+    """Return wrong passwords, each different from all before."""
     return map("wrong {}".format, itertools.count())
 
 
 @pytest.mark.parametrize("shape", ["basic", "devpi-auth", "login", "login behind a path", "login%0A"])
 def test_a_crowd_of_passwords(container: Callable[..., Container], shape: str) -> None:
-    """90 clients with a new password each time: memory stays small, most are told to come again, others are answered.
+    """90 clients with new passwords: memory stays small, most shall retry, other clients are answered.
 
-    `+api` in under 0.5 s at p99, in the best of three rounds: beside other work a machine may spoil one, not all.
+    `+api` in under 0.5 s at p99, in the best of three rounds: other work on the machine may disturb one, not all.
     """
     behind = ("--outside-url", "https://host.example/devpi") if shape == "login behind a path" else ()
     devpi = container(flags=behind).start().wait_ready()
@@ -114,7 +114,7 @@ def test_a_crowd_of_passwords(container: Callable[..., Container], shape: str) -
 
 
 def test_eighty_clients_with_eight_wrong_passwords(container: Callable[..., Container]) -> None:
-    """Equal ones share a run, and those who wait for it leave threads for others; nobody is turned away."""
+    """Equal checks share a run, and those that wait leave threads for others; no client is refused."""
     devpi = container().start().wait_ready()
     port = int(devpi.devpi.rpartition(":")[2])
     wrong = itertools.cycle(f"wrong {number}" for number in range(8))
@@ -127,7 +127,7 @@ def test_eighty_clients_with_eight_wrong_passwords(container: Callable[..., Cont
 
 
 def under_a_crowd(devpi: Container, once: Callable[[], Counter[int]]) -> Counter[int]:
-    """The statuses that a crowd has got in all rounds; up to three, until somebody beside it was answered in time."""
+    """Return the statuses of all rounds; up to three, until another client was answered in time."""
     port = int(devpi.devpi.rpartition(":")[2])
     rounds: list[float] = []
     statuses: Counter[int] = Counter()
@@ -149,7 +149,7 @@ def under_a_crowd(devpi: Container, once: Callable[[], Counter[int]]) -> Counter
 
 
 def test_an_honest_client_gets_in(container: Callable[..., Container]) -> None:
-    """What admission found out is what devpi says: right and wrong passwords, tokens, unknown users, both headers."""
+    """Admission agrees with devpi: right and wrong passwords, tokens, unknown users, both headers."""
     devpi = container(env={"DEVPI_PASSWORD": "päss:word"}).start().wait_ready()
     port = int(devpi.devpi.rpartition(":")[2])
 
@@ -193,7 +193,7 @@ def credentials(header: str, user: str, password: str) -> dict[str, str]:
 
 
 def post_login(port: int, headers: dict[str, str], user: object, password: object, padding: int = 0) -> tuple[int, str]:
-    """Status, and who the token is of: empty without one."""
+    """Return the status and the token's user: empty without a token."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         body = json.dumps({"user": user, "password": password}) + " " * padding
@@ -213,7 +213,7 @@ def post_login(port: int, headers: dict[str, str], user: object, password: objec
     ("more", "password", "padding", "status"),
     [
         ({}, "wrong", 0, 401),
-        ({}, 1, 0, 400),  # devpi-server by itself answers 500
+        ({}, 1, 0, 400),  # plain devpi-server answers 500
         ({}, "wrong", 70_000, 413),
         ({"X-Outside-Url": "http://host.example/path"}, "wrong", 0, 401),
     ],
@@ -221,7 +221,7 @@ def post_login(port: int, headers: dict[str, str], user: object, password: objec
 def test_a_login_is_judged_by_its_body_alone(
     shared: Container, header: str, more: dict[str, str], password: object, padding: int, status: int
 ) -> None:
-    """Whoever has a password of his own does not become somebody else by it, nor fails by another's."""
+    """A client with its own password neither becomes another user by it, nor fails because of another's."""
     port = int(shared.devpi.rpartition(":")[2])
     alice = credentials(header, "alice", "of-alice")
     assert (status, "") == post_login(port, alice | more, "root", password, padding)
@@ -234,7 +234,7 @@ def test_a_login_is_judged_by_its_body_alone(
 def test_a_password_in_a_header_says_who_asks_and_no_more(
     container: Callable[..., Container], tmp_path: Path, header: str
 ) -> None:
-    """A plugin that checks another password in the same request, before devpi knows who asks, and after."""
+    """A plugin that checks another password in the same request, before devpi knows the user, and after."""
     plugin = installed_plugin(
         tmp_path / "plugin",
         "second_login",
@@ -262,7 +262,7 @@ def test_a_password_in_a_header_says_who_asks_and_no_more(
 
 
 def test_a_plugin_may_find_credentials_elsewhere(container: Callable[..., Container], tmp_path: Path) -> None:
-    """Passwords that come in a header of a plugin's own are bounded, too, and right ones let in."""
+    """Passwords in a plugin's own header are limited, too, and right ones are accepted."""
     plugin = installed_plugin(
         tmp_path / "plugin",
         "elsewhere",
@@ -289,7 +289,7 @@ def test_a_plugin_may_find_credentials_elsewhere(container: Callable[..., Contai
 def test_who_waits_while_the_password_changes_has_the_old_one_no_more(
     container: Callable[..., Container], tmp_path: Path, how: str
 ) -> None:
-    """A plugin holds a request up between the check and devpi's transaction, and meanwhile root's password rotates."""
+    """A plugin holds a request between the check and devpi's transaction, and meanwhile root's password rotates."""
     plugin = installed_plugin(
         tmp_path / "plugin",
         "hold_up",
@@ -319,7 +319,7 @@ def test_who_waits_while_the_password_changes_has_the_old_one_no_more(
     with ThreadPoolExecutor() as pool:
         try:
             answer = pool.submit(*asked)  # type: ignore[arg-type]
-            wait_for((tmp_path / "held").exists, "the request to be held up")
+            wait_for((tmp_path / "held").exists, "the held request")
             rotated = devpi.post("/bootstrap/rotate")
             assert rotated.status == 200
         finally:

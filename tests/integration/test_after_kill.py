@@ -1,4 +1,4 @@
-"""What a killed devpi-server leaves of uploads is finished where it was committed, and else removed."""
+"""Uploads that a killed devpi-server leaves are finished if they were committed, and otherwise removed."""
 
 from __future__ import annotations
 
@@ -47,23 +47,23 @@ FSFactory.from_content = staticmethod(from_content)
 def devpiserver_cmdline_run(xom):
     wait()
 """
-"""A devpi-server that stands still before it listens, or where an upload is written and not committed."""
+"""A devpi-server that blocks before it listens, or where an upload is written and not committed."""
 
 
 @pytest.fixture
 def held(container: Callable[..., Container], tmp_path: Path) -> tuple[Container, Path]:
-    """A container, not started, whose devpi-server stands still while the file exists."""
+    """A container, not started, whose devpi-server blocks while the file exists."""
     hold = tmp_path / "hold"
     return container(env=installed_plugin(tmp_path / "plugin", "holds", HOLDS) | {"HOLD": str(hold)}), hold
 
 
 def unfinished(one: Container) -> list[Path]:
-    """What devpi-server has not finished of uploads."""
+    """Return the unfinished files of uploads."""
     return list((one.serverdir / "+files").rglob("*-tmp"))
 
 
 def test_committed_uploads_are_finished_and_others_removed(container: Callable[..., Container]) -> None:
-    """devpi itself finishes those of its last transaction alone; a kill between two writers leaves more."""
+    """devpi itself finishes only those of its last transaction; a kill between two writers leaves more."""
     one = container().start().wait_ready()
     token = login_token(one.devpi, one.claim())
     index = make_index(one.devpi, token)
@@ -79,7 +79,7 @@ def test_committed_uploads_are_finished_and_others_removed(container: Callable[.
     never.write_bytes(b"was not committed")
 
     one.start().wait_ready()
-    assert "finished 1 committed uploads, removed 2 that were not" in one.log
+    assert "finished 1 committed uploads, removed 2 uncommitted ones" in one.log
     assert not list((one.serverdir / "+files").rglob("*-tmp"))
     for name in ("committed", "torn", "last"):
         (link,) = call_devpi(f"{one.devpi}/root/dev/{name}").json["result"]["1.0"]["+links"]
@@ -87,7 +87,7 @@ def test_committed_uploads_are_finished_and_others_removed(container: Callable[.
 
 
 def test_a_stop_before_devpi_listens_does_not_forget_the_kill(held: tuple[Container, Path]) -> None:
-    """Killed, started, and stopped before anything was cleared: the start after that finishes the upload."""
+    """Killed, started, and stopped before anything was removed: the start after that finishes the upload."""
     one, hold = held
     one.start().wait_ready()
     token = login_token(one.devpi, one.claim())
@@ -112,7 +112,7 @@ def test_a_stop_before_devpi_listens_does_not_forget_the_kill(held: tuple[Contai
 
 @pytest.mark.parametrize("cut_by", ["a second signal", "the grace"])
 def test_a_stop_that_cuts_an_upload(held: tuple[Container, Path], cut_by: str) -> None:
-    """It kills devpi-server, as any kill does: what that leaves, of up to 1 GiB, goes at the next start."""
+    """It kills devpi-server, as any kill does: what that leaves, up to 1 GiB, is removed at the next start."""
     one, hold = held
     if cut_by == "the grace":
         one.env["SIDECAR_STOP_GRACE"] = "0.2"
@@ -122,7 +122,7 @@ def test_a_stop_that_cuts_an_upload(held: tuple[Container, Path], cut_by: str) -
     hold.touch()
     with ThreadPoolExecutor(1) as client:
         cut = client.submit(upload, index, token, "cut", b"content")
-        wait_for(lambda: unfinished(one), "a file that is written")
+        wait_for(lambda: unfinished(one), "a partly written file")
         os.kill(one.pid, signal.SIGTERM)
         if cut_by == "a second signal":
             wait_for(lambda: one.get("/readyz").status == 503, "the first signal's effect")
@@ -133,12 +133,12 @@ def test_a_stop_that_cuts_an_upload(held: tuple[Container, Path], cut_by: str) -
 
     hold.unlink()
     one.start().wait_ready()
-    assert "removed 1 that were not" in one.log
+    assert "removed 1 uncommitted ones" in one.log
     assert unfinished(one) == []
 
 
 def test_nothing_is_looked_for_after_a_clean_stop(container: Callable[..., Container]) -> None:
-    """A walk through all files costs time, which only a kill is worth."""
+    """A walk through all files costs time, which is needed only after a kill."""
     one = container().start().wait_ready()
     token = login_token(one.devpi, one.claim())
     upload(make_index(one.devpi, token), token, "whole", b"content")
@@ -151,7 +151,7 @@ def test_nothing_is_looked_for_after_a_clean_stop(container: Callable[..., Conta
 
 
 def test_an_event_serial_that_a_power_cut_emptied(container: Callable[..., Container]) -> None:
-    """devpi-server alone does not start with it; it is removed, and the events are handled again."""
+    """Plain devpi-server does not start with it; it is removed, and the events are processed again."""
     one = container().start().wait_ready()
     assert one.stop() == 0
     serial = one.serverdir / ".event_serial"

@@ -1,4 +1,4 @@
-"""A devpi-server in which argon2 can't run, for a limit of memory: nobody takes that for an answer."""
+"""A devpi-server in which argon2 can't run because of a memory limit: that is never taken for an answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.container import Container, call_devpi, login_token, wait_for
 pytestmark = pytest.mark.slow
 
 _ROOM = 32 * 2**20
-"""Bytes that the process may still take: argon2 needs 64 MiB."""
+"""Bytes that the process may still allocate: argon2 needs 64 MiB."""
 _SHORT_WHILE_IT_LOOKS = f"""
 import pathlib, re, resource
 from pluggy import HookimplMarker
@@ -40,12 +40,12 @@ def devpiserver_cmdline_run(xom):
     server.create_server = enough_again
     resource.setrlimit(resource.RLIMIT_AS, (used + {_ROOM}, before[1]))
 """
-"""A plugin: there is little memory from when the state is open until the server is made."""
+"""A plugin that limits memory from the opening of the state until the server is made."""
 
 
 @contextmanager
 def short_of_memory(devpi: Container) -> Iterator[None]:
-    """Meanwhile argon2 gets no memory in devpi-server; whatever else there is to do goes on."""
+    """Limit memory, so that argon2 gets none in devpi-server; everything else works."""
     used = re.search(r"VmSize:\s+(\d+)", Path(f"/proc/{devpi.devpi_pid}/status").read_text())
     assert used
     before = resource.prlimit(devpi.devpi_pid, resource.RLIMIT_AS)
@@ -57,7 +57,7 @@ def short_of_memory(devpi: Container) -> Iterator[None]:
 
 
 def asked(url: str, headers: dict[str, str], method: str = "GET", content: object = None) -> tuple[int, str | None]:
-    """The status of one request, and when to come again."""
+    """Return the status of one request, and its Retry-After."""
     data = None if content is None else json.dumps(content).encode()
     told = {"Accept": "application/json", "Content-Type": "application/json", **headers}
     call = urllib.request.Request(url, data, told, method=method)
@@ -78,12 +78,12 @@ def with_secret(header: str, secret: str) -> dict[str, str]:
 def test_an_empty_root_password_does_not_pass(
     container: Callable[..., Container], made_by_devpi: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Nor is anything remembered: with enough memory, the next start sees that it is empty."""
+    """Nothing is remembered: with enough memory, the next start sees that it is empty."""
     c = container(env=installed_plugin(tmp_path / "plugin", "short_while", _SHORT_WHILE_IT_LOOKS))
     shutil.copytree(made_by_devpi(""), c.serverdir)
     c.start().wait_listening()
     wait_for(lambda: c.get("/readyz/http").status == 200, "devpi's answer")
-    answer = wait_for(lambda: (a := c.get("/readyz/root-password")).json["reason"] != "not looked at yet" and a, "look")
+    answer = wait_for(lambda: (a := c.get("/readyz/root-password")).json["reason"] != "not checked yet" and a, "news")
     assert (503, 503) == (answer.status, c.get("/readyz").status)
     assert "argon2 can't run" in answer.json["reason"]
     assert not (c.serverdir / ".sidecar/root-hash").exists()
@@ -92,16 +92,16 @@ def test_an_empty_root_password_does_not_pass(
 
     c.env = {}
     c.start().wait_listening()
-    wait_for(lambda: c.get("/readyz/root-password").json["reason"] == "root's password is empty", "the look")
+    wait_for(lambda: c.get("/readyz/root-password").json["reason"] == "root's password is empty", "the probe")
     assert "$argon2" not in c.log
 
 
 def test_clients_come_again(container: Callable[..., Container]) -> None:
-    """However the password comes, a right one is no wrong one; nor is a new one refused for good."""
+    """In any header a right password is not refused as wrong; a new one is not refused for good."""
     c = container(env={"DEVPI_PASSWORD": "right"}).start().wait_ready()
     token = with_secret("X-Devpi-Auth", login_token(c.devpi, "right"))
-    assert 0 == c.stop()  # what has matched is known for a while
-    del c.env["DEVPI_PASSWORD"]  # a given one is checked at each start
+    assert 0 == c.stop()  # a password that has matched is remembered for a while
+    del c.env["DEVPI_PASSWORD"]  # a provided one is checked at each start
     c.start().wait_ready()
     requests: list[tuple[str, dict[str, str], str, object]] = [
         ("/+login", {}, "POST", {"user": "root", "password": "right"}),
@@ -117,7 +117,7 @@ def test_clients_come_again(container: Callable[..., Container]) -> None:
             status, retry_after = asked(c.devpi + path, headers, method, content)
             assert status == 503, (path, method, headers)
             assert int(retry_after or 0) >= 1
-        assert (200, None) == asked(f"{c.devpi}/+api", token), "a login token takes no argon2"
+        assert (200, None) == asked(f"{c.devpi}/+api", token), "a login token needs no argon2"
         rotated = c.post("/bootstrap/rotate")
         assert (503, "not-yet") == (rotated.status, rotated.json["type"].rpartition(":")[2])
         assert int(rotated.headers["Retry-After"]) >= 1
@@ -130,12 +130,12 @@ def test_clients_come_again(container: Callable[..., Container]) -> None:
 
 
 def test_a_claim_waits(container: Callable[..., Container]) -> None:
-    """It is no sign of a password that was changed in another way."""
+    """It is no sign of a password that was changed by other means."""
     c = container().start().wait_ready()
     with short_of_memory(c):
         claim = c.post("/bootstrap/root-password")
     assert (503, "not-yet") == (claim.status, claim.json["type"].rpartition(":")[2])
-    assert "changed in another way" not in c.log
+    assert "changed by other means" not in c.log
     assert 200 == c.login("root", c.claim())
 
 
@@ -161,7 +161,7 @@ def devpiserver_cmdline_run(xom):
 
 
 def test_an_unusable_hash_matches_no_password(container: Callable[..., Container], tmp_path: Path) -> None:
-    """A truncated one, and one of devpi-server 3, which today's can't check: 401 as for any other wrong password."""
+    """A truncated hash, and one of devpi-server 3, which today's can't check: 401 as for any wrong password."""
     whole = "$argon2id$v=19$m=65536,t=3,p=4$PefcuxfCeC+lNAZgLMWYsw$BOIPsxZI0weMBA6gXVzvRkPDu+9BD/CPpZaQWlpAZ6c"
     hashes = {
         "truncated": (whole[:60], None),
@@ -198,14 +198,14 @@ def hash(context, secret):
 
 CryptContext.hash = hash
 """
-"""A plugin: there is little memory whenever a password is hashed."""
+"""A plugin that limits memory whenever a password is hashed."""
 
 
 @pytest.mark.parametrize("how", ["first start", "import"])
 def test_a_first_state_is_tried_again(
     container: Callable[..., Container], made_by_devpi: Callable[..., Path], tmp_path: Path, how: str
 ) -> None:
-    """What failed for lack of memory says so, and succeeds at the next start."""
+    """A failure for lack of memory is reported as such, and the next start succeeds."""
     c = container(env=installed_plugin(tmp_path / "plugin", "short_for_a_hash", _SHORT_FOR_A_HASH))
     if how == "import":
         shutil.copytree(made_by_devpi("of the export", export=True), c.init_dir / "backup")

@@ -1,4 +1,4 @@
-"""Serverdirs, ports and settings that can't be used: an exit code, a message that fixes, nothing on disk is changed."""
+"""Unusable serverdirs, ports and settings: an exit code, a message with a hint, and nothing on disk is changed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SETTINGS, DAMAGED, PORT_IN_USE, NOT_WRITABLE, LOCKED = 2, 65, 69, 73, 75
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole state, made by the entrypoint."""
+    """A complete state, made by the entrypoint."""
     origin = Container(tmp_path_factory.mktemp("made"))
     origin.start().wait_ready()
     assert origin.stop() == 0
@@ -31,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def entries(directory: Path) -> set[str]:
-    """Names in a directory, but our own folder's."""
+    """Return the names in a directory, except our own folder."""
     return exported.names(directory) - {".sidecar"}
 
 
@@ -61,15 +61,15 @@ def other_version(serverdir: Path) -> str:
 
 
 def foreign_files(serverdir: Path) -> str:
-    """Somebody else's folder."""
+    """Another program's folder."""
     shutil.rmtree(serverdir)
     (serverdir / "photos").mkdir(parents=True)
     (serverdir / "photos" / "cat.jpg").write_bytes(b"meow")
-    return "it is not devpi-server's: it holds photos"
+    return ".serverversion is missing, it holds photos"
 
 
 def one_foreign_file(serverdir: Path) -> str:
-    """devpi-init itself would shrug at one foreign entry."""
+    """devpi-init itself would ignore one foreign entry."""
     shutil.rmtree(serverdir)
     serverdir.mkdir()
     (serverdir / "notes.txt").write_text("keep")
@@ -77,19 +77,19 @@ def one_foreign_file(serverdir: Path) -> str:
 
 
 def marked_database_gone(serverdir: Path) -> str:
-    """A whole state whose database was deleted: devpi-server would begin with no users, and let anybody in."""
+    """A complete state whose database was deleted: devpi-server would start without users, open to any client."""
     (serverdir / ".sqlite").unlink()
     return "its database .sqlite is missing"
 
 
 def marked_nodeinfo_gone(serverdir: Path) -> str:
-    """A whole state whose `.nodeinfo` was deleted: an initialisation would write over it."""
+    """A complete state whose `.nodeinfo` was deleted: an initialisation would overwrite it."""
     (serverdir / ".nodeinfo").unlink()
-    return "no .nodeinfo, which was there"
+    return ".nodeinfo is missing"
 
 
 def marked_all_gone(serverdir: Path) -> str:
-    """Only our own folder is left, and says that there was a state."""
+    """Only our own folder is left, and its marker shows that there was a state."""
     for entry in entries(serverdir):
         path = serverdir / entry
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -97,7 +97,7 @@ def marked_all_gone(serverdir: Path) -> str:
 
 
 def database_of_garbage(serverdir: Path) -> str:
-    """Not SQLite's."""
+    """A file that is not SQLite's."""
     (serverdir / ".sqlite").write_bytes(b"garbage" * 1000)
     return "can't be read"
 
@@ -120,7 +120,7 @@ def database_of_garbage(serverdir: Path) -> str:
 def test_what_is_not_whole_is_never_served_nor_written_over(
     container: Make, made: Path, spoil: Callable[[Path], str]
 ) -> None:
-    """Exit code 65, what is wrong, and not a byte of it changed; an export in the init directory changes nothing."""
+    """Exit code 65 with the reason, and no byte changed; an export in the init directory makes no difference."""
     bad = container()
     shutil.copytree(made, bad.serverdir)
     words = spoil(bad.serverdir)
@@ -135,7 +135,7 @@ def test_what_is_not_whole_is_never_served_nor_written_over(
 
 
 def test_a_killed_devpi_init_is_not_served(container: Make, tmp_path: Path) -> None:
-    """Really killed, at the instant when there is a `.nodeinfo`: what it leaves is not whole, whatever it is."""
+    """A real kill when there is a `.nodeinfo`: what it leaves is incomplete in any case."""
     import subprocess
 
     bad = container()
@@ -153,7 +153,7 @@ def test_a_killed_devpi_init_is_not_served(container: Make, tmp_path: Path) -> N
         init.wait()
     before = exported.digests(bad.serverdir)
     assert ".nodeinfo" in before
-    if before.pop(".sqlite-journal", None):  # whoever looks into the database next rolls back what was cut short
+    if before.pop(".sqlite-journal", None):  # the next reader of the database rolls back the interrupted transaction
         before.pop(".sqlite", None)
     assert DAMAGED == bad.start().wait_end()
     after = exported.digests(bad.serverdir)
@@ -165,7 +165,7 @@ def test_a_killed_devpi_init_is_not_served(container: Make, tmp_path: Path) -> N
 
 
 def test_root_s_serverdir_for_another_user(other_user: Make) -> None:
-    """A volume that belongs to root: code 73, and the message names uid, owner and the `chown` that fixes it."""
+    """A volume that belongs to root: code 73, and the message has uid, owner and the `chown` that fixes it."""
     bad = other_user()
     bad.serverdir.mkdir(mode=0o755)
     assert NOT_WRITABLE == bad.start().wait_end()
@@ -176,7 +176,7 @@ def test_root_s_serverdir_for_another_user(other_user: Make) -> None:
 
 
 def test_a_state_of_another_user(other_user: Make, made: Path) -> None:
-    """A whole state that another uid made, in a folder that anybody may write to: code 73, not a byte changed."""
+    """A complete state of another uid, in a folder that all may write to: code 73, no byte changed."""
     bad = other_user()
     shutil.copytree(made, bad.serverdir)
     bad.serverdir.chmod(0o777)
@@ -204,7 +204,7 @@ def test_a_folder_of_our_group(other_user: Make) -> None:
 
 
 def test_a_second_container_on_the_same_serverdir(container: Make) -> None:
-    """Code 75, naming the first one, which notices nothing; when that one has been killed, the next may have it."""
+    """Code 75 with the first one's name, which is not disturbed; after that was killed, the next gets the lock."""
     first = container("first").start().wait_ready()
     password = first.claim()
     before = exported.digests(first.serverdir)
@@ -224,13 +224,13 @@ def test_a_second_container_on_the_same_serverdir(container: Make) -> None:
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port on which somebody else listens."""
+    """A port in use."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
 def test_the_sidecar_s_port_is_in_use(container: Make, taken: int) -> None:
-    """Code 69, naming port and setting, before anything is on disk."""
+    """Code 69 with port and setting, before anything is on disk."""
     bad = container(env={"SIDECAR_PORT": str(taken)})
     assert PORT_IN_USE == bad.start().wait_end()
     assert f"127.0.0.1:{taken}" in bad.log
@@ -239,14 +239,14 @@ def test_the_sidecar_s_port_is_in_use(container: Make, taken: int) -> None:
 
 
 def with_an_import(c: Container) -> Container:
-    """An archive that is no export: an import that begins ends in another way."""
+    """An archive that is no export: an import that starts would exit with another code."""
     c.init_dir.mkdir()
     (c.init_dir / "export.tar.gz").write_bytes(b"no archive")
     return c
 
 
 def test_devpi_s_port_is_in_use(container: Make, taken: int) -> None:
-    """Code 69, naming port and flag, before an import begins and anything is on disk but our own folder."""
+    """Code 69 with port and flag, before an import starts and before anything but our own folder is on disk."""
     flags = ("--host", "127.0.0.1", "--port", str(taken), "--no-root-pypi", "--offline-mode")
     bad = with_an_import(container(flags=flags))
     assert PORT_IN_USE == bad.start().wait_end()
@@ -258,7 +258,7 @@ def test_devpi_s_port_is_in_use(container: Make, taken: int) -> None:
 
 
 def test_devpi_s_unix_socket_is_in_use(container: Make, tmp_path: Path) -> None:
-    """Code 69, and its server keeps it; when that has been killed, the next may have it."""
+    """Code 69, and its server keeps it; after that was killed, the next gets it."""
     path = tmp_path / "devpi.sock"
     flags = ("--unix-socket", str(path), "--no-root-pypi", "--offline-mode")
     first = container("first", flags=flags).start().wait_ready()
@@ -278,7 +278,7 @@ def test_devpi_s_unix_socket_is_in_use(container: Make, tmp_path: Path) -> None:
 
 
 def test_a_unix_socket_in_the_serverdir(container: Make, tmp_path: Path) -> None:
-    """An empty serverdir stays empty by it: after a kill, too, that left it there before there was a state."""
+    """An empty serverdir stays empty with it, also after a kill that left it there before there was a state."""
     c = container(flags=("--unix-socket", str(tmp_path / "s" / "devpi.sock"), "--no-root-pypi", "--offline-mode"))
     c.env["DEVPI_SERVERDIR"] = str(tmp_path / "s")
     c.serverdir = tmp_path / "s"
@@ -293,7 +293,7 @@ def test_a_unix_socket_in_the_serverdir(container: Make, tmp_path: Path) -> None
 
 
 def test_a_unix_socket_is_gone_after_a_failed_start(container: Make, tmp_path: Path) -> None:
-    """Bound before the import, refused while it is on show that it failed, and removed by a stop."""
+    """Bound before the import, refused while the import's failure is shown, and removed by a stop."""
     path = tmp_path / "devpi.sock"
     flags = ("--unix-socket", str(path), "--no-root-pypi", "--offline-mode")
     bad = with_an_import(container(flags=flags)).start()
@@ -308,7 +308,7 @@ def test_a_unix_socket_is_gone_after_a_failed_start(container: Make, tmp_path: P
 
 
 def secret_file(content: bytes) -> Callable[[Path], Path]:
-    """Writes a secret."""
+    """Return a file with a secret."""
 
     def write(path: Path) -> Path:
         path.write_bytes(content)
@@ -318,7 +318,7 @@ def secret_file(content: bytes) -> Callable[[Path], Path]:
 
 
 def both(path: Path) -> dict[str, str]:
-    """A password and a file with one."""
+    """A password, and a file with another."""
     return {"DEVPI_PASSWORD": "one", "DEVPI_PASSWORD_FILE": str(secret_file(b"two")(path))}
 
 
@@ -341,7 +341,7 @@ BAD_SETTINGS: dict[str, tuple[Callable[[Path], dict[str, str]], str]] = {
 
 @pytest.mark.parametrize(("env", "words"), BAD_SETTINGS.values(), ids=BAD_SETTINGS)
 def test_bad_settings(container: Make, tmp_path: Path, env: Callable[[Path], dict[str, str]], words: str) -> None:
-    """Code 2, naming the variable, never the secret; nothing is on disk."""
+    """Code 2 with the variable, never the secret; nothing is on disk."""
     bad = container(env=env(tmp_path / "secret"))
     assert SETTINGS == bad.start().wait_end()
     assert words in bad.log
@@ -351,7 +351,7 @@ def test_bad_settings(container: Make, tmp_path: Path, env: Callable[[Path], dic
 
 
 def test_unreadable_secret_file(other_user: Make) -> None:
-    """Code 2, and who must be able to read it."""
+    """Code 2, with the user that must be able to read it."""
     bad = other_user(env={})
     path = secret_file(b"geheim")(bad.home / "secret")
     path.chmod(0o600)
@@ -363,7 +363,7 @@ def test_unreadable_secret_file(other_user: Make) -> None:
 
 
 def test_one_trailing_newline_is_stripped(container: Make, tmp_path: Path) -> None:
-    """As editors and `echo` leave it: the password is what is before it."""
+    """As editors and `echo` leave it: the password is what precedes it."""
     path = secret_file(b"with a space \n")(tmp_path / "secret")
     new = container(env={"DEVPI_PASSWORD_FILE": str(path)}).start().wait_ready()
     assert (200, 401) == (new.login("root", "with a space "), new.login("root", "with a space"))
@@ -371,7 +371,7 @@ def test_one_trailing_newline_is_stripped(container: Make, tmp_path: Path) -> No
 
 
 def test_all_problems_are_reported_together(container: Make, tmp_path: Path) -> None:
-    """Every mistake in one go, each naming its variable."""
+    """All mistakes at once, each with its variable."""
     wrong = {
         "DEVPI_PASSWORD": "a\nb",
         "DEVPI_PASSWORD_FILE": "",
@@ -394,7 +394,7 @@ def test_all_problems_are_reported_together(container: Make, tmp_path: Path) -> 
 
 
 def test_bad_flags(container: Make) -> None:
-    """A flag that devpi-server doesn't know: code 2 in its parser's words, nothing on disk."""
+    """A flag that devpi-server doesn't have: code 2 with its parser's text, nothing on disk."""
     bad = container(flags=("--no-such-flag", "--port", "0"))
     assert SETTINGS == bad.start().wait_end()
     assert "--no-such-flag" in bad.log
@@ -402,7 +402,7 @@ def test_bad_flags(container: Make) -> None:
 
 
 def test_stopped_before_it_is_ready(container: Make) -> None:
-    """SIGTERM as soon as it listens: code 0, and what is left is either nothing or a whole state."""
+    """SIGTERM as soon as it listens: code 0, and nothing or a complete state is left."""
     new = container().start().wait_listening()
     assert 0 == new.stop(signal.SIGTERM)
     left = entries(new.serverdir) if new.serverdir.exists() else set()

@@ -1,4 +1,4 @@
-"""Volumes as people bring them: from a NAS, from other images, prepared by hand. Each hint is followed, and helps."""
+"""Volumes of users: from a NAS, from other images, prepared manually. Each hint is followed, and works."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ DAMAGED = ExitCode.DAMAGED
 
 
 def hinted_serverdir(c: Container) -> str:
-    """The DEVPI_SERVERDIR of the last hint in the log."""
+    """Return the DEVPI_SERVERDIR of the last hint in the log."""
     return c.log.rpartition("set DEVPI_SERVERDIR=")[2].partition(" (or --serverdir)")[0]
 
 
 def test_a_volume_with_what_others_leave_is_initialised(container: Make) -> None:
-    """All harmless names at once; they are there afterwards as before, and so they are at the next start."""
+    """All harmless names at once; they are unchanged afterwards, also at the next start."""
     c = container()
     for name in HARMLESS:
         (c.serverdir / name).mkdir(parents=True)
@@ -39,7 +39,7 @@ def test_a_volume_with_what_others_leave_is_initialised(container: Make) -> None
 
 
 def test_a_volume_of_others_and_the_way_out(container: Make) -> None:
-    """Refused, by name; with the DEVPI_SERVERDIR of the hint it is initialised beside what is there."""
+    """Refused with its name; with the DEVPI_SERVERDIR of the hint it is initialised beside the existing data."""
     c = container()
     (c.serverdir / "photos").mkdir(parents=True)
     (c.serverdir / "photos/cat.jpg").write_bytes(b"meow")
@@ -69,7 +69,7 @@ def test_a_state_one_folder_deeper(container: Make, below: str) -> None:
 
 
 def test_a_login_secret_and_a_configuration_that_were_prepared(container: Make) -> None:
-    """The serverdir counts as empty; the secret is taken over, at the next start, too, and both files stay."""
+    """The serverdir counts as empty; the secret is adopted, also at the next start, and both files stay."""
     c = container(env=dict(RANDOM))
     c.serverdir.mkdir()
     secret = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJ"
@@ -85,7 +85,7 @@ def test_a_login_secret_and_a_configuration_that_were_prepared(container: Make) 
 
 
 def test_a_prepared_login_secret_that_devpi_would_refuse(container: Make) -> None:
-    """Too short: said before anything is initialised; moved away, it starts."""
+    """Too short: reported before anything is initialised; once moved away, it starts."""
     c = container()
     c.serverdir.mkdir()
     (c.serverdir / ".secret").write_text("short")
@@ -98,7 +98,7 @@ def test_a_prepared_login_secret_that_devpi_would_refuse(container: Make) -> Non
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_serverdir_in_place_of_an_export(container: Make, packed: bool) -> None:
-    """Said to be one, with the way on: unpacked onto the volume, it is adopted, and root can log in."""
+    """Reported as an export, with a hint: unpacked onto the volume, it is adopted, and root can log in."""
     c = container(env=dict(RANDOM))
     c.init_dir.mkdir()
     archive = FIXTURES / "devpi-6.9.2-serverdir.tar.bz2"
@@ -124,7 +124,7 @@ def test_a_serverdir_in_place_of_an_export(container: Make, packed: bool) -> Non
 
 
 def test_a_serverdir_of_devpi_3_in_place_of_an_export(container: Make) -> None:
-    """This devpi-server can't adopt it: to export it, with the one that made it, is the only way."""
+    """This devpi-server can't adopt it: the only way is an export by the version that made it."""
     c = container()
     c.init_dir.mkdir()
     shutil.copy(FIXTURES / "devpi-3.1.2-serverdir.tar.bz2", c.init_dir)

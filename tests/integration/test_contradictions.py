@@ -1,4 +1,4 @@
-"""Flags, settings and the state on the volume contradict each other: code 2, nothing touched, and a hint that works.
+"""Contradictions of flags, settings and the state on the volume: code 2, nothing touched, and a hint that works.
 
 Each hint is followed, in each way that it names, and the container starts.
 """
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 QUIET = ("--host", "127.0.0.1", "--no-root-pypi", "--offline-mode")
 FREE = ("--port", "0")
 NOBODY = "http://127.0.0.1:9"
-"""A primary that is not there: its replica listens, and is not ready."""
+"""An unreachable primary: its replica listens, and is not ready."""
 ELSEWHERE = """
 from devpi_server import keyfs_sqlite_fs
 from devpi_server.config import hookimpl
@@ -41,7 +41,7 @@ class Try:
     before: Callable[[Container], object] | None = None
     """What the operator does to the volume or its mounts."""
     replica: bool = False
-    """It becomes a replica of nobody's, which serves and is never ready; else it becomes ready."""
+    """It becomes a replica without a primary, which serves and is never ready; otherwise it becomes ready."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Case:
     hint: str
     followed: tuple[Try, ...]
     holds: str = ""
-    """What the serverdir holds: nothing, or the state of a `standalone` or a `replica` without its primary's URL."""
+    """The serverdir's content: none, or the state of a `standalone` or a `replica` without its primary's URL."""
 
 
 def add_export(c: Container) -> None:
@@ -62,7 +62,7 @@ def add_export(c: Container) -> None:
 
 
 def remove_exports(c: Container) -> None:
-    """They are not mounted any more."""
+    """The files are not mounted any more."""
     shutil.rmtree(c.init_dir)
 
 
@@ -126,7 +126,7 @@ CASES = {
     ),
     "two primaries": Case(
         Try((*FREE, *TO_REPLICA, "--master-url", NOBODY)),
-        ("--primary-url and --master-url are both given",),
+        ("--primary-url and --master-url are both set",),
         "keep --primary-url",
         (Try((*FREE, *TO_REPLICA), replica=True),),
     ),
@@ -138,7 +138,7 @@ CASES = {
     ),
     "a password in the URL": Case(
         Try((*FREE, "--primary-url", "http://me:not-for-the-log@127.0.0.1:9")),
-        ("--primary-url has a user or a password",),
+        ("--primary-url contains a user or a password",),
         "remove both from the URL",
         (Try((*FREE, *TO_REPLICA), replica=True),),
     ),
@@ -162,7 +162,7 @@ CASES = {
     ),
     "a storage elsewhere": Case(
         Try((*FREE, "--storage", "elsewhere")),
-        ("the storage 'elsewhere' is not in the serverdir",),
+        ("can't make a first state in the storage 'elsewhere'",),
         "run devpi-init with --root-passwd, or devpi-import",
         (Try((*FREE, "--storage", "elsewhere"), before=initialise_by_hand),),
     ),
@@ -185,7 +185,7 @@ CASES = {
 def test_found_first_and_its_hint_works(
     container: Callable[..., Container], made_by_devpi: Callable[..., Path], case: Case
 ) -> None:
-    """Code 2 with both sides and the hint in the log, the volume as it was; whoever follows the hint has a server."""
+    """Code 2 with both sides and the hint in the log, the volume unchanged; following the hint, the server starts."""
     c = container()
     if case.holds:
         shutil.copytree(made_by_devpi("root's password"), c.serverdir)
@@ -228,13 +228,13 @@ def begin(c: Container, wanted: Try, words: dict[str, str]) -> None:
 
 
 def is_replica(c: Container) -> bool:
-    """Whether devpi-server runs as one."""
+    """Whether devpi-server runs as a replica."""
     devpi = c.wait_listening().status()["devpi"]
     return devpi is not None and devpi.get("role") == "replica"
 
 
 def install(c: Container) -> None:
-    """A plugin of devpi-server's with a storage that is not in the serverdir, as far as anybody can see."""
+    """A plugin of devpi-server with a storage that looks as if it were outside the serverdir."""
     info = c.home / "plugins/elsewhere-1.0.dist-info"
     info.mkdir(parents=True)
     (info.parent / "elsewhere.py").write_text(ELSEWHERE)
@@ -245,7 +245,7 @@ def install(c: Container) -> None:
 def test_a_replica_that_is_started_again_without_flags(
     container: Callable[..., Container], made_by_devpi: Callable[..., Path]
 ) -> None:
-    """Its state says what it is and where its primary is: no contradiction."""
+    """Its state has its role and its primary: no contradiction."""
     c = container()
     shutil.copytree(made_by_devpi("root's password"), c.serverdir)
     info = c.serverdir / ".nodeinfo"

@@ -1,4 +1,4 @@
-"""Thousands of connections to the sidecar's port, in clear and with TLS: probes get through, memory stays bounded."""
+"""Thousands of connections to the sidecar's port, plain and with TLS: probes are answered, memory stays limited."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MIB = 2**20
 
 @pytest.fixture
 def descriptors() -> Iterator[Callable[[int], None]]:
-    """Sets how many files this process, and what it starts from then on, may open."""
+    """Set the maximum open files of this process, and of those that it starts from then on."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     if before[1] < 3000:
         pytest.skip("this process may not open 3,000 files")
@@ -40,7 +40,7 @@ def connect(opened: ExitStack, port: int, number: int, sent: bytes = b"") -> Non
 
 
 def probe(port: int) -> float:
-    """Seconds that a /livez takes over a connection of its own, as a kubelet asks."""
+    """Return the seconds of a /livez over a new connection, as a kubelet requests it."""
     begun = time.monotonic()
     with socket.create_connection(("127.0.0.1", port), 10) as asking:
         asking.sendall(b"GET /livez HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
@@ -53,8 +53,9 @@ def probe(port: int) -> float:
 
 @pytest.mark.parametrize("sent", [b"", b"GET /livez HTTP/1.1\r\nX: "], ids=["silent", "half a head"])
 def test_two_thousand_connections(container: Make, descriptors: Callable[[int], None], sent: bytes) -> None:
-    """/livez within 50 ms for 99 of 100, while they come and once they are there; 16 MiB at most for all of them, and
-    that under the usual limit of descriptors.
+    """99 of 100 /livez within 50 ms, while they connect and afterwards; at most 16 MiB for all of them.
+
+    All of that under the usual limit of descriptors.
     """
     descriptors(1024)
     running = container().start().wait_ready()
@@ -74,7 +75,7 @@ def test_two_thousand_connections(container: Make, descriptors: Callable[[int], 
 
 
 def test_silent_clients_of_a_port_with_tls(container: Make, descriptors: Callable[[int], None], tmp_path: Path) -> None:
-    """A thousand handshakes that never come take 48 KiB each at most, and the health check passes meanwhile."""
+    """A thousand handshakes that never complete take at most 48 KiB each, and the health check passes meanwhile."""
     descriptors(3000)
     running = container(env=Authority(tmp_path).issue("server").settings).start()
     wait_for((running.runtime / "address").exists, "the sidecar")

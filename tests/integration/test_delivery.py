@@ -1,4 +1,4 @@
-"""Drained means delivered: a stop waits for what lies in the kernel's send queues, which a container's end empties."""
+"""Drained means delivered: a stop waits for the kernel's send queues, which a container's end drops."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from tests.support.transfers import connected, downloading
 pytestmark = pytest.mark.slow
 
 SMALL = 300_000
-"""Bytes of a file that the kernel takes at once, and whose reader's own buffers don't hold it."""
+"""Bytes of a file that the kernel accepts at once, and that exceed the reader's own buffers."""
 LARGE = 3_000_000
 RATE = 300_000
-"""Bytes a second of a slow client: it is many seconds behind what the kernel has taken."""
+"""Bytes per second of a slow client: it is many seconds behind the kernel."""
 PASSWORD = "the root password of these tests"
 DELIVERING = "still being delivered"
-CUT = re.compile(r"WARN.* (\d+) bytes on (\d+) connections? are not delivered")
+CUT = re.compile(r"WARN.* (\d+) bytes on (\d+) connections? were not delivered")
 
 
 def serve_file(c: Container, size: int) -> tuple[str, bytes]:
-    """Start it with a file; the file's link and content."""
+    """Start it with a file; return the file's link and content."""
     c.env["DEVPI_PASSWORD"] = PASSWORD
     c.start().wait_ready()
     content = os.urandom(size)
@@ -63,7 +63,7 @@ def boxed(container: Callable[..., Container], net: Network) -> Callable[..., Co
 
 
 def test_a_slow_download_is_delivered(boxed: Callable[..., Container], net: Network) -> None:
-    """All of it arrives, though the network goes at the very end of the process; code 0."""
+    """All of it arrives, although the network is removed at the end of the process; code 0."""
     c = boxed()
     link, content = serve_file(c, LARGE)
     with downloading(link) as rest:
@@ -75,19 +75,19 @@ def test_a_slow_download_is_delivered(boxed: Callable[..., Container], net: Netw
 
 
 def test_a_client_that_begins_to_read_late(boxed: Callable[..., Container], net: Network) -> None:
-    """It reads only once devpi-server has ended: all is in the kernel then, and all of it arrives."""
+    """It reads only after devpi-server has exited: all is in the kernel then, and all of it arrives."""
     c = boxed()
     link, content = serve_file(c, SMALL)
     with downloading(link) as rest:
         net.remove_with(c)
         os.kill(c.pid, signal.SIGTERM)
-        wait_for(lambda: DELIVERING in c.log or not net.exists, "devpi-server's end")
+        wait_for(lambda: DELIVERING in c.log or not net.exists, "devpi-server's exit")
         assert content == rest()
     assert 0 == c.wait_end()
 
 
 def test_a_client_that_has_vanished_costs_the_grace(boxed: Callable[..., Container], net: Network) -> None:
-    """Nobody can know that it won't come back; what it has not got is said, and the code is 0."""
+    """It can't be known that it won't come back; what was not delivered is logged, and the code is 0."""
     c = boxed(SIDECAR_STOP_GRACE="4")
     link, _ = serve_file(c, SMALL)
     with downloading(link):
@@ -102,7 +102,7 @@ def test_a_client_that_has_vanished_costs_the_grace(boxed: Callable[..., Contain
 
 
 def test_an_idle_client_that_has_vanished_costs_nothing(boxed: Callable[..., Container], net: Network) -> None:
-    """It has all it asked for; that its connection ends is not acknowledged, which nobody needs to wait for."""
+    """It has its whole answer; it does not acknowledge the end of its connection, for which no wait is needed."""
     c = boxed()
     c.start().wait_ready()
     with connected(c.devpi) as client:
@@ -123,18 +123,18 @@ def test_an_idle_client_that_has_vanished_costs_nothing(boxed: Callable[..., Con
 
 @pytest.fixture
 def waiting(container: Callable[..., Container]) -> Iterator[tuple[Container, Callable[[], bytes], bytes]]:
-    """A stop under way that waits for a client alone, how that reads on, and what it should get."""
+    """A running stop that waits only for a client: how that reads, and what it should get."""
     c = container(env={"SIDECAR_STOP_GRACE": "60"})
     link, content = serve_file(c, SMALL)
     with downloading(link) as rest:
         os.kill(c.pid, signal.SIGTERM)
-        wait_for(lambda: not c.running or DELIVERING in c.log, "devpi-server's end")
+        wait_for(lambda: not c.running or DELIVERING in c.log, "devpi-server's exit")
         assert c.running
         yield c, rest, content
 
 
 def test_it_is_alive_while_it_waits(waiting: tuple[Container, Callable[[], bytes], bytes]) -> None:
-    """`/livez` answers, `/status` says `stopping`; the end comes when the client has read."""
+    """`/livez` answers, `/status` has `stopping`; the process exits when the client has read."""
     c, rest, content = waiting
     assert (200, 503) == (c.get("/livez").status, c.get("/readyz").status)
     assert "stopping" == c.status()["phase"]
@@ -150,7 +150,7 @@ def test_it_is_alive_while_it_waits(waiting: tuple[Container, Callable[[], bytes
 def test_a_second_signal_cuts_it_short(
     waiting: tuple[Container, Callable[[], bytes], bytes], second: signal.Signals
 ) -> None:
-    """At once, with code 0, and what is not delivered is said."""
+    """At once, with code 0, and what is not delivered is logged."""
     c, _, _ = waiting
     began = time.monotonic()
     os.kill(c.pid, second)
@@ -160,7 +160,7 @@ def test_a_second_signal_cuts_it_short(
 
 
 def test_the_grace_is_one_for_drain_and_delivery(container: Callable[..., Container]) -> None:
-    """What the drain has taken of it is not there for the delivery."""
+    """The time that the drain used is not available for the delivery."""
     c = container(env={"SIDECAR_STOP_GRACE": "2"})
     link, _ = serve_file(c, 24 * 2**20)
     with downloading(link):
@@ -172,7 +172,7 @@ def test_the_grace_is_one_for_drain_and_delivery(container: Callable[..., Contai
 
 
 def test_nothing_is_waited_for_where_nothing_is_unsent(container: Callable[..., Container]) -> None:
-    """A connection of the sidecar's own port, with an answer that nobody reads, holds no stop up."""
+    """A connection of the sidecar's own port with an unread answer does not delay a stop."""
     c = container().start().wait_ready()
     with connected(c.url) as client:
         client.sendall(b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n")

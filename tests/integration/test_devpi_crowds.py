@@ -1,4 +1,4 @@
-"""More connections to devpi-server's port than it takes, silent or dripping: it stays ready, and serves."""
+"""More connections to devpi-server's port than its limit, silent or slow: it stays ready, and serves."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ pytestmark = pytest.mark.alone
 LIMIT = 100
 """devpi-server's own."""
 DEAD_AFTER = 8.0
-"""Seconds without an answer to a look after which the server is not ready."""
+"""Seconds without an answer to a probe after which the server is not ready."""
 HELD = DEAD_AFTER + 5
-"""Seconds for which the crowd stays."""
+"""Seconds for which the connections stay."""
 OPENINGS = (
     b"",
     b"GET /+api HTTP/1.1\r\nX: ",
@@ -37,7 +37,7 @@ OPENINGS = (
 
 @contextmanager
 def crowded(devpi: str) -> Iterator[None]:
-    """50 connections too many from now on: who is cut comes back, and who has an opening goes on by a byte a second."""
+    """50 connections above the limit: those that are cut reconnect, those that are open send a byte a second."""
     address = urlsplit(devpi)
     over = threading.Event()
     with ExitStack() as opened:
@@ -72,7 +72,7 @@ def crowded(devpi: str) -> Iterator[None]:
 
 
 def test_connections_that_ask_nothing(container: Callable[..., Container]) -> None:
-    """For longer than a server may be without an answer to a look, and with an upload that comes slowly meanwhile."""
+    """For longer than a server may be without an answer to a probe, and with a slow upload meanwhile."""
     password = "the root password of these tests"
     env = {"DEVPI_PASSWORD": password, "SIDECAR_MONITOR_DEAD_AFTER": str(DEAD_AFTER)}
     running = container(env=env).start().wait_ready()
@@ -107,7 +107,7 @@ def test_connections_that_ask_nothing(container: Callable[..., Container]) -> No
 
 
 def open_descriptors(running: Container) -> int:
-    """devpi-server's, as `/metrics` has them: its `/proc/PID/fd` is root's alone."""
+    """Return devpi-server's descriptors by `/metrics`: only root can read its `/proc/PID/fd`."""
     found = re.search(r"^devpi_server_process_open_fds (\S+)$", running.get("/metrics").body.decode(), re.MULTILINE)
     assert found is not None
     return int(float(found[1]))
@@ -115,8 +115,9 @@ def open_descriptors(running: Container) -> int:
 
 @pytest.mark.parametrize("when", ["while it serves", "from the start"])
 def test_descriptors_run_out(container: Callable[..., Container], when: str) -> None:
-    """Fewer descriptors than connections: newcomers are answered, the container stays ready, and where descriptors did
-    run out the log has one line about it. waitress alone logs 20,000 tracebacks in seconds, and answers nobody.
+    """New clients are answered, the container stays ready, and the log has at most one line if descriptors ran out.
+
+    Plain waitress logs 20,000 tracebacks in seconds, and answers no client.
     """
     running = container()
     if when == "from the start":

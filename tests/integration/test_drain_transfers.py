@@ -1,4 +1,4 @@
-"""A stop under way with many transfers: none is cut, in either direction, and what was taken is there afterwards."""
+"""A stop with many running transfers: none is cut in either direction, and accepted uploads are there afterwards."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PAUSE = 0.02
 
 @dataclass
 class Crowd:
-    """Clients that begin their transfer, wait until all have begun and the stop has, and go on slowly."""
+    """Clients that begin their transfer, wait until all have begun and the stop too, and continue slowly."""
 
     go_on: threading.Event = field(default_factory=threading.Event)
     begun: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
@@ -52,7 +52,7 @@ class Crowd:
         assert self.go_on.wait(PATIENCE)
 
     def download(self, link: str) -> str:
-        """The digest of what came."""
+        """Return the digest of what was received."""
         with connected(link, receive_buffer=32 * 1024) as client:
             client.sendall(f"GET {urlsplit(link).path} HTTP/1.0\r\nHost: {urlsplit(link).netloc}\r\n\r\n".encode())
             received = b""
@@ -67,7 +67,7 @@ class Crowd:
         return sha256.hexdigest()
 
     def upload(self, index: str, token: str, name: str, content: bytes) -> int:
-        """The status of the answer to an upload of these bytes, the name before them."""
+        """Return the status of an upload of these bytes, whose name precedes them."""
         marker = b"THE CONTENT"
         form, kind = upload_form(name, marker)
         head, tail = form.split(marker)
@@ -92,7 +92,7 @@ class Crowd:
 
 @pytest.fixture
 def serving(container: Callable[..., Container]) -> Iterator[Container]:
-    """A container with a known root password and much grace; its gigabyte is not kept."""
+    """A container with a known root password and a long grace; its gigabyte is deleted."""
     password = "the root password of these tests"
     new = container(env={"DEVPI_PASSWORD": password, "SIDECAR_STOP_DELAY": "1", "SIDECAR_STOP_GRACE": "300"})
     yield new.start().wait_ready()
@@ -104,7 +104,7 @@ def test_no_transfer_is_cut(serving: Container) -> None:
     """10 downloads and 10 uploads of 50 MB run at SIGTERM.
 
     Not ready at once; served for the delay; then the listener and an idle keep-alive connection are closed, while all
-    20 go on to their end; code 0, and every upload that was answered is there after a restart, byte by byte.
+    20 finish; code 0, and every acknowledged upload is there after a restart, byte by byte.
     """
     c, devpi = serving, serving.devpi
     token = login_token(devpi, c.env["DEVPI_PASSWORD"])
@@ -125,7 +125,7 @@ def test_no_transfer_is_cut(serving: Container) -> None:
         os.kill(c.pid, signal.SIGTERM)
         wait_for(lambda: c.get("/readyz").status == 503, "not ready")
         assert 200 == request(f"{devpi}/+api").status, "a load balancer may not have noticed yet"
-        wait_for(lambda: refuses(devpi), "the listener's end")
+        wait_for(lambda: refuses(devpi), "the listener to close")
         assert b"" == idle.sock.recv(1)
         assert not any(each.done() for each in [*downloads, *uploads])
         crowd.go_on.set()

@@ -1,4 +1,4 @@
-"""What an earlier build of this project left on the volume, by the names that it used, is finished by this one."""
+"""Files that an earlier build of this project left on the volume, with its names, are finished by this one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.old_states import FIXTURES
 
 
 def test_a_state_that_an_earlier_build_was_killed_over(container: Callable[..., Container]) -> None:
-    """Killed by SIGKILL after the first of three renames, at commit 97ccb8b: nothing of it is thrown away."""
+    """Killed by SIGKILL after the first of three renames, at commit 97ccb8b: nothing of it is discarded."""
     new = container()
     new.serverdir.mkdir()
     with tarfile.open(FIXTURES / "killed-by-97ccb8b-while-promoting.tar.gz") as archive:
@@ -29,7 +29,7 @@ def test_a_state_that_an_earlier_build_was_killed_over(container: Callable[..., 
 
 
 def test_an_import_that_failed_under_an_earlier_build(container: Callable[..., Container]) -> None:
-    """Its record says `mend`: it is what it was, and the same archive is not tried again."""
+    """Its record has an older field name: it is read, and the same archive is not retried."""
     failed = container()
     failed.init_dir.mkdir()
     (failed.init_dir / "backup.tar").write_bytes(b"no archive" * 1000)
@@ -44,4 +44,4 @@ def test_an_import_that_failed_under_an_earlier_build(container: Callable[..., C
 
     failed.start().wait_phase("failed")
     assert told["error"] == failed.status()["import"]["error"]
-    assert told["started"] == failed.status()["import"]["started"], "it was not tried again"
+    assert told["started"] == failed.status()["import"]["started"], "it was not retried"

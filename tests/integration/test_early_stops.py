@@ -18,14 +18,14 @@ from tests.support.needs import not_tested
 
 pytestmark = pytest.mark.slow
 
-STOPS = 100
-"""Of all ways together, unless `--early-stops` says another number."""
+STOPS = 60
+"""Of all kinds together, unless `--early-stops` sets another number."""
 AT_ONCE = 2
 
 
 @pytest.fixture(scope="module")
 def span(tmp_path_factory: pytest.TempPathFactory) -> float:
-    """Seconds of a whole start here and now."""
+    """Return the seconds of a whole start on this machine."""
     with cleared_away(Container(tmp_path_factory.mktemp("span"))) as container:
         return early_stops.until_ready(container)
 
@@ -34,7 +34,7 @@ def span(tmp_path_factory: pytest.TempPathFactory) -> float:
 def test_at_random_instants(
     pytestconfig: pytest.Config, tmp_path: Path, span: float, way: Way, container: Callable[..., Container]
 ) -> None:
-    """One signal or two at a random instant of a first start: code 0, no traceback, no process, no lock, no half."""
+    """One or two signals at random instants of a first start: code 0, no traceback, process, lock or partial state."""
     if way.pid_1:
         require_pid_namespace()
     if way.init and shutil.which("tini") is None:
@@ -55,11 +55,11 @@ def test_at_random_instants(
     with ThreadPoolExecutor(AT_ONCE) as pool:
         wrong = [found for found in pool.map(live, enumerate(plans)) if found is not None]
     assert not wrong, f"{len(wrong)} of {len(plans)}, --chaos-seed {seed}:\n" + "\n".join(wrong)
-    assert 0 == container(str(tmp_path / "0")).start().wait_ready().stop(), "the next start goes on from there"
+    assert 0 == container(str(tmp_path / "0")).start().wait_ready().stop(), "the next start continues from there"
 
 
 def require_pid_namespace() -> None:
-    """Skip the test, saying why, where this may not make one; never in CI."""
+    """Skip the test with the reason if this process can't make one; never in CI."""
     done = subprocess.run([*UNSHARE, "true"], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         not_tested(f"unshare --pid is not permitted here: {done.stderr.strip()}")
@@ -67,7 +67,7 @@ def require_pid_namespace() -> None:
 
 @pytest.mark.parametrize("number", early_stops.NUMBERS, ids=["SIGTERM", "SIGINT"])
 def test_before_the_first_line(container: Callable[..., Container], number: int) -> None:
-    """Blocked by the parent, as the image has it, a signal that is there before Python is waits for the handler."""
+    """Blocked by the parent, as in the image, a signal that arrives before Python starts waits for the handler."""
     c = container()
     c.command = ("env", "--block-signal=TERM,INT", *ENTRYPOINT)
     send = f"import os; os.kill(os.getpid(), {int(number)}); os.execvp({c.arguments[0]!r}, {c.arguments!r})"
@@ -79,14 +79,14 @@ def test_before_the_first_line(container: Callable[..., Container], number: int)
 
 @pytest.mark.parametrize("number", early_stops.NUMBERS, ids=["SIGTERM", "SIGINT"])
 def test_a_tool_that_is_stopped_is_no_success(container: Callable[..., Container], number: int) -> None:
-    """A backup script must not take an export for done that was stopped, however early; blocked signals are heard."""
+    """A backup script must not take an interrupted export for a complete one; blocked signals are handled."""
     c = container(command=("env", "--block-signal=TERM,INT", *ENTRYPOINT), flags=("sleep", "60")).start()
     wait_for(lambda: b"sleep" in Path(f"/proc/{c.pid}/cmdline").read_bytes().split(b"\0")[0], "the command")
     assert -number == c.stop(number)
 
 
 def test_while_the_child_is_started(container: Callable[..., Container]) -> None:
-    """A signal between fork and the return of Popen is kept until the child can be ended with this process."""
+    """A signal between fork and the return of Popen is kept until the child can be killed with this process."""
     c = container()
     site = c.home / "site"
     site.mkdir()

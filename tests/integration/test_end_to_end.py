@@ -1,4 +1,4 @@
-"""The whole story, as a person lives it who follows the README: with `devpi`, `pip`, `tar` and `curl`'s requests."""
+"""The whole story of a user who follows the README: with `devpi`, `pip`, `tar` and HTTP requests as of `curl`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Make = Callable[..., Container]
 
 
 class Person:
-    """Somebody with a shell, a home of their own, and no configuration of this machine's."""
+    """A user with a shell and an own home, without this machine's configuration."""
 
     def __init__(self, home: Path) -> None:
         home.mkdir()
@@ -24,7 +24,7 @@ class Person:
         self.clientdir = home / "client"
 
     def run(self, *command: str | Path) -> str:
-        """A command, which must succeed; what it printed."""
+        """Run a command, which must succeed; return its output."""
         done = subprocess.run(
             command,
             env={
@@ -44,12 +44,12 @@ class Person:
         return done.stdout
 
     def devpi(self, *arguments: str | Path) -> str:
-        """The real client."""
+        """Run the real client."""
         command, *rest = arguments
         return self.run(exported.BIN / "devpi", command, "--clientdir", self.clientdir, *rest)
 
     def install(self, devpi: str, index: str, package: str, into: str) -> dict[str, str]:
-        """Real `pip install`; the digests of what is installed."""
+        """Run a real `pip install`; return the digests of the installed files."""
         url = f"{devpi}/{index}/+simple/"
         assert url.startswith("http://127.0.0.1:")
         only = ("--isolated", "--no-cache-dir", "--no-deps", "--index-url", url)
@@ -59,7 +59,7 @@ class Person:
 
 
 def hashes(devpi: str, index: str, project: str) -> dict[str, str]:
-    """The files of a project by name, and the digest of what is really downloaded."""
+    """Return the files of a project by name, with the digest of the real download."""
     versions = request(f"{devpi}/{index}/{project}", accept="application/json").json["result"]
     links = [link for version in versions.values() for link in version["+links"]]
     assert all(link["href"].startswith(devpi) for link in links)
@@ -118,7 +118,7 @@ def test_the_readme_s_story(container: Make, tmp_path: Path) -> None:
     person.run(sys.executable, "-m", "tarfile", "--create", backup, export.name)
     packed = hashlib.sha256(backup.read_bytes()).hexdigest()
 
-    # start an empty one with it, watch the import, and install the same package from it
+    # start an empty one with it, follow the import, and install the same package from it
     states: list[str] = []
 
     def watch() -> bool:

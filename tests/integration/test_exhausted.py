@@ -14,7 +14,7 @@ from tests.support.needs import not_tested
 pytestmark = pytest.mark.slow
 
 NOBODYS = 54321
-"""A uid of which nothing else runs: the kernel counts the processes of a uid."""
+"""A uid without other processes: the kernel counts the processes of a uid."""
 IN_THE_FORK = """
 import os, resource
 
@@ -36,14 +36,14 @@ os.fork = fork
 
 
 def prlimit(*limits: str) -> tuple[str, ...]:
-    """A command that runs another one under these limits."""
+    """Return a command that runs another one under these limits."""
     if (found := shutil.which("prlimit")) is None:
         not_tested("prlimit (util-linux) is not installed")
     return (found, *limits)
 
 
 def assert_exhausted(c: Container, *said: str) -> None:
-    """Code 71 and these words, no traceback, nothing half-made."""
+    """Assert code 71 and these texts, no traceback, no partial state."""
     assert 71 == c.wait_end(), c.log
     assert [] == [words for words in said if words not in c.log], c.log
     assert "Traceback" not in c.log
@@ -63,7 +63,7 @@ def test_no_descriptors(container: Callable[..., Container]) -> None:
 
 
 def test_no_processes(other_user: Callable[..., Container]) -> None:
-    """One process is allowed: there is none for devpi-server. Two: there is no thread. With more it starts."""
+    """One process: none is left for devpi-server. Two: no thread is left. With more it starts."""
     found = python_of_everybody()
     assert found is not None
     python, _ = found
@@ -74,7 +74,7 @@ def test_no_processes(other_user: Callable[..., Container]) -> None:
     assert not c.serverdir.exists()
 
     c.command = (*prlimit("--nproc=2"), *plain)
-    assert_exhausted(c.start(), "the sidecar gets no memory or no thread", "--pids-limit")
+    assert_exhausted(c.start(), "the sidecar is out of memory or threads", "--pids-limit")
 
     c.command = (*prlimit("--nproc=500"), *plain)
     assert 0 == c.start().wait_ready().stop()
@@ -85,15 +85,19 @@ def test_no_processes(other_user: Callable[..., Container]) -> None:
     [
         (
             IN_THE_FORK,
-            "the initialisation failed: argon2 can't run, which hashes passwords",
+            "the initialisation failed: argon2, which hashes passwords, can't run",
             "raise the limit of memory",
         ),
-        (NO_FORK, "the initialisation failed: no process can be started for it: Resource temporarily", "--pids-limit"),
+        (
+            NO_FORK,
+            "the initialisation failed: the preparing process can't be started: Resource temporarily",
+            "--pids-limit",
+        ),
     ],
     ids=["memory", "process"],
 )
 def test_the_initialisation_gets_none(container: Callable[..., Container], code: str, said: str, hint: str) -> None:
-    """argon2 can't have its 64 MiB, or the preparation no process. Once there is some, the next start goes on."""
+    """argon2 can't get its 64 MiB, or the preparation no process. With more the next start continues."""
     c = container()
     site = c.home / "site"
     site.mkdir()

@@ -47,12 +47,12 @@ class Upstream(BaseHTTPRequestHandler):
         self.wfile.write(page or b"")
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Nobody reads it."""
+        """Log nothing."""
 
 
 @contextmanager
 def upstream() -> Iterator[str]:
-    """The URL of an index on this machine, as long as the context lasts."""
+    """The URL of an index on this machine, for the duration of the context."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Upstream) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -81,7 +81,7 @@ def mirrored(container: Make, tmp_path: Path) -> Path:
 
 
 def test_a_mirrors_files(container: Make, mirrored: Path, tmp_path: Path) -> None:
-    """They are served without the upstream, which is gone, and the export of the result equals the first one."""
+    """They are served without the upstream, and an export of the result equals the first one."""
     expected = Described.of(mirrored)
     assert len(UPSTREAM) == len(expected.data["indexes"]["root/mirror"]["files"])
     new = container()
@@ -99,16 +99,16 @@ def test_a_mirrors_files(container: Make, mirrored: Path, tmp_path: Path) -> Non
 
 
 def test_the_first_dumpversion(container: Make, rich: Path, tmp_path: Path) -> None:
-    """Of devpi-server 2: its files have no version, but an MD5 of their own, and `+doczip` names the documentation.
+    """Of devpi-server 2: its files have no version but an MD5, and `+doczip` names the documentation.
 
-    What it becomes is what devpi-import makes of it, field by field; and the files are those of the export.
+    The result equals that of devpi-import, field by field; and the files are those of the export.
     """
     old = shutil.copytree(rich, tmp_path / "old")
     data = exported.load(old)
     data["dumpversion"] = "1"
     for file in (file for index in data["indexes"].values() for file in index.get("files", [])):
         path = old / file["relpath"]
-        if file["type"] == "toxresult":  # the version is in the name, which today's of a tox result doesn't have
+        if file["type"] == "toxresult":  # the version is in the name; today's tox results lack it
             wheel = file["for_entrypath"].partition("#")[0].rpartition("/")[2]
             path = path.rename(path.with_name(f"{wheel}.toxresult0"))
             file["relpath"] = str(path.relative_to(old))

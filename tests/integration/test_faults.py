@@ -1,6 +1,6 @@
-"""Faults of the world: what the probes say and within how many seconds, the exit code, the log; and nothing is lost.
+"""Faults of the environment: probes and their delay, exit codes, the log; no data is lost.
 
-What is expected of each is in `faults`. The monitor looks at its default intervals here.
+The expectations are in `faults`. The monitor probes at its default intervals here.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ pytestmark = pytest.mark.slow
 Make = Callable[..., Container]
 DEFAULTS = {"SIDECAR_MONITOR_INTERVAL": "-"}
 CONTENT = os.urandom(500)
-"""So little that devpi-server spools it in memory: a spooled file is let go at some later time, and makes room then."""
+"""So little that devpi-server spools it in memory: a spooled file would be deleted later, and free space then."""
 ROTATE = "/bootstrap/rotate"
 
 
 def serving(c: Container) -> tuple[str, str, str]:
-    """A ready container with an upload in it: root's password, a login token, the upload's path."""
+    """A ready container with an upload: root's password, a login token, the upload's path."""
     c.start().wait_ready()
     password = c.claim()
     token = login_token(c.devpi, password)
@@ -56,13 +56,13 @@ def serving(c: Container) -> tuple[str, str, str]:
 
 
 def upload_status(c: Container, token: str) -> int:
-    """The status of an upload that the volume may refuse."""
+    """Return the status of an upload that the volume may refuse."""
     body, kind = upload_form("late", os.urandom(200_000))
     return call_devpi(f"{c.devpi}/root/dev/", "POST", body, token=token, kind=kind).status
 
 
 def still_there(c: Container, path: str) -> bool:
-    """Whether what was acknowledged is served, as it was."""
+    """Whether the acknowledged upload is served unchanged."""
     answer = request(c.devpi + path)
     return (answer.status, answer.body) == (200, CONTENT)
 
@@ -71,7 +71,7 @@ def still_there(c: Container, path: str) -> bool:
 
 
 def test_full_at_a_first_start(container: Make) -> None:
-    """At whatever step the room ends: it says so at once, leaves nothing half-made, and starts where there is room."""
+    """At whatever step the space ends: it reports that at once, leaves nothing partial, and starts with more space."""
     refused = 0
     for size in ("4k", "20k", "28k", "36k", "44k", "48k", "52k", "56k"):
         c = container(size, env=DEFAULTS)
@@ -80,13 +80,13 @@ def test_full_at_a_first_start(container: Make) -> None:
                 volume.fill()
             began = time.monotonic()
             c.start()
-            if size in ("52k", "56k"):  # the state fits, or it does not, or nothing else does beside it
+            if size in ("52k", "56k"):  # the state fits, or it does not, or nothing else fits beside it
 
                 def told(c: Container = c) -> bool:
                     full = faults.FULL_SERVING.reason in c.get("/readyz/write").body.decode()
                     return not c.running or full or c.get("/readyz").status == 200
 
-                wait_for(lambda: not c.running or told(), "an end, a reason, or readiness", 10)  # noqa: B023
+                wait_for(lambda: not c.running or told(), "an exit, a reason, or readiness", 10)  # noqa: B023
             if size not in ("52k", "56k") or not c.running:
                 fault = faults.FULL_START if size == "4k" else faults.FULL_FIRST_START
                 fault.seen(c, began)
@@ -105,7 +105,7 @@ def test_full_at_a_first_start(container: Make) -> None:
 
 
 def test_full_while_importing(container: Make) -> None:
-    """Failed with the reason, nothing left of it; with room, a restart imports all of it."""
+    """Failed with the reason, nothing left of it; with space, a restart imports all of it."""
     c = container(env=DEFAULTS)
     exported.write(c.init_dir / "export", projects=100)
     with volumes.tmpfs(c.serverdir, "300k") as volume:
@@ -121,7 +121,7 @@ def test_full_while_importing(container: Make) -> None:
 
 
 def test_full_while_serving(container: Make) -> None:
-    """Not ready, alive; nothing is lost by an upload, a claim or a rotation; ready again as soon as there is room."""
+    """Not ready, alive; an upload, a claim or a rotation loses nothing; ready again as soon as there is space."""
     c = container(env=DEFAULTS)
     with volumes.tmpfs(c.serverdir, "16m") as volume:
         c.start().wait_ready()
@@ -132,7 +132,7 @@ def test_full_while_serving(container: Make) -> None:
         assert "claimable" == c.status()["root_password"]["state"]
         faults.FULL_SERVING.seen(c, began)
         volume.free()
-        wait_for(lambda: c.get("/readyz").status == 200, "readiness where there is room", 5)
+        wait_for(lambda: c.get("/readyz").status == 200, "readiness with space", 5)
         password = c.claim()
         token = login_token(c.devpi, password)
         path = upload(make_index(c.devpi, token), token, "kept", CONTENT).removeprefix(c.devpi)
@@ -151,7 +151,7 @@ def test_full_while_serving(container: Make) -> None:
 
 
 def test_full_at_a_later_start(container: Make) -> None:
-    """A whole state on a full volume: refused, untouched."""
+    """A complete state on a full volume: refused, unchanged."""
     c = container(env=DEFAULTS)
     with volumes.tmpfs(c.serverdir, "16m") as volume:
         password, _, path = serving(c)
@@ -166,7 +166,7 @@ def test_full_at_a_later_start(container: Make) -> None:
 
 
 def test_full_runtime_directory(container: Make) -> None:
-    """At the start it ends; later a rotation is refused, the password stays what it is, and is known."""
+    """At the start it exits; later a rotation is refused, the password is unchanged, and known."""
     c = container(env=DEFAULTS)
     with volumes.tmpfs(c.runtime, "32k") as volume:
         volume.fill()
@@ -190,7 +190,7 @@ def test_full_runtime_directory(container: Make) -> None:
 
 
 def test_read_only(container: Make) -> None:
-    """As ext4 makes itself after an error: downloads go on; a start on it is refused; fixed, all is there."""
+    """As ext4 after an error: downloads continue; a start on it is refused; once fixed, all data is there."""
     c = container(env=DEFAULTS)
     with volumes.ext4(c.serverdir) as volume:
         password, token, path = serving(c)
@@ -209,7 +209,7 @@ def test_read_only(container: Make) -> None:
 
 
 def test_io_errors(container: Make) -> None:
-    """EIO for every file, the database too; what was acknowledged is there when the disk is."""
+    """EIO for every file, the database too; acknowledged data is there once the disk works."""
     c = container(env=DEFAULTS)
     with volumes.ext4(c.serverdir) as volume:
         password, _, path = serving(c)
@@ -227,7 +227,7 @@ def test_io_errors(container: Make) -> None:
 
 @pytest.mark.parametrize("how", ["unmounted", "another one over it"])
 def test_the_volume_goes_away(container: Make, how: str) -> None:
-    """Nothing of what is under the mount point is taken for the state; with the volume back, all is there."""
+    """Nothing below the mount point is taken for the state; with the volume back, all data is there."""
     c = container(env=DEFAULTS)
     with volumes.ext4(c.serverdir) as volume:
         password, _, path = serving(c)
@@ -244,7 +244,7 @@ def test_the_volume_goes_away(container: Make, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["deleted", "overwritten", "cut short", "emptied"])
 def test_the_database_goes_away(container: Make, how: str) -> None:
-    """Not ready within 10 s, nobody can make themselves root, neither now nor after a restart, which is refused."""
+    """Not ready within 10 s; no client can become root, neither now nor after a restart, which is refused."""
     c = container(env=DEFAULTS)
     serving(c)
     database = c.serverdir / ".sqlite"
@@ -264,7 +264,7 @@ def test_the_database_goes_away(container: Make, how: str) -> None:
 
 
 def test_the_sidecars_folder_is_deleted(container: Make) -> None:
-    """Somebody tidies up: the lock's file goes with it, and who waits for the lock does not get it."""
+    """A cleanup removes the lock's file: a process that waits for the lock does not get it."""
     c = container(env=DEFAULTS).start().wait_ready()
     began = time.monotonic()
     shutil.rmtree(c.serverdir / ".sidecar")
@@ -280,7 +280,7 @@ def test_the_sidecars_folder_is_deleted(container: Make) -> None:
 
 
 def test_devpi_hangs(container: Make) -> None:
-    """Slow for SIDECAR_MONITOR_DEAD_AFTER, then dead; alive for `/livez`; ready again when it goes on."""
+    """Slow for SIDECAR_MONITOR_DEAD_AFTER, then dead; alive for `/livez`; ready again when it continues."""
     dead_after = 6
     c = container(env=DEFAULTS | {"SIDECAR_MONITOR_DEAD_AFTER": str(dead_after)}).start().wait_ready()
     devpi = c.devpi_pid
@@ -297,7 +297,7 @@ def test_devpi_hangs(container: Make) -> None:
 
 
 def test_devpi_ends_at_once(container: Make, tmp_path: Path) -> None:
-    """A plugin that keeps devpi-server from starting: its code, and that it was devpi; without it, all is well."""
+    """A plugin prevents devpi-server's start: its code, and that it was devpi; without it, it starts."""
     plugin = installed_plugin(
         tmp_path / "plugins",
         "broken",
@@ -318,7 +318,7 @@ def test_devpi_ends_at_once(container: Make, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", [faults.ENDS_LATER, faults.ENDS_LATER_WITH_0], ids=["with-7", "with-0"])
 def test_devpi_ends_while_it_serves(container: Make, tmp_path: Path, fault: faults.Fault) -> None:
-    """After hours, so to say: a plugin of it ends the process; the next start serves what was there."""
+    """After a while, a plugin of it exits the process; the next start serves the old data."""
     trigger = tmp_path / "trigger"
     plugin = installed_plugin(
         tmp_path / "plugins",
@@ -347,7 +347,7 @@ def test_devpi_ends_while_it_serves(container: Make, tmp_path: Path, fault: faul
 
 
 def test_devpi_is_killed_for_memory(container: Make) -> None:
-    """By the kernel, in a cgroup without room for a password check."""
+    """By the kernel, in a cgroup without memory for a password check."""
     c = container(env=DEFAULTS).start().wait_ready()
     password = c.claim()
     try:
@@ -369,13 +369,13 @@ def test_devpi_is_killed_for_memory(container: Make) -> None:
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port on which somebody else listens."""
+    """A port in use."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
 def test_the_port_is_taken(container: Make, taken: int) -> None:
-    """The log names address and flag; no state was made by then, and one is on another port."""
+    """The log has address and flag; no state was made before, and one is made with another port."""
     c = container(env=DEFAULTS, flags=("--host", "127.0.0.1", "--port", str(taken), "--no-root-pypi", "--offline-mode"))
     began = time.monotonic()
     faults.PORT_TAKEN.seen(c.start(), began)
@@ -415,7 +415,7 @@ sys.exit(entrypoint.main(sys.argv[1:]))
 
 @pytest.mark.parametrize("fault", ["hangs", "ends"])
 def test_the_monitor(container: Make, tmp_path: Path, fault: str) -> None:
-    """Readiness doesn't outlive it; where it hangs, `/livez` fails too; where it ends, so does all."""
+    """Readiness doesn't outlive it; if it hangs, `/livez` fails too; if it ends, the container ends."""
     script, trigger = tmp_path / "faulty.py", tmp_path / "trigger"
     script.write_text(FAULTY)
     c = container(env=DEFAULTS, command=(PYTHON, str(script), str(ROOT), str(trigger), fault))
@@ -433,13 +433,13 @@ def test_the_monitor(container: Make, tmp_path: Path, fault: str) -> None:
 
 
 def test_the_sidecar_alone_is_killed(container: Make) -> None:
-    """No devpi-server lives on, and the next start takes over at once."""
+    """No devpi-server survives, and the next start takes over at once."""
     c = container(env=DEFAULTS).start().wait_ready()
     devpi, address = c.devpi_pid, c.devpi
     began = time.monotonic()
     os.kill(c.pid, signal.SIGKILL)
     faults.SIDECAR_KILLED.seen(c, began)
-    wait_for(lambda: not alive(devpi) and refuses(address), "devpi-server's end", 5)
+    wait_for(lambda: not alive(devpi) and refuses(address), "devpi-server's exit", 5)
     assert 0 == c.start().wait_ready().stop()
 
 
@@ -485,7 +485,7 @@ time_t time(time_t *at) {
 
 @pytest.fixture
 def clock(tmp_path: Path) -> Path:
-    """A library that moves a process's wall clock by the seconds in the file beside it; monotonic clocks stay."""
+    """A library that shifts a process's wall clock by the seconds in the file beside it, not monotonic clocks."""
     compiler = needs.compiler()
     (tmp_path / "clock.c").write_text(CLOCK)
     library = tmp_path / "clock.so"
@@ -495,7 +495,7 @@ def clock(tmp_path: Path) -> Path:
 
 
 def test_the_clock_jumps(container: Make, clock: Path) -> None:
-    """A day ahead, then a day back: ready all the time, and the unclaimed password is neither thrown away nor kept."""
+    """A day ahead, then a day back: ready all the time, and the unclaimed password neither expires early nor stays."""
     offset = clock.with_name("offset")
     env = {"LD_PRELOAD": str(clock), "CLOCK_OFFSET": str(offset), "SIDECAR_CLAIM_TTL": "1h"}
     c = container(env=DEFAULTS | env).start().wait_ready()
@@ -515,7 +515,7 @@ def test_the_clock_jumps(container: Make, clock: Path) -> None:
         for url in (c.url + "/livez", c.devpi + "/+api"):
             wait_for(lambda url=url, there=there: abs(day(url) - there) < timedelta(hours=1), "the jump")
         before = look()
-        wait_for(lambda before=before: look() != before, "another look of the monitor")
+        wait_for(lambda before=before: look() != before, "another probe of the monitor")
         faults.CLOCK.seen(c, began)
         assert "claimable" == c.status()["root_password"]["state"]
         assert "check " not in c.log

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,27 +107,6 @@ async def notes(request: web.Request) -> web.Response:
 <h2>Notes</h2>
 <p>{{ hooks | join(", ") }}</p>
 """,
-    "web/openapi/notes.py": '''
-"""The feature `notes` in the description of the API."""
-
-from sidecar.web.openapi.answers import answer
-from sidecar.web.openapi.json_schema import TEXT, list_of, record, ref
-from sidecar.web.openapi.part import Part
-
-NOTES = Part(
-    status={"notes": ref("Notes")},
-    schemas={"Notes": record("The hooks.", {"hooks": list_of(TEXT)})},
-    paths={
-        "/notes": {
-            "get": {
-                "tags": ["state"],
-                "summary": "The hooks that were called.",
-                "responses": {"200": answer("Always.", {"application/json": {"schema": list_of(TEXT)}})},
-            }
-        }
-    },
-)
-''',
 }
 _IMPORTED = "from sidecar.features.notes.keeping import Notes\n"
 _COUNTING = "        Counting(lifecycle, board, health),\n"
@@ -134,6 +114,26 @@ _VERSION = '    commands.add_parser("version"'
 _PARSER = '    commands.add_parser("notes", help="print the hooks")\n'
 _TOKEN = '        case "token":\n'
 _NOTES = '        case "notes":\n            return _write(str(_ask(directory, "GET", "/notes", 10).content))\n'
+_PATH = """\
+  /notes:
+    get:
+      tags: [state]
+      summary: The hooks that were called.
+      responses:
+        "200":
+          description: Always.
+          content:
+            application/json:
+              schema: {type: array, items: {type: string}}
+"""
+_FIELD = """\
+        notes:
+          type: object
+          properties:
+            hooks: {type: array, items: {type: string}}
+          required: [hooks]
+          additionalProperties: false
+"""
 _SECTION = '    "notes": lambda context: {"hooks": tuple(context.of(Notes).hooks)},\n'
 EDITS = {
     "container/features.py": {
@@ -148,9 +148,10 @@ EDITS = {
         "from sidecar.features.numbers.amounts": f"{_IMPORTED}from sidecar.features.numbers.amounts",
         '] = {\n    "mirrors":': f'] = {{\n{_SECTION}    "mirrors":',
     },
-    "web/openapi/document.py": {
-        "from sidecar.web.openapi.part": "from sidecar.web.openapi.notes import NOTES\nfrom sidecar.web.openapi.part",
-        "= (MIRROR,)": "= (MIRROR, NOTES)",
+    "web/openapi/openapi.yaml": {
+        "\npaths:\n": f"\npaths:\n{_PATH}",
+        "wrong_admin_tokens, mirrors]": "wrong_admin_tokens, mirrors, notes]",
+        "        mirrors:\n          anyOf:": f"{_FIELD}        mirrors:\n          anyOf:",
     },
     "cli/commands.py": {_VERSION: _PARSER + _VERSION, _TOKEN: _NOTES + _TOKEN},
 }
@@ -161,7 +162,7 @@ DOWN = ["stopping", "devpi_down"]
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project with a feature more."""
+    """The project with an additional feature."""
     copy = tmp_path_factory.mktemp("checkout")
     shutil.copytree(ROOT / "sidecar", copy / "sidecar", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "entrypoint.py", copy)
@@ -175,6 +176,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert 1 == text.count(before), (name, before)
             text = text.replace(before, after)
         path.write_text(text)
+    subprocess.run([sys.executable, ROOT / "setup.py", "--quiet", "build_openapi"], cwd=copy, check=True)
     return copy
 
 
@@ -185,17 +187,17 @@ def container(checkout: Path, tmp_path: Path) -> Iterator[Container]:
 
 
 def hooks(container: Container) -> list[str]:
-    """The hooks that were called, as the log has them."""
+    """Return the hooks that were called, by the log."""
     return re.findall(r"hook: (\w+)", container.log)
 
 
 def test_at_most_five_files_are_touched() -> None:
-    """That is what the seam is for."""
+    """A feature needs few edits: that is the purpose of the seam."""
     assert len(EDITS) <= 5
 
 
 def test_a_feature_has_what_the_others_have(container: Container, checkout: Path) -> None:
-    """Status, check, metric, section of the page, route, command and description; each hook in its time."""
+    """Status, check, metric, section of the page, route, command and description; each hook at its time."""
     container.start().wait_ready()
     assert UP == hooks(container)
     assert {"hooks": UP} == container.status()["notes"]
@@ -227,11 +229,11 @@ def test_a_feature_has_what_the_others_have(container: Container, checkout: Path
     ("fails", "code", "log"),
     [
         ("prepare", 42, "no pen; buy one"),
-        ("run", 70, "the sidecar's task 'notes' has ended; tell us, with the log"),
+        ("run", 70, "the sidecar's task 'notes' ended unexpectedly; report it, with the log"),
     ],
 )
 def test_a_hook_that_fails_on_the_way_up(container: Container, fails: str, code: int, log: str) -> None:
-    """Ends the container, with the exit code of the protocol."""
+    """It ends the container with the specified exit code."""
     container.env["NOTES_FAIL"] = fails
     assert code == container.start().wait_end()
     assert log in container.log
@@ -241,12 +243,12 @@ def test_a_hook_that_fails_on_the_way_up(container: Container, fails: str, code:
 @pytest.mark.parametrize(
     ("fails", "log"),
     [
-        ("stopping", "notes does not come to its end within 2 s, and is left so"),
+        ("stopping", "the feature notes did not stop within 2 s and was abandoned"),
         ("raises", "RuntimeError: out of ink"),
     ],
 )
 def test_a_hook_that_fails_on_the_way_down(container: Container, fails: str, log: str) -> None:
-    """Is logged; the stop goes on, and is a clean one."""
+    """It is logged; the stop continues, and is a clean one."""
     container.env["NOTES_FAIL"] = fails
     container.start().wait_ready()
     assert 0 == container.stop()

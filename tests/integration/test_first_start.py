@@ -1,4 +1,4 @@
-"""From nothing to a devpi-server that serves, and again; and what is on the disk meanwhile and afterwards."""
+"""From nothing to a serving devpi-server, and again; and the files on the disk meanwhile and afterwards."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def has_ipv6() -> bool:
 
 
 def test_the_port_answers_before_devpi_does(container: Callable[..., Container]) -> None:
-    """/livez and /startupz are 200, /readyz 503 with its reason, and the claim 503, while devpi comes up."""
+    """/livez and /startupz are 200, /readyz 503 with its reason, and the claim 503, while devpi starts."""
     c = container().start().wait_listening()
     startup, ready, claim, phase = c.get("/startupz"), c.get("/readyz"), c.post("/bootstrap/root-password"), c.status()
 
@@ -69,7 +69,7 @@ def test_ready_means_that_devpi_answers(container: Callable[..., Container]) -> 
 
 
 def test_a_fresh_volume_counts_as_empty(container: Callable[..., Container]) -> None:
-    """lost+found and .snapshot, which file systems make, are no content, and stay."""
+    """lost+found and .snapshot, which file systems create, don't count as content, and stay."""
     c = container()
     for name in ("lost+found", ".snapshot"):
         (c.serverdir / name).mkdir(parents=True)
@@ -81,7 +81,7 @@ def test_a_fresh_volume_counts_as_empty(container: Callable[..., Container]) -> 
 
 
 def test_a_restart_keeps_everything(container: Callable[..., Container]) -> None:
-    """Users, indexes, files, the server's uuid and root's password outlive a stop."""
+    """Users, indexes, files, the server's uuid and root's password survive a stop."""
     c = container().start().wait_ready()
     password = c.claim()
     token = login_token(c.devpi, password)
@@ -102,23 +102,23 @@ def test_a_restart_keeps_everything(container: Callable[..., Container]) -> None
 def test_a_state_of_others_is_taken_over(
     container: Callable[..., Container], made_by_devpi: Callable[..., Path]
 ) -> None:
-    """What devpi-init made is served as it is: logged once, marked, nothing generated."""
+    """A state by devpi-init is served unchanged: logged once, marked, nothing generated."""
     c = container()
     shutil.copytree(made_by_devpi("foreign password"), c.serverdir)
     c.start().wait_ready()
 
-    assert "not made here; it is taken over" in c.log
+    assert "not made here; it is used unchanged" in c.log
     assert "adopted" == json.loads((c.serverdir / ".sidecar/marker.json").read_text())["origin"]
     assert 200 == c.login("root", "foreign password")
     assert "unknown" == c.status()["root_password"]["state"]
     assert 404 == c.post("/bootstrap/root-password").status
     assert 0 == c.stop()
     c.start().wait_ready()
-    assert 1 == c.log.count("it is taken over")
+    assert 1 == c.log.count("it is used unchanged")
 
 
 def test_unix_socket(container: Callable[..., Container], tmp_path: Path) -> None:
-    """--unix-socket alone is served and monitored; its path is no anonymous caller's business, and is gone at stop."""
+    """--unix-socket alone is served and monitored; its path is not public, and is removed at the stop."""
     path = tmp_path / "devpi.sock"
     c = container(flags=("--unix-socket", str(path), *QUIET)).start().wait_ready()
     with socket.socket(socket.AF_UNIX) as client:
@@ -146,7 +146,7 @@ def test_ipv6(container: Callable[..., Container]) -> None:
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
 def test_both_protocols(container: Callable[..., Container]) -> None:
-    """SIDECAR_HOST=:: takes IPv4 too, from loopback and from elsewhere; `sidecar healthcheck` comes over IPv4."""
+    """SIDECAR_HOST=:: includes IPv4, from loopback and from elsewhere; `sidecar healthcheck` uses IPv4."""
     c = container(env={"SIDECAR_HOST": "::", "SIDECAR_LOG_ACCESS": "true"}).start().wait_ready()
     port = urlsplit(c.url).port
 
@@ -159,7 +159,7 @@ def test_both_protocols(container: Callable[..., Container]) -> None:
 
 
 def test_several_listeners(container: Callable[..., Container]) -> None:
-    """--listen, twice: both are served and told, and no default host gets in their way."""
+    """--listen, twice: both are served and reported, without the default host."""
     flags = ("--listen", f"127.0.0.1:{free_port()}", "--listen", f"127.0.0.1:{free_port()}", *QUIET)
     c = container(flags=flags).start().wait_ready()
     addresses = c.status()["devpi"]["addresses"]
@@ -173,7 +173,7 @@ def test_several_listeners(container: Callable[..., Container]) -> None:
 
 
 def names(folder: Path) -> set[str]:
-    """What is in a folder."""
+    """Return the paths in a folder."""
     return {path.name for path in folder.iterdir()}
 
 

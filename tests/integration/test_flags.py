@@ -1,4 +1,4 @@
-"""devpi-server's flags, in every way that devpi knows; what is refused; devpi's tools as the container's command."""
+"""devpi-server's flags, in every way that devpi supports; refused ones; devpi's tools as the container's command."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ LOCAL = ("--host", "127.0.0.1", *QUIET)
 
 
 def names(folder: Path) -> set[str]:
-    """What is in a folder; nothing where there is none."""
+    """Return the names in a folder; none if it does not exist."""
     return {path.name for path in folder.iterdir()} if folder.exists() else set()
 
 
 def assert_untouched(c: Container) -> None:
-    """No serverdir was made, and the runtime directory tells of nothing."""
+    """Assert that no serverdir was made, and that the runtime directory is empty."""
     assert not c.serverdir.exists()
     assert names(c.runtime) <= {"lock"}
 
@@ -56,7 +56,7 @@ def initialised(tmp_path_factory: pytest.TempPathFactory, made_by_devpi: Callabl
     "way", ["--port N", "--port=N", "abbreviated", "DEVPISERVER_PORT", "DEVPI_PORT", "--configfile", "named command"]
 )
 def test_the_port(initialised: Path, container: Callable[..., Container], way: str) -> None:
-    """However devpi-server's port is told, it listens there, and the sidecar knows it."""
+    """However devpi-server's port is set, it listens there, and the sidecar uses it."""
     port = str(free_port())
     c = container(str(initialised / "c"), flags=LOCAL)
     match way:
@@ -81,14 +81,14 @@ def test_the_port(initialised: Path, container: Callable[..., Container], way: s
 
 
 def test_service_links_are_ignored(initialised: Path, container: Callable[..., Container]) -> None:
-    """The tcp:// values that Kubernetes injects for Services of our names are logged, and reach nobody."""
+    """The tcp:// values that Kubernetes injects for Services with our names are logged, and not used."""
     link = "tcp://10.0.0.1:3141"
     env = {"DEVPI_PORT": link, "DEVPISERVER_PORT": link}  # SIDECAR_PORT's default may be in use where the tests run
     c = container(str(initialised / "c"), flags=(*LOCAL, "--port", "0"), env=env).start().wait_ready()
 
     for name in ("DEVPI_PORT", "DEVPISERVER_PORT"):
-        assert f"{name} is of a Kubernetes service link, and ignored" in c.log
-    if os.geteuid() == 0:  # nobody else may look
+        assert f"{name} comes from a Kubernetes service link and is ignored" in c.log
+    if os.geteuid() == 0:  # only root may read it
         environ = Path(f"/proc/{c.devpi_pid}/environ").read_bytes()
         assert b"HOME=" in environ
         assert b"tcp://" not in environ
@@ -119,7 +119,7 @@ def test_service_links_are_ignored(initialised: Path, container: Callable[..., C
 def test_contradictions_and_mistakes(
     container: Callable[..., Container], flags: tuple[str, ...], env: dict[str, str], said: tuple[str, ...]
 ) -> None:
-    """Flags that contradict the settings, or that devpi doesn't know: code 2, both named, nothing on the disk."""
+    """Flags that contradict the settings, or that devpi doesn't have: code 2, both named, nothing on the disk."""
     c = container(flags=(*flags, *QUIET), env=env).start()
 
     assert 2 == c.wait_end(), c.log
@@ -129,7 +129,7 @@ def test_contradictions_and_mistakes(
 
 
 def test_all_settings_at_once(container: Callable[..., Container]) -> None:
-    """Mistakes in the environment are told all together, before anything is made."""
+    """Mistakes in the environment are all reported at once, before anything is made."""
     env = {"DEVPI_PORT": "x", "SIDECAR_STOP_GRACE": "soon", "DEVPI_PASSWORD": "", "SIDECAR_ADMIN_TOKEN": "short"}
     c = container(env=env)
     done = c.run(*LOCAL)
@@ -156,7 +156,7 @@ def test_texts(container: Callable[..., Container]) -> None:
     [["--version"], ["--vers"], ["--port", "8000", "--no-root-pypi", "--version"], ["devpi-server", "--version"]],
 )
 def test_the_version_is_all_that_is_printed(container: Callable[..., Container], flags: list[str]) -> None:
-    """For scripts; on a machine where it could not run, too: no port, runtime directory or serverdir is needed."""
+    """For scripts, also on a machine where it could not run: no port, runtime directory or serverdir is needed."""
     c = container(env={"SIDECAR_RUNTIME_DIR": "/proc/none", "DEVPI_SERVERDIR": "/proc/none", "DEVPI_PORT": "7"})
     done = c.run(*flags)
     assert (0, f"{version('devpi-server')}\n") == (done.returncode, done.stdout)
@@ -165,10 +165,10 @@ def test_the_version_is_all_that_is_printed(container: Callable[..., Container],
 
 @pytest.mark.parametrize("flags", [["--version", "--no-such-flag"], ["--h"], ["--outside-url", "--version"]])
 def test_a_text_that_is_asked_for_wrongly(container: Callable[..., Container], flags: list[str]) -> None:
-    """An unknown flag, one that may mean two, one without its value: code 2, and what is wrong."""
+    """An unknown flag, an ambiguous one, one without its value: code 2 with the reason."""
     done = container().run(*flags)
     assert 2 == done.returncode
-    assert "error: devpi-server's parser says: " in done.stdout
+    assert "error: devpi-server rejected its flags: " in done.stdout
 
 
 # --- who may make users -----------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def test_a_text_that_is_asked_for_wrongly(container: Callable[..., Container], f
 def test_restrict_modify(
     initialised: Path, container: Callable[..., Container], env: dict[str, str], flags: tuple[str, ...], code: int
 ) -> None:
-    """Nobody makes users but root, unless DEVPI_RESTRICT_MODIFY is empty."""
+    """Only root can create users, unless DEVPI_RESTRICT_MODIFY is empty."""
     c = container(str(initialised / "c"), env=env, flags=(*LOCAL, "--port", "0", *flags)).start().wait_ready()
     made = call_devpi(f"{c.devpi}/anybody{code}", "PUT", {"password": "123"})
 
@@ -203,7 +203,7 @@ def test_restrict_modify(
 
 @pytest.mark.slow
 def test_beside_a_running_server(initialised: Path, container: Callable[..., Container], tmp_path: Path) -> None:
-    """Tools that want the serverdir for themselves get 75; devpi-export works; and the server goes on."""
+    """Tools that need the serverdir exclusively get 75; devpi-export works; and the server continues."""
     c = container(str(initialised / "c"), flags=(*LOCAL, "--port", "0")).start().wait_ready()
 
     commands = (("devpi-fsck",), ("devpi-passwd", "root"), ("devpi-init",), ("devpi-import", str(tmp_path)))
@@ -226,7 +226,7 @@ def test_beside_a_running_server(initialised: Path, container: Callable[..., Con
     assert 200 == c.get("/readyz").status
     assert 0 == c.stop()
 
-    c.start().wait_ready()  # what the tools touched can still be used
+    c.start().wait_ready()  # files that the tools touched are still usable
     assert 0 == c.stop()
     checked = c.run("devpi-fsck")
     assert 0 == checked.returncode, checked.stdout
@@ -256,14 +256,14 @@ def test_tools_as_another_user(other_user: Callable[..., Container]) -> None:
 
 
 def test_initialised_by_hand(container: Callable[..., Container]) -> None:
-    """`devpi-init` as the command makes a state in an empty serverdir, which the next start takes over."""
+    """`devpi-init` as the command makes a state in an empty serverdir, which the next start adopts."""
     c = container(flags=(*LOCAL, "--port", "0"))
     made = c.run("devpi-init", "--no-root-pypi", "--root-passwd", "by hand")
     assert 0 == made.returncode, made.stdout
     assert ".nodeinfo" in names(c.serverdir)
 
     c.start().wait_ready()
-    assert "it is taken over as it is" in c.log
+    assert "it is used unchanged" in c.log
     assert [200, "unknown"] == [c.login("root", "by hand"), c.status()["root_password"]["state"]]
     assert 0 == c.stop()
     again = c.run("devpi-init")
@@ -275,7 +275,7 @@ def test_initialised_by_hand(container: Callable[..., Container]) -> None:
 def test_a_tool_after_an_installation_that_was_cut_short(
     container: Callable[..., Container], made_by_devpi: Callable[..., Path]
 ) -> None:
-    """It finishes the installation first, and finds that state: devpi-init has nothing to make, fsck looks at it."""
+    """It finishes the installation first, and finds that state: devpi-init has nothing to make, fsck checks it."""
     c = container(flags=(*LOCAL, "--port", "0"))
     staging = c.serverdir / ".sidecar/staging"
     shutil.copytree(made_by_devpi("root's password"), staging / "state")
@@ -320,7 +320,7 @@ def test_a_killed_import_by_hand_is_not_served(container: Callable[..., Containe
 
 
 def test_other_commands(container: Callable[..., Container]) -> None:
-    """Anything else is run in the sidecar's place, with its own exit code, and without our secrets."""
+    """Any other command runs instead of the sidecar, with its own exit code, and without our secrets."""
     c = container(env={"DEVPI_PASSWORD": "not for others"})
     shell = c.run("sh", "-c", "env; exit 7")
     assert 7 == shell.returncode
@@ -337,7 +337,7 @@ def test_other_commands(container: Callable[..., Container]) -> None:
 
 @pytest.mark.slow
 def test_passwd_on_a_stopped_server(container: Callable[..., Container], made_by_devpi: Callable[..., Path]) -> None:
-    """devpi-passwd takes the password from its standard input, under the lock; the next start serves it."""
+    """devpi-passwd reads the password from its standard input, under the lock; the next start serves it."""
     c = container(flags=(*LOCAL, "--port", "0"))
     shutil.copytree(made_by_devpi("root's password"), c.serverdir)
     done = subprocess.run(

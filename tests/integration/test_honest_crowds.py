@@ -1,4 +1,4 @@
-"""Crowds of real clients, each request with user and password: all get in, and none is turned away even once."""
+"""Many real clients, each request with user and password: all succeed, and none is refused even once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ UV = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.envi
 
 
 def of(user: str) -> str:
-    """A user's password."""
+    """Return a user's password."""
     return f"päss of {user}"
 
 
@@ -39,14 +39,14 @@ class Index:
     packages: list[Package]
 
     def simple(self, user: str) -> str:
-        """Its URL, as many write it."""
+        """Return its URL, as many users write it."""
         secret = of(user).replace("ä", "%C3%A4").replace(" ", "%20")
         return f"{self.container.devpi.replace('://', f'://{user}:{secret}@')}/root/dev/+simple/"
 
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
-    """No password of its users has been checked yet."""
+    """Assert that no password of its users was checked yet."""
     with cleared_away(Container(tmp_path_factory.mktemp("index"), env={"DEVPI_PASSWORD": of("root")})) as c:
         c.start().wait_ready()
         token = login_token(c.devpi, of("root"))
@@ -67,7 +67,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
 
 
 def run(command: list[str | Path], home: Path, **environ: str) -> None:
-    """One client, to its end; it must succeed."""
+    """Run one client to its exit; it must succeed."""
     home.mkdir(parents=True)
     env = {"PATH": os.environ["PATH"], "HOME": str(home), "NO_PROXY": "*", "LANG": "C.UTF-8", **environ}
     out = home / "out.txt"
@@ -77,29 +77,29 @@ def run(command: list[str | Path], home: Path, **environ: str) -> None:
 
 
 def crowd(client: Callable[[int], None]) -> None:
-    """`CROWD` clients at once."""
+    """Run `CROWD` clients at once."""
     with ThreadPoolExecutor(CROWD) as pool:
         for done in [pool.submit(client, number) for number in range(CROWD)]:
             done.result()
 
 
 def user_of(tool: str, whose: str, number: int) -> str:
-    """One for all clients, or each its own; no two tools have the same."""
+    """One for all clients, or one each; no two tools have the same."""
     return f"{tool}{0 if whose == 'one' else number + 1}"
 
 
 @pytest.fixture(autouse=True)
 def bounded(index: Index) -> Iterator[None]:
-    """devpi-server's memory stays what it is under any crowd, and nobody was turned away, not even to come again."""
+    """devpi-server's memory stays constant with any number of clients, and none was refused, not even with a retry."""
     with RssWatch(index.container.devpi_pid, 0.01) as memory:
         yield
-    assert "turned away" not in index.container.log
+    assert "requests rejected" not in index.container.log
     assert max(memory.values) < 160 * 2**20
 
 
 @pytest.mark.parametrize("round_", [1, 2])
 def test_uv_installs_fifty_packages(index: Index, tmp_path: Path, round_: int) -> None:
-    """It asks for all of them at once."""
+    """It requests all of them at once."""
     names = [each.name for each in index.packages]
     options = ("--no-cache", "--no-config", "--python", sys.executable, "--target", str(tmp_path / "installed"))
     run([UV, "pip", "install", *options, "--index-url", index.simple("uv0"), *names], tmp_path / "home")
@@ -108,7 +108,7 @@ def test_uv_installs_fifty_packages(index: Index, tmp_path: Path, round_: int) -
 
 @pytest.mark.parametrize(("round_", "whose"), [(1, "one"), (1, "each"), (2, "each")])
 def test_twenty_times_pip(index: Index, tmp_path: Path, whose: str, round_: int) -> None:
-    """Of one user, or each of another."""
+    """Of one user, or of a user each."""
     pip = [sys.executable, "-m", "pip", "--isolated", "--disable-pip-version-check", "download", "--no-cache-dir"]
 
     def client(number: int) -> None:
@@ -122,7 +122,7 @@ def test_twenty_times_pip(index: Index, tmp_path: Path, whose: str, round_: int)
 
 @pytest.mark.parametrize(("round_", "whose"), [(1, "one"), (1, "each"), (2, "each")])
 def test_twenty_times_twine(index: Index, tmp_path: Path, whose: str, round_: int) -> None:
-    """The index is volatile, so that the second time replaces the first's files."""
+    """The index is volatile, so that the second upload replaces the first one's files."""
     twine = [sys.executable, "-m", "twine", "upload", "--non-interactive", "--disable-progress-bar"]
     url = f"{index.container.devpi}/root/dev/"
 

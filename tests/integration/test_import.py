@@ -1,4 +1,4 @@
-"""Exports in the init directory become precisely what devpi-server serves."""
+"""devpi-server serves exactly the exports in the init directory."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def in_two(export: Path, init_dir: Path) -> None:
 
 
 def as_directory(export: Path, init_dir: Path) -> None:
-    """The directory that devpi-export made, as it is."""
+    """The directory that devpi-export made, unchanged."""
     shutil.copytree(export, init_dir / "export")
 
 
 def archive(name: str) -> Callable[[Path, Path], None]:
-    """One archive, compressed as its name says."""
+    """One archive, compressed according to its name."""
 
     def pack(export: Path, init_dir: Path) -> None:
         exported.pack(export, init_dir / name)
@@ -69,7 +69,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def totals(export: Path) -> dict[str, int]:
-    """What an import of the export has to count."""
+    """Return the counts of an import of the export."""
     data = exported.load(export)
     files = [export / file["relpath"] for index in data["indexes"].values() for file in index.get("files", [])]
     return {
@@ -82,12 +82,12 @@ def totals(export: Path) -> dict[str, int]:
 
 
 def done_and_total(imported: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """The counts of an import's status."""
+    """Return the counts of an import's status."""
     return {name: (imported[name]["done"], imported[name]["total"]) for name in COUNTED}
 
 
 def assert_completed(container: Container, *exports: Path) -> None:
-    """`/status` tells of a completed import of all that these exports hold, to the byte."""
+    """Assert that `/status` has a completed import of all that these exports hold, to the byte."""
     imported = container.status()["import"]
     assert imported["state"] == "completed"
     assert imported["error"] is None
@@ -99,14 +99,14 @@ def assert_completed(container: Container, *exports: Path) -> None:
 
 
 def get(container: Container, path: str) -> Any:
-    """JSON from devpi-server."""
+    """Return JSON from devpi-server."""
     answer = request(container.devpi + path, accept="application/json")
     assert answer.status == 200, (path, answer)
     return answer.json["result"]
 
 
 def file_of(container: Container, project: str, name: str) -> str:
-    """The path of a project's file at devpi-server."""
+    """Return the path of a project's file at devpi-server."""
     (link,) = [link["href"] for link in get(container, f"/{project}")["1.0"]["+links"] if link["href"].endswith(name)]
     return str(link).removeprefix(f"{container.devpi}/")
 
@@ -115,7 +115,7 @@ def file_of(container: Container, project: str, name: str) -> str:
 
 
 def test_the_rich_export_is_rich(rich: Path) -> None:
-    """Else the comparisons below would compare little: it holds every kind of thing that an export can hold."""
+    """It holds every kind of object that an export can hold; otherwise the comparisons below would compare little."""
     data = exported.load(rich)
     assert {"root", "alice", "bob"} == set(data["users"])
     assert {"root/pypi", "alice/base", "alice/dev", "bob/mirror", "bob/prod", "bob/empty"} == set(data["indexes"])
@@ -134,7 +134,7 @@ def test_the_rich_export_is_rich(rich: Path) -> None:
 def test_devpi_serves_what_was_exported(
     container: Make, rich: Path, tmp_path: Path, put: Callable[[Path, Path], None]
 ) -> None:
-    """Exported again, the result is field by field, file by file, what was in the init directory; fsck is content."""
+    """An export of the result equals the init directory's, field by field, file by file; fsck passes."""
     new = container()
     put(rich, new.init_dir)
     before = exported.digests(new.init_dir)
@@ -153,7 +153,7 @@ def test_devpi_serves_what_was_exported(
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK], ids=errno.errorcode.get)
 def test_a_volume_without_hard_links(container: Make, rich: Path, library: Path, tmp_path: Path, number: int) -> None:
-    """As Azure Files (CIFS), vfat and some FUSE: unpacked files are copied, and all is there just the same."""
+    """As Azure Files (CIFS), vfat and some FUSE: unpacked files are copied, and all of them are there."""
     new = container(env=obstacles.without_links(library, number))
     exported.pack(rich, new.init_dir / "backup.tar.gz")
     new.start().wait_ready()
@@ -167,7 +167,7 @@ def test_a_volume_without_hard_links(container: Make, rich: Path, library: Path,
 
 
 def assert_sound(container: Container) -> None:
-    """devpi-fsck is content with the serverdir."""
+    """Assert that devpi-fsck passes on the serverdir."""
     fsck = subprocess.run(
         [exported.BIN / "devpi-fsck", "--serverdir", container.serverdir],
         env={"PATH": os.environ["PATH"], "HOME": str(container.home)},
@@ -180,13 +180,13 @@ def assert_sound(container: Container) -> None:
 
 @pytest.mark.slow
 def test_everybody_finds_their_own_again(container: Make, rich: Path) -> None:
-    """Logins, documentation, tox results and files are there over HTTP, and stay over a restart; so does the status."""
+    """Logins, documentation, tox results and files are served over HTTP, also after a restart; so is the status."""
     new = container()
     exported.pack(rich, new.init_dir / "backup.bz2")
     new.start().wait_ready()
     assert dict.fromkeys(PASSWORDS, 200) == {user: new.login(user, password) for user, password in PASSWORDS.items()}
     assert 401 == new.login("root", "")
-    assert 404 == new.post("/bootstrap/root-password").status  # nothing was generated: the export's password stands
+    assert 404 == new.post("/bootstrap/root-password").status  # nothing was generated: the export's password is valid
     for page, text in (("index.html", "<h1>Grüße</h1>"), ("deep/er/page.html", "<p>deep</p>")):
         names = _doc_members(new)
         assert text == names[page]
@@ -215,7 +215,7 @@ def _doc_members(container: Container) -> dict[str, str]:
 
 
 def test_two_exports_become_one(container: Make, rich: Path, tmp_path: Path) -> None:
-    """Exports that share no index are merged: an archive and a directory, each with users of its own."""
+    """Exports without a common index are merged: an archive and a directory, each with its own users."""
     small = exported.write(tmp_path / "small", projects=3)
     new = container()
     exported.pack(rich, new.init_dir / "big.tar.gz")
@@ -230,7 +230,7 @@ def test_two_exports_become_one(container: Make, rich: Path, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_an_export_in_a_thousand_archives(container: Make, tmp_path: Path) -> None:
-    """As many as there may be: each is on `/status` with its size and digest, and the export is whole."""
+    """The maximum number: each is on `/status` with its size and digest, and the export is complete."""
     export = exported.write(tmp_path / "export", projects=MOST_SOURCES - 1)
     new = container()
     assert MOST_SOURCES == exported.pack_apart(export, new.init_dir)
@@ -265,7 +265,7 @@ def devpiserver_auth_request(request, userdict, username, password):
 
 @pytest.mark.slow
 def test_who_has_no_password_gets_none(container: Make, tmp_path: Path) -> None:
-    """As `--autocreate-users` leaves them: no password opens, also not the empty one; an auth plugin still may."""
+    """As by `--autocreate-users`: no password works, also not the empty one; an auth plugin still may."""
     export = exported.write(tmp_path / "export")
     data = exported.load(export)
     data["users"] |= {
@@ -295,7 +295,7 @@ def test_who_has_no_password_gets_none(container: Make, tmp_path: Path) -> None:
 
 
 def test_the_init_directory_may_be_read_only(container: Make, tmp_path: Path) -> None:
-    """As a `:ro` mount is: nothing is written there."""
+    """As a `:ro` mount: nothing is written there."""
     new = container()
     exported.pack(exported.write(tmp_path / "export"), new.init_dir / "backup.bz2")
     new.command = private_mounts.command(
@@ -308,7 +308,7 @@ def test_the_init_directory_may_be_read_only(container: Make, tmp_path: Path) ->
 
 
 def test_other_files_are_named_and_ignored(container: Make, tmp_path: Path) -> None:
-    """No archives: named in the log and on `/status`, the empty folder that Docker makes of a missing mount, too."""
+    """No archives: listed in the log and on `/status`, also the empty folder that Docker makes of a missing mount."""
     new = container()
     export = exported.write(tmp_path / "export")
     exported.pack(export, new.init_dir / "good.tar")
@@ -324,7 +324,7 @@ def test_other_files_are_named_and_ignored(container: Make, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("has", ["absent", "empty", "only an empty backup.bz2/"])
 def test_nothing_to_import_is_an_initialisation(container: Make, has: str) -> None:
-    """An absent or empty init directory is fine."""
+    """An absent or empty init directory is valid."""
     new = container()
     if has != "absent":
         new.init_dir.mkdir()
@@ -337,7 +337,7 @@ def test_nothing_to_import_is_an_initialisation(container: Make, has: str) -> No
 
 
 def test_a_serverdir_with_data_imports_nothing(container: Make, tmp_path: Path) -> None:
-    """What is in the init directory does not touch a state that is there already, even if it is no archive at all."""
+    """The content of the init directory does not touch an existing state, even if it is no archive at all."""
     new = container(env={"DEVPI_PASSWORD": "the first one"})
     new.start().wait_ready()
     assert 0 == new.stop()
@@ -353,7 +353,7 @@ def test_a_serverdir_with_data_imports_nothing(container: Make, tmp_path: Path) 
 
 
 def test_progress_is_on_show(container: Make, mass: Path) -> None:
-    """While it runs: counts that only grow, a rate, the time left; alive and started, but not ready, and why."""
+    """While it runs: growing counts, a rate, the remaining time; alive and started, but not ready, with the reason."""
     new = container()
     exported.pack(mass, new.init_dir / "backup.tar.gz")
     new.start().wait_listening()
@@ -374,7 +374,7 @@ def test_progress_is_on_show(container: Make, mass: Path) -> None:
             reasons |= {check["reason"] for check in ready.json["checks"]}
             verdicts |= {check["status"] for check in new.get("/health").json["checks"]}
             said = said or (new.sidecar("status").stdout if len(probes) == 5 else "")
-        if preparation:  # it stands still while it is looked at, or it would end meanwhile on a busy machine
+        if preparation:  # paused while it is inspected, because it could finish meanwhile on a busy machine
             _go_on_a_little(preparation)
         else:
             time.sleep(0.02)
@@ -413,14 +413,14 @@ def devpiserver_on_changed_versiondata(stage, project, version, metadata):
 
 
 def events_behind(container: Container) -> int | None:
-    """The events' backlog on `/status`; None: the monitor has not asked devpi-server for it yet."""
+    """Return the events' backlog on `/status`; None: the monitor has not probed devpi-server yet."""
     backlog = container.status()["devpi"]["backlog"]
     return None if backlog is None else backlog["events"]
 
 
 @pytest.mark.slow
 def test_ready_before_the_events_are_handled(container: Make, tmp_path: Path) -> None:
-    """They are put off: their backlog is on `/status`, a number that falls to 0 while devpi-server serves."""
+    """They are deferred: their backlog is on `/status`, and falls to 0 while devpi-server serves."""
     hold = tmp_path / "hold"
     hold.touch()
     new = container(env=installed_plugin(tmp_path / "plugin", "slow_events", SLOW_EVENTS) | {"HOLD": str(hold)})
@@ -445,7 +445,7 @@ def test_ready_before_the_events_are_handled(container: Make, tmp_path: Path) ->
 
 
 def _pids(pid: int) -> list[int]:
-    """The process and all below it."""
+    """Return the process and all its descendants."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [pid, *(each for child in children for each in _pids(int(child)))]
 
@@ -458,7 +458,7 @@ def _is_gone(pid: int) -> bool:
 
 
 def _go_on_a_little(pid: int) -> None:
-    """Let a process that was stopped run on for an instant, unless it has ended."""
+    """Let a stopped process continue for an instant, unless it has exited."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGCONT)
         time.sleep(0.02)
@@ -468,7 +468,7 @@ def _go_on_a_little(pid: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", ["all", "the preparation"])
 def test_killed_while_syncing(container: Make, library: Path, tmp_path: Path, killed: str) -> None:
-    """SIGKILL inside the one syncfs that brings a loaded import to disk: the serverdir is untouched, and begun anew."""
+    """SIGKILL inside the syncfs that writes a loaded import to disk: the serverdir is unchanged, and imports again."""
     export = exported.write(tmp_path / "export", projects=3)
     reached = tmp_path / "reached"
     new = container(env=obstacles.stuck_in_syncfs(library, reached))
@@ -481,7 +481,7 @@ def test_killed_while_syncing(container: Make, library: Path, tmp_path: Path, ki
     if killed == "all":
         pids = _pids(new.pid)
         new.kill()
-        wait_for(lambda: all(map(_is_gone, pids)), "the end of all processes")
+        wait_for(lambda: all(map(_is_gone, pids)), "the exit of all processes")
         assert (new.serverdir / ".sidecar" / "staging" / "state" / ".nodeinfo").exists()
     else:
         os.kill(preparation, signal.SIGKILL)
@@ -492,7 +492,7 @@ def test_killed_while_syncing(container: Make, library: Path, tmp_path: Path, ki
     assert {"marker.json", "promotion.json"}.isdisjoint(exported.names(new.serverdir / ".sidecar"))
 
     new.start().wait_ready()
-    assert ("threw away a half-made state" in new.log) is (killed == "all")
+    assert ("removed an incomplete state" in new.log) is (killed == "all")
     assert_completed(new, export)
     assert 2 == new.log.count("import: loading")
     assert 3 == len(get(new, "/mass/dev")["projects"])
@@ -501,7 +501,7 @@ def test_killed_while_syncing(container: Make, library: Path, tmp_path: Path, ki
 @pytest.mark.slow
 @pytest.mark.parametrize("files", [0, 1, 150], ids=lambda files: f"after {files} files")
 def test_killed_while_importing(container: Make, mass: Path, files: int) -> None:
-    """SIGKILL: nobody lives on, nothing half-made can be served, and the next start imports from scratch, wholly."""
+    """SIGKILL: no process survives, nothing partial can be served, and the next start imports from scratch."""
     new = container()
     exported.pack(mass, new.init_dir / "backup.tar.gz")
     new.start().wait_phase("importing")
@@ -509,11 +509,11 @@ def test_killed_while_importing(container: Make, mass: Path, files: int) -> None
     pids = _pids(new.pid)
     assert len(pids) >= 2, pids
     new.kill()
-    wait_for(lambda: all(map(_is_gone, pids)), "the end of all processes")
+    wait_for(lambda: all(map(_is_gone, pids)), "the exit of all processes")
     assert {".sidecar"} == exported.names(new.serverdir)
 
     new.start().wait_ready()
-    assert "threw away a half-made state" in new.log
+    assert "removed an incomplete state" in new.log
     assert_completed(new, mass)
     assert 300 == len(get(new, "/mass/dev")["projects"])
     assert 200 == new.login("mass", MASS_PASSWORD)
@@ -522,7 +522,7 @@ def test_killed_while_importing(container: Make, mass: Path, files: int) -> None
 
 @pytest.mark.slow
 def test_killed_while_installing(container: Make, tmp_path: Path) -> None:
-    """SIGKILL at the instant when the state moves into place: the next start finishes that, without importing again."""
+    """SIGKILL while the state is moved into place: the next start finishes that, without another import."""
     export = exported.write(tmp_path / "export", projects=2)
     for attempt in range(10):
         new = container(f"attempt {attempt}")
@@ -548,7 +548,7 @@ def test_killed_while_installing(container: Make, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_killed_importer(container: Make, mass: Path) -> None:
-    """An importer that the kernel kills for want of memory is a failed import with that reason; the container lives."""
+    """An importer that the kernel kills for lack of memory is a failed import with that reason; the container lives."""
     new = container()
     exported.pack(mass, new.init_dir / "backup.tar.gz")
     new.start().wait_phase("importing")
@@ -565,13 +565,13 @@ def test_killed_importer(container: Make, mass: Path) -> None:
     assert not (new.serverdir / ".sidecar" / "staging").exists()
     assert 0 == new.stop()
 
-    new.start().wait_ready()  # the hint is to start again, with more memory: the archives are not at fault
+    new.start().wait_ready()  # the hint is to start again with more memory: the archives are not at fault
     assert_completed(new, mass)
 
 
 @pytest.mark.slow
 def test_stopped_while_importing(container: Make, mass: Path) -> None:
-    """SIGTERM ends an import at once, with code 0 and nothing left; the next start begins anew."""
+    """SIGTERM ends an import at once, with code 0 and nothing left; the next start imports from scratch."""
     new = container()
     exported.pack(mass, new.init_dir / "backup.tar.gz")
     new.start().wait_phase("importing")

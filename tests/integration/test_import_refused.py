@@ -1,4 +1,4 @@
-"""Bad exports: the container stays alive and says what is wrong with them; nothing of them is served or left behind."""
+"""Bad exports: the container stays alive and reports the reason; nothing of them is served or left behind."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ STRICT = {"SIDECAR_IMPORT_STRICT": "true"}
 
 @dataclass(frozen=True)
 class Bad:
-    """A way to be a bad export: how it is put into the init directory, and what is said of it."""
+    """A kind of bad export: how it is put into the init directory, and what is reported."""
 
     put: Callable[[Path, Path], object]
-    """Called with a sound export, which it may change, and the init directory."""
+    """Called with a valid export, which it may change, and the init directory."""
     reason: str
     """A part of the reason."""
     member: str | None = None
-    """The member, or its end; None: there is none to name."""
+    """The member, or the end of its name; None: no member is named."""
     archive: str | None = "bad.tar.gz"
     env: dict[str, str] = field(default_factory=dict)
 
 
 def put(name: str = "bad.tar.gz") -> Callable[[Path, Path], object]:
-    """The export as it is, packed."""
+    """The export, packed unchanged."""
     return lambda export, init_dir: exported.pack(export, init_dir / name)
 
 
@@ -63,7 +63,7 @@ def raw_index(name: str) -> Callable[[Path, Path], object]:
 
 
 def truncated(name: str, keep: float) -> Callable[[Path, Path], object]:
-    """A part of a sound archive."""
+    """A part of a valid archive."""
 
     def make(export: Path, init_dir: Path) -> None:
         archive = exported.pack(export, init_dir / name)
@@ -73,7 +73,7 @@ def truncated(name: str, keep: float) -> Callable[[Path, Path], object]:
 
 
 def with_member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> Callable[[Path, Path], object]:
-    """A sound archive with one more member, which is none that an export has."""
+    """A valid archive with one more member, which no export has."""
 
     def make(export: Path, init_dir: Path) -> None:
         member = tarfile.TarInfo(name)
@@ -100,14 +100,14 @@ def bomb(export: Path, init_dir: Path) -> None:
 
 
 class Zeros(io.RawIOBase):
-    """As many zeros as one likes to read."""
+    """Any number of zeros."""
 
     def read(self, size: int = -1, /) -> bytes:
         return bytes(size)
 
 
 def index(change: Callable[[dict[str, Any]], object]) -> Callable[[Path, Path], object]:
-    """A sound export but for its `dataindex.json`."""
+    """A valid export except for its `dataindex.json`."""
 
     def make(export: Path, init_dir: Path) -> None:
         data = exported.load(export)
@@ -119,30 +119,30 @@ def index(change: Callable[[dict[str, Any]], object]) -> Callable[[Path, Path], 
 
 
 def first_file(**changes: Any) -> Callable[[Path, Path], object]:
-    """An export whose first file is described otherwise."""
+    """An export whose first file has a wrong description."""
     return index(lambda data: data["indexes"]["mass/dev"]["files"][0].update(changes))
 
 
 def unverified(relpath: str) -> Callable[[Path, Path], object]:
-    """A file that devpi would read from anywhere, and publish, as no digest says what it should be."""
+    """A file that devpi would read from anywhere, and publish, because no digest is given for it."""
     return first_file(relpath=relpath, entrymapping={"last_modified": "Sun, 22 Nov 2026 10:20:30 GMT"})
 
 
 def wrong_digest(export: Path, init_dir: Path) -> None:
-    """One byte of a file is another one."""
+    """One changed byte of a file."""
     path = export / exported.load(export)["indexes"]["mass/dev"]["files"][1]["relpath"]
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     exported.pack(export, init_dir / "bad.tar.gz")
 
 
 def missing_file(export: Path, init_dir: Path) -> None:
-    """A file that is named but not packed."""
+    """A file that is listed but not packed."""
     (export / exported.load(export)["indexes"]["mass/dev"]["files"][1]["relpath"]).unlink()
     exported.pack(export, init_dir / "bad.tar.gz")
 
 
 def link_in_directory(export: Path, init_dir: Path) -> None:
-    """A directory with a link to a file of the container in place of a wheel."""
+    """A directory with a link to a file of the container instead of a wheel."""
     path = export / exported.load(export)["indexes"]["mass/dev"]["files"][0]["relpath"]
     path.unlink()
     path.symlink_to("/etc/passwd")
@@ -150,13 +150,13 @@ def link_in_directory(export: Path, init_dir: Path) -> None:
 
 
 def no_index(export: Path, init_dir: Path) -> None:
-    """The export of a devpi-export that did not end well."""
+    """The export of a devpi-export that failed."""
     (export / "dataindex.json").unlink()
     exported.pack(export, init_dir / "bad.tar.gz")
 
 
 def cut_index(export: Path, init_dir: Path) -> None:
-    """A `dataindex.json` that is half there."""
+    """A truncated `dataindex.json`."""
     path = export / "dataindex.json"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     exported.pack(export, init_dir / "bad.tar.gz")
@@ -179,7 +179,7 @@ BAD = {
     "bomb": Bad(bomb, "more than 200 times"),
     "too large": Bad(
         put(),
-        "unpacks to more than there is room for",
+        "unpacks to more than the available space",
         archive="bad.tar.gz",
         env={"SIDECAR_IMPORT_MAX_TOTAL_SIZE": "2K"},
     ),
@@ -192,7 +192,7 @@ BAD = {
     "dumpversion": Bad(index(lambda data: data.update(dumpversion="3")), "dumpversion '3'", "dataindex.json"),
     "root's hash without end": Bad(
         content(corpus.export(corpus.LEFT_OUT["a hash of root without end"][0]) + corpus.ZEROS, "bad.tar"),
-        "is an argon2 hash that asks for more than 128 MiB, 8 passes and 16 lanes",
+        "is an argon2 hash that requires more than 128 MiB, 8 passes and 16 lanes",
         "the password hash of user 'root'",
         "bad.tar",
         STRICT,
@@ -212,11 +212,11 @@ BAD = {
     "link in a directory": Bad(link_in_directory, "is a link", FIRST, "bad"),
     "same index twice": Bad(same_index, "'mass/dev' is also in 'another.tar.gz'", "dataindex.json"),
 }
-"""One of each kind, all the way: `tests/exports/test_hostile_archives.py` has every trick, without a container."""
+"""One of each kind, end to end: `tests/exports/test_hostile_archives.py` has every trick, without a container."""
 
 
 def assert_refused(container: Container) -> dict[str, Any]:
-    """Alive, not ready, honest, and nothing left but our own folder. Returns the import's error."""
+    """Assert that it is alive and not ready, and that only our own folder is left. Returns the import's error."""
     status = container.wait_phase("failed")
     assert "failed" == status["import"]["state"]
     error: dict[str, Any] = status["import"]["error"]
@@ -237,7 +237,7 @@ def assert_refused(container: Container) -> dict[str, Any]:
 
 @pytest.fixture
 def export(tmp_path: Path) -> Path:
-    """A sound export, to be spoilt."""
+    """A valid export, to be damaged."""
     return exported.write(tmp_path / "export", projects=2)
 
 
@@ -260,7 +260,7 @@ def test_bad_exports_are_refused(container: Make, export: Path, bad: Bad) -> Non
 
 
 def test_unreadable_init_directory(other_user: Make) -> None:
-    """As another user can't read what root alone may: a failed import that tells how to fix it, not an empty devpi."""
+    """Another user can't read what only root may: a failed import with a hint, not an empty devpi."""
     new = other_user()
     new.init_dir.mkdir(mode=0o700)
     exported.pack(exported.write(new.home / "export"), new.init_dir / "backup.bz2")
@@ -279,7 +279,7 @@ def test_unreadable_init_directory(other_user: Make) -> None:
 
 
 def test_failing_may_end_the_container(container: Make, export: Path) -> None:
-    """With SIDECAR_ON_IMPORT_FAILURE=exit the container ends with code 3, and says why; the next one does, too."""
+    """With SIDECAR_ON_IMPORT_FAILURE=exit the container exits with code 3 and the reason; the next one does, too."""
     new = container(env={"SIDECAR_ON_IMPORT_FAILURE": "exit"})
     new.init_dir.mkdir()
     no_index(export, new.init_dir)
@@ -287,11 +287,11 @@ def test_failing_may_end_the_container(container: Make, export: Path) -> None:
     assert "no dataindex.json" in new.log
     assert {".sidecar"} == exported.names(new.serverdir)
     assert 3 == new.start().wait_end()
-    assert "not tried again" in new.log
+    assert "not retried" in new.log
 
 
 def test_the_same_archive_is_not_tried_again_another_is(container: Make, export: Path) -> None:
-    """The next start with what failed is failed at once, with the same words; with a sound archive it imports that."""
+    """A start with a failed archive fails at once, with the same text; with a valid archive it imports that."""
     new = container()
     new.init_dir.mkdir()
     wrong_digest(export, new.init_dir)
@@ -302,7 +302,7 @@ def test_the_same_archive_is_not_tried_again_another_is(container: Make, export:
     status = new.status()["import"]
     assert finished == status["finished"]
     assert ["bad.tar.gz"] == [each["name"] for each in status["archives"]]
-    assert "not tried again" in new.log
+    assert "not retried" in new.log
     assert 1 == new.log.count("import: loading")
     assert 0 == new.stop()
     exported.pack(exported.write(new.home / "sound", projects=2), new.init_dir / "bad.tar.gz")
@@ -312,7 +312,7 @@ def test_the_same_archive_is_not_tried_again_another_is(container: Make, export:
 
 
 def test_a_failed_import_is_forgotten_with_the_next_state(container: Make, export: Path) -> None:
-    """Failed; then without the archive initialised; the start after that knows of no import, nor do its metrics."""
+    """Failed, then initialised without the archive; the start after that shows no import, nor do its metrics."""
     new = container()
     new.init_dir.mkdir()
     no_index(export, new.init_dir)
@@ -331,7 +331,7 @@ def test_a_failed_import_is_forgotten_with_the_next_state(container: Make, expor
 
 @pytest.mark.parametrize("adopted", [False, True])
 def test_an_import_that_was_not_installed_never_was(container: Make, adopted: bool) -> None:
-    """Killed between its record and its installation; the next start, without archives, tells of no import."""
+    """Killed between its record and its installation; the next start, without archives, shows no import."""
     new = container()
     if adopted:
         assert 0 == new.start().wait_ready().stop()
@@ -379,7 +379,7 @@ def test_disk_full_while_importing(container: Make, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("large", ["files", "database"])
 def test_disk_full_while_devpi_loads(container: Make, tmp_path: Path, large: str) -> None:
-    """Nothing is unpacked of a directory, but there is no room for the state made of it: failed, with a hint."""
+    """A directory is not unpacked, but there is no space for the state made of it: failed, with a hint."""
     new = container()
     new.serverdir.mkdir()
     new.command = private_mounts.command(f"mount -t tmpfs -o size=300k none {new.serverdir}")

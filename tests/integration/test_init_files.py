@@ -1,4 +1,4 @@
-"""Archives in the init directory that are not taken: no start uses up the chance to import them; each hint helps."""
+"""Archives in the init directory that are not imported: no start spoils a later import of them; each hint works."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Make = Callable[..., Container]
 
 @pytest.fixture
 def export(tmp_path: Path) -> Path:
-    """A sound export."""
+    """A valid export."""
     return exported.write(tmp_path / "export", projects=2)
 
 
@@ -33,7 +33,7 @@ def zipped(export: Path, target: Path) -> Path:
 
 
 def assert_not_ready(c: Container, archive: str) -> dict[str, Any]:
-    """Not ready, with reason and hint, and nothing is initialised. Returns the error; the container is stopped."""
+    """Assert that it is not ready, with a reason, and not initialised. Returns the error; the container is stopped."""
     error: dict[str, Any] = c.wait_phase("failed")["import"]["error"]
     assert archive == error["archive"]
     assert 503 == c.get("/readyz").status
@@ -44,7 +44,7 @@ def assert_not_ready(c: Container, archive: str) -> dict[str, Any]:
 
 
 def assert_imported(c: Container) -> None:
-    """With all files; the container is stopped."""
+    """Start it with all files; the container is stopped."""
     status = c.start().wait_ready().status()["import"]
     assert ("completed", 2) == (status["state"], status["files"]["done"])
     assert 0 == c.stop()
@@ -83,7 +83,7 @@ def test_an_encrypted_backup(container: Make, export: Path, tmp_path: Path) -> N
 
 
 def test_an_archive_that_is_not_taken_goes(container: Make) -> None:
-    """Removed: what there is without it, an initialisation."""
+    """Once removed, the start initialises as without it."""
     c = container()
     c.init_dir.mkdir()
     (c.init_dir / "backup.7z").write_bytes(b"7z\xbc\xaf\x27\x1c\0\4")
@@ -94,7 +94,7 @@ def test_an_archive_that_is_not_taken_goes(container: Make) -> None:
 
 
 def test_archives_that_are_not_taken_are_ignored_on_request(container: Make, export: Path) -> None:
-    """SIDECAR_IGNORE_INIT_FILES=true: what is taken is imported, the rest named as ignored."""
+    """SIDECAR_IGNORE_INIT_FILES=true: exports are imported, the rest is listed as ignored."""
     c = container()
     exported.pack(export, c.init_dir / "good.tar")
     (c.init_dir / "other.7z").write_bytes(b"7z\xbc\xaf\x27\x1c\0\4")
@@ -118,7 +118,7 @@ def test_an_archive_that_is_not_taken_may_end_the_container(container: Make) -> 
 
 
 def test_a_replica_with_an_archive_that_is_not_taken(container: Make) -> None:
-    """As with one that is: a replica imports nothing, and to pack it otherwise would be in vain."""
+    """As with an importable one: a replica imports nothing, so repacking it would not help."""
     c = container(flags=("--port", "0", "--primary-url", "http://127.0.0.1:9", "--role", "replica"))
     c.init_dir.mkdir()
     (c.init_dir / "backup.7z").write_bytes(b"7z\xbc\xaf\x27\x1c\0\4")

@@ -1,4 +1,4 @@
-"""What an operator gives and nobody reads is reported, without its value; what devpi reads draws no warning."""
+"""Inputs of an operator that nothing reads are reported, without their value; what devpi reads causes no warning."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ SERVICE_LINKS = {
 
 
 def noticed(c: Container, about: str) -> dict[str, str]:
-    """The notices about one kind of input: reason → hint."""
+    """Return the notices about one kind of input: reason → hint."""
     return {n["reason"]: n["hint"] for n in c.status()["notices"] if n["about"] == about}
 
 
 def test_unknown_variables(container: Callable[..., Container]) -> None:
-    """Each is named, with a known one that is near, in the log, on `/status` and by the command; no value is."""
+    """Each is named, with a similar known one, in the log, on `/status` and by the command; no value is."""
     c = container(
         env={
             "DEVPI_PASWORD": SECRET,
@@ -54,12 +54,12 @@ def test_unknown_variables(container: Callable[..., Container]) -> None:
     )
     c.start().wait_ready()
     assert {
-        "the variable DEVPI_PASWORD is not known here": "did you mean DEVPI_PASSWORD?",
-        "the variable SIDECAR_LOGLEVEL is not known here": "did you mean SIDECAR_LOG_LEVEL?",
-        "the variable DEVPISERVER_OUTSIDE_ULR is not known here": "did you mean DEVPISERVER_OUTSIDE_URL?",
-        "the variable DEVPI_SERVER_DIR is not known here": "did you mean DEVPI_SERVERDIR?",
-        "the variable DEVPI_THEME_COLOUR is not known here": "remove it, or correct its name",
-        "devpi-server ignores the variable DEVPISERVER_CONFIGFILE": "give devpi-server the flag --configfile",
+        "unknown variable DEVPI_PASWORD": "did you mean DEVPI_PASSWORD?",
+        "unknown variable SIDECAR_LOGLEVEL": "did you mean SIDECAR_LOG_LEVEL?",
+        "unknown variable DEVPISERVER_OUTSIDE_ULR": "did you mean DEVPISERVER_OUTSIDE_URL?",
+        "unknown variable DEVPI_SERVER_DIR": "did you mean DEVPI_SERVERDIR?",
+        "unknown variable DEVPI_THEME_COLOUR": "remove it, or fix its name",
+        "devpi-server ignores the variable DEVPISERVER_CONFIGFILE": "pass --configfile to devpi-server",
     } == noticed(c, "variable")
     printed = c.sidecar("status")
     assert 0 == printed.returncode
@@ -72,7 +72,7 @@ def test_unknown_variables(container: Callable[..., Container]) -> None:
 
 
 def test_a_misspelt_name_that_costs_the_start(container: Callable[..., Container]) -> None:
-    """It is named before what is missing without it."""
+    """It is reported before what is missing without it."""
     c = container(flags=(*FLAGS, "--role", "replica"), env={"DEVPISERVER_PRIMARY_ULR": f"http://{SECRET}"}).start()
     assert 2 == c.wait_end()
     assert "did you mean DEVPISERVER_PRIMARY_URL?" in c.log.partition(" ERROR ")[0]
@@ -80,12 +80,12 @@ def test_a_misspelt_name_that_costs_the_start(container: Callable[..., Container
 
 
 def test_many_unknown_variables(container: Callable[..., Container]) -> None:
-    """A crowd of them, and a name that would write a line of its own, cost neither the start nor the log's lines."""
+    """Many of them, and a name that would forge a log line, harm neither the start nor the log's lines."""
     crowd = {f"DEVPI_X{number}": SECRET for number in range(300)}
     c = container(env={**crowd, "DEVPI_\n2026 FATAL all is lost": SECRET})
     c.start().wait_ready()
     assert 21 == len(noticed(c, "variable"))
-    assert any(" more variables are not known" in reason for reason in noticed(c, "variable"))
+    assert any(" more unknown variables" in reason for reason in noticed(c, "variable"))
     assert "\n2026 FATAL" not in c.log
 
 
@@ -111,7 +111,7 @@ devpi-server:
 
 
 def test_right_options_in_the_configuration_file(container: Callable[..., Container]) -> None:
-    """The options of all of devpi's programs may be there: neither a start nor a tool warns of them."""
+    """The options of all of devpi's programs are allowed: neither a start nor a tool warns of them."""
     c = with_file(container, RIGHT)
     c.start().wait_ready()
     assert [] == c.status()["notices"]
@@ -128,9 +128,9 @@ def test_wrong_options_in_the_configuration_file(container: Callable[..., Contai
     c.start().wait_ready()
     file = "the configuration file <path>"
     assert {
-        f"the option restrict-modfy in {file} is not known": "did you mean restrict-modify?",
-        f"the option {SECRET[:7]} in {file} is not known": "remove it, or correct its name",
-        f"devpi-server ignores passwd in {file}": "run devpi-passwd with the server stopped",
+        f"unknown option restrict-modfy in {file}": "did you mean restrict-modify?",
+        f"unknown option {SECRET[:7]} in {file}": "remove it, or fix its name",
+        f"devpi-server ignores passwd in {file}": "stop the server, and run devpi-passwd",
     } == noticed(c, "configuration")
     assert 1 == c.log.count("restrict-modfy")
     assert SECRET not in c.log
@@ -138,15 +138,15 @@ def test_wrong_options_in_the_configuration_file(container: Callable[..., Contai
 
 @pytest.mark.parametrize("content", ["restrict-modify: root\nthreads: 7\n", "devpi_server:\n  threads: 7\n"])
 def test_a_configuration_file_without_the_section(container: Callable[..., Container], content: str) -> None:
-    """devpi reads nothing of it, and says nothing: it is reported."""
+    """devpi silently ignores it: it is reported."""
     c = with_file(container, content)
     c.start().wait_ready()
-    reason = "the configuration file <path> has no section devpi-server, so nothing in it has an effect"
+    reason = "the configuration file <path> has no section devpi-server, so all of it is ignored"
     assert {reason: "indent the options below a line `devpi-server:`"} == noticed(c, "configuration")
 
 
 def test_the_password_of_the_configuration_file(container: Callable[..., Container]) -> None:
-    """It is root's, as devpi-init has it: given, not to be claimed, and in no line of the log."""
+    """It is root's, as for devpi-init: provided, not claimable, and in no line of the log."""
     c = with_file(container, f"devpi-server:\n  root-passwd: {SECRET}\n")
     c.start().wait_ready()
     assert "provided" == c.status()["root_password"]["state"]
@@ -163,7 +163,7 @@ def test_a_variable_overrides_the_password_of_the_configuration_file(container: 
     assert 200 == c.login("root", "another-one")
     assert 401 == c.login("root", SECRET)
     (reason,) = noticed(c, "configuration")
-    assert "DEVPI_PASSWORD is another one" in reason
+    assert "because DEVPI_PASSWORD differs" in reason
     assert SECRET not in c.log
 
 
@@ -172,12 +172,12 @@ def test_a_password_for_a_replica(container: Callable[..., Container]) -> None:
     flags = (*FLAGS[:4], "--primary-url", f"http://127.0.0.1:{free_port()}")
     c = container(flags=flags, env={"DEVPI_PASSWORD": SECRET}).start().wait_listening()
     (hint,) = wait_for(lambda: noticed(c, "root-password"), "the notice").values()
-    assert "remove it here" in hint
+    assert "remove it from this replica" in hint
     assert SECRET not in c.log
 
 
 def test_a_hash_in_the_configuration_file(container: Callable[..., Container]) -> None:
-    """It has no effect here, which is reported with the way that has."""
+    """It has no effect here, which is reported with a way that works."""
     c = with_file(container, f"devpi-server:\n  root-passwd-hash: {SECRET}\n")
     c.start().wait_ready()
     (hint,) = noticed(c, "configuration").values()
@@ -201,7 +201,7 @@ def test_a_password_among_the_flags(container: Callable[..., Container], flags: 
     "line", [f"root-passwd: [{SECRET}]", f"root-passwd: *{SECRET}", f"x: '\n  root-passwd: {SECRET}"]
 )
 def test_a_configuration_file_that_is_no_yaml(container: Callable[..., Container], line: str) -> None:
-    """The error says where, and does not quote the file: a password may be in it."""
+    """The error has the position, and does not quote the file: a password may be in it."""
     c = with_file(container, f"devpi-server:\n  {line}\n").start()
     assert 2 == c.wait_end()
     assert " in line " in c.log

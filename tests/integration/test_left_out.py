@@ -1,4 +1,4 @@
-"""What is not safe to load is left out alone: the rest is served, and everybody who looks is told what is missing."""
+"""Unsafe members are left out alone: the rest is served, and all interfaces report what is missing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def unsafe(tmp_path: Path) -> Path:
 
 
 def test_what_is_left_out_is_named(container: Make, unsafe: Path) -> None:
-    """On `/status`, the page, by `sidecar status` and in the log, with the count; a restart doesn't forget it."""
+    """On `/status`, the page, by `sidecar status` and in the log, with the count; it survives a restart."""
     new = container()
     shutil.copytree(unsafe.parent, new.init_dir / "backup")
     new.start().wait_ready()
@@ -45,7 +45,7 @@ def test_what_is_left_out_is_named(container: Make, unsafe: Path) -> None:
     imported = new.status()["import"]
     assert ("completed", {"total": 1, "first": [said]}) == (imported["state"], imported["left_out"])
     assert {"done": 2, "total": 2} == imported["files"]
-    assert f"the import has left out 1, for they are not safe to load: {ABOVE} of backup" in new.log
+    assert f"the import left out unsafe members (1): {ABOVE} of backup" in new.log
     page = new.get("/", accept="text/html").body.decode()
     assert 'id="left-out"' in page
     assert ABOVE in page
@@ -61,7 +61,7 @@ def test_what_is_left_out_is_named(container: Make, unsafe: Path) -> None:
 
 
 def test_strictly_it_is_refused(container: Make, unsafe: Path) -> None:
-    """SIDECAR_IMPORT_STRICT=true: nothing is loaded; without the setting, as the hint says, it is tried anew."""
+    """SIDECAR_IMPORT_STRICT=true: nothing is loaded; without the setting, as the hint says, the import is retried."""
     new = container(env={"SIDECAR_IMPORT_STRICT": "true"})
     shutil.copytree(unsafe.parent, new.init_dir / "backup")
     error = new.start().wait_phase("failed")["import"]["error"]

@@ -32,7 +32,7 @@ def _hook(event, arguments):
         os.write(_log, f"{'in place' if os.path.lexists(path) else 'new'} {path!r}\\n".encode())
 sys.addaudithook(_hook)
 """
-"""A `sitecustomize` that notes which of devpi-server's files are opened to be written."""
+"""A `sitecustomize` that records which of devpi-server's files are opened for writing."""
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +55,13 @@ def linked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def by_tar(export: Path, archive: Path) -> None:
-    """As an operator does who knows tar."""
-    needs.program("bzip2")  # tar calls it
+    """Pack it as an operator who knows tar."""
+    needs.program("bzip2")  # tar's own term
     subprocess.run([needs.program("tar"), "-cjf", archive, "-C", export, "."], check=True)
 
 
 def by_python(export: Path, archive: Path) -> None:
-    """As the README says."""
+    """Pack it as the README says."""
     command = [sys.executable, "-m", "tarfile", "--create", archive, export.name]
     subprocess.run(command, check=True, cwd=export.parent)
 
@@ -71,7 +71,7 @@ def by_python(export: Path, archive: Path) -> None:
 def test_an_export_with_hard_links(
     container: Make, linked: Path, tmp_path: Path, pack: Callable[[Path, Path], None], storage: tuple[str, ...]
 ) -> None:
-    """It is imported, and an export of the result equals it: nothing is missing, and nothing is another file."""
+    """It is imported, and an export of the result equals it: no file is missing or differs."""
     new = container(flags=(*FLAGS, *storage))
     new.init_dir.mkdir()
     pack(linked, new.init_dir / "backup.bz2")
@@ -85,7 +85,7 @@ def test_an_export_with_hard_links(
 
 @pytest.mark.parametrize("storage", [(), STORAGE], ids=["sqlite", "hash_hl"])
 def test_devpi_writes_no_file_in_place(container: Make, linked: Path, tmp_path: Path, storage: tuple[str, ...]) -> None:
-    """Not in an import of linked files, nor in uploads over them: a file's other names would change with it."""
+    """Not in an import of linked files, nor in uploads over them: that would change the file's other names."""
     (tmp_path / "recorder").mkdir()
     (tmp_path / "recorder" / "sitecustomize.py").write_text(RECORDER)
     record = tmp_path / "opened"

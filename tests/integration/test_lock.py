@@ -1,4 +1,4 @@
-"""One server a serverdir, also where somebody removes or replaces the lock's file while it serves."""
+"""One server per serverdir, also if the lock's file is removed or replaced while it serves."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ pytestmark = pytest.mark.slow
 
 
 def remove(own: Path) -> None:
-    """What an operator does who wants to get rid of "the sidecar's files"."""
+    """As an operator who cleans up "the sidecar's files"."""
     shutil.rmtree(own, ignore_errors=True)
 
 
 def replace_the_file(own: Path) -> None:
-    """What the restore of a backup does."""
+    """As the restore of a backup."""
     shutil.copy(own / "lock", own / "copy")
     (own / "copy").rename(own / "lock")
 
 
 def failing(c: Container) -> dict[str, dict[str, str]]:
-    """The checks that make it not ready, by name."""
+    """Return the names of the checks that make it not ready."""
     answer = c.get("/readyz")
     return {check["name"]: check for check in answer.json["checks"]} if answer.status == 503 else {}
 
@@ -35,7 +35,7 @@ def failing(c: Container) -> dict[str, dict[str, str]]:
 def test_a_lock_file_that_vanishes(
     container: Callable[..., Container], vanish: Callable[[Path], None], reason: str
 ) -> None:
-    """Not ready, with the reason and the hint, and no second server beside it; a restart is ready again."""
+    """Not ready, with reason and hint, and no second server beside it; ready again after a restart."""
     first = container().start().wait_ready()
     vanish(first.serverdir / ".sidecar")
     check = wait_for(lambda: failing(first).get("lock"), "the check `lock` to fail")
@@ -56,7 +56,7 @@ def test_a_lock_file_that_vanishes(
 
 
 def test_a_second_server(container: Callable[..., Container]) -> None:
-    """It ends, names the first one, and the first one stays ready."""
+    """It exits, names the first one, and the first one stays ready."""
     first = container().start().wait_ready()
     second = container("second", env={"DEVPI_SERVERDIR": str(first.serverdir)}).start()
     assert second.wait_end() == ExitCode.LOCKED
@@ -65,7 +65,7 @@ def test_a_second_server(container: Callable[..., Container]) -> None:
 
 
 def test_a_lock_that_is_put_back(container: Callable[..., Container]) -> None:
-    """Whoever moves `.sidecar` away and back needs no restart."""
+    """Moving `.sidecar` away and back needs no restart."""
     c = container().start().wait_ready()
     own = c.serverdir / ".sidecar"
     own.rename(c.serverdir / "elsewhere")

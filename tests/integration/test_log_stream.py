@@ -1,4 +1,4 @@
-"""The log of real containers: one stream on stdout, of both processes, in which every line has one shape."""
+"""The log of real containers: one stream on stdout, of both processes, in which every line has one format."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ class Plugin:
 
 @pytest.fixture
 def plugin(tmp_path: Path) -> dict[str, str]:
-    """An environment in which devpi-server has a plugin that misbehaves."""
+    """Return an environment in which devpi-server has a misbehaving plugin."""
     source = PLUGIN.replace("{hostile!r}", ascii(HOSTILE)) + "\nplugin = Plugin()\n"
     return installed_plugin(tmp_path / "plugin", "misbehaving", source, "plugin")
 
 
 def objects(container: Container) -> list[dict[str, Any]]:
-    """The log, of which every line must be a whole object."""
+    """Return the log, of which every line must be a complete object."""
     said = [json.loads(line) for line in container.log.splitlines()]
     assert said
     for each in said:
@@ -78,7 +78,7 @@ def objects(container: Container) -> list[dict[str, Any]]:
 
 
 def upload_badly(container: Container, password: str) -> None:
-    """An upload, after which the plugin fails in devpi's thread for events."""
+    """Upload a file, after which the plugin fails in devpi's thread for events."""
     token = login_token(container.devpi, password)
     upload(make_index(container.devpi, token), token, "hello", b"content")
     wait_for(lambda: "forged" in container.log, "the traceback")
@@ -124,7 +124,7 @@ def test_every_line_is_one_object(container: Callable[..., Container], plugin: d
 
 
 def test_devpis_lines_have_the_requests_id(container: Callable[..., Container]) -> None:
-    """Every line about it, errors too: a proxy's id, or a new one; and the answer tells it."""
+    """Every line about it, also errors: a proxy's id, or a new one; and the answer has it."""
     c = container(env={"SIDECAR_LOG_FORMAT": "json"}, stderr_apart=True).start().wait_ready()
     for given in ("proxy-4711", None):
         call = urllib.request.Request(f"{c.devpi}/root/no-such-index", headers={"Accept": "application/json"})
@@ -147,7 +147,7 @@ def test_devpis_lines_have_the_requests_id(container: Callable[..., Container]) 
 
 @pytest.mark.slow
 def test_text_lines_cannot_be_forged(container: Callable[..., Container], plugin: dict[str, str]) -> None:
-    """Every line is one of ours, or an indented one of a traceback; no control character in any."""
+    """Every line has our format, or is an indented one of a traceback; none has control characters."""
     c = container(env=plugin, stderr_apart=True).start().wait_ready()
     upload_badly(c, c.claim())
     assert c.stop() == 0
@@ -166,21 +166,21 @@ def test_text_lines_cannot_be_forged(container: Callable[..., Container], plugin
 def test_a_crash_of_devpis_interpreter_is_one_object(
     container: Callable[..., Container], plugin: dict[str, str]
 ) -> None:
-    """Where it was, by faulthandler; before the line that says why the container ends."""
+    """The position, by faulthandler, before the line with the reason of the exit."""
     c = container(env={**plugin, "SIDECAR_LOG_FORMAT": "json"}, stderr_apart=True).start().wait_ready()
     token = login_token(c.devpi, c.claim())
-    with suppress(OSError, HTTPException):  # it may have answered before, or half
+    with suppress(OSError, HTTPException):  # devpi-server may have sent the answer, or half of it
         make_index(c.devpi, token, "crash")
     assert c.wait_end() == 128 + signal.SIGSEGV
     *_, crashed, ended = [each for each in objects(c) if each["log.level"] in ("critical", "error")]
-    assert crashed["message"] == "devpi-server has crashed: Fatal Python error: Segmentation fault"
+    assert crashed["message"] == "devpi-server crashed: Fatal Python error: Segmentation fault"
     assert "misbehaving.py" in crashed["error.stack_trace"]
-    assert "was ended by SIGSEGV" in ended["message"]
+    assert "was killed by SIGSEGV" in ended["message"]
     assert c.errors == ""
 
 
 def test_a_failed_import_in_json(container: Callable[..., Container]) -> None:
-    """The fork's lines and the reason, told once, are objects like all others."""
+    """The lines of the forked process and the reason, logged once, are objects like all others."""
     c = container(env={"SIDECAR_LOG_FORMAT": "json"}, stderr_apart=True)
     c.init_dir.mkdir()
     (c.init_dir / "backup.bz2").write_bytes(b"no archive")
@@ -193,7 +193,7 @@ def test_a_failed_import_in_json(container: Callable[..., Container]) -> None:
 
 
 def test_devpis_level(container: Callable[..., Container]) -> None:
-    """SIDECAR_LOG_LEVEL quietens both; devpi's --debug is devpi's own."""
+    """SIDECAR_LOG_LEVEL filters both; devpi's --debug is devpi's own."""
     flags = ("--host", "127.0.0.1", "--port", "0", "--no-root-pypi", "--offline-mode")
     quiet = container("quiet", env={"SIDECAR_LOG_LEVEL": "warning"}).start().wait_ready()
     assert quiet.stop() == 0
@@ -208,7 +208,7 @@ def test_devpis_level(container: Callable[..., Container]) -> None:
 def test_an_operators_logger_cfg_wins(
     container: Callable[..., Container], plugin: dict[str, str], tmp_path: Path
 ) -> None:
-    """devpi-server's lines go where and as it says, and prints are left alone; the sidecar's stay what they are."""
+    """devpi-server's lines follow its configuration, and prints are unchanged; the sidecar's lines stay the same."""
     config = tmp_path / "log.json"
     handler = {"class": "logging.StreamHandler", "formatter": "f", "stream": "ext://sys.stderr"}
     content = {"version": 1, "formatters": {"f": {"format": "OWN %(message)s"}}, "handlers": {"h": handler}}
@@ -251,7 +251,7 @@ def test_no_secret_is_in_any_line(container: Callable[..., Container]) -> None:
 
 
 def test_the_version_is_printed_as_it_is(container: Callable[..., Container]) -> None:
-    """What was asked for goes to stdout, whatever the log's format."""
+    """The requested text goes to stdout, whatever the log's format."""
     c = container(env={"SIDECAR_LOG_FORMAT": "json"})
     done = c.run("--version")
     assert re.search(r"^\d+\.\d+\.\d+$", done.stdout, re.MULTILINE)

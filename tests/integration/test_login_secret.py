@@ -1,4 +1,4 @@
-"""The secret behind devpi's login tokens: kept over restarts, whatever Kubernetes or an operator does to its files."""
+"""The secret of devpi's login tokens: kept over restarts, whatever Kubernetes or an operator does to its files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 
 def everything(folder: Path) -> Iterator[Path]:
-    """The folder and all that is in it."""
+    """Return the folder and all that is in it."""
     yield folder
     yield from folder.rglob("*")
 
@@ -39,10 +39,10 @@ def change_owner(folder: Path, user: int) -> None:
 
 
 def test_a_login_outlives_a_restart(container: Callable[..., Container]) -> None:
-    """The token of a login before a stop holds after the next start, and also after one that follows a kill."""
+    """The token of a login before a stop is valid after the next start, and also after one that follows a kill."""
     c = container().start().wait_ready()
     token = login_token(c.devpi, c.claim())
-    forged = ("a" if token[-9] != "a" else "b").join((token[:-9], token[-8:]))  # the last character holds spare bits
+    forged = ("a" if token[-9] != "a" else "b").join((token[:-9], token[-8:]))  # the last character has unused bits
     assert not token_holds(c.devpi, forged)
     assert 0 == c.stop()
     c.start().wait_ready()
@@ -54,7 +54,7 @@ def test_a_login_outlives_a_restart(container: Callable[..., Container]) -> None
 
 
 def test_a_login_outlives_fs_group(container: Callable[..., Container]) -> None:
-    """After Kubernetes' recursive chmod devpi-server starts, the login holds, and our secrets are closed again."""
+    """After Kubernetes' recursive chmod devpi-server starts, the login is valid, and our secrets are private again."""
     c = container().start().wait_ready()
     token = login_token(c.devpi, c.claim())
     assert 0 == c.stop()
@@ -69,7 +69,7 @@ def test_a_login_outlives_fs_group(container: Callable[..., Container]) -> None:
 
 
 def test_a_login_outlives_a_change_of_uid(other_user: Callable[..., Container]) -> None:
-    """The volume, given to another uid by chown -R, is served by that one; the login holds."""
+    """The volume, given to another uid by chown -R, is served by that one; the login is valid."""
     c = other_user().start().wait_ready()
     assert OTHER_USER == (c.serverdir / ".sidecar/login-secret.json").stat().st_uid
     token = login_token(c.devpi, c.claim())
@@ -84,7 +84,7 @@ def test_a_login_outlives_a_change_of_uid(other_user: Callable[..., Container]) 
 
 
 def test_a_serverdir_of_another_uid_is_named(other_user: Callable[..., Container]) -> None:
-    """A serverdir that this uid can't write: exit 73 with both uids and the hint, and nothing in it changed."""
+    """A serverdir that this uid can't write to: exit 73 with both uids and the hint, and nothing in it changed."""
     c = other_user()
     c.serverdir.mkdir(mode=0o755)
 
@@ -96,7 +96,7 @@ def test_a_serverdir_of_another_uid_is_named(other_user: Callable[..., Container
 
 
 def test_another_uid_by_way_of_the_group(other_user: Callable[..., Container]) -> None:
-    """fsGroup and another uid of the same group, with no chown of the user: the login holds."""
+    """fsGroup and another uid of the same group, without a chown by the user: the login is valid."""
     group = OTHER_USER + 7
     c = other_user().start().wait_ready()
     token = login_token(c.devpi, c.claim())
@@ -115,7 +115,7 @@ def test_another_uid_by_way_of_the_group(other_user: Callable[..., Container]) -
 def test_a_secret_in_the_serverdir_is_adopted(
     container: Callable[..., Container], made_by_devpi: Callable[..., Path]
 ) -> None:
-    """`.secret`, where older devpi-servers kept it, goes on being the secret, whatever its mode."""
+    """`.secret`, where older devpi-servers kept it, stays the secret, whatever its mode."""
     c = container(flags=cheap_flags())
     shutil.copytree(made_by_devpi("foreign password"), c.serverdir)
     secret = "0123456789abcdef" * 4
@@ -132,13 +132,13 @@ def test_a_secret_in_the_serverdir_is_adopted(
 
 
 def cheap_flags() -> tuple[str, ...]:
-    """Flags of a devpi-server that derives its keys with little memory: an adopted secret gets devpi's 512 MiB."""
+    """Return flags for a derivation of keys with little memory: an adopted secret gets devpi's 512 MiB."""
     derivation = ("--argon2-memory-cost", "1024", "--argon2-time-cost", "1", "--argon2-parallelism", "1")
     return ("--host", "127.0.0.1", "--port", "0", "--no-root-pypi", "--offline-mode", *derivation)
 
 
 def test_an_operators_own_secretfile(container: Callable[..., Container], tmp_path: Path) -> None:
-    """--secretfile works with the mode of a Kubernetes secret, 0440, which devpi-server refuses, behind its links."""
+    """--secretfile works with mode 0440 of a Kubernetes secret, behind links, which plain devpi-server rejects."""
     (tmp_path / "mounted/..data").mkdir(parents=True)
     secret = tmp_path / "mounted/..data/secret"
     secret.write_text("fedcba9876543210" * 4)
@@ -163,7 +163,7 @@ def test_an_operators_own_secretfile(container: Callable[..., Container], tmp_pa
 
 @pytest.mark.parametrize("content", [None, "short", "a" * 64], ids=["absent", "short", "poor"])
 def test_a_bad_secretfile(container: Callable[..., Container], tmp_path: Path, content: str | None) -> None:
-    """A --secretfile that devpi-server would die of is named, with the hint, and not its content."""
+    """A --secretfile that devpi-server would fail on is reported, with the hint, and without its content."""
     path = tmp_path / "secret"
     if content is not None:
         path.write_text(content)
@@ -176,13 +176,13 @@ def test_a_bad_secretfile(container: Callable[..., Container], tmp_path: Path, c
 
 
 def keys_of(c: Container) -> dict[str, str]:
-    """What is remembered of the derived key."""
+    """Return the record of the derived key."""
     noted: dict[str, str] = json.loads((c.serverdir / ".sidecar/derivation").read_text())
     return noted
 
 
 def test_keys_derived_in_another_way_are_told(container: Callable[..., Container], tmp_path: Path) -> None:
-    """Other values of --argon2-*, SIDECAR_SECRET_IS_RANDOM, another secret: logins end, and the log says why."""
+    """Other values of --argon2-*, SIDECAR_SECRET_IS_RANDOM, another secret: logins end, and the log has the reason."""
     secret = tmp_path / "secret"
     secret.write_text("fedcba9876543210" * 4)
     flags = ("--host", "127.0.0.1", "--port", "0", "--no-root-pypi", "--offline-mode", "--secretfile", str(secret))
@@ -202,21 +202,21 @@ def test_keys_derived_in_another_way_are_told(container: Callable[..., Container
     c.start().wait_ready()
     assert not token_holds(c.devpi, token)
     assert 0 == c.stop()
-    assert "in another way than before (argon2 m=1024,t=1,p=2, it was m=1024,t=1,p=1): all logins have ended" in c.log
+    assert "changed (argon2 m=1024,t=1,p=2, it was m=1024,t=1,p=1): all logins have ended" in c.log
 
     c.flags, c.env = flags, c.env | {"SIDECAR_SECRET_IS_RANDOM": "true"}
     c.start().wait_ready()
     assert 0 == c.stop()
-    assert "in another way than before (argon2 m=8,t=1,p=1, it was m=1024,t=1,p=2)" in c.log
+    assert "from the login secret changed (argon2 m=8,t=1,p=1, it was m=1024,t=1,p=2)" in c.log
 
     secret.write_text("another, of the length that devpi wants to have")
     c.start().wait_ready()
     assert 0 == c.stop()
-    assert "the login secret is another one than before" in c.log
+    assert "the login secret changed: all logins have ended" in c.log
 
 
 def test_renewed_and_older_notes_are_no_news(container: Callable[..., Container]) -> None:
-    """A rotation, which ends all logins, and a note as it was written once, don't make the next start speak of it."""
+    """A rotation, which ends all logins, and a record in an older format cause no warning at the next start."""
     c = container(env={"DEVPI_PASSWORD": "of-root"}).start().wait_ready()
     before = keys_of(c)
     assert ("m=8,t=1,p=1", "kept") == (before["argon2"], before["secret"])

@@ -1,4 +1,4 @@
-"""What the kernel could not write is heard of, also where another process has heard of it first."""
+"""Writes that the kernel lost are noticed, also if another process has got the error first."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SYNC = "import os, sys; from sidecar.core.files import sync_file_system as s; s(
 
 @pytest.fixture
 def lose(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """A volume, and what loses 8 MiB of writes to it, of which another process has then heard already."""
+    """A volume, and a function that loses 8 MiB of writes to it and lets another process get the error."""
     with volumes.thin(tmp_path / "volume") as (volume, below):
 
         def lose() -> None:
@@ -33,14 +33,14 @@ def lose(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
             (volume.path / "lost").write_bytes(os.urandom(8 * 2**20))
             somebody = subprocess.run([sys.executable, "-c", SYNC, volume.path], capture_output=True, check=False)
             assert b"OSError" in somebody.stderr, somebody
-            files.sync_file_system(late := os.open(volume.path, os.O_RDONLY))  # nobody tells who comes later
+            files.sync_file_system(late := os.open(volume.path, os.O_RDONLY))  # the error is reported only once
             os.close(late)
 
         yield volume.path, lose
 
 
 def test_of_a_stop(lose: tuple[Path, Callable[[], None]]) -> None:
-    """The next start looks at the uploads again."""
+    """The next start checks the uploads again."""
     path, lose_writes = lose
     serverdir = Serverdir(path, Storage("sqlite"))
     with ExitStack() as held:
@@ -54,7 +54,7 @@ def test_of_a_stop(lose: tuple[Path, Callable[[], None]]) -> None:
 
 
 def test_of_a_tool(lose: tuple[Path, Callable[[], None]]) -> None:
-    """It doesn't end as if all were well, and what it made stays marked."""
+    """It does not exit as if all were well, and its result stays marked."""
     path, lose_writes = lose
     serverdir = Serverdir(path, Storage("sqlite"))
     with ExitStack() as held:
@@ -70,7 +70,7 @@ def test_of_a_tool(lose: tuple[Path, Callable[[], None]]) -> None:
 
 
 def test_of_a_preparation(lose: tuple[Path, Callable[[], None]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has failed, for want of a disk."""
+    """It fails, because of the disk."""
     path, lose_writes = lose
 
     def initialise(*_: object) -> Prepared:

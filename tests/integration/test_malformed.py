@@ -1,4 +1,4 @@
-"""Malformed requests of anybody to a real devpi-server: a 4xx, no traceback, and it serves on."""
+"""Malformed requests of any client to a real devpi-server: a 4xx, no traceback, and it still serves."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ HEADERS = (
 
 
 def ask(devpi: str, method: str, path: str, *headers: str, body: bytes = b"") -> int:
-    """The status that comes back for this, as it is."""
+    """Return the raw status of the answer."""
     address = urlsplit(devpi)
     said = {each.partition(":")[0].lower() for each in headers}
     head = [f"{method} {path} HTTP/1.1", "Connection: close", *headers]
@@ -97,7 +97,7 @@ def ask(devpi: str, method: str, path: str, *headers: str, body: bytes = b"") ->
 
 @pytest.fixture(scope="module", params=["root", ""], ids=["restricted", "open"])
 def devpi(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
-    """A devpi-server with a file, in which only root, or anybody, may create users."""
+    """A devpi-server with a file, in which only root, or any client, may create users."""
     flags = ("--host", "127.0.0.1", "--port", "0", "--no-root-pypi", "--offline-mode", *LOW)
     env = {"DEVPI_PASSWORD": "given", "DEVPI_RESTRICT_MODIFY": request.param}
     with cleared_away(Container(tmp_path_factory.mktemp("devpi"), flags=flags, env=env)) as container:
@@ -108,7 +108,7 @@ def devpi(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def holds(container: Container, statuses: dict[str, int]) -> None:
-    """No 5xx among these, no traceback in the log, and devpi-server serves."""
+    """Assert no 5xx among these, no traceback in the log, and that devpi-server serves."""
     assert {} == {what: status for what, status in statuses.items() if status >= 500}
     assert "Traceback" not in container.log
     assert request(f"{container.devpi}/+api", accept="application/json").status == 200
@@ -129,14 +129,14 @@ def test_json_of_a_wrong_type(devpi: Container) -> None:
 
 
 def test_a_login_with_a_list_is_a_bad_request(devpi: Container) -> None:
-    """400 and not 401: nobody of that name could be."""
+    """400 and not 401: no such user can exist."""
     for body in (b'{"user": ["a"], "password": "x"}', b"[" * DEEP):
         assert ask(devpi.devpi, "POST", "/+login", body=body) == 400
     assert ask(devpi.devpi, "GET", "/%ff/") == 400
 
 
 def test_forms_that_cannot_be_read(devpi: Container) -> None:
-    """Without a boundary, with an unknown charset, with a file in place of a text."""
+    """Without a boundary, with an unknown charset, with a file instead of a text."""
     holds(
         devpi,
         {
@@ -164,7 +164,7 @@ def test_paths_and_queries_that_cannot_be_decoded(devpi: Container) -> None:
 
 
 def test_headers_that_cannot_be_read(devpi: Container) -> None:
-    """Hosts that are none, and whatever else is no text."""
+    """Invalid hosts, and other invalid text."""
     paths = ("/", "/+authcheck", "/+api", "/+status", "/root/dev", "/root/dev/+simple/hello/", "/root/dev/hello")
     holds(
         devpi,
@@ -178,9 +178,9 @@ def test_headers_that_cannot_be_read(devpi: Container) -> None:
 
 
 def test_sound_requests_are_as_they_were(devpi: Container) -> None:
-    """Paths, queries, hosts and bodies beyond ASCII that are sound are not refused here."""
+    """Valid paths, queries, hosts and bodies beyond ASCII are accepted."""
     url = devpi.devpi
-    assert ask(url, "GET", "/root/dev/+simple/h%C3%A9llo/") in (200, 400, 404)  # devpi takes no such project
+    assert ask(url, "GET", "/root/dev/+simple/h%C3%A9llo/") in (200, 400, 404)  # devpi accepts no such project
     assert ask(url, "GET", "/root/dev?x=%C3%A9") == 200
     assert ask(url, "GET", "/+api", "Host: [::1]:3141") == 200
     assert ask(url, "GET", "/+api", "X-Outside-Url: https://devpi.example/x") == 200
@@ -203,7 +203,7 @@ def test_an_answer_to_head_has_no_body(devpi: Container) -> None:
 
 
 def test_a_form_is_read_only_where_devpi_reads_one(devpi: Container) -> None:
-    """What can't be read is no matter elsewhere; a large URL-encoded form is refused before it is parsed."""
+    """Unreadable bodies of other routes are ignored; a large URL-encoded form is refused before it is parsed."""
     kind = "Content-Type: application/x-www-form-urlencoded"
     assert ask(devpi.devpi, "POST", "/root/dev/", kind, body=b"a&" * 40_000) == 413
     assert ask(devpi.devpi, "POST", "/root/dev/", kind, body=b"a&" * 1000) == 400

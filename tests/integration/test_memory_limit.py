@@ -1,4 +1,4 @@
-"""It starts, serves and survives a crowd of logins under the memory limit of a small pod."""
+"""It starts, serves and survives many logins at once under the memory limit of a small pod."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOGINS = 50
 
 @pytest.fixture
 def cgroup() -> Iterator[Cgroup]:
-    """A cgroup of 192 MiB; skips where none can be made."""
+    """A cgroup of 192 MiB; skips if none can be made."""
     try:
         made = Cgroup(f"devpi-sidecar-test-{os.getpid()}", LIMIT)
     except OSError as error:
@@ -37,7 +37,7 @@ def cgroup() -> Iterator[Cgroup]:
 
 
 def test_192_mib(container: Callable[..., Container], cgroup: Cgroup) -> None:
-    """First start, and 50 logins at once: nothing is killed, and everybody gets in."""
+    """First start, and 50 logins at once: nothing is killed, and all succeed."""
     enter = f'echo $$ > "{cgroup.path}/cgroup.procs" && exec "$@"'
     small = container(command=("/bin/sh", "-c", enter, "sh", *ENTRYPOINT))
     small.start().wait_ready()
@@ -56,7 +56,7 @@ def test_192_mib(container: Callable[..., Container], cgroup: Cgroup) -> None:
 
 
 def test_all_that_hashes_at_once(cgroup: Cgroup, container: Callable[..., Container]) -> None:
-    """50 logins, a claim, a rotation and a user's new passwords, while others ask with passwords without a pause."""
+    """50 logins, a claim, a rotation and a user's new passwords, while other clients send passwords without a pause."""
     enter = f'echo $$ > "{cgroup.path}/cgroup.procs" && exec "$@"'
     command = ("/bin/sh", "-c", enter, "sh", *ENTRYPOINT)
     small = container(command=command, env={"DEVPI_RESTRICT_MODIFY": ""}).start().wait_ready()
@@ -85,7 +85,7 @@ def test_all_that_hashes_at_once(cgroup: Cgroup, container: Callable[..., Contai
         logins = pool.map(logs_in, range(LOGINS))
         try:
             small.claim()
-            rotated = small.post("/bootstrap/rotate?keep_logins=true")  # else alice's ends
+            rotated = small.post("/bootstrap/rotate?keep_logins=true")  # otherwise alice's login ends
             assert alice.result(2 * PATIENCE) == [200, 200]
             assert {401, 503} == set(logins)
         finally:
@@ -114,7 +114,7 @@ def test_an_importer_that_is_killed_for_memory_says_so(container: Callable[..., 
 
 
 def cgroup_filling_export(home: Path) -> Path:
-    """An export whose dataindex.json takes more memory, once parsed, than the limit."""
+    """An export whose dataindex.json needs more memory, once parsed, than the limit."""
     export = home / "export"
     export.mkdir()
     metadata = {f"key{number}": [str(number), str(-number)] for number in range(900_000)}

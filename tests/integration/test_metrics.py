@@ -1,4 +1,4 @@
-"""`/metrics` of a real run: what devpi-server did is what it tells, and it never waits for devpi-server."""
+"""`/metrics` of a real run: it equals what devpi-server did, and never waits for devpi-server."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Make = Callable[..., Container]
 
 
 def scrape(container: Container) -> dict[str, float]:
-    """All samples; a name with its labels as the text has them, in alphabetical order, → value."""
+    """Return all samples: name with labels in alphabetical order → value."""
     samples = {}
     for family in text_string_to_metric_families(container.get("/metrics").body.decode()):
         for each in family.samples:
@@ -43,13 +43,13 @@ def scrape(container: Container) -> dict[str, float]:
 
 
 def answered(samples: dict[str, float]) -> dict[str, float]:
-    """devpi-server's requests, by class and status."""
+    """Return devpi-server's requests, by class and status."""
     start = "devpi_server_http_requests_total{"
     return {name.removeprefix(start).rstrip("}"): n for name, n in samples.items() if name.startswith(start)}
 
 
 def counted(container: Container, what: str, least: float) -> dict[str, float]:
-    """All samples, once devpi-server has told of that many."""
+    """Return all samples, once devpi-server has reported that many."""
 
     def look() -> dict[str, float] | None:
         samples = scrape(container)
@@ -60,10 +60,10 @@ def counted(container: Container, what: str, least: float) -> dict[str, float]:
 
 
 def test_what_devpi_answers_is_counted(container: Make) -> None:
-    """By class and status, with the bytes of a file to the last; and none of the monitor's own looks."""
+    """By class and status, with the exact bytes of a file, and without the monitor's own requests."""
     box = container(env={"SIDECAR_MONITOR_INTERVAL": "50ms", "DEVPI_PASSWORD": "given"}).start().wait_ready()
-    wait_for(lambda: scrape(box).get("devpi_server_status_timestamp_seconds"), "a look at +status")
-    assert {} == answered(scrape(box))  # though it was looked at many times
+    wait_for(lambda: scrape(box).get("devpi_server_status_timestamp_seconds"), "a probe of +status")
+    assert {} == answered(scrape(box))  # although it was probed many times
     token = login_token(box.devpi, "given")
     index = make_index(box.devpi, token)
     url = upload(index, token, "hello", os.urandom(300_000))
@@ -100,9 +100,9 @@ def test_what_devpi_answers_is_counted(container: Make) -> None:
 
 
 def test_a_scrape_does_not_wait_for_devpi(container: Make) -> None:
-    """devpi-server is stopped in its tracks, and both processes are told of all the same."""
+    """devpi-server is stopped by a signal, and both processes still have metrics."""
     box = container().start().wait_ready()
-    scrape(box)  # the first one imports the library
+    scrape(box)  # the first scrape imports the library
     devpi = box.devpi_pid
     os.kill(devpi, signal.SIGSTOP)
     try:
@@ -111,7 +111,7 @@ def test_a_scrape_does_not_wait_for_devpi(container: Make) -> None:
         took = time.monotonic() - began
     finally:
         os.kill(devpi, signal.SIGCONT)
-    assert took < 10, "devpi-server would be waited for until the request's timeout"
+    assert took < 10, "a wait for devpi-server would last until the request's timeout"
     for process in ("process", "devpi_server_process"):
         assert samples[f"{process}_resident_memory_bytes"] > 10 * 2**20
         assert samples[f"{process}_cpu_seconds_total"] > 0
@@ -121,7 +121,7 @@ def test_a_scrape_does_not_wait_for_devpi(container: Make) -> None:
 
 
 def test_requests_in_flight_are_seen_while_they_run(container: Make) -> None:
-    """A client that reads slowly: in flight until it has the last byte, and then with all of its duration."""
+    """A slow client: its request is in flight until it has the last byte, and then counted with its whole duration."""
     box = container(env={"DEVPI_PASSWORD": "given"}).start().wait_ready()
     token = login_token(box.devpi, "given")
     size = 40_000_000  # more than all the buffers between
@@ -153,7 +153,7 @@ def test_an_import_is_told_while_it_runs(container: Make, tmp_path: Path) -> Non
 
 
 def test_a_devpi_that_is_gone_is_told_to_the_end(container: Make) -> None:
-    """Where it ended by itself, the container ends too; where it was killed in between, no scrape fails."""
+    """If it exits, the container exits too; if it is killed during a scrape, no scrape fails."""
     box = container().start().wait_ready()
     answers: list[Answer] = []
     os.kill(box.devpi_pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""A mirror whose upstream fails says so, to all that inherit from it; and what a new root/pypi is."""
+"""A mirror reports failures of its upstream, also to all indexes that inherit from it; and the new root/pypi."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FAILURES = {
     "silence": (HANGS, 502, DEFAULT),
     "refused": (None, 502, DEFAULT),
 }
-"""What upstream does, and what a client is answered."""
+"""The upstream's behaviour, and the client's answer."""
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +56,13 @@ _numbers = itertools.count()
 
 @pytest.fixture
 def new() -> str:
-    """A project of upstream's that nobody has asked for."""
+    """A project of the upstream that was not requested yet."""
     return numbered(next(_numbers))
 
 
 @pytest.fixture
 def fails(mirrored: Mirrored) -> Iterator[Callable[[Fault | None], None]]:
-    """Has upstream fail; it is well again after the test."""
+    """Let the upstream fail until the end of the test."""
 
     def fail(fault: Fault | None) -> None:
         if fault is None:
@@ -75,7 +75,7 @@ def fails(mirrored: Mirrored) -> Iterator[Callable[[Fault | None], None]]:
 
 @pytest.mark.parametrize("kind", FAILURES)
 def test_a_failure_is_no_404(mirrored: Mirrored, fails: Callable[[Fault | None], None], new: str, kind: str) -> None:
-    """An uncached name whose upstream fails: 502 or 503 with Retry-After, in the mirror and in all that inherit."""
+    """An uncached name with a failing upstream: 502 or 503 with Retry-After, in the mirror and in all that inherit."""
     fault, status, retry_after = FAILURES[kind]
     fails(fault)
     for index in INDEXES:
@@ -88,7 +88,7 @@ def test_a_failure_is_no_404(mirrored: Mirrored, fails: Callable[[Fault | None],
 
 
 def test_a_cached_page_is_served_stale(mirrored: Mirrored, fails: Callable[[Fault | None], None], new: str) -> None:
-    """A page that was fetched before is answered, also after its time, while upstream fails."""
+    """A page that was fetched before is served, also after its expiry, while the upstream fails."""
     assert mirrored.page("dev", new).files == 2
     mirrored.patch("mirror", mirror_cache_expiry=0)
     fails(Fault(500))
@@ -100,13 +100,13 @@ def test_a_cached_page_is_served_stale(mirrored: Mirrored, fails: Callable[[Faul
 
 
 def test_what_upstream_does_not_have_is_404(mirrored: Mirrored) -> None:
-    """Upstream's own 404 is one, in the mirror and in all that inherit."""
+    """The upstream's own 404 is a 404, in the mirror and in all that inherit."""
     for index in INDEXES:
         assert mirrored.page(index, "nowhere").status == 404
 
 
 def test_a_whitelisted_project_fails_with_its_mirror(mirrored: Mirrored, fails: Callable[[Fault | None], None]) -> None:
-    """A private project whose name is whitelisted has files of the mirror too: without them its page is not whole."""
+    """A private project whose name is whitelisted has files of the mirror too: without them its page is incomplete."""
     name = numbered(999)
     fails(Fault(500))
     mirrored.upload("white", name)
@@ -116,7 +116,7 @@ def test_a_whitelisted_project_fails_with_its_mirror(mirrored: Mirrored, fails: 
 
 
 def test_a_project_that_is_private_and_whitelisted_further_down(mirrored: Mirrored) -> None:
-    """devpi itself leaves out the mirror's files there, unless they happen to be cached."""
+    """devpi itself leaves out the mirror's files there, unless they are cached."""
     name = numbered(998)
     mirrored.put("base", bases=["root/mirror"])
     mirrored.put("above", bases=["root/base"], mirror_whitelist=[name])
@@ -125,7 +125,7 @@ def test_a_project_that_is_private_and_whitelisted_further_down(mirrored: Mirror
 
 
 def test_tls_and_passwords(mirrored: Mirrored, new: str) -> None:
-    """An upstream whose TLS fails is one that fails; and a client hears nothing of the mirror's password."""
+    """An upstream whose TLS fails counts as failing; and a client doesn't see the mirror's password."""
     url = mirrored.upstream.url.replace("http://", "https://someone:s3cret@")
     mirrored.put("tls", type="mirror", mirror_url=url, mirror_no_project_list=True)
     mirrored.put("below", bases=["root/tls"])
@@ -138,7 +138,7 @@ def test_tls_and_passwords(mirrored: Mirrored, new: str) -> None:
 
 
 def test_versions_are_not_hidden_either(mirrored: Mirrored, fails: Callable[[Fault | None], None], new: str) -> None:
-    """`devpi list`, which asks for JSON, hears of the failure too."""
+    """`devpi list`, which requests JSON, shows the failure too."""
     fails(Fault(503, "7"))
     answer = call_devpi(f"{mirrored.devpi}/root/dev/{new}", token=mirrored.token)
     assert (503, "7") == (answer.status, answer.headers.get("Retry-After"))
@@ -148,7 +148,7 @@ def test_versions_are_not_hidden_either(mirrored: Mirrored, fails: Callable[[Fau
 def test_nobody_waits_for_what_came_to_nothing(
     mirrored: Mirrored, fails: Callable[[Fault | None], None], new: str
 ) -> None:
-    """A request that upstream never answered is over with its connection: the next one does not wait for it."""
+    """A request that the upstream never answered ends with its connection: the next one does not wait for it."""
     fails(HANGS)
     assert mirrored.page("dev", new).status == 502
     mirrored.upstream.heal()
@@ -158,7 +158,7 @@ def test_nobody_waits_for_what_came_to_nothing(
 
 
 def test_no_list_of_projects_is_asked_for(mirrored: Mirrored) -> None:
-    """Neither by pages nor by the listing, which shows the names that are cached."""
+    """Neither by pages nor by the listing, which shows the cached names."""
     listing = call_devpi(f"{mirrored.devpi}/root/mirror/+simple/", token=mirrored.token)
     assert b"cached" in listing.body
     assert "/simple/" not in mirrored.upstream.asked
@@ -175,7 +175,7 @@ def listed(container: Callable[..., Container]) -> Iterator[Mirrored]:
 
 
 def test_a_list_that_is_not_to_be_had_is_no_404(listed: Mirrored) -> None:
-    """Without the list nobody knows whether a project exists: 502, also for one that upstream does not have."""
+    """Without the list it is unknown whether a project exists: 502, also for one that the upstream does not have."""
     listed.upstream.list_fault = Fault(500)
     for index in INDEXES:
         assert listed.page(index, numbered(1)) == Page(502, 0, DEFAULT), index
@@ -187,7 +187,7 @@ def test_a_list_that_is_not_to_be_had_is_no_404(listed: Mirrored) -> None:
 
 
 def test_a_list_is_kept(listed: Mirrored) -> None:
-    """What says 304, or fails, leaves the list what it was: no empty page for what exists, no 404."""
+    """A 304 or a failure keeps the list: no empty page for an existing project, no 404."""
     listed.upstream.etag = '"1"'
     listed.patch("mirror", mirror_cache_expiry=0)
     assert listed.page("dev", numbered(1)).files == 2
@@ -202,7 +202,7 @@ def test_a_list_is_kept(listed: Mirrored) -> None:
 
 @pytest.mark.parametrize("client", ["pip", "uv"])
 def test_clients_get_over_an_outage(mirrored: Mirrored, tmp_path: Path, new: str, client: str) -> None:
-    """pip and uv try again, and have the package in the end: upstream refuses until they have asked twice."""
+    """pip and uv retry, and get the package in the end: the upstream refuses the first two requests."""
     index = f"{mirrored.devpi}/root/dev/+simple/"
     command = {
         "pip": [sys.executable, "-m", "pip", "--no-cache-dir", "--disable-pip-version-check"],
@@ -217,14 +217,14 @@ def test_clients_get_over_an_outage(mirrored: Mirrored, tmp_path: Path, new: str
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
         "UV_PYTHON": sys.executable,
-        "PIP_CONFIG_FILE": os.devnull,  # it may name a registry
+        "PIP_CONFIG_FILE": os.devnull,  # it may contain a registry
     }
     log = tmp_path / "log"
     with log.open("wb") as output:
         running = subprocess.Popen([*command, *arguments], env=environ, stdout=output, stderr=output, cwd=tmp_path)
     try:
         page = f"/root/dev/+simple/{new}/"
-        wait_for(lambda: mirrored.container.log.count(page) >= 2 or running.poll() is not None, "a second try")
+        wait_for(lambda: mirrored.container.log.count(page) >= 2 or running.poll() is not None, "a second request")
         mirrored.upstream.heal()
         assert running.wait(PATIENCE) == 0, log.read_text()
     finally:
@@ -237,7 +237,7 @@ def test_clients_get_over_an_outage(mirrored: Mirrored, tmp_path: Path, new: str
 
 
 def config_of(c: Container, index: str) -> dict[str, object]:
-    """The configuration of an index, as devpi-server tells it."""
+    """Return the configuration of an index by devpi-server."""
     answer = call_devpi(f"{c.devpi}/{index}?no_projects=")
     assert answer.status == 200, answer
     config: dict[str, object] = answer.json["result"]
@@ -248,7 +248,7 @@ OFFLINE = ("--host", "127.0.0.1", "--port", "0", "--offline-mode")
 
 
 def test_a_new_root_pypi_has_no_list(container: Callable[..., Container]) -> None:
-    """The first start makes it without the list of projects, and the second one leaves it so."""
+    """The first start makes it without the list of projects, and the second one keeps it so."""
     c = container(flags=OFFLINE).start().wait_ready()
     assert config_of(c, "root/pypi")["mirror_no_project_list"] is True
     assert c.stop() == 0
@@ -258,19 +258,19 @@ def test_a_new_root_pypi_has_no_list(container: Callable[..., Container]) -> Non
 
 
 def test_a_new_root_pypi_has_the_list_if_asked(container: Callable[..., Container]) -> None:
-    """DEVPI_ROOT_PYPI_LIST=true: it is as devpi-init makes it."""
+    """DEVPI_ROOT_PYPI_LIST=true: it is as by devpi-init."""
     c = container(flags=OFFLINE, env={"DEVPI_ROOT_PYPI_LIST": "true"}).start().wait_ready()
     assert "mirror_no_project_list" not in config_of(c, "root/pypi")
 
 
 def test_no_root_pypi_stays_away(container: Callable[..., Container]) -> None:
-    """--no-root-pypi: there is none, with or without a list."""
+    """--no-root-pypi: it does not exist, with or without a list."""
     c = container(flags=(*OFFLINE, "--no-root-pypi")).start().wait_ready()
     assert call_devpi(f"{c.devpi}/root/pypi").status == 404
 
 
 def test_mirrors_of_others_stay_and_are_named(container: Callable[..., Container]) -> None:
-    """An imported mirror keeps its list; the log and /status warn, and what they say helps."""
+    """An imported mirror keeps its list; the log and /status warn, and their hint works."""
     with Upstream(size=3) as upstream:
         c = container(flags=(*FLAGS[:4], "--request-timeout", "2"), env={"DEVPI_PASSWORD": "of-root"})
         config = {"type": "mirror", "volatile": True, "mirror_url": upstream.url, "title": "PyPI"}
@@ -280,7 +280,7 @@ def test_mirrors_of_others_stay_and_are_named(container: Callable[..., Container
         (c.init_dir / "export" / "dataindex.json").write_text(json.dumps(data))
         c.start().wait_ready()
         assert config_of(c, "root/pypi")["mirror_url"] == upstream.url
-        mirrors = wait_for(lambda: c.status()["mirrors"], "a look at the mirrors")
+        mirrors = wait_for(lambda: c.status()["mirrors"], "the report of the mirrors")
         assert mirrors["with_list"] == {"total": 1, "indexes": ["root/pypi"]}
         assert mirrors["without_list"] == {"total": 0, "indexes": []}
         (note,) = mirrors["notes"]
@@ -290,7 +290,7 @@ def test_mirrors_of_others_stay_and_are_named(container: Callable[..., Container
         token = login_token(c.devpi, "of-root")
         change = note.partition("devpi index root/pypi ")[2].partition("`")[0]
         assert call_devpi(f"{c.devpi}/root/pypi", "PATCH", [change], token=token).status == 200
-        wait_for(lambda: c.status()["mirrors"]["without_list"]["total"] == 1, "the change to be seen")
+        wait_for(lambda: c.status()["mirrors"]["without_list"]["total"] == 1, "the changed report")
         mirrors = c.status()["mirrors"]
         assert mirrors["with_list"]["total"] == 0
         assert "names of other indexes and typos" in mirrors["notes"][0]
@@ -299,7 +299,7 @@ def test_mirrors_of_others_stay_and_are_named(container: Callable[..., Container
 
 
 def test_offline_is_not_a_failure(container: Callable[..., Container]) -> None:
-    """--offline-mode: what is not here is nowhere, as devpi has it, and there is nothing to say about mirrors."""
+    """--offline-mode: uncached projects don't exist, as in plain devpi-server, and there are no notes on mirrors."""
     c = container(flags=OFFLINE, env={"DEVPI_PASSWORD": "of-root"}).start().wait_ready()
     token = login_token(c.devpi, "of-root")
     assert call_devpi(f"{c.devpi}/root/dev", "PUT", {"bases": ["root/pypi"]}, token=token).status == 200

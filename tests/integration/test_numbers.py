@@ -1,4 +1,4 @@
-"""The numbers on `/status` and in `/metrics` are those of a real devpi-server, after each change and a restart."""
+"""The numbers on `/status` and in `/metrics` equal those of a real devpi-server, after each change and a restart."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def new(tmp_path: Path) -> Iterator[Container]:
 
 
 def counted(container: Container, **wanted: int) -> dict[str, Any]:
-    """The numbers, once what devpi-server holds is this."""
+    """Return the numbers, once devpi-server's content is this."""
 
     def look() -> dict[str, Any] | None:
         numbers: dict[str, Any] = container.status()["numbers"]
@@ -41,7 +41,7 @@ def counted(container: Container, **wanted: int) -> dict[str, Any]:
 
 
 def test_what_devpi_server_holds(new: Container) -> None:
-    """Users, indexes, mirrors, and the projects of all but mirrors; a deleted one counts no more."""
+    """Users, indexes, mirrors, and the projects of all indexes except mirrors; a deleted one is not counted."""
     counted(new, users=1, indexes=0, mirrors=0, projects=0)
     token = login_token(new.devpi, PASSWORD)
     dev, prod = make_index(new.devpi, token, "dev"), make_index(new.devpi, token, "prod")

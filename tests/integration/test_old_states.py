@@ -1,4 +1,4 @@
-"""States and exports that old devpi-servers wrote: imported or adopted, and nobody's lost password is a surprise."""
+"""States and exports of old devpi-servers are imported or adopted, and lost passwords are reported."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OTHERS = ["Bob", "alice", "carol@example.com"]
 ARGON2 = ("4.9.0", "5.5.1", "6.2.0-web", "6.9.2")
 CLAIM = "/bootstrap/root-password"
 SHA256 = {"pwhash": "6a" * 32, "pwsalt": "c2FsdHNhbHQ="}
-"""As devpi-server 2 and 3 have it."""
+"""As in devpi-server 2 and 3."""
 
 
 def put_export(c: Container, version: str) -> None:
@@ -33,15 +33,15 @@ def put_export(c: Container, version: str) -> None:
 
 
 def unusable(c: Container) -> Any:
-    """Who needs a new password, once that was looked at."""
-    wait_for(lambda: c.status()["unusable_passwords"] is not None, "a look at the users")
+    """Return the users that need a new password, once that is known."""
+    wait_for(lambda: c.status()["unusable_passwords"] is not None, "the report of the users")
     found: dict[str, Any] = c.status()["unusable_passwords"]
     assert found.pop("hint") == ("as root: `devpi passwd NAME`" if found["total"] else None)
     return found
 
 
 def edit_users(serverdir: Path, change: Callable[[str, dict[str, Any]], None]) -> None:
-    """Change the users of a state that nobody serves, as the last serial of each has them: `change(name, record)`."""
+    """Change the users of a state that is not served, by the last serial of each: `change(name, record)`."""
     with contextlib.closing(sqlite3.connect(serverdir / ".sqlite")) as database:
         for key, serial in database.execute("SELECT key, serial FROM kv WHERE keyname = 'USER'").fetchall():
             (data,) = database.execute("SELECT data FROM changelog WHERE serial = ?", (serial,)).fetchone()
@@ -56,7 +56,7 @@ def edit_users(serverdir: Path, change: Callable[[str, dict[str, Any]], None]) -
 
 @pytest.mark.parametrize("version", ARGON2)
 def test_an_export_with_hashes_of_argon2(container: Callable[..., Container], version: str) -> None:
-    """It is imported, all users can log in, and nobody needs a new password."""
+    """It is imported, all users can log in, and none needs a new password."""
     c = container()
     put_export(c, version)
     c.start().wait_ready()
@@ -68,7 +68,7 @@ def test_an_export_with_hashes_of_argon2(container: Callable[..., Container], ve
 
 
 def test_an_export_with_hashes_of_sha256(container: Callable[..., Container]) -> None:
-    """Root's counts as none: generated and claimable. The others are named, until they have new ones."""
+    """Root's counts as none: generated and claimable. The others are listed until they have new ones."""
     c = container()
     put_export(c, "3.1.2")
     c.start().wait_ready()
@@ -85,12 +85,12 @@ def test_an_export_with_hashes_of_sha256(container: Callable[..., Container]) ->
     for name in OTHERS:
         assert 200 == call_devpi(f"{c.devpi}/{name}", "PATCH", {"password": "new-123"}, token=token).status
     assert [200] * 3 == [c.login(name, "new-123") for name in OTHERS]
-    wait_for(lambda: c.status()["unusable_passwords"]["total"] == 0, "nobody to be named")
-    assert "every user has a password again" in c.log
+    wait_for(lambda: c.status()["unusable_passwords"]["total"] == 0, "an empty list")
+    assert "devpi-server can check the passwords of all users again" in c.log
 
 
 def test_an_export_with_hashes_of_sha256_and_a_given_password(container: Callable[..., Container]) -> None:
-    """The given one is root's, as with any export."""
+    """The provided one is root's, as with any export."""
     c = container(env={"DEVPI_PASSWORD": "given-1234"})
     put_export(c, "3.1.2")
     c.start().wait_ready()
@@ -114,15 +114,15 @@ def test_a_serverdir_with_hashes_of_argon2(container: Callable[..., Container], 
 
 
 def test_a_serverdir_of_devpi_3(container: Callable[..., Container]) -> None:
-    """It is refused, with the way on, and left as it is."""
+    """It is refused with a hint, and unchanged."""
     c = container(env=RANDOM)
     put_serverdir(c, "3.1.2")
     assert ExitCode.DAMAGED == c.start().wait_end()
-    assert "export it with the devpi-server that made it (devpi-export)" in c.log
+    assert "export it with the devpi-server that created it (devpi-export)" in c.log
 
 
 def adopted(c: Container, root: dict[str, str]) -> Container:
-    """A container on a state whose root has this hash, and alice one that was cut off."""
+    """A container on a state whose root has this hash, and alice a truncated one."""
 
     def change(name: str, record: dict[str, Any]) -> None:
         if name == "root":
@@ -140,11 +140,11 @@ TRUNCATED = {"pwhash": "$argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHQ"}
 
 @pytest.mark.parametrize("root", [SHA256, TRUNCATED], ids=["sha256", "truncated"])
 def test_a_root_that_cant_log_in(container: Callable[..., Container], root: dict[str, str]) -> None:
-    """A password is generated, and claimable, now and after a restart; others are named and keep what they have."""
+    """A password is generated and claimable, now and after a restart; others are listed and unchanged."""
     c = adopted(container(env=RANDOM), root).wait_ready()
     assert "claimable" == c.status()["root_password"]["state"]
     assert {"total": 1, "users": ["alice"]} == unusable(c)
-    assert "can't check root's password hash, so nobody could log in as root: a generated password is set" in c.log
+    assert "can't check root's password hash, so nobody could log in as root: a generated password was set" in c.log
     assert ExitCode.STOPPED == c.stop()
 
     c.start().wait_ready()
@@ -152,11 +152,11 @@ def test_a_root_that_cant_log_in(container: Callable[..., Container], root: dict
     assert {"total": 1, "users": ["alice"]} == unusable(c)
     password = c.claim()
     assert [200, 200, 401] == [c.login("root", password), c.login("Bob", PASSWORD), c.login("root", ROOT_PASSWORD)]
-    assert 1 == c.log.count("a generated password is set")
+    assert 1 == c.log.count("a generated password was set")
 
 
 def test_a_root_that_cant_log_in_and_a_given_password(container: Callable[..., Container]) -> None:
-    """The given one is set."""
+    """The provided one is set."""
     c = adopted(container(env=RANDOM | {"DEVPI_PASSWORD": "given-1234"}), SHA256).wait_ready()
     assert "provided" == c.status()["root_password"]["state"]
     assert 200 == c.login("root", "given-1234")
@@ -164,7 +164,7 @@ def test_a_root_that_cant_log_in_and_a_given_password(container: Callable[..., C
 
 
 def test_a_name_of_unknown_origin(container: Callable[..., Container]) -> None:
-    """It reaches the page and the log as text."""
+    """It appears as text on the page and in the log."""
     c = container(env=RANDOM)
     put_serverdir(c, "6.9.2")
     evil = "<b>\x1b[31m\u202e"
@@ -198,12 +198,12 @@ def root_check(c: Container) -> dict[str, Any]:
 
 @pytest.mark.parametrize("allowed", ["false", "true"])
 def test_root_password_emptied_and_set(container: Callable[..., Container], allowed: str) -> None:
-    """The check sees either within seconds, though no restart comes; SIDECAR_ALLOW_EMPTY_ROOT makes it a warning."""
+    """The check notices either within seconds, without a restart; SIDECAR_ALLOW_EMPTY_ROOT makes it a warning."""
     c = container(env={"DEVPI_PASSWORD": ROOT_PASSWORD, "SIDECAR_ALLOW_EMPTY_ROOT": allowed}).start().wait_ready()
     token = login_token(c.devpi, ROOT_PASSWORD)
     assert 200 == call_devpi(f"{c.devpi}/root", "PATCH", {"password": ""}, token=token).status
     expected = "warn" if allowed == "true" else "fail"
-    check = wait_for(lambda: (found := root_check(c))["status"] == expected and found, "the check to see it")
+    check = wait_for(lambda: (found := root_check(c))["status"] == expected and found, "the check to notice it")
     assert "root's password is empty" in check["reason"]
     assert (200 if allowed == "true" else 503) == c.get("/readyz").status
     if allowed == "false":
@@ -215,13 +215,13 @@ def test_root_password_emptied_and_set(container: Callable[..., Container], allo
 
 
 def test_root_password_emptied_and_rotated(container: Callable[..., Container]) -> None:
-    """What the hint says helps at once; emptied again, it is seen again."""
+    """The hint works at once; emptied again, it is noticed again."""
     c = container(env={"DEVPI_PASSWORD": ROOT_PASSWORD}).start().wait_ready()
     password = ROOT_PASSWORD
     for _ in range(2):
         token = login_token(c.devpi, password)
         assert 200 == call_devpi(f"{c.devpi}/root", "PATCH", {"password": ""}, token=token).status
-        wait_for(lambda: root_check(c)["status"] == "fail", "the check to see it")
+        wait_for(lambda: root_check(c)["status"] == "fail", "the check to notice it")
         rotated = c.sidecar("rotate")
         assert 0 == rotated.returncode, rotated.stderr
         assert "pass" == root_check(c)["status"]
@@ -229,13 +229,13 @@ def test_root_password_emptied_and_rotated(container: Callable[..., Container]) 
 
 
 def test_root_password_that_becomes_unusable(container: Callable[..., Container]) -> None:
-    """Somebody with the tools of the database does it: nobody can log in as root, and the check says so."""
+    """Changed by the database's tools: root can't log in, and the check reports it."""
     c = container(env={"DEVPI_PASSWORD": ROOT_PASSWORD}).start().wait_ready()
     token = login_token(c.devpi, ROOT_PASSWORD)
     body = {"pwhash": "not a hash", "pwsalt": "salt"}
     assert 200 == call_devpi(f"{c.devpi}/root", "PATCH", body, token=token).status
-    check = wait_for(lambda: (found := root_check(c))["status"] == "fail" and found, "the check to see it")
-    assert "nobody can log in as root" in check["reason"]
+    check = wait_for(lambda: (found := root_check(c))["status"] == "fail" and found, "the check to notice it")
+    assert "so root can't log in" in check["reason"]
     assert "sidecar rotate" in check["hint"]
     assert 0 == c.sidecar("rotate").returncode
     assert 200 == c.get("/readyz").status
@@ -250,5 +250,5 @@ def test_another_password_is_no_news(container: Callable[..., Container]) -> Non
     assert 200 == call_devpi(f"{c.devpi}/root", "PATCH", body, token=token).status
     assert 200 == call_devpi(f"{c.devpi}/root/dev", "PUT", {"bases": []}, token=token).status
     assert 200 == call_devpi(f"{c.devpi}/root", "PATCH", {"password": ""}, token=token).status
-    wait_for(lambda: root_check(c)["status"] == "fail", "the check to see what is news")
+    wait_for(lambda: root_check(c)["status"] == "fail", "the check to notice the change")
     assert 1 == c.log.count("check root-password")

@@ -1,4 +1,4 @@
-"""What a real container answers, from its first moment to its last, is what `/openapi.json` describes."""
+"""All answers of a real container, from its first moment to its last, match `/openapi.json`."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ KINDS = ("*/*", "application/json", "text/plain")
 
 
 def paths() -> list[str]:
-    """Every path that GET has; of each check one."""
+    """Return every path with GET; for checks one of them."""
     checks = described.DOCUMENT["components"]["schemas"]["CheckName"]["enum"]
     got = [path for path, item in described.DOCUMENT["paths"].items() if "get" in item]
     return [path for path in got if "{" not in path and path != "/events"] + [f"/readyz/{name}" for name in checks]
 
 
 def hold(url: str, path: str, method: str = "GET", *, token: str | None = None, accept: str = "*/*") -> int:
-    """The status of an answer, which is as described."""
+    """Return the status of an answer, which must match the description."""
     answer = request(url + path, method, token=token, accept=accept)
     described.hold(method, path, answer.status, answer.headers, answer.body)
     return answer.status
 
 
 def hold_all(container: Container) -> None:
-    """Every GET, HEAD and OPTIONS, in JSON and in text, by the admin and by nobody."""
+    """Send every GET, HEAD and OPTIONS, in JSON and in text, with and without the admin token."""
     url = container.url
     for path in paths():
         for accept in KINDS:
@@ -49,7 +49,7 @@ def hold_all(container: Container) -> None:
 
 
 def test_a_first_start_and_the_stop(container: Make) -> None:
-    """Starting, ready, claimed, rotated; then stopping, for as long as it answers."""
+    """Starting, ready, claimed, rotated; then stopping, as long as it answers."""
     one = container(env={"SIDECAR_STOP_DELAY": "60"}).start().wait_listening()
     hold_all(one)
     one.wait_ready()
@@ -65,7 +65,7 @@ def test_a_first_start_and_the_stop(container: Make) -> None:
 
 
 def test_an_import_and_one_that_failed(container: Make, tmp_path: Path) -> None:
-    """While it loads, and with nothing to claim after it; or with the reason why it failed."""
+    """While it loads, and with nothing to claim after it; or with the reason of its failure."""
     exported.pack(exported.write(tmp_path / "export", projects=300), tmp_path / "backup.tar")
     good, bad = container("good", env={"DEVPI_PASSWORD": "given by the operator"}), container("bad")
     for one in (good, bad):

@@ -1,4 +1,4 @@
-"""A replica that its primary refuses says why, on a real pair."""
+"""A replica that its primary refuses reports the reason, on a real pair."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def primary(tmp_path_factory: pytest.TempPathFactory, secret: Path) -> Iterator[
 
 
 def replica_of(primary: Container, make: Callable[..., Container], secret: Path, *flags: str, **env: str) -> Container:
-    """A replica with this secret, started. Only with --offline-mode would it not reach its primary."""
+    """Start a replica with this secret. Only --offline-mode would keep it from its primary."""
     own = (*HOST, str(free_port()), "--primary-url", primary.devpi, "--secretfile", str(secret), *flags)
     return make("replica", flags=own, env=env).start().wait_listening()
 
 
 def refused(replica: Container, why: str) -> dict[str, str]:
-    """The check `replication`, once it fails with this reason."""
+    """Return the check `replication`, once it fails with this reason."""
 
     def look() -> dict[str, str] | None:
         checks: list[dict[str, str]] = replica.get("/health").json["checks"]
@@ -62,22 +62,22 @@ def refused(replica: Container, why: str) -> dict[str, str]:
 
 
 def test_a_pair_that_agrees(primary: Container, container: Callable[..., Container], secret: Path) -> None:
-    """The same secret, and keys derived in the same way: the replica is ready."""
+    """With the same secret and the same derivation the replica is ready."""
     replica_of(primary, container, secret, *ARGON2, "1").wait_ready()
 
 
 def test_what_is_advised_about_roots_password(
     primary: Container, container: Callable[..., Container], secret: Path
 ) -> None:
-    """A replica advises nothing that it would refuse; its primary, with a secret of its own, what succeeds there."""
+    """A replica advises nothing that it would refuse; its primary, with its own secret, what succeeds there."""
     replica = replica_of(primary, container, secret, *ARGON2, "1").wait_ready()
     said = replica.sidecar("status").stdout
-    assert "root's password: not known here; it is the primary's: rotate at the primary" in said
+    assert "root's password: unknown; it is the primary's: rotate at the primary" in said
     assert "`" not in said
     assert "claim" not in replica.log
     claim = replica.sidecar("claim")
     assert (1, "") == (claim.returncode, claim.stdout)
-    assert "this is a replica: its users, and root's password, are the primary's" in claim.stderr
+    assert "this is a replica: its users and root's password are the primary's" in claim.stderr
 
     for expected in ("sidecar claim", "sidecar rotate --keep-logins"):
         (advised,) = re.findall("`(.*?)`", primary.sidecar("status").stdout)
@@ -91,7 +91,7 @@ def test_what_is_advised_about_roots_password(
 def test_a_pair_that_disagrees(
     primary: Container, container: Callable[..., Container], secret: Path, tmp_path: Path, differs: str
 ) -> None:
-    """Another secret, another --argon2-* value, or SIDECAR_SECRET_IS_RANDOM on one side alone: said, with the hint."""
+    """Another secret, another --argon2-* value, or SIDECAR_SECRET_IS_RANDOM on one side: reported, with the hint."""
     other = tmp_path / "other"
     other.write_text("0123456789abcdef" * 4)
     if differs == "secret":
@@ -100,7 +100,7 @@ def test_a_pair_that_disagrees(
         replica = replica_of(primary, container, secret, *ARGON2, "2")
     else:
         replica = replica_of(primary, container, secret, SIDECAR_SECRET_IS_RANDOM="true")
-    check = refused(replica, "it refuses our secret")
+    check = refused(replica, "it rejected the shared secret")
     for setting in ("--secretfile", "SIDECAR_SECRET_IS_RANDOM", "--argon2-*"):
         assert setting in check["hint"]
 
@@ -114,26 +114,26 @@ def test_a_primary_that_is_none(container: Callable[..., Container], secret: Pat
 
 
 def test_a_replica_in_offline_mode(primary: Container, container: Callable[..., Container], secret: Path) -> None:
-    """It doesn't reach its primary either."""
+    """It can't reach its primary either."""
     replica = replica_of(primary, container, secret, *ARGON2, "1", "--offline-mode")
-    assert "without --offline-mode" in refused(replica, "--offline-mode keeps")["hint"]
+    assert "without --offline-mode" in refused(replica, "--offline-mode disables")["hint"]
 
 
 Fix = Callable[[Container, Path, bytes, str], None]
 
 
 def put_back(_primary: Container, path: Path, content: bytes, _token: str) -> None:
-    """As from a backup."""
+    """Restore it, as from a backup."""
     path.write_bytes(content)
 
 
 def delete_the_version(primary: Container, _path: Path, _content: bytes, token: str) -> None:
-    """As `devpi remove` does."""
+    """Delete it, as `devpi remove` does."""
     assert call_devpi(f"{primary.devpi}/root/dev/lost/1.0", "DELETE", token=token).status == 200
 
 
 def upload_again(primary: Container, _path: Path, content: bytes, token: str) -> None:
-    """The same file, as twine does."""
+    """Upload the same file, as twine does."""
     upload(f"{primary.devpi}/root/dev", token, "lost", content)
 
 
@@ -145,7 +145,7 @@ def upload_again(primary: Container, _path: Path, content: bytes, token: str) ->
 def test_a_primary_that_has_lost_a_file(
     container: Callable[..., Container], secret: Path, fix: Fix, restart: bool
 ) -> None:
-    """The file is named wherever the check is, `+status` answers, the log is quiet, and what the hint says helps."""
+    """The file is listed wherever the check is, `+status` answers, the log is short, and the hint works."""
     flags = (*HOST, str(free_port()), "--offline-mode", "--role", "primary", "--secretfile", str(secret), *ARGON2, "1")
     primary = container("primary", flags=flags, env={"DEVPI_PASSWORD": "given"}).start().wait_ready()
     token = login_token(primary.devpi, "given")

@@ -1,4 +1,4 @@
-"""devpi-server's process is replaced within one life: its clients wait for a moment, and nobody is turned away."""
+"""devpi-server's process is replaced within one life: its clients wait for a moment, and none is refused."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def container(tmp_path: Path) -> Iterator[Container]:
 
 
 def ask(container: Container) -> None:
-    """Ask for a restart."""
+    """Request a restart."""
     os.kill(container.pid, signal.SIGUSR1)
 
 
 def restart(container: Container) -> str:
-    """Ask for one, and wait for what becomes of it: that line of the log."""
+    """Request a restart, and return the line of the log with its outcome."""
     before = len(ends(container))
     ask(container)
     wait_for(lambda: len(ends(container)) > before, "the end of a restart")
@@ -55,12 +55,12 @@ def restart(container: Container) -> str:
 
 
 def ends(container: Container) -> list[str]:
-    """The lines of the log with the outcome of each restart."""
+    """Return the lines of the log with the outcome of each restart."""
     return [line for line in container.log.splitlines() if DONE in line or REFUSED in line]
 
 
 def test_another_process_serves_the_same(container: Container) -> None:
-    """The same address, data, logins and lock; a claim that waited goes through; the counters go on."""
+    """The same address, data, logins and lock; a queued claim succeeds; the counters continue."""
     container.start().wait_ready()
     first, url = container.devpi_pid, container.devpi
     password = container.claim()
@@ -84,14 +84,14 @@ def test_another_process_serves_the_same(container: Container) -> None:
     assert 200 == container.get("/readyz").status
     other = Container(container.home.with_name("other"), env={"DEVPI_SERVERDIR": str(container.serverdir)})
     assert 75 == other.start().wait_end()
-    os.kill(container.pid, signal.SIGSTOP)  # the new process holds the lock too, and the old one's hold is gone
+    os.kill(container.pid, signal.SIGSTOP)  # the new process holds the lock too, and the old one no longer does
     os.kill(container.pid, signal.SIGCONT)
     assert 0 == container.stop()
     assert not (container.serverdir / ".sidecar/serving").exists()
 
 
 def uploads(container: Container) -> float:
-    """Uploads that were accepted, as /metrics has them."""
+    """Return the accepted uploads, by /metrics."""
     found = re.search(
         r'^devpi_server_http_requests_total{route="upload",status="200"} (.*)$',
         container.get("/metrics").body.decode(),
@@ -101,14 +101,14 @@ def uploads(container: Container) -> float:
 
 
 def answered(container: Container) -> int:
-    """Requests that devpi-server has answered in this life."""
+    """Return the requests that devpi-server has answered in this life."""
     total = container.status()["numbers"]["requests"]["total"]
     assert isinstance(total, int)
     return total
 
 
 def test_a_running_download_is_finished_and_its_server_waited_for(container: Container) -> None:
-    """The old process sends it to its end, while newcomers wait for the new one."""
+    """The old process sends it to its end, while new connections wait for the new one."""
     container.start().wait_ready()
     token = login_token(container.devpi, container.claim())
     index = make_index(container.devpi, token)
@@ -134,7 +134,7 @@ def test_a_running_download_is_finished_and_its_server_waited_for(container: Con
 
 @pytest.mark.slow
 def test_nothing_piles_up(container: Container, tmp_path: Path) -> None:
-    """Neither descriptors nor processes, of restarts that were done or refused."""
+    """Neither descriptors nor processes, of successful and refused restarts."""
     config = tmp_path / "devpi.yaml"
     config.write_text("devpi-server:\n  port: 0\n")
     container.flags = ("--configfile", str(config), *LOCAL)
@@ -150,14 +150,14 @@ def test_nothing_piles_up(container: Container, tmp_path: Path) -> None:
 
 
 def descriptors(container: Container) -> float:
-    """How many the sidecar has open, as it says itself: only root could look."""
+    """Return how many the sidecar has open, by its own metric: only root could look."""
     found = re.search(r"^process_open_fds (.*)$", container.get("/metrics").body.decode(), re.MULTILINE)
     assert found is not None
     return float(found[1])
 
 
 def test_one_at_a_time_and_only_when_ready(container: Container) -> None:
-    """All others are refused, and told why."""
+    """All others are refused, with the reason."""
     container.start()
     container.wait_listening()
     assert "devpi-server is not ready (" in restart(container)
@@ -173,7 +173,7 @@ def test_one_at_a_time_and_only_when_ready(container: Container) -> None:
 
 @pytest.mark.slow
 def test_what_means_something_else_now_is_refused(container: Container, tmp_path: Path) -> None:
-    """devpi's configuration file has another port, or can't be read: the old process goes on, and says so."""
+    """devpi's configuration file has another port, or is unreadable: the old process continues, which is reported."""
     config = tmp_path / "devpi.yaml"
     config.write_text("devpi-server:\n  threads: 40\n")
     container.flags = ("--configfile", str(config), *LOCAL)
@@ -181,10 +181,10 @@ def test_what_means_something_else_now_is_refused(container: Container, tmp_path
     container.start().wait_ready()
     pid = container.devpi_pid
     config.write_text("devpi-server:\n  port: 1\n")
-    assert "mean something else than at the start" in restart(container)
+    assert "changed their meaning since the start" in restart(container)
     config.write_text("devpi-server: [")
     assert "configuration file" in restart(container)
-    wait_for(lambda: [pid] == children(container.pid), "the end of those that were not to serve")
+    wait_for(lambda: [pid] == children(container.pid), "the exit of the refused processes")
     assert 200 == request(f"{container.devpi}/+api").status
     config.write_text("devpi-server:\n  port: 0\n")
     assert DONE in restart(container)
@@ -193,7 +193,7 @@ def test_what_means_something_else_now_is_refused(container: Container, tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "draining", "launching"])
 def test_a_process_that_dies_meanwhile(container: Container, when: str) -> None:
-    """The new one before it takes over: refused. Else it is what it is without a restart: the container's end."""
+    """The new one before it takes over: refused. Otherwise the container exits, as without a restart."""
     container.start().wait_ready()
     old = container.devpi_pid
     if when == "before":
@@ -201,7 +201,7 @@ def test_a_process_that_dies_meanwhile(container: Container, when: str) -> None:
         (new,) = wait_for(lambda: set(children(container.pid)) - {old}, "the new process")
         os.kill(new, signal.SIGKILL)
         wait_for(lambda: ends(container), "the end of the restart")
-        assert "has ended with code -9" in ends(container)[0]
+        assert "exited with code -9" in ends(container)[0]
         assert 200 == request(f"{container.devpi}/+api").status
         assert DONE in restart(container)
         return
@@ -234,7 +234,7 @@ def test_a_stop_meanwhile(container: Container, when: str) -> None:
             wait_for(lambda: "devpi-server is being restarted" in container.log, "the drain")
         if when == "launching":
             assert content == rest()
-            wait_for(lambda: old not in children(container.pid), "the old one's end", every=0.001)
+            wait_for(lambda: old not in children(container.pid), "the old one's exit", every=0.001)
         processes = children(container.pid)
         os.kill(container.pid, signal.SIGTERM)
         if when != "launching":
@@ -248,7 +248,7 @@ def test_a_stop_meanwhile(container: Container, when: str) -> None:
 
 @pytest.mark.slow
 def test_a_changed_configuration_takes_effect(container: Container, tmp_path: Path) -> None:
-    """What does not mean another place: devpi-server and everybody who tells of it have the new one."""
+    """What does not change the addresses: devpi-server and all that report it have the new value."""
     config = tmp_path / "devpi.yaml"
     container.flags = ("--configfile", str(config), *LOCAL, "--port", "0")
     config.write_text("devpi-server:\n  outside-url: http://one.example\n")
@@ -263,7 +263,7 @@ def test_a_changed_configuration_takes_effect(container: Container, tmp_path: Pa
 
 @pytest.mark.slow
 def test_what_the_old_process_says_last_does_not_count(container: Container) -> None:
-    """While it drains it can't look at root's password any more; the new one can, and that is what holds."""
+    """While it drains it can't check root's password any more; the new one can, and its report counts."""
     container.start().wait_ready()
     token = login_token(container.devpi, container.claim())
     link = upload(make_index(container.devpi, token), token, "large", os.urandom(8 << 20))
@@ -272,7 +272,7 @@ def test_what_the_old_process_says_last_does_not_count(container: Container) -> 
         ask(container)
         wait_for(lambda: "devpi-server is being restarted" in container.log, "the drain")
         database.rename(database.with_name("elsewhere"))
-        wait_for(lambda: "root's password can't be looked at" in container.log, "the old one's word")
+        wait_for(lambda: "root's password can't be read" in container.log, "the old one's report")
         database.with_name("elsewhere").rename(database)
         rest()
     wait_for(lambda: ends(container), "the end of the restart")
@@ -282,7 +282,7 @@ def test_what_the_old_process_says_last_does_not_count(container: Container) -> 
 
 @pytest.mark.slow
 def test_what_is_still_being_delivered_outlives_a_stop(container: Container) -> None:
-    """The old process has ended, and the kernel still sends to a slow reader: a stop waits for that, as for any."""
+    """The old process has exited, and the kernel still sends to a slow reader: a stop waits for that, too."""
     container.start().wait_ready()
     token = login_token(container.devpi, container.claim())
     content = os.urandom(1 << 20)
@@ -290,7 +290,7 @@ def test_what_is_still_being_delivered_outlives_a_stop(container: Container) -> 
     old = container.devpi_pid
     with downloading(link) as rest:
         ask(container)
-        wait_for(lambda: old not in children(container.pid), "the old one's end", every=0.001)
+        wait_for(lambda: old not in children(container.pid), "the old one's exit", every=0.001)
         os.kill(container.pid, signal.SIGTERM)
         wait_for(lambda: "still being delivered" in container.log, "the stop to wait")
         assert content == rest()
@@ -299,7 +299,7 @@ def test_what_is_still_being_delivered_outlives_a_stop(container: Container) -> 
 
 @pytest.mark.slow
 def test_a_unix_socket(container: Container) -> None:
-    """The same file, at which one waits for the next process as at a port."""
+    """The same file: a client waits for the next process as on a port."""
     path = container.home / "devpi.sock"
     container.flags = ("--unix-socket", str(path), "--no-root-pypi", "--offline-mode")
     container.start().wait_ready()

@@ -1,4 +1,4 @@
-"""A primary and a replica behind HAProxy, restarted in turn: who reads through it notices nothing."""
+"""A primary and a replica behind HAProxy, restarted in turn: its readers see no failure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PAUSE = 0.05
 
 @pytest.fixture(scope="module")
 def haproxy() -> str:
-    """The program. Skips where there is none; in CI that is a failure."""
+    """Return the program. Skips if there is none; in CI that is a failure."""
     return needs.program("haproxy")
 
 
@@ -61,15 +61,15 @@ def balancer(program: str, primary: Container, replica: Container, log: Path) ->
 
 
 def port_of(url: str) -> str:
-    """The port in a URL."""
+    """Return the port in a URL."""
     return str(urlsplit(url).port)
 
 
 class Readers:
-    """Clients that keep their connections, and ask for a project's page and a file in turn until told to stop."""
+    """Clients with kept connections that request a project's page and a file in turn until stopped."""
 
     def __init__(self, url: str, paths: dict[str, bytes]) -> None:
-        """`paths`: what to ask for, and what the answer must hold."""
+        """`paths`: what to request, and what the answer must contain."""
         self._netloc = urlsplit(url).netloc
         self._paths = paths
         self._stop = threading.Event()
@@ -106,7 +106,7 @@ class Readers:
 
 
 def test_reads_never_fail(container: Callable[..., Container], haproxy: str, tmp_path: Path) -> None:
-    """Five restarts, the primary's and the replica's in turn, and not one failed request of four busy readers."""
+    """Five restarts, of the primary and the replica in turn, and not one failed request of four busy readers."""
     primary, replica, link = replicating(container, tmp_path)
     path = urlsplit(link).path
     paths = {"/root/dev/+simple/hello/": b"hello-1.0.tar.gz", path: FILE}
@@ -121,7 +121,7 @@ def test_reads_never_fail(container: Callable[..., Container], haproxy: str, tmp
                 restarted, other = (primary, "replica") if number % 2 == 0 else (replica, "primary")
                 began = time.monotonic()
                 assert 0 == restarted.stop(), restarted.log
-                assert time.monotonic() - began < 2 + 3, "delay, and no wait for a replica that waits for news"
+                assert time.monotonic() - began < 2 + 3, "the delay, and no wait for a replica that polls"
                 before = readers.served.copy()
                 wait_for(lambda: readers.served.total() > before.total() + 20, "some reads without it")  # noqa: B023
                 assert {other} == set(readers.served - before)

@@ -1,4 +1,4 @@
-"""Root's password, case by case: given, generated, imported, found; claimed once; and rotated."""
+"""Root's password, case by case: provided, generated, imported, existing; claimed once; and rotated."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ EXPORTED = "of the export"
 
 
 def state(c: Container) -> str:
-    """What `/status` says of root's password."""
+    """Return root's password as in `/status`."""
     told: str = c.status()["root_password"]["state"]
     return told
 
 
 def record(c: Container) -> dict[str, object]:
-    """What the volume says of it."""
+    """Return its record on the volume."""
     told: dict[str, object] = json.loads((c.serverdir / ".sidecar/root-password.json").read_text())
     return told
 
 
 def read_volume(c: Container) -> bytes:
-    """Everything in our folder of the volume."""
+    """Return all bytes in our folder of the volume."""
     return b"".join(path.read_bytes() for path in (c.serverdir / ".sidecar").rglob("*") if path.is_file())
 
 
@@ -66,7 +66,7 @@ def test_given_at_the_first_start(container: Callable[..., Container], tmp_path:
 
 
 def test_generated_kept_until_claimed_once(container: Callable[..., Container]) -> None:
-    """32 random characters outlive restarts until they are claimed; then it is 410, for ever, with when and whence."""
+    """32 random characters survive restarts until they are claimed; then it is 410 for ever, with time and address."""
     c = container().start().wait_ready()
     generated = record(c)["password"]
     assert "claimable" == state(c)
@@ -90,7 +90,7 @@ def test_generated_kept_until_claimed_once(container: Callable[..., Container]) 
 
 @pytest.mark.slow
 def test_claimed_by_many_at_once(container: Callable[..., Container]) -> None:
-    """Of 20 claims at the same instant one gets the password, the others get 410."""
+    """Of 20 simultaneous claims one gets the password, the others get 410."""
     c = container().start().wait_ready()
     barrier = threading.Barrier(20)
 
@@ -109,7 +109,7 @@ def test_claimed_by_many_at_once(container: Callable[..., Container]) -> None:
 
 @pytest.mark.slow
 def test_an_unclaimed_one_expires(container: Callable[..., Container]) -> None:
-    """After SIDECAR_CLAIM_TTL the password is gone from the volume, the claim is 410, and rotating helps."""
+    """After SIDECAR_CLAIM_TTL the password is deleted from the volume, the claim is 410, and rotating helps."""
     c = container(env={"SIDECAR_CLAIM_TTL": "1.5"}).start().wait_ready()
     assert "claimable" == state(c)
     wait_for(lambda: state(c) == "expired", "expiry")
@@ -125,7 +125,7 @@ def test_an_unclaimed_one_expires(container: Callable[..., Container]) -> None:
 
 
 def test_one_that_was_changed_in_another_way_is_not_told(container: Callable[..., Container]) -> None:
-    """Somebody read it from the volume and set another: the claim is 410 and says so; rotating helps."""
+    """It was read from the volume and another one set: the claim is 410 with that reason; rotating helps."""
     c = container().start().wait_ready()
     generated = str(record(c)["password"])
     token = login_token(c.devpi, generated)
@@ -144,7 +144,7 @@ def test_one_that_was_changed_in_another_way_is_not_told(container: Callable[...
 def imported(
     container: Callable[..., Container], export: Path, *, password: str | None = None, without_root: bool = False
 ) -> Container:
-    """A ready container, whose empty serverdir has taken this export."""
+    """A ready container that has imported this export into an empty serverdir."""
     c = container(env={} if password is None else {"DEVPI_PASSWORD": password})
     copy = c.init_dir / "backup"
     shutil.copytree(export, copy)
@@ -159,7 +159,7 @@ def imported(
 
 
 def test_import_alone(container: Callable[..., Container], made_by_devpi: Callable[..., Path]) -> None:
-    """An export's root password stands; there is nothing to claim."""
+    """An export's root password is kept; there is nothing to claim."""
     c = imported(container, made_by_devpi(EXPORTED, export=True))
 
     assert [200, 401] == [c.login("root", EXPORTED), c.login("root", "")]
@@ -168,7 +168,7 @@ def test_import_alone(container: Callable[..., Container], made_by_devpi: Callab
 
 @pytest.mark.slow
 def test_import_with_a_given_one(container: Callable[..., Container], made_by_devpi: Callable[..., Path]) -> None:
-    """The given password is root's, truly, though devpi itself would keep the export's."""
+    """The provided password is root's, although devpi itself would keep the export's."""
     c = imported(container, made_by_devpi(EXPORTED, export=True), password=GIVEN)
 
     assert [200, 401] == [c.login("root", GIVEN), c.login("root", EXPORTED)]
@@ -181,7 +181,7 @@ def test_import_with_a_given_one(container: Callable[..., Container], made_by_de
 def test_import_without_a_root_password(
     container: Callable[..., Container], made_by_devpi: Callable[..., Path], root: str, password: str | None
 ) -> None:
-    """Where the export has no root, or devpi's default of an empty password, it is as with an empty serverdir."""
+    """If the export has no root, or devpi's default of an empty password, it is as with an empty serverdir."""
     export = made_by_devpi(EXPORTED if root == "absent" else "", export=True)
     c = imported(container, export, password=password, without_root=root == "absent")
 
@@ -197,7 +197,7 @@ def test_import_without_a_root_password(
 
 @pytest.mark.slow
 def test_data_keeps_its_password(container: Callable[..., Container], made_by_devpi: Callable[..., Path]) -> None:
-    """DEVPI_PASSWORD changes nothing where there is data already, which is reported; see `test_unused_input`."""
+    """DEVPI_PASSWORD has no effect on existing data, which is reported; see `test_unused_input`."""
     c = container(env={"DEVPI_PASSWORD": GIVEN})
     shutil.copytree(made_by_devpi(EXPORTED), c.serverdir)
     c.start().wait_ready()
@@ -210,12 +210,12 @@ def test_data_keeps_its_password(container: Callable[..., Container], made_by_de
 
 @pytest.mark.slow
 def test_data_with_an_empty_password(container: Callable[..., Container], made_by_devpi: Callable[..., Path]) -> None:
-    """The check root-password keeps it from being ready, and names the hints, of which each works."""
+    """The check root-password keeps it from being ready, with hints that all work."""
     c = container()
     shutil.copytree(made_by_devpi(""), c.serverdir)
     c.start().wait_phase("launching")
     wait_for(lambda: c.get("/readyz/http").status == 200, "devpi's answer")
-    answer = wait_for(lambda: (a := c.get("/readyz/root-password")).json["reason"] != "not looked at yet" and a, "look")
+    answer = wait_for(lambda: (a := c.get("/readyz/root-password")).json["reason"] != "not checked yet" and a, "news")
 
     assert (503, 503) == (answer.status, c.get("/readyz").status)
     assert "sidecar rotate" in answer.json["hint"]
@@ -243,7 +243,7 @@ def test_data_with_an_empty_password(container: Callable[..., Container], made_b
 
 
 def raw_claim(c: Container, authorization: bytes | None) -> tuple[int, str | None]:
-    """The status of a claim with this header, byte by byte, and the challenge in the answer."""
+    """Return the status of a claim with this exact header, and the challenge in the answer."""
     connection = http.client.HTTPConnection(c.url.removeprefix("http://"), timeout=20)
     connection.putrequest("POST", CLAIM)
     if authorization is not None:
@@ -270,7 +270,7 @@ def raw_claim(c: Container, authorization: bytes | None) -> tuple[int, str | Non
     ids=["missing", "empty", "wrong", "longer", "utf-8", "no utf-8", "over-long", "basic"],
 )
 def test_without_the_token(ready: Container, authorization: bytes | None) -> None:
-    """Without the admin token, exactly, the claim is 401 with a challenge, and changes nothing."""
+    """Without the exact admin token, the claim is 401 with a challenge, and changes nothing."""
     status, challenge = raw_claim(ready, authorization)
 
     assert 401 == status
@@ -292,7 +292,7 @@ def test_only_post_reveals(ready: Container, method: str, path: str) -> None:
 
 
 def test_what_there_is_to_claim(ready: Container) -> None:
-    """GET /bootstrap tells the admin alone, and never the password."""
+    """GET /bootstrap answers only the admin, and never has the password."""
     told = ready.get("/bootstrap", token=TOKEN)
 
     assert "claimable" == told.json["root_password"]["state"]
@@ -301,7 +301,7 @@ def test_what_there_is_to_claim(ready: Container) -> None:
 
 
 def test_the_commands(container: Callable[..., Container]) -> None:
-    """`sidecar token`, healthcheck, status, claim and rotate do the whole of it, with a token that was generated."""
+    """`sidecar token`, healthcheck, status, claim and rotate cover all of it, with a generated token."""
     c = container(env={"SIDECAR_ADMIN_TOKEN": "-"}).start().wait_ready()
     kept = c.serverdir / ".sidecar/admin-token"
     token = c.sidecar("token").stdout.strip()
@@ -333,7 +333,7 @@ def test_the_commands(container: Callable[..., Container]) -> None:
 
 
 def test_rotating(container: Callable[..., Container]) -> None:
-    """The old password and, unless they are kept, the old logins are dead at once; also after a restart."""
+    """The old password and, unless they are kept, the old logins are invalid at once; also after a restart."""
     c = container().start().wait_ready()
     first = c.claim()
     login_of_first = login_token(c.devpi, first)
@@ -359,7 +359,7 @@ def test_rotating(container: Callable[..., Container]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("keep_logins", [False, True])
 def test_a_rotation_cut_short(container: Callable[..., Container], keep_logins: bool) -> None:
-    """Killed between its record and its answer, it is finished by the next start; nobody was told: it is claimable."""
+    """Killed between its record and its answer, the next start finishes it; it was not returned, so it is claimable."""
     c = container().start().wait_ready()
     first = c.claim()
     old_login = login_token(c.devpi, first)
@@ -377,7 +377,7 @@ def test_a_rotation_cut_short(container: Callable[..., Container], keep_logins: 
     assert killed_while(ROTATE + ("?keep_logins=true" if keep_logins else ""))
     c.start().wait_ready()
     assert "claimable" == state(c)
-    assert "finished a change of root's password" in c.log
+    assert "finished an interrupted change of root's password" in c.log
     password = c.claim()
     assert [401, 200] == [c.login("root", first), c.login("root", password)]
     assert keep_logins == token_holds(c.devpi, old_login)
@@ -390,7 +390,7 @@ def test_a_rotation_cut_short(container: Callable[..., Container], keep_logins: 
 
 @pytest.mark.slow
 def test_killed_in_a_claim(container: Callable[..., Container]) -> None:
-    """Killed at any instant of a claim, it is claimed or claimable afterwards, never both: one password, told once."""
+    """Killed at any instant, it is claimed or claimable afterwards, never both: one password, returned once."""
     c = container()
     for instant in ("sent", "recorded"):
         c.start().wait_ready()
@@ -421,7 +421,7 @@ def test_killed_in_a_claim(container: Callable[..., Container]) -> None:
 
 
 def test_the_shared_one_is_claimable_to_the_end(ready: Container) -> None:
-    """After all refused calls above it can be claimed; that the client hangs up changes nothing; rotating helps it."""
+    """After all refused calls above it can be claimed; a client that hangs up changes nothing; rotating helps."""
     connection = http.client.HTTPConnection(ready.url.removeprefix("http://"), timeout=20)
     connection.request("POST", CLAIM, headers={"Authorization": f"Bearer {TOKEN}"})
     connection.close()  # without reading the answer

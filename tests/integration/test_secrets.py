@@ -1,4 +1,4 @@
-"""What a run leaves or shows to others, searched for every secret in every shape; and who may look at all."""
+"""What a run leaves or shows to others, searched for every secret in every encoding; and who may read it at all."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ pytestmark = pytest.mark.slow
 
 CLAIM, ROTATE = "/bootstrap/root-password", "/bootstrap/rotate"
 GIVEN = 'gäv\'n "by" th\\e %op+erat/or='
-"""Of characters that every way of writing it down escapes in another way."""
+"""With characters that every encoding escapes differently."""
 
 
 def shapes(secret: str) -> set[bytes]:
-    """A secret as it may be written: raw, escaped for Python, JSON or a URL, in base64 at whatever offset, in hex."""
+    """Return all encodings of a secret: raw, escaped for Python, JSON or a URL, in base64 at any offset, in hex."""
     raw = secret.encode()
     texts = {
         secret,
@@ -44,19 +44,19 @@ def shapes(secret: str) -> set[bytes]:
         raw.hex(),
     }
     found = {text.encode() for text in texts}
-    for offset in range(3):  # what depends on the bytes before and behind it is cut off
+    for offset in range(3):  # what depends on the bytes around it is cut off
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             found.add(encode(bytes(offset) + raw)[4 if offset else 0 : -4])
     return found
 
 
 def holding(secrets: dict[str, str], content: bytes) -> list[str]:
-    """The names of the secrets that are in it, in whatever shape."""
+    """Return the names of the secrets that are in it, in any encoding."""
     return [name for name, secret in secrets.items() if any(shape in content for shape in shapes(secret))]
 
 
 def test_a_secret_is_found_in_every_shape() -> None:
-    """Else the searches below would prove nothing."""
+    """Otherwise the searches below would prove nothing."""
     for text in (GIVEN, repr({"a": GIVEN}), json.dumps(GIVEN), quote(GIVEN), ascii(GIVEN)):
         assert ["it"] == holding({"it": GIVEN}, b"before" + text.encode() + b"behind")
     for before in ("", "r", "ro", "root:"):
@@ -65,7 +65,7 @@ def test_a_secret_is_found_in_every_shape() -> None:
 
 
 def family(pid: int) -> list[int]:
-    """A process and its descendants."""
+    """Return a process and its descendants."""
     found = [pid]
     with suppress(OSError):
         for child in children(pid):
@@ -74,24 +74,24 @@ def family(pid: int) -> list[int]:
 
 
 class Watcher:
-    """Looks at the command line and the environment of every process of a run, for as long as it is asked to."""
+    """Watches the command line and the environment of every process of a run, until stopped."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.arguments: set[bytes] = set()
         self.environments: set[bytes] = set()
-        """Those of the descendants: what the orchestrator puts into the first one's stays there."""
+        """Those of the descendants: what the orchestrator sets in the first one stays there."""
         self._over = threading.Event()
 
     def look(self) -> None:
-        """Once."""
+        """Look once."""
         with suppress(OSError):
             own = Path(f"/proc/{self.pid}/cmdline").read_bytes()
             for pid in family(self.pid):
                 with suppress(OSError):
                     command = Path(f"/proc/{pid}/cmdline").read_bytes()
                     self.arguments.add(command)
-                    if command != own:  # else: forked, and yet to become what it shall be
+                    if command != own:  # otherwise it was forked and has not called exec yet
                         self.environments.add(Path(f"/proc/{pid}/environ").read_bytes())
 
     def _run(self) -> None:
@@ -100,7 +100,7 @@ class Watcher:
 
     @contextmanager
     def looking(self) -> Iterator[Watcher]:
-        """In a thread of its own, meanwhile."""
+        """Look repeatedly, in a thread."""
         thread = threading.Thread(target=self._run)
         thread.start()
         try:
@@ -111,7 +111,7 @@ class Watcher:
 
 
 def answers(c: Container) -> Iterator[tuple[str, bytes]]:
-    """Every answer of every route but those that are there to tell a password: heads and bodies, with its name."""
+    """Return every answer of every route except those that return a password: heads and bodies, by name."""
     for route in ROUTES:
         path = route.path.replace("{check}", "root-password")
         for method in ("GET", "HEAD", "POST", "PUT", "OPTIONS", "TRACE"):
@@ -134,7 +134,7 @@ def answers(c: Container) -> Iterator[tuple[str, bytes]]:
 
 
 def stream(url: str) -> bytes:
-    """What an event stream tells a page that opens it: all sections, and then how far it has told."""
+    """Return what an event stream sends to a page that opens it: all sections, and then the latest id."""
     with urlopen(url, timeout=20) as answer:
         told = repr(dict(answer.headers)).encode()
         while b"id: " not in told:
@@ -143,7 +143,7 @@ def stream(url: str) -> bytes:
 
 
 def force_errors(c: Container, password: str) -> None:
-    """Requests that go wrong where a secret is at hand, and a database that fails below devpi-server."""
+    """Send requests that fail where a secret is used, with a database that fails below devpi-server."""
     port = int(c.devpi.rpartition(":")[2])
     basic = base64.b64encode(f"root:{password}".encode()).decode()
     auth = base64.b64encode(f"root:{login_token(c.devpi, password)}".encode()).decode()
@@ -165,13 +165,13 @@ def force_errors(c: Container, password: str) -> None:
 
 
 def c_login(c: Container, password: str) -> int:
-    """The status of a login."""
+    """Return the status of a login."""
     return call_devpi(f"{c.devpi}/+login", "POST", {"user": "root", "password": password}).status
 
 
 @pytest.mark.parametrize("way", ["generated", "file", "variable"])
 def test_no_secret_is_seen_anywhere(container: Callable[..., Container], tmp_path: Path, way: str) -> None:
-    """From the first start to the end, with everything logged and every error forced that there is."""
+    """From the first start to the end, with everything logged and every possible error forced."""
     secret_file = tmp_path / "secret"
     secret_file.write_text(f"{GIVEN}\n")
     env = {"variable": {"DEVPI_PASSWORD": GIVEN}, "file": {"DEVPI_PASSWORD_FILE": str(secret_file)}}.get(way, {})
@@ -209,7 +209,7 @@ def test_no_secret_is_seen_anywhere(container: Callable[..., Container], tmp_pat
 
 @pytest.mark.parametrize("style", ["text", "json"])
 def test_a_mirrors_password_is_in_no_line_and_no_answer(container: Callable[..., Container], style: str) -> None:
-    """devpi logs the URLs of mirrors as they are; who may read its indexes, reads them there."""
+    """devpi logs and serves the URLs of mirrors unchanged: any client that may read its indexes reads them there."""
     flags = ("--host", "127.0.0.1", "--port", "0", "--no-root-pypi", "--debug")
     env = {"SIDECAR_LOG_LEVEL": "debug", "SIDECAR_LOG_FORMAT": style}
     c = container(flags=flags, env=env).start().wait_ready()
@@ -220,7 +220,7 @@ def test_a_mirrors_password_is_in_no_line_and_no_answer(container: Callable[...,
         assert 200 == call_devpi(f"{c.devpi}/root/{name}", "PUT", config, token=token).status
         assert call_devpi(f"{c.devpi}/root/{name}/+simple/hello/").status in (404, 500, 502)
     secret = secrets.pop("with a bare slash")
-    assert b"MirrorSecret7" in call_devpi(f"{c.devpi}/root/m").body  # as devpi does; docs/security.md tells
+    assert b"MirrorSecret7" in call_devpi(f"{c.devpi}/root/m").body  # as devpi does; see docs/security.md
     for route in ("/", "/status", "/metrics", "/health", "/events"):
         answer = stream(c.url + route) if route == "/events" else c.get(route).body
         assert [] == holding(secrets, answer), route
@@ -248,7 +248,7 @@ def test_an_imports_failure_tells_no_password_of_a_url(container: Callable[..., 
 
 
 def on_disk(c: Container, secrets: dict[str, str]) -> dict[str, set[str]]:
-    """The files of volume and runtime directory that hold each secret."""
+    """Return the files of volume and runtime directory that hold each secret."""
     found: dict[str, set[str]] = {}
     for folder in (c.serverdir, c.runtime):
         for path in folder.rglob("*"):
@@ -260,7 +260,7 @@ def on_disk(c: Container, secrets: dict[str, str]) -> dict[str, set[str]]:
 
 
 def test_no_file_is_open_to_others(container: Callable[..., Container]) -> None:
-    """Whatever a start writes, on the volume or in the runtime directory, is this user's and closed to all others."""
+    """All that a start writes, on the volume or in the runtime directory, is this user's and closed to all others."""
     c = container(env={"SIDECAR_ADMIN_TOKEN": "-"}).start().wait_ready()
     written = [path for folder in (c.serverdir, c.runtime) for path in (folder, *folder.rglob("*"))]
     names = {path.name for path in written}
@@ -271,11 +271,11 @@ def test_no_file_is_open_to_others(container: Callable[..., Container]) -> None:
 
 
 def test_another_process_of_the_same_user_sees_nothing(other_user: Callable[..., Container]) -> None:
-    """Neither environment nor memory of sidecar and devpi-server, though it has their uid; and no core is dumped."""
+    """Neither environment nor memory of sidecar and devpi-server, with the same uid; and no core is dumped."""
     c = other_user(env={"DEVPI_PASSWORD": GIVEN}).start().wait_ready()
     look = "import sys; open(sys.argv[1], 'rb').read(1)"
     for pid in (c.pid, c.devpi_pid):
-        assert 0 == Path(f"/proc/{pid}/environ").stat().st_uid  # so proc(5) tells of a process that dumps no core
+        assert 0 == Path(f"/proc/{pid}/environ").stat().st_uid  # so proc(5) describes a process that dumps no core
         for file in ("environ", "mem", "maps"):
             seen = subprocess.run(
                 [c.command[0], "-c", look, f"/proc/{pid}/{file}"],
@@ -292,7 +292,7 @@ def test_another_process_of_the_same_user_sees_nothing(other_user: Callable[...,
 
 
 def test_a_crash_of_the_sidecar_tells_no_secret(container: Callable[..., Container], tmp_path: Path) -> None:
-    """An error that nobody expected, in the middle of a claim: the traceback has no value in it."""
+    """An unexpected error in the middle of a claim: the traceback has no value in it."""
     script = tmp_path / "faulty.py"
     script.write_text(
         "import sys\n"

@@ -1,4 +1,4 @@
-"""Requests that wait for one check together: what the password is when it ends counts, not what it was before."""
+"""Requests that wait for one check together: the password at its end counts, not the one before."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def hold_up(password, pwhash, pwsalt):
 
 hashing.matches = hold_up
 """
-"""A plugin: what argon2 has found for one password is told only when the test says so."""
+"""A plugin: argon2's result for one password is returned only when the test allows it."""
 WAITING = 8
 
 
 def who(devpi: str, user: str, password: str) -> object:
-    """Whom devpi-server takes this for: `+api`, with user and password in the header."""
+    """Return the user that devpi-server sees: `+api`, with user and password in the header."""
     value = base64.b64encode(f"{user}:{password}".encode()).decode()
     call = urllib.request.Request(f"{devpi}/+api", headers={"Authorization": f"Basic {value}"})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -46,7 +46,7 @@ def who(devpi: str, user: str, password: str) -> object:
 
 
 def in_flight(c: Container) -> int:
-    """Requests that devpi-server is answering, as the sidecar has heard of them."""
+    """Return the requests that devpi-server is answering, by the sidecar's metrics."""
     name = "devpi_server_http_requests_in_flight{"
     lines = c.get("/metrics").body.decode().splitlines()
     return sum(int(float(line.split()[-1])) for line in lines if line.startswith(name))
@@ -56,7 +56,7 @@ def in_flight(c: Container) -> int:
 def test_the_password_changes_during_a_shared_check(
     container: Callable[..., Container], tmp_path: Path, change: str | None
 ) -> None:
-    """It is one check; after a change, nobody who waited for it is let in by it, nor by its memory."""
+    """It is one check; after a change, no waiting request is accepted by it, nor by its cache."""
     here = tmp_path / "plugin"
     name, of_root = ("root", "held up") if change == "rotated" else ("alice", "of root")
     c = container(env=installed_plugin(here, "holds_up", _HOLDS_UP) | {"DEVPI_PASSWORD": of_root}).start()

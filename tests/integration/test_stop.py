@@ -1,4 +1,4 @@
-"""The way down: signals, drain, exit codes; as a plain process, as PID 1, and under an init."""
+"""Shutdown: signals, drain, exit codes; as a plain process, as PID 1, and under an init."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from tests.support.container import (
 from tests.support.transfers import downloading, refuses, uploading
 
 BIG = 24 * 2**20
-"""Bytes of a file that fits in no socket's buffers."""
+"""Bytes of a file that exceeds all socket buffers."""
 
 
 def with_big_file(c: Container) -> tuple[str, str]:
-    """An index, and the link to a big file in it."""
+    """Make an index, and return the link to a big file in it."""
     password = c.env["DEVPI_PASSWORD"] = "the root password of these tests"
     c.start().wait_ready()
     token = login_token(c.devpi, password)
@@ -50,7 +50,7 @@ def with_big_file(c: Container) -> tuple[str, str]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_a_clean_stop(container: Callable[..., Container], number: int) -> None:
-    """SIGTERM and SIGINT end it with code 0, devpi-server with it, and soon where nothing runs."""
+    """SIGTERM and SIGINT end it with code 0, and devpi-server too, soon if nothing runs."""
     c = container().start().wait_ready()
     devpi, began = c.devpi_pid, time.monotonic()
 
@@ -62,7 +62,7 @@ def test_a_clean_stop(container: Callable[..., Container], number: int) -> None:
 
 @pytest.mark.slow
 def test_a_stop_at_any_instant_of_a_first_start(container: Callable[..., Container]) -> None:
-    """Stopped while it starts, initialises or launches: code 0, and the next start has a sound state to go on from."""
+    """Stopped while it starts, initialises or launches: code 0, and the next start has a valid state."""
     for number, delay in enumerate((0.0, 0.3, 0.5)):
         c = container(f"c{number}").start().wait_listening()
         deadline = time.monotonic() + delay
@@ -76,7 +76,7 @@ def test_a_stop_at_any_instant_of_a_first_start(container: Callable[..., Contain
 def test_a_stop_while_installing(
     tmp_path: Path, made_by_devpi: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a stop clears up is never a state that is just being installed, which would leave a marker and no state."""
+    """A stop never clears up a state that is being installed, which would leave a marker without a state."""
     serverdir = Serverdir(tmp_path / "s", Storage("sqlite"))
     serverdir.open()
     serverdir.stage()
@@ -87,7 +87,7 @@ def test_a_stop_while_installing(
     def slow_write_file(path: Path, data: bytes) -> None:
         if path.name == "promotion.json":
             stop.start()
-            stop.join(0.5)  # it may have to wait for this installation to end
+            stop.join(0.5)  # it may have to wait until this installation is finished
         write_file(path, data)
 
     monkeypatch.setattr("sidecar.core.files.write_file", slow_write_file)
@@ -99,7 +99,7 @@ def test_a_stop_while_installing(
 
 
 def test_not_ready_at_once_then_served_for_the_delay(container: Callable[..., Container]) -> None:
-    """SIDECAR_STOP_DELAY: not ready from the signal on, while devpi-server takes new connections to its end."""
+    """SIDECAR_STOP_DELAY: not ready from the signal on, while devpi-server accepts new connections until its end."""
     c = container(env={"SIDECAR_STOP_DELAY": "2.5"}).start().wait_ready()
     devpi, began = c.devpi, time.monotonic()
     os.kill(c.pid, signal.SIGTERM)
@@ -115,14 +115,14 @@ def test_not_ready_at_once_then_served_for_the_delay(container: Callable[..., Co
 
 
 def test_transfers_finish(container: Callable[..., Container]) -> None:
-    """A download and an upload that run at the stop come to their end, while new connections are refused; code 0."""
+    """A running download and upload are finished by a stop, while new connections are refused; code 0."""
     c = container()
     token, link = with_big_file(c)
     devpi = c.devpi
     content = os.urandom(4 * 2**20)
     with downloading(link) as rest, uploading(f"{devpi}/root/dev", token, "late", content, 1_000_000) as finish:
         os.kill(c.pid, signal.SIGTERM)
-        wait_for(lambda: refuses(devpi), "the listener's end")
+        wait_for(lambda: refuses(devpi), "the listener to close")
         assert c.running
         assert 503 == c.get("/readyz").status
 
@@ -138,7 +138,7 @@ def test_transfers_finish(container: Callable[..., Container]) -> None:
 
 
 def test_a_rotation_that_waits_holds_no_drain_up(container: Callable[..., Container]) -> None:
-    """devpi lets a change of root's password wait for the database's lock; the listener closes meanwhile."""
+    """devpi makes a change of root's password wait for the database's lock; the listener closes meanwhile."""
     c = container(env={"DEVPI_PASSWORD": "the root password of these tests"}).start().wait_ready()
     devpi = c.devpi
     with closing(sqlite3.connect(c.serverdir / ".sqlite", isolation_level=None)) as foreign:
@@ -149,7 +149,7 @@ def test_a_rotation_that_waits_holds_no_drain_up(container: Callable[..., Contai
         wait_for(lambda: "rotating" in record.read_text(), "the rotation's intent")
         began = time.monotonic()
         os.kill(c.pid, signal.SIGTERM)
-        wait_for(lambda: refuses(devpi), "the listener's end", 6.0)
+        wait_for(lambda: refuses(devpi), "the listener to close", 6.0)
         assert 0 == c.wait_end()
         assert time.monotonic() - began < 12, "the grace is 25 s, devpi's own patience 30 s"
     rotation.join()
@@ -158,7 +158,7 @@ def test_a_rotation_that_waits_holds_no_drain_up(container: Callable[..., Contai
 
 
 def test_the_grace_ends(container: Callable[..., Container]) -> None:
-    """A client that does not read is cut off when SIDECAR_STOP_GRACE is over; the code is 0 all the same."""
+    """A client that does not read is cut when SIDECAR_STOP_GRACE is over; the code is still 0."""
     c = container(env={"SIDECAR_STOP_GRACE": "1"})
     _, link = with_big_file(c)
     with downloading(link) as rest:
@@ -171,7 +171,7 @@ def test_the_grace_ends(container: Callable[..., Container]) -> None:
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_a_second_signal(container: Callable[..., Container], second: int) -> None:
-    """It cuts short the delay, and the drain of a download that would last for ever; code 0."""
+    """It cuts short the delay, and the drain of an endless download; code 0."""
     c = container(env={"SIDECAR_STOP_DELAY": "0" if second == signal.SIGINT else "300", "SIDECAR_STOP_GRACE": "300"})
     _, link = with_big_file(c)
     with downloading(link) as rest:
@@ -190,14 +190,14 @@ def test_a_second_signal(container: Callable[..., Container], second: int) -> No
 @pytest.mark.parametrize(
     ("number", "code", "said"),
     [
-        (signal.SIGKILL, 137, "devpi-server was ended by SIGKILL, most likely for want of memory"),
-        (signal.SIGTERM, 143, "devpi-server was ended by SIGTERM"),
-        (signal.SIGINT, 1, "devpi-server ended by itself with code 0"),
+        (signal.SIGKILL, 137, "devpi-server was killed by SIGKILL, most likely for lack of memory"),
+        (signal.SIGTERM, 143, "devpi-server was killed by SIGTERM"),
+        (signal.SIGINT, 1, "devpi-server exited unexpectedly with code 0"),
     ],
     ids=["SIGKILL", "SIGTERM", "code 0"],
 )
 def test_devpi_ends_by_itself(container: Callable[..., Container], number: int, code: int, said: str) -> None:
-    """Its code, or 128 and its signal, becomes the container's; 0 becomes 1; and the log says that it was devpi."""
+    """Its code, or 128 plus its signal, becomes the container's; 0 becomes 1; and the log says that it was devpi."""
     c = container().start().wait_ready()
     os.kill(c.devpi_pid, number)
 
@@ -207,7 +207,7 @@ def test_devpi_ends_by_itself(container: Callable[..., Container], number: int, 
 
 
 def test_a_devpi_that_hangs(container: Callable[..., Container]) -> None:
-    """A devpi-server that obeys nothing is killed when the patience after the grace is over; code 0."""
+    """A devpi-server that ignores everything is killed when the time after the grace is over; code 0."""
     c = container(env={"SIDECAR_STOP_GRACE": "0"}).start().wait_ready()
     devpi = c.devpi_pid
     os.kill(devpi, signal.SIGSTOP)
@@ -225,14 +225,14 @@ UNSHARE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
 def require_pid_namespace() -> None:
-    """Skip the test, saying why, where this may not make one."""
+    """Skip the test with the reason if this process can't make one."""
     done = subprocess.run([*UNSHARE, "true"], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         needs.not_tested(f"unshare --pid is not permitted here: {done.stderr.strip()}")
 
 
 def test_as_pid_1(container: Callable[..., Container]) -> None:
-    """PID 1 hears SIGTERM and ends with 0; before, it has reaped an orphan that was left to it."""
+    """PID 1 handles SIGTERM and exits with 0; before, it has reaped an inherited orphan."""
     require_pid_namespace()
     c = container(command=(*UNSHARE, *ENTRYPOINT)).start().wait_ready()
     (sidecar,) = children(c.pid)
@@ -251,7 +251,7 @@ def test_as_pid_1(container: Callable[..., Container]) -> None:
 
 
 def test_under_an_init(container: Callable[..., Container]) -> None:
-    """Under tini as PID 1, as the image has it, SIGTERM to tini ends all with 0."""
+    """Under tini as PID 1, as in the image, SIGTERM to tini ends all with 0."""
     require_pid_namespace()
     tini = needs.program("tini")
     c = container(command=(*UNSHARE, tini, "--", *ENTRYPOINT)).start().wait_ready()

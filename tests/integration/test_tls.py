@@ -31,7 +31,7 @@ def pair(authority: Authority) -> Pair:
 
 
 def ask(url: str, context: ssl.SSLContext, method: str = "GET", token: str | None = None) -> tuple[int, bytes]:
-    """As somebody outside of the container."""
+    """A client outside of the container."""
     call = urllib.request.Request(url, method=method)
     if token is not None:
         call.add_header("Authorization", f"Bearer {token}")
@@ -45,12 +45,12 @@ def ask(url: str, context: ssl.SSLContext, method: str = "GET", token: str | Non
 
 
 def wait_written(container: Container, name: str) -> None:
-    """Until the sidecar has written this into its runtime directory."""
+    """Wait until the sidecar has written this into its runtime directory."""
     wait_for((container.runtime / name).exists, name)
 
 
 def test_a_container_with_tls(container: Make, authority: Authority, pair: Pair) -> None:
-    """Probes and admin routes over TLS, with a client certificate where one is due; the command inside needs none."""
+    """Probes and admin routes over TLS, with a client certificate if required; the command inside needs none."""
     running = container(env={**pair.settings, "SIDECAR_TLS_CLIENT_CA": str(authority.file)}).start()
     wait_written(running, "address")
     assert running.sidecar("healthcheck").stdout.startswith(("not ready (503): ", "ready"))
@@ -78,7 +78,7 @@ def test_a_container_with_tls(container: Make, authority: Authority, pair: Pair)
 
 
 def test_a_healthcheck_needs_no_ssl(container: Make, pair: Pair) -> None:
-    """It is started every few seconds: what it imports counts."""
+    """It is started every few seconds: its imports matter."""
     running = container(env=pair.settings).start()
     wait_written(running, "address")
     code = "import sys; from sidecar.cli.__main__ import main; main(['healthcheck'])"
@@ -95,7 +95,7 @@ def test_a_healthcheck_needs_no_ssl(container: Make, pair: Pair) -> None:
 
 
 def test_a_killed_one_leaves_no_socket_behind(container: Make, pair: Pair) -> None:
-    """The next start listens on a new one."""
+    """The next start listens with the new one."""
     running = container(env=pair.settings).start()
     wait_written(running, "address")
     running.kill()
@@ -106,7 +106,7 @@ def test_a_killed_one_leaves_no_socket_behind(container: Make, pair: Pair) -> No
 
 
 def test_a_key_of_another_user(other_user: Make, authority: Authority) -> None:
-    """Said with the uid that should read it."""
+    """Reported with the uid that must be able to read it."""
     theirs = other_user(env=authority.issue("theirs").settings)
     assert theirs.start().wait_end() == 2
     assert "SIDECAR_TLS_KEY: can't read" in theirs.log or "SIDECAR_TLS_CERT: can't read" in theirs.log
@@ -117,7 +117,7 @@ def test_a_key_of_another_user(other_user: Make, authority: Authority) -> None:
     ("spoil", "said"),
     [
         (lambda env: env.update(SIDECAR_TLS_KEY="/nonexistent/key"), "SIDECAR_TLS_KEY: can't read '/nonexistent/key'"),
-        (lambda env: env.pop("SIDECAR_TLS_CERT"), "SIDECAR_TLS_KEY: there is no certificate to it"),
+        (lambda env: env.pop("SIDECAR_TLS_CERT"), "SIDECAR_TLS_KEY: SIDECAR_TLS_CERT is not set"),
         (lambda env: env.update(SIDECAR_TLS_KEY="tls.key"), "SIDECAR_TLS_KEY: 'tls.key' is not an absolute path"),
         (lambda env: env.pop("SIDECAR_TLS_KEY"), "SIDECAR_TLS_CERT: "),
     ],

@@ -1,4 +1,4 @@
-"""What the worker leans on is missing: the container ends with 70 and names it, or goes on if it is only slower."""
+"""Something that the worker depends on is missing: the container exits with 70 and names it, or is only slower."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Altered = Callable[..., dict[str, str]]
 
 @pytest.fixture
 def altered(tmp_path: Path) -> Altered:
-    """Makes a copy of an installed package, changed like a later version; the environment with which it is used."""
+    """Return a function that copies an installed package, changed like a later version, and returns its environment."""
 
     def alter(*changes: tuple[str, str, str]) -> dict[str, str]:
         folder = tmp_path / "altered"
@@ -52,7 +52,7 @@ def test_a_miss_at_the_start(container: Callable[..., Container], altered: Alter
 
 
 def test_a_miss_at_the_initialisation(container: Callable[..., Container], altered: Altered) -> None:
-    """The volume stays empty, and another version can begin on it."""
+    """The volume stays empty, and another version can start on it."""
     changed = altered(("devpi_server/main.py", "_pypi_ixconfig_default", "_pypi_defaults"))
     ended = container(env=changed).start()
     assert 70 == ended.wait_end()
@@ -63,7 +63,7 @@ def test_a_miss_at_the_initialisation(container: Callable[..., Container], alter
 
 
 def test_a_miss_when_it_is_to_serve(container: Callable[..., Container], altered: Altered) -> None:
-    """All of it is named; also what an assignment would have replaced in silence."""
+    """All of it is listed; also what an assignment would have replaced silently."""
     changed = altered(
         ("devpi_server/keyfs_sqlite.py", "_get_sqlconn_uri_kw", "_connect"),
         ("devpi_server/config.py", "write_nodeinfo", "store_nodeinfo"),
@@ -90,7 +90,7 @@ def test_a_miss_of_a_tool(container: Callable[..., Container], altered: Altered)
     made = container(env=changed)
     done = made.run("devpi-init")
     assert 70 == done.returncode
-    assert "error: this devpi-sidecar relies on what is missing from devpi-server " in done.stdout
+    assert "error: this devpi-sidecar doesn't support devpi-server " in done.stdout
     assert "CommandRunner.get_config has the parameters (self, arguments, argv, parser)" in done.stdout
     assert not made.serverdir.exists()
 
@@ -112,7 +112,7 @@ def test_without_what_only_makes_it_faster(
     exported.pack(rich, slow.init_dir / "backup.tar.gz")
     slow.start().wait_ready()
     for name in ("no_fsync", "batches", "empty_hash", "changelog_waits"):
-        assert 1 == slow.log.count(f"going on without the patch '{name}' of devpi-server"), name
+        assert 1 == slow.log.count(f"continuing without patch '{name}', which doesn't support devpi-server"), name
     again, expected = Described.of(exported.export(slow.serverdir, tmp_path / "again")), Described.of(rich)
     assert expected.files == again.files
     assert expected.data == again.data

@@ -1,4 +1,4 @@
-"""Archives and passwords that a serverdir with data makes no use of: reported, and each hint ends the report."""
+"""Archives and passwords without effect on a serverdir with data: reported, and each hint ends the report."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ OLD, GIVEN = "the old one 12", "the given one 12"
 
 
 def notices(c: Container, about: str) -> list[dict[str, Any]]:
-    """Those of this kind."""
+    """Return the notices of this kind."""
     return [notice for notice in c.status()["notices"] if notice["about"] == about]
 
 
 def assert_everywhere(c: Container, notice: dict[str, Any], log: str) -> None:
-    """A line of the log, `sidecar status` and the page have it, with what to do."""
+    """Assert that the log, `sidecar status` and the page have it, with the hint."""
     assert 1 == log.count(notice["reason"]), log
     told = c.sidecar("status").stdout
     assert notice["reason"] in told
@@ -37,7 +37,7 @@ def assert_everywhere(c: Container, notice: dict[str, Any], log: str) -> None:
 
 
 def test_an_archive_that_comes_too_late(container: Make, tmp_path: Path) -> None:
-    """Initialised before there was one: reported; on an empty volume it is imported, and that is no news any more."""
+    """Initialised before it was mounted: reported; on an empty volume it is imported, and no longer reported."""
     c = container()
     c.start().wait_ready()
     assert 0 == c.stop()
@@ -45,7 +45,7 @@ def test_an_archive_that_comes_too_late(container: Make, tmp_path: Path) -> None
     before = len(c.log)
     c.start().wait_ready()
     (notice,) = notices(c, "import")
-    assert "backup.bz2 in DEVPI_INIT_DIR: not imported, for the serverdir holds data" == notice["reason"]
+    assert "backup.bz2 in DEVPI_INIT_DIR: not imported, because the serverdir holds data already" == notice["reason"]
     assert_everywhere(c, notice, c.log[before:])
     assert 0 == c.stop()
     shutil.rmtree(c.serverdir)
@@ -53,12 +53,12 @@ def test_an_archive_that_comes_too_late(container: Make, tmp_path: Path) -> None
         c.start().wait_ready()
         assert ("completed", []) == (c.status()["import"]["state"], notices(c, "import"))
         assert 0 == c.stop()
-    assert "these are imported already: backup.bz2" in c.log
+    assert "imported already: backup.bz2" in c.log
 
 
 @pytest.mark.parametrize("hint", ["remove", "ignore"])
 def test_an_archive_beside_an_adopted_state(container: Make, made_by_devpi: Callable[..., Path], hint: str) -> None:
-    """Also of what could not be imported anyway; removed, or ignored on request, it is not reported."""
+    """Also of archives that can't be imported; removed, or ignored by the setting, they are not reported."""
     c = container(env={"SIDECAR_SECRET_IS_RANDOM": "true"})
     shutil.copytree(made_by_devpi(OLD), c.serverdir)
     c.init_dir.mkdir()
@@ -79,13 +79,13 @@ def test_an_archive_beside_an_adopted_state(container: Make, made_by_devpi: Call
 
 
 def wait_checked(c: Container) -> list[dict[str, Any]]:
-    """The notices on root's password, once there are some."""
+    """Return the notices on root's password, once there are some."""
     wait_for(lambda: notices(c, "root-password"), "the notice")
     return notices(c, "root-password")
 
 
 def test_a_given_password_that_is_not_root_s(container: Make, made_by_devpi: Callable[..., Path]) -> None:
-    """Reported, and `sidecar status` does not claim that it holds; set as the hint says, it is no news any more."""
+    """Reported, and `sidecar status` does not claim that it is root's; set as in the hint, it is no longer reported."""
     c = container(env={"DEVPI_PASSWORD": OLD})
     c.start().wait_ready()
     assert "provided" == c.status()["root_password"]["state"]
@@ -112,7 +112,7 @@ def test_a_given_password_that_is_not_root_s(container: Make, made_by_devpi: Cal
 
 
 def assert_quiet(c: Container, before: int) -> None:
-    """The given password was looked at, which a claim waits for, and is not reported."""
+    """The provided password was checked, which a claim waits for, and is not reported."""
     assert c.post("/bootstrap/root-password").status in (404, 410)
     assert [] == notices(c, "root-password")
     assert "is not used" not in c.log[before:]
@@ -132,7 +132,7 @@ def test_a_given_password_that_is_removed(container: Make, made_by_devpi: Callab
 
 
 def test_a_password_file_that_stays_is_no_news(container: Make, tmp_path: Path) -> None:
-    """As with a compose file: given at every start, and used at the first."""
+    """As with a compose file: provided at every start, and used at the first."""
     secret = tmp_path / "secret"
     secret.write_text(GIVEN)
     c = container(env={"DEVPI_PASSWORD_FILE": str(secret)})
@@ -143,7 +143,7 @@ def test_a_password_file_that_stays_is_no_news(container: Make, tmp_path: Path) 
 
 
 def test_a_password_given_to_a_replica(container: Make) -> None:
-    """At its first start, too, before it has heard of its primary; removed, it is no news any more."""
+    """At its first start, too, before its primary has answered; removed, it is no longer reported."""
     flags = ("--host", "127.0.0.1", "--port", "0", "--offline-mode", "--role", "replica")
     c = container(flags=(*flags, "--primary-url", "http://127.0.0.1:9"), env={"DEVPI_PASSWORD": GIVEN})
     for _ in range(2):

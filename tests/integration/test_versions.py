@@ -1,4 +1,4 @@
-"""The oldest and the newest devpi-server that the worker knows from the inside; and one that it does not."""
+"""The oldest and the newest devpi-server that the worker supports; and one that it does not."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TOO_OLD = "6.19.3"
 
 @pytest.fixture(scope="module")
 def devpi_server(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Installs a version of devpi-server into a folder of its own; its dependencies are the environment's."""
+    """Return a function that installs a version of devpi-server into a folder, with the environment's dependencies."""
 
     @functools.cache
     def install(version: str) -> Path:
@@ -60,7 +60,7 @@ def test_oldest_supported(container: Callable[..., Container], devpi_server: Cal
 def test_oldest_supported_holds_what_is_promised(
     container: Callable[..., Container], devpi_server: Callable[[str], Path], rich: Path, tmp_path: Path
 ) -> None:
-    """All that reaches into devpi-server works with it: the import, what a kill leaves, and the drain."""
+    """All patches of devpi-server work with it: the import, what a kill leaves, and the drain."""
     old = container(env={"PYTHONPATH": str(devpi_server(OLDEST))})
     exported.pack(rich, old.init_dir / "backup.tar.gz")
     old.start().wait_ready()
@@ -81,7 +81,7 @@ def test_oldest_supported_holds_what_is_promised(
     with downloading(old.devpi + path) as rest:
         devpi = old.devpi
         os.kill(old.pid, signal.SIGTERM)
-        wait_for(lambda: refuses(devpi), "the listener's end")
+        wait_for(lambda: refuses(devpi), "the listener to close")
         assert old.running
         assert content == rest()
     assert 0 == old.wait_end()
@@ -91,7 +91,7 @@ def test_oldest_supported_holds_what_is_promised(
 def test_oldest_supported_tells_failures(
     container: Callable[..., Container], devpi_server: Callable[[str], Path]
 ) -> None:
-    """A mirror's upstream that fails is a failure with it, in all that inherits; a new root/pypi has no list."""
+    """A failing upstream of a mirror is a failure with it, in all that inherit; a new root/pypi has no list."""
     env = {"PYTHONPATH": str(devpi_server(OLDEST)), "DEVPI_PASSWORD": "of-root"}
     with Upstream(["cached"], size=10) as upstream:
         offline = container(flags=("--host", "127.0.0.1", "--port", "0", "--offline-mode"), env=env)
@@ -115,7 +115,7 @@ def test_oldest_supported_tells_failures(
 
 @pytest.mark.parametrize("version", [OLDEST, "newest"])
 def test_what_we_lean_on_is_there(devpi_server: Callable[[str], Path], version: str) -> None:
-    """The whole table of `sidecar.worker.patches` holds for the oldest release of the range, and for its newest."""
+    """The whole table of `sidecar.worker.patches` is valid for the oldest release of the range, and for its newest."""
     wanted = f"=={version}" if version == OLDEST else ">={}.{},<{}".format(*SUPPORTED[0], *SUPPORTED[1])
     folder = devpi_server(wanted)
     found, missing, _, _ = held(folder)
@@ -125,9 +125,9 @@ def test_what_we_lean_on_is_there(devpi_server: Callable[[str], Path], version: 
 
 
 def test_unsupported_is_refused(container: Callable[..., Container], devpi_server: Callable[[str], Path]) -> None:
-    """An older one is named, with what is known, before anything on disk is touched."""
+    """An older one is reported, with the supported range, before anything on disk is touched."""
     refused = container(env={"PYTHONPATH": str(devpi_server(TOO_OLD))}).start()
     assert refused.wait_end() == 2
     assert f"devpi-server {TOO_OLD} is installed" in refused.log
-    assert "6.20 up to below 7" in refused.log
+    assert ">=6.20,<7" in refused.log
     assert not refused.serverdir.exists()

@@ -53,7 +53,7 @@ class Terminal:
         fcntl.ioctl(self.ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def read(self) -> str:
-        """All that has been said so far."""
+        """All output so far."""
         while select.select([self.ours], [], [], 0)[0]:
             try:
                 more = os.read(self.ours, 65536)
@@ -65,17 +65,17 @@ class Terminal:
         return self.said
 
     def wait(self, words: str, since: int = 0) -> str:
-        """Until the words are there; all that was said."""
+        """Wait until the words appear; return all output."""
         wait_for(lambda: re.search(words, self.read()[since:]), f"{words!r}; it said {self.said[-2000:]!r}")
         return self.said
 
     def pages(self) -> list[list[str]]:
-        """What was drawn, page by page, without colours."""
+        """Return the drawn pages, without colours."""
         pages = self.read().partition(HIDE)[2].split("\x1b[H")[1:]
         return [re.sub(r"\x1b\[[0-9;]*[mKJ]", "", page.partition("\x1b[J")[0]).split("\r\n") for page in pages]
 
     def end(self, key: bytes = b"\x03") -> int:
-        """Press Ctrl-C; the exit code."""
+        """Press Ctrl-C; return the exit code."""
         os.write(self.ours, key)
         deadline = time.monotonic() + PATIENCE
         while self.process.poll() is None and time.monotonic() < deadline:
@@ -97,7 +97,7 @@ def terminal(c: Container, *arguments: str, rows: int = 30, columns: int = 100) 
 
 
 def assert_restored(said: str) -> None:
-    """The cursor is shown, and the terminal's own screen is back, once."""
+    """The cursor is shown, and the terminal's own screen is restored, once."""
     assert said.count(OTHER) == said.count(BACK) == said.count(SHOW) == 1
     assert said.index(HIDE) < said.index(SHOW)
     assert "Traceback" not in said
@@ -105,7 +105,7 @@ def assert_restored(said: str) -> None:
 
 @pytest.mark.parametrize("arguments", [("status", "--watch"), ("top",)])
 def test_a_ready_container(ready: Container, arguments: tuple[str, ...]) -> None:
-    """Phase and checks; Ctrl-C gives the terminal back, and leaves the last view there."""
+    """Phase and checks; Ctrl-C restores the terminal, and leaves the last view there."""
     with terminal(ready, *arguments) as shown:
         shown.wait("ready: ready since")
         shown.wait("pass.{0,20} http")
@@ -113,13 +113,13 @@ def test_a_ready_container(ready: Container, arguments: tuple[str, ...]) -> None
         assert_restored(shown.said)
         after = shown.said.partition(BACK)[2]
         assert "ready: ready since" in after
-        assert "Ctrl-C ends" not in after
+        assert "Ctrl-C to exit" not in after
 
 
 def test_a_new_size_is_drawn_at_once(ready: Container) -> None:
-    """No line is wider, no page longer than the terminal."""
+    """No line is wider, and no page longer than the terminal."""
     with terminal(ready, "status", "--watch", rows=30, columns=100) as shown:
-        shown.wait("Ctrl-C ends")
+        shown.wait("Ctrl-C to exit")
         before = len(shown.pages())
         shown.resize(4, 30)
         wait_for(lambda: len(shown.pages()) > before + 2, "further pages")
@@ -146,7 +146,7 @@ def test_every_width(container: Callable[..., Container]) -> None:
     assert not re.search("rotate|claim|check ", whole)
     for columns in (100, 80, 60, 40):
         with terminal(c, "status", rows=50, columns=columns) as shown:
-            wait_for(lambda: shown.read() and shown.process.poll() is not None, "its end")
+            wait_for(lambda: shown.read() and shown.process.poll() is not None, "its exit")
             assert shown.process.returncode == 1
             assert_fits(shown.read().split("\r\n"), said, columns)
         with terminal(c, "top", rows=50, columns=columns) as shown:
@@ -157,7 +157,7 @@ def test_every_width(container: Callable[..., Container]) -> None:
 
 
 def assert_fits(lines: list[str], said: str, columns: int) -> None:
-    """No line is wider, and all that is said is there; somewhere it is wrapped, if it has to be."""
+    """No line is wider, and all text is there; it is wrapped if necessary."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
     assert [] == [line for line in lines if cells(line) > columns]
     text = "".join(re.sub(r"\s", "", line) for line in lines)
@@ -168,7 +168,7 @@ def assert_fits(lines: list[str], said: str, columns: int) -> None:
 @pytest.mark.parametrize("columns", [100, 80, 60, 40])
 @pytest.mark.parametrize("command", ["status", "top"])
 def test_every_width_of_a_ready_one(ready: Container, command: str, columns: int) -> None:
-    """The same where all is well."""
+    """The same when all is well."""
     with terminal(ready, command, rows=50, columns=columns) as shown:
         shown.wait("ready: ready")
         if command == "top":
@@ -176,7 +176,7 @@ def test_every_width_of_a_ready_one(ready: Container, command: str, columns: int
             lines = shown.pages()[0]
             assert shown.end() == 130
         else:
-            wait_for(lambda: shown.read() and shown.process.poll() is not None, "its end")
+            wait_for(lambda: shown.read() and shown.process.poll() is not None, "its exit")
             lines = re.sub(r"\x1b\[[0-9;]*m", "", shown.read()).split("\r\n")
         assert [] == [line for line in lines if cells(line) > columns]
         assert any("root's password" in line for line in lines)
@@ -184,17 +184,17 @@ def test_every_width_of_a_ready_one(ready: Container, command: str, columns: int
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_gives_the_terminal_back(ready: Container, number: signal.Signals) -> None:
-    """As Ctrl-C does."""
+    """As with Ctrl-C."""
     with terminal(ready, "status", "--watch") as shown:
-        shown.wait("Ctrl-C ends")
+        shown.wait("Ctrl-C to exit")
         shown.process.send_signal(number)
-        wait_for(lambda: shown.read() and shown.process.poll() is not None, "its end")
+        wait_for(lambda: shown.read() and shown.process.poll() is not None, "its exit")
         assert shown.process.returncode == 128 + number
         assert_restored(shown.read())
 
 
 def test_an_import_then_a_restart(container: Callable[..., Container], tmp_path: Path) -> None:
-    """The bar moves; a sidecar that is gone is said to be so, and looked for until it is back."""
+    """The bar moves; a lost sidecar is reported, and polled until it is back."""
     c = container(env={"SIDECAR_PORT": "0"})
     exported.write(c.init_dir / "export", projects=1500)
     c.start().wait_listening()

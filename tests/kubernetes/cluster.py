@@ -1,4 +1,4 @@
-"""A real cluster, by kubectl: namespaces of a test's own, with the manifests of `deploy/kubernetes` in them."""
+"""A real cluster, by kubectl: a test's own namespaces with the manifests of `deploy/kubernetes`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HOW = 'see docs/kubernetes.md, "Test the manifests"'
 def kubectl(
     *arguments: str | Path, check: bool = True, stdin: str | None = None, patience: float = 120.0
 ) -> subprocess.CompletedProcess[str]:
-    """`kubectl ARGUMENTS`, to its end; with `check` it must succeed."""
+    """Run `kubectl ARGUMENTS`; with `check` it must succeed."""
     done = subprocess.run(
         ["kubectl", *map(str, arguments)], input=stdin, capture_output=True, text=True, timeout=patience, check=False
     )
@@ -40,17 +40,17 @@ def kubectl(
 
 
 def require_kubectl() -> None:
-    """Skip where there is none."""
+    """Skip without kubectl."""
     if shutil.which("kubectl") is None:
         pytest.skip("NOT TESTED: there is no kubectl command")
 
 
 def require_cluster() -> None:
-    """Skip without a cluster for tests. One that is named but doesn't answer is a failure."""
+    """Skip without a cluster for tests. Fail if one is named but doesn't answer."""
     require_kubectl()
     if not os.environ.get("KUBECONFIG"):
         pytest.skip(f"NOT TESTED: KUBECONFIG is not set; {HOW}")
-    # These tests drain the node: never one that others use.
+    # these tests drain the node, so never use a shared cluster
     server = kubectl("config", "view", "--minify", "--output", "jsonpath={.clusters[0].cluster.server}").stdout
     if not re.match(r"https?://(127\.\d+\.\d+\.\d+|localhost|\[::1\])[:/]", server + "/"):
         pytest.fail(f"KUBECONFIG names {server}, which is not this machine: these tests drain nodes")
@@ -61,23 +61,23 @@ def require_cluster() -> None:
 
 
 def render(kustomization: Path) -> list[dict[str, Any]]:
-    """All objects that `kubectl kustomize` makes of a folder."""
+    """Return all objects that `kubectl kustomize` makes of a folder."""
     return [dict(each) for each in YAML(typ="safe").load_all(kubectl("kustomize", kustomization).stdout)]
 
 
 def copy_of_deploy(into: Path) -> Path:
-    """`deploy/kubernetes` in a checkout of one's own, where its kustomizations may be edited; that folder."""
+    """Return a copy of `deploy/kubernetes` whose kustomizations may be edited."""
     return Path(shutil.copytree(DEPLOY, into / "deploy" / "kubernetes", ignore=shutil.ignore_patterns("secrets")))
 
 
 def deep_patch(patch: dict[str, Any]) -> dict[str, Any]:
-    """A strategic merge patch of the StatefulSet's pod."""
+    """Return a strategic merge patch of the StatefulSet's pod."""
     body = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "devpi"}, "spec": {"template": patch}}
     return {"patch": json.dumps(body)}
 
 
 class Site:
-    """One namespace, and in it what `deploy/kubernetes/base` says with `components` and changes to the container."""
+    """One namespace with `deploy/kubernetes/base`, `components`, and changes to the container."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class Site:
 
     @classmethod
     def adopt(cls, namespace: str, home: Path) -> Site:
-        """A namespace that somebody else applies things to."""
+        """Use a namespace to which something else is applied."""
         self = cls.__new__(cls)
         self.namespace = namespace
         self.home = home
@@ -123,40 +123,40 @@ class Site:
         return self
 
     def kubectl(self, *arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-        """In the namespace."""
+        """Run kubectl in the namespace."""
         return kubectl("--namespace", self.namespace, *arguments, **options)
 
     def volume(self, name: str, as_claim: str | None = None) -> Path:
-        """A volume of root's on the node, for the claim of that name; its folder."""
+        """Create a volume on the node, owned by root, for the claim of that name; return its folder."""
         folder = self.home / name
         folder.mkdir(parents=True)
         self.volumes.append(make_volume(folder, self.namespace, as_claim or name))
         return folder
 
     def apply(self) -> Site:
-        """`kubectl apply`."""
+        """Run `kubectl apply`."""
         self.kubectl("apply", "--kustomize", self.overlay)
         return self
 
     def get(self, what: str, name: str) -> dict[str, Any]:
-        """An object as the API server has it; nothing where there is none."""
+        """Return an object of the API server; empty if there is none."""
         done = self.kubectl("get", what, name, "--ignore-not-found", "--output", "json")
         return dict(json.loads(done.stdout)) if done.stdout else {}
 
     @property
     def container(self) -> dict[str, Any]:
-        """The container's status; nothing where there is none yet."""
+        """Return the container's status; empty if there is none yet."""
         statuses = self.get("pod", "devpi-0").get("status", {}).get("containerStatuses", [{}])
         return dict(statuses[0])
 
     @property
     def ready(self) -> bool:
-        """Whether the pod counts as ready."""
+        """Whether the pod is ready."""
         conditions = self.get("pod", "devpi-0").get("status", {}).get("conditions", [])
         return {"Ready": "True"}.items() <= {each["type"]: each["status"] for each in conditions}.items()
 
     def wait_ready(self, patience: float = 90.0) -> Site:
-        """Until the pod counts as ready. One kubectl watches: many that ask take the CPU which the pod needs."""
+        """Wait until the pod is ready, by one watching kubectl: polling would take the CPU that the pod needs."""
         watch = ("wait", "--for=condition=Ready", "pod/devpi-0", "--timeout=5s")
         try:
             wait_for(lambda: self.kubectl(*watch, check=False).returncode == 0, "a ready pod", patience)
@@ -166,67 +166,67 @@ class Site:
 
     @property
     def addresses(self) -> tuple[int, int]:
-        """How many pods the Service `devpi` sends requests to, and how many it would if they were ready."""
+        """Return how many pods are endpoints of the Service `devpi`, and how many would be if they were ready."""
         subsets = self.get("endpoints", "devpi").get("subsets", [])
         return tuple(sum(len(s.get(k, [])) for s in subsets) for k in ("addresses", "notReadyAddresses"))  # type: ignore[return-value]
 
     def wait_reachable(self, patience: float = 90.0) -> Site:
-        """Until requests to the Service `devpi` get to the pod; kube-proxy is later than the endpoints."""
+        """Wait until requests to the Service `devpi` reach the pod; kube-proxy is later than the endpoints."""
         wait_for(lambda: self.addresses == (1, 0), "the pod among the endpoints", patience)
         wait_for(lambda: request(f"{self.devpi}/+api").status == 200, "devpi-server through its Service", patience)
         return self
 
     @property
     def described(self) -> str:
-        """`kubectl describe` of the pod."""
+        """Return `kubectl describe` of the pod."""
         return self.kubectl("describe", "pod", "devpi-0", check=False).stdout
 
     @property
     def log(self) -> str:
-        """Of the container that runs, or ran last."""
+        """Return the log of the container that runs, or ran last."""
         return self.kubectl("logs", "devpi-0", check=False).stdout
 
     def exec(self, *command: str) -> str:
-        """What a command says in the container."""
+        """Return a command's output in the container."""
         return self.kubectl("exec", "devpi-0", "--", *command).stdout
 
     def python(self, code: str) -> str:
-        """What a piece of Python says in the container, which has no shell."""
+        """Return the output of a piece of Python in the container, which has no shell."""
         return self.exec("python3", "-c", code)
 
     def service(self, name: str, port: int) -> str:
-        """The URL of a Service, at its cluster address, which this machine's kube-proxy knows."""
+        """Return the URL of a Service, with its cluster address, which this machine's kube-proxy knows."""
         return f"http://{self.get('service', name)['spec']['clusterIP']}:{port}"
 
     @property
     def devpi(self) -> str:
-        """devpi-server, as users reach it."""
+        """Return devpi-server's URL for users."""
         return self.service("devpi", 3141)
 
     def sidecar(self, path: str, method: str = "GET", token: str | None = None) -> Answer:
-        """A request to the sidecar, through its Service."""
+        """Send a request to the sidecar, through its Service."""
         return request(self.service("devpi-sidecar", 3142) + path, method, token=token)
 
     def claim(self) -> str:
-        """The generated root password."""
+        """Claim and return the generated root password."""
         return self.exec("sidecar", "claim").strip()
 
     def login(self, password: str, user: str = "root") -> int:
-        """The HTTP status of a login at devpi-server."""
+        """Return the HTTP status of a login at devpi-server."""
         return login(self.devpi, user, password)[0]
 
     def container_id(self) -> str:
-        """The engine's name of the container."""
+        """Return the engine's name of the container."""
         return str(self.container["containerID"]).removeprefix("docker://")
 
     def remove(self) -> None:
-        """Have its pods deleted; `gone` waits."""
+        """Delete its pods without waiting; `gone` waits."""
         self.kubectl("delete", "statefulset,pod", "--all", "--wait=false", check=False)
 
     def gone(self) -> None:
-        """Until nothing of it runs. The rest of the deletion nobody needs to wait for."""
+        """Wait until nothing of it runs. The rest of the deletion needs no wait."""
         named = ("ps", "--quiet", "--filter", f"name=_{self.namespace}_")
-        wait_for(lambda: not engine.docker(*named).stdout, "the containers' end", 60)
+        wait_for(lambda: not engine.docker(*named).stdout, "the containers' exit", 60)
         forget_ended_pods(self.namespace)
         kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--wait=false", check=False)
         for volume in self.volumes:
@@ -234,7 +234,7 @@ class Site:
 
 
 def forget_ended_pods(namespace: str) -> None:
-    """Take deleted pods whose containers have ended from the API server: kubelet 1.20 does it up to 40 s later."""
+    """Delete ended pods from the API server: kubelet 1.20 does it up to 40 s later."""
     pods = kubectl("--namespace", namespace, "get", "pods", "--output", "json", check=False)
     for pod in json.loads(pods.stdout or "{}").get("items", []):
         states = [each["state"] for each in pod["status"].get("containerStatuses", [])]
@@ -262,12 +262,12 @@ def ended_pods_forgotten(namespace: str) -> Iterator[None]:
 
 
 def create(*objects: dict[str, Any]) -> None:
-    """`kubectl create`."""
+    """Run `kubectl create`."""
     kubectl("create", "--filename", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
 
 
 def make_volume(folder: Path, namespace: str, claim: str) -> str:
-    """A volume on the node of that claim's own. `local`, not `hostPath`: so the kubelet does what fsGroup asks for."""
+    """Create a volume for that claim on the node. `local`, not `hostPath`: so the kubelet applies fsGroup."""
     (node,) = json.loads(kubectl("get", "nodes", "--output", "json").stdout)["items"]
     host = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node["metadata"]["name"]]}
     name = f"{LABEL}-{uuid.uuid4().hex[:10]}"
@@ -290,6 +290,6 @@ def make_volume(folder: Path, namespace: str, claim: str) -> str:
 
 
 def image() -> dict[str, str]:
-    """kustomize's words for: the image under test in place of the manifests'."""
+    """Return kustomize's entry that replaces the manifests' image by the image under test."""
     name, _, tag = engine.IMAGE.partition(":")
     return {"name": "devpi-sidecar", "newName": name, "newTag": tag}

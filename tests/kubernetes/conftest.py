@@ -1,4 +1,4 @@
-"""The cluster, the image in it, and namespaces that are cleared away."""
+"""The cluster, the image in it, and namespaces that are removed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def node() -> None:
 
 @pytest.fixture(scope="session")
 def leaving(node: None) -> Iterator[list[Site]]:
-    """Sites that are being deleted: that takes a while, and nobody needs to wait for each."""
+    """Sites that are being deleted: that takes a while, and no test needs to wait for it."""
     sites: list[Site] = []
     yield sites
     for site in sites:
@@ -32,7 +32,7 @@ def leaving(node: None) -> Iterator[list[Site]]:
 
 @pytest.fixture(scope="module")
 def make_site(leaving: list[Site], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Site]]:
-    """Makes namespaces, not applied yet, each with a data volume."""
+    """Creates namespaces, not applied yet, each with a data volume."""
     made: list[Site] = []
 
     def make(name: str, **options: Any) -> Site:
@@ -49,6 +49,6 @@ def make_site(leaving: list[Site], tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A folder that everybody can read."""
+    """A folder that every user can read."""
     tmp_path.chmod(0o755)
     return tmp_path

@@ -1,4 +1,4 @@
-"""`kubectl delete pod` under a slow download: all of it arrives, though the kubelet takes the pod's network away."""
+"""`kubectl delete pod` during a slow download: all of it arrives, although the kubelet removes the pod's network."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tests.support.transfers import downloading
 pytestmark = pytest.mark.kubernetes
 
 SMALL, LARGE = 300_000, 4_500_000
-"""Bytes of a file that the kernel takes at once, and of one that takes longer than SIDECAR_STOP_DELAY."""
+"""Bytes of a file that the kernel accepts at once, and of one that takes longer than SIDECAR_STOP_DELAY."""
 RATE = 300_000
-"""Bytes a second of a slow client: it is many seconds behind what the kernel has taken."""
+"""Bytes a second of a slow client: it is many seconds behind the kernel."""
 DELIVERING = "still being delivered"
 
 
@@ -31,7 +31,7 @@ def site(make_site: Callable[..., Site]) -> Site:
 
 @pytest.fixture(scope="module")
 def index(site: Site) -> tuple[str, str]:
-    """An index, and a token with which to upload to it."""
+    """An index, and a token for uploads to it."""
     site.wait_reachable()
     token = login_token(site.devpi, site.claim())
     return make_index(site.devpi, token), token
@@ -51,7 +51,7 @@ def deleted(site: Site) -> Iterator[Future[int]]:
 
 
 def test_a_slow_download_is_delivered(site: Site, index: tuple[str, str]) -> None:
-    """A client of 300 kB/s, by way of the Service, gets all of it, and the container's code is 0."""
+    """A client of 300 kB/s, through the Service, gets all of it, and the container's exit code is 0."""
     content = os.urandom(LARGE)
     link = upload(*index, "large", content).partition("#")[0]
     with downloading(link) as rest, deleted(site) as ended:
@@ -60,10 +60,10 @@ def test_a_slow_download_is_delivered(site: Site, index: tuple[str, str]) -> Non
 
 
 def test_a_client_that_begins_to_read_late(site: Site, index: tuple[str, str]) -> None:
-    """It reads only once devpi-server has ended: all is in the pod's kernel then, which keeps it that long."""
+    """It reads only after devpi-server's exit: the pod's kernel has everything then, and keeps it that long."""
     content = os.urandom(SMALL)
     link = upload(*index, "small", content).partition("#")[0]
     with downloading(link) as rest, deleted(site) as ended:
-        wait_for(lambda: ended.done() or DELIVERING in site.log, "devpi-server's end")
+        wait_for(lambda: ended.done() or DELIVERING in site.log, "devpi-server's exit")
         assert content == rest()
         assert 0 == ended.result()

@@ -1,4 +1,4 @@
-"""`docs/kubernetes.md`, run as it stands there, from top to bottom, on a real node."""
+"""`docs/kubernetes.md`, run as it is written, from top to bottom, on a real node."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEXT = (cluster.ROOT / "docs" / "kubernetes.md").read_text()
 
 
 def sections() -> dict[str, list[str]]:
-    """Heading → its shell blocks; subsections are on their own."""
+    """Return the shell blocks of each heading; subsections are separate."""
     parts = re.split(r"^##+ (.*)\n", TEXT, flags=re.MULTILINE)
     shell = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
     return {
@@ -30,7 +30,7 @@ def sections() -> dict[str, list[str]]:
 
 
 class Reader:
-    """Somebody with a checkout and a cluster who types what is written."""
+    """A user with a checkout and a cluster who types the documented commands."""
 
     def __init__(self, checkout: Path, kubeconfig: Path) -> None:
         self.checkout = checkout
@@ -38,13 +38,13 @@ class Reader:
         self.typed: list[str] = []
 
     def type(self, heading: str, which: int = 0) -> str:
-        """Run one block; what it says."""
+        """Run one block, and return its output."""
         block = sections()[heading][which]
         self.typed.append(block)
         return self.run(block)
 
     def run(self, block: str) -> str:
-        """In a shell of its own that ends at the first failure; what it says."""
+        """Run commands in a shell that exits at the first failure; return the output."""
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", block],
             cwd=self.checkout,
@@ -64,7 +64,7 @@ def site(node: None, home: Path) -> Iterator[Site]:
     """The example's namespace, with volumes for its claims and for a second data volume."""
     found = Site.adopt("devpi", home)
     if found.get("namespace", "devpi").get("status", {}).get("phase") == "Active":
-        pytest.fail("there is a namespace `devpi` in this cluster: the commands of the document would change it")
+        pytest.fail("this cluster has a namespace `devpi`, which the documented commands would change")
     wait_for(lambda: not found.get("namespace", "devpi"), "the end of an earlier run's namespace", 90)
     for claim in ("data-devpi-0", "devpi-exports", "data-devpi-0-again"):
         found.volume(claim, as_claim=claim.removesuffix("-again"))
@@ -75,7 +75,7 @@ def site(node: None, home: Path) -> Iterator[Site]:
 
 @pytest.fixture
 def reader(home: Path) -> Reader:
-    """With `kubectl config` of their own."""
+    """A reader with a `kubectl config` of their own."""
     cluster.copy_of_deploy(home)
     kubeconfig = home / "kubeconfig"
     kubeconfig.touch(0o600)
@@ -84,7 +84,7 @@ def reader(home: Path) -> Reader:
 
 
 def write_image(mine: Path) -> None:
-    """What the document leaves to the reader's editor; and flags that keep devpi-server from the world."""
+    """Write what the document leaves to the reader's editor, and flags that keep devpi-server offline."""
     name, tag = cluster.image()["newName"], cluster.image()["newTag"]
     for file in (mine / "kustomization.yaml", mine / "load" / "kustomization.yaml"):
         text = re.sub(r"newName: \S+", f"newName: {name}", file.read_text())
@@ -95,7 +95,7 @@ def write_image(mine: Path) -> None:
 
 
 def test_every_command_of_the_document(site: Site, reader: Reader) -> None:
-    """Install, claim once, look, back up, begin anew with the backup, restart; in the document's order."""
+    """Install, claim once, look, back up, start again from the backup, restart; in the document's order."""
     reader.type("Install", 0)
     write_image(reader.checkout / "deploy" / "kubernetes" / "mine")
     reader.type("Install", 1)
@@ -107,7 +107,7 @@ def test_every_command_of_the_document(site: Site, reader: Reader) -> None:
     token = login_token(site.devpi, password)
     upload(make_index(site.devpi, token), token, "kept", b"content")
 
-    said = reader.type("Ask it how it is")
+    said = reader.type("Check the status")
     assert "devpi-0" in said
     assert "ready" in said
 

@@ -1,4 +1,4 @@
-"""Imports on a real node: a long one that gets no requests and no restarts, and failed ones that say why."""
+"""Imports on a real node: a long one that gets no requests and no restarts, and failed ones that report why."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ STRICTER = {
     "startupProbe": {"failureThreshold": 5},
     "livenessProbe": {"periodSeconds": 1, "failureThreshold": 2},
 }
-"""Than the manifest's: so that an import of ten seconds is as long as one of minutes is with those."""
+"""Shorter than the manifest's, so that an import of ten seconds is like one of minutes there."""
 PROJECTS, FILES = 150, 20
 
 
 def test_a_long_import_gets_no_requests_and_is_not_restarted(make_site: Callable[..., Site]) -> None:
-    """Out of the endpoints as long as it takes, progress on /status; then ready, in the same container."""
+    """No endpoint as long as it takes, progress on /status; then ready, in the same container."""
     site = make_site("import", components=("import",), container=STRICTER)
     exported.write(site.volume("devpi-exports") / "export", PROJECTS, FILES)
     site.apply()
@@ -41,7 +41,7 @@ def test_a_long_import_gets_no_requests_and_is_not_restarted(make_site: Callable
     wait_for(lambda: site.container.get("started"), "a started container")
     wait_for(over, "the end of the import", 150)
     print(f"import of {PROJECTS * FILES} files seen at {seen}")
-    assert len(seen) >= 3, "it was too short to tell anything"
+    assert len(seen) >= 3, "the import was too short for a result"
     assert seen == sorted(seen)
     site.wait_ready()
     site.wait_reachable()
@@ -52,13 +52,13 @@ def test_a_long_import_gets_no_requests_and_is_not_restarted(make_site: Callable
 
 
 def bad_export(site: Site) -> None:
-    """Something with the name of an archive, and a hint that can be asserted."""
+    """A file with the name of an archive, and a hint that can be asserted."""
     (site.volume("devpi-exports") / "backup.bz2").write_text("no tar archive")
 
 
 def test_a_failed_import_says_why(make_site: Callable[..., Site]) -> None:
-    """As an event of the pod, which stays alive and has it on /status too; or, if it is told to exit, as the
-    message with which it ended with code 3. Both at once, for they wait for the same kubelet."""
+    """As an event of the pod, which stays alive and reports it on /status, too; or, if configured to exit, as the
+    message of its exit with code 3. Both in parallel, because they wait for the same kubelet."""
     stays = make_site("fails", components=("import",))
     exits = make_site(
         "exits", components=("import",), container={"env": [{"name": "SIDECAR_ON_IMPORT_FAILURE", "value": "exit"}]}
@@ -79,7 +79,7 @@ def test_a_failed_import_says_why(make_site: Callable[..., Site]) -> None:
     assert (0, 1) == stays.addresses
     assert 0 == stays.container["restartCount"]
 
-    ended = wait_for(lambda: exits.container["lastState"].get("terminated"), "the end")
+    ended = wait_for(lambda: exits.container["lastState"].get("terminated"), "the exit")
     assert 3 == ended["exitCode"]
     assert reason in ended["message"]
     assert hint in ended["message"].splitlines()[-1]
@@ -87,7 +87,7 @@ def test_a_failed_import_says_why(make_site: Callable[..., Site]) -> None:
 
 
 def test_a_fixed_export_is_imported_by_a_restarted_pod(make_site: Callable[..., Site], home: Path) -> None:
-    """What /status says to do after a failure."""
+    """After a failure, the hint of /status works."""
     site = make_site(
         "fixed", components=("import",), container={"env": [{"name": "SIDECAR_STOP_DELAY", "value": "0s"}]}
     )

@@ -1,4 +1,4 @@
-"""One pod's life on a real node: started, claimed, its devpi-server killed, drained away, back again."""
+"""One pod's life on a real node: started, claimed, its devpi-server killed, drained, back again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.kubernetes
 
 NODE = "node1"
 START = 8.0
-"""Seconds from `kubectl apply` to Ready on two cores, the image being there."""
+"""Seconds from `kubectl apply` to Ready on two cores, with the image on the node."""
 TRIES = 3
 KILL_DEVPI = """
 import os, signal
@@ -32,21 +32,21 @@ for each in Path("/proc").glob("[0-9]*"):
 
 @pytest.fixture(scope="module")
 def site(make_site: Callable[..., Site]) -> Site:
-    """A pod whose kubelet walks the volume at every start, so that fsGroup changes every file's mode."""
+    """A pod whose kubelet walks the volume at every start, so fsGroup changes every file's mode."""
     return make_site("life", pod={"securityContext": {"fsGroupChangePolicy": "Always"}})
 
 
 @pytest.fixture(scope="module")
 def password(site: Site) -> str:
-    """Of root; claimed."""
+    """Root's claimed password."""
     site.apply().wait_ready()
     return site.claim()
 
 
 def test_apply_to_ready(site: Site, make_site: Callable[..., Site], record_property: Callable[..., None]) -> None:
-    """With the image on the node; a new volume, initialised; requests get to it through the Service.
+    """With the image on the node; a new volume, initialised; requests reach it through the Service.
 
-    The shortest of up to three: what else this machine does, as removing the pods of the tests before, only adds.
+    The shortest of up to three: other work of this machine, such as removing the pods of earlier tests, only adds.
     """
     times = [seconds_to_ready(site)]
     site.wait_reachable()
@@ -55,7 +55,7 @@ def test_apply_to_ready(site: Site, make_site: Callable[..., Site], record_prope
     record_property("apply_to_ready_seconds", times)
     print("apply to Ready:", ", ".join(f"{took:.2f} s" for took in times))
     if min(times) > START and os.getloadavg()[0] > 2 * (os.cpu_count() or 1):
-        pytest.skip(f"NOT MEASURED: the machine is busy with other things; apply to Ready took {min(times):.1f} s")
+        pytest.skip(f"NOT MEASURED: the machine is busy; apply to Ready took {min(times):.1f} s")
     assert min(times) <= START
 
 
@@ -67,7 +67,7 @@ def seconds_to_ready(site: Site) -> float:
 
 
 def test_it_runs_as_restricted_as_the_manifest_says(site: Site, password: str) -> None:
-    """uid, groups, no capability, seccomp's filter, no way to more rights, nothing to write to but the volumes."""
+    """uid, groups, no capabilities, seccomp's filter, no privilege escalation, nothing writable but the volumes."""
     status = dict(
         line.split(":\t", 1) for line in site.python("print(open('/proc/1/status').read())").splitlines() if line
     )
@@ -79,15 +79,15 @@ def test_it_runs_as_restricted_as_the_manifest_says(site: Site, password: str) -
 
 
 def test_a_killed_devpi_server_is_another_container_with_its_code_in_the_status(site: Site, password: str) -> None:
-    """137 and the reason, for `kubectl describe`; what was uploaded and who is logged in stays."""
+    """137 and the reason in `kubectl describe`; uploads and logins stay."""
     token = login_token(site.devpi, password)
     upload(make_index(site.devpi, token), token, "kept", b"content")
     assert len(site.python(KILL_DEVPI).split()) == 1
     wait_for(lambda: site.container.get("restartCount") == 1, "a restart")
-    ended = wait_for(lambda: site.container["lastState"].get("terminated"), "what the last container ended with")
+    ended = wait_for(lambda: site.container["lastState"].get("terminated"), "the last container's exit code")
     assert 137 == ended["exitCode"]
-    assert "devpi-server was ended by SIGKILL" in ended["message"]
-    assert "devpi-server was ended by SIGKILL" in site.described
+    assert "devpi-server was killed by SIGKILL" in ended["message"]
+    assert "devpi-server was killed by SIGKILL" in site.described
     site.wait_ready()
     site.wait_reachable()
     assert token_holds(site.devpi, token)
@@ -95,7 +95,7 @@ def test_a_killed_devpi_server_is_another_container_with_its_code_in_the_status(
 
 @pytest.fixture
 def cordoned() -> Iterator[None]:
-    """Whatever happens, the node can be used afterwards."""
+    """In any case, the node can be used afterwards."""
     yield
     kubectl("uncordon", NODE, check=False)
 
@@ -103,19 +103,19 @@ def cordoned() -> Iterator[None]:
 def test_a_drained_node_stops_it_cleanly_and_the_next_pod_has_all_of_it(
     site: Site, password: str, cordoned: None
 ) -> None:
-    """Out of the endpoints at once, exit code 0; then fsGroup makes the secret readable for a group, and logins
+    """No endpoint at once, exit code 0; then fsGroup makes the secret readable for a group, and logins
     survive that."""
     token = login_token(site.devpi, password)
     state = site.home / "data-devpi-0"
     before = (state / ".sqlite").stat().st_mode & 0o777
     begun = time.monotonic()
     options = ("--ignore-daemonsets", "--delete-emptydir-data", "--pod-selector", "app.kubernetes.io/name=devpi")
-    # The engine is asked for the exit code: the pod may be gone from the API server before its last status is seen.
+    # ask the engine for the exit code: the API server may forget the pod before its last status is seen
     with ThreadPoolExecutor() as pool, ended_pods_forgotten(site.namespace):
         ended = pool.submit(engine.docker, "wait", site.container_id())
         drained = pool.submit(kubectl, "drain", NODE, *options)
         wait_for(lambda: site.addresses == (0, 0), "no endpoints")
-        assert not ended.done(), "no time was left for those who still had the address"
+        assert not ended.done(), "it left no time for clients that still had the address"
         assert "0" == ended.result().stdout.strip()
         print(f"drained in {time.monotonic() - begun:.1f} s")
         drained.result()
@@ -130,7 +130,7 @@ def test_a_drained_node_stops_it_cleanly_and_the_next_pod_has_all_of_it(
 
 
 def test_the_limit_leaves_room(site: Site, password: str, record_property: Callable[[str, object], None]) -> None:
-    """After all this, nine password checks at once besides: nothing was killed for want of memory."""
+    """After all this, and nine simultaneous password checks: nothing was killed for lack of memory."""
     with ThreadPoolExecutor(6) as pool:
         answers = set(pool.map(lambda _: site.login(password), range(12)))
     assert answers <= {200, 503}

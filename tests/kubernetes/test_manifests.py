@@ -1,4 +1,4 @@
-"""What `deploy/kubernetes` says, without a cluster: schemas, Pod Security, and that it fits the code and the README."""
+"""`deploy/kubernetes` without a cluster: schemas, Pod Security, and consistency with the code and the documents."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.kubernetes
 
 VERSIONS = [f"1.{minor}" for minor in range(25, 38)]
 VALIDATOR = "kubernetes-validate==1.37.0"
-"""22 MB of schemas, so not among the development dependencies: installed for the one test that needs it."""
+"""22 MB of schemas, so not among the development dependencies: installed only for this test."""
 VALIDATE = """
 import json, sys, kubernetes_validate as k
 objects = json.load(sys.stdin)
@@ -33,7 +33,7 @@ for version in sys.argv[1:]:
             print(version, each["kind"], each["metadata"]["name"], repr(error)[:2000])
 """
 WITH_EVERYTHING = ("# - ../", "- ../"), ("# - secrets/", "- secrets/")
-"""Lines of the example that are comments, and what they are without."""
+"""Commented-out lines of the example, and the lines without the comment sign."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,7 +43,7 @@ def _kubectl() -> None:
 
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
-    """Name → objects: the manifests as they are, the example as it is and with every line, and what loads exports."""
+    """Name → objects: the manifests, the example without and with its commented-out lines, and the loading pod."""
     deploy = cluster.copy_of_deploy(tmp_path_factory.mktemp("manifests"))
     example = deploy / "example"
     (example / "secrets").mkdir()
@@ -59,13 +59,13 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
 
 
 def one(objects: list[dict[str, Any]], kind: str, name: str = "devpi") -> dict[str, Any]:
-    """The one object of that kind and name."""
+    """Return the only object of that kind and name."""
     (found,) = [each for each in objects if (each["kind"], each["metadata"]["name"]) == (kind, name)]
     return found
 
 
 def pods(rendered: dict[str, list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-    """The spec of every pod there is."""
+    """Return the spec of every pod."""
     for objects in rendered.values():
         for each in objects:
             if each["kind"] == "Pod":
@@ -76,14 +76,14 @@ def pods(rendered: dict[str, list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture
 def pod(rendered: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """The pod as it is without changes."""
+    """Return the pod without changes."""
     return dict(one(rendered["."], "StatefulSet")["spec"]["template"]["spec"])
 
 
 def test_the_schemas_of_all_versions_accept_them(
     rendered: dict[str, list[dict[str, Any]]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Strictly: a field that a version doesn't know is an error."""
+    """Strictly: a field that a version doesn't have is an error."""
     packages = tmp_path_factory.mktemp("kubernetes-validate")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--target", packages, VALIDATOR]
     installed = subprocess.run(pip, capture_output=True, text=True, timeout=120, check=False)
@@ -101,7 +101,7 @@ def test_the_schemas_of_all_versions_accept_them(
 
 
 def test_every_pod_fulfils_the_restricted_profile(rendered: dict[str, list[dict[str, Any]]]) -> None:
-    """Kubernetes' Pod Security Standards, "restricted"; numbers, a read-only root and no token besides."""
+    """Kubernetes' Pod Security Standards, "restricted"; also numeric users, a read-only root and no token."""
     found = list(pods(rendered))
     assert len(found) >= 5
     for spec in found:
@@ -133,7 +133,7 @@ def test_probes_go_to_their_routes(pod: dict[str, Any]) -> None:
 
 
 def test_the_settings_are_valid_and_the_grace_is_long_enough(rendered: dict[str, list[dict[str, Any]]]) -> None:
-    """More than delay, grace, and what devpi-server gets after SIGTERM."""
+    """More than delay, grace, and devpi-server's time after SIGTERM together."""
     from sidecar.container.shutdown import PATIENCE
 
     spec = one(rendered["everything"], "StatefulSet")["spec"]["template"]["spec"]
@@ -145,7 +145,7 @@ def test_the_settings_are_valid_and_the_grace_is_long_enough(rendered: dict[str,
 
 
 def test_secrets_come_by_file_and_every_mount_has_its_volume(rendered: dict[str, list[dict[str, Any]]]) -> None:
-    """With every component: the files are keys of the Secret that is made, under where it is mounted."""
+    """With every component: the files are keys of the generated Secret, below its mount."""
     stateful = one(rendered["everything"], "StatefulSet")["spec"]
     spec = stateful["template"]["spec"]
     (container,) = spec["containers"]
@@ -165,7 +165,7 @@ def test_secrets_come_by_file_and_every_mount_has_its_volume(rendered: dict[str,
 def test_services_select_the_pod_and_only_the_sidecars_take_one_that_is_not_ready(
     rendered: dict[str, list[dict[str, Any]]],
 ) -> None:
-    """Users get to devpi-server alone, and only when it is ready."""
+    """Users reach only devpi-server, and only when it is ready."""
     objects = rendered["."]
     stateful = one(objects, "StatefulSet")["spec"]
     ports = {port["name"]: port["containerPort"] for port in stateful["template"]["spec"]["containers"][0]["ports"]}
@@ -188,7 +188,7 @@ def test_services_select_the_pod_and_only_the_sidecars_take_one_that_is_not_read
 
 
 def test_the_loading_pod_is_nobodys_endpoint(rendered: dict[str, list[dict[str, Any]]]) -> None:
-    """And it is of the same image as the rest of the example."""
+    """And it has the same image as the rest of the example."""
     loader = one(rendered["example/load"], "Pod", "devpi-load")
     server = one(rendered["example"], "StatefulSet")["spec"]["template"]
     assert loader["metadata"]["labels"] != server["metadata"]["labels"]
@@ -196,10 +196,8 @@ def test_the_loading_pod_is_nobodys_endpoint(rendered: dict[str, list[dict[str, 
     assert loader["metadata"]["namespace"] == one(rendered["example"], "StatefulSet")["metadata"]["namespace"]
 
 
-def test_the_readmes_pod_is_the_manifests(rendered: dict[str, list[dict[str, Any]]]) -> None:
-    """Where the README shows one: the same probes, the same rights, the same grace, the same mounts."""
-    if not any("StatefulSet" in text for text in documents.blocks("yaml")):
-        return
+def test_the_documented_pod_is_the_manifests(rendered: dict[str, list[dict[str, Any]]]) -> None:
+    """docs/kubernetes-manifest.md has the same probes, rights, grace and mounts."""
     shown = documents.manifest("StatefulSet")["spec"]["template"]["spec"]
     spec = one(rendered["everything"], "StatefulSet")["spec"]["template"]["spec"]
     same = ("enableServiceLinks", "automountServiceAccountToken", "terminationGracePeriodSeconds", "securityContext")

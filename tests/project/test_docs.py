@@ -1,4 +1,4 @@
-"""README and docs/ say what the code does: names, defaults, codes, routes, links and examples are compared with it."""
+"""Compare README and docs/ with the code: names, defaults, codes, routes, links and examples."""
 
 from __future__ import annotations
 
@@ -28,35 +28,36 @@ from sidecar.worker import tools
 from tests.support import faults, needs
 from tests.support.container import Container, cleared_away
 from tests.support.described import CHECKS
-from tests.support.documents import README, ROOT, blocks, code_variables, manifest, metrics_table, rows
+from tests.support.documents import (
+    DOCUMENTS,
+    ROOT,
+    anchors,
+    blocks,
+    code_variables,
+    document,
+    manifest,
+    metrics_table,
+    rows,
+    section,
+)
 from tests.support.engine import trimmed
 from tests.support.exposition import families, is_devpis_own
 
-DOCUMENTS = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")})
-OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
-ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+ARCHITECTURE = document("architecture")
 NONE = "\N{EN DASH}"
 """In the settings table: there is no default."""
 
-# --- what the README says -----------------------------------------------------------------------------------------
-
-
-def section(title: str) -> str:
-    """The README's text under a heading of level 2 or 3, its subsections included."""
-    found = re.search(rf"^(##+) {re.escape(title)}\n", README, re.MULTILINE)
-    assert found, f"the README has no section {title!r}"
-    end = re.search(rf"^#{{2,{len(found[1])}}} ", README[found.end() :], re.MULTILINE)
-    return README[found.end() :][: end.start() if end else None]
+# --- the documents ------------------------------------------------------------------------------------------------
 
 
 def in_backticks(text: str) -> set[str]:
-    """Everything in the text that is set as code, outside of fenced blocks."""
+    """Return everything in backticks, outside of fenced blocks."""
     return set(re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)))
 
 
 def settings_table() -> dict[str, str]:
-    """Variable → default, as documented, without backticks."""
-    return {cells[0].strip("`"): cells[1].strip("`") for cells in rows(section("Settings"))}
+    """Return variable → default, as documented, without backticks."""
+    return {cells[0].strip("`"): cells[1].strip("`") for cells in rows(section("settings", "Variables"))}
 
 
 # --- what the code says -------------------------------------------------------------------------------------------
@@ -64,7 +65,7 @@ def settings_table() -> dict[str, str]:
 
 @cache
 def code_defaults() -> dict[str, object]:
-    """Variable → the default that `settings.from_environ` hands to its reader; None for secrets."""
+    """Return variable → the default that `settings.from_environ` passes to its reader; None for secrets."""
     base = settings.from_environ({})
     found: dict[str, object] = {}
     for node in ast.walk(ast.parse((ROOT / "sidecar" / "core" / "settings.py").read_text())):
@@ -83,7 +84,7 @@ def code_defaults() -> dict[str, object]:
 
 @cache
 def devpi_variables() -> frozenset[str]:
-    """Every DEVPISERVER_ variable that one of devpi's parsers knows: each long option has one."""
+    """Return every DEVPISERVER_ variable of devpi's parsers: each long option has one."""
     (folder,) = [Path(path) for path in importlib.util.find_spec("devpi_server").submodule_search_locations or ()]  # type: ignore[union-attr]
     text = "".join(path.read_text() for path in folder.glob("*.py"))
     options = re.findall(r"addoption\(\s*[^)]*?[\"']--([a-z][a-z0-9-]+)[\"']", text)
@@ -91,7 +92,7 @@ def devpi_variables() -> frozenset[str]:
 
 
 def source() -> str:
-    """The text of the whole package."""
+    """Return the text of the whole package."""
     return "\n".join(path.read_text() for path in (ROOT / "sidecar").rglob("*.py"))
 
 
@@ -111,7 +112,7 @@ def test_the_settings_table_has_every_setting_and_no_other() -> None:
 
 
 def test_every_variable_in_the_documents_is_one_of_the_code() -> None:
-    """A variable with a typing error in it would be set in vain."""
+    """A misspelt variable would have no effect."""
     known = code_variables()
     unknown = {
         f"{path.name}: {name}"
@@ -122,9 +123,9 @@ def test_every_variable_in_the_documents_is_one_of_the_code() -> None:
     assert set() == unknown
 
 
-def test_every_devpiserver_variable_in_the_readme_is_an_option_of_devpi() -> None:
+def test_every_documented_devpiserver_variable_is_an_option_of_devpi() -> None:
     """devpi ignores a DEVPISERVER_ variable that it doesn't know."""
-    named = set(re.findall(r"\bDEVPISERVER_[A-Z_]*[A-Z]\b", README))
+    named = {name for path in DOCUMENTS for name in re.findall(r"\bDEVPISERVER_[A-Z_]*[A-Z]\b", path.read_text())}
     assert named
     assert set() == named - devpi_variables()
 
@@ -156,7 +157,7 @@ def test_the_documented_runtime_directory_is_the_one_that_is_used() -> None:
 
 @pytest.mark.parametrize("name", sorted(code_variables()))
 def test_every_documented_setting_is_really_read(name: str, tmp_path: Path) -> None:
-    """Some value of it makes other settings; else the comparison of defaults would prove nothing."""
+    """Some value changes the settings; otherwise the comparison of defaults proves nothing."""
     secret = tmp_path / "secret"
     secret.write_text("a-secret-of-sixteen-or-more\n")
     base = settings.from_environ({})
@@ -174,49 +175,49 @@ def test_every_documented_setting_is_really_read(name: str, tmp_path: Path) -> N
 
 
 def test_every_phase_is_in_the_troubleshooting_table() -> None:
-    """Whatever `phase` says, the README says what to do."""
-    assert {phase.value for phase in Phase} <= {
-        cells[0].strip("`") for cells in rows(section("Troubleshooting by `/status`"))
+    """No other one is, either."""
+    assert {phase.value for phase in Phase} == {
+        cells[0].strip("`") for cells in rows(section("troubleshooting", "By phase"))
     }
 
 
 def test_every_import_state_is_explained() -> None:
     """No other one is, either."""
-    assert {state.value for state in ImportState} == {cells[0].strip("`") for cells in rows(section("Watch it"))}
+    table = rows(section("import", "Watch it"))
+    assert {state.value for state in ImportState} == {cells[0].strip("`") for cells in table}
 
 
 def test_every_state_of_the_root_password_is_explained() -> None:
     """Each has a row that says what to do."""
-    assert {state.value for state in RootPassword} <= {cells[0].strip("`") for cells in rows(section("Root password"))}
+    states = {cells[0].strip("`") for cells in rows(section("root-password", "States"))}
+    assert {state.value for state in RootPassword} == states
 
 
 def test_the_checks_are_listed_with_what_they_gate() -> None:
     """Name and weight of each check are the code's."""
-    names = set(CHECKS)
-    table = {cells[0].strip("`"): cells[1] for cells in rows(section("HTTP API")) if cells[0].strip("`") in names}
+    table = {cells[0].strip("`"): cells[1] for cells in rows(section("http-api", "Checks"))}
     assert {name: "yes" if gates else "no, warns" for name, gates in CHECKS.items()} == table
 
 
 def test_every_check_in_the_troubleshooting_table_exists() -> None:
-    """`check`: `reason`: both are words of the code."""
-    pairs = [re.findall(r"`([^`]+)`", cells[0]) for cells in rows(section("Troubleshooting by `/status`"))]
-    pairs = [pair for pair in pairs if len(pair) == 2 and pair[0] != "sidecar"]
+    """`check`: `reason`: both are in the code."""
+    pairs = [re.findall(r"`([^`]+)`", cells[0]) for cells in rows(section("troubleshooting", "By check"))]
+    pairs = [pair for pair in pairs if len(pair) == 2]
     assert {"process", "http", "write", "lock", "root-password", "replication"} <= {check for check, _ in pairs}
     assert [] == [pair for pair in pairs if not CHECKS.get(pair[0]) or pair[1] not in source()]
 
 
 def test_the_import_failures_are_worded_as_the_code_words_them() -> None:
-    """Somebody will search the README for the words that `/status` shows."""
-    fragments = [
-        fragment for cells in rows(section("When an import fails")) for fragment in re.findall(r"`([^`]+)`", cells[0])
-    ]
+    """An operator searches for the words that `/status` shows."""
+    table = rows(section("import", "Reasons"))
+    fragments = [fragment for cells in table for fragment in re.findall(r"`([^`]+)`", cells[0])]
     assert len(fragments) > 5
     assert [] == [fragment for fragment in fragments if fragment not in source()]
 
 
 def test_every_exit_code_is_listed_and_no_other_one_of_ours() -> None:
-    """Codes of devpi-server and of a command in its place come after ours."""
-    listed = {int(cells[0]) for cells in rows(section("Exit codes")) if cells[0].isdigit()}
+    """Codes of devpi-server and of other commands follow ours."""
+    listed = {int(cells[0]) for cells in rows(document("exit-codes")) if cells[0].isdigit()}
     assert {code.value for code in ExitCode} == listed
 
 
@@ -229,16 +230,14 @@ def test_the_api_table_has_exactly_the_routes_with_their_status_codes() -> None:
         (route.method, route.path): set(re.findall(r"\b[1-5]\d\d\b", route.handler.__doc__ or "")) for route in ROUTES
     }
     documented = {
-        (cells[0], cells[1].strip("`")): set(cells[3].split(", "))
-        for cells in rows(section("HTTP API"))
-        if cells[0] in {"GET", "POST"}
+        (cells[0], cells[1].strip("`")): set(cells[3].split(", ")) for cells in rows(section("http-api", "Routes"))
     }
     assert in_code == documented
 
 
-@pytest.mark.parametrize("block", blocks("sh"))
+@pytest.mark.parametrize("block", [block for path in DOCUMENTS for block in blocks(path.read_text(), "sh")])
 def test_shell_examples_are_shell_and_call_real_routes(block: str) -> None:
-    """`bash -n` takes them, and each URL on the sidecar's port has a route."""
+    """`bash -n` accepts them, and each URL on the sidecar's port has a route."""
     parsed = subprocess.run(["bash", "-n"], input=block, text=True, capture_output=True, check=False)
     assert (0, "") == (parsed.returncode, parsed.stderr)
     for command in block.replace("\\\n", " ").splitlines():
@@ -249,7 +248,8 @@ def test_shell_examples_are_shell_and_call_real_routes(block: str) -> None:
 def test_the_sidecar_commands_are_listed() -> None:
     """The table has exactly the subcommands, and each of their options is mentioned in its row."""
     (choices,) = [action.choices for action in commands._parser()._actions if action.choices]
-    table = {cells[0].strip("`").removeprefix("sidecar "): cells[1] for cells in rows(section("The `sidecar` command"))}
+    listed = rows(section("command-line", "The `sidecar` command"))
+    table = {cells[0].strip("`").removeprefix("sidecar "): cells[1] for cells in listed}
     assert set(choices) == set(table)
     missing = [
         f"{name} {option}"
@@ -263,7 +263,7 @@ def test_the_sidecar_commands_are_listed() -> None:
 
 def test_the_sidecar_commands_exit_codes_are_listed() -> None:
     """They differ from the container's."""
-    text = section("The `sidecar` command").partition("Its exit codes:")[2]
+    text = section("command-line", "The `sidecar` command").partition("Its exit codes:")[2]
     codes = {
         commands.DONE,
         commands.REFUSED,
@@ -288,20 +288,18 @@ def test_every_sidecar_command_that_is_named_anywhere_exists() -> None:
 
 
 def test_every_dev_command_that_is_named_exists() -> None:
-    """`python3 dev.py …` in any document."""
-    spec = importlib.util.spec_from_file_location("dev", ROOT / "dev.py")
-    assert spec is not None
-    assert spec.loader is not None
-    dev = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(dev)
-    named = {word for path in DOCUMENTS for word in re.findall(r"python3 dev\.py ([a-z]+)", path.read_text())}
-    assert {"run", "test", "lint"} <= named
-    assert set() == named - set(dev.COMMANDS)
+    """`python3 dev.py …` and `just …` in any document."""
+    records = {"CHANGELOG.md", "performance.md"}  # of earlier commands
+    texts = [path.read_text() for path in DOCUMENTS if path.name not in records]
+    recipes = re.findall(r"^([a-z-]+)(?: [*+]?[A-Z]+)*:", (ROOT / "justfile").read_text(), re.MULTILINE)
+    assert {"run", "test"} == {word for text in texts for word in re.findall(r"python3 dev\.py ([a-z]+)", text)}
+    named = {word for text in texts for word in re.findall(r"`(?:\.tools/bin/)?just ([a-z-]+)", text)}
+    assert {"lint", "bench", "lock"} <= named <= set(recipes)
 
 
 def test_the_tools_are_documented_with_their_lock() -> None:
-    """Which of devpi's tools may run beside a server is of some weight."""
-    text = section("devpi's own tools")
+    """Some of devpi's tools must not run beside a server."""
+    text = section("command-line", "devpi's own tools")
     beside, alone = text.split("need the serverdir to themselves", 1)[0].split("```", 2)[::2]
     assert all(f"`{name}`" in beside for name in tools.BESIDE)
     assert all(f"`{name}`" in alone for name in tools.LOCKED)
@@ -312,13 +310,13 @@ def test_the_tools_are_documented_with_their_lock() -> None:
 
 @cache
 def pod() -> dict[str, Any]:
-    """The manifest's pod."""
+    """Return the manifest's pod."""
     return dict(manifest("StatefulSet")["spec"]["template"]["spec"])
 
 
 @cache
 def container() -> dict[str, Any]:
-    """Its one container."""
+    """Return its only container."""
     (found,) = pod()["containers"]
     return dict(found)
 
@@ -366,12 +364,12 @@ def test_the_manifests_secrets_and_volumes_are_mounted() -> None:
     files = [each["value"] for each in container()["env"] if each["name"].endswith("_FILE")]
     assert len(files) == 2
     assert all("secret" in volumes[mounts[str(Path(file).parent)]] for file in files)
-    made = " ".join(block for block in blocks("sh") if "create secret" in block)
+    made = " ".join(block for block in blocks(document("kubernetes-manifest"), "sh") if "create secret" in block)
     assert all(f"--from-literal={Path(file).name}=" in made for file in files)
 
 
 def test_the_manifest_fulfils_the_restricted_profile() -> None:
-    """Kubernetes' Pod Security Standards, "restricted", and a read-only root besides."""
+    """Kubernetes' Pod Security Standards, "restricted", and a read-only root."""
     context = container()["securityContext"]
     assert pod()["securityContext"]["runAsNonRoot"]
     assert pod()["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -382,13 +380,14 @@ def test_the_manifest_fulfils_the_restricted_profile() -> None:
 
 
 def test_the_grace_periods_in_words_are_long_enough() -> None:
-    """`docker stop`, `docker run` and compose, all of them more than the defaults need."""
+    """For `docker stop`, `docker run` and compose: all exceed the need of the defaults."""
     from sidecar.container.shutdown import PATIENCE
 
     need = settings.StopSettings().delay + settings.StopSettings().grace + 3 * PATIENCE
-    named = re.findall(r"(?:--time |--stop-timeout |stop_grace_period: )(\d+)", README)
-    assert f"{need:.0f} s with the defaults" in section("Stopping")
-    assert len(named) >= 4
+    pattern = r"(?:--time |--stop-timeout |stop_grace_period: )(\d+)"
+    named = [seconds for path in DOCUMENTS for seconds in re.findall(pattern, path.read_text())]
+    assert f"{need:.0f} s with the defaults" in document("stopping")
+    assert len(named) >= 8
     assert [] == [seconds for seconds in named if int(seconds) <= need]
 
 
@@ -396,13 +395,13 @@ def test_the_grace_periods_in_words_are_long_enough() -> None:
 
 
 def test_the_table_of_faults_is_that_of_the_tests() -> None:
-    """docs/operations.md has what `tests/integration/test_faults.py` holds the product to, word by word."""
-    found = re.findall(r"^\| fault \|.*?\n(?!\|)", OPERATIONS + "\n", re.MULTILINE | re.DOTALL)
+    """docs/operations.md has the table of `tests/support/faults.py`, which test_faults.py asserts."""
+    found = re.findall(r"^\| fault \|.*?\n(?!\|)", document("operations") + "\n", re.MULTILINE | re.DOTALL)
     assert [faults.table()] == found
 
 
 def test_every_fault_is_tested() -> None:
-    """One that no test brings about would be an empty promise."""
+    """Each fault in the table is used in a test."""
     text = (ROOT / "tests" / "integration" / "test_faults.py").read_text()
     names = [name for name, value in vars(faults).items() if isinstance(value, faults.Fault)]
     assert len(names) > 15
@@ -413,14 +412,14 @@ def test_every_fault_is_tested() -> None:
 
 
 def test_the_table_of_what_is_left_out_is_the_list_that_the_build_goes_by() -> None:
-    """docs/docker.md has docker/trimmed.py's, word by word; a container test compares that with the image."""
-    text = (ROOT / "docs" / "docker.md").read_text()
+    """docs/docker.md has the table of docker/trimmed.py; a container test compares that with the image."""
+    text = document("docker")
     assert [trimmed().table()] == re.findall(r"^\| of \|.*?\n(?!\|)", text, re.MULTILINE | re.DOTALL)
 
 
 def test_every_label_s_argument_is_in_the_documented_build() -> None:
-    """But the digest, which only whoever pulls the base image knows."""
-    text = (ROOT / "docs" / "docker.md").read_text()
+    """Except the digest, which is known only after a pull of the base image."""
+    text = document("docker")
     labels = re.findall(r"org\.opencontainers\.image\.\S+=\"\$\{(\w+)\}\"", (ROOT / "Dockerfile").read_text())
     told = set(re.findall(r"--build-arg (\w+)=", text))
     assert {"CREATED", "SOURCE", "URL", "REVISION"} <= set(labels)
@@ -431,7 +430,7 @@ def test_the_time_of_the_documented_build_is_that_of_its_files(tmp_path: Path) -
     """`CREATED` as RFC 3339 in UTC, wherever the commit was made."""
     environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GIT_COMMITTER_DATE": "2026-01-02T03:04:05+0500"}
     needs.program("git")
-    (command,) = re.findall(r'CREATED="\$\((.*?)\)"', (ROOT / "docs" / "docker.md").read_text())
+    (command,) = re.findall(r'CREATED="\$\((.*?)\)"', document("docker"))
     made = "git init -q && git -c user.name=x -c user.email=x commit -q --allow-empty -m x"
     done = subprocess.run(
         ["sh", "-ec", f"{made} && {command}"], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
@@ -440,7 +439,7 @@ def test_the_time_of_the_documented_build_is_that_of_its_files(tmp_path: Path) -
 
 
 def test_the_required_versions_are_named() -> None:
-    """By the README, the sample and docs/docker.md alike."""
+    """In the README, the sample and docs/docker.md."""
     for name in ("README.md", "docker-compose.yml", "docs/docker.md"):
         text = (ROOT / name).read_text()
         assert re.search(r"Docker Engine 25\b", text), name
@@ -448,7 +447,7 @@ def test_the_required_versions_are_named() -> None:
 
 
 def test_no_documented_loop_waits_for_a_container_that_has_ended() -> None:
-    """`until docker exec …` never ends then: `docker exec` fails as an unready devpi does."""
+    """`until docker exec …` would never end, because `docker exec` fails as it does for an unready devpi."""
     assert [] == [
         path.name for path in DOCUMENTS if re.search(r"^(until|while) .*docker", path.read_text(), re.MULTILINE)
     ]
@@ -458,7 +457,7 @@ def test_no_documented_loop_waits_for_a_container_that_has_ended() -> None:
 
 
 def test_the_metrics_table_has_every_metric_and_no_other(tmp_path: Path) -> None:
-    """Name and type are those of a real run's exposition, and so are the labels of each that has samples there."""
+    """Name, type, and labels (of those with samples) match a real run's exposition."""
     with cleared_away(Container(tmp_path / "c").start()) as container:
         container.wait_ready()
         found = families(container.get("/metrics", accept="application/openmetrics-text").body.decode())
@@ -472,9 +471,9 @@ def test_the_metrics_table_has_every_metric_and_no_other(tmp_path: Path) -> None
 
 
 def test_the_alerts_table_has_every_alert() -> None:
-    """Those of the rules that are shipped."""
+    """The table has the alerts of deploy/prometheus."""
     rules = YAML(typ="safe").load(ROOT / "deploy" / "prometheus" / "alerts.yml")["groups"][0]["rules"]
-    text = (ROOT / "docs" / "metrics.md").read_text().partition("## Alerts")[2]
+    text = section("metrics", "Alerts")
     assert [rule["alert"] for rule in rules] == [cells[0].strip("`") for cells in rows(text)]
 
 
@@ -482,10 +481,10 @@ def test_the_alerts_table_has_every_alert() -> None:
 
 
 def test_ci_leaves_its_checkout_by_one_documented_variable() -> None:
-    """Each default of .ci/run is in docs/ci.md, and only one of them names a place elsewhere."""
+    """Each default of .ci/run is in docs/ci.md, and only one of them is a path outside the checkout."""
     code = re.sub(r"^#.*", "", (ROOT / ".ci" / "run").read_text(), flags=re.MULTILINE)
     defaults = {name: default for name, default in re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", code) if default}
-    documented = {cells[0].strip("`"): cells[1].strip("`") for cells in rows((ROOT / "docs" / "ci.md").read_text())}
+    documented = {cells[0].strip("`"): cells[1].strip("`") for cells in rows(document("ci"))}
     assert {"CI", "CI_CONTAINERS"} <= set(defaults)
     assert defaults == {name: documented.get(name) for name in defaults}
     assert ["CI_CONTAINERS"] == [name for name, default in defaults.items() if "/" in default]
@@ -497,7 +496,7 @@ def test_ci_leaves_its_checkout_by_one_documented_variable() -> None:
 
 
 def contract(name: str) -> list[set[str]]:
-    """The layers of one of import-linter's contracts, from the top down, without what is not built yet."""
+    """Return the layers of a contract of import-linter, from the top down, without packages that don't exist yet."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (found,) = [each for each in contracts if each["id"] == name]
     layers = [set(re.split(r"\s*[|:]\s*", layer)) for layer in found["layers"]]
@@ -506,7 +505,7 @@ def contract(name: str) -> list[set[str]]:
 
 
 def test_the_architecture_is_short() -> None:
-    """A stranger reads it before the first change; whatever else there is to say has another place."""
+    """A new contributor reads it before the first change."""
     assert len(ARCHITECTURE.splitlines()) <= 250
 
 
@@ -518,7 +517,7 @@ def test_every_module_says_what_it_is() -> None:
 
 
 def test_the_architecture_describes_every_room() -> None:
-    """A heading for each that the contract of the floors has, and an item for each feature; none for others."""
+    """There is a heading for each room of the contract, an item for each feature, and none for others."""
     text = ARCHITECTURE.partition("## Nine rooms on six floors")[2].partition("\n## ")[0]
     features = text.partition("### `features/`")[2].partition("\n### ")[0]
     assert set.union(*contract("floors")) == set(re.findall(r"^### `(\w+)/`: ", text, re.MULTILINE))
@@ -526,27 +525,27 @@ def test_the_architecture_describes_every_room() -> None:
 
 
 def test_the_architecture_names_modules_that_there_are() -> None:
-    """In the section of a room, every name set as code is a module or a folder in it, or begins with one."""
-    text = ARCHITECTURE.partition("## Nine rooms on six floors")[2].partition("### Who may import whom")[0]
+    """In the section of a room, every name in backticks is a module or a folder in it, or begins with one."""
+    text = ARCHITECTURE.partition("## Nine rooms on six floors")[2].partition("### Allowed imports")[0]
     unknown = []
-    for room, section in re.findall(r"^### `(\w+)/`: (.*?)(?=^### |\Z)", text, re.MULTILINE | re.DOTALL):
+    for room, described in re.findall(r"^### `(\w+)/`: (.*?)(?=^### |\Z)", text, re.MULTILINE | re.DOTALL):
         inside = [path for path in (ROOT / "sidecar" / room).rglob("*") if path.name != "__pycache__"]
         known = {path.stem for path in inside} | {"sidecar"}
-        named = [name for name in in_backticks(section) if re.fullmatch(r"[a-z_]\w*(?:\.(?!py$)\w+)*/?", name)]
+        named = [name for name in in_backticks(described) if re.fullmatch(r"[a-z_]\w*(?:\.(?!py$)\w+)*/?", name)]
         assert named, room
         unknown += [f"{room}: {name}" for name in named if re.split(r"[./]", name)[0] not in known]
     assert [] == unknown
 
 
 def test_the_architecture_has_the_floors_of_the_contracts() -> None:
-    """The numbered lists under "Who may import whom" are import-linter's, which checks them."""
-    text = ARCHITECTURE.partition("### Who may import whom")[2].partition("\n## ")[0]
+    """The numbered lists under "Allowed imports" are import-linter's, which checks them."""
+    text = ARCHITECTURE.partition("### Allowed imports")[2].partition("\n## ")[0]
     layers = [set(re.findall(r"`(\w+)`", line)) for line in re.findall(r"^\d+\. (.*)$", text, re.MULTILINE)]
     assert [*contract("floors"), *contract("features")] == layers
 
 
 def test_the_architecture_names_every_message() -> None:
-    """The protocol between the sidecar and the worker."""
+    """The messages are those of `sidecar.devpi.protocol`."""
     from sidecar.devpi import protocol
 
     text = ARCHITECTURE.partition("## Messages between sidecar and worker")[2].partition("\n## ")[0]
@@ -554,7 +553,7 @@ def test_the_architecture_names_every_message() -> None:
 
 
 def test_the_architecture_has_every_name_below_sidecar() -> None:
-    """Those of `sidecar.storage.layout`, but for what lies in the staging folder, and a file of an instant."""
+    """Those of `sidecar.storage.layout`, except those in the staging folder and the monitor's test file."""
     from sidecar.storage import layout
 
     names = {value for name, value in vars(layout).items() if name.isupper()}
@@ -564,7 +563,7 @@ def test_the_architecture_has_every_name_below_sidecar() -> None:
 
 
 def test_twelve_changes_name_the_files_that_they_touch() -> None:
-    """Each row has some of the code, and every one exists."""
+    """Each row names code, and every path exists."""
     changes = rows(ARCHITECTURE.partition("## Twelve likely changes")[2])
     path = re.compile(r"`((?:[\w.-]+/)*[\w-]+(?:\.(?:py|md|toml|lock|html)|/))`")
     named = {cells[0]: path.findall(" ".join(cells[1:])) for cells in changes}
@@ -574,56 +573,81 @@ def test_twelve_changes_name_the_files_that_they_touch() -> None:
 
 
 def test_every_path_in_the_documents_exists() -> None:
-    """Files of this project, also those that are named from `sidecar/` on: `core/files.py`."""
+    """Files of this project, also with paths below `sidecar/`: `core/files.py`."""
     rooms = set.union(*contract("floors"))
     folders = {path.name for path in ROOT.iterdir() if path.is_dir()} - {"devpi-data"}
     wrong = []
-    for document in DOCUMENTS:
-        if document.name == "CHANGELOG.md":  # tells of what was, too
+    for path in DOCUMENTS:
+        if path.name == "CHANGELOG.md":  # tells of what was, too
             continue
-        for named in in_backticks(document.read_text()):
+        for named in in_backticks(path.read_text()):
             head, slash, _ = named.partition("/")
             if not slash or not re.fullmatch(r"[\w./-]+", named) or head not in rooms | folders:
                 continue
             if named.startswith("deploy/kubernetes/mine/"):  # the reader's own
                 continue
             if not (ROOT / named).exists() and not (head in rooms and (ROOT / "sidecar" / named).exists()):
-                wrong.append(f"{document.name}: {named}")
+                wrong.append(f"{path.name}: {named}")
     assert [] == wrong
 
 
 def test_one_limit_of_memory() -> None:
-    """The budget's is that of README, manifests and `bench soak`, which holds it; and the budget adds up."""
-    budget = rows(OPERATIONS.partition("## Memory")[2].partition("\n## ")[0])
+    """The budget adds up, and has the limit of docs, manifests and `bench soak`, which holds it."""
+    budget = rows(section("operations", "Memory"))
     names = [cells[0] for cells in budget]
     parts = [int(cells[1]) for cells in budget[: names.index("together")]]
     assert sum(parts) == int(budget[len(parts)][1]) <= mirrors.LIMIT // 2**20
     limit = f"{mirrors.LIMIT // 2**20}"
     assert ["**the limit**", f"**{limit}**"] == budget[len(parts) + 1][:2]
     manifest = (ROOT / "deploy" / "kubernetes" / "base" / "statefulset.yaml").read_text()
-    for text in (README, manifest):
+    for text in (document("kubernetes-manifest"), manifest):
         assert [limit] == re.findall(r"limits:\n *memory: (\d+)Mi", text)
-    assert f"--memory {limit}m" in (ROOT / "docs" / "docker.md").read_text()
+    assert f"--memory {limit}m" in document("docker")
     assert f"mem_limit: {limit}m" in (ROOT / "docker-compose.yml").read_text()
 
 
 def test_relative_links_resolve() -> None:
-    """To a file, and to a heading where there is a fragment."""
-
-    def anchors(path: Path) -> set[str]:
-        text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
-        headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-        return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
+    """Each leads to a file, and to a heading if there is a fragment."""
     broken = []
-    for document in DOCUMENTS:
-        for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+    for path in DOCUMENTS:
+        for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
             if re.match(r"[a-z]+:", link):
                 continue
             file, _, fragment = link.partition("#")
-            target = (document.parent / file).resolve() if file else document
+            target = (path.parent / file).resolve() if file else path
             if not target.exists() or (fragment and fragment not in anchors(target)):
-                broken.append(f"{document.name}: {link}")
+                broken.append(f"{path.name}: {link}")
+    assert [] == broken
+
+
+def test_every_document_can_be_reached_from_the_readme() -> None:
+    """Its index has all of them."""
+    linked = set(re.findall(r"\]\(([^)#\s]+\.md)(?:#[\w-]+)?\)", (ROOT / "README.md").read_text()))
+    assert {str(path.relative_to(ROOT)) for path in DOCUMENTS} - {"README.md"} == linked
+
+
+def test_the_readme_is_short() -> None:
+    """Everything else has a place in docs/."""
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 250
+
+
+def test_every_document_that_a_file_names_exists() -> None:
+    """In code, manifests and alerts, also if an anchor (`#…`) or a heading (`, "…"`) follows the name."""
+    reference = re.compile(r"\b(docs/[\w-]+\.md|[A-Z]{6,}\.md)\b(?:#([\w-]+)|`?, \"([A-Z][^\"\n]+)\")?")
+    tops = [ROOT / name for name in ("sidecar", "deploy", "docker", "tests", "bench", "testbed", ".ci")]
+    files = [path for top in tops for path in top.rglob("*") if "__pycache__" not in path.parts]
+    files += [path for path in ROOT.iterdir() if path not in DOCUMENTS]
+    suffixes = {".py", ".yml", ".yaml", ".cfg", ".toml", ".json", ".html", ".js", ".css", ""}
+    named, broken = 0, []
+    for path in files:
+        if not path.is_file() or path.suffix not in suffixes:
+            continue
+        for name, anchor, title in reference.findall(path.read_text(errors="replace")):
+            named += 1
+            wanted = anchor or re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+            if not (ROOT / name).exists() or (wanted and wanted not in anchors(ROOT / name)):
+                broken.append(f"{path.relative_to(ROOT)}: {name} {wanted}")
+    assert named > 50
     assert [] == broken
 
 
@@ -637,6 +661,6 @@ def test_examples_of_data_parse() -> None:
 
 
 def test_the_documents_name_no_registry_and_no_place_on_a_machine() -> None:
-    """Everybody has their own index, registry and home."""
+    """Examples must not depend on a specific index, registry or home."""
     pattern = r"pypi\.org|pythonhosted|docker\.io|ghcr\.io|quay\.io|/home/|/work/|/Users/"
     assert [] == [f"{path.name}: {hit}" for path in DOCUMENTS for hit in re.findall(pattern, path.read_text())]

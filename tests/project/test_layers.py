@@ -1,4 +1,4 @@
-"""Who may import whom: the contracts of `[tool.importlinter]` in pyproject.toml hold, and cover every module."""
+"""The import rules: the contracts of `[tool.importlinter]` in pyproject.toml are kept, and cover every module."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LINT_IMPORTS = Path(sys.executable).with_name("lint-imports")
 
 
 def lint(root: Path) -> subprocess.CompletedProcess[str]:
-    """Hold the sources below `root` against the contracts."""
+    """Check the sources below `root` against the contracts."""
     return subprocess.run(
         [str(LINT_IMPORTS), "--config", str(ROOT / "pyproject.toml"), "--no-cache", "--no-logo"],
         cwd=root,
@@ -32,21 +32,21 @@ def lint(root: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def contracts() -> list[dict[str, Any]]:
-    """The contracts as pyproject.toml has them."""
+    """The contracts in pyproject.toml."""
     with (ROOT / "pyproject.toml").open("rb") as file:
         contracts: list[dict[str, Any]] = tomllib.load(file)["tool"]["importlinter"]["contracts"]
     return contracts
 
 
 def test_every_contract_is_kept() -> None:
-    """import-linter looks at every import, also those inside functions."""
+    """import-linter checks every import, also those inside functions."""
     done = lint(ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"Contracts: [1-9]\d* kept, 0 broken", done.stdout)
 
 
 def test_every_room_has_its_floor(contracts: list[dict[str, Any]]) -> None:
-    """The floors are exhaustive, and name no room that isn't there; a room says what it is, and imports nothing."""
+    """The floors are exhaustive and name existing rooms only; a room's `__init__.py` has only a docstring."""
     layered = {contract["containers"][0]: contract for contract in contracts if contract["type"] == "layers"}
     assert {"sidecar", "sidecar.features"} == set(layered)
     for package, contract in layered.items():
@@ -63,7 +63,7 @@ def test_every_room_has_its_floor(contracts: list[dict[str, Any]]) -> None:
 
 
 def test_no_two_modules_have_one_name() -> None:
-    """What somebody names in a message or a commit is one file."""
+    """A module's name in a message or a commit is unambiguous."""
     names = Counter(path.stem for path in (ROOT / "sidecar").rglob("*.py"))
     assert {"__init__", "__main__"} == {name for name, times in names.items() if times > 1}
 
@@ -76,7 +76,7 @@ def test_modules_are_short() -> None:
 
 
 def test_few_rooms_import_each_other() -> None:
-    """35 pairs of rooms at most have an arrow."""
+    """At most 35 pairs of rooms import each other."""
     rooms = [path for path in sorted((ROOT / "sidecar").rglob("*.py")) if len(path.relative_to(ROOT).parts) > 2]
     pairs = set()
     for path in rooms:
@@ -90,7 +90,7 @@ def test_few_rooms_import_each_other() -> None:
 
 
 def test_a_breach_is_found(tmp_path: Path) -> None:
-    """The same contracts, over a copy with some imports too many, fail and name each of them."""
+    """The contracts, on a copy with forbidden imports, fail and name each of them."""
     for path in (ROOT / "sidecar").rglob("*.py"):
         copy = tmp_path / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def test_a_breach_is_found(tmp_path: Path) -> None:
     done = lint(tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
     for module, imported in breaches.items():
-        if module == "exports/sources":  # a circle in one room is told by the names in it
+        if module == "exports/sources":  # a cycle in one room is reported by the names in it
             found = re.search(r"sidecar\.exports\.\n[^\n]*\n\n- \.sources -> \.merge ", done.stdout) is not None
         else:
             found = f"sidecar.{module.replace('/', '.')} -> {imported} (l." in done.stdout

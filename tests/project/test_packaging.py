@@ -27,7 +27,10 @@ PROJECT = PYPROJECT["project"]
 LOCKS = {
     "requirements.lock": PROJECT["dependencies"],
     "requirements-web.lock": PROJECT["dependencies"] + PROJECT["optional-dependencies"]["web"],
-    "requirements-dev.lock": PROJECT["dependencies"] + PYPROJECT["dependency-groups"]["dev"],
+    "requirements-dev.lock": PROJECT["dependencies"]
+    + [each for each in PYPROJECT["dependency-groups"]["dev"] if isinstance(each, str)]
+    + PYPROJECT["dependency-groups"]["tools"],
+    "requirements-tools.lock": PYPROJECT["dependency-groups"]["tools"],
 }
 
 
@@ -41,7 +44,7 @@ def locked(name: str) -> Iterator[tuple[Requirement, list[str]]]:
 
 
 def versions(name: str) -> dict[str, set[str]]:
-    """Distribution → the versions that a lock file pins (more than one where Pythons differ)."""
+    """Distribution → the versions that a lock file pins (several if Pythons differ)."""
     found: dict[str, set[str]] = {}
     for requirement, _ in locked(name):
         pins = found.setdefault(canonicalize_name(requirement.name), set())
@@ -51,7 +54,7 @@ def versions(name: str) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_every_locked_distribution_is_pinned_and_hashed(name: str) -> None:
-    """No range, no URL, and at least one SHA-256 for each: pip can only install what was locked."""
+    """No range, no URL, and at least one SHA-256 for each: pip can only install locked files."""
     entries = list(locked(name))
     loose = [
         str(requirement)
@@ -67,7 +70,7 @@ def test_every_locked_distribution_is_pinned_and_hashed(name: str) -> None:
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_the_lock_file_holds_what_pyproject_asks_for(name: str) -> None:
-    """A range that was changed without `python3 dev.py lock` shows here."""
+    """A range that was changed without `just lock` shows here."""
     pinned = versions(name)
     unmet = [
         wanted
@@ -80,7 +83,7 @@ def test_the_lock_file_holds_what_pyproject_asks_for(name: str) -> None:
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_the_lock_file_names_no_host(name: str) -> None:
-    """Whoever installs it uses the index that their pip is configured with."""
+    """The user's own pip configuration decides the index."""
     text = (ROOT / name).read_text()
     found = re.findall(r"\S*://\S*|--(?:extra-)?index-url|--find-links|--trusted-host|file:\S*", text)
     assert [] == found
@@ -88,17 +91,18 @@ def test_the_lock_file_names_no_host(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["requirements-web.lock", "requirements-dev.lock"])
 def test_all_lock_files_agree_on_versions(name: str) -> None:
-    """What is tested is what is shipped."""
+    """The tested versions are those that are shipped."""
     other = versions(name)
     different = {package: pins for package, pins in versions("requirements.lock").items() if other.get(package) != pins}
     assert {} == different
 
 
-def test_the_build_backend_is_in_the_lock() -> None:
-    """The project is built with --no-build-isolation, so nothing unverified is fetched to build it."""
-    (backend,) = map(Requirement, PYPROJECT["build-system"]["requires"])
-    (version,) = versions("requirements.lock")[canonicalize_name(backend.name)]
-    assert backend.specifier.contains(version)
+def test_what_builds_the_project_is_locked() -> None:
+    """Builds are constrained to this lock file, so nothing unverified is fetched for them."""
+    pinned = versions("requirements-tools.lock")
+    for required in map(Requirement, PYPROJECT["build-system"]["requires"]):
+        (version,) = pinned[canonicalize_name(required.name)]
+        assert required.specifier.contains(version)
 
 
 def dockerfile() -> list[tuple[str, str]]:
@@ -108,7 +112,7 @@ def dockerfile() -> list[tuple[str, str]]:
 
 
 def final_stage() -> list[tuple[str, str]]:
-    """The instructions of the last stage, after those of the stages that it is made from."""
+    """The instructions of the last stage, after those of the stages that it builds on."""
     stages: dict[str, list[tuple[str, str]]] = {}
     current: list[tuple[str, str]] = []
     for name, value in dockerfile():
@@ -127,27 +131,27 @@ def only(name: str) -> str:
 
 
 def test_the_image_runs_as_a_numeric_user_other_than_root() -> None:
-    """Kubernetes' runAsNonRoot can tell only from a number."""
+    """Kubernetes' runAsNonRoot requires a number."""
     defaults = dict(value.split("=", 1) for name, value in final_stage() if name == "ARG" and "=" in value)
     user = re.sub(r"\$\{(\w+)\}", lambda match: defaults[match[1]], only("USER"))
     assert re.fullmatch(r"[1-9][0-9]*:[0-9]+", user)
 
 
 def test_the_image_tells_its_ports_volume_and_signal() -> None:
-    """What `docker inspect` and `docker run -P` go by."""
+    """`docker inspect` and `docker run -P` use it."""
     assert "3141 3142" == only("EXPOSE")
     assert "/var/lib/devpi" == only("VOLUME")
     assert "SIGTERM" == only("STOPSIGNAL")
 
 
 def test_the_volume_is_declared_after_its_folder_got_its_owner() -> None:
-    """What a build changes in a volume after its declaration is lost."""
+    """Changes that a build makes in a volume after its declaration are lost."""
     names = [name for name, _ in final_stage()]
     assert max(place for place, name in enumerate(names) if name in {"RUN", "COPY"}) < names.index("VOLUME")
 
 
 def test_the_health_check_waits_for_an_import_of_hours() -> None:
-    """The check itself does, so it has days; a start period of any length would hide an import's failure."""
+    """The check itself waits, so its timeout is a week; a long start period would hide a failed import."""
     check = only("HEALTHCHECK")
     options = dict(re.findall(r"--([a-z-]+)=(\S+)", check))
     assert {
@@ -170,17 +174,17 @@ def test_the_sample_composition_checks_as_the_image_does() -> None:
 
 
 def test_flags_reach_the_entrypoint_through_tini() -> None:
-    """`docker run IMAGE --port 8000` appends to this list; a shell between would swallow signals."""
-    init = '"env", "--block-signal=TERM,INT", "tini", "--"'  # blocked until the entrypoint hears them: none is lost
+    """`docker run IMAGE --port 8000` appends to this list; a shell in it would swallow signals."""
+    init = '"env", "--block-signal=TERM,INT", "tini", "--"'  # blocked until the entrypoint handles them: none is lost
     assert f'[{init}, "python3", "/opt/devpi/entrypoint.py"]' == only("ENTRYPOINT")
     assert [] == [value for name, value in final_stage() if name in {"CMD", "SHELL"}]
 
 
 def test_nothing_is_fetched_by_add_and_every_install_is_verified() -> None:
-    """ADD takes URLs without a digest; pip without hashes takes what it gets."""
+    """ADD accepts URLs without a digest; pip and uv without hashes accept any file."""
     assert [] == [value for name, value in dockerfile() if name == "ADD"]
     commands = " && ".join(value for name, value in dockerfile() if name == "RUN").split("&&")
-    installs = [command for command in commands if re.search(r"\bpip\b.* install ", command)]
+    installs = [command for command in commands if re.search(r"\bpip\b.* (install|sync) ", command)]
     assert installs
     assert [] == [line for line in installs if "--require-hashes" not in line and "--no-deps" not in line]
 
@@ -191,7 +195,7 @@ def test_the_image_has_the_version_of_the_project() -> None:
 
 
 def test_the_build_context_admits_what_the_dockerfile_copies() -> None:
-    """.dockerignore lets in a list of names: all that are copied, for both lock files, and no more."""
+    """.dockerignore allows a list of names: all that are copied, for both lock files, and no more."""
     admitted = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = {
         source
@@ -214,7 +218,7 @@ def test_the_dockerfile_passes_hadolint() -> None:
 
 
 def test_every_hadolint_exception_is_explained() -> None:
-    """A comment stands above each."""
+    """Each has a comment above it."""
     lines = (ROOT / "Dockerfile").read_text().splitlines()
     bare = [
         line
@@ -225,7 +229,7 @@ def test_every_hadolint_exception_is_explained() -> None:
 
 
 def test_the_sample_composition_is_complete() -> None:
-    """As the older image had it, and safer: backup, named volume, port by a flag, readiness."""
+    """As in the older image, and safer: backup, named volume, port by a flag, readiness."""
     composition = YAML(typ="safe").load((ROOT / "docker-compose.yml").read_text())
     devpi = composition["services"]["devpi"]
     assert {
@@ -246,7 +250,7 @@ def test_the_sample_composition_is_complete() -> None:
 
 
 def test_the_sample_composition_shows_secrets_by_file() -> None:
-    """Commented out, so that `docker compose up` works without the files; right once the # are taken away."""
+    """Commented out, so that `docker compose up` works without the files; valid once the # are removed."""
     text = (ROOT / "docker-compose.yml").read_text()
     shown = re.sub(
         r"^( *)# (environment:|secrets:|  ?\S*_FILE:|  - |  \w+:$|    file:)",
@@ -262,7 +266,7 @@ def test_the_sample_composition_shows_secrets_by_file() -> None:
 
 
 def test_every_layer_exists_or_is_optional() -> None:
-    """import-linter's contract keeps up with the modules; `(name)` need not exist."""
+    """import-linter's contract lists the modules; `(name)` need not exist."""
     contracts = [c for c in PYPROJECT["tool"]["importlinter"]["contracts"] if c["type"] == "layers"]
     lost = []
     for contract in contracts:
@@ -277,10 +281,15 @@ def test_every_layer_exists_or_is_optional() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["py.typed", "web/page/templates/page.html", *(f"web/page/static/page.{kind}" for kind in ("css", "js", "svg"))],
+    [
+        "py.typed",
+        "web/openapi/openapi.json",
+        "web/page/templates/page.html",
+        *(f"web/page/static/page.{kind}" for kind in ("css", "js", "svg")),
+    ],
 )
 def test_the_package_ships_its_data(name: str) -> None:
-    """Type marker and page are listed as package data, and are there."""
+    """Type marker, description and page are listed as package data, and exist."""
     patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["sidecar"]
     assert any(fnmatch(name, pattern) for pattern in patterns)
     assert (ROOT / "sidecar" / name).is_file()
@@ -288,7 +297,7 @@ def test_the_package_ships_its_data(name: str) -> None:
 
 @pytest.fixture
 def dev() -> ModuleType:
-    """dev.py as a module of its own, so that a test may change it."""
+    """dev.py as a separate module, so that a test may change it."""
     spec = importlib.util.spec_from_file_location("dev_under_test", ROOT / "dev.py")
     assert spec is not None
     assert spec.loader is not None
@@ -312,10 +321,14 @@ def dev() -> ModuleType:
     ],
 )
 def test_dev_adds_no_host_where_the_user_says_where_to_listen(
-    dev: ModuleType, flags: list[str], environ: dict[str, str], expected: bool
+    dev: ModuleType, monkeypatch: pytest.MonkeyPatch, flags: list[str], environ: dict[str, str], expected: bool
 ) -> None:
     """devpi-server refuses --host beside --listen or --unix-socket, and takes abbreviations of them."""
-    assert expected == dev.says(dev.LISTEN_FLAGS, flags, environ)
+    for name in dev.LISTEN_FLAGS:
+        monkeypatch.delenv(f"DEVPISERVER_{name.upper().replace('-', '_')}", raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert expected == dev.given(dev.LISTEN_FLAGS, flags)
 
 
 @pytest.mark.parametrize(
@@ -328,139 +341,128 @@ def test_dev_adds_no_host_where_the_user_says_where_to_listen(
         (["devpi-server"], ["devpi-server", "--host", "127.0.0.1"]),
     ],
 )
-def test_dev_run_becomes_the_entrypoint_on_local_folders(
+def test_dev_run_serves_this_machine_from_local_folders(
     dev: ModuleType, monkeypatch: pytest.MonkeyPatch, flags: list[str], expected: list[str]
 ) -> None:
-    """Nothing of it is reachable from another machine, or outside the checkout, unless the user says so."""
-    became: list[tuple[Path, list[str], dict[str, str]]] = []
-    python = Path("bin/python")
-    monkeypatch.setattr(dev, "venv", lambda *_: python)
-    monkeypatch.setattr(dev.os, "execve", lambda *arguments: became.append(arguments))
-    for name in (
-        "DEVPI_SERVERDIR",
-        "DEVPISERVER_SERVERDIR",
-        "DEVPI_INIT_DIR",
-        "SIDECAR_HOST",
-        *dev.LISTEN_FLAGS.values(),
-    ):
-        monkeypatch.delenv(name, raising=False)
+    """No other machine reaches it, and nothing is written outside the checkout, unless the user says so."""
+    for name in ("DEVPI_SERVERDIR", "DEVPISERVER_SERVERDIR", "SIDECAR_HOST"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name in dev.LISTEN_FLAGS:
+        monkeypatch.delenv(f"DEVPISERVER_{name.upper().replace('-', '_')}", raising=False)
     monkeypatch.setenv("DEVPI_INIT_DIR", "/exports")
-
-    dev.run(flags)
-
-    ((program, argv, environ),) = became
-    assert (python, ["bin/python", str(ROOT / "entrypoint.py"), *expected]) == (program, argv)
-    assert str(ROOT / "devpi-data") == environ["DEVPI_SERVERDIR"]
-    assert ("127.0.0.1", "/exports") == (environ["SIDECAR_HOST"], environ["DEVPI_INIT_DIR"])
+    assert expected == dev.local(flags)
+    assert str(ROOT / "devpi-data") == os.environ["DEVPI_SERVERDIR"]
+    assert ("127.0.0.1", "/exports") == (os.environ["SIDECAR_HOST"], os.environ["DEVPI_INIT_DIR"])
 
 
-def test_dev_makes_a_virtual_environment_once_for_two_callers(
+def test_dev_installs_its_tools_once_for_two_callers(
     dev: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The second waits for the first; a changed lock file makes it anew, a changed project does not."""
+    """The second one waits for the first; a changed lock file installs them again."""
     made: list[str] = []
     both_started = threading.Barrier(2)
 
-    def make(directory: Path, lock_file: Path) -> None:
-        directory.mkdir(exist_ok=True)
-        made.append(lock_file.name)
+    def run(command: list[str], **_options: object) -> subprocess.CompletedProcess[str]:
+        (tmp_path / ".tools").mkdir(exist_ok=True)
+        made.append(command[2])
+        return subprocess.CompletedProcess(command, 0)
 
     def call() -> None:
         both_started.wait(10)
-        dev.venv(".venv", "requirements.lock")
+        dev.install_tools()
 
     monkeypatch.setattr(dev, "ROOT", tmp_path)
-    monkeypatch.setattr(dev, "make_venv", make)
-    monkeypatch.setattr(dev, "install_project", lambda _: made.append("project"))
-    (tmp_path / "pyproject.toml").write_text("")
-    (tmp_path / "requirements.lock").write_text("a==1")
+    monkeypatch.setattr(dev, "TOOLS", tmp_path / ".tools")
+    monkeypatch.setattr(dev.subprocess, "run", run)
+    (tmp_path / "requirements-tools.lock").write_text("a==1")
     callers = [threading.Thread(target=call) for _ in range(2)]
     for caller in callers:
         caller.start()
     for caller in callers:
         caller.join(10)
-    assert ["requirements.lock", "project"] == made
+    assert ["venv", "pip"] == made
 
-    (tmp_path / "requirements.lock").write_text("a==2")
-    dev.venv(".venv", "requirements.lock")
-    assert ["requirements.lock", "project"] * 2 == made
-
-    (tmp_path / "pyproject.toml").write_text("[project]")
-    dev.venv(".venv", "requirements.lock")
-    assert ["project"] == made[4:]
+    (tmp_path / "requirements-tools.lock").write_text("a==2")
+    dev.install_tools()
+    assert ["venv", "pip"] * 2 == made
 
 
-def test_dev_names_the_package_that_debian_lacks(
+def test_dev_gives_uv_the_index_that_pip_is_configured_with(
     dev: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """A company's machine often has nothing but a pip.conf; uv's own variables come first."""
+    for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(dev, "TOOLS", Path(sys.prefix))
+    (tmp_path / "pip.conf").write_text("[global]\nextra-index-url = http://127.0.0.1:1/other\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    assert {} == dev.index()
+    (tmp_path / "pip.conf").write_text("[global]\nindex-url = http://127.0.0.1:1/simple\n")
+    assert {"UV_DEFAULT_INDEX": "http://127.0.0.1:1/simple"} == dev.index()
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:1/uv")
+    assert {} == dev.index()
+
+
+def test_dev_names_the_package_that_debian_lacks(dev: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Debian ships Python without ensurepip."""
     monkeypatch.setattr(dev.importlib.util, "find_spec", lambda name: None if name == "ensurepip" else object())
-    with pytest.raises(dev.SetupError, match=r"apt-get install python3\.\d+-venv"):
-        dev.make_venv(tmp_path / ".venv", tmp_path / "requirements.lock")
+    with pytest.raises(SystemExit, match=r"apt-get install python3\.\d+-venv"):
+        dev.install_tools()
 
 
 @pytest.mark.parametrize(("arguments", "code"), [([], 2), (["--help"], 0), (["serve"], 2)])
-def test_dev_tells_its_commands(arguments: list[str], code: int) -> None:
-    """A wrong call is an error that shows all commands; asking for help is none."""
+def test_dev_shows_its_commands(arguments: list[str], code: int) -> None:
+    """A wrong call fails and shows both commands; a request for help succeeds."""
     done = subprocess.run([sys.executable, "dev.py", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     shown = done.stdout if code == 0 else done.stderr
     assert code == done.returncode
-    assert [] == [name for name in ("run", "test", "lint", "bench", "lock") if f"dev.py {name}" not in shown]
+    assert [] == [name for name in ("run", "test") if f"dev.py {name}" not in shown]
+
+
+LINT = ["ruff check .", "ruff format --check .", "mypy", "lint-imports", "hadolint Dockerfile"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], ["lint", "QUICK"]),
-        (["--all"], ["lint", "QUICK", "SLOW", "ALONE"]),
+        ([], [*LINT, "QUICK"]),
+        (["--all"], [*LINT, "QUICK", "SLOW", "ALONE"]),
         (["--slow"], ["SLOW"]),
         (["--alone"], ["ALONE"]),
-        (["tests/core/test_settings.py", "-k", "port"], ["tests/core/test_settings.py -k port"]),
+        (["tests/core/test_settings.py", "-k", "port or host"], ["pytest tests/core/test_settings.py -k port or host"]),
     ],
 )
-def test_dev_test_runs_its_parts_in_order(
-    dev: ModuleType, monkeypatch: pytest.MonkeyPatch, arguments: list[str], expected: list[str]
-) -> None:
-    """What fails first gives the exit code, and all the rest runs."""
-    parts = {getattr(dev, name): name for name in ("QUICK", "SLOW", "ALONE")}
-    ran: list[str] = []
-
-    def lint(_arguments: list[str]) -> int:
-        ran.append("lint")
-        return 0
-
-    def call(_python: Path, _m: str, _pytest: str, *rest: str) -> int:
-        ran.append(parts.get(rest, " ".join(rest)))
-        return 40 + len(ran)
-
-    monkeypatch.setattr(dev, "venv", lambda name, _: Path(name))
-    monkeypatch.setattr(dev, "lint", lint)
-    monkeypatch.setenv("TESTED_PYTHON", "")
-    monkeypatch.setattr(dev, "call", call)
-    first = 41 if expected[0] != "lint" else 42
-    assert (first, expected) == (dev.test(arguments), ran)
-    assert ".venv" == os.environ["TESTED_PYTHON"]
-
-
-def test_dev_reports_how_far_pip_is(dev: ModuleType, capfd: pytest.CaptureFixture[str]) -> None:
-    """A line every ten packages and one for the installation, on stderr; what pip prints itself only if it fails."""
-    lines = [*(f"Collecting p{number}==1" for number in range(25)), "Installing collected packages: p0, p1"]
-    command = [
-        sys.executable,
-        "-c",
-        f"print({chr(10).join(lines)!r}); raise SystemExit(int(__import__('sys').argv[1]))",
-    ]
-    dev.setup(*command, "0", progress=".venv")
-    out, err = capfd.readouterr()
-    assert ("", 10, 20, 25) == (out, *map(int, re.findall(r"^dev\.py: \.venv: .*?(\d+) packages", err, re.MULTILINE)))
-    assert "Collecting" not in err
-    with pytest.raises(dev.SetupError, match="ended with 3"):
-        dev.setup(*command, "3")
-    assert "Collecting p24==1" in capfd.readouterr().err
+def test_just_test_runs_all_its_parts(tmp_path: Path, arguments: list[str], expected: list[str]) -> None:
+    """Each part runs although one before it failed; the first failure gives the exit code."""
+    here = "not image and not kubernetes and not chaos"
+    at_once = f"pytest --numprocesses {len(os.sched_getaffinity(0)) + 1} --dist loadfile -m {here} and"
+    parts = {
+        f"{at_once} not slow and not alone": "QUICK",
+        f"{at_once} slow and not alone": "SLOW",
+        f"pytest -m {here} and alone": "ALONE",
+    }
+    shutil.copy(ROOT / "justfile", tmp_path)
+    programs = tmp_path / ".venv-dev" / "bin"
+    programs.mkdir(parents=True)
+    log = tmp_path / "log"
+    for name in ("ruff", "mypy", "lint-imports", "hadolint", "pytest"):
+        code = 'exit $((40 + $(wc -l <"$LOG")))' if name == "pytest" else "true"
+        (programs / name).write_text(f'#!/bin/sh\necho "{name}${{*:+ $*}}" >>"$LOG"\n{code}\n')
+        (programs / name).chmod(0o755)
+    (tmp_path / "uv").write_text(f"#!/bin/sh\necho {sys.executable}\n")
+    (tmp_path / "uv").chmod(0o755)
+    just = shutil.which("just", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert just
+    environ = os.environ | {"PATH": f"{tmp_path}:{Path(just).parent}:{os.environ['PATH']}", "LOG": str(log)}
+    done = subprocess.run([just, "test", *arguments], cwd=tmp_path, env=environ, capture_output=True, check=False)
+    ran = [parts.get(line, line) for line in log.read_text().splitlines()]
+    assert expected == ran, done.stderr
+    assert 41 + (len(LINT) if expected[0] == LINT[0] else 0) == done.returncode
 
 
 def test_the_skipped_tests_are_written_down(tmp_path: Path) -> None:
-    """With `--skips`, also by several processes: .ci/run gives them to a machine that has what is missing here."""
+    """With `--skips`, also by several processes: .ci/run passes them to a machine that has what is missing here."""
     (tmp_path / "test_it.py").write_text(
         """import pytest
         @pytest.mark.parametrize("number", [1, 2])

@@ -1,4 +1,4 @@
-"""Which test files may import what: each folder is on its own, but for `tests.support` and `testbed`."""
+"""The imports of tests: each folder stands alone, except for `tests.support` and `testbed`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MODULES = {module_of(path): path for folder in FOLDERS for path in sorted((ROOT 
 
 
 def imported(source: str) -> Iterator[str]:
-    """The modules that a source imports, also within functions; of `from package import module` the module."""
+    """The modules that a source imports, also in functions; for `from package import module` the module."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -35,22 +35,22 @@ def imported(source: str) -> Iterator[str]:
 
 
 def is_in(name: str, package: str) -> bool:
-    """Whether it is the package, or a module somewhere in it."""
+    """Whether it is the package, or a module in it."""
     return name == package or name.startswith(f"{package}.")
 
 
 def offence(importer: str, name: str) -> str | None:
-    """What is wrong where `importer` imports `name`; None: nothing."""
+    """What is wrong if `importer` imports `name`; None: nothing."""
     package, _, module = name.rpartition(".")
     if is_in(name, "tests"):
         if not is_in(importer, "tests"):
-            return "only tests import tests; what bench needs too belongs in testbed"
+            return "only tests import tests; code shared with bench belongs in testbed"
         if module.startswith("test_"):
-            return "nobody imports a test file; what several need belongs in tests.support"
+            return "no test file is imported; shared code belongs in tests.support"
         if not is_in(name, SUPPORT) and not (package != "tests" and is_in(importer, package)):
-            return "that is another folder's; what several folders need belongs in tests.support"
+            return "it belongs to another folder; shared code belongs in tests.support"
     if is_in(name, "bench") and is_in(importer, "tests") and not is_in(importer, PROJECT):
-        return "only tests.project imports bench; what both need belongs in testbed"
+        return "only tests.project imports bench; shared code belongs in testbed"
     return None
 
 
@@ -75,7 +75,7 @@ def test_the_rule(importer: str, name: str, allowed: bool) -> None:
 
 
 def test_imports() -> None:
-    """Of every module, as `offence` has it."""
+    """Of every module."""
     found = [
         f"{importer} imports {name}: {why}"
         for importer, path in MODULES.items()

@@ -1,4 +1,4 @@
-"""Names that are nobody's data, and names that only look so."""
+"""Names that are nobody's data, and names that only look similar."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ NOT_KNOWN = [
 
 @pytest.mark.parametrize("name", HARMLESS)
 def test_harmless(name: str) -> None:
-    """Each is known."""
+    """Each name is known."""
     assert is_harmless(name)
 
 
 @pytest.mark.parametrize("name", NOT_KNOWN)
 def test_not_known(name: str, tmp_path: Path) -> None:
-    """Of a name that is not known, it isn't; a serverdir with it is refused, and its name is in the reason."""
+    """Unknown names are not; a serverdir with one is refused, with the name in the reason."""
     assert not is_harmless(name)
     (tmp_path / name).mkdir()
     assert not looks_empty(tmp_path)
@@ -62,7 +62,7 @@ def test_not_known(name: str, tmp_path: Path) -> None:
 
 
 def test_a_serverdir_of_harmless_names_is_empty(tmp_path: Path) -> None:
-    """All of them together, and what an operator prepares."""
+    """All of them together, and the files that an operator prepares."""
     for name in (*HARMLESS, ".sidecar"):
         (tmp_path / name).mkdir()
     for name in (".secret", "devpi.yml", "devpi-server.yml"):
@@ -72,7 +72,7 @@ def test_a_serverdir_of_harmless_names_is_empty(tmp_path: Path) -> None:
 
 
 def test_a_unix_socket_is_nobodys_data(tmp_path: Path) -> None:
-    """devpi-server's own may be in the serverdir before there is a state; a file of that name is somebody's."""
+    """devpi-server's own sockets may exist before the state; a regular file of that name is somebody's data."""
     path = tmp_path / "devpi.sock"
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(os.path.relpath(path))
@@ -84,7 +84,7 @@ def test_a_unix_socket_is_nobodys_data(tmp_path: Path) -> None:
 
 
 def test_the_way_out_of_a_serverdir_of_others(tmp_path: Path) -> None:
-    """It names the entries, and a folder of its own, which is examined as empty."""
+    """The error names the entries and suggests a new folder, which counts as empty."""
     for number in range(7):
         (tmp_path / f"photo{number}.jpg").touch()
     with pytest.raises(Exit) as caught:
@@ -95,7 +95,7 @@ def test_the_way_out_of_a_serverdir_of_others(tmp_path: Path) -> None:
 
 
 def state(folder: Path) -> None:
-    """As much as tells a state from other folders."""
+    """The least that makes a folder a state."""
     folder.mkdir(parents=True)
     (folder / ".serverversion").write_text("4")
     (folder / ".nodeinfo").write_text("{}")
@@ -103,7 +103,7 @@ def state(folder: Path) -> None:
 
 @pytest.mark.parametrize("below", ["server", ".devpi/server", "a/b/c"])
 def test_a_state_further_down_is_named(tmp_path: Path, below: str) -> None:
-    """As other images have it; also beside other things."""
+    """In the folders of other images; also next to other files."""
     state(tmp_path / below)
     (tmp_path / "logs").mkdir()
     with pytest.raises(Exit) as caught:
@@ -114,7 +114,7 @@ def test_a_state_further_down_is_named(tmp_path: Path, below: str) -> None:
 
 @pytest.mark.parametrize("there", [".sidecar/marker.json", ".sqlite", "+files/x"])
 def test_a_damaged_state_is_not_left_for_one_below(tmp_path: Path, there: str) -> None:
-    """An old copy beside the remains of a state is not what to serve: the remains are damaged."""
+    """An old copy next to the remains of a state is not suggested: the serverdir is damaged."""
     state(tmp_path / "old-backup")
     (tmp_path / there).parent.mkdir(exist_ok=True)
     (tmp_path / there).write_text("{}")
@@ -125,7 +125,7 @@ def test_a_damaged_state_is_not_left_for_one_below(tmp_path: Path, there: str) -
 
 
 def test_where_no_state_is_looked_for(tmp_path: Path) -> None:
-    """Not too deep, not behind links, not in snapshots, and not for ever."""
+    """The search is limited in depth and size, and skips links and snapshots."""
     outside = tmp_path / "outside"
     state(outside)
     serverdir = tmp_path / "serverdir"

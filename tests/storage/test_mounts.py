@@ -1,4 +1,4 @@
-"""`sidecar.storage.mounts`, and what the operator is advised about a serverdir that another user owns."""
+"""`sidecar.storage.mounts`, and the hint for a serverdir that another user owns."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ print(not_writable(path, PermissionError(errno.EACCES, "Permission denied", str(
 
 
 def look(path: Path, *steps: str) -> list[str]:
-    """What is found for `path`, by another user, after the shell's `steps` in a mount namespace of its own."""
+    """Run `look` for `path` as another user, after the shell commands `steps` in a new mount namespace."""
     private_mounts.require()
     script = "\n".join(["set -e", *steps, 'exec "$@"'])
     command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", sys.executable, "-c", LOOK]
@@ -40,7 +40,7 @@ def look(path: Path, *steps: str) -> list[str]:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A folder whose name the kernel escapes, and that other users can get to."""
+    """A folder whose name the kernel escapes, and that other users can reach."""
     with tempfile.TemporaryDirectory(prefix="devpi-sidecar-tests-") as name:
         Path(name).chmod(0o755)
         made = Path(name, "a b")
@@ -49,14 +49,14 @@ def place() -> Iterator[Path]:
 
 
 def test_a_tmpfs_that_root_owns(place: Path) -> None:
-    """Docker's --tmpfs without options: which ones it needs."""
+    """Docker's --tmpfs without options: the hint names the missing ones."""
     found, hint = look(place, f"mount -t tmpfs -o mode=755 none '{place}'")
     assert f"{place}|tmpfs|True" == found
-    assert f"mount the tmpfs as this user's: `--tmpfs {place}:uid=4321,mode=0700`" == hint
+    assert f"mount the tmpfs for this user: `--tmpfs {place}:uid=4321,mode=0700`" == hint
 
 
 def test_a_mount_that_root_owns(place: Path) -> None:
-    """A bind mount: the command is for the host, whose path for it is not known here; root is no advice."""
+    """A bind mount: the command is for the host, where the path is not known here; running as root is not suggested."""
     found, hint = look(place, f"mkdir '{place}.host'", f"mount --bind '{place}.host' '{place}'")
     assert found.startswith(f"{place}|")
     assert hint.startswith(f"on the host, run `chown -R 4321:4322 FOLDER` for the folder that is mounted at {place} ")
@@ -64,26 +64,26 @@ def test_a_mount_that_root_owns(place: Path) -> None:
 
 
 def test_a_mount_of_another_user(place: Path) -> None:
-    """To run as its owner is an advice where that isn't root."""
+    """Running as the owner is suggested unless that is root."""
     hint = look(place, f"mkdir '{place}.host'", f"chown 77 '{place}.host'", f"mount --bind '{place}.host' '{place}'")[1]
     assert hint.endswith(", or run this as uid 77")
 
 
 def test_a_folder_inside_of_what_is_mounted(place: Path) -> None:
-    """The command has the path as it is seen here."""
+    """The command contains the path in this container."""
     found, hint = look(place / "x", f"mount -t tmpfs -o mode=755 none '{place}'", f"mkdir '{place}/x'")
     assert f"{place}|tmpfs|True" == found
     assert hint.startswith(f"run `chown -R 4321:4322 {place}/x` as root; in a container, mount a volume there")
 
 
 def test_the_topmost_of_two_mounts_counts(place: Path) -> None:
-    """A file system may be mounted over another one."""
+    """A file system may be mounted over another."""
     steps = [f"mount -t tmpfs none '{place}'", f"mount -t ramfs none '{place}'"]
     assert f"{place}|ramfs|True" == look(place, *steps)[0]
 
 
 def test_a_kernel_that_does_not_tell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without /proc nothing is known, and nothing fails."""
+    """Without /proc the mount is unknown, and nothing fails."""
 
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError

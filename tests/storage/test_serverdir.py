@@ -1,4 +1,4 @@
-"""`sidecar.storage.serverdir`: what a serverdir is taken for, who holds it, and installations killed at every step."""
+"""`sidecar.storage.serverdir`: examination, lock, and installations killed at every step."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from sidecar.storage.serverdir import Serverdir
 ROOT = Path(__file__).resolve().parents[2]
 SQLITE = Storage("sqlite")
 PATIENCE = 30.0
-"""Seconds after which what a test waits for counts as failed."""
+"""Seconds after which a wait fails."""
 NODEINFO = json.dumps({"uuid": "0123456789abcdef", "role": "standalone"})
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="takes the place of another user")
 
 
 def make_state(folder: Path, *, serials: int = 3, role: str = "standalone") -> None:
-    """A devpi state as far as the sidecar looks into it: `tests/devpi/test_process.py` has real ones."""
+    """A devpi state with all that the sidecar checks; `tests/devpi/test_process.py` has real ones."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ".serverversion").write_text("4")
     (folder / ".nodeinfo").write_text(json.dumps({"uuid": "0123456789abcdef", "role": role}))
@@ -52,7 +52,7 @@ def names(folder: Path) -> list[str]:
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
-    """Every entry below `folder`, but what is the sidecar's own; folders have None."""
+    """Every entry below `folder` except the sidecar's own; the content of folders is None."""
     found = {str(path.relative_to(folder)): path for path in folder.rglob("*")}
     return {
         name: None if path.is_dir() else path.read_bytes()
@@ -63,7 +63,7 @@ def tree(folder: Path) -> dict[str, bytes | None]:
 
 @contextmanager
 def opened(path: Path, storage: Storage = SQLITE) -> Iterator[Serverdir]:
-    """A serverdir, locked for as long as the context lasts."""
+    """A serverdir, locked in this context."""
     serverdir = Serverdir(path, storage)
     serverdir.open()
     try:
@@ -79,7 +79,7 @@ def examined(path: Path, storage: Storage = SQLITE) -> Content:
 
 
 def refused(path: Path, storage: Storage = SQLITE) -> Exit:
-    """The refusal of a serverdir, which was left as it is."""
+    """The error of a serverdir, which must be unchanged."""
     before = tree(path)
     with pytest.raises(Exit) as caught:
         examined(path, storage)
@@ -91,7 +91,7 @@ def refused(path: Path, storage: Storage = SQLITE) -> Exit:
 
 
 def test_a_missing_folder_is_made_private(tmp_path: Path) -> None:
-    """With its parents; nobody else looks into it."""
+    """The folder and its parents are created, private."""
     path = tmp_path / "a" / "serverdir"
     before = os.umask(0)
     try:
@@ -104,7 +104,7 @@ def test_a_missing_folder_is_made_private(tmp_path: Path) -> None:
 
 
 def test_opening_leaves_only_the_lock(tmp_path: Path) -> None:
-    """The probe that was written is gone; one that an earlier run left is no hindrance."""
+    """The written probe is removed; one of an earlier run does no harm."""
     (tmp_path / ".sidecar").mkdir()
     (tmp_path / ".sidecar" / ".tmp-probe").write_bytes(b"old")
     with opened(tmp_path) as serverdir:
@@ -117,14 +117,14 @@ def test_opening_leaves_only_the_lock(tmp_path: Path) -> None:
     [
         (errno.ENOSPC, "no space is left", "free space on the serverdir's volume"),
         (errno.EDQUOT, "no space is left", "raise the quota"),
-        (errno.EROFS, "read-only file system", "mount it writable"),
+        (errno.EROFS, "read-only file system", "mount it read-write"),
         (errno.EIO, "Input/output error", "check the disk"),
     ],
 )
 def test_a_volume_that_takes_no_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int, reason: str, hint: str
 ) -> None:
-    """Full, over quota, read-only, broken: a reason and a hint, and the lock is not kept."""
+    """Full, over quota, read-only, broken: a reason and a hint, and the lock is released."""
 
     def fail(*_: object) -> int:
         raise OSError(code, os.strerror(code))
@@ -142,7 +142,7 @@ def test_a_volume_that_takes_no_bytes(
 
 
 def test_a_file_in_the_serverdirs_place(tmp_path: Path) -> None:
-    """It is no folder, and stays what it is."""
+    """A file is refused and stays unchanged."""
     (tmp_path / "serverdir").write_text("mine")
     with pytest.raises(Exit) as caught:
         Serverdir(tmp_path / "serverdir", SQLITE).open()
@@ -171,7 +171,7 @@ except Exit as error:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every user can get into, unlike pytest's own."""
+    """A folder that every user can reach, unlike pytest's own."""
     with TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -186,7 +186,7 @@ def as_another_user(path: Path) -> list[str]:
 
 @needs_root
 def test_a_serverdir_of_another_user(open_folder: Path) -> None:
-    """Names whose it is, who we are, and the chown that fixes it."""
+    """The error names the owner, this user, and the chown that fixes it."""
     path = open_folder / "serverdir"
     make_state(path)
     path.chmod(0o755)
@@ -200,7 +200,7 @@ def test_a_serverdir_of_another_user(open_folder: Path) -> None:
 
 @needs_root
 def test_a_missing_serverdir_in_a_folder_of_another_user(open_folder: Path) -> None:
-    """The folder that is in the way is named, not the missing one."""
+    """The error names the folder without permission, not the missing one."""
     code, reason, _ = as_another_user(open_folder / "a" / "serverdir")
     assert int(code) == ExitCode.NOT_WRITABLE
     assert f"{open_folder} belongs to uid 0" in reason
@@ -209,7 +209,7 @@ def test_a_missing_serverdir_in_a_folder_of_another_user(open_folder: Path) -> N
 @needs_root
 @pytest.mark.parametrize("name", [".serverversion", ".nodeinfo", ".sqlite", ".event_serial"])
 def test_a_file_of_another_user(open_folder: Path, name: str) -> None:
-    """The folder may be written to, one file in it may not: which, whose, and the chown."""
+    """One unwritable file in a writable folder: its name, its owner, and the chown."""
     path = open_folder / "serverdir"
     make_state(path)
     for each in (path, *path.rglob("*")):
@@ -237,7 +237,7 @@ sys.stdin.read()
 
 @contextmanager
 def held_by_another_process(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """The serverdir, locked by a process, which is dead at the end."""
+    """The serverdir, locked by a process that is killed at the end."""
     command = [sys.executable, "-c", HOLDER, str(path)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         try:
@@ -249,7 +249,7 @@ def held_by_another_process(path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_second_server_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within the patience, naming who holds it, and without a finger on what is the holder's."""
+    """Refused after the patience, with the holder's name; the holder's files stay unchanged."""
     monkeypatch.setattr(lock, "PATIENCE", 0.2)
     with held_by_another_process(tmp_path) as holder:
         (tmp_path / ".sidecar" / ".tmp-probe").write_bytes(b"the holder's")
@@ -261,12 +261,12 @@ def test_a_second_server_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert f"the serverdir {tmp_path} is in use by another server" in caught.value.reason
     assert f"pid {holder.pid}" in caught.value.reason
     assert os.uname().nodename in caught.value.reason
-    assert "stop that one first" in caught.value.hint
+    assert "stop the other server first" in caught.value.hint
     assert (tmp_path / ".sidecar" / ".tmp-probe").read_bytes() == b"the holder's"
 
 
 def test_a_lock_dies_with_its_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kill leaves no lock behind, and who waits gets it; the text in the file is the new holder's."""
+    """A kill releases the lock, and a waiting server gets it; the file then names the new holder."""
     monkeypatch.setattr(lock, "PATIENCE", PATIENCE)
     tries: list[int] = []
     real = fcntl.flock
@@ -285,7 +285,7 @@ def test_a_lock_dies_with_its_holder(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_lock_lives_as_long_as_any_that_holds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """devpi-server inherits the descriptor: the serverdir is taken until both have ended."""
+    """devpi-server inherits the descriptor: the serverdir is locked until both have exited."""
     monkeypatch.setattr(lock, "PATIENCE", 0.0)
     descriptors = Serverdir(tmp_path, SQLITE).open()
     inherited = [os.dup(each) for each in descriptors]
@@ -301,7 +301,7 @@ def test_a_lock_lives_as_long_as_any_that_holds_it(tmp_path: Path, monkeypatch: 
 
 
 def flock_of_files(fd: int, operation: int) -> None:
-    """As NFS does it: a directory, which no descriptor can write, isn't locked."""
+    """As on NFS: a directory, which can't be opened for writing, can't be locked."""
     if stat.S_ISDIR(os.fstat(fd).st_mode):
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     real_flock(fd, operation)
@@ -323,7 +323,7 @@ def remove_the_file(own: Path) -> None:
 
 
 def replace_the_file(own: Path) -> None:
-    """By one with the same words, as a backup's."""
+    """By a file with the same content, as from a backup."""
     shutil.copy(own / "lock", own / "copy")
     (own / "copy").rename(own / "lock")
 
@@ -343,7 +343,7 @@ VANISHED = pytest.mark.parametrize(
 def test_a_lock_whose_file_vanishes_still_holds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vanish: Callable[[Path], None], reason: str
 ) -> None:
-    """The directory is locked too: a second server is refused, and makes nothing in it. The first one sees the loss."""
+    """The directory is locked, too: a second server is refused and creates nothing. The first one notices the loss."""
     monkeypatch.setattr(lock, "PATIENCE", 0.0)
     with opened(tmp_path) as serverdir:
         assert serverdir.lock.lost() is None
@@ -362,7 +362,7 @@ def test_a_lock_whose_file_vanishes_still_holds(
 def test_a_lock_on_nfs_is_the_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vanish: Callable[[Path], None], reason: str
 ) -> None:
-    """Where no directory can be locked the file keeps others out as long as it is there; its loss is seen."""
+    """If no directory can be locked, the file excludes others while it exists; its loss is noticed."""
     monkeypatch.setattr(lock, "PATIENCE", 0.0)
     monkeypatch.setattr(fcntl, "flock", flock_of_files)
     with opened(tmp_path) as serverdir:
@@ -376,7 +376,7 @@ def test_a_lock_on_nfs_is_the_files(
 
 
 def test_a_lock_that_is_there_again_is_held(tmp_path: Path) -> None:
-    """Whoever moves `.sidecar` away and back has lost nothing."""
+    """Moving `.sidecar` away and back loses nothing."""
     with opened(tmp_path) as serverdir:
         serverdir.own.rename(tmp_path / "elsewhere")
         assert serverdir.lock.lost() is not None
@@ -385,7 +385,7 @@ def test_a_lock_that_is_there_again_is_held(tmp_path: Path) -> None:
 
 
 def test_a_lock_that_cant_be_looked_at_counts_as_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broken volume does not tell whether others are kept out."""
+    """On a broken volume, the lock can't be checked."""
 
     def lstat(_: Path) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -409,7 +409,7 @@ sys.stdin.read()
 
 
 def test_an_older_version_is_kept_out_and_respected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It locks the file alone."""
+    """It locks only the file."""
     monkeypatch.setattr(lock, "PATIENCE", 0.0)
     command = [sys.executable, "-c", OLD_HOLDER, str(tmp_path / ".sidecar" / "lock")]
     with opened(tmp_path):
@@ -425,7 +425,7 @@ def test_an_older_version_is_kept_out_and_respected(tmp_path: Path, monkeypatch:
 
 @VANISHED
 def test_a_stop_without_the_lock_clears_nothing_up(tmp_path: Path, vanish: Callable[[Path], None], reason: str) -> None:
-    """By then `.sidecar` may be another server's."""
+    """`.sidecar` may be another server's by then."""
     with opened(tmp_path) as serverdir:
         vanish(serverdir.own)
         assert reason in (serverdir.lock.lost() or "")
@@ -438,7 +438,7 @@ def test_a_stop_without_the_lock_clears_nothing_up(tmp_path: Path, vanish: Calla
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
 def test_a_file_system_that_cant_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    """Some NFS: a named error, and no descriptor is left open."""
+    """Some NFS: an error with a hint, and no descriptor is left open."""
 
     def flock(*_: object) -> None:
         raise OSError(code, os.strerror(code))
@@ -458,7 +458,7 @@ def test_a_file_system_that_cant_lock(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("others", [(), ("lost+found",), ("lost+found", ".snapshot", ".sidecar")])
 def test_empty(tmp_path: Path, others: tuple[str, ...]) -> None:
-    """What volumes bring along doesn't count."""
+    """Harmless names don't count."""
     for name in others:
         (tmp_path / name).mkdir()
     assert examined(tmp_path) is Content.EMPTY
@@ -466,7 +466,7 @@ def test_empty(tmp_path: Path, others: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("serials", [1, 3])
 def test_a_state_of_somebody_elses_making(tmp_path: Path, serials: int) -> None:
-    """Whole, without our marker; and once adopted, ours."""
+    """A whole state without our marker; once adopted, ours."""
     make_state(tmp_path, serials=serials)
     before = tree(tmp_path)
     with opened(tmp_path) as serverdir:
@@ -479,13 +479,13 @@ def test_a_state_of_somebody_elses_making(tmp_path: Path, serials: int) -> None:
 
 
 def test_a_new_replica_has_nothing_yet(tmp_path: Path) -> None:
-    """Serial -1 is where each of them begins."""
+    """Each replica begins at serial -1."""
     make_state(tmp_path, serials=0, role="replica")
     assert examined(tmp_path) is Content.FOREIGN
 
 
 def test_other_storages(tmp_path: Path) -> None:
-    """sqlite_db_files has its database elsewhere in the serverdir, PostgreSQL outside of it."""
+    """sqlite_db_files has another database in the serverdir, PostgreSQL has one outside of it."""
     make_state(tmp_path)
     (tmp_path / ".sqlite").rename(tmp_path / ".sqlite_db")
     assert examined(tmp_path, Storage("sqlite_db_files")) is Content.FOREIGN
@@ -505,7 +505,7 @@ os._exit(9)
 
 
 def test_a_commit_that_was_cut_short_is_no_damage(tmp_path: Path) -> None:
-    """A devpi-server that was killed leaves a journal, which SQLite rolls back: the state is as before."""
+    """A killed devpi-server leaves a journal, which SQLite rolls back: the state is as before."""
     make_state(tmp_path, serials=3)
     command = [sys.executable, "-c", KILLED_COMMIT, str(tmp_path / ".sqlite")]
     assert subprocess.run(command, timeout=PATIENCE, check=False).returncode == 9
@@ -552,20 +552,20 @@ SPOIL: dict[str, Callable[[Path], object]] = {
     "tool": killed_tool,
     "tool, killed at its first step": killed_tool_at_first_step,
 }
-"""How to make of a whole state in a folder one of those below."""
+"""How to damage a whole state in a folder."""
 DAMAGES = {
-    "no version": "it is not devpi-server's: it holds +files, .event_serial, .nodeinfo, .sqlite, but no .serverversion",
+    "no version": ".serverversion is missing, it holds +files, .event_serial, .nodeinfo, .sqlite",
     "version is a folder": ".serverversion can't be read",
-    "version is empty": ".serverversion is empty: its initialisation or import was cut short",
-    "no nodeinfo": "there is no .nodeinfo of a devpi-server",
+    "version is empty": ".serverversion is empty: its initialisation or import was interrupted",
+    "no nodeinfo": ".nodeinfo is missing",
     "nodeinfo truncated": ".nodeinfo can't be read",
     "nodeinfo deep": ".nodeinfo can't be read",
-    "nodeinfo a list": ".nodeinfo does not hold an object",
+    "nodeinfo a list": ".nodeinfo does not contain a JSON object",
     "no database": "its database .sqlite is missing",
     "empty database": "its database .sqlite can't be read",
     "no database file": "its database .sqlite can't be read",
     "truncated database": "its database .sqlite can't be read",
-    "serial -1": "its database holds nothing (serial -1): its initialisation or import was cut short",
+    "serial -1": "its database is empty (serial -1): its initialisation or import was interrupted",
     "tool": "a devpi-import that was run on it has not finished",
     "tool, killed at its first step": "a devpi-import that was run on it has not finished",
 }
@@ -574,7 +574,7 @@ DAMAGES = {
 @pytest.mark.parametrize("what", DAMAGES)
 @pytest.mark.parametrize("marked", [False, True])
 def test_damaged(tmp_path: Path, what: str, marked: bool) -> None:
-    """Ours or not: refused with the reason and the hint, and nothing in it is touched."""
+    """Ours or not: refused with the reason and the hint, and unchanged."""
     make_state(tmp_path)
     if marked:
         with opened(tmp_path) as serverdir:
@@ -582,22 +582,21 @@ def test_damaged(tmp_path: Path, what: str, marked: bool) -> None:
     SPOIL[what](tmp_path)
     error = refused(tmp_path)
     assert error.code == ExitCode.DAMAGED
-    reason = DAMAGES[what].replace(" of a devpi-server", ", which was there" if marked else " of a devpi-server")
-    assert error.reason.startswith(f"the serverdir {tmp_path} is damaged or not devpi's: {reason}")
-    assert error.hint.startswith("restore a backup of it, or empty it")
+    assert error.reason.startswith(f"the serverdir {tmp_path} is damaged or not devpi's: {DAMAGES[what]}")
+    assert error.hint.startswith("restore a backup of it, or delete its content")
 
 
 def test_something_else(tmp_path: Path) -> None:
-    """Somebody's photographs are not initialised over; some of them are named."""
+    """Other data is not overwritten; the error names some of it."""
     for number in range(9):
         (tmp_path / f"{number}.jpg").write_bytes(b"x")
     error = refused(tmp_path)
     assert error.code == ExitCode.DAMAGED
-    assert "it holds 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg and 4 more, but no .serverversion" in error.reason
+    assert ".serverversion is missing, it holds 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg and 4 more" in error.reason
 
 
 def test_a_state_that_was_ours_and_is_gone(tmp_path: Path) -> None:
-    """A marker with nothing beside it is a loss, not an empty serverdir."""
+    """A marker without a state is a loss, not an empty serverdir."""
     make_state(tmp_path)
     with opened(tmp_path) as serverdir:
         serverdir.adopt()
@@ -606,24 +605,24 @@ def test_a_state_that_was_ours_and_is_gone(tmp_path: Path) -> None:
             shutil.rmtree(tmp_path / name) if (tmp_path / name).is_dir() else (tmp_path / name).unlink()
     error = refused(tmp_path)
     assert error.code == ExitCode.DAMAGED
-    assert "it holds nothing, but no .serverversion" in error.reason
+    assert ".serverversion is missing, it holds nothing" in error.reason
 
 
 @pytest.mark.parametrize("version", ["3", "5", "40", "four", "4x"])
 def test_another_state_version(tmp_path: Path, version: str) -> None:
-    """Both versions, and the way over: export, import."""
+    """The error contains both versions and the way to migrate: export, import."""
     make_state(tmp_path)
     (tmp_path / ".serverversion").write_text(version)
     error = refused(tmp_path)
     assert error.code == ExitCode.DAMAGED
     assert f"has devpi's state version {version!r}" in error.reason
-    assert error.reason.endswith("this devpi-server needs '4'")
+    assert error.reason.endswith("this devpi-server requires '4'")
     assert "devpi-export" in error.hint
 
 
 @pytest.mark.parametrize("version", ["4", "4\n", "4.0.0", "4.8.1\n"])
 def test_the_right_state_version(tmp_path: Path, version: str) -> None:
-    """As devpi-server writes it, and as it wrote it before."""
+    """As current and earlier versions of devpi-server write it."""
     make_state(tmp_path)
     (tmp_path / ".serverversion").write_text(version)
     assert examined(tmp_path) is Content.FOREIGN
@@ -633,7 +632,7 @@ def test_the_right_state_version(tmp_path: Path, version: str) -> None:
 
 
 def test_recovering_nothing(tmp_path: Path) -> None:
-    """Says nothing; there is a private, empty folder for uploads."""
+    """Returns nothing; there is a private, empty folder for uploads."""
     with opened(tmp_path) as serverdir:
         assert serverdir.recover() is None
         (serverdir.tmp / "upload").write_bytes(b"half")
@@ -643,7 +642,7 @@ def test_recovering_nothing(tmp_path: Path) -> None:
 
 
 def test_a_kill_is_told_from_a_clean_stop(tmp_path: Path) -> None:
-    """By a mark that stays until devpi-server has left nothing half-made: other stops don't forget a kill."""
+    """A mark stays until devpi-server has left no partial uploads: other stops don't remove it after a kill."""
     with opened(tmp_path) as serverdir:
         serverdir.recover()
         assert serverdir.begin_serving() is False
@@ -660,7 +659,7 @@ def test_a_kill_is_told_from_a_clean_stop(tmp_path: Path) -> None:
 
 
 def test_a_kill_is_not_forgotten_where_the_disk_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Uploads that can't be brought to disk are looked at again by the next start."""
+    """If uploads can't be synced, the next start searches for partial ones again."""
 
     def refuse(descriptor: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -674,11 +673,11 @@ def test_a_kill_is_not_forgotten_where_the_disk_refuses(tmp_path: Path, monkeypa
 
 
 def test_what_is_beside_devpis_files_is_not_touched_before_they_are_known(tmp_path: Path) -> None:
-    """A volume of somebody else's is left as it is; what a kill has left of ours goes before devpi-server is run."""
+    """Another owner's volume stays unchanged; leftovers of ours are removed before devpi-server runs."""
     (tmp_path / ".tmp-theirs").write_bytes(b"theirs")
     with opened(tmp_path) as serverdir:
         serverdir.recover()
-        with pytest.raises(Exit, match="not devpi-server's"):
+        with pytest.raises(Exit, match=r"\.serverversion is missing"):
             serverdir.examine()
         assert names(tmp_path) == [".sidecar", ".tmp-theirs"]
         (tmp_path / ".tmp-theirs").rename(tmp_path / ".tmp-.nodeinfo-0123")
@@ -687,21 +686,21 @@ def test_what_is_beside_devpis_files_is_not_touched_before_they_are_known(tmp_pa
 
 
 def test_a_half_made_state_is_thrown_away(tmp_path: Path) -> None:
-    """However whole it looks: without the intent nobody said that it is."""
+    """However whole it looks: without the intent it is not known to be."""
     with opened(tmp_path) as serverdir:
         serverdir.stage()
         make_state(serverdir.staged_state)
     with opened(tmp_path) as serverdir:
         done = serverdir.recover()
         assert done is not None
-        assert "threw away" in done
+        assert "removed" in done
         assert serverdir.examine() is Content.EMPTY
         assert names(serverdir.own) == ["lock", "tmp"]
         assert serverdir.recover() is None
 
 
 def test_a_half_made_state_makes_room_for_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may be what fills the volume: it goes before a byte is written, else no start would ever come so far."""
+    """It may fill the volume, so it is removed before the first write; otherwise no start would ever succeed."""
     with opened(tmp_path) as serverdir:
         serverdir.stage()
         make_state(serverdir.staged_state)
@@ -714,12 +713,12 @@ def test_a_half_made_state_makes_room_for_the_start(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(os, "write", write)
     with opened(tmp_path) as again:
-        assert again.recover() == "threw away a half-made state in an earlier run"
+        assert again.recover() == "removed an incomplete state from an earlier run"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"entries": []}', '{"origin": "x"}', "[" * 50_000])
 def test_an_intent_that_cant_be_understood(tmp_path: Path, content: str) -> None:
-    """Nothing is moved and nothing thrown away; a reason and a hint."""
+    """Nothing is moved or removed; a reason and a hint."""
     with opened(tmp_path) as serverdir:
         serverdir.stage()
         make_state(serverdir.staged_state)
@@ -734,7 +733,7 @@ def test_an_intent_that_cant_be_understood(tmp_path: Path, content: str) -> None
 
 
 def test_clearing_up_at_a_stop(tmp_path: Path) -> None:
-    """What is half-made goes; what is being installed stays for the next start."""
+    """An incomplete state is removed; one that is being installed stays for the next start."""
     with opened(tmp_path) as serverdir:
         serverdir.recover()
         serverdir.stage()
@@ -752,7 +751,7 @@ RECORD = b'{"state": "given"}'
 
 
 def stage(serverdir: Serverdir) -> None:
-    """A whole state, with a record of the root password, in staging."""
+    """A whole state in staging, with a record of the root password."""
     serverdir.recover()
     serverdir.stage()
     (serverdir.scratch / "unpacked").write_bytes(b"x")
@@ -761,7 +760,7 @@ def stage(serverdir: Serverdir) -> None:
 
 
 def test_an_installation(tmp_path: Path) -> None:
-    """The serverdir has what was staged, the record is in place, and nothing else is left."""
+    """The serverdir has the staged state, the record is in place, and nothing else is left."""
     with opened(tmp_path) as serverdir:
         stage(serverdir)
         staged = tree(serverdir.staged_state)
@@ -774,13 +773,13 @@ def test_an_installation(tmp_path: Path) -> None:
 
 
 def test_a_state_that_came_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
-    """Installation was interrupted, and somebody has made another state in its place: damaged, and both are kept."""
+    """After an interrupted installation, another state was put there: damaged, and both are kept."""
     with opened(tmp_path) as serverdir:
         stage(serverdir)
         entries = [".serverversion", ".sqlite", "+files", ".event_serial", ".nodeinfo"]
         (serverdir.own / "promotion.json").write_text(json.dumps({"origin": "imported", "entries": entries}))
         (tmp_path / ".sqlite").write_bytes(b"theirs")
-        with pytest.raises(Exit, match=r"\.sqlite is in it") as caught:
+        with pytest.raises(Exit, match=r"it holds \.sqlite, which the unfinished") as caught:
             serverdir.recover()
         assert caught.value.code == ExitCode.DAMAGED
         assert (tmp_path / ".sqlite").read_bytes() == b"theirs"
@@ -788,18 +787,18 @@ def test_a_state_that_came_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_what_a_finished_installation_leaves_is_told_as_that(tmp_path: Path) -> None:
-    """Killed between its last two steps, it is not called a half-made state: the state is whole, and served."""
+    """Killed between its last two steps, the state is whole and is not reported as incomplete."""
     with opened(tmp_path) as serverdir:
         stage(serverdir)
         serverdir.install("initialised")
         serverdir.stage()
     with opened(tmp_path) as serverdir:
-        assert serverdir.recover() == "threw away what the installation of a state had left in an earlier run"
+        assert serverdir.recover() == "removed the leftovers of an installation from an earlier run"
         assert serverdir.examine() is Content.OURS
 
 
 def test_an_adopted_state_may_be_of_a_killed_server(tmp_path: Path) -> None:
-    """So its uploads are looked through once: nobody knows how it ended."""
+    """Its uploads are checked once, because its last stop is unknown."""
     make_state(tmp_path)
     with opened(tmp_path) as serverdir:
         serverdir.recover()
@@ -808,7 +807,7 @@ def test_an_adopted_state_may_be_of_a_killed_server(tmp_path: Path) -> None:
 
 
 def test_nodeinfo_is_moved_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """devpi-server doesn't start without it; all else is on the disk by then."""
+    """devpi-server doesn't start without it; everything else is on disk before."""
     steps: list[str] = []
     real_rename, real_fsync = os.rename, os.fsync
 
@@ -834,7 +833,7 @@ def test_nodeinfo_is_moved_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_no_half_state_is_installed(tmp_path: Path) -> None:
-    """Without .nodeinfo devpi did not finish: an error of ours, before anything is moved."""
+    """Without .nodeinfo devpi did not finish: an internal error, before anything is moved."""
     with opened(tmp_path) as serverdir:
         stage(serverdir)
         (serverdir.staged_state / ".nodeinfo").unlink()
@@ -845,7 +844,7 @@ def test_no_half_state_is_installed(tmp_path: Path) -> None:
 
 
 def test_a_tool_that_was_killed_before_it_made_anything(tmp_path: Path) -> None:
-    """Its mark stands for a state that never was: the one that is installed is not called unfinished."""
+    """The tool's mark belongs to a state that never existed, so the installed one does not count as unfinished."""
     with opened(tmp_path) as serverdir:
         (serverdir.own / "tool.json").write_text('{"tool": "devpi-init"}')
         assert serverdir.examine() is Content.EMPTY
@@ -855,7 +854,7 @@ def test_a_tool_that_was_killed_before_it_made_anything(tmp_path: Path) -> None:
 
 
 KILL_EVERYWHERE = """
-# Does `action` to copies of each serverdir, in forks that die at their first, second, … call, until one doesn't.
+# Apply `action` to copies of each serverdir, in forks that are killed at their first, second, … call, until one isn't.
 import os, shutil, sys
 from pathlib import Path
 from sidecar.storage.inspection import Storage
@@ -863,7 +862,7 @@ from sidecar.storage.serverdir import Serverdir
 
 CALLS = ["open", "write", "fchmod", "fsync", "rename", "unlink", "rmdir", "mkdir", "close"]
 action, copies = sys.argv[1], Path(sys.argv[2])
-os.fsync = lambda fd: None  # no power is cut here: the order of steps counts, not the disk's pace
+os.fsync = lambda fd: None  # the power is not cut here: only the order of steps counts
 
 
 def die_at(last):
@@ -901,7 +900,7 @@ for template in map(Path, sys.argv[3:]):
 
 
 def killed_everywhere(action: str, copies: Path, *templates: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """For each template its copies, one for each call at which `action` was killed, and at last one where it wasn't."""
+    """Each template's copies: one for each call at which `action` was killed, and a last one without a kill."""
     command = [sys.executable, "-c", KILL_EVERYWHERE, action, str(copies), *map(str, templates)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=6 * PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
@@ -911,7 +910,7 @@ def killed_everywhere(action: str, copies: Path, *templates: Path) -> Iterator[t
 
 @pytest.fixture
 def fast_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder in memory where there is one: what is killed here is a process, not the power."""
+    """A folder in memory if there is one: only processes are killed here."""
     monkeypatch.setattr(os, "fsync", lambda fd: None)
     memory = Path("/dev/shm")
     with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else tmp_path) as folder:
@@ -920,14 +919,14 @@ def fast_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
 
 @pytest.fixture
 def staged(fast_folder: Path) -> Path:
-    """A serverdir with a state in staging that is about to be installed."""
+    """A serverdir with a staged state to install."""
     with opened(fast_folder / "staged") as serverdir:
         stage(serverdir)
     return fast_folder / "staged"
 
 
 def judged(path: Path, whole: dict[str, bytes | None]) -> Content:
-    """What is left after a kill, opened anew: nothing at all, or ours and whole; it stays what it is."""
+    """Open the remains of a kill: nothing at all, or ours and whole; it stays so."""
     with opened(path) as serverdir:
         serverdir.recover()
         content = serverdir.examine()
@@ -949,7 +948,7 @@ def judged(path: Path, whole: dict[str, bytes | None]) -> Content:
 
 
 def test_an_installation_that_is_killed_at_every_step(staged: Path, fast_folder: Path) -> None:
-    """Nothing, or ours and whole with the record in place; once it is ours, at every later step too."""
+    """Nothing, or ours and whole with the record in place; once it is ours, it is so at every later step."""
     whole = tree(staged / ".sidecar" / "staging" / "state")
     ((_, copies),) = killed_everywhere("install", fast_folder / "copies", staged)
     found = [judged(path, whole) for path in copies]
@@ -961,7 +960,7 @@ def test_an_installation_that_is_killed_at_every_step(staged: Path, fast_folder:
 
 
 def test_a_recovery_that_is_killed_at_every_step(staged: Path, fast_folder: Path) -> None:
-    """From every state that a killed installation leaves, the verdict is that of a recovery that was not killed."""
+    """From every state that a killed installation leaves, a killed recovery has the same result as another one."""
     whole = tree(staged / ".sidecar" / "staging" / "state")
     ((_, left),) = killed_everywhere("install", fast_folder / "copies", staged)
     different = {
@@ -978,7 +977,7 @@ def test_a_recovery_that_is_killed_at_every_step(staged: Path, fast_folder: Path
 
 
 def test_an_installation_that_is_killed_by_a_signal(tmp_path: Path) -> None:
-    """The same with real fsyncs and a real SIGKILL, sent while the entries are being moved."""
+    """The same with real fsyncs and a real SIGKILL while the entries are being moved."""
     path = tmp_path / "serverdir"
     with opened(path) as serverdir:
         stage(serverdir)

@@ -1,4 +1,4 @@
-"""The serverdir's bytes, counted in the background: right, bounded, and not felt."""
+"""The size of the serverdir, counted in the background: correct, bounded, and without disturbance."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sidecar.storage.usage import count
 
 
 def fill(folder: Path, files: int) -> None:
-    """A tree as devpi's `+files`: many folders, some files with several names, a link to elsewhere."""
+    """A tree like devpi's `+files`: many folders, some files with several names, a link out of it."""
     for number in range(files):
         place = folder / f"{number % 7:02}" / f"{number % 31:03}"
         place.mkdir(parents=True, exist_ok=True)
@@ -25,23 +25,23 @@ def fill(folder: Path, files: int) -> None:
 
 
 def used(folder: Path) -> int:
-    """Bytes on disk of all below a folder, as `du` counts them: each inode once."""
+    """Bytes on disk below a folder, as by `du`: each inode once."""
     found = {stat.st_ino: stat.st_blocks * 512 for stat in (path.lstat() for path in folder.rglob("*"))}
     return sum(found.values())
 
 
 async def test_it_counts_as_du_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bytes on disk, files of two names once, links not followed; in several goes."""
+    """Bytes on disk; files with two names count once, links are not followed; in several batches."""
     monkeypatch.setattr(usage, "_REST", 0.0)
     fill(tmp_path, 1000)
-    await asyncio.to_thread(os.sync)  # a file's blocks are known once it is on disk
+    await asyncio.to_thread(os.sync)  # a file's blocks are known once it is synced
     found = await count(tmp_path)
     assert used(tmp_path) == found.bytes > 1_000_000
     assert len([*tmp_path.rglob("*")]) == found.files  # noqa: ASYNC240
 
 
 async def test_it_rests_most_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The longer it takes, the longer it rests between: a twentieth of the time at most is spent."""
+    """Pauses grow with the duration: at most 5 % of the time is spent."""
     fill(tmp_path, 600)
     rests: list[float] = []
 
@@ -58,7 +58,7 @@ async def test_it_rests_most_of_the_time(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 async def test_what_vanishes_meanwhile_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """devpi-server removes files as it likes."""
+    """devpi-server may remove files meanwhile."""
     fill(tmp_path, 600)
     whole = await count(tmp_path)
 
@@ -71,6 +71,6 @@ async def test_what_vanishes_meanwhile_is_no_error(tmp_path: Path, monkeypatch: 
 
 
 async def test_a_folder_that_is_gone_is_an_error(tmp_path: Path) -> None:
-    """Which the eternal task survives."""
+    """The task survives it."""
     with pytest.raises(FileNotFoundError):
         await count(tmp_path / "gone")

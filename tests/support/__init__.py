@@ -1,1 +1,1 @@
-"""What several files of tests need."""
+"""Code that several folders of tests need."""

@@ -24,7 +24,7 @@ class Pair:
 
 @dataclass
 class Authority:
-    """A CA, with a folder for what it issues."""
+    """A CA, with a folder for its certificates."""
 
     folder: Path
     ca: trustme.CA = field(default_factory=trustme.CA)
@@ -37,7 +37,7 @@ class Authority:
         return path
 
     def issue(self, name: str, *, ends: datetime | None = None) -> Pair:
-        """A certificate for localhost and 127.0.0.1; another one each time."""
+        """A new certificate for localhost and 127.0.0.1."""
         made = self.ca.issue_cert("localhost", "127.0.0.1", not_after=ends)
         pair = Pair(self.folder / f"{name}.crt", self.folder / f"{name}.key")
         pair.cert.write_bytes(b"".join(blob.bytes() for blob in made.cert_chain_pems))
@@ -46,7 +46,7 @@ class Authority:
         return pair
 
     def client(self, pair: Pair | None = None) -> ssl.SSLContext:
-        """For a client that trusts this CA, and shows a certificate if it has one."""
+        """A client's context that trusts this CA, with a client certificate if `pair` is set."""
         context = ssl.create_default_context(cafile=self.file)
         if pair is not None:
             context.load_cert_chain(pair.cert, pair.key)

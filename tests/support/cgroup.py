@@ -1,4 +1,4 @@
-"""A limit of memory that the kernel holds a process to."""
+"""A memory limit that the kernel enforces."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.support.container import wait_for
 
 
 class Cgroup:
-    """A memory cgroup of this test's own, version 1 or 2."""
+    """This test's own memory cgroup, version 1 or 2."""
 
     def __init__(self, name: str, limit: int) -> None:
         v1 = Path("/sys/fs/cgroup/memory")
@@ -19,16 +19,16 @@ class Cgroup:
 
     @property
     def peak(self) -> int:
-        """Bytes at the most so far, page cache included."""
+        """The peak in bytes, including the page cache."""
         return int((self.path / ("memory.max_usage_in_bytes" if self.v1 else "memory.peak")).read_text())
 
     @property
     def oom_kills(self) -> int:
-        """Processes that the kernel killed for want of memory."""
+        """Processes that the kernel killed for lack of memory."""
         text = (self.path / ("memory.oom_control" if self.v1 else "memory.events")).read_text()
         return int(next(line.split()[1] for line in text.splitlines() if line.startswith("oom_kill ")))
 
     def remove(self) -> None:
-        """Its processes have ended."""
+        """Remove it, once its processes have ended."""
         wait_for(lambda: not (self.path / "cgroup.procs").read_text(), "an empty cgroup")
         self.path.rmdir()

@@ -1,4 +1,4 @@
-"""One real `entrypoint.py` process, with a real devpi-server child, on folders of its own."""
+"""A real `entrypoint.py` process, with a real devpi-server child, in its own folders."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = os.environ.get("TESTED_PYTHON", sys.executable)
-"""Has what users have, and nothing else (dev.py): what the project lacks is missed, and it starts as fast as theirs."""
+"""Contains only what users have (dev.py), so that a missing dependency is noticed, and it starts as fast as theirs."""
 ENTRYPOINT = (PYTHON, str(ROOT / "entrypoint.py"))
 PATIENCE = 180.0
-"""Seconds after which a condition that a test waits for counts as failed; never slept through."""
+"""Seconds after which a wait for a condition fails."""
 TOKEN = "t0ken-of-the-test-suite-0123456789"
 
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -32,7 +32,7 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 @dataclass
 class Answer:
-    """One HTTP answer of the sidecar or of devpi-server."""
+    """An HTTP answer of the sidecar or devpi-server."""
 
     status: int
     headers: dict[str, str]
@@ -45,7 +45,7 @@ class Answer:
 
 
 def request(url: str, method: str = "GET", *, token: str | None = None, accept: str = "*/*") -> Answer:
-    """One request, past any proxy."""
+    """Send one request, ignoring any proxy."""
     call = urllib.request.Request(url, method=method, headers={"Accept": accept})
     if token is not None:
         call.add_header("Authorization", f"Bearer {token}")
@@ -58,9 +58,9 @@ def request(url: str, method: str = "GET", *, token: str | None = None, accept: 
 
 
 def wait_for(condition: Callable[[], Any], what: str, patience: float = PATIENCE, every: float = 0.02) -> Any:
-    """Ask until `condition` gives something true, and return that; fails after `patience` seconds.
+    """Call `condition` until it returns something true, and return that; fail after `patience` seconds.
 
-    It asks after `every` seconds, and less often the longer it takes: who asks takes CPU from what is waited for.
+    The interval begins with `every` seconds and grows, because each call takes CPU from the process under test.
     """
     began = time.monotonic()
     last: object = None
@@ -76,18 +76,18 @@ def wait_for(condition: Callable[[], Any], what: str, patience: float = PATIENCE
 
 @dataclass
 class Container:
-    """The entrypoint as a process. Ports are free ones; devpi's is known once it listens."""
+    """The entrypoint as a process. Its ports are free ones; devpi's is known once it listens."""
 
     home: Path
     flags: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
     user: int | None = None
-    """uid (and gid) to run as, where the tests run as root; `command` and `env` from `python_of_everybody`."""
+    """uid (and gid) to run as, if the tests run as root; `command` and `env` from `python_of_everybody`."""
     group: int | None = None
-    """gid, where it isn't the uid's number."""
+    """gid, if it differs from the uid."""
     command: tuple[str, ...] = ()
     stderr_apart: bool = False
-    """stderr doesn't go into the log, but into `errors`."""
+    """Write stderr not into the log but into `errors`."""
     process: subprocess.Popen[bytes] | None = None
     exit_code: int | None = None
 
@@ -116,17 +116,17 @@ class Container:
 
     @property
     def arguments(self) -> list[str]:
-        """The command line. Without a mirror of the world: a test must never reach a registry."""
+        """The command line. It has no mirror of a registry, which a test must never reach."""
         flags = self.flags or ("--host", "127.0.0.1", "--port", "0", "--no-root-pypi", "--offline-mode")
         return [*(self.command or ENTRYPOINT), *flags]
 
     @property
     def given_environ(self) -> dict[str, str]:
-        """The environment, without what a test has set to "-"."""
+        """The environment, without variables that a test has set to "-"."""
         return {name: value for name, value in self.environ.items() if value != "-"}
 
     def run(self, *arguments: str, user: int | None = None) -> subprocess.CompletedProcess[str]:
-        """The entrypoint with these arguments in place of the flags, to its end; stderr goes into stdout."""
+        """Run the entrypoint with these arguments instead of the flags, to its end; stderr goes to stdout."""
         user = self.user if user is None else user
         return subprocess.run(
             [*(self.command or ENTRYPOINT), *arguments],
@@ -144,7 +144,7 @@ class Container:
         )
 
     def sidecar(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """The `sidecar` command, as an operator runs it inside the container."""
+        """Run the `sidecar` command, like an operator in the container."""
         return subprocess.run(
             [PYTHON, "-m", "sidecar.cli", *arguments],
             env=self.given_environ,
@@ -156,7 +156,7 @@ class Container:
         )
 
     def start(self) -> Container:
-        """Start it; don't wait."""
+        """Start it without waiting."""
         environ = self.given_environ
         with self.log_file.open("ab") as log, (self.home / "errors").open("ab") as errors:
             self.process = subprocess.Popen(
@@ -176,12 +176,12 @@ class Container:
 
     @property
     def log(self) -> str:
-        """All that it has said so far, over all its starts."""
+        """All output so far, of all its starts."""
         return self.log_file.read_text(errors="replace")
 
     @property
     def errors(self) -> str:
-        """What it has written to stderr, where that is apart."""
+        """The output on stderr, if that is separate."""
         return (self.home / "errors").read_text(errors="replace")
 
     @property
@@ -204,7 +204,7 @@ class Container:
 
     @property
     def url(self) -> str:
-        """The sidecar's URL, as it wrote it for `sidecar …` commands."""
+        """The sidecar's URL, as written for `sidecar …` commands."""
         url: str = json.loads((self.runtime / "state.json").read_text())["url"]
         return url
 
@@ -219,7 +219,7 @@ class Container:
         return request(self.url + path, **options)
 
     def post(self, path: str, token: str | None = TOKEN) -> Answer:
-        """POST to the sidecar, as admin unless told otherwise."""
+        """POST to the sidecar, as admin by default."""
         return request(self.url + path, "POST", token=token)
 
     def status(self) -> dict[str, Any]:
@@ -228,12 +228,12 @@ class Container:
         return status
 
     def wait_listening(self) -> Container:
-        """Until the sidecar answers."""
+        """Wait until the sidecar answers."""
         wait_for(lambda: self._alive() and (self.runtime / "state.json").exists() and self.get("/livez"), "the sidecar")
         return self
 
     def wait_phase(self, *phases: str) -> dict[str, Any]:
-        """Until `/status` tells one of the phases; that status."""
+        """Wait until `/status` shows one of the phases; return that status."""
         self.wait_listening()
 
         def look() -> dict[str, Any] | None:
@@ -244,7 +244,7 @@ class Container:
         return wait_for(look, f"phase {phases}")
 
     def wait_ready(self) -> Container:
-        """Until `/readyz` answers 200."""
+        """Wait until `/readyz` answers 200."""
         self.wait_listening()
         wait_for(lambda: self._alive() and self._not_failed() and self.get("/readyz").status == 200, "ready")
         return self
@@ -259,26 +259,26 @@ class Container:
         return True
 
     def wait_end(self, patience: float = PATIENCE) -> int:
-        """Until the process ends by itself; its exit code."""
+        """Wait until the process ends by itself; return its exit code."""
         assert self.process is not None
         self.exit_code = self.process.wait(patience)
         return self.exit_code
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal and wait for the end; the exit code."""
+        """Send a signal and wait for the end; return the exit code."""
         if self.running:
             os.kill(self.pid, number)
         return self.wait_end()
 
     def kill(self) -> None:
-        """SIGKILL, and wait until the whole session is gone, as a container's is."""
+        """Send SIGKILL to the whole session, as if the container were killed, and wait for the process."""
         assert self.process is not None
         if self.running:
             os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
 
     def claim(self) -> str:
-        """The generated root password."""
+        """Claim and return the generated root password."""
         answer = self.post("/bootstrap/root-password")
         assert answer.status == 200, answer
         password: str = answer.json["password"]
@@ -290,7 +290,7 @@ class Container:
 
 
 def login(devpi: str, user: str, password: str) -> tuple[int, str | None]:
-    """Log in at devpi-server; the HTTP status, and the login token."""
+    """Log in at devpi-server; return the HTTP status and the login token."""
     body = json.dumps({"user": user, "password": password}).encode()
     call = urllib.request.Request(
         f"{devpi}/+login", data=body, headers={"Content-Type": "application/json", "Accept": "application/json"}
@@ -305,7 +305,7 @@ def login(devpi: str, user: str, password: str) -> tuple[int, str | None]:
 
 @contextmanager
 def cleared_away(container: Container) -> Iterator[Container]:
-    """The container, which is dead at the end, whatever happened."""
+    """The container, which is killed at the end."""
     try:
         yield container
     finally:
@@ -319,7 +319,7 @@ def children(pid: int) -> list[int]:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; one that nobody has reaped yet does not."""
+    """Whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -329,7 +329,7 @@ def alive(pid: int) -> bool:
 def call_devpi(
     url: str, method: str = "GET", content: object = None, *, token: str | None = None, kind: str = "application/json"
 ) -> Answer:
-    """One request to devpi-server, as root with a login token, or as nobody. `content`: bytes, or made JSON."""
+    """One request to devpi-server, as root with a login token, or anonymously. `content`: bytes, or JSON."""
     data = content if isinstance(content, bytes) or content is None else json.dumps(content).encode()
     call = urllib.request.Request(url, data=data, method=method)
     call.add_header("Accept", "application/json")
@@ -346,7 +346,7 @@ def call_devpi(
 
 
 def login_token(devpi: str, password: str, user: str = "root") -> str:
-    """A login token, which must be had."""
+    """A login token; fails without one."""
     status, token = login(devpi, user, password)
     assert status == 200, status
     assert token is not None
@@ -354,7 +354,7 @@ def login_token(devpi: str, password: str, user: str = "root") -> str:
 
 
 def token_holds(devpi: str, token: str) -> bool:
-    """Whether devpi-server still takes this login token for root's."""
+    """Whether devpi-server still accepts this login token as root's."""
     verdict, user, _ = call_devpi(f"{devpi}/+api", token=token).json["result"]["authstatus"]
     return bool(verdict == "ok" and user == "root")
 
@@ -368,14 +368,14 @@ def upload_form(name: str, content: bytes) -> tuple[bytes, str]:
 
 
 def make_index(devpi: str, token: str, name: str = "dev") -> str:
-    """An index of root's without bases, so that it asks no other server; its URL."""
+    """Create an index of root's without bases, so that it asks no other server; return its URL."""
     url = f"{devpi}/root/{name}"
     assert call_devpi(url, "PUT", {"bases": [], "volatile": True}, token=token).status == 200
     return url
 
 
 def upload(index: str, token: str, name: str, content: bytes) -> str:
-    """Upload `NAME-1.0.tar.gz`; its URL."""
+    """Upload `NAME-1.0.tar.gz`; return its URL."""
     body, kind = upload_form(name, content)
     answer = call_devpi(f"{index}/", "POST", body, token=token, kind=kind)
     assert answer.status == 200, answer
@@ -384,13 +384,13 @@ def upload(index: str, token: str, name: str, content: bytes) -> str:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listened on just now."""
+    """A port that was free just now."""
     with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
         return int(listener.getsockname()[1])
 
 
 def python_of_everybody() -> tuple[str, dict[str, str]] | None:
-    """A Python that other users may run, and its environment; None: the one of the tests lies in a closed folder."""
+    """A Python that other users may run, and its environment; None: that of the tests is in a private folder."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     packages = os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")])
     for python in (sys.executable, f"/usr/bin/{version}", f"/usr/local/bin/{version}"):

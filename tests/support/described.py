@@ -1,4 +1,4 @@
-"""Holds answers of the sidecar against its description."""
+"""Checks answers of the sidecar against its description."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from sidecar.web.openapi.document import compose
+from tests.support.container import ROOT
+
+JSON = ROOT / "sidecar" / "web" / "openapi" / "openapi.json"
+CONVERT = "run `.venv-dev/bin/python setup.py build_openapi`"
+if not JSON.exists():
+    raise RuntimeError(f"{JSON} is missing: {CONVERT}")
 
 CHECKS = {
     "process": True,
@@ -26,7 +32,7 @@ CHECKS = {
 DOCUMENT: dict[str, Any] = compose("1.2.3", CHECKS)
 METHODS = frozenset({"get", "head", "post", "options"})
 UNTOLD = frozenset({"Connection", "Content-Length", "Content-Type", "Date", "Server", "Transfer-Encoding"})
-"""Headers that OpenAPI leaves aside, or that HTTP itself has in every answer."""
+"""Headers that OpenAPI ignores, or that HTTP itself adds to every answer."""
 
 
 def resolved(part: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -38,7 +44,7 @@ def resolved(part: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def conforms(value: object, schema: Mapping[str, Any]) -> None:
-    """Raises jsonschema.ValidationError, with what is wrong and where."""
+    """Raises jsonschema.ValidationError with the error and its place."""
     _validator(json.dumps(schema)).validate(value)
 
 
@@ -69,7 +75,7 @@ def _item(path: str) -> Mapping[str, Any] | None:
 
 
 def hold(method: str, path: str, status: int, headers: Mapping[str, str], body: bytes) -> None:
-    """Status, headers, media type and body are those described; else AssertionError or ValidationError."""
+    """Check status, headers, media type and body; raises AssertionError or ValidationError."""
     told = responses(method, path)
     assert str(status) in told, f"{method} {path}: {status} is not described"
     answer = resolved(told[str(status)])

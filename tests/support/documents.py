@@ -1,4 +1,4 @@
-"""What the documents say, taken apart, and what the code says of settings."""
+"""Parse README and docs/: sections, tables, examples; and the names of the settings in the code."""
 
 from __future__ import annotations
 
@@ -11,11 +11,32 @@ from typing import Any
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text()
+DOCUMENTS = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")})
+
+
+def document(name: str) -> str:
+    """The text of a file of docs/, by its name without the suffix."""
+    return (ROOT / "docs" / f"{name}.md").read_text()
+
+
+def section(name: str, title: str) -> str:
+    """The text of a file of docs/ under a heading of level 2 or 3, including its subsections."""
+    text = document(name)
+    found = re.search(rf"^(##+) {re.escape(title)}\n", text, re.MULTILINE)
+    assert found, f"docs/{name}.md has no section {title!r}"
+    end = re.search(rf"^#{{2,{len(found[1])}}} ", text[found.end() :], re.MULTILINE)
+    return text[found.end() :][: end.start() if end else None]
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a document's headings, as links name them."""
+    text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of all table rows, without heads and rules."""
+    """Return the cells of all table rows, without heads and rules."""
     lines = text.splitlines()
     heads = {number - 1 for number, line in enumerate(lines) if re.fullmatch(r"\|(-+\|)+", line)}
     return [
@@ -25,15 +46,15 @@ def rows(text: str) -> list[list[str]]:
     ]
 
 
-def blocks(language: str) -> list[str]:
-    """The README's fenced blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def manifest(kind: str) -> dict[str, Any]:
-    """The one Kubernetes object of that kind in the README."""
-    documents = [each for text in blocks("yaml") for each in YAML(typ="safe").load_all(text)]
-    (found,) = [each for each in documents if each["kind"] == kind]
+    """The one Kubernetes object of that kind in docs/kubernetes-manifest.md."""
+    texts = blocks(document("kubernetes-manifest"), "yaml")
+    (found,) = [each for text in texts for each in YAML(typ="safe").load_all(text) if each["kind"] == kind]
     return dict(found)
 
 
@@ -49,9 +70,8 @@ def code_variables() -> frozenset[str]:
 
 def metrics_table() -> dict[str, tuple[str, set[str]]]:
     """Metric → type and labels, as documented."""
-    text = (ROOT / "docs" / "metrics.md").read_text()
     return {
         cells[0].strip("`"): (cells[1], set(re.findall(r"`(\w+)`", cells[2])))
-        for cells in rows(text)
+        for cells in rows(document("metrics"))
         if len(cells) == 4
     }

@@ -1,4 +1,4 @@
-"""Stops of a start at random instants: how each is planned, carried out and judged."""
+"""Stops at random instants of a start: how each is planned, carried out and judged."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Way:
     """How the entrypoint is started."""
 
     pid_1: bool
-    """As the first process of a PID namespace, where the kernel drops a signal that has no handler."""
+    """As the first process of a PID namespace, where the kernel drops a signal without a handler."""
     blocked: bool
-    """With SIGTERM and SIGINT blocked by its parent, as the image does it: then the first instant is that of exec.
-    Else it is the instant at which the handlers are there: what comes before is Python's own."""
+    """With SIGTERM and SIGINT blocked by its parent, as in the image: the first instant is then that of exec.
+    Otherwise it is the instant at which the handlers exist: Python's own start comes before."""
 
     init: bool = False
-    """Under tini, which the image has as PID 1."""
+    """Under tini, which is PID 1 in the image."""
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -62,7 +62,7 @@ class Plan:
 
     @classmethod
     def at_random(cls, rng: random.Random, span: float) -> Plan:
-        """Most instants are early ones, none is later than `span` seconds; one stop in three has a second signal."""
+        """Most instants are early ones, at most `span` seconds; one stop in three has a second signal."""
         numbers = tuple(rng.choice(NUMBERS) for _ in range(2 if rng.random() < 1 / 3 else 1))
         return cls(span * rng.random() ** 2, numbers, rng.choice((0.0, 0.001, 0.01, 0.1)) * rng.random())
 
@@ -104,12 +104,12 @@ class Start:
         return next(iter(children(self.process.pid)), None)
 
     def send(self, number: int) -> None:
-        """Nothing, where it has ended."""
+        """Do nothing if it has ended."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
     def end(self) -> tuple[int, str]:
-        """Its exit code, and all output: that ends only when no process is left that could write any."""
+        """Its exit code and all output, which ends when no process is left that could write any."""
         said = b""
         deadline = time.monotonic() + PATIENCE
         try:
@@ -133,7 +133,7 @@ def catches(pid: int) -> bool:
 
 
 def stop_once(home: Path, way: Way, plan: Plan) -> str | None:
-    """Start it on a fresh serverdir, and stop it so. What is wrong then; None: nothing."""
+    """Start it on a new serverdir, and stop it so. Return what is wrong; None: nothing."""
     with cleared_away(Container(home)) as container:
         start = Start(container, way)
         pass_by(plan.delay)
@@ -169,7 +169,7 @@ def left_behind(container: Container) -> list[str]:
 
 
 def is_held(lock: Path) -> bool:
-    """Whether somebody holds this lock; nobody does where there is none."""
+    """Whether a process holds this lock; False without the file."""
     try:
         with lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -181,7 +181,7 @@ def is_held(lock: Path) -> bool:
 
 
 def until_ready(container: Container) -> float:
-    """Seconds from the handlers to ready, of a start that nobody stops."""
+    """Seconds from the handlers to ready, of a start without a stop."""
     start = Start(container, WAYS["plain"])
     began = time.monotonic()
     container.wait_ready()
@@ -193,7 +193,7 @@ def until_ready(container: Container) -> float:
 
 
 def pass_by(seconds: float) -> None:
-    """Let an instant come, exactly: `sleep` alone may be late by a time slice."""
+    """Wait until an instant, exactly: `sleep` alone may be late by a time slice."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         time.sleep(left / 2 if left > 0.002 else 0)

@@ -1,4 +1,4 @@
-"""Containers of the real image in a real Docker Engine, by its command line; each cleared away after its test."""
+"""Containers of the real image in a real Docker Engine, through its command line; each is removed after its test."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ IMAGE, WEB_IMAGE, DEBUG_IMAGE, TEST_IMAGE = (
     f"devpi-sidecar-under-test:{name}" for name in ("devpi", "web", "debug", "test")
 )
 LABEL = "devpi-sidecar-test"
-"""On everything that the tests make in the engine."""
+"""The label of everything that the tests create in the engine."""
 LOCKED_DOWN = (
     *("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", "12345:0"),
     *("--tmpfs", "/tmp", "--memory", "192m", "--pids-limit", "200"),
 )
-"""The issue's words."""
+"""The flags in the issue's words."""
 NO_MIRROR = ("--no-root-pypi", "--offline-mode")
 """Flags with which devpi-server reaches no other server."""
 BUILD_PATIENCE = 900.0
-"""Seconds for a build from nothing on a busy machine."""
+"""Seconds for a build without cache on a busy machine."""
 
 
 def docker(
     *arguments: str | Path, check: bool = True, patience: float = 120.0, **options: Any
 ) -> subprocess.CompletedProcess[str]:
-    """`docker ARGUMENTS`, to its end; with `check` it must succeed."""
+    """Run `docker ARGUMENTS` to its end; with `check` it must succeed."""
     done = subprocess.run(
         ["docker", *map(str, arguments)], capture_output=True, text=True, timeout=patience, check=False, **options
     )
@@ -55,7 +55,7 @@ def docker(
 
 
 def require() -> None:
-    """Skip where no engine answers; in CI that is a failure."""
+    """Skip if no engine answers; in CI that is a failure."""
     try:
         done = docker("version", "--format", "{{.Server.Version}}", check=False)
     except FileNotFoundError:
@@ -68,20 +68,20 @@ def require() -> None:
 
 
 def not_here(reason: str) -> None:
-    """Skip what this engine can't show, in CI too."""
+    """Skip what this engine does not support, in CI too."""
     pytest.skip(f"NOT TESTED: {reason}")
 
 
 @contextmanager
 def alone_with(what: str) -> Iterator[None]:
-    """Wait until no other test, in any process, is alone with the same; no two words for one thing."""
+    """Wait until no other test, in any process, holds the same name."""
     with Path(tempfile.gettempdir(), f"{LABEL}-{what}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def only_build() -> AbstractContextManager[None]:
-    """Builds one after the other: BuildKit (`walkProvenance`) can take the engine down if two run at once."""
+    """One build at a time: BuildKit (`walkProvenance`) can crash the engine if two run at once."""
     return alone_with("builds")
 
 
@@ -91,14 +91,14 @@ def documented_names() -> AbstractContextManager[None]:
 
 
 def build(target: str, tag: str, *options: str, context: Path = ROOT) -> str:
-    """Build a target of the Dockerfile; the image's ID, which is the digest of all that it is."""
+    """Build a target of the Dockerfile; return the image's ID, the digest of its content."""
     with only_build():
         docker("build", "--target", target, "--tag", tag, *options, context, patience=BUILD_PATIENCE)
     return image_id(tag)
 
 
 def image_id(image: str) -> str:
-    """The digest of an image's configuration and so of its layers."""
+    """The digest of an image's configuration, which includes its layers."""
     return docker("image", "inspect", "--format", "{{.Id}}", image).stdout.strip()
 
 
@@ -111,7 +111,7 @@ def source_date() -> str:
 
 
 def trimmed() -> ModuleType:
-    """docker/trimmed.py, which is no part of a package."""
+    """docker/trimmed.py, which is not in a package."""
     spec = importlib.util.spec_from_file_location("trimmed", ROOT / "docker" / "trimmed.py")
     assert spec is not None
     assert spec.loader is not None
@@ -121,7 +121,7 @@ def trimmed() -> ModuleType:
 
 
 def unique(name: str) -> str:
-    """A name that nobody else has in this engine."""
+    """A name that is unique in this engine."""
     return f"{LABEL}-{name}-{uuid.uuid4().hex[:8]}"
 
 
@@ -141,7 +141,7 @@ print(age)
 
 
 def check_age(container: str) -> float:
-    """Seconds for which the HEALTHCHECK that waits now in a container has been running; 0: none does."""
+    """Seconds that the HEALTHCHECK waiting in a container has been running; 0: none is."""
     done = docker("exec", container, "python3", "-c", _CHECK_AGE, check=False)
     return float(done.stdout) if done.returncode == 0 else 0.0
 
@@ -156,7 +156,7 @@ class Box:
         self.image = image
 
     def create(self) -> Box:
-        """Make it without starting it."""
+        """Create it without starting it."""
         publish = (
             () if "--network" in self.options else ("--publish", "127.0.0.1::3141", "--publish", "127.0.0.1::3142")
         )
@@ -164,14 +164,14 @@ class Box:
         return self
 
     def start(self) -> Box:
-        """Start it, made before or not; don't wait."""
+        """Start it, created before or not, without waiting."""
         if docker("container", "inspect", self.name, check=False).returncode:
             self.create()
         docker("start", self.name)
         return self
 
     def address(self, port: int) -> str:
-        """The URL at which a port of the container is published. Raises ConnectionError: it has ended."""
+        """The URL of a published port of the container. Raises ConnectionError: it has ended."""
         told = docker("port", self.name, str(port), check=False)
         if told.returncode:
             raise ConnectionRefusedError(told.stderr.strip())
@@ -188,7 +188,7 @@ class Box:
         return self.address(3141)
 
     def inspect(self) -> dict[str, Any]:
-        """What the engine knows of it."""
+        """The output of `docker inspect`."""
         (told,) = json.loads(docker("inspect", self.name).stdout)
         return dict(told)
 
@@ -199,7 +199,7 @@ class Box:
 
     @property
     def log(self) -> str:
-        """All that it has said so far."""
+        """All output so far."""
         done = docker("logs", self.name)
         return done.stdout + done.stderr
 
@@ -214,7 +214,7 @@ class Box:
         return request(self.url + path)
 
     def wait_ready(self, patience: float = 90.0) -> Box:
-        """Until `/readyz` answers 200. The engine is asked once a second: each question takes processes."""
+        """Wait until `/readyz` answers 200. The engine is asked once a second, because each call starts processes."""
         url, asked = "", 0.0
 
         def is_ready() -> bool:
@@ -222,13 +222,13 @@ class Box:
             if not url or time.monotonic() > asked + 1:
                 self._has_not_ended()
                 url, asked = self.url, time.monotonic()
-            return request(f"{url}/readyz").status == 200 and self.url == url  # and not of whoever has the port now
+            return request(f"{url}/readyz").status == 200 and self.url == url  # and not of the port's next owner
 
         wait_for(is_ready, "ready", patience, every=0.1)
         return self
 
     def wait_ready_inside(self, patience: float = 90.0) -> Box:
-        """Until `sidecar healthcheck` says ready: where no port is published."""
+        """Wait until `sidecar healthcheck` reports ready: for containers without published ports."""
 
         def is_ready() -> bool:
             self._has_not_ended()
@@ -242,20 +242,20 @@ class Box:
         assert state["Running"] or state["Restarting"], f"it has ended with {state['ExitCode']}:\n{self.log[-4000:]}"
 
     def wait_health(self, status: str, patience: float) -> None:
-        """Until the engine finds it `healthy` or `unhealthy`."""
+        """Wait until the engine reports `healthy` or `unhealthy`."""
         wait_for(lambda: self.state["Health"]["Status"] == status, status, patience, every=0.5)
 
     def wait_end(self, patience: float = 60.0) -> int:
-        """Until it has ended by itself; its exit code."""
+        """Wait until it ends by itself; return its exit code."""
         return int(docker("wait", self.name, patience=patience).stdout)
 
     def stop(self, grace: int = 40) -> int:
-        """`docker stop`; the exit code."""
+        """Run `docker stop`; return the exit code."""
         docker("stop", "--time", str(grace), self.name)
         return int(self.state["ExitCode"])
 
     def claim(self) -> str:
-        """The generated root password, by what an operator's `curl` does."""
+        """Claim the generated root password like an operator's `curl`."""
         token = self.exec("sidecar", "token").stdout.strip()
         answer = request(f"{self.url}/bootstrap/root-password", "POST", token=token)
         assert 200 == answer.status, answer
@@ -266,13 +266,13 @@ class Box:
         return login(self.devpi, "root", password)[0]
 
     def remove(self) -> None:
-        """Whatever became of it."""
+        """Remove it, whatever its state is."""
         docker("rm", "--force", "--volumes", self.name, check=False)
 
 
 @contextmanager
 def volume(*options: str) -> Iterator[str]:
-    """A named volume of this test's own; its name."""
+    """A named volume of this test; its name."""
     name = unique("volume")
     docker("volume", "create", "--label", LABEL, *options, name)
     try:
@@ -300,7 +300,7 @@ else:
 
 
 def clean_checkout(folder: Path) -> None:
-    """What a clone of this state would hold: all files that git doesn't ignore."""
+    """What a clone of the checkout would contain: all files that git doesn't ignore."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -315,7 +315,7 @@ def clean_checkout(folder: Path) -> None:
 
 @cache
 def told() -> dict[str, str]:
-    """What the tests tell the build of itself, as docs/docker.md does."""
+    """The build arguments, as in docs/docker.md."""
     return {
         "REVISION": "0123456789abcdef0123456789abcdef01234567",
         "CREATED": f"{datetime.fromtimestamp(int(source_date()), UTC):%Y-%m-%dT%H:%M:%SZ}",
@@ -327,13 +327,13 @@ def told() -> dict[str, str]:
 
 
 def build_told(target: str, tag: str) -> str:
-    """A target of the Dockerfile under a tag, which is returned."""
+    """Build a target of the Dockerfile under a tag; return the tag."""
     build(target, tag, *(part for name, value in told().items() for part in ("--build-arg", f"{name}={value}")))
     return tag
 
 
 def exported_files(tag: str) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
-    """Each member of the container's root file system, without what the engine adds to it."""
+    """Each member of the container's root file system, except what the engine adds."""
     name = unique("export")
     docker("create", "--name", name, "--label", LABEL, tag)
     try:

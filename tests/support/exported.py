@@ -1,4 +1,4 @@
-"""Exports to import: a rich one, made by a real devpi-server, and cheap ones, written by hand."""
+"""Exports to import: a rich one, made by a real devpi-server, and small ones, written directly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from argon2 import PasswordHasher
 from tests.support.container import Container, cleared_away, login
 
 DEAD = "http://127.0.0.1:9"
-"""Nobody listens there: a mirror of it reaches nothing, and nobody."""
+"""Nobody listens there, so a mirror of it reaches nothing."""
 BIN = Path(sys.executable).parent
 PASSWORDS = {"root": "root's own password", "alice": "alice's secret", "bob": "bob's pässwörd"}
 MASS_PASSWORD = "the secret of mass"
@@ -84,7 +84,7 @@ def sdist(name: str, version: str) -> tuple[str, bytes]:
 
 
 class Uploader:
-    """One user at a running devpi-server, over HTTP as devpi's and twine's clients talk."""
+    """A user of a running devpi-server, over HTTP like devpi's and twine's clients."""
 
     def __init__(self, devpi: str, user: str, password: str) -> None:
         self._devpi = devpi
@@ -93,11 +93,11 @@ class Uploader:
         self._auth = base64.b64encode(f"{user}:{token}".encode()).decode()
 
     def json(self, method: str, path: str, content: object) -> None:
-        """Send JSON; anything but success raises."""
+        """Send JSON; raise unless it succeeds."""
         self._send(method, path, json.dumps(content).encode(), "application/json")
 
     def post(self, index: str, action: str, file: tuple[str, bytes] | None = None, **fields: str | list[str]) -> None:
-        """A form as `twine upload` posts it."""
+        """Send a form like `twine upload`."""
         boundary = "7a1f0e6f0d2c4b3d"
         parts: list[tuple[str, bytes]] = [('name=":action"', action.encode())]
         for name, value in fields.items():
@@ -124,7 +124,7 @@ class Uploader:
 
 
 def fill(devpi: str) -> None:
-    """Users, indexes, projects, documentation and a tox result, of every kind that an export can hold."""
+    """Create users, indexes, projects, documentation and a tox result, of every kind that an export can contain."""
     root = Uploader(devpi, "root", PASSWORDS["root"])
     root.json(
         "PATCH",
@@ -203,7 +203,7 @@ def fill(devpi: str) -> None:
 
 
 def export(serverdir: Path, into: Path, *options: str) -> Path:
-    """`devpi-export`, as the operator calls it."""
+    """Run `devpi-export` like an operator."""
     done = subprocess.run(
         [BIN / "devpi-export", "--serverdir", serverdir, *options, into],
         env={"PATH": os.environ["PATH"], "HOME": str(into.parent)},
@@ -217,7 +217,7 @@ def export(serverdir: Path, into: Path, *options: str) -> Path:
 
 
 def make_rich(home: Path) -> Path:
-    """The directory of a rich export, made by a devpi-server that `entrypoint.py` ran."""
+    """The directory of a rich export, made by a devpi-server under `entrypoint.py`."""
     flags = ("--host", "127.0.0.1", "--port", "0", "--offline-mode")
     origin = Container(home / "origin", flags=flags, env={"DEVPI_PASSWORD": PASSWORDS["root"]})
     with cleared_away(origin.start()):
@@ -227,11 +227,11 @@ def make_rich(home: Path) -> Path:
     return export(origin.serverdir, home / "export")
 
 
-# --- exports by hand ------------------------------------------------------------------------------------------------
+# --- exports written directly ---------------------------------------------------------------------------------------
 
 
 def write(into: Path, projects: int = 1, files: int = 1, user: str = "mass", index: str = "dev") -> Path:
-    """Write an export of `projects` times `files` small wheels by hand, all at `user`/`index`. Returns its directory.
+    """Write an export of `projects` times `files` small wheels, all at `user`/`index`. Returns its directory.
 
     root isn't in it; the user's password is MASS_PASSWORD.
     """
@@ -292,7 +292,7 @@ def save(directory: Path, data: dict[str, Any]) -> None:
 
 
 def pack(directory: Path, archive: Path, folder: str = ".") -> Path:
-    """Tar an export, compressed as the archive's name says; into `folder` of the archive. Returns the archive."""
+    """Tar an export, compressed according to the archive's name, below `folder` in the archive. Returns the archive."""
     mode = {".bz2": "w:bz2", ".tbz2": "w:bz2", ".gz": "w:gz", ".tgz": "w:gz", ".xz": "w:xz"}.get(archive.suffix, "w")
     archive.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(archive, mode) as tar:  # type: ignore[call-overload]
@@ -301,7 +301,7 @@ def pack(directory: Path, archive: Path, folder: str = ".") -> Path:
 
 
 def pack_split(directory: Path, first: Path, second: Path) -> None:
-    """Tar an export in two: what is named in `dataindex.json` lies partly in the one archive, partly in the other."""
+    """Tar an export in two: the files of `dataindex.json` are partly in one archive, partly in the other."""
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     for archive, part in ((first, files[::2]), (second, files[1::2])):
         with tarfile.open(archive, "w:gz") as tar:
@@ -310,7 +310,7 @@ def pack_split(directory: Path, first: Path, second: Path) -> None:
 
 
 def pack_apart(directory: Path, into: Path) -> int:
-    """Tar each file of an export into an archive of its own. Returns how many there are."""
+    """Tar each file of an export into its own archive. Returns their number."""
     into.mkdir(parents=True, exist_ok=True)
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     for number, path in enumerate(files):
@@ -320,12 +320,12 @@ def pack_apart(directory: Path, into: Path) -> int:
 
 
 def names(directory: Path) -> set[str]:
-    """What is in a directory."""
+    """The files in a directory."""
     return {path.name for path in directory.iterdir()}
 
 
 def digests(directory: Path) -> dict[str, str]:
-    """The SHA-256 of every file in a tree, by its relative path; links by where they lead."""
+    """The SHA-256 of every file in a tree, by its relative path; for links, the target."""
     return dict(_digests(directory))
 
 
@@ -339,7 +339,7 @@ def _digests(directory: Path) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Described:
-    """An export by what it holds: its `dataindex.json` without what differs between any two, and file digests."""
+    """The content of an export: its `dataindex.json` without what differs between any two, and file digests."""
 
     data: dict[str, Any]
     files: dict[str, str]

@@ -1,4 +1,4 @@
-"""A devpi-server that misbehaves on command, on a real socket: faults that a sound one doesn't show."""
+"""A devpi-server that misbehaves on command, on a real socket, for faults that a real one doesn't show."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ API = {"result": {"login": "http://localhost/+login", "authstatus": ["noauth", "
 
 
 def status_of(**changes: Any) -> dict[str, Any]:
-    """The `result` of `+status` of a sound primary; `changes` with `_` for `-`."""
+    """The `result` of `+status` of a healthy primary; `changes` with `_` for `-`."""
     at = time.time()
     result: dict[str, Any] = {
         "serverdir": "/srv/devpi",
@@ -35,7 +35,7 @@ def status_of(**changes: Any) -> dict[str, Any]:
 
 
 class FakeDevpi:
-    """Answers `+api` and `+status` as told by its attributes; `calls` counts by path."""
+    """Answers `+api` and `+status` according to its attributes; `calls` counts by path."""
 
     def __init__(self) -> None:
         self.api: Callable[[], web.StreamResponse] | None = None
@@ -54,7 +54,7 @@ class FakeDevpi:
         self._listening: socket.socket | None = None
 
     async def start(self, path: Path | None = None) -> str:
-        """Listen, on the port of last time if there was one, and return the address."""
+        """Listen, on the same port as before if there was one, and return the address."""
         app = web.Application()
         app.router.add_get("/+api", self._api)
         app.router.add_get("/+status", self._status)
@@ -69,16 +69,16 @@ class FakeDevpi:
         return f"http://127.0.0.1:{self.port}"
 
     async def stop(self) -> None:
-        """Be refused from now on."""
+        """Refuse connections from now on."""
         if self._runner is not None:
             if self._listening is not None:
-                # asyncio leaks what it has accepted when the server is closed in the same round of the loop
-                # (Python 3.13): accept nothing more, let what was accepted become the runner's, then close.
+                # asyncio leaks accepted connections if the server is closed in the same iteration of the loop
+                # (Python 3.13): accept nothing more, let the accepted ones reach the runner, then close.
                 asyncio.get_running_loop().remove_reader(self._listening)
                 for _ in range(3):
                     await asyncio.sleep(0)
             await self._runner.cleanup()
-            await asyncio.sleep(0)  # what it has closed closes its socket in the loop's next round
+            await asyncio.sleep(0)  # closed connections close their sockets in the loop's next iteration
             self._runner = None
 
     def _heard(self, request: web.Request) -> None:
@@ -106,9 +106,9 @@ class FakeDevpi:
 
 
 async def eventually(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """What `condition` gives once that is true; AssertionError after `seconds`."""
+    """Return the result of `condition` once that is true; AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not come to that in time"
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         await asyncio.sleep(0.005)
     return value

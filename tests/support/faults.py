@@ -1,4 +1,4 @@
-"""What is to be expected of each fault of the world: the tests hold the product to it, docs/operations.md tells it."""
+"""Expected effects of each fault; the tests check the product against them, docs/operations.md lists them."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from tests.support.container import Container, wait_for
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault, and what is seen of it. `docs/operations.md` has these words."""
+    """One fault and its visible effects, in the words of `docs/operations.md`."""
 
     what: str
     within: float
-    """Seconds after which all of it is to be seen, on a machine that is not overloaded."""
+    """Seconds until all effects are visible, on a machine that is not overloaded."""
     exit_code: int | None = None
-    """None: the container lives on."""
+    """None: the container stays alive."""
     log: str = ""
-    """Words of the log."""
+    """A fragment of the log."""
     livez: int = 200
     readyz: int = 503
     phase: str = "ready"
     check: str = ""
     reason: str = ""
-    """The failing check, and words of its reason."""
+    """The failing check, and a fragment of its reason."""
     logged: bool = True
-    """Whether the log has the reason, too: the monitor writes it there."""
+    """Whether the log has the reason too."""
     longer_by: str = ""
-    """A setting whose duration comes on top of `within`."""
+    """A setting whose duration is added to `within`."""
     then: str = ""
-    """What follows, and what to do."""
+    """Consequences, and what to do."""
 
     def seen(self, c: Container, began: float, more: float = 0) -> None:
-        """See that the fault, which began at that time, shows as it should; `more`: seconds of `longer_by`."""
+        """Assert the effects of a fault that began at `began`; `more`: seconds of `longer_by`."""
         patience = self.within + more - (time.monotonic() - began)
         if self.exit_code is not None:
             code = c.wait_end(patience)
@@ -59,7 +59,7 @@ FULL_FIRST_START = Fault(
     within=10,
     exit_code=73,
     log="the disk is full",
-    then="nothing half-made is left; with more room it starts",
+    then="nothing incomplete is left; with more space it starts",
 )
 FULL_IMPORT = Fault(
     "the disk fills while an import loads",
@@ -68,29 +68,29 @@ FULL_IMPORT = Fault(
     check="process",
     reason="the disk is full",
     log="the import failed",
-    then="nothing of it is left; with more room and a restart it is imported",
+    then="nothing of it is left; with more space and a restart it is imported",
 )
 FULL_START = Fault(
     "the disk is full at a later start",
     within=10,
     exit_code=73,
     log="no space is left for the serverdir",
-    then="nothing is changed; make room",
+    then="nothing is changed; free space",
 )
 FULL_SERVING = Fault(
     "the disk fills while it serves",
     within=13,
     check="write",
     reason="can't write to the serverdir: no space left on device",
-    then="downloads go on, uploads get a 5xx, a claim 503, a rotation 409, and nothing is lost or changed by them; "
-    "with room it is ready again within 5 s, without a restart",
+    then="downloads continue; an upload gets a 5xx, a claim 503, a rotation 409, and none of them changes anything; "
+    "with space it is ready again within 5 s, without a restart",
 )
 FULL_RUNTIME = Fault(
     "the runtime directory is full at the start",
     within=10,
     exit_code=73,
     log="the runtime directory can't be written to",
-    then="make room there; while it serves, only a rotation needs it, and answers 409",
+    then="free space there; while it serves, only a rotation needs it, and answers 409",
 )
 READ_ONLY_START = Fault(
     "the volume is read-only at the start",
@@ -104,14 +104,14 @@ READ_ONLY_SERVING = Fault(
     within=13,
     check="write",
     reason="can't write to the serverdir: read-only file system",
-    then="downloads go on; fix the disk, mount it again, restart",
+    then="downloads continue; fix the disk, mount it again, restart",
 )
 IO_ERROR_SERVING = Fault(
-    "the disk fails while it serves: EIO for all, SQLite's file too",
+    "the disk fails while it serves: EIO for all files, including SQLite's",
     within=10,
     check="http",
     reason="answered 500",
-    then="what was acknowledged is there once the disk is; a stop is still code 0",
+    then="acknowledged uploads exist once the disk works again; a stop still has code 0",
 )
 IO_ERROR_START = Fault(
     "the disk fails at the start",
@@ -124,14 +124,14 @@ CLOCK = Fault(
     "the clock jumps, a day ahead or back",
     within=10,
     readyz=200,
-    then="an unclaimed password neither expires early nor late; devpi's logins of the last 10 h end with a jump ahead",
+    then="an unclaimed password expires neither early nor late; a jump ahead ends devpi's logins of the last 10 h",
 )
 DATABASE_DELETED = Fault(
     "`.sqlite` is deleted while it serves",
     within=10,
     check="http",
     reason="answered 500",
-    then="nobody can make themselves root; stop, restore a backup, start",
+    then="nobody can become root; stop, restore a backup, start",
 )
 DATABASE_CORRUPTED = Fault(
     "`.sqlite` is overwritten or cut short while it serves",
@@ -141,22 +141,22 @@ DATABASE_CORRUPTED = Fault(
     then="stop, restore a backup, start",
 )
 DATABASE_BAD_START = Fault(
-    "a start on what either of these left",
+    "a start after either of these",
     within=10,
     exit_code=65,
     log="its database .sqlite can't be read",
-    then="refused, for devpi-server would begin without users and let anybody make themselves root",
+    then="refused, because devpi-server would start without users and let anybody become root",
 )
 LOCK_REMOVED = Fault(
     "`.sidecar` is deleted while it serves",
     within=10,
     check="lock",
     reason="the serverdir's lock file was removed",
-    then="devpi-server goes on, and no second server starts beside it (on NFS one may); after a restart it is ready; "
+    then="devpi-server continues, and no second server can start (except on NFS); after a restart it is ready; "
     "the record of root's password, the admin token and all logins are lost",
 )
 UNMOUNTED = Fault(
-    "the volume is unmounted, or another one is mounted over it, while it serves",
+    "the volume is unmounted or mounted over while it serves",
     within=13,
     check="write",
     reason="can't write to the serverdir: no such file or directory",
@@ -168,43 +168,43 @@ HANGS = Fault(
     longer_by="SIDECAR_MONITOR_DEAD_AFTER",
     check="http",
     reason="dead: no answer",
-    then="`/livez` stays 200: whether to kill it is yours to say; when it goes on, it is ready again within 5 s. "
-    "A claim answers 503 meanwhile, a stop kills it after the grace",
+    then="`/livez` stays 200, so nothing restarts it: restart it, or wait; when it continues, it is ready again within "
+    "5 s; until then a claim answers 503, and a stop kills it after the grace",
 )
 ENDS_AT_ONCE = Fault(
-    "devpi-server ends at its start",
+    "devpi-server exits at its start",
     within=10,
     exit_code=1,
-    log="devpi-server ended by itself with code 1",
-    then="its own log says why",
+    log="devpi-server exited unexpectedly with code 1",
+    then="see its log",
 )
 ENDS_LATER = Fault(
-    "devpi-server ends by itself while it serves, with a code n (here 7)",
+    "devpi-server exits while it serves, with a code n (here 7)",
     within=5,
     exit_code=7,
-    log="devpi-server ended by itself with code 7",
-    then="its own log says why; a restart serves what was acknowledged",
+    log="devpi-server exited unexpectedly with code 7",
+    then="see its log; after a restart it serves all acknowledged uploads",
 )
 ENDS_LATER_WITH_0 = Fault(
-    "devpi-server ends by itself while it serves, with code 0",
+    "devpi-server exits while it serves, with code 0",
     within=5,
     exit_code=1,
-    log="devpi-server ended by itself with code 0",
-    then="the same; code 1, so that nobody takes it for a stop that was asked for",
+    log="devpi-server exited unexpectedly with code 0",
+    then="the same; code 1, so that it differs from a requested stop",
 )
 OUT_OF_MEMORY = Fault(
-    "devpi-server is killed for want of memory",
+    "devpi-server is killed for lack of memory",
     within=5,
     exit_code=137,
-    log="devpi-server was ended by SIGKILL, most likely for want of memory",
-    then="raise the limit",
+    log="devpi-server was killed by SIGKILL, most likely for lack of memory",
+    then="raise the memory limit",
 )
 PORT_TAKEN = Fault(
-    "devpi-server's port is taken",
+    "devpi-server's port is in use",
     within=10,
     exit_code=69,
     log="devpi-server can't listen on",
-    then="found before a first state is made; free the port, or `--port`",
+    then="found before a first state is made; free the port, or set `--port`",
 )
 MONITOR_HANGS = Fault(
     "the monitor hangs",
@@ -213,27 +213,27 @@ MONITOR_HANGS = Fault(
     check="http",
     reason="stale: the monitor has not probed",
     logged=False,
-    then="the liveness probe has it restarted",
+    then="the liveness probe restarts the container",
 )
 MONITOR_ENDS = Fault(
-    "the monitor, or another eternal task, ends",
+    "the monitor or another permanent task exits",
     within=5,
     exit_code=70,
-    log="the sidecar's task 'health' has ended",
+    log="the sidecar's task 'health' ended unexpectedly",
     then="a bug: restart, and report it with the log",
 )
 SIDECAR_KILLED = Fault(
     "the sidecar alone is killed",
     within=5,
     exit_code=137,
-    then="the kernel kills devpi-server with it; the next start has the volume at once",
+    then="the kernel kills devpi-server with it; the next start can lock the volume at once",
 )
 
 ALL = [value for value in list(globals().values()) if isinstance(value, Fault)]
 
 
 def table() -> str:
-    """All of it in Markdown."""
+    """Return the table in Markdown."""
     lines = ["| fault | within | `/livez` | `/readyz` | `phase` | exit code | the log has | then |", "|---" * 8 + "|"]
     for fault in ALL:
         ended = fault.exit_code is not None

@@ -1,4 +1,4 @@
-"""Names that others leave in a folder, and that are nobody's data."""
+"""Names that other software creates in a folder, and that are nobody's data."""
 
 from __future__ import annotations
 

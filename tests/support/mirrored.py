@@ -1,4 +1,4 @@
-"""A mirror of an index on loopback, and indexes above it, in a devpi-server that can reach no registry."""
+"""A mirror of an index on loopback, and indexes that inherit from it, in a devpi-server that can reach no registry."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from testbed.upstream import JSON, Upstream
 from tests.support.container import Container, call_devpi, login_token, request, upload_form
 
 FLAGS = ("--host", "127.0.0.1", "--port", "0", "--no-root-pypi", "--request-timeout", "3")
-"""Without root/pypi, whose upstream is a registry: the tests make mirrors of their own."""
+"""Without root/pypi, whose upstream is a registry: the tests create their own mirrors."""
 
 
 class Page(NamedTuple):
@@ -34,7 +34,7 @@ class Mirrored:
         self.put("white", bases=["root/mirror"], mirror_whitelist=["*"])
 
     def put(self, index: str, **config: object) -> None:
-        """Make an index of root's."""
+        """Create an index of root's."""
         answer = call_devpi(f"{self.devpi}/root/{index}", "PUT", {"volatile": True, **config}, token=self.token)
         assert answer.status == 200, answer
 
@@ -44,7 +44,7 @@ class Mirrored:
         assert call_devpi(f"{self.devpi}/root/{index}", "PATCH", changes, token=self.token).status == 200
 
     def upload(self, index: str, project: str) -> None:
-        """Upload a file of a project, and look at nothing: that would ask the mirror."""
+        """Upload a file of a project without reading anything, which would ask the mirror."""
         body, kind = upload_form(project, b"x")
         answer = call_devpi(f"{self.devpi}/root/{index}/", "POST", body, token=self.token, kind=kind)
         assert answer.status == 200, answer

@@ -1,4 +1,4 @@
-"""What a test needs beyond Python. Where that is missing: a skip with the package to install, and in CI a failure."""
+"""Requirements of tests beyond Python. A missing one is a skip with the package to install, and in CI a failure."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import pytest
 
 
 def in_ci() -> bool:
-    """Whether this is a run that must be whole."""
+    """Whether this run must be complete."""
     return os.environ.get("CI", "").lower() not in {"", "0", "false"}
 
 
 def not_tested(reason: str) -> NoReturn:
-    """Skip, and say so; in CI, fail."""
+    """Skip with the reason; in CI, fail."""
     if in_ci():
         pytest.fail(f"{reason}; with CI set this is not optional")
     pytest.skip(f"NOT TESTED: {reason}")
 
 
 def program(name: str, package: str | None = None) -> str:
-    """The path of a program, which Debian has in `package` (default: of the program's name)."""
+    """The path of a program, which is in Debian's `package` (default: of the program's name)."""
     if (found := shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")) is None:
         not_tested(f"there is no {name} (Debian: apt-get install {package or name})")
     return found
@@ -34,6 +34,6 @@ def compiler() -> str:
 
 
 def root(what: str) -> None:
-    """The rights of root, without which `what` can't be done."""
+    """Require root's rights, without which `what` is impossible."""
     if os.geteuid() != 0:
         not_tested(f"only root can {what}")

@@ -1,6 +1,6 @@
-"""A network of a container's own, which goes when the container's process ends, as a container engine has it go.
+"""A container's own network, which is removed when the container's process ends, as by a container engine.
 
-Needs root and iproute2; where they are missing the tests are skipped and say so, and fail in CI.
+Requires root and iproute2; without them the tests are skipped, and fail in CI.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Network:
         return ("--host", self.inside, "--port", "0", "--no-root-pypi", "--offline-mode")
 
     def make(self) -> None:
-        """Both ends of the pair with an address each."""
+        """Create the pair, with an address for each end."""
         ip("netns", "add", self.namespace)
         ip("link", "add", self.interface, "type", "veth", "peer", "name", "eth0", "netns", self.namespace)
         ip("address", "add", f"{self.outside}/30", "dev", self.interface)
@@ -46,7 +46,7 @@ class Network:
             ip("-netns", self.namespace, *arguments.split())
 
     def cut(self) -> None:
-        """Nothing gets through any more, in either direction, and neither end is told."""
+        """Drop all traffic in both directions without notifying either end."""
         ip("link", "set", self.interface, "down")
 
     def remove_with(self, container: Container) -> None:
@@ -62,11 +62,11 @@ class Network:
 
     @property
     def exists(self) -> bool:
-        """Whether the interfaces have not been removed."""
+        """Whether the interfaces still exist."""
         return Path("/sys/class/net", self.interface).exists()
 
     def remove(self) -> None:
-        """All of it, as far as it is there."""
+        """Remove everything that exists."""
         self._remove_interfaces()
         subprocess.run(["ip", "netns", "delete", self.namespace], capture_output=True, check=False)
 
@@ -75,14 +75,14 @@ class Network:
 
 
 def ip(*arguments: str) -> None:
-    """iproute2's `ip`, which must succeed."""
+    """Run iproute2's `ip`, which must succeed."""
     done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"ip {' '.join(arguments)}: {done.stderr.strip()}"
 
 
 @contextmanager
 def network() -> Iterator[Network]:
-    """One, made and removed. Skips where it can't be made; in CI that is a failure."""
+    """A network, created and removed. Skips if that is impossible; in CI that is a failure."""
     needs.root("make a network namespace")
     needs.program("ip", "iproute2")
     made = Network()

@@ -1,4 +1,4 @@
-"""Holds the table of `sidecar.worker.patches` against an installed devpi-server, in a process of its own."""
+"""Checks the table of `sidecar.worker.patches` against an installed devpi-server, in a separate process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ print(json.dumps([devpi_server.__version__, missing, took, sorted(set(sys.module
 
 
 class Held(NamedTuple):
-    """What came of it."""
+    """The result."""
 
     version: str
     """devpi-server's."""
@@ -38,11 +38,11 @@ class Held(NamedTuple):
     seconds: float
     """CPU time."""
     imported: list[str]
-    """Modules that nobody had imported by the time devpi-server serves."""
+    """Modules that were not yet imported when devpi-server serves."""
 
 
 def held(folder: Path | None = None) -> Held:
-    """The whole table, against the devpi-server in `folder`; None: against the one of this environment."""
+    """Check the whole table against the devpi-server in `folder`; None: that of this environment."""
     env = dict(os.environ) if folder is None else {**os.environ, "PYTHONPATH": str(folder)}
     command = [sys.executable, "-c", _CHECK]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=True)

@@ -8,7 +8,7 @@ from testbed.plugins import installed_plugin
 
 
 def plugin_with_metrics(folder: Path) -> dict[str, str]:
-    """An environment in which a plugin has metrics, some under the names of devpi-web."""
+    """An environment with a plugin that has metrics, some with the names of devpi-web's."""
     return installed_plugin(
         folder,
         "fake_web",

@@ -1,6 +1,6 @@
-"""Containers in a mount namespace of their own: small, full and read-only volumes.
+"""Containers in separate mount namespaces: small, full and read-only volumes.
 
-Needs root (CAP_SYS_ADMIN); where that is not to be had, the tests are skipped, and say so.
+Requires root (CAP_SYS_ADMIN); otherwise the tests are skipped.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.support.container import ENTRYPOINT
 
 
 def require() -> None:
-    """Skip the test where no mount namespace can be made."""
+    """Skip the test if no mount namespace can be created."""
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /mnt"], capture_output=True, text=True, check=False
     )
@@ -24,7 +24,7 @@ def require() -> None:
 
 
 def command(*steps: str) -> tuple[str, ...]:
-    """A `Container.command`: in a mount namespace of its own run the shell's `steps`, then the entrypoint.
+    """A `Container.command` that runs the shell commands `steps` in a new mount namespace, then the entrypoint.
 
     The container's pid is the sidecar's, and `/proc/PID/root` shows its mounts.
     """

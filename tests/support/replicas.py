@@ -10,12 +10,12 @@ from tests.support.container import Container, free_port, login_token, make_inde
 
 PASSWORD = "the root password of these tests"
 STOP_DELAY = "2s"
-"""Twice the time in which the balancer's checks, every half second, notice."""
+"""Twice the time after which the balancer's checks, every half second, notice."""
 FILE = os.urandom(300_000)
 
 
 def replicating(make: Callable[..., Container], home: Path) -> tuple[Container, Container, str]:
-    """A primary and its replica, both ready, and the link to a file that both hold."""
+    """A primary and its replica, both ready, and the link to a file on both."""
     secret = home / "secret"
     secret.write_text("fedcba9876543210" * 4)
     both = {"SIDECAR_STOP_DELAY": STOP_DELAY, "SIDECAR_SECRET_IS_RANDOM": "true"}
@@ -35,7 +35,7 @@ def replicating(make: Callable[..., Container], home: Path) -> tuple[Container, 
             str(free_port()),
             "--primary-url",
             primary.devpi,
-        ),  # --offline-mode would keep it from its primary
+        ),  # --offline-mode would cut it off from its primary
         env=both | {"SIDECAR_PORT": str(free_port())},
     )
     replica.start().wait_ready()

@@ -1,4 +1,4 @@
-"""Requests to devpi-server over connections of their own, and how long they take."""
+"""Requests to devpi-server over separate connections, and their durations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BASIC = {"Authorization": "Basic " + base64.b64encode(b"root:not the password").
 def ask(
     port: int, method: str, path: str, headers: dict[str, str], body: str | None = None, timeout: float = 30
 ) -> tuple[int, float]:
-    """One request over a new connection; its status, and how long it took in seconds."""
+    """One request over a new connection; its status and its duration in seconds."""
     begin = time.monotonic()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:

@@ -1,4 +1,4 @@
-"""Downloads and uploads over plain sockets, that stop and go on when a test says so."""
+"""Downloads and uploads over plain sockets that a test can pause and resume."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def connected(url: str, receive_buffer: int | None = None) -> Iterator[socket.so
 
 
 def refuses(url: str) -> bool:
-    """Whether nobody listens there any more."""
+    """Whether nothing listens there any more."""
     try:
         with connected(url):
             return False
@@ -35,9 +35,9 @@ def refuses(url: str) -> bool:
 
 @contextmanager
 def downloading(link: str) -> Iterator[Callable[..., bytes]]:
-    """A slow download, begun and then left alone; calling it reads the rest, and gives all of the body.
+    """A slow download, begun and paused; calling it reads the rest and returns the whole body.
 
-    With a rate it reads so many bytes a second. It ends with what it has where nothing comes for 30 s.
+    With a rate it reads so many bytes a second. It returns a partial body if nothing arrives for 30 s.
     """
     with connected(link, receive_buffer=32 * 1024) as client:
         client.sendall(f"GET {urlsplit(link).path} HTTP/1.0\r\nHost: {urlsplit(link).netloc}\r\n\r\n".encode())
@@ -60,15 +60,15 @@ def downloading(link: str) -> Iterator[Callable[..., bytes]]:
 
 
 def auth_header(token: str) -> str:
-    """The line that tells devpi-server who uploads."""
+    """The header that identifies the uploading user to devpi-server."""
     return f"X-Devpi-Auth: {base64.b64encode(f'root:{token}'.encode()).decode()}\r\n"
 
 
 @contextmanager
 def uploading(index: str, token: str, name: str, content: bytes, begin: int) -> Iterator[Callable[[], int]]:
-    """An upload of `NAME-1.0.tar.gz`, whose first `begin` bytes are sent; calling it sends the rest.
+    """An upload of `NAME-1.0.tar.gz` whose first `begin` bytes are sent; calling it sends the rest.
 
-    That gives the status of the answer.
+    This returns the status of the answer.
     """
     form, kind = upload_form(name, content)
     body = memoryview(form)

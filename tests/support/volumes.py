@@ -1,4 +1,4 @@
-"""Volumes that a test can fill, break and take away. Needs root and a loop device; else skips."""
+"""Volumes that a test can fill, break and detach. Requires root and a loop device; otherwise the test is skipped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NO_LOG_FLUSH = 2
 
 @dataclass
 class Volume:
-    """A file system of a test's own, mounted."""
+    """A test's own file system, mounted."""
 
     path: Path
     source: str
@@ -30,26 +30,26 @@ class Volume:
     options: str
 
     def mount(self) -> None:
-        """Skips the test where that isn't possible."""
+        """Skips the test if that is impossible."""
         self.path.mkdir(exist_ok=True)
         done = _run("mount", "-t", self.kind, "-o", self.options, self.source, self.path)
         if done.returncode != 0:
             pytest.skip(f"NOT TESTED: no {self.kind} can be mounted here: {done.stderr.strip()}")
 
     def remount(self, options: str) -> None:
-        """With these options changed."""
+        """Remount it with these options."""
         done = _run("mount", "-o", f"remount,{options}", self.path)
         assert done.returncode == 0, done
 
     def unmount(self) -> None:
-        """At once, as a node does that loses its storage: who has files open keeps them."""
+        """Detach it at once, like a node that loses its storage: open files stay open."""
         done = _run("umount", "-l", self.path)
         assert done.returncode == 0, done
 
     def renew(self) -> None:
-        """Mount it again, once nobody has the old one any more: before, it would be the same again, broken as it was.
+        """Mount it again, once no process uses the old mount: before, it would be the same one, still broken.
 
-        A mount namespace has it too, which another test made while it was mounted.
+        Mount namespaces that another test created meanwhile hold it, too.
         """
 
         def released() -> bool:
@@ -62,7 +62,7 @@ class Volume:
         self.mount()
 
     def fill(self) -> None:
-        """To the last byte."""
+        """Fill it to the last byte."""
         with suppress(OSError), (self.path / "ballast").open("ab", buffering=0) as ballast:
             for size in (2**20, 4096):
                 with suppress(OSError):
@@ -74,7 +74,7 @@ class Volume:
         (self.path / "ballast").unlink()
 
     def break_down(self) -> None:
-        """From now on it answers EIO to everything (ext4 alone), and nothing more reaches the disk."""
+        """Fail all access with EIO from now on (ext4 only); nothing more reaches the disk."""
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
             fcntl.ioctl(descriptor, EXT4_IOC_SHUTDOWN, struct.pack("I", NO_LOG_FLUSH))
@@ -95,7 +95,7 @@ def tmpfs(path: Path, size: str) -> Iterator[Volume]:
 
 @contextmanager
 def ext4(path: Path) -> Iterator[Volume]:
-    """One of 64 MiB on a loop device, that turns read-only at an error."""
+    """One of 64 MiB on a loop device that turns read-only after an error."""
     needs.root("make and mount a file system")
     image = path.with_name(f"{path.name}.ext4")
     with image.open("wb") as file:
@@ -112,7 +112,7 @@ def ext4(path: Path) -> Iterator[Volume]:
 
 @contextmanager
 def thin(path: Path) -> Iterator[tuple[Volume, Volume]]:
-    """An ext4 that says it has 64 MiB, and the tmpfs of 24 MiB below it: fill that, and the kernel loses writes."""
+    """An ext4 with a nominal 64 MiB on a tmpfs of 24 MiB: when that is full, the kernel loses writes."""
     needs.root("make and mount a file system")
     with tmpfs(path.with_name(f"{path.name}.below"), "24m") as below:
         image = below.path / "image"

@@ -1,4 +1,4 @@
-"""The app on a real socket, with a real lifecycle, monitor and bootstrap."""
+"""The app on a real socket, with real lifecycle, monitor and bootstrap."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PASSWORD = "generated-Passw0rd"
 
 
 class Devpi:
-    """A running devpi-server that has the generated password, and takes another."""
+    """A running devpi-server with the generated password, which can be changed."""
 
     password = PASSWORD
 
@@ -66,7 +66,7 @@ class Answer:
 
 @dataclass
 class Site:
-    """The app that is asked, and what it speaks of."""
+    """The app under test, and the objects that it reports on."""
 
     folder: Path
     lifecycle: Lifecycle
@@ -89,11 +89,11 @@ class Site:
 
     @property
     def context(self) -> Context:
-        """What the app is made on."""
+        """Return the app's context."""
         return Context(self.lifecycle, self.board, self.features, lambda: self.tick_age, "1.2.3")
 
     async def ask(self, method: str, path: str, **options: Any) -> Answer:
-        """An answer, which is one that `/openapi.json` describes."""
+        """Send a request, and return an answer that matches `/openapi.json`."""
         async with self.session.request(
             method, f"http://127.0.0.1:{self.web.port}{path}", allow_redirects=False, **options
         ) as response:
@@ -108,7 +108,7 @@ class Site:
         return await self.ask("GET", path, headers=headers)
 
     async def raw(self, sent: bytes) -> bytes:
-        """What comes back for these bytes, until the connection is closed."""
+        """Send these bytes, and return all that is received until the connection ends."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.web.port)
         try:
             writer.write(sent)
@@ -120,7 +120,7 @@ class Site:
             writer.close()
 
     async def become_ready(self) -> None:
-        """devpi-server serves."""
+        """Make devpi-server serve."""
         client = self.client = DevpiClient(await self.devpi.start(), 1)
         (self.folder / ".sidecar").mkdir(exist_ok=True)
         self.lifecycle.enter(Phase.LAUNCHING)
@@ -130,17 +130,17 @@ class Site:
         self.lifecycle.enter(Phase.READY)
 
     def root_password(self, state: str, *, allowed: bool) -> None:
-        """What is seen of root's password; whether the settings allow an empty one."""
+        """Set what is known of root's password, and whether the settings allow an empty one."""
         self.board.push("root-password", judge_root_password(state, allowed))
 
     def attach(self, record: RootPasswordFile, secret: LoginSecret | None = None) -> Claims:
-        """devpi-server was launched on this record."""
+        """Launch devpi-server with this record."""
         claims = Claims(self.lifecycle, record, secret, self.claim_ttl, changed=self.board.changed)
         self.credentials._record, self.credentials._claims = record, claims
         return claims
 
     def generate_password(self, setter: PasswordSetter | None = None) -> None:
-        """A root password was generated, and can be claimed."""
+        """Generate a root password, which can be claimed."""
         record = RootPasswordFile(self.folder / "root-password")
         record.write_generated(PASSWORD)
         self.attach(record).devpi_up(setter or Devpi(), "standalone")
@@ -154,7 +154,7 @@ class Site:
         contents: Contents | None = None,
         root_password: RootPasswordStatus | None = None,
     ) -> None:
-        """Let a feature know this."""
+        """Pass this message to the features."""
         if imported is not None:
             one_of(self.features, Bootstrap)._publish(imported)
         if mirrors is not None:

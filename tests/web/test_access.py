@@ -13,13 +13,13 @@ from tests.web.conftest import Site
 
 @pytest.fixture
 def access_log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """The access log, switched on."""
+    """Enable the access log."""
     with caplog.at_level(logging.INFO, "sidecar.access"):
         yield caplog
 
 
 async def test_every_answer_has_an_id_of_its_own(site: Site) -> None:
-    """Also those that are errors, and on a connection that is kept."""
+    """Also errors, and on a keep-alive connection."""
     ids = [(await site.get(path)).headers["X-Request-ID"] for path in ("/livez", "/livez", "/readyz", "/nowhere")]
     assert all(re.fullmatch("[0-9a-f]{16}", each) for each in ids)
     assert len(set(ids)) == 4
@@ -36,7 +36,7 @@ async def test_every_answer_has_an_id_of_its_own(site: Site) -> None:
     ],
 )
 async def test_a_sane_id_is_taken_over(site: Site, given: str, taken: bool) -> None:
-    """In the answer and in a problem's body; one that could do harm in a log is not."""
+    """In the answer and in a problem's body; an id that is unsafe in a log is replaced."""
     answer = await site.get("/nowhere", **{"X-Request-ID": given})
     assert answer.status == 404
     assert (answer.headers["X-Request-ID"] == given) is taken
@@ -44,7 +44,7 @@ async def test_a_sane_id_is_taken_over(site: Site, given: str, taken: bool) -> N
 
 
 async def test_log_lines_have_the_id(site: Site, access_log: pytest.LogCaptureFixture) -> None:
-    """Of the request that they are about, and of no other."""
+    """Only the id of their own request."""
     from sidecar.core.request_id import REQUEST_ID
 
     seen: list[tuple[str, str | None]] = []
@@ -68,7 +68,7 @@ async def test_log_lines_have_the_id(site: Site, access_log: pytest.LogCaptureFi
 
 
 async def test_an_access_line(site: Site, access_log: pytest.LogCaptureFixture) -> None:
-    """Method, route, status, duration and peer; of a path that anybody may choose, only the route."""
+    """Method, route, status, duration and peer; the route instead of the path, which the client chooses."""
     await site.get("/readyz/http")
     await site.get("/forged%0aline")
     known, unknown = (record for record in access_log.records if record.name == "sidecar.access")
@@ -87,7 +87,7 @@ async def test_an_access_line(site: Site, access_log: pytest.LogCaptureFixture) 
 
 
 async def test_no_access_lines_unless_asked_for(site: Site, caplog: pytest.LogCaptureFixture) -> None:
-    """Probes come every second."""
+    """They come every second."""
     with caplog.at_level(logging.WARNING, "sidecar.access"):
         await site.get("/livez")
     assert [] == [record for record in caplog.records if record.name == "sidecar.access"]

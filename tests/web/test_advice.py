@@ -1,4 +1,4 @@
-"""What is advised about passwords succeeds where it is advised, for each role and phase: each advice is followed."""
+"""Follow each advice about passwords, in each role and phase: it succeeds."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from tests.web.conftest import ADMIN, PASSWORD, TOKEN, Devpi, Site
 
 ROLES = ("standalone", "primary", "replica")
 BEFORE = ("starting", "initialising", "importing", "launching")
-"""Phases, and `listening`: launching, with a devpi-server that answers the sidecar."""
+"""Phases, and `listening`: the phase launching, while devpi-server answers the sidecar."""
 SERVING = ("listening", "ready")
 AFTER = ("failed import", "failed", "stopping")
 
 
 def _claimed(record: RootPasswordFile) -> None:
     record.write_generated(PASSWORD)
-    record.claim("10.0.0.1", record.generated, None)  # type: ignore[arg-type]
+    record.claim("10.0.0.1", record.generated)  # type: ignore[arg-type]
 
 
 def _expired(record: RootPasswordFile) -> None:
@@ -54,13 +54,13 @@ RECORDS: dict[RootPassword, Callable[[RootPasswordFile], None]] = {
 
 
 def become(lifecycle: Lifecycle, **changes: Any) -> None:
-    """Be in any phase, whatever was before."""
+    """Set any phase, whatever the current one."""
     lifecycle._become(replace(lifecycle.snapshot, **changes))
 
 
 @dataclass
 class Stage:
-    """A container in a role and a phase, and a terminal in it."""
+    """A container in a role and a phase, with a terminal."""
 
     site: Site
     runtime: RuntimeDir
@@ -68,7 +68,7 @@ class Stage:
     capsys: pytest.CaptureFixture[str]
 
     def be(self, role: str, phase: str, state: RootPassword, *, own_secret: bool) -> None:
-        """Be there, as the supervisor goes there; any earlier place is left."""
+        """Go to this phase as the supervisor does, from any other."""
         lifecycle, credentials = self.site.lifecycle, self.site.credentials
         name = Phase({"listening": "launching", "failed import": "failed"}.get(phase, phase))
         launched, listened = phase in ("launching", *SERVING, *AFTER[1:]), phase in (*SERVING, *AFTER[1:])
@@ -93,13 +93,13 @@ class Stage:
             claims.devpi_down()
 
     async def run(self, *arguments: str) -> tuple[int, str, str]:
-        """A `sidecar` command: its exit code, and what it said."""
+        """Run a `sidecar` command, and return its exit code and output."""
         self.capsys.readouterr()
         code = await asyncio.to_thread(commands.main, list(arguments))
         return (code, *self.capsys.readouterr())
 
     async def advised(self) -> str:
-        """All that is said in this place, by whatever says it."""
+        """Return all texts that are shown in this role and phase."""
         said = ["\n".join((await self.run(*command))[1:]) for command in (["status"], ["claim"], ["claim"])]
         for path, accept in (("/", "text/html"), ("/status", "*/*"), ("/health", "*/*"), ("/readyz", "text/plain")):
             answer = await self.site.get(path, Accept=accept)
@@ -125,7 +125,7 @@ async def stage(
 
 
 def commands_in(said: str) -> set[str]:
-    """The commands and requests that change a password, as they are advised."""
+    """Return the advised commands and requests that change a password."""
     found = re.findall(r"`(sidecar (?:claim|rotate)[a-z -]*)`", said)
     return {*found, *re.findall(r"POST /bootstrap/[a-z-]+(?:\?[a-z_=]+)?", said)}
 
@@ -134,7 +134,7 @@ def commands_in(said: str) -> set[str]:
 @pytest.mark.parametrize("phase", [*BEFORE, *SERVING, *AFTER])
 @pytest.mark.parametrize("role", ROLES)
 async def test_what_is_advised_succeeds(stage: Stage, role: str, phase: str, own_secret: bool) -> None:
-    """Where devpi-server serves as another than a replica something is advised; elsewhere nothing that would fail."""
+    """A serving devpi-server that isn't a replica gets an advice; otherwise there is none that would fail."""
     for state in RECORDS:
         stage.be(role, phase, state, own_secret=own_secret)
         said = await stage.advised()
@@ -161,7 +161,7 @@ async def test_what_is_advised_succeeds(stage: Stage, role: str, phase: str, own
 async def test_the_log_names_a_claim_that_succeeds(
     stage: Stage, role: str, state: RootPassword, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In the last lines of a start: only where there is something to claim, and it is not the primary's."""
+    """The last log lines of a start: only if there is something to claim, and not at the primary."""
     caplog.set_level(logging.INFO, "sidecar.container.next_step")
     stage.be(role, "listening", state, own_secret=False)
     NextStep(stage.site.lifecycle, stage.site.credentials, "http://x")
@@ -173,11 +173,11 @@ async def test_the_log_names_a_claim_that_succeeds(
 
 
 async def test_a_claim_where_there_never_was_a_password(stage: Stage) -> None:
-    """A fresh replica holds no data of before: it says whose the password is."""
+    """A fresh replica has no earlier data: it reports whose password applies."""
     stage.be("replica", "ready", RootPassword.UNKNOWN, own_secret=False)
     code, out, err = await stage.run("claim")
     assert (code, out) == (1, "")
-    assert "this is a replica: its users, and root's password, are the primary's" in err
+    assert "this is a replica: its users and root's password are the primary's" in err
     stage.be("standalone", "ready", RootPassword.UNKNOWN, own_secret=False)
     assert "held data before this sidecar" in (await stage.run("claim"))[2]
 
@@ -185,13 +185,13 @@ async def test_a_claim_where_there_never_was_a_password(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("phase", "why"),
     [
-        ("importing", "devpi-server does not run yet (importing) (try again in 2 s)"),
-        ("failed import", "refused (503): not running; it failed: see /status, fix that, and restart\n"),
+        ("importing", "devpi-server does not run yet (importing) (retry in 2 s)"),
+        ("failed import", "refused (503): not running; it failed: see /status, fix the cause, and restart\n"),
         ("stopping", "refused (503): not running; it is being stopped\n"),
     ],
 )
 async def test_a_refusal_names_the_phase(stage: Stage, phase: str, why: str) -> None:
-    """`claim` and `rotate` don't promise what will never be."""
+    """`claim` and `rotate` don't promise what never happens."""
     stage.be("standalone", phase, RootPassword.CLAIMABLE, own_secret=False)
     for command in ("claim", "rotate"):
         code, out, err = await stage.run(command)
@@ -200,10 +200,10 @@ async def test_a_refusal_names_the_phase(stage: Stage, phase: str, why: str) -> 
 
 
 async def test_a_failing_root_password_has_no_advice_once_devpi_stops(stage: Stage) -> None:
-    """The check stays as it is; what it advised would be refused now."""
+    """The check stays the same, but its advice would be refused now."""
     stage.be("standalone", "listening", RootPassword.PROVIDED, own_secret=False)
     check = next(c for c in stage.site.board.checks() if c.name == "root-password")
-    assert check.hint == "`sidecar rotate`, or SIDECAR_ALLOW_EMPTY_ROOT=true to allow it"
+    assert check.hint == "run `sidecar rotate`, or set SIDECAR_ALLOW_EMPTY_ROOT=true to allow it"
     become(stage.site.lifecycle, phase=Phase.STOPPING)
     check = next(c for c in stage.site.board.checks() if c.name == "root-password")
     assert (check.status, check.hint) == ("fail", None)

@@ -1,4 +1,4 @@
-"""`/bootstrap`: the claim, rotating, and who may do it."""
+"""`/bootstrap`: claim, rotation, and access to them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROUTES = [("GET", "/bootstrap"), ("POST", CLAIM), ("POST", ROTATE)]
 
 
 async def test_claim_once(site: Site) -> None:
-    """The password, once; then 410 with when and from where."""
+    """The password once; then 410 with the time and address of the claim."""
     site.generate_password()
     first = await site.ask("POST", CLAIM, headers=ADMIN)
     assert (first.status, first.json) == (200, {"user": "root", "password": PASSWORD})
@@ -37,14 +37,14 @@ async def test_claim_once(site: Site) -> None:
 
 
 async def test_claims_at_the_same_instant(site: Site) -> None:
-    """Exactly one of many gets it."""
+    """Exactly one of many clients gets it."""
     site.generate_password()
     answers = await asyncio.gather(*(site.ask("POST", CLAIM, headers=ADMIN) for _ in range(10)))
     assert [200] + [410] * 9 == sorted(answer.status for answer in answers)
 
 
 async def test_x_forwarded_for_is_not_believed(site: Site) -> None:
-    """Who claimed is told from the connection: anybody can write a header."""
+    """The address of a claim is that of the connection, because a client can set any header."""
     site.generate_password()
     await site.ask("POST", CLAIM, headers=ADMIN | {"X-Forwarded-For": "10.9.8.7", "Forwarded": "for=10.9.8.7"})
     status = await site.ask("GET", "/bootstrap", headers=ADMIN)
@@ -52,7 +52,7 @@ async def test_x_forwarded_for_is_not_believed(site: Site) -> None:
 
 
 async def test_get_never_reveals(site: Site) -> None:
-    """What there is to claim, not the thing itself."""
+    """It reports whether there is something to claim, not the password."""
     site.generate_password()
     answer = await site.ask("GET", "/bootstrap", headers=ADMIN)
     assert answer.json["root_password"]["state"] == "claimable"
@@ -71,7 +71,7 @@ async def test_claim_before_installation(site: Site) -> None:
 
 
 async def test_nothing_to_claim(site: Site) -> None:
-    """404 where the operator gave the password."""
+    """404 if the operator has set the password."""
     record = RootPasswordFile(site.folder / "root-password")
     record.write_provided()
     site.attach(record)
@@ -81,7 +81,7 @@ async def test_nothing_to_claim(site: Site) -> None:
 
 @pytest.mark.parametrize("claim_ttl", [60.0])
 async def test_expired(site: Site) -> None:
-    """410 with that reason; only rotating helps."""
+    """410 with that reason; only a rotation helps."""
     record = RootPasswordFile(site.folder / "root-password")
     record.write_generated(PASSWORD, datetime.now(UTC) - timedelta(seconds=61))
     site.attach(record)
@@ -90,7 +90,7 @@ async def test_expired(site: Site) -> None:
 
 
 async def test_a_client_that_hangs_up_changes_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has begun ends, though nobody reads the answer."""
+    """A claim that has begun finishes, although the client doesn't read the answer."""
     began, done = asyncio.Event(), asyncio.Event()
 
     async def claim(address: str) -> str:
@@ -124,7 +124,7 @@ async def test_a_client_that_hangs_up_changes_nothing(site: Site, monkeypatch: p
     ],
 )
 async def test_rotate(site: Site, monkeypatch: pytest.MonkeyPatch, query: str, body: bytes, kept: bool) -> None:
-    """A new password, once; logins end unless told otherwise."""
+    """A new password, once; logins end unless `keep_logins` is set."""
     calls: list[Any] = []
 
     async def rotate(address: str, *, keep_logins: bool = False) -> str:
@@ -153,13 +153,13 @@ async def test_rotate(site: Site, monkeypatch: pytest.MonkeyPatch, query: str, b
     ],
 )
 async def test_rotate_with_an_unreadable_wish(site: Site, query: str, body: bytes) -> None:
-    """400, and nothing is rotated: guessing would end all logins or leave them."""
+    """400, and nothing is rotated: a wrong guess would end or keep all logins."""
     answer = await site.ask("POST", ROTATE + query, headers=ADMIN, data=body)
     assert (answer.status, answer.json["status"]) == (400, 400)
 
 
 async def test_rotate_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """409 with the hint where it can't be; 503 while devpi-server doesn't run."""
+    """409 with the hint if it is impossible; 503 while devpi-server doesn't run."""
 
     async def rotate(address: str, *, keep_logins: bool = False) -> str:
         raise CannotRotate("this is a replica", "rotate at the primary")
@@ -171,7 +171,7 @@ async def test_rotate_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 async def test_an_unknown_claimer(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A claim whose address isn't known is told all the same; Retry-After is a whole second at least."""
+    """A claim without a known address is reported, too; Retry-After is at least a whole second."""
 
     async def claim(address: str) -> str:
         raise AlreadyClaimed(datetime(2026, 1, 2, tzinfo=UTC), None)
@@ -185,7 +185,7 @@ async def test_an_unknown_claimer(site: Site, monkeypatch: pytest.MonkeyPatch) -
     assert (await site.ask("POST", ROTATE, headers=ADMIN)).headers["Retry-After"] == "1"
 
 
-# --- who may -----------------------------------------------------------------------------------------------------
+# --- access -----------------------------------------------------------------------------------------------------
 
 WRONG = [
     {},
@@ -216,14 +216,14 @@ async def test_wrong_tokens(site: Site, monkeypatch: pytest.MonkeyPatch, headers
 
 
 async def test_a_token_in_latin1_bytes(site: Site) -> None:
-    """Bytes that aren't UTF-8 are a wrong token, no error."""
+    """Bytes that aren't UTF-8 are a wrong token, not an error."""
     sent = f"POST {CLAIM} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAuthorization: Bearer ".encode()
     answer = await site.raw(sent + b"t\xf6k\xe9n\xff\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 401 ")
 
 
 async def test_before_the_token_is_known(site: Site) -> None:
-    """The sidecar listens before the serverdir with its token is open: 503 then, and nobody is slowed down."""
+    """The sidecar listens before it has the token from the serverdir: 503 then, without a delay."""
     site.credentials._token = None
     answer = await site.ask("GET", "/bootstrap", headers=ADMIN)
     assert (answer.status, answer.json["title"]) == (503, "not yet")
@@ -232,7 +232,7 @@ async def test_before_the_token_is_known(site: Site) -> None:
 
 
 async def test_two_tokens_are_none(site: Site) -> None:
-    """A proxy may look at one, and this at the other."""
+    """A proxy may check one, and the sidecar the other."""
     sent = f"GET /bootstrap HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n".encode()
     assert (await site.raw(sent + b"\r\n")).startswith(b"HTTP/1.1 200 ")
     answer = await site.raw(sent + b"Authorization: Bearer other\r\n\r\n")
@@ -240,7 +240,7 @@ async def test_two_tokens_are_none(site: Site) -> None:
 
 
 async def test_the_scheme_is_case_insensitive(site: Site) -> None:
-    """As RFC 9110 has it."""
+    """See RFC 9110."""
     assert (await site.ask("GET", "/bootstrap", headers={"Authorization": f"bearer {TOKEN}"})).status == 200
 
 
@@ -354,7 +354,7 @@ HERE = "http://127.0.0.1:{port}"
         (["Host: 127.0.0.1:{port}", "Origin: ftp://127.0.0.1:{port}"], 403),
         (["Host: 127.0.0.1:{port}", "Origin: chrome-extension://127.0.0.1:{port}"], 403),
         (["Host: 127.0.0.1:{port}", "Origin: 127.0.0.1:{port}"], 403),
-        (["Host: devpi.example", "Origin: https://devpi.example"], 200),  # a proxy that does not say how it was asked
+        (["Host: devpi.example", "Origin: https://devpi.example"], 200),  # a proxy without X-Forwarded-Proto
         (["Host: devpi.example", "Origin: https://devpi.example", "X-Forwarded-Proto: https"], 200),
         (["Host: devpi.example", "Origin: http://devpi.example", "X-Forwarded-Proto: https"], 403),
         (["Host: devpi.example:443", "Origin: https://devpi.example"], 200),
@@ -364,7 +364,7 @@ HERE = "http://127.0.0.1:{port}"
     ],
 )
 async def test_pages_of_other_origins(site: Site, headers: list[str], status: int) -> None:
-    """A browser that another site's page made to post is refused, and so is whatever is unclear."""
+    """A browser's request from another site's page is refused, as is any ambiguous one."""
     site.generate_password()
     said = "\r\n".join([f"POST {CLAIM} HTTP/1.1", f"Authorization: Bearer {TOKEN}", "Connection: close", *headers])
     answer = await site.raw(f"{said}\r\n\r\n".format(port=site.web.port).encode())
@@ -373,8 +373,8 @@ async def test_pages_of_other_origins(site: Site, headers: list[str], status: in
 
 @pytest.mark.parametrize("token", [None, "guessed"])
 async def test_a_rebound_name(site: Site, token: str | None) -> None:
-    """A page whose own name has been made to lead here has the right Origin, and no token: no browser adds one. Nor
-    may it read an answer from under another name: none has a header that lets it.
+    """A page whose name was rebound to this address has the right Origin, but no token: no browser adds one. Nor
+    may it read an answer under another name, because no header allows it.
     """
     site.generate_password()
     headers = {"Host": "evil.example:3142", "Origin": "http://evil.example:3142"}

@@ -1,4 +1,4 @@
-"""Clients that come in crowds, are slow, or never say a word: the probes answer on, and what they hold is bounded."""
+"""Crowds of clients, slow ones and silent ones: probes still get answers, and resources stay bounded."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @pytest.fixture(autouse=True)
 def _descriptors() -> Iterator[None]:
-    """Enough for both ends of 2,000 connections, and the limit of before afterwards."""
+    """Allow both ends of 2,000 connections, and restore the limit afterwards."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(before[1], 6000), before[1]))
     yield
@@ -45,7 +45,7 @@ def _descriptors() -> Iterator[None]:
 
 @pytest.fixture
 async def clients(site: Site) -> AsyncIterator[list[Client]]:
-    """What a test has opened, which is closed with it."""
+    """Collect a test's connections, and close them at its end."""
     opened: list[Client] = []
     yield opened
     for _, writer in opened:
@@ -53,14 +53,14 @@ async def clients(site: Site) -> AsyncIterator[list[Client]]:
 
 
 async def connect(site: Site, clients: list[Client], number: int = 1) -> Client:
-    """Open so many; the last one."""
+    """Open `number` connections, and return the last one."""
     for _ in range(number):
         clients.append(await asyncio.open_connection("127.0.0.1", site.web.port))
     return clients[-1]
 
 
 async def until_cut(client: Client) -> float:
-    """Seconds until the server ends the connection."""
+    """Return the seconds until the server ends the connection."""
     begun = time.monotonic()
     try:
         async with asyncio.timeout(10):
@@ -73,7 +73,7 @@ async def until_cut(client: Client) -> float:
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients have less time."""
+    """Give clients less time."""
     monkeypatch.setattr(connection, "HEAD_SECONDS", 0.3)
 
 
@@ -81,7 +81,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_two_thousand_idle_connections(site: Site, clients: list[Client]) -> None:
-    """Probes get through while they come and when they are there, 99 of 100 within 50 ms; few of them are kept."""
+    """During and after the connects, 99 of 100 probes take at most 50 ms; few connections are kept."""
     times: list[float] = []
 
     async def probe(number: int) -> None:
@@ -105,8 +105,8 @@ async def test_two_thousand_idle_connections(site: Site, clients: list[Client]) 
 async def test_all_that_may_be_answered_for_long(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secure: bool
 ) -> None:
-    """As many event streams and wrong tokens as are taken, from many sources, and a crowd of others: probes get
-    through, and no more connections are open than should be.
+    """With the maximum of event streams and wrong tokens, from many sources, and a crowd of others, probes get
+    through, and the limit of connections holds.
     """
     monkeypatch.setattr(admin_auth, "FIRST_DELAY", 30.0)
     monkeypatch.setattr(admin_auth, "LONGEST_DELAY", 30.0)
@@ -153,7 +153,7 @@ async def test_all_that_may_be_answered_for_long(
 async def test_where_all_are_busy_a_newcomer_is_closed(
     site: Site, clients: list[Client], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """Really so: its descriptor is free again, however many came with it."""
+    """Its descriptor is free again, however many connect at once."""
     monkeypatch.setattr(site.web.limit, "_most", 2)
     for reader, writer in [await connect(site, clients) for _ in range(2)]:
         writer.write(b"GET /events HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -170,7 +170,7 @@ async def test_where_all_are_busy_a_newcomer_is_closed(
 
 
 async def test_who_rests_longest_goes_first(site: Site, clients: list[Client], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that has asked something lately outlives those that never did."""
+    """A connection with a recent request is kept before those without one."""
     monkeypatch.setattr(site.web.limit, "_most", 10)
     asking = await connect(site, clients)
     await connect(site, clients, 9)
@@ -184,7 +184,7 @@ async def test_who_rests_longest_goes_first(site: Site, clients: list[Client], m
 
 
 async def test_who_is_answered_is_not_cut(site: Site, clients: list[Client], monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many come meanwhile: a claim under way gets to its end."""
+    """A running claim finishes, however many connect meanwhile."""
     monkeypatch.setattr(site.web.limit, "_most", 4)
     claiming, go = asyncio.Event(), asyncio.Event()
 
@@ -202,7 +202,7 @@ async def test_who_is_answered_is_not_cut(site: Site, clients: list[Client], mon
 
 
 async def test_descriptors_run_out(site: Site, clients: list[Client], caplog: pytest.LogCaptureFixture) -> None:
-    """Where the process can't open another, the oldest connection makes room, and the log says so once."""
+    """If the process can't accept another connection, the oldest is closed, and one line is logged."""
     taken: list[int] = []
     await connect(site, clients, 20)
     waiting = [socket.socket() for _ in range(5)]
@@ -228,7 +228,7 @@ async def test_descriptors_run_out(site: Site, clients: list[Client], caplog: py
             each.close()
         for descriptor in taken:
             os.close(descriptor)
-    assert 1 == sum("no more can be" in record.getMessage() for record in caplog.records)
+    assert 1 == sum("can't accept more" in record.getMessage() for record in caplog.records)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ async def test_descriptors_run_out(site: Site, clients: list[Client], caplog: py
 def test_room_by_the_limit_of_descriptors(
     monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], room: int, after: int
 ) -> None:
-    """A soft limit is raised as far as is needed; under a low hard one fewer connections have room."""
+    """The soft limit is raised as needed; a low hard limit allows fewer connections."""
     current = [limits]
     monkeypatch.setattr(resource, "getrlimit", lambda _: current[-1])
     monkeypatch.setattr(resource, "setrlimit", lambda _, new: current.append(new))
@@ -252,7 +252,7 @@ def test_room_by_the_limit_of_descriptors(
 @pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("head", [b"", b"G", GET, GET + b"X: "])
 async def test_a_head_that_does_not_come(site: Site, clients: list[Client], head: bytes) -> None:
-    """The connection is cut, at whatever byte its client stops."""
+    """The connection is closed, whatever the client has sent of the head."""
     client = await connect(site, clients)
     client[1].write(head)
     assert 0.1 < await until_cut(client) < 5
@@ -262,7 +262,7 @@ async def test_a_head_that_does_not_come(site: Site, clients: list[Client], head
 @pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("first", [b"", GET + b"\r\n"])
 async def test_slowloris(site: Site, clients: list[Client], first: bytes) -> None:
-    """A byte now and then doesn't prolong it, neither at first nor after an answer."""
+    """An occasional byte doesn't prolong the time for a head, also after an answer."""
     client = await connect(site, clients)
     if first:
         client[1].write(first)
@@ -279,7 +279,7 @@ async def test_slowloris(site: Site, clients: list[Client], first: bytes) -> Non
 
 
 async def test_a_kept_connection_may_rest(site: Site, clients: list[Client], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two requests there is time, more than within one."""
+    """A client has more time between two requests than within one."""
     monkeypatch.setattr(connection, "HEAD_SECONDS", 0.2)
     client = await connect(site, clients)
     for _ in range(2):
@@ -300,19 +300,19 @@ async def test_a_body_that_does_not_come(site: Site, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.usefixtures("hurried")
 async def test_answers_that_nobody_reads(site: Site, clients: list[Client]) -> None:
-    """A client that asks and asks, and reads nothing: no more is asked of the app, and the connection is cut."""
+    """A client that sends many requests and reads no answer is closed, and the app gets no more of its requests."""
     client = await connect(site, clients)
     client[1].transport.pause_reading()
     client[1].write((GET + b"\r\n") * 20_000)
     async with asyncio.timeout(10):
-        while len(site.web.limit) != 0:  # noqa: ASYNC110 - nobody tells
+        while len(site.web.limit) != 0:  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.02)
     assert site.web.runner.server is not None
     assert 0 < site.web.runner.server.requests_count < 20_000
 
 
 async def test_many_requests_in_one_packet_delay_no_probe(site: Site, clients: list[Client]) -> None:
-    """A crowd of clients that send their requests by the thousand: a new connection's first one goes before them, and
+    """With thousands of requests from many clients, the first one of a new connection is answered before them, and
     there is room for it.
     """
     await connect(site, clients, 300)
@@ -337,7 +337,7 @@ class Evictable:
 
 
 async def test_a_guest_that_was_cut_before_its_turn_stays_away() -> None:
-    """Its request is answered to nobody."""
+    """Its request gets no answer."""
     limit, client = ConnectionLimit(1), Evictable()
     limit.come(client)
     limit.come(Evictable())
@@ -347,7 +347,7 @@ async def test_a_guest_that_was_cut_before_its_turn_stays_away() -> None:
 
 
 async def test_a_guest_that_left_while_it_was_answered_stays_away() -> None:
-    """Else it would count for ever."""
+    """Otherwise it would be counted forever."""
     limit, client = ConnectionLimit(2), Evictable()
     limit.come(client)
     limit.works(client)
@@ -357,7 +357,7 @@ async def test_a_guest_that_left_while_it_was_answered_stays_away() -> None:
 
 
 async def test_where_all_are_busy_the_newcomer_goes() -> None:
-    """There is no room, and what is under way is worth more."""
+    """There is no room, and running requests are worth more."""
     limit, busy, late = ConnectionLimit(1), Evictable(), Evictable()
     limit.come(busy)
     limit.works(busy)
@@ -372,7 +372,7 @@ async def test_where_all_are_busy_the_newcomer_goes() -> None:
 async def test_a_stream_that_was_read_late_goes_on(
     site: Site, clients: list[Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A client that reads on while it is being answered isn't idle, however long the answer takes."""
+    """A client that reads its answer isn't idle, however long the answer takes."""
     monkeypatch.setattr(connection, "IDLE_SECONDS", 0.1)
     monkeypatch.setattr(connection, "_CLOSING_SECONDS", 0.1)
     monkeypatch.setattr(stream, "PULSE", 0.2)

@@ -1,4 +1,4 @@
-"""`/events`: what changes, to browsers that come, go, and don't read."""
+"""`/events`: changes, sent to browsers that connect, disconnect, and don't read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECTIONS = {"verdict", "headline", "phases", "notices", "import", "checks", "pas
 
 
 class Listener:
-    """A client of `/events`, as far as a browser's EventSource is one."""
+    """A client of `/events` like a browser's EventSource."""
 
     def __init__(self, response: Any) -> None:
         self.response = response
@@ -33,7 +33,7 @@ class Listener:
         self.raw = b""
 
     async def next(self) -> tuple[str, Any]:
-        """The next event: its name, and its data parsed."""
+        """Return the next event: its name, and its parsed data."""
         async with asyncio.timeout(5):
             while True:
                 name, data = "message", ""
@@ -60,13 +60,13 @@ class Listener:
                     return name, None
 
     async def until(self, section: str, words: str) -> str:
-        """The section, once it has the words."""
+        """Wait until the section contains the words, and return it."""
         while words not in self.sections.get(section, ""):
             await self.next()
         return self.sections[section]
 
     async def settle(self) -> Listener:
-        """All that comes at the begin has come."""
+        """Wait until all initial events have arrived."""
         while not self.last_id:
             await self.next()
             if self.sections.keys() >= SECTIONS:
@@ -88,7 +88,7 @@ def hub(site: Site) -> Hub:
 
 
 async def test_at_first_everything(site: Site) -> None:
-    """The epoch, the clock, how soon to come again, and each section; no secret is among it."""
+    """The epoch, the clock, the delay before a reconnect, and each section; no secrets."""
     site.generate_password()
     async with listening(site) as stream:
         name, hello = await stream.next()
@@ -104,7 +104,7 @@ async def test_at_first_everything(site: Site) -> None:
 
 @pytest.mark.alone
 async def test_changes_alone(site: Site) -> None:
-    """A change is told at once, and only the sections in which it shows."""
+    """A change sends at once only the sections that differ."""
     async with listening(site) as stream:
         await stream.settle()
         stream.sections.clear()
@@ -116,7 +116,7 @@ async def test_changes_alone(site: Site) -> None:
 
 
 async def test_a_check_that_changes_is_told(site: Site) -> None:
-    """By the monitor's next tick, without a timer of the hub's own."""
+    """They follow the monitor's next tick, without a timer of the hub."""
     await site.become_ready()
     async with listening(site) as stream:
         await stream.until("headline", "Ready")
@@ -126,7 +126,7 @@ async def test_a_check_that_changes_is_told(site: Site) -> None:
 
 
 async def test_a_figure_that_runs_on_is_told_to_nobody_at_once(site: Site) -> None:
-    """While devpi-server hangs nothing is rendered at each look; what is read out says which check, and no figure."""
+    """While devpi-server hangs, no check renders anything; screen readers get the check's name, and no figure."""
     await site.become_ready()
     async with listening(site) as stream:
         await stream.settle()
@@ -153,7 +153,7 @@ def reason_of_http(site: Site) -> str:
 
 
 async def test_an_import_is_told_four_times_a_second(site: Site) -> None:
-    """A hundred reports in a second are few events, of which the last has the last count."""
+    """A hundred reports in a second cause few events; the last one has the last count."""
     site.lifecycle.enter(Phase.IMPORTING)
     async with listening(site) as stream:
         await stream.settle()
@@ -169,7 +169,7 @@ async def test_an_import_is_told_four_times_a_second(site: Site) -> None:
 
 
 async def test_reconnecting(site: Site) -> None:
-    """Who missed nothing is told nothing again; who did, or comes from an earlier epoch, everything."""
+    """A client that missed something, or comes from an earlier epoch, gets everything; others get nothing."""
     async with listening(site) as stream:
         last = (await stream.settle()).last_id
         async with listening(site, **{"Last-Event-ID": last}) as again:
@@ -183,7 +183,7 @@ async def test_reconnecting(site: Site) -> None:
 
 
 async def test_each_is_told_how_to_use_it_from_where_it_is(site: Site) -> None:
-    """The same change, with the name that each client has for this server."""
+    """Each client gets the same change, with the host name that it used."""
     async with listening(site, Host="one:3142") as one, listening(site, Host="two:3142") as two:
         await one.settle()
         await two.settle()
@@ -194,7 +194,7 @@ async def test_each_is_told_how_to_use_it_from_where_it_is(site: Site) -> None:
 
 
 async def test_a_pulse_when_nothing_happens(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says no more than that the stream lives."""
+    """It only shows that the stream is alive."""
     monkeypatch.setattr(events, "PULSE", 0.3)
     async with listening(site) as stream:
         await stream.settle()
@@ -202,7 +202,7 @@ async def test_a_pulse_when_nothing_happens(site: Site, monkeypatch: pytest.Monk
 
 
 async def test_no_more_than_so_many(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """503 with Retry-After beyond; a place that was left is free again."""
+    """503 with Retry-After above the limit; a closed stream makes room for another."""
     monkeypatch.setattr(hub(site), "most", 2)
     monkeypatch.setattr(events, "PULSE", 0.3)
     async with listening(site):
@@ -217,7 +217,7 @@ async def test_no_more_than_so_many(site: Site, monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_streams_leave_connections_for_probes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However few there may be: a stream is busy for ever, so it is never cut for a newcomer."""
+    """Whatever the limit of connections: streams are always busy, and never closed for a new connection."""
     monkeypatch.setattr(server, "MOST", 56)
     context = site.context
     await site.web.stop()
@@ -228,7 +228,7 @@ async def test_streams_leave_connections_for_probes(site: Site, monkeypatch: pyt
 
 
 async def test_who_never_reads_is_dropped(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is held for such a client is bounded, and the others hear everything meanwhile."""
+    """The memory for such a client is bounded, and other clients get everything meanwhile."""
     monkeypatch.setattr(events, "PATIENCE", 0.5)
     monkeypatch.setattr(events, "GAP", 0.0)
     site.lifecycle.enter(Phase.IMPORTING)
@@ -252,7 +252,7 @@ async def test_who_never_reads_is_dropped(site: Site, monkeypatch: pytest.Monkey
 
 
 async def test_a_client_that_goes_is_forgotten(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the next pulse at the latest; then nothing is rendered for nobody."""
+    """At the next pulse at the latest; then nothing is rendered any more."""
     monkeypatch.setattr(events, "PULSE", 0.3)
     async with listening(site):
         assert 1 == len(hub(site))
@@ -261,7 +261,7 @@ async def test_a_client_that_goes_is_forgotten(site: Site, monkeypatch: pytest.M
 
 @pytest.mark.alone
 async def test_the_end(site: Site) -> None:
-    """The last words are told, then the streams end, and the stop waits for none of them."""
+    """The last change is sent, then the streams end; the stop waits for none of them."""
     async with listening(site) as stream:
         await stream.settle()
         site.lifecycle.enter(Phase.FAILED, Failure("devpi-server was ended by SIGKILL", "its log says why"))
@@ -276,7 +276,7 @@ async def test_the_end(site: Site) -> None:
 async def test_an_error_in_the_page_is_nobody_elses(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The lifecycle goes on, the probes answer, and the log has it."""
+    """The lifecycle continues, probes answer, and the error is logged."""
     from sidecar.web.page import report
 
     async with listening(site) as stream:
@@ -289,7 +289,7 @@ async def test_an_error_in_the_page_is_nobody_elses(
 
 
 async def test_hostile_names_end_no_event(site: Site) -> None:
-    """A newline in a name is not one of the stream's."""
+    """A newline in a name doesn't end a line of the stream."""
     async with listening(site) as stream:
         await stream.settle()
         name = "x\n\nevent: hello\ndata: {}\n\n<script>\u2028\r"
@@ -301,7 +301,7 @@ async def test_hostile_names_end_no_event(site: Site) -> None:
 
 
 async def test_head(site: Site) -> None:
-    """HEAD tells the kind, and ends."""
+    """HEAD returns the content type, and ends."""
     answer = await site.ask("HEAD", "/events")
     assert (200, b"") == (answer.status, answer.body)
     assert "text/event-stream" in answer.headers["Content-Type"]

@@ -1,4 +1,4 @@
-"""The whole API against made-up requests: every answer is one that is documented, and soon there."""
+"""The whole API with generated requests: every answer is documented, and arrives soon."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DOCUMENTED = {
     }
     for route in ROUTES
 }
-"""Which codes a handler's docstring names; README's table has the same (tests/project/test_docs.py)."""
+"""Which codes a handler's docstring names; docs/http-api.md has the same (tests/project/test_docs.py)."""
 EVERYWHERE = {400, 404, 405, 408, 413, 417, 431}
 """Codes of requests that no handler sees: see `sidecar.web.middleware` and `sidecar.web.server.connection`."""
 
@@ -45,7 +45,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
 
 
 def answers(raw: bytes, *, to_head: bool = False) -> list[tuple[int, bytes, bytes]]:
-    """Status, head and body of each answer; `to_head`: to a HEAD, which has no body, unless that wasn't even read."""
+    """Return status, head and body of each answer; `to_head`: to HEAD, without a body unless it wasn't read."""
     found = []
     while raw:
         head, end, rest = raw.partition(b"\r\n\r\n")
@@ -60,7 +60,7 @@ def answers(raw: bytes, *, to_head: bool = False) -> list[tuple[int, bytes, byte
 
 
 def check(status: int, head: bytes, body: bytes) -> None:
-    """Nothing is given away, and an error says which."""
+    """Check that an answer discloses nothing, and that an error is a problem."""
     assert status != 500, body
     assert b"Traceback" not in body
     assert b"aiohttp" not in head
@@ -72,7 +72,7 @@ def check(status: int, head: bytes, body: bytes) -> None:
         assert TOKEN not in body.decode()
         assert PASSWORD not in body.decode()
     elif status >= 400:
-        assert status == 503 or not body  # a probe's own shape, or HEAD
+        assert status == 503 or not body  # a probe's own format, or HEAD
 
 
 # --- requests -------------------------------------------------------------------------------------------------------
@@ -140,10 +140,10 @@ bodies = st.one_of(
 async def test_made_up_requests(
     site: Site, method: str, path: str, query: str, fields: list[tuple[bytes, bytes]], body: bytes
 ) -> None:
-    """A known route answers what it documents; whatever else comes is told what is wrong with it."""
+    """A known route answers as documented; any other request gets a problem."""
     assume((method, path) != ("GET", "/events"))  # a stream has no end: tests/web/test_events.py
     if b"Host" not in dict(fields):
-        fields = [(b"Host", b"devpi"), *fields]  # without one, and with two, nothing else is looked at
+        fields = [(b"Host", b"devpi"), *fields]  # with none or two, nothing else would be checked
     head = [f"{method} {path}{query} HTTP/1.1".encode(), b"Connection: close", *(b": ".join(each) for each in fields)]
     begun = time.monotonic()
     raw = await site.raw(b"\r\n".join([*head, b"", body]))
@@ -178,7 +178,7 @@ pieced_together = st.lists(st.binary(max_size=40) | tokens, max_size=8).map(b"".
 @given(pieced_together.filter(lambda sent: b"/events" not in sent))  # a stream has no end
 @example(b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n")
 async def test_made_up_bytes(site: Site, sent: bytes) -> None:
-    """Requests or not: each answer is whole, none is 500, and the connection ends in time."""
+    """For any bytes, each answer is complete, none is 500, and the connection ends in time."""
     begun = time.monotonic()
     raw = await site.raw(sent)
     assert time.monotonic() - begun < 30, "it would wait for ever"
@@ -187,7 +187,7 @@ async def test_made_up_bytes(site: Site, sent: bytes) -> None:
 
 
 async def test_the_app_is_as_it_was(site: Site) -> None:
-    """Nothing of all that has stayed open."""
+    """No connection of these stays open."""
     await test_made_up_bytes.hypothesis.inner_test(site, b"GET /livez HTTP/1.1\r\n")  # type: ignore[attr-defined]
     assert (await site.get("/livez")).body == b"ok"
     assert len(site.web.limit) == 1  # the session's own

@@ -1,4 +1,4 @@
-"""Whatever is sent to the port: the right status, no traceback, no version, and the app answers on."""
+"""Anything sent to the port gets the right status, no traceback and no version; the app continues to answer."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ CLOSE = b"Host: h\r\nConnection: close\r\n"
 
 @pytest.fixture(autouse=True)
 async def still_answers(site: Site) -> AsyncIterator[None]:
-    """After each of these the app is as it was."""
+    """Check after each test that the app is unchanged."""
     yield
     assert (await site.get("/livez")).body == b"ok"
 
 
 def read(answer: bytes) -> tuple[int, dict[str, object]]:
-    """Status and problem of a raw answer, which gives nothing away."""
+    """Return status and problem of a raw answer, which must disclose nothing."""
     head, _, body = answer.partition(b"\r\n\r\n")
     for hint in (b"Traceback", b"aiohttp", b"Python", b'File "'):
         assert hint not in answer
@@ -88,7 +88,7 @@ async def test_too_many_headers(site: Site) -> None:
 
 @pytest.mark.parametrize("path", ["/bootstrap/root-password", "/bootstrap/rotate"])
 async def test_oversized_bodies(site: Site, path: str) -> None:
-    """413 for an admin, by its length or, chunked, by what came; nothing was claimed."""
+    """413 for an admin, by Content-Length or, if chunked, by the received bytes; nothing is claimed."""
     site.generate_password()
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -102,14 +102,14 @@ async def test_oversized_bodies(site: Site, path: str) -> None:
 
 
 async def test_a_stranger_s_body_is_not_read(site: Site) -> None:
-    """401 comes before the body does."""
+    """401 is sent before the body arrives."""
     head = b"POST /bootstrap/root-password HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 1000000\r\n\r\n"
     status, _ = read(await site.raw(head + b"x"))
     assert status == 401
 
 
 async def test_a_compressed_body_is_not_unpacked(site: Site) -> None:
-    """A bomb stays packed: it is just no JSON."""
+    """A bomb isn't decompressed: it is invalid JSON."""
     headers = ADMIN | {"Content-Encoding": "gzip"}
     answer = await site.ask("POST", "/bootstrap/rotate", headers=headers, data=b"\x1f\x8b" + bytes(100))
     assert answer.status == 400
@@ -117,7 +117,7 @@ async def test_a_compressed_body_is_not_unpacked(site: Site) -> None:
 
 @pytest.mark.parametrize("method", ["TRACE", "DELETE", "PUT", "PATCH", "POST", "FOO"])
 async def test_other_methods(site: Site, method: str) -> None:
-    """405 with Allow, nothing is echoed; a method that HTTP doesn't have is a bad request or 405."""
+    """405 with Allow, without an echo; an unknown method is 400 or 405."""
     answer = await site.raw(f"{method} /readyz HTTP/1.1\r\nX-Secret: s3cret\r\n".encode() + CLOSE + b"\r\n")
     status, _ = read(answer)
     assert status == 405 or (method == "FOO" and status == 400)
@@ -129,7 +129,7 @@ async def test_other_methods(site: Site, method: str) -> None:
 @pytest.mark.parametrize("path", [b"/livez", b"/nope"])
 @pytest.mark.parametrize("expectation", [b"s3cret", b"s3cret \x80\xff", b"100-continue, s3cret"])
 async def test_an_odd_expectation(site: Site, path: bytes, expectation: bytes) -> None:
-    """417 as a problem, and nothing is echoed."""
+    """417 as a problem, without an echo."""
     answer = await site.raw(b"GET " + path + b" HTTP/1.1\r\nExpect: " + expectation + b"\r\n" + CLOSE + b"\r\n")
     status, problem = read(answer)
     assert (status, problem["title"]) == (417, "Expectation Failed")
@@ -137,14 +137,14 @@ async def test_an_odd_expectation(site: Site, path: bytes, expectation: bytes) -
 
 
 async def test_connect(site: Site) -> None:
-    """This is no proxy."""
+    """The sidecar is no proxy."""
     answer = await site.raw(b"CONNECT example.org:443 HTTP/1.1\r\n" + CLOSE + b"\r\n")
     assert answer.split(b" ")[1] in {b"400", b"404", b"405"}
 
 
 @pytest.mark.parametrize(("path", "allow"), [("/readyz", "GET, HEAD, OPTIONS"), ("/bootstrap/rotate", "OPTIONS, POST")])
 async def test_options(site: Site, path: str, allow: str) -> None:
-    """204 with what there is."""
+    """204 with the allowed methods."""
     answer = await site.ask("OPTIONS", path)
     assert (answer.status, answer.headers["Allow"], answer.body) == (204, allow, b"")
 
@@ -174,13 +174,13 @@ async def test_unknown_paths(site: Site, target: bytes) -> None:
 
 
 async def test_queries_of_all_kinds(site: Site) -> None:
-    """Odd queries are no error."""
+    """Unusual queries are no error."""
     for query in ("?", "?&&&", "?exclude", "?exclude=%ff%00", "?verbose=0", "?" + "exclude=x&" * 300):
         assert (await site.get("/readyz" + query)).status == 503
 
 
 async def test_an_internal_error_tells_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """500 as a problem; what went wrong is in the log."""
+    """500 as a problem; the cause is in the log."""
     told: list[str] = []
     monkeypatch.setattr(log, "exception", lambda message, *_: told.append(message))
     monkeypatch.setattr(Credentials, "root_password", property(lambda self: 1 / 0))
@@ -209,7 +209,7 @@ HALF_A_BODY = (b"Content-Length: 100\r\n\r\n{", b"Transfer-Encoding: chunked\r\n
 async def test_an_admin_that_goes_in_its_body(
     site: Site, caplog: pytest.LogCaptureFixture, path: str, half: bytes, end: str
 ) -> None:
-    """A connection that ends in the middle of a body is its client's error: no 500, no log line, nothing claimed."""
+    """A connection that ends in the middle of a body: no 500, no log line, and nothing is claimed."""
     site.generate_password()
     counted = site.web.runner.app[REQUESTS].answered
     loop = asyncio.get_running_loop()

@@ -217,7 +217,7 @@ async def test_the_import_is_told(site: Site) -> None:
 
 
 async def test_requests_are_counted_by_route_and_not_by_path(site: Site) -> None:
-    """A thousand paths, methods and names make no more series than one does."""
+    """A thousand paths, methods and names make as many series as one."""
     await site.get("/readyz/disk")
     for number in range(50):
         await site.get(f"/readyz/no-such-{number}")
@@ -341,7 +341,7 @@ async def test_the_largest_status_keeps_no_probe_waiting(site: Site, unit: str, 
 
 
 async def test_too_large_a_status_degrades_the_view_alone(site: Site) -> None:
-    """The check `events` warns and says why; the probes are what they were."""
+    """The check `events` warns with the reason; the probes don't change."""
     site.devpi.status_body = b'{"result": {"serial": 7, "x": "' + b"x" * STATUS_LIMIT + b'"}}'
     await site.become_ready()
     reason = f"devpi-server does not report its status: the answer has more than {STATUS_LIMIT} bytes"
@@ -353,7 +353,7 @@ async def test_too_large_a_status_degrades_the_view_alone(site: Site) -> None:
 
 
 async def test_replicas_are_told_apart(site: Site) -> None:
-    """Each with its lag and when it asked last; who gives no sound name or serial is left out."""
+    """Each with its lag and last request; replicas without a valid name or serial are left out."""
     good, bad = "b" * 32, {"a" * 32: HOSTILE, HOSTILE[0]: {"serial": 3}, "c" * 32: {"serial": HOSTILE[1]}}
     site.devpi.status = status_of() | {"polling_replicas": bad | {good: {"serial": 3, "last-request": 17.5}}}
     await site.become_ready()

@@ -1,6 +1,6 @@
-"""`/openapi.json` and `/docs`: complete, true, small; and nobody pays for them who doesn't ask.
+"""`/openapi.json` and `/docs` are complete, correct and small, and cost nothing until they are requested.
 
-Every answer in the tests of this folder is held against the description as well: see `Site.ask`.
+All tests in this folder also compare each answer with the description: see `Site.ask`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,17 @@ from typing import Any
 import pytest
 from jsonschema import ValidationError
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from ruamel.yaml import YAML
 
+from sidecar.core.check import CheckStatus
+from sidecar.core.lifecycle import Phase
+from sidecar.features.bootstrap.import_status import ImportState
+from sidecar.features.credentials.password_status import RootPassword
 from sidecar.web.api.description import _depends_on, _document, _page
 from sidecar.web.app import ROUTES
 from sidecar.web.context import CONTEXT
 from sidecar.web.page.assets import edition
-from tests.support.described import DOCUMENT, METHODS, conforms, hold, resolved, responses
+from tests.support.described import CONVERT, DOCUMENT, JSON, METHODS, conforms, hold, resolved, responses
 from tests.web.conftest import Site
 
 WEB = Path(__file__).resolve().parents[2] / "sidecar" / "web"
@@ -37,14 +42,20 @@ HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store", "X-C
 # --- the document ---------------------------------------------------------------------------------------------------
 
 
+def test_the_json_is_made_of_the_yaml() -> None:
+    """A checkout's JSON may be older than its YAML: only an installation converts it."""
+    described = YAML(typ="safe").load(JSON.with_suffix(".yaml"))
+    assert json.loads(JSON.read_text()) == described, f"{JSON} is out of date: {CONVERT}"
+
+
 def test_it_is_openapi() -> None:
-    """By the specification's own schema, and with all references resolved."""
+    """It matches the specification's schema, and all references can be resolved."""
     assert DOCUMENT["openapi"].startswith("3.1.")
     OpenAPIV31SpecValidator(DOCUMENT).validate()
 
 
 async def test_client_certificates_are_described_where_they_are_needed(site: Site) -> None:
-    """Beside the token, at the same operations; in the document and on the page."""
+    """With the token, at the same operations; in the document and on the page."""
     app = site.web.runner.app
     plain = (await site.get("/docs")).body
     certified = replace(app[CONTEXT], client_certificates=True)
@@ -72,7 +83,7 @@ async def test_it_is_served_small_and_of_this_version(site: Site) -> None:
 
 @pytest.mark.parametrize("path", ["/openapi.json", "/docs"])
 async def test_it_is_sent_once(site: Site, path: str) -> None:
-    """Who has it already gets 304; who has another one, or sends nonsense, gets it."""
+    """304 if the client has it; the document for another or an invalid ETag."""
     etag = (await site.get(path)).headers["ETag"]
     for known in (etag, f"W/{etag}", "*", f'"other", {etag}'):
         assert (await site.get(path, **{"If-None-Match": known})).status == 304
@@ -99,14 +110,28 @@ async def test_the_router_has_exactly_what_is_described(site: Site) -> None:
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
 def test_the_handler_says_the_same(route: Any) -> None:
-    """Its docstring has the same summary and status codes, but those that any request may get."""
+    """Its docstring has the same summary, and the same status codes except those of any request."""
     operation = DOCUMENT["paths"][route.path][route.method.lower()]
     assert operation["summary"] == route.handler.__doc__.splitlines()[0]
     assert set(operation["responses"]) == EVERYWHERE | set(re.findall(r"\b[1-5]\d\d\b", route.handler.__doc__))
 
 
+@pytest.mark.parametrize(
+    ("schema", "values"),
+    [
+        (SCHEMAS["Phase"], Phase),
+        (SCHEMAS["CheckStatus"], CheckStatus),
+        (SCHEMAS["RootPasswordState"], RootPassword),
+        (SCHEMAS["Import"]["properties"]["state"], ImportState),
+    ],
+)
+def test_enumerations_have_the_values_of_the_code(schema: dict[str, Any], values: Any) -> None:
+    """Each of them, in its order."""
+    assert schema["enum"] == [each.value for each in values]
+
+
 def raised() -> Iterator[tuple[int, str | None, str | None]]:
-    """Status, title and name of each problem that the code makes with constants."""
+    """Return status, title and name of each problem that the code makes with constants."""
     for file in WEB.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Problem":
@@ -117,7 +142,7 @@ def raised() -> Iterator[tuple[int, str | None, str | None]]:
 
 
 def test_every_problem_is_described() -> None:
-    """Each type with its title and status; and no other."""
+    """Each type with its title and status, and no others."""
     described = {
         (schema["status"]["const"], schema["title"]["const"], schema["type"]["const"].rpartition(":")[2])
         for schema in (each["properties"] for each in SCHEMAS.values() if "title" in each.get("properties", {}))
@@ -129,7 +154,7 @@ def test_every_problem_is_described() -> None:
 
 
 def objects(schema: Any) -> Iterator[dict[str, Any]]:
-    """All schemas of objects inside a schema."""
+    """Yield all schemas of objects inside a schema."""
     if isinstance(schema, dict):
         if "properties" in schema and isinstance(schema["properties"], dict) and "type" in schema:
             yield schema
@@ -141,7 +166,7 @@ def objects(schema: Any) -> Iterator[dict[str, Any]]:
 
 
 def test_no_object_is_open() -> None:
-    """A field that nobody described makes an answer invalid."""
+    """A field without a description makes an answer invalid."""
     found = list(objects(SCHEMAS))
     assert len(found) > 20
     assert [] == [each["description"] for each in found if each.get("additionalProperties") is not False]
@@ -151,7 +176,7 @@ def test_no_object_is_open() -> None:
 
 
 def examples() -> Iterator[tuple[str, object, dict[str, Any]]]:
-    """Each example with its schema."""
+    """Yield each example with its schema."""
     for method, path, operation in OPERATIONS:
         contents = {code: resolved(each).get("content", {}) for code, each in operation["responses"].items()}
         if "requestBody" in operation:
@@ -167,12 +192,12 @@ def examples() -> Iterator[tuple[str, object, dict[str, Any]]]:
 
 @pytest.mark.parametrize(("value", "schema"), [pytest.param(v, s, id=name) for name, v, s in examples()])
 def test_examples_are_valid(value: object, schema: dict[str, Any]) -> None:
-    """Each is an answer as it could be."""
+    """Each is a valid answer."""
     conforms(value, schema)
 
 
 def test_every_json_answer_has_an_example() -> None:
-    """All but the description itself."""
+    """All routes except the description itself."""
     bare = {
         path
         for _, path, operation in OPERATIONS
@@ -200,14 +225,14 @@ def test_every_json_answer_has_an_example() -> None:
     ],
 )
 def test_an_answer_that_is_not_described_is_found(path: str, status: int, headers: dict[str, str], body: bytes) -> None:
-    """In its status, headers, media type or body; the one that is described passes."""
+    """An undescribed status, header, media type or body fails; a described answer passes."""
     hold("GET", "/health", 200, HEADERS, b'{"status": "pass", "checks": []}')
     with pytest.raises((AssertionError, ValidationError)):
         hold("GET", path, status, HEADERS | headers, body)
 
 
 def test_other_paths_and_methods() -> None:
-    """What isn't there is described in general."""
+    """Unknown paths and methods have the general description."""
     assert set(responses("GET", "/nope?verbose")) == EVERYWHERE | {"404"}
     assert set(responses("DELETE", "/readyz/http")) == EVERYWHERE | {"405"}
 
@@ -216,7 +241,7 @@ def test_other_paths_and_methods() -> None:
 
 
 class Page(HTMLParser):
-    """Tags, with their attributes, and text; every tag is closed."""
+    """Collects tags with attributes, and text; checks that every tag is closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -240,7 +265,7 @@ class Page(HTMLParser):
 
 
 async def test_the_page_needs_nothing_else(site: Site) -> None:
-    """No script, and no resource but the style and icon of the page at `/`; no link elsewhere; links inside lead
+    """No script, and no resources except style and icon of the page at `/`; no external links; internal ones lead
     somewhere; the policy allows no more.
     """
     answer = await site.get("/docs")

@@ -45,7 +45,7 @@ SERVER = DevpiInfo("6.20.3", "standalone", ("http://0.0.0.0:3141",))
 
 
 class Outline(HTMLParser):
-    """Elements and text of a page; every element is closed."""
+    """Collects elements and text of a page; checks that every element is closed."""
 
     VOID = frozenset({"meta", "link", "input", "br", "path", "rect", "circle"})
 
@@ -200,7 +200,7 @@ async def test_not_ready_says_why(site: Site) -> None:
     site.health.process_ended("devpi-server was ended by SIGKILL", "raise the memory limit")
     text = (await page(site)).text
     assert "Not ready process: devpi-server was ended by SIGKILL What to do: raise the memory limit ready since" in text
-    assert 7 == text.count("devpi-server is not running")  # six checks, and the line above them
+    assert 7 == text.count("devpi-server is not running")  # six checks, and the headline
     assert "http devpi-server answers, and how fast devpi-server is not running" in text
 
 
@@ -215,7 +215,7 @@ async def test_what_is_read_out(site: Site) -> None:
 
 
 async def test_where_else_to_look(site: Site) -> None:
-    """The footer's links lead somewhere."""
+    """The footer's links work."""
     outline = await page(site)
     links = [value for tag, name, value in outline.attributes if (tag, name) == ("a", "href")]
     assert {"status", "health", "readyz?verbose", "metrics", "docs", "openapi.json"} == set(links)
@@ -229,7 +229,7 @@ async def test_what_keeps_it_from_being_ready_is_no_launching(site: Site) -> Non
     assert "Launching devpi-server is starting." in (await page(site)).text
     site.root_password("empty", allowed=False)
     text = (await page(site)).text
-    assert "Not ready root-password: root's password is empty What to do: sidecar rotate" in text
+    assert "Not ready root-password: root's password is empty What to do: run sidecar rotate" in text
     assert "devpi-server is starting" not in text
 
 
@@ -258,7 +258,7 @@ async def test_root_password(site: Site, state: RootPassword) -> None:
     status = RootPasswordStatus(state, now() + timedelta(hours=1), now(), claimed_from, PasswordChange.HERE)
     if state is RootPassword.UNKNOWN:
         site.tell(root_password=replace(status, change=PasswordChange.NOT_NOW))
-        assert "data-state" not in str((await page(site)).attributes)  # nothing is known yet, and nothing said
+        assert "data-state" not in str((await page(site)).attributes)  # unknown: nothing is shown
     site.tell(root_password=status)
     site.lifecycle.enter(Phase.LAUNCHING)
     answer = await site.get("/", **HTML)
@@ -318,7 +318,7 @@ async def test_mirrors(site: Site) -> None:
     assert "`" not in outline.text
 
 
-@pytest.mark.filterwarnings("ignore:pkg_resources is deprecated:DeprecationWarning")  # of pip, by pip
+@pytest.mark.filterwarnings("ignore:pkg_resources is deprecated:DeprecationWarning")  # pip warns of itself
 @pytest.mark.parametrize(
     ("host", "outside", "addresses", "url", "trust"),
     [

@@ -23,21 +23,21 @@ TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 
 
 async def test_livez_is_ok_whatever_devpi_does(site: Site) -> None:
-    """A container whose devpi-server failed is alive: there is a reason to be read."""
+    """A container whose devpi-server failed is alive, so that an operator can read the reason."""
     site.lifecycle.enter(Phase.FAILED, Failure("no", "do"))
     answer = await site.get("/livez")
     assert (answer.status, answer.body) == (200, b"ok")
 
 
 async def test_livez_fails_with_a_supervisor_that_does_not_tick(site: Site) -> None:
-    """A supervisor that hangs, or ended, is worth a restart; the body names it."""
+    """A supervisor that hangs or has ended needs a restart; the body names it."""
     site.tick_age = 11
     answer = await site.get("/livez")
     assert answer.status == 503
     assert answer.body == b"[-]supervisor failed: no tick for 11 s\n[+]monitor ok\nlivez check failed\n"
     site.tick_age = float("inf")
     answer = await site.get("/livez", Accept="application/json")
-    assert answer.json["checks"] == [{"name": "supervisor", "status": "fail", "reason": "it has ended"}]
+    assert answer.json["checks"] == [{"name": "supervisor", "status": "fail", "reason": "it has stopped"}]
 
 
 async def test_startupz_is_ok_during_an_import(site: Site) -> None:
@@ -48,7 +48,7 @@ async def test_startupz_is_ok_during_an_import(site: Site) -> None:
 
 
 async def test_readyz_says_why_not(site: Site) -> None:
-    """503 with the shape that clients rely on, for whoever sends */* as probes and curl do."""
+    """503 in the format that clients rely on, for `Accept: */*`, which probes and curl send."""
     site.lifecycle.enter(Phase.IMPORTING)
     site.tell(imported=ImportStatus(files=Count(512, 2000)))
     answer = await site.get("/readyz")
@@ -71,7 +71,7 @@ async def test_readyz_when_ready(site: Site) -> None:
 
 
 async def test_readyz_verbose_reads_as_kubernetes(site: Site) -> None:
-    """?verbose lists every check, in text unless JSON is asked for."""
+    """?verbose lists every check, as text unless JSON is requested."""
     await site.become_ready()
     await eventually(lambda: all(c.status == "pass" for c in site.board.checks()))
     answer = await site.get("/readyz?verbose")
@@ -93,12 +93,12 @@ async def test_readyz_text_failing(site: Site) -> None:
     assert lines[-1] == "readyz check failed"
     assert (
         "[-]root-password failed: root's password is empty;"
-        " `sidecar rotate`, or SIDECAR_ALLOW_EMPTY_ROOT=true to allow it"
+        " run `sidecar rotate`, or set SIDECAR_ALLOW_EMPTY_ROOT=true to allow it"
     ) in lines
 
 
 async def test_an_import_fails_nothing(site: Site) -> None:
-    """During an import no answer about readiness has a word of failure or warning; it is 503 all the same."""
+    """During an import, readiness is 503 without any failure or warning."""
     site.lifecycle.enter(Phase.IMPORTING)
     site.tell(imported=ImportStatus(files=Count(512, 2000)))
     answer = await site.get("/readyz", Accept="text/plain")
@@ -106,11 +106,8 @@ async def test_an_import_fails_nothing(site: Site) -> None:
         503,
         [
             "[-]process pending: importing: 512 of 2000 files",
-            *(
-                f"[-]{name} pending: not looked at yet"
-                for name in [name for name, gates in CHECKS.items() if gates][1:]
-            ),
-            *(f"[+]{name} pending: not looked at yet" for name in ("disk", "events")),
+            *(f"[-]{name} pending: not checked yet" for name in [name for name, gates in CHECKS.items() if gates][1:]),
+            *(f"[+]{name} pending: not checked yet" for name in ("disk", "events")),
             "readyz check pending",
         ],
     )
@@ -139,12 +136,12 @@ async def test_readyz_exclude(site: Site) -> None:
 
 
 async def test_readyz_of_one_check(site: Site) -> None:
-    """One check by name; what only warns never answers 503; there is no other name."""
+    """One check by name; a check that only warns never answers 503; an unknown name is 404."""
     assert (await site.get("/readyz/http")).status == 503
     assert (await site.get("/readyz/disk")).status == 200
     answer = await site.get("/readyz/http", Accept="text/plain")
-    assert answer.body == b"[-]http pending: not looked at yet\n"
-    assert (await site.get("/readyz/disk", Accept="text/plain")).body == b"[+]disk pending: not looked at yet\n"
+    assert answer.body == b"[-]http pending: not checked yet\n"
+    assert (await site.get("/readyz/disk", Accept="text/plain")).body == b"[+]disk pending: not checked yet\n"
     await site.become_ready()
     assert (await site.get("/readyz/http")).json["unit"] == "seconds"
     assert (await site.get("/readyz/http", Accept="text/plain")).body == b"ok"
@@ -174,7 +171,7 @@ async def test_head_works_wherever_get_does(site: Site) -> None:
 
 
 async def test_every_answer_has_the_common_headers(site: Site) -> None:
-    """No versions told, no sniffing, no caches: errors too."""
+    """No version, no sniffing, no caches; also for errors."""
     for path in ("/", "/livez", "/readyz", "/nope", "/bootstrap"):
         headers = (await site.get(path)).headers
         assert headers["Server"] == "devpi-sidecar"
@@ -196,17 +193,17 @@ async def test_every_answer_has_the_common_headers(site: Site) -> None:
     ],
 )
 def test_accept(accept: str, text: bool | None) -> None:
-    """Text for whoever names it above JSON."""
+    """Text if the client prefers it to JSON."""
     assert _names_text(accept) is text
 
 
 async def test_index_lists_the_paths(site: Site) -> None:
-    """A person who finds the port learns what is here."""
+    """`/` shows a person what the port offers."""
     assert b"/readyz" in (await site.get("/")).body
 
 
 async def test_a_port_in_use_is_an_oserror(site: Site) -> None:
-    """The caller words it; nothing stays open."""
+    """The caller reports it; nothing stays open."""
     app = make_app(site.web.runner.app[CONTEXT])
     with pytest.raises(OSError, match="Address already in use") as caught:
         await serve(app, "127.0.0.1", site.web.port)
@@ -214,7 +211,7 @@ async def test_a_port_in_use_is_an_oserror(site: Site) -> None:
 
 
 async def test_a_foreign_address_is_an_oserror(site: Site) -> None:
-    """An address that this host doesn't have."""
+    """An address that isn't this host's."""
     app = make_app(site.web.runner.app[CONTEXT])
     with pytest.raises(OSError) as caught:  # noqa: PT011 - its errno is what counts
         await serve(app, "192.0.2.1", 0)

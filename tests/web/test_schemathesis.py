@@ -1,4 +1,4 @@
-"""Schemathesis: requests made up from `/openapi.json`, sound and unsound; each answer must be as described there."""
+"""Schemathesis: valid and invalid requests, generated from `/openapi.json`; each answer must match it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ ENDLESS_OPERATIONS = 3
 
 
 class Setter:
-    """A devpi-server that takes every password."""
+    """A devpi-server that accepts every password."""
 
     async def set_root_password(self, password: str, login_secret: bytes | None) -> None:
         pass
 
 
 async def schemathesis(url: str, *options: str, examples: int) -> str:
-    """Its report; it has found nothing."""
+    """Run it, check that it finds nothing, and return its report."""
     running = await asyncio.create_subprocess_exec(
         str(Path(sys.executable).with_name("schemathesis")),
         f"--config-file={CONFIG}",

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 import pytest
 
 from sidecar.core.check import FAIL, PASS, WARN, Check, CheckStatus
-from sidecar.core.history import SAMPLES, CheckHistory, Sample
+from sidecar.core.history import SAMPLES, CheckHistory, Reading
 from sidecar.web.page import assets
 from sidecar.web.page.checklist import checklist
 from sidecar.web.page.rendering import section
 
 
-def trend(*samples: Sample | None) -> CheckHistory:
+def trend(*samples: Reading | None) -> CheckHistory:
     """Return a history that ends with these samples."""
     return CheckHistory("http", (*[None] * (SAMPLES - len(samples)), *samples))
 
@@ -40,8 +40,8 @@ def heights(drawn: str) -> list[float]:
     return [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", line[1])]
 
 
-def of(status: CheckStatus, value: float | None = None, unit: str | None = "seconds") -> Sample:
-    return Sample(status, value, None if value is None else unit)
+def of(status: CheckStatus, value: float | None = None, unit: str | None = "seconds") -> Reading:
+    return Reading(status, value, None if value is None else unit)
 
 
 def test_a_verdict_is_told_by_its_height() -> None:

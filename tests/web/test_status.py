@@ -35,17 +35,17 @@ async def test_status_at_first(site: Site) -> None:
 
 async def test_status_of_notices(site: Site) -> None:
     """In their order, each once, without paths."""
-    first = Notice("configuration", "the option x in the configuration file /etc/devpi.yml is not known", "remove it")
+    first = Notice("configuration", "unknown option x in the configuration file /etc/devpi.yml", "remove it")
     site.lifecycle.notice(first, first)
-    site.lifecycle.notice(Notice("variable", "the variable DEVPI_X is not known here", "remove it"), first)
-    reasons = ["the option x in the configuration file <path> is not known", "the variable DEVPI_X is not known here"]
+    site.lifecycle.notice(Notice("variable", "unknown variable DEVPI_X", "remove it"), first)
+    reasons = ["unknown option x in the configuration file <path>", "unknown variable DEVPI_X"]
     told = (await site.get("/status")).json["notices"]
     assert reasons == [notice["reason"] for notice in told]
     assert {"about": "variable", "reason": reasons[1], "hint": "remove it"} == told[1]
 
 
 async def test_status_of_mirrors(site: Site) -> None:
-    """How many keep the list of all projects, the first by name, and what follows from that."""
+    """How many keep the list of all projects, names of the first, and the consequences."""
     site.tell(mirrors=Mirrors(Named(2, ("a/b", "root/pypi")), Named(1, ("x/y",))))
     mirrors = (await site.get("/status")).json["mirrors"]
     assert mirrors["with_list"] == {"total": 2, "indexes": ["a/b", "root/pypi"]}
@@ -59,7 +59,7 @@ async def test_status_of_mirrors(site: Site) -> None:
 
 
 async def test_status_of_users_who_need_a_new_password(site: Site) -> None:
-    """How many, and the first by name."""
+    """How many, and names of the first."""
     site.tell(unusable_passwords=UnusablePasswords(21, ("alice", "b <\u202e")))
     assert (await site.get("/status")).json["unusable_passwords"] == {
         "total": 21,
@@ -73,7 +73,7 @@ async def test_status_of_users_who_need_a_new_password(site: Site) -> None:
 
 
 async def test_status_of_what_was_left_out(site: Site) -> None:
-    """How much, and the first of it, each with its archive and the reason."""
+    """How many entries, and the first ones with archive and reason."""
     assert (await site.get("/status")).json["import"]["left_out"] == {"total": 0, "first": []}
     left_out = (LeftOut("backup.bz2", "../x", "leads out"),)
     site.tell(imported=ImportStatus(ImportState.COMPLETED, left_out_total=12, left_out=left_out))
@@ -82,7 +82,7 @@ async def test_status_of_what_was_left_out(site: Site) -> None:
 
 
 async def test_status_of_an_import(site: Site) -> None:
-    """The shape that clients rely on."""
+    """The format that clients rely on."""
     site.lifecycle.enter(Phase.IMPORTING)
     site.tell(
         imported=ImportStatus(
@@ -108,7 +108,7 @@ async def test_status_of_an_import(site: Site) -> None:
 
 
 async def test_status_of_a_failed_import(site: Site) -> None:
-    """Which archive, which member, why, and the hint; no path of the disk."""
+    """Archive, member, reason and hint; no paths."""
     site.lifecycle.enter(Phase.IMPORTING)
     error = ImportFailure(
         "can't read '/srv/secret place/x'", "look at /srv/secret", "backup.bz2", "alice/dev/x-1.tar.gz"
@@ -130,7 +130,7 @@ async def test_status_of_a_failed_import(site: Site) -> None:
 
 
 async def test_status_of_devpi(site: Site) -> None:
-    """Version, role, plugins; a unix socket's path is nobody's business."""
+    """Version, role and plugins, without the path of a Unix socket."""
     site.lifecycle.learn(
         DevpiInfo("6.20.3", "primary", ("http://0.0.0.0:3141", "unix:/run/devpi.sock"), (("devpi-web", "5.0"),))
     )
@@ -147,7 +147,7 @@ async def test_status_of_devpi(site: Site) -> None:
 
 
 async def test_status_of_replicas(site: Site) -> None:
-    """Of a primary's replicas, from where they ask, how far behind they are, and when they asked last."""
+    """The address, lag and last request of each of a primary's replicas."""
     await site.become_ready()
     site.lifecycle.learn(DevpiInfo("6.20.3", "primary"))
     replica = {"remote-ip": "10.0.3.7", "serial": 5, "last-request": 1e9, "outside-url": None, "in-request": True}
@@ -166,7 +166,7 @@ async def test_status_of_replicas(site: Site) -> None:
 
 @pytest.mark.parametrize("state", list(RootPassword))
 async def test_root_password_state(site: Site, state: RootPassword) -> None:
-    """Every state by its name, with when; never from where, never the value."""
+    """Every state with its time, without the address and the password."""
     site.tell(root_password=RootPasswordStatus(state, changed=AT, claimed_from="10.0.3.7"))
     answer = await site.get("/status")
     assert answer.json["root_password"]["state"] == state.value
@@ -196,5 +196,5 @@ async def test_no_secret_in_any_anonymous_answer(site: Site) -> None:
     ],
 )
 def test_public(text: str | None, told: str | None) -> None:
-    """Absolute paths are masked, members, URLs and our own routes are not."""
+    """Absolute paths are masked, but not members, URLs and our own routes."""
     assert public(text) == told

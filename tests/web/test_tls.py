@@ -1,4 +1,4 @@
-"""TLS on the port: real handshakes, certificates that change, and clients that show one of their own."""
+"""TLS on the port: real handshakes, renewed certificates, and client certificates."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ from tests.web.conftest import ADMIN, Site
 
 @pytest.fixture(scope="module")
 def issued(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """A CA, which takes its time to make."""
+    """A CA for all tests, because it is slow to make."""
     return Authority(tmp_path_factory.mktemp("ca"))
 
 
 @pytest.fixture
 def authority(issued: Authority, tmp_path: Path) -> Authority:
-    """The same, with a folder of the test's own."""
+    """The same CA, with a folder for this test."""
     return replace(issued, folder=tmp_path)
 
 
 @dataclass
 class Secured:
-    """The site's app, on a port with TLS."""
+    """The app on a port with TLS."""
 
     web: WebServer
     socket: Path
 
     async def ask(self, client: ssl.SSLContext, method: str, path: str, headers: dict[str, str] | None = None) -> int:
-        """Over a connection of its own; the status."""
+        """Send a request on a new connection, and return the status."""
         async with aiohttp.ClientSession() as session:
             url = f"https://localhost:{self.web.port}{path}"
             async with session.request(method, url, ssl=client, headers=headers) as answer:
@@ -58,7 +58,7 @@ class Secured:
                 return answer.status
 
     def certificate(self, client: ssl.SSLContext) -> bytes | None:
-        """What the server shows, as DER."""
+        """Return the server's certificate as DER."""
         with (
             socket.create_connection(("127.0.0.1", self.web.port), 5) as plain,
             client.wrap_socket(plain, server_hostname="localhost") as secured,
@@ -71,7 +71,7 @@ Start = Callable[[TlsSettings], Awaitable[Secured]]
 
 @pytest.fixture
 async def start(site: Site, tmp_path: Path) -> AsyncIterator[Start]:
-    """Serves the site's app by these settings."""
+    """Serve the app with these settings."""
     running: list[WebServer] = []
     followers: list[asyncio.Task[None]] = []
 
@@ -99,7 +99,7 @@ def settings_of(pair: Pair, client_ca: Path | None = None) -> TlsSettings:
 
 
 async def test_a_handshake(start: Start, authority: Authority) -> None:
-    """By the CA's word, to a client of today; in clear nothing but an end."""
+    """A modern client that trusts the CA gets an answer; a plain HTTP one is disconnected."""
     secured = await start(settings_of(authority.issue("server")))
     assert 200 == await secured.ask(authority.client(), "GET", "/livez")
     with pytest.raises(aiohttp.ClientConnectorCertificateError):
@@ -112,10 +112,10 @@ async def test_a_handshake(start: Start, authority: Authority) -> None:
 
 @pytest.mark.parametrize(("version", "taken"), [("TLSv1_1", False), ("TLSv1_2", True), ("TLSv1_3", True)])
 async def test_versions(start: Start, authority: Authority, version: str, taken: bool) -> None:
-    """1.2 is the least."""
+    """1.2 is the minimum."""
     secured = await start(settings_of(authority.issue("server")))
     client = authority.client()
-    client.set_ciphers("DEFAULT:@SECLEVEL=0")  # or OpenSSL doesn't even try the old one
+    client.set_ciphers("DEFAULT:@SECLEVEL=0")  # otherwise OpenSSL doesn't try the old one
     with contextlib.nullcontext() if taken else pytest.warns(DeprecationWarning, match="TLSv1_1"):
         client.minimum_version = client.maximum_version = ssl.TLSVersion[version]
     if taken:
@@ -139,11 +139,11 @@ async def test_certificate_and_key_in_one_file(start: Start, authority: Authorit
 async def test_a_handshake_among_many_that_stall(
     start: Start, authority: Authority, others: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A client that has sent its whole first record is not cut for those that have not, however many come; nor is
-    one that has ended its handshake.
+    """A client that has sent its whole first record isn't closed for those that have not, however many; nor is
+    one that has finished its handshake.
     """
     for module in (connection, listener):
-        monkeypatch.setattr(module, "HEAD_SECONDS", 600.0)  # nobody is cut for the time that a busy machine takes
+        monkeypatch.setattr(module, "HEAD_SECONDS", 600.0)  # no cut because the machine is slow
     secured = await start(settings_of(authority.issue("server")))
     address = ("127.0.0.1", secured.web.port)
     idle = await asyncio.open_connection(*address, ssl=authority.client(), server_hostname="localhost")
@@ -181,7 +181,7 @@ async def test_a_handshake_among_many_that_stall(
 
 
 async def test_a_page_in_clear_is_of_another_origin(start: Start, authority: Authority) -> None:
-    """Where the port speaks TLS, an `Origin` with http is not its own."""
+    """On a port with TLS, an `Origin` with http is a foreign one."""
     secured = await start(settings_of(authority.issue("server")))
     here = f"127.0.0.1:{secured.web.port}"
     for scheme in ("http", "https"):
@@ -192,7 +192,7 @@ async def test_a_page_in_clear_is_of_another_origin(start: Start, authority: Aut
 
 @pytest.mark.alone
 async def test_handshakes_that_do_not_come(start: Start, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are bounded in number and in time, and others get through meanwhile."""
+    """Their number and time are limited, and others get through meanwhile."""
     monkeypatch.setattr(connection, "HEAD_SECONDS", 1.0)
     secured = await start(settings_of(authority.issue("server")))
     silent = [await asyncio.open_connection("127.0.0.1", secured.web.port) for _ in range(300)]
@@ -213,19 +213,19 @@ async def test_handshakes_that_do_not_come(start: Start, authority: Authority, m
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
-        while not await asyncio.to_thread(condition):  # noqa: ASYNC110 - it is a question to another
+        while not await asyncio.to_thread(condition):  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.02)
 
 
 @pytest.fixture
 def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks at the files more often."""
+    """Check the files more often."""
     monkeypatch.setattr(tls, "LOOK_SECONDS", 0.05)
 
 
 @pytest.mark.usefixtures("watchful")
 async def test_a_link_that_is_swapped(start: Start, authority: Authority, tmp_path: Path) -> None:
-    """As Kubernetes renews a mounted secret; a connection that is open goes on."""
+    """As Kubernetes renews a mounted secret; open connections continue."""
     for version in ("1", "2"):
         pair = authority.issue(f"server{version}")
         (tmp_path / version).mkdir()
@@ -250,7 +250,7 @@ async def test_a_link_that_is_swapped(start: Start, authority: Authority, tmp_pa
 
 @pytest.mark.usefixtures("watchful")
 async def test_a_bad_renewal_is_refused(start: Start, authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
-    """Said once, with variable and hint; the old one stays in use, until a good one comes."""
+    """Logged once, with variable and hint; the old one stays in use until a valid one arrives."""
     caplog.set_level(logging.INFO)
     pair = authority.issue("server")
     secured = await start(settings_of(pair))
@@ -258,20 +258,20 @@ async def test_a_bad_renewal_is_refused(start: Start, authority: Authority, capl
     first = await asyncio.to_thread(secured.certificate, client)
     other = authority.issue("other")
     other.cert.replace(pair.cert)  # its key is late
-    await until(lambda: "are refused" in caplog.text)
+    await until(lambda: "can't use the new TLS files" in caplog.text)
     assert "SIDECAR_TLS_KEY: the key in" in caplog.text
     assert first == await asyncio.to_thread(secured.certificate, client)
     other.key.replace(pair.key)
     await until(lambda: "have changed" in caplog.text)
     assert first != await asyncio.to_thread(secured.certificate, client)
-    assert 1 == caplog.text.count("are refused")
+    assert 1 == caplog.text.count("can't use the new TLS files")
 
 
 @pytest.mark.usefixtures("watchful")
 async def test_files_that_go_and_come_back(
     start: Start, authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The old one stays, whatever happens to its files."""
+    """The old one stays in use, whatever happens to its files."""
     caplog.set_level(logging.INFO)
     pair = authority.issue("server")
     secured = await start(settings_of(pair))
@@ -284,7 +284,7 @@ async def test_files_that_go_and_come_back(
 
 @pytest.mark.usefixtures("watchful")
 async def test_the_clients_ca_is_renewed_too(start: Start, authority: Authority, tmp_path: Path) -> None:
-    """A client of the new one is let in."""
+    """A client with a certificate of the new CA is accepted."""
     trusted = tmp_path / "clients.pem"
     trusted.write_bytes(authority.file.read_bytes())
     secured = await start(settings_of(authority.issue("server"), trusted))
@@ -308,7 +308,7 @@ async def test_the_clients_ca_is_renewed_too(start: Start, authority: Authority,
 
 
 async def test_client_certificates(start: Start, authority: Authority, site: Site) -> None:
-    """Admin routes want one beside the token; probes want none; one of another CA opens nothing."""
+    """Admin routes require one and the token; probes require none; one of another CA is refused."""
     site.generate_password()
     secured = await start(settings_of(authority.issue("server"), authority.file))
     without, with_one = authority.client(), authority.client(authority.issue("admin"))
@@ -331,8 +331,8 @@ async def test_a_certificate_of_a_strange_ca(start: Start, authority: Authority,
 
 
 async def test_the_socket_inside(start: Start, authority: Authority, site: Site) -> None:
-    """Who reaches the socket in the closed folder needs neither TLS nor a certificate, but the token; and it is told
-    from elsewhere in the claim's record.
+    """A client of the socket in the private folder needs the token, but neither TLS nor a certificate; its
+    claim is recorded as from localhost.
     """
     site.generate_password()
     secured = await start(settings_of(authority.issue("server"), authority.file))
@@ -353,7 +353,7 @@ CERT, KEY, CA = "SIDECAR_TLS_CERT", "SIDECAR_TLS_KEY", "SIDECAR_TLS_CLIENT_CA"
 
 
 def encrypted(pair: Pair) -> None:
-    """With a passphrase, which nobody is there to type."""
+    """With a passphrase, which nobody can enter."""
     key = serialization.load_pem_private_key(pair.key.read_bytes(), None)
     how = serialization.BestAvailableEncryption(b"secret")
     pair.key.write_bytes(
@@ -362,7 +362,7 @@ def encrypted(pair: Pair) -> None:
 
 
 def of_another(pair: Pair) -> None:
-    """As where one of two files was copied."""
+    """As if only one of two files was copied."""
     other = Authority(pair.key.parent).issue("other")
     pair.key.write_bytes(other.key.read_bytes())
 
@@ -372,9 +372,13 @@ BAD: dict[str, tuple[Callable[[Pair], object], str, str]] = {
     "no key": (lambda pair: pair.key.unlink(), KEY, "can't read"),
     "a folder": (lambda pair: (pair.key.unlink(), pair.key.mkdir()), KEY, "is not a regular file"),
     "a pipe": (lambda pair: (pair.cert.unlink(), os.mkfifo(pair.cert)), CERT, "is not a regular file"),
-    "an empty certificate": (lambda pair: pair.cert.write_bytes(b""), CERT, "holds no certificate in PEM form"),
-    "exchanged": (lambda pair: pair.key.write_bytes(pair.cert.read_bytes()), KEY, "holds no private key in PEM form"),
-    "another key": (of_another, KEY, "is of another certificate"),
+    "an empty certificate": (lambda pair: pair.cert.write_bytes(b""), CERT, "contains no certificate in PEM format"),
+    "exchanged": (
+        lambda pair: pair.key.write_bytes(pair.cert.read_bytes()),
+        KEY,
+        "contains no private key in PEM format",
+    ),
+    "another key": (of_another, KEY, "does not match the first certificate in"),
     "an encrypted key": (encrypted, KEY, "is encrypted"),
     "a torn certificate": (lambda pair: pair.cert.write_bytes(pair.cert.read_bytes()[:200]), CERT, "can't be used"),
     "a torn key": (lambda pair: pair.key.write_bytes(pair.key.read_bytes()[:100]), CERT, "can't be used"),
@@ -383,7 +387,7 @@ BAD: dict[str, tuple[Callable[[Pair], object], str, str]] = {
 
 @pytest.mark.parametrize("what", BAD)
 def test_bad_files(authority: Authority, what: str) -> None:
-    """What, where, and the hint; never the content of the key."""
+    """The error, the file and the hint; never the content of the key."""
     spoil, variable, reason = BAD[what]
     pair = authority.issue("server")
     spoil(pair)
@@ -400,13 +404,13 @@ def test_bad_files(authority: Authority, what: str) -> None:
 )
 def test_settings_without_a_certificate(given: TlsSettings, variable: str) -> None:
     """Nobody shall think that TLS is on."""
-    with pytest.raises(TlsRefused, match=f"{variable}: there is no certificate to it; set SIDECAR_TLS_CERT"):
+    with pytest.raises(TlsRefused, match=f"{variable}: SIDECAR_TLS_CERT is not set; set SIDECAR_TLS_CERT"):
         load(given)
 
 
 @pytest.mark.parametrize("content", ["", "-----BEGIN CERTIFICATE-----\nxx\n-----END CERTIFICATE-----\n"])
 def test_a_bad_client_ca(authority: Authority, tmp_path: Path, content: str) -> None:
-    """Else no admin could come in, or everybody."""
+    """Otherwise no admin could get in, or anybody."""
     (tmp_path / "bad.pem").write_text(content)
     with pytest.raises(TlsRefused) as caught:
         load(settings_of(authority.issue("server"), tmp_path / "bad.pem"))
@@ -414,7 +418,7 @@ def test_a_bad_client_ca(authority: Authority, tmp_path: Path, content: str) -> 
 
 
 def test_warnings(authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
-    """An expired certificate and a key for all to read are used, and said."""
+    """An expired certificate and a world-readable key are used with a warning."""
     load(settings_of(authority.issue("good")))
     assert [] == caplog.records
     pair = authority.issue("server", ends=EXPIRED)

@@ -1,4 +1,4 @@
-"""The sidecar's own looks stay out of devpi's log, and nobody else's requests do."""
+"""The sidecar's own requests stay out of devpi's log; all other requests are logged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ENVIRON_KEY = "HTTP_X_DEVPI_SIDECAR_PROBE"
 
 @pytest.fixture
 def lines() -> list[str]:
-    """What the log has at INFO, by a handler of its own: nobody else's filters see the records before."""
+    """Return the INFO lines of the log, from a handler of its own: other tests' filters would see the records first."""
     said: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
@@ -44,7 +44,7 @@ def test_only_our_own_requests_are_quiet(lines: list[str], said: str | None, sho
 
 
 def test_an_error_of_our_own_requests_is_logged_once(lines: list[str]) -> None:
-    """Until one succeeds, for each path, whatever its figures; another error is logged, and so are those of others."""
+    """Until one succeeds, by path, ignoring figures; other errors and other clients' requests are logged."""
     errors: list[Exception | None] = []
 
     def devpi(_environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
@@ -70,5 +70,5 @@ def test_an_error_of_our_own_requests_is_logged_once(lines: list[str]) -> None:
 
 
 def test_the_header_is_the_environ_key() -> None:
-    """What the client sends is what the child looks for."""
+    """The client sends the header that the worker reads."""
     assert "HTTP_" + PROBE_HEADER.upper().replace("-", "_") == ENVIRON_KEY

@@ -1,4 +1,4 @@
-"""`sidecar.worker.contents`: what is counted of devpi's database, how rarely it is read, and how little at a time."""
+"""`sidecar.worker.contents`: what is counted in devpi's database, how rarely it is read, and in what slices."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOTHING = ContentsSeen(None, None, None, None)
 
 @dataclass
 class Devpi:
-    """Stands in for devpi-server's XOM, to force faults and to count what is read; `test_numbers` has a real one."""
+    """A fake of devpi-server's XOM, to force faults and to count reads; `test_numbers` has a real one."""
 
     commits: list[dict[str, Any]] = field(default_factory=list)
     broken: bool = False
@@ -29,7 +29,7 @@ class Devpi:
     """The serials of the commits that were read."""
     told: list[Message] = field(default_factory=list)
     while_reading: Callable[[], None] = lambda: None
-    """Is called while a commit is read."""
+    """Called while a commit is read."""
 
     def __post_init__(self) -> None:
         self.keyfs = self
@@ -68,7 +68,7 @@ class Devpi:
 
 @pytest.fixture
 def devpi(monkeypatch: pytest.MonkeyPatch) -> Devpi:
-    """Two users with a stage each, of which one is empty, and a mirror, in three commits."""
+    """Two users with a stage each, one of them empty, and a mirror, in three commits."""
     made = Devpi()
     monkeypatch.setattr(contents, "loads", made.loads)
     made.commits += [
@@ -81,7 +81,7 @@ def devpi(monkeypatch: pytest.MonkeyPatch) -> Devpi:
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Lets time go by."""
+    """Advance the clock."""
     clock = SimpleNamespace(at=1000.0)
     monkeypatch.setattr(contents.time, "monotonic", lambda: clock.at)
 
@@ -112,7 +112,7 @@ def test_what_is_told_once_and_when_it_is_another(devpi: Devpi, later: Callable[
 
 
 def test_a_crowd_of_changes_is_counted_rarely(devpi: Devpi, later: Callable[..., None]) -> None:
-    """Not more often than every 5 s."""
+    """At most every 5 s."""
     devpi.watch.look()
     read = len(devpi.read)
     for _ in range(4):
@@ -126,13 +126,13 @@ def test_a_crowd_of_changes_is_counted_rarely(devpi: Devpi, later: Callable[...,
 
 
 def test_much_is_counted_in_slices(devpi: Devpi, monkeypatch: pytest.MonkeyPatch, later: Callable[..., None]) -> None:
-    """A look ends when its time is over; what an import put into one commit is read once, not for each user."""
+    """A look ends with its slice; a commit of an import is read once, not once for each user."""
     users = {f"u{number}": {"indexes": {"dev": STAGE}} for number in range(1000)}
     devpi.commits = [
         {".config": set(users)} | {f"{name}/.config": record for name, record in users.items()},
         {f"{name}/dev/.projects": {"p"} for name in users},
     ]
-    monkeypatch.setattr(contents, "_SLICE", -1.0)  # each step is one too many
+    monkeypatch.setattr(contents, "_SLICE", -1.0)  # each step exceeds the slice
     devpi.while_reading = lambda: later(0.5)
     looks = 0
     while not devpi.told:
@@ -151,7 +151,7 @@ def test_much_is_counted_in_slices(devpi: Devpi, monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_fails_is_not_known(devpi: Devpi, later: Callable[..., None]) -> None:
-    """Once or twice is nothing yet; then no number holds any more, until it has been counted again."""
+    """One or two failures change nothing; the third makes all numbers unknown, until the next complete count."""
     devpi.watch.look()
     devpi.broken = True
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""`sidecar.worker.flags`: devpi-server's flags, understood by its own parser before anything on disk is touched."""
+"""`sidecar.worker.flags`: devpi-server's flags, parsed by its own parser before anything on disk is touched."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ Understand = Callable[..., ServerFlags]
 
 @pytest.fixture(scope="module")
 def plugins() -> PluginManager:
-    """devpi's own plugin manager, with what is installed."""
+    """devpi's own plugin manager, with the installed plugins."""
     return get_pluginmanager(load_entrypoints=True)
 
 
 @pytest.fixture(autouse=True)
 def _quiet_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No DEVPISERVER_*, no configuration file of this machine's, and no name service."""
+    """No DEVPISERVER_*, no configuration file of this machine, and no name service."""
     for name in [name for name in os.environ if name.startswith(("DEVPI", "XDG_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -54,7 +54,7 @@ def _quiet_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def understand(plugins: PluginManager) -> Iterator[Understand]:
-    """`flags.understand` with a probe of its own, as the worker calls it."""
+    """Call `flags.understand` with a new probe, as the worker does."""
 
     def call(
         *argv: str,
@@ -77,7 +77,7 @@ def understand(plugins: PluginManager) -> Iterator[Understand]:
 
 @pytest.fixture
 def configuration(tmp_path: Path) -> Callable[..., str]:
-    """Writes a configuration file of devpi's; its name."""
+    """Write a configuration file for devpi, and return its name."""
 
     def write(*lines: str, raw: bytes | None = None) -> str:
         path = tmp_path / "devpi.yml"
@@ -90,12 +90,12 @@ def configuration(tmp_path: Path) -> Callable[..., str]:
 
 
 def added(found: ServerFlags, *argv: str) -> tuple[str, ...]:
-    """The defaults that were put behind the operator's flags, which stand there untouched."""
+    """Return the defaults that follow the operator's flags, which are unchanged."""
     assert found.argv[: len(argv) + 1] == ("devpi-server", *argv)
     return found.argv[len(argv) + 1 :]
 
 
-# --- defaults, each where all else is silent --------------------------------------------------------------------------
+# --- defaults, if nothing else sets a value ---------------------------------------------------------------------------
 
 
 def test_all_silent(understand: Understand) -> None:
@@ -103,17 +103,17 @@ def test_all_silent(understand: Understand) -> None:
     found = understand()
     assert added(found) == ALL_DEFAULTS
     assert found.serverdir == Path(DEFAULT)
-    assert found.addresses == ("http://0.0.0.0:3141",)
+    assert found.listen.addresses == ("http://0.0.0.0:3141",)
     assert found.storage == "sqlite"
     assert (found.replica, found.primary_url, found.secretfile) == (False, None, None)
     assert (found.no_root_pypi, found.own_derivation, found.version_asked) == (False, False, False)
 
 
 def test_settings_take_the_place_of_defaults(understand: Understand) -> None:
-    """DEVPI_SERVERDIR, DEVPI_PORT, DEVPI_RESTRICT_MODIFY; an empty one of the last lifts the restriction."""
+    """DEVPI_SERVERDIR, DEVPI_PORT, DEVPI_RESTRICT_MODIFY; if the last one is empty, there is no restriction."""
     found = understand(serverdir="/srv", port=8000, restrict_modify=":devs,root")
     assert found.serverdir == Path("/srv")
-    assert found.addresses == ("http://0.0.0.0:8000",)
+    assert found.listen.addresses == ("http://0.0.0.0:8000",)
     assert added(found)[-2:] == ("--restrict-modify", ":devs,root")
     assert "--restrict-modify" not in understand(restrict_modify="").argv
 
@@ -133,9 +133,9 @@ def test_settings_take_the_place_of_defaults(understand: Understand) -> None:
     ],
 )
 def test_where_it_listens(understand: Understand, argv: list[str], addresses: list[str]) -> None:
-    """As waitress reads it; the default host only where neither --listen nor --unix-socket is."""
+    """As waitress interprets the flags; the default host only without --listen and --unix-socket."""
     found = understand(*argv)
-    assert list(found.addresses) == addresses
+    assert list(found.listen.addresses) == addresses
     assert ("--host" in added(found, *argv)) == (not {"--host", "--listen", "--unix-socket"} & set(argv))
 
 
@@ -152,10 +152,10 @@ def test_what_is_bound(understand: Understand, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_more_addresses_than_the_kernel_passes_on(understand: Understand) -> None:
-    """Refused as a mistake in the flags, before anything is bound."""
+    """Refused as an error in the flags, before anything is bound."""
     argv = [f"--listen=127.0.0.1:{port}" for port in range(1, 255)]
-    assert 253 == len(understand(*argv[:253]).addresses)
-    with pytest.raises(FlagsRefused, match="would listen on 254 addresses"):
+    assert 253 == len(understand(*argv[:253]).listen.addresses)
+    with pytest.raises(FlagsRefused, match="can't listen on 254 addresses"):
         understand(*argv)
 
 
@@ -177,7 +177,7 @@ def test_more_addresses_than_the_kernel_passes_on(understand: Understand) -> Non
     ],
 )
 def test_one_port_for_two(understand: Understand, host: str, argv: tuple[str, ...], clash: bool) -> None:
-    """Refused where the kernel refuses the second socket; devpi-server's `::` is IPv6 alone, the sidecar's is both."""
+    """Refused if the kernel would refuse the second socket; devpi-server's `::` is only IPv6, the sidecar's is both."""
     if not clash:
         understand(*argv, sidecar=(host, 3141))
         return
@@ -198,7 +198,7 @@ def test_one_port_for_two(understand: Understand, host: str, argv: tuple[str, ..
     ],
 )
 def test_a_flag_keeps_its_default_away(understand: Understand, argv: list[str], silent: str) -> None:
-    """Abbreviated or not, empty or not: that default is not added, the others are."""
+    """Abbreviated or not, empty or not: this default is not added, the others are."""
     found = understand(*argv)
     kept = tuple(zip(ALL_DEFAULTS[::2], ALL_DEFAULTS[1::2], strict=True))
     assert added(found, *argv) == tuple(word for pair in kept if pair[0] != silent for word in pair)
@@ -206,9 +206,9 @@ def test_a_flag_keeps_its_default_away(understand: Understand, argv: list[str], 
 
 @pytest.mark.parametrize("abbreviated", [["--por", "8000"], ["--por=8000"]])
 def test_abbreviations_are_understood(understand: Understand, abbreviated: list[str]) -> None:
-    """And stay as the operator wrote them."""
+    """And they are passed on as the operator wrote them."""
     found = understand(*abbreviated)
-    assert found.addresses == ("http://0.0.0.0:8000",)
+    assert found.listen.addresses == ("http://0.0.0.0:8000",)
     assert added(found, *abbreviated) == ALL_DEFAULTS
 
 
@@ -234,7 +234,7 @@ def test_devpis_environment(
     silent: str | None,
     expected: str,
 ) -> None:
-    """DEVPISERVER_*, and the same said by a configuration file: no default against it; empty is silent."""
+    """DEVPISERVER_* and the configuration file override a default; an empty variable does not."""
     argv = ("--configfile", configuration(f"{name.lower().replace('_', '-')}: {value}"))
     monkeypatch.setenv(f"DEVPISERVER_{name}", "")
     assert added(understand()) == ALL_DEFAULTS
@@ -242,7 +242,7 @@ def test_devpis_environment(
     monkeypatch.setenv(f"DEVPISERVER_{name}", value)
     by_environment = understand()
     for found, rest in ((by_environment, added(by_environment)), (by_file, added(by_file, *argv))):
-        assert f"{found.serverdir} {' '.join(found.addresses)}" == expected
+        assert f"{found.serverdir} {' '.join(found.listen.addresses)}" == expected
         assert rest[::2] == tuple(flag for flag in ALL_DEFAULTS[::2] if flag != silent)
 
 
@@ -251,23 +251,23 @@ def test_flag_over_environment_over_file(
 ) -> None:
     """devpi's own order."""
     argv = ("-c", configuration("port: 1", "host: 127.0.0.1"))
-    assert understand(*argv).addresses == ("http://127.0.0.1:1",)
+    assert understand(*argv).listen.addresses == ("http://127.0.0.1:1",)
     monkeypatch.setenv("DEVPISERVER_PORT", "2")
-    assert understand(*argv).addresses == ("http://127.0.0.1:2",)
-    assert understand(*argv, "--port", "3").addresses == ("http://127.0.0.1:3",)
+    assert understand(*argv).listen.addresses == ("http://127.0.0.1:2",)
+    assert understand(*argv, "--port", "3").listen.addresses == ("http://127.0.0.1:3",)
 
 
 def test_a_configuration_file_that_devpi_finds_by_itself(understand: Understand, tmp_path: Path) -> None:
-    """In the folder of the user's configuration: it counts too."""
+    """The one in the user's configuration folder counts, too."""
     folder = tmp_path / "home" / ".config" / "devpi-server"
     folder.mkdir(parents=True)
     (folder / "devpi-server.yml").write_text("devpi-server:\n  port: 8000\n  serverdir: /from/file\n")
     found = understand()
-    assert found.addresses == ("http://0.0.0.0:8000",)
+    assert found.listen.addresses == ("http://0.0.0.0:8000",)
     assert found.serverdir == Path("/from/file")
 
 
-# --- what else the sidecar learns -------------------------------------------------------------------------------------
+# --- what else is reported to the sidecar -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -296,14 +296,14 @@ def test_a_configuration_file_that_devpi_finds_by_itself(understand: Understand,
     ],
 )
 def test_what_the_sidecar_learns(understand: Understand, argv: list[str], field: str, value: object) -> None:
-    """And the flags stay in devpi-server's command line, untouched."""
+    """The flags in devpi-server's command line stay unchanged."""
     found = understand(*argv)
     assert getattr(found, field) == value
     assert added(found, *argv)[-2:] == ALL_DEFAULTS[-2:]
 
 
 def test_tools_get_the_configuration_file(understand: Understand, configuration: Callable[..., str]) -> None:
-    """It may have options of theirs."""
+    """It may contain options for them."""
     name = configuration("threads: 8")
     assert understand("-c", name).tool_flags[-2:] == ("--configfile", name)
 
@@ -314,7 +314,7 @@ def test_the_home_directory_is_expanded(understand: Understand, tmp_path: Path) 
 
 
 def test_the_cheap_derivation_is_understood(understand: Understand) -> None:
-    """devpi's parser knows each of its hidden flags."""
+    """devpi's parser has all of its hidden flags."""
     assert understand(*CHEAP_DERIVATION).own_derivation
 
 
@@ -333,9 +333,9 @@ def test_the_cheap_derivation_is_understood(understand: Understand) -> None:
         (["--role", "boss"], {}, "invalid choice: 'boss'"),
         (["stray"], {}, "unrecognized arguments: stray"),
         (["--", "--port", "1"], {}, "unrecognized arguments: -- --port 1"),
-        (["--listen", "nonsense"], {}, "can't listen so: Invalid host/port specified"),
-        (["--listen", ""], {}, "would listen nowhere"),
-        (["--host", "not-an-address"], {}, "can't listen so: Invalid host/port specified"),
+        (["--listen", "nonsense"], {}, "can't listen: Invalid host/port specified"),
+        (["--listen", ""], {}, "no address to listen on"),
+        (["--host", "not-an-address"], {}, "can't listen: Invalid host/port specified"),
         (["--unix-socket", "/s", "--listen", "127.0.0.1:1"], {}, "unix_socket may not be set if listen is set"),
         (["--unix-socket", "/s", "--host", "127.0.0.1"], {}, "unix_socket may not be set if host or port is set"),
         (["--unix-socket", "/s", "--port", "1"], {}, "unix_socket may not be set if host or port is set"),
@@ -348,15 +348,15 @@ def test_the_cheap_derivation_is_understood(understand: Understand) -> None:
         (
             ["--serverdir", "/a"],
             {"serverdir": "/b"},
-            "the serverdir is '/a' by devpi-server's flags and '/b' by DEVPI_SERVERDIR",
+            "the serverdir is '/a' in devpi-server's flags and '/b' in DEVPI_SERVERDIR",
         ),
-        (["--port", "1"], {"port": 2}, "devpi-server's port is '1' by devpi-server's flags and '2' by DEVPI_PORT"),
-        (["--listen", "127.0.0.1:1"], {"port": 1}, "DEVPI_PORT is set beside --listen or --unix-socket"),
-        (["--unix-socket", "/s"], {"port": 1}, "DEVPI_PORT is set beside --listen or --unix-socket"),
+        (["--port", "1"], {"port": 2}, "devpi-server's port is '1' in devpi-server's flags and '2' in DEVPI_PORT"),
+        (["--listen", "127.0.0.1:1"], {"port": 1}, "DEVPI_PORT can't be combined with --listen or --unix-socket"),
+        (["--unix-socket", "/s"], {"port": 1}, "DEVPI_PORT can't be combined with --listen or --unix-socket"),
     ],
 )
 def test_refused(understand: Understand, argv: list[str], options: dict[str, Any], reason: str) -> None:
-    """The reason says what, and there is a hint."""
+    """With a reason and a hint."""
     with pytest.raises(FlagsRefused) as caught:
         understand(*argv, **options)
     assert reason in caught.value.reason
@@ -371,7 +371,7 @@ def test_refused(understand: Understand, argv: list[str], options: dict[str, Any
     ],
 )
 def test_refused_by_devpi(understand: Understand, argv: list[str], reason: str) -> None:
-    """Its own words for what it knows to be wrong."""
+    """With devpi's own message."""
     with pytest.raises(Fatal, match=reason):
         understand(*argv)
 
@@ -392,7 +392,7 @@ def test_refused_by_devpi(understand: Understand, argv: list[str], reason: str) 
 def test_a_configuration_file_that_is_wrong(
     understand: Understand, configuration: Callable[..., str], content: bytes, reason: str
 ) -> None:
-    """Whatever devpi's readers make of it: refused in one line with a reason."""
+    """Whatever devpi's readers raise: refused in one line with a reason."""
     with pytest.raises((FlagsRefused, Fatal)) as caught:
         understand("--configfile", configuration(raw=content))
     assert reason in str(caught.value)
@@ -400,7 +400,7 @@ def test_a_configuration_file_that_is_wrong(
 
 
 def test_a_configuration_file_that_devpi_ends_with(understand: Understand, configuration: Callable[..., str]) -> None:
-    """A list where a mapping is due: it says so, and exits with a code that is not 0."""
+    """A list instead of a mapping: it is reported, and the exit code is not 0."""
     with pytest.raises(SystemExit) as caught:
         understand("--configfile", configuration(raw=b"- a\n- b\n"))
     assert caught.value.code == 4
@@ -409,26 +409,26 @@ def test_a_configuration_file_that_devpi_ends_with(understand: Understand, confi
 def test_devpis_environment_is_held_against_the_settings(
     understand: Understand, monkeypatch: pytest.MonkeyPatch, configuration: Callable[..., str]
 ) -> None:
-    """A contradiction is one wherever devpi has it from."""
+    """Contradictions are found wherever devpi's value comes from."""
     monkeypatch.setenv("DEVPISERVER_SERVERDIR", "/a")
-    with pytest.raises(FlagsRefused, match="'/a' by devpi-server's flags and '/b' by DEVPI_SERVERDIR"):
+    with pytest.raises(FlagsRefused, match="'/a' in devpi-server's flags and '/b' in DEVPI_SERVERDIR"):
         understand(serverdir="/b")
-    with pytest.raises(FlagsRefused, match="'8000' by devpi-server's flags and '1' by DEVPI_PORT"):
+    with pytest.raises(FlagsRefused, match="'8000' in devpi-server's flags and '1' in DEVPI_PORT"):
         understand("-c", configuration("port: 8000"), port=1)
 
 
 @pytest.mark.parametrize("given_twice", ["/srv", "/srv/"])
 def test_the_same_said_twice_is_no_contradiction(understand: Understand, given_twice: str) -> None:
-    """Port and serverdir, by flag and by setting; a slash at the end makes no difference."""
+    """Port and serverdir, by flag and by setting; a trailing slash makes no difference."""
     found = understand("--serverdir", given_twice, "--port", "8000", serverdir="/srv", port=8000)
     assert found.serverdir == Path("/srv")
-    assert found.addresses == ("http://0.0.0.0:8000",)
+    assert found.listen.addresses == ("http://0.0.0.0:8000",)
     assert added(found, "--serverdir", given_twice, "--port", "8000") == ALL_DEFAULTS[2:]
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["-h"], ["--hel"], ["--port", "1", "--help"]])
 def test_help(understand: Understand, capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
-    """devpi prints it, with our own flag in it, and there is nothing more to be done."""
+    """devpi prints it, including our own flag, and there is nothing more to do."""
     with pytest.raises(SystemExit) as caught:
         understand(*argv)
     assert caught.value.code in (0, None)
@@ -451,7 +451,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 @pytest.fixture
 def touched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, object]]]:
-    """What Python's audit hook sees of writing to any disk."""
+    """Return what Python's audit hook reports about writing to any disk."""
     global _touched  # noqa: PLW0603 - an audit hook stays for the process's life
     if not hasattr(sys, "_sidecar_audit"):
         sys.addaudithook(_hook)
@@ -475,7 +475,7 @@ def touched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, object]
 def test_no_disk_is_touched(
     understand: Understand, tmp_path: Path, touched: list[tuple[str, object]], argv: list[str]
 ) -> None:
-    """Nothing is opened for writing, made, renamed or removed; the serverdir is not made."""
+    """Nothing is opened for writing, created, renamed or removed; the serverdir is not created."""
     (tmp_path / "probe").write_bytes(b"the hook sees this")
     assert [Path(str(name)).name for _, name in touched] == ["probe"]
     touched.clear()
@@ -488,7 +488,7 @@ def test_no_disk_is_touched(
     assert [entry.name for entry in tmp_path.iterdir()] == ["probe"]
 
 
-# --- anything -------------------------------------------------------------------------------------------------------
+# --- any command line -----------------------------------------------------------------------------------------------
 
 OPTIONS = """
 --port --host --listen --unix-socket --unix-socket-perms --serverdir --storage --threads --role --primary-url
@@ -521,7 +521,7 @@ JUNK = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=1
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
 @given(argv=st.lists(REAL | VALUES | JUNK | st.builds("{}={}".format, REAL, VALUES | JUNK), max_size=6))
 def test_any_command_line_is_understood_or_refused(understand: Understand, argv: list[str]) -> None:
-    """By `FlagsRefused` or `Fatal`, or a text was asked for; and what is understood has the flags untouched."""
+    """By `FlagsRefused`, `Fatal`, or help or version was asked for; otherwise the flags are unchanged."""
     found, refusal = None, ""
     try:
         found = understand(*argv)
@@ -532,13 +532,13 @@ def test_any_command_line_is_understood_or_refused(understand: Understand, argv:
     if found is None:
         assert refusal
     else:
-        assert found.addresses
+        assert found.listen.addresses
         assert found.serverdir.is_absolute()
         assert set(added(found, *argv)[::2]) <= {*ALL_DEFAULTS, "--port"}
 
 
 def test_the_outside_url(understand: Understand, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By flag or by its variable; else there is none."""
+    """From the flag or its variable; otherwise there is none."""
     assert understand().outside_url is None
     assert understand("--outside-url", "https://devpi.example.com").outside_url == "https://devpi.example.com"
     monkeypatch.setenv("DEVPISERVER_OUTSIDE_URL", "https://other.example.com")

@@ -1,4 +1,4 @@
-"""`sidecar.worker.mirrors`: what is told of devpi's mirrors, and how rarely the indexes are read."""
+"""`sidecar.worker.mirrors`: what is reported about devpi's mirrors, and how rarely the indexes are read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WITHOUT: dict[str, object] = {"type": "mirror", "mirror_no_project_list": True}
 
 @dataclass
 class Devpi:
-    """Stands in for devpi-server's XOM, to force faults and to count what is read; `test_mirror` has real ones."""
+    """A fake of devpi-server's XOM, to force faults and to count reads; `test_mirror` has real ones."""
 
     users: dict[str, dict[str, dict[str, object]]] = field(default_factory=dict)
     serial: int = 0
@@ -34,7 +34,7 @@ class Devpi:
         self.watch = MirrorsWatch(self, self.told.append)  # type: ignore[arg-type]
 
     def change(self, user: str, **indexes: dict[str, object]) -> None:
-        """A commit to a user's record."""
+        """Commit to a user's record."""
         self.serial += 1
         self.users[user] = indexes
 
@@ -57,7 +57,7 @@ class Devpi:
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Lets as much time go by as is needed for the next look."""
+    """Advance the clock to the next look."""
     clock = SimpleNamespace(at=1000.0)
     monkeypatch.setattr(mirrors.time, "monotonic", lambda: clock.at)
 
@@ -68,7 +68,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 def test_what_is_told_once_and_when_it_is_another(later: Callable[[], None]) -> None:
-    """Mirrors by whether they keep the list; private indexes are none of them."""
+    """Mirrors by whether they keep the list; private indexes are not among them."""
     devpi = Devpi()
     devpi.change("root", pypi=WITHOUT, dev={"type": "stage"})
     devpi.change("bob", b=MIRROR, a=MIRROR)
@@ -87,7 +87,7 @@ def test_what_is_told_once_and_when_it_is_another(later: Callable[[], None]) -> 
 
 
 def test_a_look_waits_its_turn(later: Callable[[], None]) -> None:
-    """Many commits don't make many scans."""
+    """Many commits don't cause many scans."""
     devpi = Devpi()
     for _ in range(10):
         devpi.change("root", pypi=MIRROR)
@@ -96,7 +96,7 @@ def test_a_look_waits_its_turn(later: Callable[[], None]) -> None:
 
 
 def test_a_database_that_fails_is_looked_at_again(later: Callable[[], None]) -> None:
-    """Nothing is told, and nothing raised."""
+    """Nothing is reported or raised."""
     devpi = Devpi(broken=True)
     devpi.change("root", pypi=MIRROR)
     devpi.watch.look()
@@ -108,7 +108,7 @@ def test_a_database_that_fails_is_looked_at_again(later: Callable[[], None]) -> 
 
 
 def test_offline_there_is_nothing_to_say() -> None:
-    """No mirror asks its upstream then."""
+    """Mirrors request nothing from their upstream then."""
     devpi = Devpi(offline_mode=True)
     devpi.change("root", pypi=MIRROR)
     devpi.watch.look()
@@ -116,7 +116,7 @@ def test_offline_there_is_nothing_to_say() -> None:
 
 
 def test_many_long_names_fit_into_a_packet() -> None:
-    """They are counted; the first ones are told, and cut."""
+    """They are counted; only the first ones are named, and cut."""
     devpi = Devpi()
     devpi.change("u", **{f"{number:04d}{'é' * 5000}": MIRROR for number in range(500)})
     devpi.watch.look()

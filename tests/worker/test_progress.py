@@ -1,4 +1,4 @@
-"""`sidecar.worker.progress`: whatever is imported, the sidecar hears of it."""
+"""`sidecar.worker.progress`: whatever is imported, the sidecar gets the reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sidecar.worker.progress import Reporter
 
 
 class Heard(Channel):
-    """A channel that keeps what is sent, and takes no larger packet than the real one."""
+    """A channel that keeps what is sent, and refuses packets that are too large for the real one."""
 
     def __init__(self) -> None:
         self.reports: list[Progress] = []
@@ -24,12 +24,12 @@ class Heard(Channel):
 
 
 def worst(number: int) -> str:
-    """A file name of 255 bytes, none of them UTF-8: six characters for each in JSON."""
+    """Return a file name of 255 bytes, none of them UTF-8: six characters for each in JSON."""
     return f"{number:04}" + "\udcff" * 251
 
 
 def test_many_archives_fit_into_packets() -> None:
-    """As many as there may be, with the longest names: all are told once, then each digest alone."""
+    """The maximum of archives, with the longest names: all are reported once, then only each digest."""
     sources = tuple(Source(worst(number), Path("/x"), False, 10**12, 0) for number in range(MOST_SOURCES))
     heard = Heard()
     reporter = Reporter(heard)
@@ -44,7 +44,7 @@ def test_many_archives_fit_into_packets() -> None:
 
 
 def test_a_project_of_any_length_fits_into_a_packet() -> None:
-    """Its name comes from the export, which may say anything."""
+    """Its name comes from the export, and may be anything."""
     heard = Heard()
     reporter = Reporter(heard)
     reporter.now_at("alice/dev/" + "☃" * PACKET_BYTES)
@@ -54,7 +54,7 @@ def test_a_project_of_any_length_fits_into_a_packet() -> None:
 
 
 def test_what_is_left_out_fits_into_a_packet() -> None:
-    """However much it is and whatever it is called: all of it is counted, and some of it named."""
+    """Whatever its number and names: all of it is counted, some of it is named."""
     heard, omissions = Heard(), Omissions(strict=False)
     for _ in range(1000):
         omissions.add("\U0001f40d" * 5000, "a hint", worst(1), "\U0001f40d" * 5000)

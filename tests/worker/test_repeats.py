@@ -1,4 +1,4 @@
-"""`sidecar.worker.repeats`: equal lines of a background thread are logged once in 10 minutes, all else always."""
+"""`sidecar.worker.repeats`: equal lines of a background thread are logged once in 10 minutes, all others always."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from sidecar.worker.repeats import LOG_EVERY, NowAndThen
 
 
 def line(text: str, *args: object, error: Exception | None = None) -> logging.LogRecord:
-    """A record as devpi makes it: the thread's mark is part of the message."""
+    """Return a record as devpi makes it: the thread's prefix is part of the message."""
     info = None if error is None else (type(error), error, None)
     return logging.LogRecord("root", logging.ERROR, "x", 1, text, args, info)
 
 
 def test_equal_lines_of_background_threads() -> None:
-    """Equal in message and exception; figures count, for they tell one file or serial from another."""
+    """Equal in message and exception; figures count, because they tell one file or serial from another."""
     once = NowAndThen()
     for mark in ("[FREP] ", "[REP] ", "[NOTI] "):
         assert [True, False] == [once.shows(line(mark + "error downloading %s", "a")) for _ in range(2)]
@@ -27,7 +27,7 @@ def test_equal_lines_of_background_threads() -> None:
 
 
 def test_errors_of_other_places() -> None:
-    """Two errors that look the same, raised in two places, are two."""
+    """Two equal errors, raised in two places, are different."""
     once = NowAndThen()
 
     def record(number: int) -> logging.LogRecord:
@@ -43,13 +43,13 @@ def test_errors_of_other_places() -> None:
 
 
 def test_wrong_arguments_raise_nothing() -> None:
-    """A filter's exception would be raised where the line is logged; a handler's is not."""
+    """A filter's exception would be raised where the line is logged; a handler's would not."""
     once = NowAndThen()
     assert [True, False] == [once.shows(line("[NOTI] %d events", "no number")) for _ in range(2)]
 
 
 def test_some_time_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is logged again."""
+    """The line is logged again."""
     at = 0.0
     monkeypatch.setattr(repeats.time, "monotonic", lambda: at)
     once = NowAndThen()

@@ -1,4 +1,4 @@
-"""`sidecar.worker.roles`: the role by flags and `.nodeinfo`, held against what devpi-server makes of both."""
+"""`sidecar.worker.roles`: the role from flags and `.nodeinfo`, compared with devpi-server's own decision."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ RECORDED = (None, "standalone", "master", "primary", "replica")
 
 
 def args(role: str = "auto", url: str | None = None) -> Namespace:
-    """What devpi's parser makes of these flags."""
+    """Return the result of devpi's parser for these flags."""
     return Namespace(role=role, primary_url=url, deprecated_master_url=None)
 
 
 def state(serverdir: Path, **info: object) -> Path:
-    """A serverdir with this `.nodeinfo`."""
+    """Create a serverdir with this `.nodeinfo`."""
     serverdir.mkdir(parents=True, exist_ok=True)
     (serverdir / ".nodeinfo").write_text(json.dumps(info))
     return serverdir
 
 
 def by_devpi(args: Namespace, serverdir: Path) -> str | None:
-    """The role that devpi-server takes; None: it refuses."""
+    """Return the role that devpi-server takes; None if it refuses."""
     config = Config(Namespace(**vars(args), serverdir=str(serverdir)), get_pluginmanager(load_entrypoints=False))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -51,9 +51,9 @@ def by_devpi(args: Namespace, serverdir: Path) -> str | None:
 def test_devpi_agrees(
     tmp_path: Path, asked: str, url: str | None, recorded: str | None, recorded_url: str | None
 ) -> None:
-    """What devpi-server refuses is a contradiction, with a hint; what it takes has the role that it gets.
+    """What devpi-server refuses is a contradiction, with a hint; otherwise both find the same role.
 
-    Two exceptions: a URL beside another role than a replica's, which devpi ignores or keeps; and a primary's URL in the
+    Two exceptions: a URL with a role other than replica, which devpi ignores or keeps; and a primary's URL in the
     record of another role, which devpi never writes.
     """
     if recorded is None or (recorded_url is not None and recorded != "replica"):
@@ -76,14 +76,14 @@ def test_devpi_agrees(
 
 @pytest.mark.parametrize("url", ["devpi:3141", "devpi", "ftp://devpi", "http://", "http://[::1", "http://devpi:port"])
 def test_a_url_that_is_none(tmp_path: Path, url: str) -> None:
-    """A replica would ask for its primary in vain for ever."""
+    """A replica would try to reach its primary forever."""
     contradiction = role_of(args(url=url), tmp_path).contradiction()
     assert contradiction is not None
     assert "--primary-url is not a URL" in contradiction.reason
 
 
 def test_a_password_in_the_url_is_not_repeated(tmp_path: Path) -> None:
-    """devpi refuses it; the log must not have it."""
+    """devpi refuses it; the log must not contain it."""
     contradiction = role_of(args(url="http://user:s3cret@devpi:3141"), tmp_path).contradiction()
     assert contradiction is not None
     assert "a user or a password" in contradiction.reason
@@ -104,7 +104,7 @@ def test_a_state_that_is_being_installed_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"role": 1, "masterurl": []}', "x" * 100_000])
 def test_a_record_that_cannot_be_read_contradicts_nothing(tmp_path: Path, content: str) -> None:
-    """It is found damaged once the serverdir is locked, with another exit code."""
+    """It is reported as damaged once the serverdir is locked, with another exit code."""
     (tmp_path / ".nodeinfo").write_text(content)
     found = role_of(args(url=URL), tmp_path)
     assert found == Role("auto", URL, None, None)

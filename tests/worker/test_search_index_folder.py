@@ -1,4 +1,4 @@
-"""`sidecar.worker.search_index_folder`: an index is set aside; what devpi-web does with it, tests/image shows."""
+"""`sidecar.worker.search_index_folder`: an index is moved aside; tests/image shows what devpi-web does then."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def index(folder: Path, content: str = "new") -> Path:
-    """Files that look like one."""
+    """Create files that look like an index."""
     folder.mkdir()
     for name in ("_project_2.toc", "project_abc.seg", "project_WRITELOCK"):
         (folder / name).write_text(content)
@@ -32,12 +32,12 @@ def index(folder: Path, content: str = "new") -> Path:
 
 
 def names(folder: Path) -> set[str]:
-    """What is in it."""
+    """Return the names in it."""
     return {entry.name for entry in folder.iterdir()}
 
 
 def test_it_is_renamed_and_made_anew(folder: Path) -> None:
-    """Whole, beside its place."""
+    """Complete, beside its old place."""
     files = names(folder)
     assert folder.with_name(".indices.damaged") == set_aside(folder)
     assert files == names(folder.with_name(".indices.damaged"))
@@ -47,7 +47,7 @@ def test_it_is_renamed_and_made_anew(folder: Path) -> None:
 
 @pytest.mark.parametrize("older", ["folder", "file", "link"])
 def test_one_generation_is_kept(folder: Path, older: str) -> None:
-    """An older one is removed, whatever it is; what a link leads to is not."""
+    """An older one is removed, whatever it is, but not the target of a link."""
     aside, elsewhere = folder.with_name(".indices.damaged"), index(folder.parent / "elsewhere")
     {"folder": lambda: index(aside, "old"), "file": aside.touch, "link": lambda: aside.symlink_to(elsewhere)}[older]()
     assert aside == set_aside(folder)
@@ -57,7 +57,7 @@ def test_one_generation_is_kept(folder: Path, older: str) -> None:
 
 
 def test_a_link_to_a_folder_elsewhere(folder: Path) -> None:
-    """The index is renamed where it lies, and the link stays."""
+    """The index is renamed where it is, and the link stays."""
     real = folder.rename(folder.with_name("real"))
     folder.symlink_to(real)
     assert real.with_name("real.damaged") == set_aside(folder)
@@ -67,7 +67,7 @@ def test_a_link_to_a_folder_elsewhere(folder: Path) -> None:
 
 @pytest.mark.parametrize("what", ["file", "loose link", "nothing"])
 def test_what_is_no_folder(tmp_path: Path, what: str) -> None:
-    """It goes out of the way, and there is a folder."""
+    """It is moved aside, and there is a folder."""
     folder = tmp_path / ".indices"
     {"file": folder.touch, "loose link": lambda: folder.symlink_to("/nowhere"), "nothing": lambda: None}[what]()
     kept = set_aside(folder)
@@ -80,7 +80,7 @@ def test_what_is_no_folder(tmp_path: Path, what: str) -> None:
 def test_a_mount_is_emptied_into_a_folder_of_its_own(
     folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """It can't be renamed. The table of contents goes first: without it there is no index, and none is half."""
+    """It can't be renamed. The table of contents goes first: without it there is no index, so none is partial."""
     rename, moved = Path.rename, []
 
     def refuse(self: Path, target: Path) -> Path:
@@ -99,7 +99,7 @@ def test_a_mount_is_emptied_into_a_folder_of_its_own(
 
 
 def test_an_index_that_stays_where_it_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any other error is the caller's to tell, and nothing is lost."""
+    """Any other error is left to the caller, and nothing is lost."""
     files = names(folder)
 
     def refuse(self: Path, target: Path) -> Path:
@@ -112,7 +112,7 @@ def test_an_index_that_stays_where_it_is(folder: Path, monkeypatch: pytest.Monke
 
 
 def test_a_full_volume_keeps_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The new index needs the space more than anybody needs the old one."""
+    """The new index needs the space of the old one."""
     monkeypatch.setattr(
         search_index_folder.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 3)
     )  # type: ignore[attr-defined]
@@ -128,7 +128,7 @@ STEPS = ("rename", "mkdir", "unlink", "rmdir")
 
 
 def killed_at(number: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
-    """Has the step of this number, and all after it, not happen; says whether it came to that."""
+    """Prevent the step of this number and all later ones; return whether it was reached."""
     count = iter(range(10_000))
     died = []
 
@@ -147,7 +147,7 @@ def killed_at(number: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool
 
 
 def lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Each instant at which it may be killed, in a folder of its own."""
+    """Every step at which it may be killed, in a folder of its own."""
     for number in range(100):
         (home := tmp_path / str(number)).mkdir()
         folder = index(home / ".indices")
@@ -162,7 +162,7 @@ def lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_a_kill_at_any_instant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The index is whole where it was, or whole aside; done again, it is set aside."""
+    """The index is complete in its place or aside; a second call moves it aside."""
     killed = 0
     for folder in lives(tmp_path, monkeypatch):
         killed += 1

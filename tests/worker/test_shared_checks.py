@@ -1,4 +1,4 @@
-"""`sidecar.worker.shared_checks`: one run for equal checks, a minute's memory of what matched, and threads."""
+"""`sidecar.worker.shared_checks`: one run for equal checks, a minute's cache of matches, and waitress's threads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 class Checker:
-    """In argon2's place, to hold a run up or to make it fail: `right` is the only right password."""
+    """A fake of argon2 that can block or fail: `right` is the only right password."""
 
     def __init__(self) -> None:
         self.runs: list[str] = []
@@ -62,7 +62,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def all_wait(checker: Checker, pool: ThreadPoolExecutor, passwords: list[str]) -> list[Future[bool]]:
-    """So many requests that wait, the first one's run held up."""
+    """This many requests that wait, with the first one's run blocked."""
     checker.go_on.clear()
     before = checker.checks._waiting
     asked = [pool.submit(checker.check, password) for password in passwords]
@@ -72,7 +72,7 @@ def all_wait(checker: Checker, pool: ThreadPoolExecutor, passwords: list[str]) -
 
 @pytest.mark.parametrize(("password", "matches"), [("right", True), ("wrong", False)])
 def test_equal_ones_share_a_run(checker: Checker, pool: ThreadPoolExecutor, password: str, matches: bool) -> None:
-    """Fifty at once are one run, whatever comes of it."""
+    """Fifty at once share one run, whatever its result."""
     asked = all_wait(checker, pool, [password] * 50)
     checker.go_on.set()
     assert {matches} == {each.result(PATIENCE) for each in asked}
@@ -86,7 +86,7 @@ def test_only_a_match_is_known_afterwards(checker: Checker) -> None:
 
 
 def test_it_is_known_for_a_minute_however_often_it_comes(checker: Checker) -> None:
-    """The time is counted from the check."""
+    """The minute begins with the check."""
     for seconds in (0.0, KNOWN_SECONDS / 2, KNOWN_SECONDS / 2 - 1):
         checker.time += seconds
         assert checker.check("right")
@@ -97,7 +97,7 @@ def test_it_is_known_for_a_minute_however_often_it_comes(checker: Checker) -> No
 
 
 def test_so_many_are_known_and_no_more(checker: Checker) -> None:
-    """The oldest goes for the newest; those whose time is over go with the next one."""
+    """A new one replaces the oldest; expired ones are removed with the next one."""
     for number in range(MOST_KNOWN + 1):
         checker.check("right", f"hash {number}")
     assert MOST_KNOWN == len(checker.checks._known)
@@ -123,14 +123,14 @@ def test_so_many_are_known_and_no_more(checker: Checker) -> None:
     ],
 )
 def test_what_differs_is_not_equal(checker: Checker, other: dict[str, str]) -> None:
-    """However user, password, hash and salt read when written one after the other."""
+    """Whatever user, password, hash and salt look like when concatenated."""
     assert checker.check("right")
     checker.check(**({"password": "right"} | other))
     assert 2 == len(checker.runs)
 
 
 def test_nothing_of_a_password_is_kept(checker: Checker) -> None:
-    """Digests of a key that no other process has."""
+    """Only digests, with a key that no other process has."""
     checker.check("right")
     (name,) = checker.checks._known
     assert 32 == len(name)
@@ -140,7 +140,7 @@ def test_nothing_of_a_password_is_kept(checker: Checker) -> None:
 
 
 def test_what_cannot_be_told_is_told_to_nobody_and_forgotten(checker: Checker, pool: ThreadPoolExecutor) -> None:
-    """All who wait hear of it, and the next one runs anew."""
+    """All waiting requests get the error, and the next one runs the check again."""
     checker.error = CannotTell("Threading failure")
     asked = all_wait(checker, pool, ["right"] * 5)
     checker.go_on.set()
@@ -153,7 +153,7 @@ def test_what_cannot_be_told_is_told_to_nobody_and_forgotten(checker: Checker, p
 
 
 def test_different_ones_are_turned_away_when_many_wait(checker: Checker, pool: ThreadPoolExecutor) -> None:
-    """At once; one that is known already passes, and one that is equal to a waiting one waits with it."""
+    """At once; a cached one still passes, and one that equals a waiting one waits with it."""
     checker.check("right")
     asked = all_wait(checker, pool, [str(number) for number in range(WAITING + 1)])
     with pytest.raises(Full):
@@ -166,13 +166,13 @@ def test_different_ones_are_turned_away_when_many_wait(checker: Checker, pool: T
 
 
 class Slow:
-    """A request for one of waitress' threads, which waits."""
+    """A request for one of waitress's threads, which waits."""
 
     def __init__(self, work: Callable[[], object]) -> None:
         self.service = work
 
     def cancel(self) -> None:
-        """Not begun."""
+        """Not started."""
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def dispatcher() -> Iterator[ThreadedTaskDispatcher]:
 
 
 def test_those_who_wait_are_half_of_the_threads(checker: Checker, dispatcher: ThreadedTaskDispatcher) -> None:
-    """There are more threads while more wait, so that another request is answered; and as many as before afterwards."""
+    """Threads are added while more wait, so that other requests are answered; later there are as many as before."""
     checker.threads.are_of(dispatcher)
     checker.go_on.clear()
     for _ in range(20):
@@ -202,7 +202,7 @@ def test_those_who_wait_are_half_of_the_threads(checker: Checker, dispatcher: Th
 def test_where_there_is_no_thread_it_is_full(
     checker: Checker, dispatcher: ThreadedTaskDispatcher, monkeypatch: pytest.MonkeyPatch, pool: ThreadPoolExecutor
 ) -> None:
-    """As where the kernel's limit of processes is reached: half of those that there are may wait, and it recovers."""
+    """At the kernel's limit of processes, half of the existing threads may wait, and it recovers."""
     checker.threads.are_of(dispatcher)
 
     def start(*_: Any) -> None:
@@ -222,7 +222,7 @@ def test_where_there_is_no_thread_it_is_full(
 
 
 def test_so_many_wait_and_no_more(checker: Checker, pool: ThreadPoolExecutor) -> None:
-    """However equal they are."""
+    """Even if they are equal."""
     asked = all_wait(checker, pool, ["wrong"] * MOST_WAITING)
     with pytest.raises(Full):
         checker.check("wrong")
@@ -231,10 +231,10 @@ def test_so_many_wait_and_no_more(checker: Checker, pool: ThreadPoolExecutor) ->
 
 
 def test_who_can_only_be_turned_away_is_known_without_the_hash(checker: Checker, pool: ThreadPoolExecutor) -> None:
-    """While the queue is full: all but those whose user and password wait already, or are known."""
+    """With a full queue: all but those whose user and password wait already or are cached."""
     checker.check("right")
     all_wait(checker, pool, [str(number) for number in range(WAITING)])
-    checker.checks.admit("alice", "another")  # there is one place left
+    checker.checks.admit("alice", "another")  # one place is left
     all_wait(checker, pool, ["last"])
     for password in ("right", "0", "last"):
         checker.checks.admit("alice", password)

@@ -24,7 +24,7 @@ PIP = "pip/25.0"
 
 @pytest.fixture(autouse=True)
 def thread_without_a_request() -> Iterator[None]:
-    """A thread keeps the id of its last request; here that is the one of all tests."""
+    """A thread keeps the id of its last request; all tests share this thread."""
     yield
     REQUEST_ID.set(None)
 
@@ -57,12 +57,12 @@ def thread_without_a_request() -> Iterator[None]:
     ],
 )
 def test_a_request_is_of_one_class(method: str, path: str, headers: dict[str, str], route: str) -> None:
-    """As devpi's own routes would have it."""
+    """By devpi's own routes."""
     assert route == classify({"REQUEST_METHOD": method, "PATH_INFO": path, **headers})
 
 
 class Served:
-    """A body that streams; its chunks come when `go` is set."""
+    """A body that streams; its chunks arrive when `go` is set."""
 
     def __init__(self, *chunks: bytes) -> None:
         self.chunks = iter(chunks)
@@ -76,12 +76,12 @@ class Served:
 
 
 def ask(app: Callable[..., Iterable[bytes]], path: str = "/root/dev/+f/x", **more: Any) -> Iterable[bytes]:
-    """One GET, as waitress makes it; the body is the caller's to read and close."""
+    """Make one GET as waitress does; the caller reads and closes the body."""
     return app({"REQUEST_METHOD": "GET", "PATH_INFO": path, **more}, lambda *_: None)
 
 
 def answering(body: Iterable[bytes], status: str = "200 OK") -> Traffic:
-    """devpi, which always says this."""
+    """Return a devpi that always gives this answer."""
 
     def devpi(_environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         start(status, [])
@@ -115,7 +115,7 @@ def test_a_client_that_leaves_has_got_what_it_got() -> None:
 
 
 def test_a_whole_body_stays_what_it_is() -> None:
-    """waitress sends a list of one with Content-Length; an iterator would be sent in chunks."""
+    """waitress sends a list of one with Content-Length; it would send an iterator in chunks."""
     given = [b"whole"]
     app = answering(given)
     assert ask(app) is given
@@ -123,7 +123,7 @@ def test_a_whole_body_stays_what_it_is() -> None:
 
 
 def a_file(size: int) -> tuple[Traffic, Any]:
-    """Devpi's answer with a file of so many bytes, and who counts it."""
+    """Return devpi's answer with a file of this size, and the object that counts it."""
 
     def devpi(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         start("200 OK", [])
@@ -136,7 +136,7 @@ def a_file(size: int) -> tuple[Traffic, Any]:
 
 @pytest.mark.parametrize("sent", [1000, 400, 0])
 def test_a_file_stays_what_waitress_knows(sent: int) -> None:
-    """waitress sends its own file buffers by itself, and closes them when they are gone, or their client is."""
+    """waitress sends its own file buffers itself, and closes them after sending, or when their client has left."""
     app, body = a_file(1000)
     assert isinstance(body, ReadOnlyFileBasedBuffer)
     assert 1000 == body.prepare(None)
@@ -152,7 +152,7 @@ def test_a_file_stays_what_waitress_knows(sent: int) -> None:
 
 
 def test_a_file_that_is_not_answered_with_is_not_counted() -> None:
-    """devpi may open one, and answer with an error."""
+    """devpi may open a file, and answer with an error."""
 
     def devpi(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         environ["wsgi.file_wrapper"](io.BytesIO(b"x" * 1000)).close()
@@ -165,7 +165,7 @@ def test_a_file_that_is_not_answered_with_is_not_counted() -> None:
 
 
 def test_an_app_that_raises_is_a_500() -> None:
-    """That is what waitress answers."""
+    """As waitress answers."""
 
     def devpi(_environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         start("200 OK", [])
@@ -179,7 +179,7 @@ def test_an_app_that_raises_is_a_500() -> None:
 
 @pytest.mark.parametrize(("length", "counted"), [("1234", 1234), ("", 0), (None, 0)])
 def test_what_a_client_sends_is_counted(length: str | None, counted: int) -> None:
-    """By the length of the body, which waitress has taken whole, and of which it knows the length in the end."""
+    """By the length of the body: waitress has received all of it, and knows its length at the end."""
     app = answering([b"ok"])
     more = {} if length is None else {"CONTENT_LENGTH": length}
     for _ in range(2):
@@ -189,7 +189,7 @@ def test_what_a_client_sends_is_counted(length: str | None, counted: int) -> Non
 
 
 def test_the_sidecars_own_looks_are_not_counted() -> None:
-    """Those with this run's secret; anybody else's are."""
+    """Those with this run's secret; all others are."""
     app = answering([b"x"])
     quiet = AccessLogFilter(app, "the secret")
     key = f"HTTP_{PROBE_HEADER.upper().replace('-', '_')}"
@@ -207,7 +207,7 @@ def test_the_sidecars_own_looks_are_not_counted() -> None:
     ],
 )
 def test_a_request_has_an_id(given: str | None, kept: bool) -> None:
-    """The one that a proxy gave, if it is sane; in the answer, in the log meanwhile, and for a primary behind."""
+    """A proxy's, if it is sane; in the answer, in the log meanwhile, and for a primary behind a replica."""
     seen: list[tuple[str | None, str]] = []
     answered: list[list[tuple[str, str]]] = []
 
@@ -232,7 +232,7 @@ def test_a_request_has_an_id(given: str | None, kept: bool) -> None:
 
 
 def test_an_id_that_a_primary_has_told_is_not_told_twice() -> None:
-    """A replica relays the answer of its primary, which has got its id from there."""
+    """A replica relays its primary's answer, which contains the replica's id already."""
     answered: list[list[tuple[str, str]]] = []
 
     def devpi(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
@@ -246,7 +246,7 @@ def test_an_id_that_a_primary_has_told_is_not_told_twice() -> None:
 
 
 def test_a_look_has_no_id_of_the_request_before() -> None:
-    """Both are answered by one thread."""
+    """One thread answers both."""
     seen: list[str | None] = []
 
     def devpi(_environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
@@ -261,7 +261,7 @@ def test_a_look_has_no_id_of_the_request_before() -> None:
 
 
 def test_nothing_is_lost_between_threads() -> None:
-    """Eight at once, as waitress has fifty."""
+    """Eight at once; waitress has fifty."""
     app = answering([b"12345"])
 
     def work() -> None:
@@ -283,7 +283,7 @@ def test_nothing_is_lost_between_threads() -> None:
 
 
 def test_reports_come_on_change_alone_and_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An idle devpi-server says nothing; a busy one once per period, with everything in the last report."""
+    """An idle devpi-server is silent; a busy one reports once a period, and the last report has everything."""
     monkeypatch.setattr(traffic, "REPORT_EVERY", 0.2)
     app = answering([b"x"])
     reports: list[tuple[float, Requests]] = []
@@ -309,7 +309,7 @@ def test_reports_come_on_change_alone_and_seldom(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_report_fits_a_packet_whatever_comes() -> None:
-    """Every status there could be, on every route, after a long life."""
+    """Every possible status, on every route, after a long life."""
     huge = 10**15
     route = {
         "in_flight": 1000,

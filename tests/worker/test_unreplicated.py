@@ -1,4 +1,4 @@
-"""`sidecar.worker.unreplicated`: what devpi keeps of files that it could not replicate is JSON, whole, and bounded."""
+"""`sidecar.worker.unreplicated`: devpi's record of files that it could not replicate is JSON, complete, and bounded."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from sidecar.worker.unreplicated import Unreplicated
 
 
 def error(path: str) -> dict[str, object]:
-    """As devpi adds it: the URL of an answer is an object."""
+    """Return an error as devpi adds it: the URL of an answer is an object."""
     return {"url": httpx.URL(f"http://primary.example/{path}"), "message": "Not Found", "relpath": path}
 
 
 def test_it_is_json() -> None:
-    """`+status` is made of it."""
+    """`+status` contains it."""
     errors = Unreplicated()
     errors.add(error("root/dev/+f/a"))
     said = json.loads(json.dumps(errors.errors))
@@ -31,7 +31,7 @@ def test_it_is_json() -> None:
 
 
 def test_none_is_forgotten_that_is_not_reported() -> None:
-    """As many as are reported are fetched at last: the others are reported then, and not none."""
+    """When all reported files are fetched at last, the others are reported."""
     errors = Unreplicated()
     for number in range(UNREPLICATED + 3):
         errors.add(error(f"{number:04}"))
@@ -43,7 +43,7 @@ def test_none_is_forgotten_that_is_not_reported() -> None:
 
 
 def test_a_report_is_a_copy() -> None:
-    """devpi's threads go on while `+status` is made of it."""
+    """devpi's threads change it while `+status` reads it."""
     errors = Unreplicated()
     errors.add(error("a"))
     for _ in errors.errors:

@@ -1,4 +1,4 @@
-"""`sidecar.worker.user_passwords`: what is told of devpi's users, and how rarely they are read."""
+"""`sidecar.worker.user_passwords`: what is reported about devpi's users, and how rarely they are read."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ SHA256 = {"pwhash": "6a" * 32, "pwsalt": "salt"}
 
 
 class Broken(Exception):
-    """What a database that fails makes devpi raise."""
+    """An error that devpi raises if its database fails."""
 
 
 @dataclass
 class Devpi:
-    """Stands in for devpi-server's XOM, to force faults and to count what is read; `test_old_states` has real ones."""
+    """A fake of devpi-server's XOM, to force faults and to count reads; `test_old_states` has real ones."""
 
     users: dict[str, dict[str, object]] = field(default_factory=lambda: {"root": USABLE})
     serials: dict[str, int] = field(default_factory=lambda: {"root/.config": 0})
@@ -50,7 +50,7 @@ class Devpi:
         return self.replica
 
     def change(self, name: str, **record: object) -> None:
-        """A commit to a user's record."""
+        """Commit to a user's record."""
         self.serial += 1
         self.users[name] = record
         self.serials[f"{name}/.config"] = self.serial
@@ -92,7 +92,7 @@ class Devpi:
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Lets time go by."""
+    """Advance the clock."""
     clock = SimpleNamespace(at=1000.0)
     monkeypatch.setattr(user_passwords.time, "monotonic", lambda: clock.at)
 
@@ -106,7 +106,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 
 def test_roots_record_is_read_when_it_has_changed() -> None:
-    """And what was told before is told once."""
+    """And a state is reported once."""
     devpi = Devpi()
     for _ in range(5):
         devpi.watch.look_at_root()
@@ -119,7 +119,7 @@ def test_roots_record_is_read_when_it_has_changed() -> None:
 
 
 def test_after_a_change_of_ours_it_is_told_again() -> None:
-    """Whoever waits for its answer knows then; the state may be the one that was told before."""
+    """The sidecar waits for that report before its answer; the state may be the same as before."""
     devpi = Devpi()
     devpi.watch.look_at_root()
     devpi.watch.root_was_changed()
@@ -130,7 +130,7 @@ def test_after_a_change_of_ours_it_is_told_again() -> None:
 
 @pytest.mark.parametrize("state", ["unchecked", "unseen"])
 def test_what_cant_be_told_is_looked_at_again(state: str) -> None:
-    """Though the record is the same: argon2 may be able to run by now."""
+    """Even if the record is the same: argon2 may be able to run now."""
     devpi = Devpi(root=state)
     for _ in range(3):
         devpi.watch.look_at_root()
@@ -141,7 +141,7 @@ def test_what_cant_be_told_is_looked_at_again(state: str) -> None:
 
 
 def test_a_database_that_fails(caplog: pytest.LogCaptureFixture) -> None:
-    """Once is nothing; the third time in a row nobody knows any more. One traceback."""
+    """One failure changes nothing; the third in a row makes the state unknown. One traceback."""
     devpi = Devpi()
     devpi.watch.look_at_root()
     devpi.broken = True
@@ -160,7 +160,7 @@ def test_a_database_that_fails(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_no_root() -> None:
-    """Deleted, or never made: the state says so."""
+    """Deleted, or never created: the state shows it."""
     devpi = Devpi(serials={}, root="absent")
     devpi.watch.look_at_root()
     assert [RootPasswordSeen("absent")] == devpi.told
@@ -174,7 +174,7 @@ def test_a_replica_is_left_alone() -> None:
 
 
 def test_argon2_runs_once_for_a_hash(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Root's record changes with each of its indexes, too; a hash that the last start found good is not tried."""
+    """Root's record changes with each of its indexes; a hash that the last start found good is not checked."""
     tried: list[str] = []
 
     def is_hash_of_empty(pwhash: str, pwsalt: str | None) -> bool:
@@ -198,7 +198,7 @@ def test_argon2_runs_once_for_a_hash(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_are_read_once_and_then_who_was_found(now: Callable[[float], None]) -> None:
-    """And these when something has changed, until there are none."""
+    """And these after each change, until there are none."""
     devpi = Devpi(users={"root": SHA256, "alice": SHA256, "bob": USABLE, "carol": {"pwhash": ""}, "dave": {}})
     devpi.change("eve", **SHA256)
     devpi.watch.look()
@@ -228,7 +228,7 @@ def test_all_are_read_once_and_then_who_was_found(now: Callable[[float], None]) 
 
 
 def test_nobody_is_told_too(now: Callable[[float], None]) -> None:
-    """So that it is known that somebody has looked."""
+    """So that the sidecar knows that the scan has been done."""
     devpi = Devpi()
     devpi.watch.look()
     now(100)
@@ -237,7 +237,7 @@ def test_nobody_is_told_too(now: Callable[[float], None]) -> None:
 
 
 def test_many_are_counted(now: Callable[[float], None]) -> None:
-    """The first are named, cut to a length, and the message fits into a packet whatever the names are."""
+    """The first are named, cut to a length, and the message fits into a packet with any names."""
     devpi = Devpi(users={f"{n:04}" + "\U0001f984" * 5000: SHA256 for n in range(1000)})
     devpi.watch.look()
     (seen,) = devpi.told
@@ -248,7 +248,7 @@ def test_many_are_counted(now: Callable[[float], None]) -> None:
 
 
 def test_scans_take_a_small_share_of_time(now: Callable[[float], None]) -> None:
-    """Who makes changes all the time does not keep it scanning."""
+    """Constant changes don't cause constant scans."""
     devpi = Devpi(users={"alice": SHA256})
     devpi.watch.look()
     for _ in range(50):
@@ -259,7 +259,7 @@ def test_scans_take_a_small_share_of_time(now: Callable[[float], None]) -> None:
 
 
 def test_a_scan_that_fails_is_tried_again(now: Callable[[float], None]) -> None:
-    """Nothing is told until one succeeds."""
+    """Nothing is reported until a scan succeeds."""
     devpi = Devpi(users={"alice": SHA256}, broken=True)
     devpi.watch.look()
     assert [] == [each for each in devpi.told if isinstance(each, UnusableSeen)]

@@ -1,4 +1,4 @@
-"""`sidecar.worker.verification`: a real argon2 matches, doesn't match, or can't run; nobody takes one for another."""
+"""`sidecar.worker.verification`: a real argon2 matches, doesn't match, or can't run; these are never mixed up."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEAD, SALT, DIGEST = HASH.rsplit("$", 2)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_kinds(kind: str) -> None:
-    """The right password, and no other, whatever its characters."""
+    """The right password, and no other, with any characters."""
     value = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1, type=KINDS[kind]).hash("pä:ss\0word")
     assert value.startswith(f"${kind}$")
     assert matches("pä:ss\0word", value)
@@ -47,14 +47,14 @@ def test_all_kinds(kind: str) -> None:
     ],
 )
 def test_an_unusable_hash_matches_nothing(value: str) -> None:
-    """Truncated anywhere, of another program, or of devpi-server 3: that is no failure, at no password."""
+    """Truncated anywhere, of another program, or of devpi-server 3: not a failure, with any password."""
     assert not matches("right", value)
     assert not matches("", value)
 
 
 @pytest.mark.parametrize("code", ["MEMORY_ALLOCATION_ERROR", "THREAD_FAIL", "MISSING_ARGS"])
 def test_any_other_code_says_nothing_of_the_password(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A code that nobody has thought of is no verdict either."""
+    """An unexpected code is not a verdict."""
 
     class Lib:
         ARGON2_OK, ARGON2_VERIFY_MISMATCH = verification._LIB.ARGON2_OK, verification._LIB.ARGON2_VERIFY_MISMATCH
@@ -103,7 +103,7 @@ print(verification.matches("right", value[:-60]))
 
 @pytest.mark.parametrize(("limit", "reason"), [("memory", "Memory allocation error"), ("threads", "Threading failure")])
 def test_an_argon2_that_cannot_run(limit: str, reason: str) -> None:
-    """Under real limits of memory and of threads: not for a check, not devpi's own, not for a new hash."""
+    """Under real limits of memory and threads: for a check, for devpi's own, for a new hash."""
     command = [sys.executable, "-W", "ignore", "-c", _LIMITED, limit]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == [f"cannot tell: {reason}"] * 4 + ["False"], done

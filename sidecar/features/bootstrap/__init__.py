@@ -1,4 +1,4 @@
-"""The first state of an empty serverdir: `devpi-init`, or an import.
+"""The first state of an empty serverdir: initialised, or imported.
 
 Doors: `preparation.Bootstrap`, `import_status`.
 """

@@ -1,4 +1,4 @@
-"""The import as `/status` and `/metrics` have it."""
+"""The import in `/status` and `/metrics`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LOADED = ("users", "indexes", "projects", "files")
 
 
 def as_json(of: ImportStatus) -> Json:
-    """The import in full."""
+    """Return the import as in `/status`."""
     return {
         "state": of.state.value,
         "archives": [{"name": a.name, "bytes": a.bytes, "sha256": a.sha256} for a in of.archives],
@@ -41,7 +41,6 @@ def as_json(of: ImportStatus) -> Json:
 
 
 def _failure(of: ImportFailure | None) -> Json | None:
-    """Why the import failed."""
     if of is None:
         return None
     return {
@@ -53,27 +52,30 @@ def _failure(of: ImportFailure | None) -> Json | None:
 
 
 def _count(of: Count) -> Json:
-    """How many of how many."""
     return {"done": of.done, "total": of.total}
 
 
 def families(of: ImportStatus) -> Iterator[Family]:
-    """How far it is."""
-    text = "1 for the state that the import of /devpi-init.d is in."
+    """Return the import's metrics."""
+    text = "1 for the present state of the import of /devpi-init.d, 0 for the others."
     yield states("devpi_sidecar_import_state", text, "state", ImportState, of.state)
     counts = {kind: getattr(of, kind) for kind in _LOADED}
-    text = "What the import has to load."
+    text = "Objects that the import has to load."
     yield gauges("devpi_sidecar_import_objects", text, ("kind",), (((k,), c.total) for k, c in counts.items()))
-    text = "What the import has loaded."
+    text = "Objects that the import has loaded."
     yield gauges("devpi_sidecar_import_objects_done", text, ("kind",), (((k,), c.done) for k, c in counts.items()))
     yield gauge("devpi_sidecar_import_bytes", "Size of the files that the import has to load.", of.bytes.total)
     yield gauge("devpi_sidecar_import_done_bytes", "Size of the files that the import has loaded.", of.bytes.done)
-    yield gauge("devpi_sidecar_import_archive_bytes", "Size of the archives to unpack.", of.extracted.total)
-    yield gauge("devpi_sidecar_import_archive_done_bytes", "Bytes of archives unpacked.", of.extracted.done)
-    yield gauge("devpi_sidecar_import_files_per_second", "Files a second while loading.", of.rate)
-    yield gauge("devpi_sidecar_import_remaining_seconds", "Until loading is done, as it goes now.", of.eta_seconds)
+    yield gauge(
+        "devpi_sidecar_import_archive_bytes", "Size of the archives that the import has to unpack.", of.extracted.total
+    )
+    yield gauge(
+        "devpi_sidecar_import_archive_done_bytes", "Size of what the import has unpacked of them.", of.extracted.done
+    )
+    yield gauge("devpi_sidecar_import_files_per_second", "Files that the import loads per second.", of.rate)
+    yield gauge("devpi_sidecar_import_remaining_seconds", "Estimated time until loading is done.", of.eta_seconds)
     took = None
     if of.started is not None:
         took = max(0.0, ((of.finished or datetime.now(UTC)) - of.started).total_seconds())
-    yield gauge("devpi_sidecar_import_duration_seconds", "How long the import took, or runs by now.", took)
-    yield gauge("devpi_sidecar_import_failed", "1 where the import has failed.", float(of.error is not None))
+    yield gauge("devpi_sidecar_import_duration_seconds", "How long the import took, or has been running.", took)
+    yield gauge("devpi_sidecar_import_failed", "1 if the import has failed.", float(of.error is not None))

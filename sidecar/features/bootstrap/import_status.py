@@ -1,22 +1,20 @@
-"""What is known of the import: brought up to date from the importer's reports, and kept across restarts."""
+"""The status of the import: updated by the importer's reports, and kept across restarts."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sidecar.core import files as durable
 from sidecar.core.lifecycle import now
-from sidecar.devpi.protocol import ImportState
+from sidecar.devpi.protocol import ImportState, Progress
 from sidecar.exports.sources import LeftOut
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = [
     "Archive",
@@ -42,12 +40,12 @@ class Archive:
     name: str
     bytes: int
     sha256: str | None = None
-    """Digest of the archive; None until it has been read."""
+    """None until the archive has been read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many of how many."""
+    """A number done, of a total."""
 
     done: int = 0
     total: int = 0
@@ -65,7 +63,7 @@ class ImportFailure:
 
 @dataclass(frozen=True, slots=True)
 class ImportStatus:
-    """The import in full; kept across restarts."""
+    """The status of the import; kept across restarts."""
 
     state: ImportState = ImportState.NONE
     archives: tuple[Archive, ...] = ()
@@ -92,43 +90,34 @@ class ImportStatus:
 
 
 class Tracker:
-    """Follows one import; the rate and the time left are those of loading, which is most of it."""
+    """Follows one import. Its rate and remaining time are those of loading, the longest part."""
 
     def __init__(self, status: ImportStatus, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` gives seconds that never go back."""
+        """`clock` returns seconds that never go back."""
         self.status = status
         self._clock = clock
         self._loading_since: float | None = None
 
-    def advance(
-        self,
-        state: ImportState,
-        *,
-        archives: Sequence[Mapping[str, Any]] | None,
-        ignored: Sequence[str] | None,
-        left_out: Mapping[str, Any] | None,
-        digests: Mapping[str, str] | None,
-        counts: Mapping[str, Sequence[int]] | None,
-        current: str | None,
-    ) -> ImportStatus:
-        """Take in one report of the importer; None is what it did not mention."""
-        changes: dict[str, Any] = {"state": state, "current": current}
-        if archives is not None:
-            changes["archives"] = (*self.status.archives, *(Archive(**each) for each in archives))
-        if ignored is not None:
-            changes["ignored"] = (*self.status.ignored, *ignored)
-        if left_out is not None:
-            changes["left_out_total"] = left_out["total"]
-            changes["left_out"] = tuple(LeftOut(**each) for each in left_out["first"])
-        if digests:
+    def advance(self, report: Progress) -> ImportStatus:
+        """Update the status by a report of the importer."""
+        state, status = ImportState(report.state), self.status
+        changes: dict[str, Any] = {"state": state, "current": report.current}
+        if report.archives is not None:
+            changes["archives"] = (*status.archives, *(Archive(**each) for each in report.archives))
+        if report.ignored is not None:
+            changes["ignored"] = (*status.ignored, *report.ignored)
+        if report.left_out is not None:
+            changes["left_out_total"] = report.left_out["total"]
+            changes["left_out"] = tuple(LeftOut(**each) for each in report.left_out["first"])
+        if digests := report.digests:
             changes["archives"] = tuple(
-                replace(each, sha256=digests.get(each.name, each.sha256)) for each in self.status.archives
+                replace(each, sha256=digests.get(each.name, each.sha256)) for each in status.archives
             )
-        for name, (done, total) in (counts or {}).items():
+        for name, (done, total) in (report.counts or {}).items():
             changes[name] = Count(done, total)
         if state is ImportState.LOADING and self._loading_since is None:
             self._loading_since = self._clock()
-        self.status = replace(self.status, **changes)
+        self.status = replace(status, **changes)
         if self._loading_since is not None and (files := self.status.files).done:
             rate = files.done / max(self._clock() - self._loading_since, 0.001)
             eta = (files.total - files.done) / rate
@@ -136,18 +125,18 @@ class Tracker:
         return self.status
 
     def end(self, state: ImportState, error: ImportFailure | None = None) -> ImportStatus:
-        """The import is over, well or badly."""
+        """Record that the import has completed or failed."""
         self.status = replace(self.status, state=state, finished=now(), eta_seconds=None, error=error)
         return self.status
 
 
 def save(path: Path, status: ImportStatus, fingerprint: list[list[Any]]) -> None:
-    """Keep `status`, and what the archives looked like, in the file `path`. Raises OSError."""
+    """Write `status`, and the archives' fingerprint, to the file `path`. Raises OSError."""
     durable.write_file(path, json.dumps({"status": to_json(status), "fingerprint": fingerprint}).encode())
 
 
 def load(path: Path) -> tuple[ImportStatus, list[list[Any]]] | None:
-    """What `save` kept; None where there is nothing that can be understood: the import's record is not worth a stop."""
+    """Return what `save` wrote; None if it is absent or damaged: the import's record is not worth a failure."""
     try:
         content = durable.read_file(path, 16 * 2**20)
         if content is None:
@@ -162,7 +151,7 @@ def load(path: Path) -> tuple[ImportStatus, list[list[Any]]] | None:
 
 
 def to_json(status: ImportStatus) -> dict[str, Any]:
-    """The status as JSON has it, with times in RFC 3339."""
+    """Return the status for JSON, with times in RFC 3339."""
     fields = dataclasses.asdict(status)
     for name in _TIMES:
         at: datetime | None = fields[name]
@@ -185,5 +174,5 @@ def _from_json(fields: dict[str, Any]) -> ImportStatus:
 
 
 def _hinted(fields: dict[str, Any]) -> dict[str, Any]:
-    """An older record says `mend`."""
+    """Rename the field of an older record."""
     return {"hint" if name == "mend" else name: value for name, value in dict(fields).items()}

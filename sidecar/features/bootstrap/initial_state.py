@@ -1,6 +1,6 @@
-"""The first state of an empty serverdir: initialised, or imported, in staging; then installed.
+"""The first state of an empty serverdir: initialised or imported in staging, then installed.
 
-The child does the work, in a process of its own; here is decided what it shall be, and what becomes of it.
+A process forked by the child makes the state; this module decides what to make, and installs or discards it.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _LOG_EVERY = 10.0
 
 
 class ImportFailed(Exception):
-    """The import failed; `/status` says why, and nothing is left of it but that record."""
+    """The import failed. `/status` shows the reason; nothing else is left of it."""
 
 
 def check_first_state(configured: Configured, settings: ImportSettings) -> None:
-    """Find what makes a first state impossible before anything is touched. Raises Exit."""
+    """Raise Exit if a first state is impossible, before anything is touched."""
     init_dir = settings.init_dir
     if not looks_empty(Path(configured.serverdir)):
         return
@@ -49,7 +49,7 @@ def check_first_state(configured: Configured, settings: ImportSettings) -> None:
     try:
         found = sources.find(init_dir) if configured.replica else sources.Found((), ())
     except sources.ImportRefused:
-        return  # the import says what is wrong with them
+        return  # the import reports what is wrong with them
     if found.sources or (found.not_taken and not settings.ignore_init_files):
         raise Exit(
             ExitCode.SETTINGS,
@@ -63,8 +63,8 @@ def check_storage(storage: Storage) -> None:
     if storage.database is None:
         raise Exit(
             ExitCode.SETTINGS,
-            f"the storage {storage.name!r} is not in the serverdir, so it can't be made in staging",
-            "run devpi-init with --root-passwd, or devpi-import, then start this",
+            f"can't make a first state in the storage {storage.name!r}, because it is outside the serverdir",
+            "run devpi-init with --root-passwd, or devpi-import, then start again",
         )
 
 
@@ -82,7 +82,7 @@ class InitialState:
         *,
         project_list: bool,
     ) -> None:
-        """`publish` gets the import's status when it changes. `project_list`: a new root/pypi lists all projects."""
+        """`publish` gets the import's status when it changes. `project_list`: see `Initialise`."""
         self._serverdir = serverdir
         self._child = child
         self._lifecycle = lifecycle
@@ -95,12 +95,12 @@ class InitialState:
         self._follower: Follower | None = None
 
     def hear(self, report: Progress) -> None:
-        """The importer reports how far it is."""
+        """Handle a report of the importer."""
         if self._follower is not None:
             self._follower.follow(report)
 
     async def make(self) -> Prepared:
-        """Initialise or import, and install. Raises ImportFailed, or Exit where an initialisation failed."""
+        """Initialise or import, and install. Raises ImportFailed, or Exit if an initialisation failed."""
         try:
             found = await to_the_end(sources.find, self._settings.init_dir)
         except sources.ImportRefused as error:
@@ -110,8 +110,8 @@ class InitialState:
                 log.error("%s", other)
             raise await self._failed(ImportStatus(started=now()), [], _import_failure(found.not_taken[0]))
         if names := found.passed_over:
-            said = ", ".join(printable(name, 200) for name in names[:20])
-            log.info("in %s these are no exports, and ignored: %s", self._settings.init_dir, said)
+            ignored = ", ".join(printable(name, 200) for name in names[:20])
+            log.info("ignored in %s, because they are no exports: %s", self._settings.init_dir, ignored)
         if found.sources:
             return await self._import(found)
         return await self._initialise()
@@ -124,7 +124,7 @@ class InitialState:
         if isinstance(answer, PrepareFailed):
             await to_the_end(self._serverdir.discard)
             raise Exit(_code_of(answer), f"the initialisation failed: {answer.reason}", answer.hint)
-        # that of an import which failed, or was killed before its installation: this state is not of it
+        # the record of an import that failed, or was killed before its installation: it did not make this state
         await to_the_end(durable.remove, self._record)
         await to_the_end(self._install, answer, "initialised")
         return answer
@@ -134,7 +134,7 @@ class InitialState:
         self._lifecycle.enter(Phase.IMPORTING)
         earlier = await to_the_end(import_status.load, self._record)
         if earlier and earlier[0].state is ImportState.FAILED and earlier[1] == fingerprint:
-            log.warning("archives and settings are those of the import that failed before: it is not tried again")
+            log.warning("the import failed before with these archives and settings, so it is not retried")
             raise await self._failed(earlier[0], fingerprint, earlier[0].error)
         tracker = import_status.Tracker(ImportStatus(ImportState.PENDING, started=now()))
         self._publish(tracker.status)
@@ -163,11 +163,11 @@ class InitialState:
         self._publish(status)
         log.info("imported %d files of %d projects", status.files.done, status.projects.done)
         if status.left_out_total:
-            log.warning("the import has left out %d, for they are not safe to load: %s", *_left_out(status))
+            log.warning("the import left out unsafe members (%d): %s", *_left_out(status))
         return answer
 
     def _fingerprint(self, found: sources.Found) -> list[list[Any]]:
-        """All that decides whether an import can succeed: where it is that of a failed one, another try is in vain."""
+        """Return all that decides whether an import can succeed: with a failed one's, a retry would fail too."""
         switches = [self._provided is not None, self._settings.allow_unverified, self._settings.strict]
         given = [*switches, *_limits(self._settings).values()]
         devpi = self._lifecycle.snapshot.devpi
@@ -186,9 +186,9 @@ class InitialState:
     async def _failed(
         self, status: ImportStatus, fingerprint: list[list[Any]], failure: ImportFailure | None
     ) -> ImportFailed | Exit:
-        """Throw away what there is, keep the record of the failure; the exception to raise."""
+        """Discard the staged state and record the failure. Return the exception to raise."""
         failure = failure or ImportFailure("the import failed", "replace the archive, and start again")
-        failure = replace(failure, reason=redact(failure.reason), hint=redact(failure.hint))  # anybody may read them
+        failure = replace(failure, reason=redact(failure.reason), hint=redact(failure.hint))  # they are public
         await to_the_end(self._serverdir.discard)
         status = replace(
             status, state=ImportState.FAILED, finished=status.finished or now(), eta_seconds=None, error=failure
@@ -205,7 +205,7 @@ class InitialState:
 
 
 class Follower:
-    """Brings the importer's reports to whoever shows them, and now and then to the log."""
+    """Publishes the importer's reports, and logs some of them."""
 
     def __init__(self, tracker: import_status.Tracker, publish: Callable[[ImportStatus], None]) -> None:
         self._tracker = tracker
@@ -213,17 +213,9 @@ class Follower:
         self._logged = time.monotonic()
 
     def follow(self, report: Progress) -> None:
-        """Take in one report."""
+        """Handle one report."""
         before = self._tracker.status.state
-        status = self._tracker.advance(
-            ImportState(report.state),
-            archives=report.archives,
-            ignored=report.ignored,
-            left_out=report.left_out,
-            digests=report.digests,
-            counts=report.counts,
-            current=report.current,
-        )
+        status = self._tracker.advance(report)
         self._publish(status)
         if status.state is not before or time.monotonic() - self._logged >= _LOG_EVERY:
             self._logged = time.monotonic()
@@ -231,7 +223,7 @@ class Follower:
 
 
 def _counts(status: ImportStatus) -> list[str]:
-    """What there is to count in this part of the import."""
+    """Return the counts that belong to the import's state."""
     extracted, files, projects = status.extracted, status.files, status.projects
     if status.state is ImportState.EXTRACTING and extracted.total:  # a folder is not extracted
         return [f"{text.size(extracted.done)} of {text.size(extracted.total)} of archives"]
@@ -241,7 +233,7 @@ def _counts(status: ImportStatus) -> list[str]:
 
 
 def _left_out(status: ImportStatus) -> tuple[int, str]:
-    """How much was left out, and the first of it in words."""
+    """Return how many members were left out, and the first of them as text."""
     named = [f"{each.member} of {each.archive} ({each.reason})" for each in status.left_out]
     more = status.left_out_total - len(named)
     return status.left_out_total, "; ".join([*named, *([f"and {more} more"] if more else [])])
@@ -258,7 +250,7 @@ def _import_failure(error: sources.ImportRefused) -> ImportFailure:
 
 
 def _limits(settings: ImportSettings) -> dict[str, int | None]:
-    """The settings as `sources.Limits`' fields."""
+    """Return the settings as the fields of `sources.Limits`."""
     return {
         "members": settings.max_members,
         "member_bytes": settings.max_member_bytes,

@@ -1,4 +1,4 @@
-"""The feature `bootstrap`: what devpi-server is launched on, made in an empty serverdir, or found there."""
+"""The feature `bootstrap`: makes the first state in an empty serverdir, or takes the existing one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class Bootstrap(Hooks):
-    """The first state of an empty serverdir: initialised, or imported. Lives on the event loop."""
+    """The first state of a serverdir. Lives on the event loop."""
 
     name = "bootstrap"
 
@@ -40,9 +40,9 @@ class Bootstrap(Hooks):
         *,
         project_list: bool,
     ) -> None:
-        """`project_list`: a new root/pypi has the list of all projects."""
+        """`project_list`: see `Initialise`."""
         self.imported = ImportStatus()
-        """The import, in this life or an earlier one."""
+        """The import of this serverdir, in this life or an earlier one."""
         self._lifecycle = lifecycle
         self._board = board
         self._settings = settings
@@ -51,46 +51,46 @@ class Bootstrap(Hooks):
         self._initial: InitialState | None = None
 
     async def configured(self, configured: Configured) -> Configured:
-        """Find what makes a first state impossible."""
+        """Raise Exit if a first state is impossible."""
         await to_the_end(check_first_state, configured, self._settings)
         return configured
 
     async def prepare(self, plan: Plan) -> Plan:
-        """Make the first state where there is none. Raises `ImportFailed`, or Exit where an initialisation failed."""
+        """Make the first state if there is none. Raises `ImportFailed`, or Exit if an initialisation failed."""
         if plan.content is Content.EMPTY:
             return replace(plan, root_hash=await self._make_first_state(plan))
         serverdir = plan.serverdir
         if plan.content is Content.FOREIGN:
-            log.warning("the serverdir holds a devpi state that was not made here; it is taken over as it is")
-            await to_the_end(files.remove, serverdir.import_record)  # of an import that this state is not of
+            log.warning("the serverdir holds a devpi state that was not made here; it is used unchanged")
+            await to_the_end(files.remove, serverdir.import_record)  # of an import that did not make this state
             await to_the_end(serverdir.adopt)
         if not self._settings.ignore_init_files:
             find = functools.partial(unused.notices, replica=plan.configured.replica)
             self._lifecycle.notice(*await to_the_end(find, self._settings.init_dir, serverdir.import_record))
         kept = await to_the_end(import_status.load, serverdir.import_record)
-        if kept is not None and kept[0].state is ImportState.COMPLETED:  # a failed one left no state
+        if kept is not None and kept[0].state is ImportState.COMPLETED:  # a failed import made no state
             self._publish(kept[0])
         return plan
 
     def hear(self, message: Message) -> None:
-        """The importer reports how far it is."""
+        """Handle a report of the importer."""
         if isinstance(message, Progress) and self._initial is not None:
             self._initial.hear(message)
 
     def status(self) -> Json:
-        """The import in full."""
+        """Return the import's part of `/status`."""
         return {"import": import_report.as_json(self.imported)}
 
     def samples(self) -> Iterable[Family]:
-        """How far the import is."""
+        """Return the import's metrics."""
         return import_report.families(self.imported)
 
     async def _make_first_state(self, plan: Plan) -> str | None:
-        """Initialise or import. Returns the digest of root's hash, where it is known."""
+        """Initialise or import. Return the digest of root's hash, if known."""
         serverdir = plan.serverdir
-        check_storage(serverdir.storage)  # again: now nobody else can change what is there
+        check_storage(serverdir.storage)  # again, under the lock
         if plan.configured.secretfile is None:
-            await to_the_end(read_adoptable, serverdir.path)  # a mistake in it is found before there is a state
+            await to_the_end(read_adoptable, serverdir.path)  # raises before there is a state
         self._initial = InitialState(
             serverdir,
             plan.child,

@@ -1,6 +1,6 @@
-"""Archives in the init directory of a serverdir that holds data already: nothing is imported into it any more.
+"""Archives in the init directory of a serverdir that holds data already, so they are not imported.
 
-Those that this serverdir's import has taken may stay there. Of all others somebody expects something.
+Those that this serverdir imported before may stay. For all others there is a notice: an operator expects their import.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from sidecar.features.bootstrap.import_status import ImportState
 log = logging.getLogger(__name__)
 
 _SHOWN = 5
-"""Names that are told; the rest is counted."""
+"""Maximum names in a message; the rest is counted."""
 _WALKED = 10_000
-"""Files and folders of a folder that are looked at, at each start, to see whether it is still the imported one."""
+"""Maximum entries of a folder that are compared, at each start, with those of the imported one."""
+_NOT_IMPORTED = "not imported, because the serverdir holds data already"
 _SILENCE = "remove what is there, or set SIDECAR_IGNORE_INIT_FILES=true to silence this notice"
-_HINT = f"to import, start on an empty volume; else {_SILENCE}"
+_HINT = f"to import, start on an empty volume; otherwise {_SILENCE}"
 _HINT_TO_A_REPLICA = f"a replica imports nothing: {_SILENCE}"
 
 
@@ -39,7 +40,7 @@ class _Sorted:
 
 
 def notices(init_dir: Path, record: Path, *, replica: bool = False) -> tuple[Notice, ...]:
-    """What lies in `init_dir` without effect. `record`: where the status of the last import is kept.
+    """Return notices of what has no effect in `init_dir`. `record`: the file of the last import's status.
 
     Logs what was imported already.
     """
@@ -51,26 +52,22 @@ def _found(init_dir: Path, record: Path) -> tuple[Notice, ...]:
     try:
         found = sources.find(init_dir, deep=False)
     except sources.ImportRefused as error:
-        return (_notice([], f"what DEVPI_INIT_DIR holds is not imported, for the serverdir holds data ({error})"),)
+        return (_notice([], f"the content of DEVPI_INIT_DIR: {_NOT_IMPORTED} ({error})"),)
     known = _Imported(record)
     of = _Sorted(unused=[each.archive or "" for each in found.not_taken])
     for source in found.sources:
         verdict = known.has(source)
         (of.unknown if verdict is None else of.imported if verdict else of.unused).append(source.name)
     if of.imported:
-        log.info("in %s these are imported already: %s", init_dir, _names(of.imported))
-    told = []
+        log.info("imported already: %s (in %s)", _names(of.imported), init_dir)
+    result = []
     if of.unused:
-        told.append(_notice(of.unused, "not imported, for the serverdir holds data"))
+        result.append(_notice(of.unused, _NOT_IMPORTED))
     if of.unknown:
-        told.append(
-            _notice(
-                of.unknown,
-                "not imported, for the serverdir holds data; whether this is what was imported under that name is not "
-                "known (another modification time, too many files, or a damaged record)",
-            )
-        )
-    return tuple(told)
+        unsure = "it may differ from what was imported under that name"
+        why = "another modification time, too many files, or a damaged record"
+        result.append(_notice(of.unknown, f"{_NOT_IMPORTED}; {unsure} ({why})"))
+    return tuple(result)
 
 
 def _notice(names: Iterable[str], what: str) -> Notice:
@@ -84,7 +81,7 @@ def _names(names: list[str]) -> str:
 
 
 class _Imported:
-    """What this serverdir's import has taken, as its record has it."""
+    """What this serverdir has imported, by the record of that."""
 
     def __init__(self, record: Path) -> None:
         kept = import_status.load(record)
@@ -97,7 +94,7 @@ class _Imported:
         self._digests = {each.name: each.sha256 for each in kept[0].archives}
 
     def has(self, source: sources.Source) -> bool | None:
-        """Whether it is what was imported under its name; None: nobody knows."""
+        """Whether it equals what was imported under its name; None: unknown."""
         if not self._is_known:
             return None
         if (before := self._looks.get(source.name)) is None:
@@ -122,7 +119,7 @@ def _digest(path: Path) -> str:
 
 
 def _look(folder: sources.Source) -> tuple[int, int] | None:
-    """Its bytes and newest modification time, as `sources.find` has them; None where that would take too long."""
+    """Return its bytes and newest modification time, as `sources.find` does; None if that would take too long."""
     size, newest = 0, os.lstat(folder.path).st_mtime_ns
     for number, each in enumerate(itertools.islice(sources.statuses(folder.path), _WALKED + 1)):
         if number == _WALKED:

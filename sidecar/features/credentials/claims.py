@@ -1,6 +1,6 @@
-"""Claiming and rotating root's password, one at a time, whatever the callers do.
+"""Claims and rotations of root's password, one at a time.
 
-What is told to a caller was durable before. A caller that goes away changes nothing: what has begun ends.
+A password is durably recorded before it is returned. A caller that disconnects does not stop what has begun.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _NOTHING = {
-    RootPassword.PROVIDED: "root's password was given by the operator (DEVPI_PASSWORD), none was generated",
-    RootPassword.FROM_IMPORT: "root's password is the one of the imported export, none was generated",
-    RootPassword.UNKNOWN: "the serverdir held data before this sidecar: root's password is not known here",
+    RootPassword.PROVIDED: "root's password was set by the operator (DEVPI_PASSWORD), none was generated",
+    RootPassword.FROM_IMPORT: "root's password is the imported export's, none was generated",
+    RootPassword.UNKNOWN: "the serverdir held data before this sidecar, which does not have root's password",
 }
-_OF_THE_PRIMARY = "this is a replica: its users, and root's password, are the primary's"
+_OF_THE_PRIMARY = "this is a replica: its users and root's password are the primary's"
 
 
 class Claims:
-    """The one that may claim, rotate and expire root's password. Lives on the event loop."""
+    """Claims, rotates and expires root's password. Lives on the event loop."""
 
     def __init__(
         self,
@@ -57,8 +57,8 @@ class Claims:
     ) -> None:
         """`record` is loaded; `secret` None: the operator's own --secretfile.
 
-        `claim_ttl`: seconds that an unclaimed password lasts; None: for ever. `changed()` is called when `status` is
-        another one. `clock` gives seconds that never go back.
+        `claim_ttl`: seconds that an unclaimed password lasts; None: for ever. `changed()` is called when `status`
+        changes. `clock` returns seconds that never go back.
         """
         self._lifecycle = lifecycle
         self._record = record
@@ -73,36 +73,36 @@ class Claims:
         self._rotations = 0
         self._expiry_failed = False
         self._tasks: set[asyncio.Task[object]] = set()
-        self._told: RootPasswordStatus | None = None
+        self._published: RootPasswordStatus | None = None
         self.count_from_now()
         lifecycle.subscribe(lambda _before, _after: self.publish())
 
     def launching(self, secret: LoginSecret | None) -> None:
-        """devpi-server is started with this secret."""
+        """Use the secret that devpi-server is started with."""
         self._secret = secret
 
     def count_from_now(self) -> None:
-        """The record has a new password: its time begins, by a clock that isn't set back."""
-        # a password of the future was generated before the clock was set back: its time begins anew
+        """Start the time of the recorded password, by a clock that is never set back."""
+        # a password of the future was generated before the clock was set back: its time starts now
         self._attached = max(now(), self._record.generated or now()), self._clock()
         self.publish()
 
     def devpi_up(self, setter: PasswordSetter, role: str) -> None:
-        """devpi-server runs, as `role` (`standalone`, `primary`, `replica`)."""
+        """Use a running devpi-server of the role `standalone`, `primary` or `replica`."""
         self._setter, self._role = setter, role
         self.publish()
 
     def devpi_down(self) -> None:
-        """devpi-server is about to end: nothing new is begun."""
+        """Start nothing new: devpi-server is about to exit."""
         self._setter = None
         self.publish()
 
     def status(self) -> RootPasswordStatus:
-        """What there is to claim, from memory."""
+        """Return what can be claimed, from memory."""
         return replace(self._record.status(self._ttl, self._at()), change=self._change())
 
     async def claim(self, address: str) -> str:
-        """The generated password, once; the caller is at `address`.
+        """Return the generated password, once; `address` is the caller's.
 
         Raises `NotYet`, `NotRunning`, `NothingToClaim`, `AlreadyClaimed`, `Expired`, `Superseded`.
         """
@@ -111,41 +111,41 @@ class Claims:
         return await self._to_the_end(self._claim(address))
 
     async def rotate(self, address: str, *, keep_logins: bool = False) -> str:
-        """Set a new password in the running devpi and return it; unless `keep_logins`, every login ends.
+        """Set a new password in the running devpi-server and return it; unless `keep_logins`, all logins end.
 
-        Raises `NotYet`, also where nobody can say which password devpi has now, `NotRunning`, and `CannotRotate`.
+        Raises `NotYet`, also if it is unknown which password devpi-server has now, `NotRunning`, and `CannotRotate`.
         """
         if self._rotation_runs:
-            raise NotYet("root's password is being changed by somebody else", 2)
+            raise NotYet("root's password is being changed by another request", 2)
         return await self._to_the_end(self._rotate(address, keep_logins, self._rotations))
 
     async def is_root_password(self, password: str) -> bool | None:
-        """Whether `password` is root's in the running devpi-server; None: nobody can say so now."""
+        """Whether `password` is root's in the running devpi-server; None: unknown now."""
         return await self._to_the_end(self._is_root_password(password))
 
     async def _is_root_password(self, password: str) -> bool | None:
         return None if self._setter is None else await self._setter.is_root_password(password)
 
     async def expire_if_due(self) -> None:
-        """Throw an unclaimed password away when its time has come. Call it at every tick: it never queues."""
+        """Delete an unclaimed password that has expired. Call this at every tick: it never queues."""
         record = self._record
         if (expires := record.expires(self._ttl)) is None or self._at() < expires:
             return
         if self._lock.locked():
-            return  # for a rotation that waits for devpi; a tick that comes late would look like a dead sidecar
+            return  # a rotation may wait for devpi for long
         await self._to_the_end(self._expire(record))
 
     async def settle(self) -> None:
-        """Wait until what has begun is done; for the way down, once no request comes any more."""
+        """Wait until all that has begun is done; for shutdown, once no new requests arrive."""
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 
     async def _to_the_end(self, work: Coroutine[None, None, T]) -> T:
-        """Run `work` alone, and on to its end even where the caller is cancelled after its begin."""
+        """Run `work` exclusively, and to its end even if the caller is cancelled after its start."""
         try:
             await self._lock.acquire()
         except BaseException:
-            work.close()  # a caller that left while it queued: not begun at all
+            work.close()  # the caller was cancelled while it queued: never start
             raise
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -157,50 +157,46 @@ class Claims:
         self._tasks.discard(task)
         self._lock.release()
         if not task.cancelled():
-            task.exception()  # looked at, so that asyncio doesn't complain where the caller is gone
+            task.exception()  # retrieved, or asyncio complains if the caller was cancelled
         self.publish()
 
     def publish(self) -> None:
-        """Tell whoever follows, if anything changed."""
-        if (told := self.status()) != self._told:
-            self._told = told
+        """Call `changed()` if the status has changed."""
+        if (status := self.status()) != self._published:
+            self._published = status
             self._changed()
 
     async def _claim(self, address: str) -> str:
         record = self._record
         if record.rotating:
-            raise NotYet("a change of root's password did not come to its end: rotate again", 10)
-        at = self._at()
-        told = record.status(self._ttl, at)
-        if told.state is RootPassword.CLAIMED and told.changed:
-            raise AlreadyClaimed(told.changed, told.claimed_from)
-        if told.state is RootPassword.EXPIRED and told.changed:
+            raise NotYet("a change of root's password is incomplete: rotate again", 10)
+        status = record.status(self._ttl, self._at())
+        if status.state is RootPassword.CLAIMED and status.changed:
+            raise AlreadyClaimed(status.changed, status.claimed_from)
+        if status.state is RootPassword.EXPIRED and status.changed:
             await self._expire(record)
-            raise Expired(told.changed)
-        if told.state is RootPassword.UNKNOWN and self._running() is None:
+            raise Expired(status.changed)
+        if status.state is RootPassword.UNKNOWN and self._running() is None:
             raise self._not_running()
-        if told.state is not RootPassword.CLAIMABLE:
-            raise NothingToClaim(_OF_THE_PRIMARY if self._role == "replica" else _NOTHING[told.state])
+        if status.state is not RootPassword.CLAIMABLE:
+            raise NothingToClaim(_OF_THE_PRIMARY if self._role == "replica" else _NOTHING[status.state])
         await self._still_holds(record)
         try:
-            password = await asyncio.to_thread(record.claim, address, now(), None)
+            password = await asyncio.to_thread(record.claim, address, now())
         except OSError as error:
             raise not_recorded("the claim", error) from error
         log.info("root's password was claimed from %s", address)
         return password
 
     async def _still_holds(self, record: RootPasswordFile) -> None:
-        """Return if the recorded password is still root's.
-
-        Raises `Superseded`; `NotYet` and `NotRunning` where nobody knows.
-        """
+        """Raise `Superseded` if the recorded password is not root's any more, `NotYet` or `NotRunning` if unknown."""
         if (setter := self._running()) is None:
             raise self._not_running()
         holds = await setter.is_root_password(record.unclaimed or "")
         if holds is None:
-            raise NotYet("devpi-server does not say whether the password is still root's: see /readyz", 5)
+            raise NotYet("devpi-server can't check whether the password is still root's: see /readyz", 5)
         if not holds:
-            log.warning("root's password was changed in another way, so the generated one can't be claimed")
+            log.warning("root's password was changed by other means, so the generated one can't be claimed")
             raise Superseded
 
     def _change(self) -> PasswordChange:
@@ -211,7 +207,7 @@ class Claims:
         return PasswordChange.KEEPING_LOGINS if self._secret is None else PasswordChange.HERE
 
     def _running(self) -> PasswordSetter | None:
-        """devpi-server; None: it does not run, or has ended."""
+        """Return devpi-server; None: it does not run, or is about to exit."""
         over = self._lifecycle.snapshot.phase in (Phase.FAILED, Phase.STOPPING)
         return None if over else self._setter
 
@@ -219,27 +215,27 @@ class Claims:
         return not_running(self._lifecycle.snapshot.phase)
 
     def _at(self) -> datetime:
-        """The time by which a password expires: that of the start, and what has gone by since, however clocks jump."""
+        """Return the time for expiry: that of the start plus what has passed since, even if the clock is set."""
         wall, began = self._attached
         return wall + timedelta(seconds=self._clock() - began)
 
     async def _expire(self, record: RootPasswordFile) -> None:
         at = now()
         if record.expires(self._ttl) is None:
-            return  # another one was here while this waited
+            return  # claimed, rotated or expired while this waited
         try:
             await asyncio.to_thread(record.expire, at)
-        except OSError as error:  # it counts as expired all the same; the next tick tries again
+        except OSError as error:  # it counts as expired; the next tick retries
             if not self._expiry_failed:
-                log.warning("the unclaimed root password expired, but can't be removed: %s", error.strerror)
+                log.warning("the unclaimed root password expired, but can't be deleted: %s", error.strerror)
             self._expiry_failed = True
         else:
             hint = password_advice.rotate(self.status())
             log.warning("the unclaimed root password expired%s", f"; to set a new one: {hint}" if hint else "")
 
     async def _rotate(self, address: str, keep_logins: bool, seen: int) -> str:
-        if seen != self._rotations:  # the other one's answer must not be void before it is read
-            raise NotYet("root's password was changed by somebody else just now", 2)
+        if seen != self._rotations:  # the other caller must be able to use the password it gets
+            raise NotYet("root's password was just changed by another request", 2)
         rotation = self._rotation()
         self._rotation_runs = True
         try:
@@ -251,7 +247,7 @@ class Claims:
         return password
 
     def _rotation(self) -> Rotation:
-        """Raises `NotYet`, `NotRunning`, `CannotRotate`."""
+        """Return a rotation. Raises `NotYet`, `NotRunning`, `CannotRotate`."""
         if self._role == "replica":
             raise CannotRotate("this is a replica, the primary owns the users", password_advice.AT_PRIMARY)
         if (setter := self._running()) is None:

@@ -1,4 +1,4 @@
-"""The feature `credentials`: what becomes of root's password, the admin token and the login secret in a life."""
+"""The feature `credentials`: root's password, the admin token and the login secret in a container's life."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from sidecar.storage.serverdir import Serverdir
 
 log = logging.getLogger(__name__)
 
-_PROVIDED = "the given root password (DEVPI_PASSWORD, DEVPI_PASSWORD_FILE, root-passwd)"
+_PROVIDED = "the provided root password (DEVPI_PASSWORD, DEVPI_PASSWORD_FILE, root-passwd)"
 _TICK = 1.0
-"""Seconds between two looks whether an unclaimed password has expired."""
+"""Seconds between two checks whether an unclaimed password has expired."""
 _AGAIN = 10.0
-"""Seconds until a question that devpi-server could not answer is asked again."""
+"""Seconds until a request that devpi-server could not answer is retried."""
 
 
 class Credentials(Hooks):
@@ -48,7 +48,7 @@ class Credentials(Hooks):
 
     def __init__(self, lifecycle: Lifecycle, board: Board, settings: CredentialSettings, runtime: RuntimeDir) -> None:
         self.provided_password = settings.root_password
-        """The one that the operator gave, by a variable or by devpi's configuration file."""
+        """Set by the operator, in a variable or in devpi's configuration file."""
         self._lifecycle = lifecycle
         self._board = board
         self._settings = settings
@@ -59,7 +59,7 @@ class Credentials(Hooks):
         self._secret_is_ours = True
         self._users = Users(lifecycle, board, allow_empty_root=settings.allow_empty_root)
         self._unused = asyncio.Event()
-        """Set once it is time to see whether a given password is root's."""
+        """Set when it is time to check whether a provided password is root's."""
         self._may_be_unused = False
         board.declare("root-password", "root has a password", gates=True)
         lifecycle.subscribe(self._lived)
@@ -67,34 +67,34 @@ class Credentials(Hooks):
     # --- the seam -------------------------------------------------------------------------------------------
 
     async def configured(self, configured: Configured) -> Configured:
-        """Take root's password from devpi's configuration file, and a copy of the operator's own login secret."""
+        """Read root's password from devpi's configuration file, and copy the operator's own login secret."""
         if configured.root_password is not None:
             self._take_password(configured.root_password)
         if configured.secretfile is None:
             return configured
-        try:  # a mistake in the flags, too, is found before the serverdir is touched
+        try:  # a wrong --secretfile fails before the serverdir is touched
             copy = await to_the_end(copy_provided_secret, Path(configured.secretfile), self._runtime.path)
         except CredentialsError as error:
             raise Exit(ExitCode.SETTINGS, error.reason, error.hint) from error
         return replace(configured, secretfile=str(copy))
 
     async def opened(self, serverdir: Serverdir) -> None:
-        """Nobody else can read what is secret, and there is an admin token."""
+        """Make the secrets private, and load or generate the admin token."""
         await to_the_end(secure_directory, serverdir.own)
         self._token = await to_the_end(AdminToken.load_or_generate, serverdir.admin_token, self._settings.admin_token)
         self._runtime.write_token(self._token.value)
 
     async def prepare(self, plan: Plan) -> Plan:
-        """Recall whether root's password is known not to be empty."""
+        """Load the digest of a root password hash that is known not to be of the empty password."""
         self._may_be_unused = not plan.is_new and self.provided_password is not None
         return plan if plan.is_new else replace(plan, root_hash=await to_the_end(_read_text, plan.serverdir.root_hash))
 
     async def launching(self, serve: Serve, plan: Plan) -> Serve:
-        """The login secret is where devpi-server reads it; a rotation that was cut short is finished."""
+        """Place the login secret where devpi-server reads it, and finish an interrupted rotation."""
         serverdir, configured = plan.serverdir, plan.configured
         self._users.launching()
         if self._claims is not None:
-            await self._claims.settle()  # what `stopping` had no time for; nobody answers it any more, so it ends
+            await self._claims.settle()  # what `stopping` had no time for
         if (record := self._record) is None:
             record = self._record = await to_the_end(RootPasswordFile(serverdir.root_password).load)
         secret = await to_the_end(
@@ -123,12 +123,12 @@ class Credentials(Hooks):
         )
 
     def hear(self, message: Message) -> None:
-        """What is seen of devpi-server's users."""
+        """Take devpi-server's reports of its users."""
         if isinstance(message, RootPasswordSeen | UnusableSeen):
             self._users.hear(message)
 
     async def devpi_up(self, running: Running) -> None:
-        """Root's password can be claimed and changed from now on."""
+        """Allow claims and rotations of root's password from now on."""
         assert self._record is not None  # noqa: S101 - devpi-server was launched
         assert self._claims is not None  # noqa: S101
         listening, record, claims = running.listening, self._record, self._claims
@@ -136,7 +136,7 @@ class Credentials(Hooks):
         await to_the_end(note_derived_key, running.serverdir.own, key, kept=self._secret_is_ours)
         if record.rotating:
             await to_the_end(record.recover_rotation)
-            log.warning("finished a change of root's password that had been cut short: it can be claimed")
+            log.warning("finished an interrupted change of root's password, which can be claimed now")
             claims.count_from_now()
         setter = Setter(running.child, running.serverdir, self._runtime)
         if listening.root_password == "unusable":  # noqa: S105 - not a password
@@ -147,22 +147,22 @@ class Credentials(Hooks):
         if running.is_replica and self.provided_password is not None:
             self._may_be_unused = False
             reason = f"{_PROVIDED} has no effect on a replica: its users are the primary's"
-            self._lifecycle.notice(Notice("root-password", reason, "remove it here"))
+            self._lifecycle.notice(Notice("root-password", reason, "remove it from this replica"))
         self._users.begin(listening.root_password, password_advice.rotate(claims.status()))
 
     async def stopping(self) -> None:
-        """Claims and rotations that have begun come to their end; no others begin."""
+        """Finish the claims and rotations that have begun, and start no others."""
         self._users.end()
         if self._claims is not None:
             self._claims.devpi_down()
             await self._claims.settle()
 
     async def run(self) -> None:
-        """Let an unclaimed password expire; report a given one that is not root's."""
+        """Let an unclaimed password expire; report a provided one that is not root's."""
         await asyncio.gather(self._expire(), self._report_unused_password())
 
     def status(self) -> Json:
-        """What anybody may know of passwords; from where root's was claimed isn't part of that."""
+        """Return the passwords' part of `/status`; it is public, so without the address of the claim."""
         root, unusable = self.root_password, self.unusable_passwords
         return {
             "root_password": {
@@ -182,42 +182,42 @@ class Credentials(Hooks):
         }
 
     def samples(self) -> Iterable[Family]:
-        """The state of root's password."""
+        """Return the state of root's password as metrics."""
         root = self.root_password
-        text = "1 for the state that root's password is in."
+        text = "1 for the present state of root's password, 0 for the others."
         yield states("devpi_sidecar_root_password", text, "state", RootPassword, root.state)
         expires = None if root.expires is None else root.expires.timestamp()
-        text = "When an unclaimed root password is thrown away."
+        text = "Time at which an unclaimed root password expires."
         yield gauge("devpi_sidecar_root_password_expiry_timestamp_seconds", text, expires)
 
-    # --- what an operator asks ------------------------------------------------------------------------------
+    # --- for `web` and `cli` --------------------------------------------------------------------------------
 
     def token_ok(self, token: bytes) -> bool:
         """Whether `token` is the admin token, in constant time. Raises `NotYet` before the serverdir is open."""
         if self._token is None:
-            raise NotYet("the serverdir, and with it the admin token, is not open yet", 2)
+            raise NotYet("the admin token is not loaded yet, because the serverdir is not open", 2)
         return self._token.matches(token)
 
     @property
     def root_password(self) -> RootPasswordStatus:
-        """What there is to claim, from memory."""
+        """The state of root's password, from memory."""
         return RootPasswordStatus() if self._claims is None else self._claims.status()
 
     @property
     def unusable_passwords(self) -> UnusablePasswords | None:
-        """Users who need a new password; None: not looked at yet, or this is a replica."""
+        """The users that need a new password; None: not known yet, or this is a replica."""
         return self._users.unusable
 
     def user_password_hint(self) -> str | None:
-        """How to give them one; None: not possible at this moment, or nobody needs one."""
+        """Return how to set new passwords for them; None: not possible now, or not needed."""
         return self._users.hint()
 
     async def claim(self, address: str) -> str:
-        """See `Claims.claim`. Raises `NotYet` and `NotRunning` also before devpi-server was launched."""
+        """See `Claims.claim`. Also raises `NotYet` and `NotRunning` before devpi-server was launched."""
         return await self._launched().claim(address)
 
     async def rotate(self, address: str, *, keep_logins: bool = False) -> str:
-        """See `Claims.rotate`. Raises `NotYet` and `NotRunning` also before devpi-server was launched."""
+        """See `Claims.rotate`. Also raises `NotYet` and `NotRunning` before devpi-server was launched."""
         return await self._launched().rotate(address, keep_logins=keep_logins)
 
     def _launched(self) -> Claims:
@@ -225,34 +225,34 @@ class Credentials(Hooks):
             raise not_running(self._lifecycle.snapshot.phase)
         return self._claims
 
-    # --- a given password -----------------------------------------------------------------------------------
+    # --- a provided password --------------------------------------------------------------------------------
 
     def _take_password(self, configured: str) -> None:
-        """root's password by devpi's configuration file, which a variable overrides, as devpi's tools have it."""
+        """Take root's password from devpi's configuration file; as for devpi's tools, a variable overrides it."""
         if self.provided_password is None:
             self.provided_password = configured
         elif self.provided_password != configured:
-            reason = "root-passwd in devpi-server's configuration file is not used: DEVPI_PASSWORD is another one"
+            reason = "root-passwd in devpi-server's configuration file is not used, because DEVPI_PASSWORD differs"
             self._lifecycle.notice(Notice("configuration", reason, "keep one of them"))
 
     async def _give_root_password(self, record: RootPasswordFile, setter: Setter) -> None:
-        """A root password that devpi-server can't check counts as none. If this fails, the check fails, and says so."""
+        """Replace a root password that devpi-server can't check. If that fails, the check `root-password` fails."""
         given = self.provided_password
-        what = "the given password is set" if given is not None else "a generated password is set, and can be claimed"
+        what = "the provided password was set" if given is not None else "a generated password was set; claim it"
         try:
             await give_root_password(record, setter, given)
         except SetFailed as error:
-            log.error("devpi-server can't check root's password hash, and did not take a new one: %s", error.reason)
+            log.error("devpi-server can't check root's password hash and rejected a new password: %s", error.reason)
         else:
             log.warning("devpi-server can't check root's password hash, so nobody could log in as root: %s", what)
 
     async def _report_unused_password(self) -> None:
-        """Report a given root password that is not root's, for the data was there before, once that is known."""
+        """Report a provided password that is not root's, because the serverdir held data, once that is known."""
         await self._unused.wait()
         if not await self._provided_holds():
             reason = f"{_PROVIDED} is not used: the serverdir holds data, and its root has another password"
             rotate = password_advice.rotate(self.root_password)
-            lost = f" (lost: {rotate})" if rotate else ""
+            lost = f" (if root's is lost: {rotate})" if rotate else ""
             hint = f"remove it; or, as root, set it with `devpi passwd root`{lost}, and restart"
             self._lifecycle.notice(Notice("root-password", reason, hint))
 
@@ -263,7 +263,7 @@ class Credentials(Hooks):
                 return holds
             await asyncio.sleep(_AGAIN)
 
-    # --- as time goes by ------------------------------------------------------------------------------------
+    # --- expiry, and the end of a life ----------------------------------------------------------------------
 
     async def _expire(self) -> None:
         while True:
@@ -275,7 +275,7 @@ class Credentials(Hooks):
         if after.phase is Phase.READY and self._may_be_unused:
             self._unused.set()
         if after.phase in (Phase.FAILED, Phase.STOPPING):
-            self._board.drop_hint("root-password")  # nobody takes a new one any more
+            self._board.drop_hint("root-password")  # a new one can't be set any more
 
 
 def _read_text(path: Path) -> str | None:

@@ -1,8 +1,7 @@
-"""devpi-server's login secret (`--secretfile`): kept on the volume, copied to where devpi accepts it.
+"""devpi-server's login secret (`--secretfile`): kept on the volume, copied to the runtime directory.
 
-devpi wants the file exactly owner-only in a folder that nobody else can write. Kubernetes' fsGroup undoes
-both on a volume at every start, and mounts secrets as 0440. So what devpi gets is a copy in the runtime
-directory.
+devpi requires a file that only its owner can access, in a folder that only its owner can write to. Kubernetes' fsGroup
+changes both on a volume at every start, and mounts secrets as 0440. So devpi-server reads a copy.
 """
 
 from __future__ import annotations
@@ -28,29 +27,27 @@ Derivation = Literal["cheap", "devpi"]
 
 
 def generate_login_secret() -> bytes:
-    """A new login secret, as devpi makes it: 256 random bits, 44 characters of base64."""
+    """Return a new login secret as devpi makes it: 256 random bits, 44 characters of base64."""
     return base64.b64encode(secrets.token_bytes(32))
 
 
 @dataclass(slots=True)
 class LoginSecret:
-    """The secret that devpi signs its login tokens with. `renew` changes it in place."""
+    """The secret with which devpi signs its login tokens. `renew` changes it in place."""
 
     secret: bytes = field(repr=False)
     origin: Origin
     derivation: Derivation
-    """Which argon2 parameters may derive devpi's keys from it. `cheap`: it has 256 random bits, nothing is
-    gained by the 512 MiB and 10 CPU-s of devpi's default. `devpi`: not ours, so devpi's own.
+    """The argon2 parameters that derive devpi's keys. `cheap`: for 256 random bits the 512 MiB and 10 CPU-s of devpi's
+    default gain nothing. `devpi`: devpi's default, for a secret that was not generated here.
     """
     path: Path = field(repr=False)
 
     @classmethod
     def load_or_generate(cls, sidecar_dir: Path, serverdir: Path) -> LoginSecret:
-        """What `sidecar_dir` holds; else `serverdir`'s `.secret`, adopted; else a new one. All are kept,
-        durably.
+        """Return the secret in `sidecar_dir`, otherwise `serverdir`'s `.secret`, otherwise a new one, and store it.
 
-        The mode and the owner of the file are brought in order, as far as we may. Raises `CredentialsError`,
-        and OSError where a new or adopted one can't be written.
+        Makes the file private if that is permitted. Raises `CredentialsError`, and OSError if it can't be written.
         """
         path = sidecar_dir / layout.LOGIN_SECRET
         if (data := read_secret(path)) is not None:
@@ -64,25 +61,15 @@ class LoginSecret:
         kept._store()
         return kept
 
-    def place(self, runtime_dir: Path) -> Path:
-        """Copy the secret to where devpi-server may read it, and return that path. Before every launch of
-        devpi.
+    def renew(self, secret: bytes | None = None) -> None:
+        """Durably replace the secret by `secret`, of `generate_login_secret`, or a new one. Raises OSError.
 
-        Raises OSError.
-        """
-        return place_copy(self.secret, runtime_dir)
-
-    def renew(self, secret: bytes | None = None) -> bytes:
-        """Replace the secret by `secret`, fresh from `generate_login_secret`, or a new one; durable. Raises
-        OSError.
-
-        Every login token signed with the old one is void once devpi has the new one.
+        Login tokens signed with the old one are invalid once devpi has the new one.
         """
         new = LoginSecret(secret or generate_login_secret(), "generated", "cheap", self.path)
-        self.path.with_name(layout.DERIVATION).unlink(missing_ok=True)  # that logins end is wanted, and no news
+        self.path.with_name(layout.DERIVATION).unlink(missing_ok=True)  # ending the logins is intended: no warning
         new._store()
         self.secret, self.origin, self.derivation = new.secret, new.origin, new.derivation
-        return self.secret
 
     def _store(self) -> None:
         content = {
@@ -94,7 +81,7 @@ class LoginSecret:
 
     @classmethod
     def _parse(cls, data: bytes, path: Path) -> LoginSecret:
-        hint = "restore it, or move it away: a new one is generated, and all logins end"
+        hint = "restore it, or move it away to generate a new one, which ends all logins"
         try:
             content = json.loads(data)
             encoded, origin, derivation = (content[name] for name in ("secret", "origin", "derivation"))
@@ -108,16 +95,16 @@ class LoginSecret:
 
 
 def read_adoptable(serverdir: Path) -> bytes | None:
-    """The serverdir's `.secret`; None where there is none. Raises `CredentialsError` if devpi would refuse it."""
+    """Return the serverdir's `.secret`; None if absent. Raises `CredentialsError` if devpi would reject it."""
     secret = read_secret(serverdir / ".secret", follow=True)
     if secret is not None:
-        _check(secret, "the serverdir's .secret", "move it away: a new one is generated, and all logins end")
+        _check(secret, "the serverdir's .secret", "move it away to generate a new one, which ends all logins")
     return secret
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedSecret:
-    """The login secret where devpi-server reads it."""
+    """The login secret as devpi-server reads it."""
 
     path: Path
     derivation: Derivation
@@ -134,18 +121,17 @@ def place_secret(
     is_random: bool,
     renew: bool,
 ) -> PlacedSecret:
-    """Have the login secret where devpi-server may read it: the one kept in `sidecar_dir`, unless one is `given`.
+    """Place the login secret where devpi-server can read it: the one kept in `sidecar_dir`, unless `given`.
 
-    `given`: the copy that `copy_provided_secret` made. `is_random`: the operator says so of a secret that was not
-    generated here. `renew`: end all logins, where the secret is ours.
-    Raises `CredentialsError` and OSError.
+    `given`: the copy that `copy_provided_secret` made. `is_random`: the operator declares a secret random that was not
+    generated here. `renew`: end all logins, unless `given`. Raises `CredentialsError` and OSError.
     """
     own = None
     if given is None:
         own = LoginSecret.load_or_generate(sidecar_dir, serverdir)
         if renew:
             own.renew()
-        path = own.place(runtime_dir)
+        path = place_copy(own.secret, runtime_dir)
     else:
         path = given
     cheap = is_random or (own is not None and own.derivation == "cheap")
@@ -154,19 +140,19 @@ def place_secret(
 
 @dataclass(frozen=True, slots=True)
 class DerivedKey:
-    """The key that devpi-server signs logins with, as it derived it from the secret: named, and how."""
+    """The key with which devpi-server signs logins, derived from the secret."""
 
     digest: str
-    """SHA-256 of the key. Never of the secret: a guess at that shall cost what devpi's derivation costs."""
+    """SHA-256 of the key, never of the secret: guessing that must cost devpi's derivation."""
     argon2: str
     """The parameters: `m=8,t=1,p=1`."""
 
 
 def note_derived_key(sidecar_dir: Path, key: DerivedKey, *, kept: bool) -> None:
-    """Remember devpi-server's key, and say so in the log where it is another one than before. Raises OSError.
+    """Record devpi-server's key, and warn in the log if it changed. Raises OSError.
 
-    Another one ends all logins, and parts a replica from its primary. `kept`: the secret is the one kept here, not the
-    operator's own. A note of an earlier shape is forgotten, and so is all where the secret was renewed.
+    A changed key ends all logins, and separates a replica from its primary. `kept`: the secret is the one kept here,
+    not the operator's own. A record in an older format is ignored.
     """
     path = sidecar_dir / layout.DERIVATION
     noted = {"key": key.digest, "argon2": key.argon2, "secret": "kept" if kept else "given"}
@@ -176,15 +162,14 @@ def note_derived_key(sidecar_dir: Path, key: DerivedKey, *, kept: bool) -> None:
     if before is not None and before["key"] != noted["key"]:
         if before["secret"] == noted["secret"] and before["argon2"] != noted["argon2"]:
             log.warning(
-                "devpi-server's keys are derived from the login secret in another way than before (argon2 %s, it was "
-                "%s): all logins have ended, and a primary and its replicas must be set alike",
+                "the derivation of devpi-server's keys from the login secret changed (argon2 %s, it was %s): all "
+                "logins have ended; configure a primary and its replicas alike",
                 noted["argon2"],
                 before["argon2"],
             )
         else:
             log.warning(
-                "the login secret is another one than before: all logins have ended, and a primary and its replicas "
-                "must have the same"
+                "the login secret changed: all logins have ended; set the same one on a primary and its replicas"
             )
     files.write_file(path, json.dumps(noted).encode())
 
@@ -198,9 +183,9 @@ def _noted(content: bytes) -> dict[str, str] | None:
 
 
 def copy_provided_secret(source: Path, runtime_dir: Path) -> Path:
-    """Copy the operator's own `--secretfile` to where devpi-server may read it, and return that path.
+    """Copy the operator's own `--secretfile` to where devpi-server can read it, and return that path.
 
-    Its mode and links don't matter. Raises `CredentialsError`, and OSError where the copy can't be written.
+    Its mode and links don't matter. Raises `CredentialsError`, and OSError if the copy can't be written.
     """
     try:
         secret = files.read_file(source, LIMIT, follow=True)
@@ -210,17 +195,17 @@ def copy_provided_secret(source: Path, runtime_dir: Path) -> Path:
             hint_to_read(error, "the file", "mount the file so that uid {uid} can read it"),
         ) from error
     if secret is None:
-        raise CredentialsError("--secretfile names a file that does not exist", "mount it, or leave the flag away")
-    _check(secret, "the file that --secretfile names", "make a new one with devpi-gen-secret")
+        raise CredentialsError("the file of --secretfile does not exist", "mount it, or remove the flag")
+    _check(secret, "the file of --secretfile", "make a new one with devpi-gen-secret")
     return place_copy(secret, runtime_dir)
 
 
 def _check(secret: bytes, name: str, hint: str) -> None:
-    """devpi's own conditions, found before devpi is started (devpi_server.config, get_validated_secret)."""
+    """Check devpi's conditions before devpi is started (devpi_server.config, get_validated_secret)."""
     if len(secret) < 32:
-        raise CredentialsDamaged(f"{name} has {len(secret)} bytes, devpi wants at least 32", hint)
+        raise CredentialsDamaged(f"{name} has {len(secret)} bytes, devpi requires at least 32", hint)
     if len(set(secret)) < 6:
-        raise CredentialsDamaged(f"{name} repeats fewer than 6 different bytes, devpi refuses that", hint)
+        raise CredentialsDamaged(f"{name} has fewer than 6 different bytes, devpi requires at least 6", hint)
 
 
 def place_copy(secret: bytes, runtime_dir: Path) -> Path:

@@ -1,7 +1,7 @@
-"""What to do about passwords, here and now: by role, phase, and whose login secret it is.
+"""Advice on passwords, by role, phase, and whose login secret it is.
 
-The log, `/status`, the commands, the page and the errors all take their words from here. What is advised in backticks
-succeeds where it is advised.
+The log, `/status`, the commands, the page and the errors use these texts. A command in backticks succeeds when it is
+advised.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _WITH_ROUTES = {
 
 
 def claimable(root: RootPasswordStatus) -> bool:
-    """Whether root's password can be claimed here and now."""
+    """Whether root's password can be claimed here now."""
     return root.state is RootPassword.CLAIMABLE and root.change in _COMMANDS
 
 
 def rotate(root: RootPasswordStatus, *, route: bool = False) -> str | None:
-    """How to set a new root password, `route`: over HTTP too; None: not possible at this moment."""
+    """Return how to set a new root password, with `route` also over HTTP; None: not possible now."""
     if root.change is PasswordChange.AT_PRIMARY:
         return AT_PRIMARY
     return (_WITH_ROUTES if route else _COMMANDS).get(root.change)
 
 
 def root_password(root: RootPasswordStatus) -> str | None:
-    """What can be done about root's password; None: nothing at this moment."""
+    """Return what can be done about root's password; None: nothing now."""
     if root.change is PasswordChange.AT_PRIMARY:
         return f"it is the primary's: {AT_PRIMARY}"
     if (command := _COMMANDS.get(root.change)) is None:
@@ -41,4 +41,4 @@ def root_password(root: RootPasswordStatus) -> str | None:
         return "`sidecar claim` prints it, once"
     if root.state in (RootPassword.EXPIRED, RootPassword.UNKNOWN):
         return f"{command} sets a new one"
-    return f"if it is lost: {command}"
+    return f"if it is lost, run {command}"

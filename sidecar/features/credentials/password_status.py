@@ -1,4 +1,4 @@
-"""What can be said about passwords without saying them."""
+"""The public state of passwords, never the passwords."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime
 
 
 class RootPassword(enum.StrEnum):
-    """What can be said about root's password without saying it."""
+    """The state of root's password."""
 
     CLAIMABLE = "claimable"
     CLAIMED = "claimed"
@@ -19,13 +19,13 @@ class RootPassword(enum.StrEnum):
 
 
 class PasswordChange(enum.StrEnum):
-    """How root's password can be changed, as far as the running devpi-server decides it."""
+    """How root's password can be changed in the running devpi-server."""
 
     NOT_NOW = "not_now"
     """devpi-server does not run."""
     HERE = "here"
     KEEPING_LOGINS = "keeping_logins"
-    """Here, but the login secret is the operator's own, so that logins can't be ended."""
+    """Here, but logins can't be ended, because the login secret is the operator's own."""
     AT_PRIMARY = "at_primary"
     """This is a replica."""
 
@@ -37,10 +37,10 @@ class RootPasswordStatus:
     state: RootPassword = RootPassword.UNKNOWN
     expires: datetime | None = None
     changed: datetime | None = None
-    """When it was claimed, or when it expired."""
+    """When it was claimed, or expired."""
     claimed_from: str | None = None
     change: PasswordChange = PasswordChange.NOT_NOW
-    """See `password_advice`, which words it."""
+    """`password_advice` has its texts."""
     generated: datetime | None = None
     """When it was generated, claimed or not."""
 
@@ -51,14 +51,14 @@ class RootPasswordStatus:
 
     @property
     def expired_at(self) -> datetime | None:
-        """When it was thrown away, because nobody had claimed it; None: it wasn't."""
+        """When it expired unclaimed; None: it didn't."""
         return self.changed if self.state is RootPassword.EXPIRED else None
 
 
 @dataclass(frozen=True, slots=True)
 class UnusablePasswords:
-    """Users, but for root, whose password hash this devpi-server can't check: they need a new password."""
+    """Users except root whose password hash devpi-server can't check: they need a new password."""
 
     total: int
     users: tuple[str, ...] = ()
-    """The first of them, by name; a name is whatever devpi-server took for one."""
+    """The first of them, by name; a name may have any characters."""

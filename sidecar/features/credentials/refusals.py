@@ -1,4 +1,4 @@
-"""Why root's password is not claimed or changed: what `claims` and `rotation` raise."""
+"""The exceptions of `claims` and `rotation`: why root's password is not claimed or changed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sidecar.core.lifecycle import Phase
 
 @dataclass(eq=False)
 class NotYet(Exception):
-    """Not possible at this moment; worth another try after `retry_after` seconds."""
+    """Not possible now; retry after `retry_after` seconds."""
 
     reason: str
     retry_after: float
@@ -19,22 +19,22 @@ class NotYet(Exception):
 
 @dataclass(eq=False)
 class NotRunning(Exception):
-    """devpi-server does not run, and waiting does not help."""
+    """devpi-server does not run, and a retry does not help."""
 
     reason: str
 
 
 def not_running(phase: Phase) -> NotYet | NotRunning:
-    """Why nothing can be done in this phase, in which devpi-server does not run."""
+    """Return the exception for a phase in which devpi-server does not run."""
     if phase is Phase.FAILED:
-        return NotRunning("it failed: see /status, fix that, and restart")
+        return NotRunning("it failed: see /status, fix the cause, and restart")
     if phase is Phase.STOPPING:
         return NotRunning("it is being stopped")
     return NotYet(f"devpi-server does not run yet ({phase})", 2)
 
 
 class CannotRotate(OperatorError):
-    """The password could not be changed, and is what it was before."""
+    """The password could not be changed, and is unchanged."""
 
 
 @dataclass(eq=False)
@@ -46,7 +46,7 @@ class NothingToClaim(Exception):
 
 @dataclass(eq=False)
 class AlreadyClaimed(Exception):
-    """Somebody was there before, `at` that time, from `address`."""
+    """The password was claimed `at` an earlier time, from `address`."""
 
     at: datetime
     address: str | None
@@ -54,11 +54,11 @@ class AlreadyClaimed(Exception):
 
 @dataclass(eq=False)
 class Expired(Exception):
-    """Nobody claimed the password until `at`, and it is gone: only rotating helps."""
+    """The unclaimed password expired `at` that time and was deleted: only a rotation helps."""
 
     at: datetime
 
 
 @dataclass(eq=False)
 class Superseded(Exception):
-    """root's password was changed in another way, so the generated one is worthless: only rotating helps."""
+    """root's password was changed by other means, so the generated one is invalid: only a rotation helps."""

@@ -7,10 +7,10 @@ from sidecar.features.credentials.password_advice import ROTATE
 
 
 def judge_root_password(state: str, allowed: bool, rotate: str | None = ROTATE) -> Verdict:
-    """`root-password`: an empty one lets anybody in as root. `state` is as the child says; a replica's is not known.
+    """`root-password`: with an empty one, any client is root. `state`: as in `Listening`, `RootPasswordSeen`.
 
-    What can't be told does not pass. `allowed`: whether the settings allow an empty one. `rotate`: how to set another;
-    None: not possible at this moment.
+    An unknown state does not pass, except a replica's. `allowed`: the settings allow an empty one. `rotate`: how to set
+    another; None: not possible now.
     """
     match state:
         case "set" | "unknown":
@@ -18,7 +18,7 @@ def judge_root_password(state: str, allowed: bool, rotate: str | None = ROTATE) 
         case "unusable":
             return Verdict(
                 FAIL,
-                "root's password hash is one that this devpi-server can't check, so nobody can log in as root",
+                "devpi-server can't check root's password hash, so root can't log in",
                 hint=rotate and f"{rotate} sets a new password",
             )
         case "unchecked":
@@ -30,13 +30,13 @@ def judge_root_password(state: str, allowed: bool, rotate: str | None = ROTATE) 
         case "unseen":
             return Verdict(
                 WARN if allowed else FAIL,
-                "root's password can't be looked at: devpi-server can't read its database",
-                hint="look at devpi-server's log",
+                "root's password can't be checked: devpi-server can't read its database",
+                hint="see devpi-server's log",
             )
     if allowed:
         return Verdict(WARN, "root's password is empty, which SIDECAR_ALLOW_EMPTY_ROOT allows")
     return Verdict(
         FAIL,
         "root's password is empty",
-        hint=rotate and f"{rotate}, or SIDECAR_ALLOW_EMPTY_ROOT=true to allow it",
+        hint=rotate and f"run {rotate}, or set SIDECAR_ALLOW_EMPTY_ROOT=true to allow it",
     )

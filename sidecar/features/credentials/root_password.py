@@ -1,8 +1,7 @@
-"""The record of root's password: generated, claimed, expired, given, imported, or being rotated.
+"""The record of root's password: generated, claimed, expired, provided, imported, or being rotated.
 
-It lies in one file of `SERVERDIR/.sidecar`, replaced by one durable rename at each change. Changes block on
-the disk: call them in a thread. No message and no repr has a secret or a path in it, for messages come to
-`/status`.
+It is one file of `SERVERDIR/.sidecar`, replaced by a durable rename at each change. Changes block on the disk: call
+them in a thread. No message and no repr contains a secret or a path, because messages appear in `/status`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from sidecar.features.credentials.secrets import CredentialsDamaged, read_secret
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """What `root-password.json` says. Which fields are set depends on the state: see `_FIELDS`."""
+    """The content of `root-password.json`. `_FIELDS` has the fields of each state."""
 
     state: RootPassword | Literal["rotating"] = RootPassword.UNKNOWN
     password: str | None = field(default=None, repr=False)
@@ -45,45 +44,37 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "rotating": ("password", "keep_logins", "started", "previous"),
 }
 _SPELT = {"provided": "given"}
-"""States whose spelling on disk is that of the first builds."""
+"""States that are spelt on disk as in the first builds."""
 _TYPES: dict[str, type] = {"password": str, "claimed_from": str, "keep_logins": bool}
 _TIMES = frozenset({"generated", "claimed_at", "expired_at", "started"})
 
 
 @dataclass(slots=True)
 class RootPasswordFile:
-    """The record of root's generated password: one file, each change of it one durable rename.
-
-    A change that raises OSError is taken back, here and, as far as the disk lets us, there: it can be tried
-    again.
-    """
+    """The record of root's password. A change that raises OSError is undone, and can be retried."""
 
     path: Path = field(repr=False)
     _record: _Record = field(default=_Record(), repr=False)
 
     def load(self) -> Self:
-        """Read the record; absent is `unknown`. Raises `CredentialsDamaged`, `CredentialsError`."""
+        """Read the record; if absent, the state is `unknown`. Raises `CredentialsDamaged`, `CredentialsError`."""
         if (data := read_secret(self.path)) is None:
             self._record = _Record()
             return self
         try:
             self._record = _parse(json.loads(data))
-        except (
-            ValueError,
-            RecursionError,
-        ) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        except (ValueError, RecursionError) as error:
             reason = "invalid JSON" if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)) else str(error)
             raise CredentialsDamaged(
                 f"the record of root's password ({self.path.name}) is damaged: {reason}",
-                "restore it, or move it away: root's password is unknown then",
+                "restore it, or move it away, which makes root's password unknown here",
             ) from None
         return self
 
     def status(self, ttl: float | None, at: datetime) -> RootPasswordStatus:
-        """What may be told of it. A rotation that did not end is `unknown`: either password may be the true
-        one.
+        """Return its status, without disk access. During a rotation it is `unknown`: either password may be valid.
 
-        `ttl`: seconds that an unclaimed password lasts, None for ever. Touches no disk.
+        `ttl`: seconds that an unclaimed password lasts; None: for ever.
         """
         record = self._record
         status = functools.partial(RootPasswordStatus, generated=record.generated)
@@ -98,7 +89,7 @@ class RootPasswordFile:
         return status(record.state, changed=changed, claimed_from=record.claimed_from)
 
     def expires(self, ttl: float | None) -> datetime | None:
-        """When a claimable password expires; None: never, or there is none to claim."""
+        """Return when a claimable password expires; None: never, or none is claimable."""
         if ttl is None or self._record.state is not RootPassword.CLAIMABLE or self._record.generated is None:
             return None
         try:
@@ -113,70 +104,68 @@ class RootPasswordFile:
 
     @property
     def unclaimed(self) -> str | None:
-        """The password that may be claimed; None: there is none."""
+        """The claimable password; None: there is none."""
         return self._record.password if self._record.state is RootPassword.CLAIMABLE else None
 
     @property
     def rotating(self) -> bool:
-        """Whether a rotation has begun and neither finished nor been abandoned."""
+        """Whether a rotation has begun and was neither finished nor abandoned."""
         return self._record.state == "rotating"
 
     def write_generated(self, password: str, at: datetime | None = None) -> None:
-        """`password` was generated (`at`: now); it can be claimed once. Raises OSError, as all below."""
+        """Record a generated password (`at`: now), claimable once. Raises OSError, as all methods below."""
         self._write(_Record(RootPassword.CLAIMABLE, password=password, generated=at or now()))
 
     def write_provided(self) -> None:
-        """The operator gave the password."""
+        """Record that the operator provided the password."""
         self._write(_Record(RootPassword.PROVIDED))
 
     def write_from_import(self) -> None:
-        """The password is the imported export's."""
+        """Record that the password is the imported export's."""
         self._write(_Record(RootPassword.FROM_IMPORT))
 
-    def claim(self, address: str, at: datetime, ttl: float | None) -> str:
-        """The password, for `address`. When it returns, the disk says claimed, and has the password no more.
+    def claim(self, address: str, at: datetime) -> str:
+        """Return the password, for `address`, after the disk has it as claimed, and no longer holds it.
 
-        Raises ValueError where there is nothing to claim (any more), and OSError.
+        Raises ValueError if there is nothing to claim, and OSError.
         """
-        if self.status(ttl, at).state is not RootPassword.CLAIMABLE:
-            raise ValueError("not claimable")
         record = self._record
+        if record.state is not RootPassword.CLAIMABLE:
+            raise ValueError("not claimable")
         self._write(_Record(RootPassword.CLAIMED, generated=record.generated, claimed_at=at, claimed_from=address))
         return cast(str, record.password)
 
     def expire(self, at: datetime) -> None:
-        """Throw an unclaimed password away. Raises ValueError where there is none, and OSError."""
+        """Delete an unclaimed password. Raises ValueError if there is none, and OSError."""
         if self._record.state is not RootPassword.CLAIMABLE:
             raise ValueError("not claimable")
         self._write(_Record(RootPassword.EXPIRED, generated=self._record.generated, expired_at=at))
 
     def begin_rotation(self, new: str, keep_logins: bool, at: datetime) -> None:
-        """Record that `new` is about to be set in devpi. One that never ended is replaced. Raises OSError."""
+        """Record that `new` is about to be set in devpi; replaces an unfinished rotation. Raises OSError."""
         previous = self._record.previous if self.rotating else self._record
         self._write(_Record("rotating", password=new, keep_logins=keep_logins, started=at, previous=previous))
 
     def finish_rotation(self, address: str, at: datetime) -> None:
-        """The new password is set, and is about to be told to `address`. Raises ValueError, OSError."""
+        """Record that the new password is set, and about to be returned to `address`. Raises ValueError, OSError."""
         begun = self._rotating()
         self._write(_Record(RootPassword.CLAIMED, generated=begun.started, claimed_at=at, claimed_from=address))
 
     def abandon_rotation(self) -> None:
-        """The new password was certainly not set: what was before holds. Raises ValueError, OSError."""
+        """Restore the previous state: the new password was certainly not set. Raises ValueError, OSError."""
         self._write(self._rotating().previous or _Record())
 
     def pending_rotation(self) -> str | None:
-        """The password that must be set in devpi, since a rotation did not come to its end; None: nothing to
-        do.
-        """
+        """Return the password that an unfinished rotation must still set in devpi; None: there is none."""
         return self._record.password if self.rotating else None
 
     @property
     def pending_keeps_logins(self) -> bool:
-        """Whether the rotation that did not end leaves the login secret alone."""
+        """Whether the unfinished rotation keeps the login secret."""
         return bool(self._record.keep_logins)
 
     def recover_rotation(self, at: datetime | None = None) -> None:
-        """`pending_rotation()` is set in devpi now: nobody was ever told, so it is claimable from now on.
+        """Make `pending_rotation()`, which devpi has now, claimable, because it was never returned.
 
         Raises ValueError, OSError.
         """
@@ -191,7 +180,7 @@ class RootPasswordFile:
         try:
             self._put(record)
         except OSError:
-            # Where only the fsync of the folder failed, the new record has its name already: take it back.
+            # if only the fsync of the folder failed, the new record is in place already: restore the old one
             with suppress(OSError):
                 self._put(self._record)
             raise
@@ -216,7 +205,7 @@ def _dump(record: _Record) -> dict[str, object]:
 
 
 def _parse(content: object, *, nested: bool = False) -> _Record:
-    """Raises ValueError; its text tells no value."""
+    """Parse a record. Raises ValueError, whose text contains no value."""
     if not isinstance(content, dict):
         raise ValueError("not an object")
     state = content.get("state")

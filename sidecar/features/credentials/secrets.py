@@ -1,7 +1,7 @@
-"""Secrets at rest in `SERVERDIR/.sidecar`: the folder, what goes wrong with it, and the admin token.
+"""Secrets in `SERVERDIR/.sidecar`: the folder, its errors, and the admin token.
 
-Root's password is in `root_password`, devpi's login secret in `login_secret`. All of it blocks on the disk:
-call it in a thread. No message and no repr has a secret or a path in it, for messages come to `/status`.
+Root's password is in `root_password`, devpi's login secret in `login_secret`. All functions block on the disk: call
+them in a thread. No message and no repr contains a secret or a path, because messages appear in `/status`.
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ from sidecar.core.errors import Exit, ExitCode
 from sidecar.storage import layout
 
 LIMIT = 64 * 1024
-"""Bytes that a secret or its record may have."""
+"""Maximum bytes of a secret or its record."""
 
 
 class CredentialsError(Exit):
-    """A secret can't be read, kept or used."""
+    """A secret can't be read, stored or used."""
 
     def __init__(self, reason: str, hint: str, code: ExitCode = ExitCode.NOT_WRITABLE) -> None:
         super().__init__(code, reason, hint)
 
 
 class CredentialsDamaged(CredentialsError):
-    """What is on the disk is no record of ours."""
+    """A file on the disk is not what the sidecar wrote."""
 
     def __init__(self, reason: str, hint: str) -> None:
         super().__init__(reason, hint, ExitCode.DAMAGED)
 
 
 def generate_password() -> str:
-    """A new password for root: 32 letters and digits, 190 random bits."""
+    """Return a new password for root: 32 letters and digits, 190 random bits."""
     return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(32))
 
 
 def generate_token() -> str:
-    """A new admin token: 43 characters that a header may carry, 256 random bits."""
+    """Return a new admin token: 43 characters that are valid in a header, 256 random bits."""
     return secrets.token_urlsafe(32)
 
 
 def secure_directory(path: Path) -> None:
-    """Make `.sidecar` and what lies in it unreadable for others, and remove a killed run's unfinished files.
+    """Make `.sidecar` and its files unreadable for others, and remove a killed run's unfinished files.
 
-    Kubernetes' fsGroup makes folders 2770 and files 0660 at each start. What belongs to another user is left
-    as it is, but for the secrets, which become copies of our own where the folder's group lets us. Nobody may
-    be writing in it meanwhile. Raises `CredentialsError`.
+    Kubernetes' fsGroup makes folders 2770 and files 0660 at each start. Files of another user stay as they are, except
+    the secrets: they are replaced by copies if the folder's group permits it. No process may write to it meanwhile.
+    Raises `CredentialsError`.
     """
     try:
         try:
@@ -73,24 +73,24 @@ def secure_directory(path: Path) -> None:
         files.remove_leftovers(path)
         for entry in os.scandir(path):
             if entry.is_file(follow_symlinks=False) and stat.S_IMODE(entry.stat().st_mode) != 0o600:
-                # A copy of the lock file would be another lock: only the secrets may be replaced.
+                # a copy of the lock file would be another lock: only the secrets may be replaced
                 known = entry.name in (layout.ROOT_PASSWORD, layout.ADMIN_TOKEN, layout.LOGIN_SECRET)
                 files.make_private(path / entry.name, copy_limit=LIMIT if known else None)
     except OSError as error:
         raise CredentialsError(
             f"the serverdir's .sidecar folder can't be used: {error.strerror}",
-            hint_to_read(error, SERVERDIR, "let uid {uid} own it, or write in it by way of its group"),
+            hint_to_read(error, SERVERDIR, "let uid {uid} own it, or write to it by its group"),
         ) from error
 
 
 def read_secret(path: Path, *, follow: bool = False) -> bytes | None:
-    """The content of one of the files in `.sidecar`; None where absent. Raises `CredentialsError`."""
+    """Return the content of a file in `.sidecar`; None if absent. Raises `CredentialsError`."""
     try:
         return files.read_file(path, LIMIT, follow=follow)
     except OSError as error:
         raise CredentialsError(
             f"{path.name} can't be read: {error.strerror}",
-            hint_to_read(error, SERVERDIR, "let uid {uid} own the file, or read it by way of its group"),
+            hint_to_read(error, SERVERDIR, "let uid {uid} own the file, or read it by its group"),
         ) from error
 
 
@@ -106,9 +106,9 @@ class AdminToken:
 
     @classmethod
     def load_or_generate(cls, path: Path, given: str | None) -> AdminToken:
-        """`given`, which is not written to the volume; else what `path` holds; else a new one, kept there.
+        """Return `given`, which is not written to the volume; otherwise the token at `path`; otherwise a new one.
 
-        Raises `CredentialsError`, and OSError where the new one can't be written.
+        Raises `CredentialsError`, and OSError if the new one can't be written.
         """
         if given is not None:
             return cls(given)
@@ -117,10 +117,10 @@ class AdminToken:
             files.write_file(path, token.value.encode())
             return token
         if not re.fullmatch(rb"[A-Za-z0-9._~+/=-]{16,1024}\n?", data):
-            raise CredentialsDamaged(f"{path.name} holds no token", "remove the file: a new token is generated")
+            raise CredentialsDamaged(f"{path.name} holds no token", "remove the file to generate a new token")
         files.make_private(path, copy_limit=LIMIT)
         return cls(data.decode().removesuffix("\n"))
 
     def matches(self, raw: bytes) -> bool:
-        """Whether `raw` is the token, in a time that tells neither its content nor its length."""
+        """Whether `raw` is the token, in a time that reveals neither its content nor its length."""
         return hmac.compare_digest(hashlib.sha256(raw).digest(), self._digest)

@@ -1,4 +1,4 @@
-"""devpi-server's users: root's password is set here, and what is seen of all of them is followed."""
+"""devpi-server's users: sets root's password, and follows the state of all passwords."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Setter:
         if login_secret is not None:
             try:
                 await asyncio.to_thread(place_copy, login_secret, self.runtime.path)
-            except OSError as error:  # devpi has not heard of anything yet
-                reason = f"the runtime directory refuses the new login secret: {error.strerror}"
+            except OSError as error:  # devpi has changed nothing yet
+                reason = f"can't write the new login secret to the runtime directory: {error.strerror}"
                 raise SetFailed(reason, maybe_done=False, hint=hint_to_write(error, "the runtime directory")) from error
         root_hash = await self.child.set_root_password(password, secretfile_changed=login_secret is not None)
         if root_hash is not None:
@@ -49,8 +49,8 @@ class Setter:
         return await self.child.is_root_password(password)
 
     async def keep_root_hash(self, root_hash: str) -> None:
-        """Remember that this hash is not the empty password's, so that the next start need not find out."""
-        with contextlib.suppress(OSError):  # it costs that start a quarter of a second, no more
+        """Record that this hash is not of the empty password, so that the next start need not check it."""
+        with contextlib.suppress(OSError):  # without it that start takes 0.25 s longer
             await to_the_end(files.write_file, self.serverdir.root_hash, root_hash.encode())
 
 
@@ -60,7 +60,7 @@ class Users:
     def __init__(self, lifecycle: Lifecycle, board: Board, *, allow_empty_root: bool) -> None:
         """`allow_empty_root`: root's password may be empty."""
         self.unusable: UnusablePasswords | None = None
-        """Who needs a new password; None: not looked at yet, or this is a replica."""
+        """The users that need a new password; None: not known yet, or this is a replica."""
         self._lifecycle = lifecycle
         self._board = board
         self._allow_empty_root = allow_empty_root
@@ -69,7 +69,7 @@ class Users:
         self._rotate: str | None = None
 
     def begin(self, root_password: str, rotate: str | None) -> None:
-        """devpi-server runs, and this was its root's password; what was seen since is newer.
+        """Judge root's password from now on: `root_password` is its state at the launch.
 
         `rotate`: how to set another one; None: not possible.
         """
@@ -77,15 +77,15 @@ class Users:
         self._judge(self._seen or root_password)
 
     def end(self) -> None:
-        """devpi-server is about to end."""
+        """Stop judging: devpi-server is about to exit."""
         self._begun = False
 
     def launching(self) -> None:
-        """Another devpi-server is started; what the one before has said to its end is of no use."""
+        """Forget the last report: it is of an earlier devpi-server."""
         self._seen = None
 
     def hear(self, seen: RootPasswordSeen | UnusableSeen) -> None:
-        """What the child has seen."""
+        """Take a report of the child."""
         if isinstance(seen, RootPasswordSeen):
             self._seen = seen.state
             if self._begun:
@@ -93,23 +93,23 @@ class Users:
             return
         before, self.unusable = self.unusable, UnusablePasswords(seen.total, tuple(seen.users))
         if self.unusable == before:
-            return  # a devpi-server that was restarted says it again
+            return  # a restarted devpi-server reports the same
         self._board.changed()
         if seen.total:
             names = ", ".join(printable(name, 100) for name in seen.users)
             more = "" if seen.total == len(seen.users) else f" and {seen.total - len(seen.users)} more"
             log.warning(
-                "users who can't log in, for devpi-server can't check their password hashes: %d (%s%s); "
+                "users who can't log in, because devpi-server can't check their password hashes: %d (%s%s); "
                 "set new passwords, as root: `devpi passwd NAME`",
                 seen.total,
                 names,
                 more,
             )
         elif before is not None and before.total:
-            log.info("every user has a password again that devpi-server can check")
+            log.info("devpi-server can check the passwords of all users again")
 
     def hint(self) -> str | None:
-        """How to give a user a new password; None: not possible at this moment, or nobody needs one."""
+        """Return how to set a user's password; None: not possible now, or not needed."""
         serves = self._lifecycle.snapshot.phase in (Phase.LAUNCHING, Phase.READY)
         return "as root: `devpi passwd NAME`" if serves and self.unusable and self.unusable.total else None
 

@@ -1,1 +1,1 @@
-"""Whether devpi-server is ready, and why not. Door: `monitor.Health`."""
+"""Whether devpi-server is ready, and if not, why. Door: `monitor.Health`."""

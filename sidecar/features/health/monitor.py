@@ -1,4 +1,4 @@
-"""The monitor that keeps devpi-server's checks fresh, so that probes are answered from memory."""
+"""The feature `health`: keeps devpi-server's checks fresh, so that probes are answered from memory."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from sidecar.features.hooks import Hooks, Plan, Running
 log = logging.getLogger(__name__)
 
 _PROBED = ("http", "write", "lock", "replication", *WARNING)
-"""The checks whose verdicts come of looking at a devpi-server that runs."""
+"""The checks that probe a running devpi-server."""
 
 
 class Health(Hooks):
-    """The feature `health`: devpi-server's checks, and the task that keeps them fresh. Lives on the event loop."""
+    """devpi-server's checks, and the task that keeps them fresh. Lives on the event loop."""
 
     name = "health"
 
@@ -47,7 +47,7 @@ class Health(Hooks):
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`clock` gives seconds that never go back."""
+        """`clock` returns seconds that never go back."""
         self._lifecycle = lifecycle
         self._board = board
         self._settings = settings
@@ -56,13 +56,13 @@ class Health(Hooks):
         self._over = False
         self._wake = asyncio.Event()
         self._secret = secrets.token_hex(16)
-        """By which devpi-server knows our own requests."""
+        """Marks the sidecar's own requests."""
         self._client: DevpiClient | None = None
         self._primary = PrimaryAnswered()
         self._probes: dict[str, tuple[asyncio.Task[None], float]] = {}
-        """Looks under way, each with its start."""
+        """Running probes, each with its start."""
         self._due: dict[str, float] = {}
-        """When to look next; absent: at once."""
+        """The time of the next probe of each kind; absent: at once."""
         self._target: Target | None = None
         self._draining = False
         self._ended: Verdict | None = None
@@ -77,17 +77,17 @@ class Health(Hooks):
     # --- the seam -------------------------------------------------------------------------------------------
 
     async def launching(self, serve: Serve, _plan: Plan) -> Serve:
-        """The sidecar's own requests carry a secret."""
+        """Pass on the secret of the sidecar's own requests."""
         self._primary = PrimaryAnswered()
         return replace(serve, probe_secret=self._secret)
 
     def hear(self, message: Message) -> None:
-        """What a replica's primary has answered it last."""
+        """Take the last answer of a replica's primary."""
         if isinstance(message, PrimaryAnswered):
             self._primary = message
 
     async def devpi_up(self, running: Running) -> None:
-        """Look at it from now on."""
+        """Probe it from now on."""
         child, listening, serverdir = running.child, running.listening, running.serverdir
         headers = {PROBE_HEADER: self._secret}
         self._client = DevpiClient(listening.addresses[0], self._settings.request_timeout, headers)
@@ -95,20 +95,20 @@ class Health(Hooks):
         self.probe(Serving(child.pid, self._client, serverdir.path, listening.uuid, listening.role, lost, primary))
 
     async def stopping(self) -> None:
-        """What drains is not looked at: it may refuse, and end, at any moment."""
+        """Stop probing: a draining devpi-server may refuse and exit at any moment."""
         self._draining = True
         self._cancel_probes()
         self._judge_process()
 
     async def devpi_down(self) -> None:
-        """There is nothing to look at any more."""
+        """Stop probing."""
         self.probe(None)
         if self._client is not None:
             await self._client.close()
             self._client = None
 
     def samples(self) -> Iterable[Family]:
-        """The checks, readiness, whether somebody looks, and what devpi-server has told of itself."""
+        """Return the checks, readiness, the monitor's age, and devpi-server's own figures as metrics."""
         status = self.server_status() or ServerStatus()
         yield from check_metrics.families(self._board, self.age())
         at = None if self._target is None else self._target.status_at
@@ -116,7 +116,7 @@ class Health(Hooks):
         yield from server_metrics.replication(status)
 
     async def run(self) -> None:
-        """The eternal task: look, every interval, until cancelled."""
+        """Probe at each interval until cancelled."""
         try:
             while True:
                 late = self._clock() - self._ticked
@@ -139,23 +139,23 @@ class Health(Hooks):
     # --- what others ask ------------------------------------------------------------------------------------
 
     def server_status(self) -> ServerStatus | None:
-        """What devpi-server said of itself last, from memory; None: nothing yet."""
+        """Return the last `+status`, from memory; None: none yet."""
         return None if self._target is None else self._target.status
 
     def target(self) -> Target | None:
-        """All that is known of the devpi-server that is looked at; None: there is none."""
+        """Return what is known of the probed devpi-server; None: none is probed."""
         return self._target
 
     def age(self) -> float:
-        """Seconds since the monitor's last tick; infinite once it has ended."""
+        """Return the seconds since the monitor's last tick; infinite once it has ended."""
         return math.inf if self._over else self._clock() - self._ticked
 
     def probe(self, serving: Serving | None) -> None:
-        """Look at `serving` from now on; None: devpi-server isn't running."""
+        """Probe `serving` from now on; None: devpi-server isn't running."""
         self._cancel_probes()
         self._target = None if serving is None else Target(serving, self._settings, self._clock)
         self._draining = False
-        if serving is not None:  # else what has ended stays so
+        if serving is not None:  # otherwise `process` keeps its failure
             self._ended = None
         self._readiness.begin()
         self._judge_staleness()
@@ -170,7 +170,7 @@ class Health(Hooks):
         self.probe_now()
 
     def process_ended(self, reason: str, hint: str | None = None) -> None:
-        """devpi-server has ended: `process` fails at once, and nothing else is known, until the next `probe()`."""
+        """Make `process` fail at once, and all else unknown, until the next `probe()`: devpi-server has exited."""
         self._ended = Verdict(FAIL, reason, hint=hint)
         self._cancel_probes()
         self._judge_process()
@@ -178,37 +178,37 @@ class Health(Hooks):
         self._wake.set()
 
     def probe_now(self) -> None:
-        """Look at everything at once instead of at the next interval."""
+        """Probe everything at once instead of at the next interval."""
         self._due.clear()
         self._wake.set()
 
     async def wait_until_ready(self) -> None:
-        """Return once no gating check fails and the phase is one that serves; anew after each `probe()`."""
+        """Return once no gating check fails and the phase serves; starts again with each `probe()`."""
         await self._readiness.wait()
 
-    # --- what to look at, and when --------------------------------------------------------------------------
+    # --- what to probe, and when ----------------------------------------------------------------------------
 
     def _serves(self) -> bool:
-        """Whether there is something to look at."""
+        """Whether there is a devpi-server to probe."""
         return self._target is not None and self._lifecycle.snapshot.phase in {Phase.LAUNCHING, Phase.READY}
 
     def _probes_on(self) -> bool:
-        """Whether looking is of use: what has ended, or is about to, doesn't come back."""
+        """Whether to probe it: not if it has exited, or is about to."""
         return self._ended is None and not self._draining and self._serves()
 
     def _give_up_probes(self) -> None:
-        """There is no devpi-server to look at."""
+        """Give up the checks that probe, because no devpi-server runs."""
         for name in _PROBED:
             self._board.give_up(name, NOT_RUNNING)
 
     def _tick(self) -> None:
-        """Start the looks that are due; judge what time alone changes."""
+        """Start the probes that are due; judge what time alone changes."""
         target = self._target
         if target is None or not self._probes_on():
             return
         at = self._clock()
         if not target.alive():
-            self.process_ended("devpi-server is gone")
+            self.process_ended("devpi-server has exited")
             return
         if target.replica:
             self._board.push("replication", target.replication(), expected=self._launching(target))
@@ -221,16 +221,16 @@ class Health(Hooks):
                 self._probes[kind] = probe, at
 
     def _wanted(self, target: Target) -> Iterator[str]:
-        """The kinds of look that may start as soon as they are due."""
+        """Return the kinds of probe that may start as soon as they are due."""
         for kind in ("http", "volume", "lock"):
             if kind not in self._probes:
                 yield kind
-        # +status costs devpi more, so it isn't asked while answering +api gives trouble already
+        # +status is expensive for devpi, so it isn't requested while +api fails or is slow
         if "status" not in self._probes and target.answers.sound:
             yield "status"
 
     def _pause(self) -> float:
-        """Seconds until the next tick."""
+        """Return the seconds until the next tick."""
         pause = min(self._settings.interval, HEARTBEAT)
         if self._target is not None and self._probes_on():
             at = self._clock()
@@ -248,7 +248,7 @@ class Health(Hooks):
         return tasks
 
     async def _probe(self, kind: str, target: Target) -> None:
-        """One probe. A cancelled one leaves no trace: `probe()` has gone on to another devpi-server."""
+        """Run one probe. A cancelled one changes nothing: `probe()` has replaced the target."""
         started = self._clock()
         expected = kind not in ("volume", "lock") and self._launching(target)
         probes = {
@@ -261,7 +261,7 @@ class Health(Hooks):
             for name, verdict in (await probes[kind]()).items():
                 self._board.push(name, verdict, expected=expected)
         except Exception:
-            log.exception("internal error while looking at %s", kind)
+            log.exception("internal error while probing %s", kind)
             failed = {"http": "http", "volume": "write", "lock": "lock", "status": "events"}[kind]
             self._board.push(failed, Verdict(WARN if failed in WARNING else FAIL, "internal error"))
         self._probes.pop(kind, None)
@@ -283,18 +283,18 @@ class Health(Hooks):
             self._judge_staleness()
             if not self._serves():
                 self._cancel_probes()
-            if after.phase in {Phase.FAILED, Phase.STOPPING}:  # what was not looked at will never be
+            if after.phase in {Phase.FAILED, Phase.STOPPING}:  # what was not probed will never be
                 for check in self._board.checks():
                     if check.status is PENDING:
                         self._board.give_up(check.name, NOT_RUNNING)
             self._wake.set()
 
     def _judge_staleness(self) -> None:
-        """Verdicts on a devpi-server that nobody looks at don't get old."""
+        """Let verdicts become stale only while a devpi-server is probed."""
         self._board.stale_after = 3 * self._settings.interval if self._serves() else None
 
     def _judge_process(self) -> None:
         snapshot, started = self._lifecycle.snapshot, self._target is not None
         verdict = judge_process(snapshot, started=started, ended=self._ended, draining=self._draining)
-        expected = self._ended is None  # whoever enters FAILED logs why
+        expected = self._ended is None  # the code that enters FAILED logs the reason
         self._board.push("process", verdict, expected=expected)

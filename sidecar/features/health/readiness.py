@@ -1,4 +1,4 @@
-"""Whether all gating checks pass: for who waits for that, and for the log."""
+"""Readiness: whether all gating checks pass, to wait for and for the log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Readiness:
     def __init__(
         self, lifecycle: Lifecycle, board: Board, serves: Callable[[], bool], clock: Callable[[], float]
     ) -> None:
-        """`serves`: whether a devpi-server is looked at. `clock` gives seconds that never go back."""
+        """`serves`: whether a devpi-server is probed. `clock` returns seconds that never go back."""
         self._lifecycle = lifecycle
         self._board = board
         self._serves = serves
@@ -33,15 +33,15 @@ class Readiness:
         return self._ready.is_set()
 
     def begin(self) -> None:
-        """There is another devpi-server to look at, or none."""
+        """Start again: another devpi-server is probed, or none."""
         self._ready.clear()
 
     async def wait(self) -> None:
-        """Return once no gating check fails and the phase is one that serves; anew after each `begin`."""
+        """Return once no gating check fails and the phase serves; starts again with each `begin`."""
         await self._ready.wait()
 
     def _pushed(self) -> None:
-        """There is a verdict, of whatever check."""
+        """Handle a verdict on any check."""
         blocking = self._board.blocking()
         if not self.reached and self._serves() and not blocking:
             self._ready.set()

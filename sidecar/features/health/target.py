@@ -1,4 +1,4 @@
-"""What is known of one devpi-server from looking at it; a new child is looked at with a new `Target`."""
+"""The probes of one devpi-server and what they found; a new child gets a new `Target`."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ Verdicts = Mapping[str, Verdict]
 """Verdicts by the name of the check."""
 
 _LONGEST_PAUSE = 10.0
-"""Seconds between two looks at most, where an error is answered: each may be a traceback in devpi-server's log."""
+"""Maximum seconds between probes that get errors: each error may be a traceback in devpi-server's log."""
 _NO_STATUS = "devpi-server does not report its status"
 _SEE_LOG = "see devpi-server's log"
 
 
 @dataclass(frozen=True, eq=False)
 class Serving:
-    """The devpi-server to look at."""
+    """The devpi-server to probe."""
 
     pid: int
     client: DevpiClient
     serverdir: Path
     uuid: str | None
-    """Its X-Devpi-Uuid; None: not known, any will do."""
+    """Its X-Devpi-Uuid; None: unknown, any is accepted."""
     role: str
     """`standalone`, `primary` or `replica`."""
     lock_lost: Callable[[], str | None]
-    """Why the serverdir's lock isn't held any more; None: it is. Called in a thread."""
+    """Return why the serverdir's lock is no longer held; None: it is held. Called in a thread."""
     primary: Callable[[], PrimaryAnswered] = PrimaryAnswered
-    """Of a replica: what its primary answered it last."""
+    """Return the primary's last answer to this replica."""
 
 
 class Target:
-    """Looks at one devpi-server, and remembers what the next look is compared with."""
+    """Probes one devpi-server, and keeps the results."""
 
     def __init__(self, serving: Serving, settings: MonitorSettings, clock: Callable[[], float]) -> None:
         self.serving = serving
@@ -60,19 +60,19 @@ class Target:
         self._clock = clock
         self._replication = ReplicationJudge()
         self.status: ServerStatus | None = None
-        """What it said of itself last, …"""
+        """Its last `+status`."""
         self.status_at: float | None = None
-        """… and when, in seconds since the epoch."""
+        """The time of `status`, in seconds since the epoch."""
         self.space: Space | None = None
-        """How full its volume was last."""
+        """Space on its volume, by the last probe."""
         self._volume: Volume | None = None
         self._bad = {"http": 0, "status": 0}
-        """By kind of look: how many in a row got an error for an answer, …"""
+        """Consecutive errors, by kind of probe."""
         self._no_status: str | None = None
-        """… and why the last one got no status; None: it did."""
+        """Why the last probe got no `+status`; None: it got one."""
 
     def alive(self) -> bool:
-        """Whether there is a process of that id."""
+        """Whether its process exists."""
         with contextlib.suppress(PermissionError):
             try:
                 os.kill(self.serving.pid, 0)
@@ -81,12 +81,12 @@ class Target:
         return True
 
     def backed_off(self, kind: str, usual: float) -> float:
-        """Seconds until the next look of this kind, `usual` ones while no error is answered."""
-        steps = max(0, self._bad.get(kind, 0) - 1)  # one more look, soon, shows whether an error stays
+        """Return the seconds until the next probe of this kind: `usual`, more after errors."""
+        steps = max(0, self._bad.get(kind, 0) - 1)  # after the first error, probe again soon
         return max(usual, min(_LONGEST_PAUSE, usual * 2.0 ** min(steps, 30)))
 
     async def probe_http(self) -> Verdicts:
-        """`http`: ask what any client may ask."""
+        """`http`: request `+api`."""
         try:
             answer = await self.serving.client.api()
         except DevpiError as error:
@@ -102,7 +102,7 @@ class Target:
         if isinstance(error, TimedOut):
             return self.answers.silent("no answer", self._clock())
         if isinstance(error, BadAnswer) and error.busy:
-            return self.answers.silent("nothing but 503 with Retry-After", self._clock())
+            return self.answers.silent("only 503 with Retry-After", self._clock())
         if isinstance(error, Refused) and self.answers.answered_at is None:
             return self.answers.silent("devpi-server has not listened", self._clock())
         return self.answers.failed(error.reason)
@@ -120,7 +120,7 @@ class Target:
         return {"lock": judge_lock(await asyncio.to_thread(self.serving.lock_lost))}
 
     async def probe_status(self) -> Verdicts:
-        """`events` and `replication`; without an answer the latter is what the last one and time make it."""
+        """`events` and `replication`; without an answer, the latter stays that of the last answer."""
         try:
             self.status = await self.serving.client.status()
         except DevpiError as error:
@@ -132,7 +132,7 @@ class Target:
         return {"events": judge_events(self.status, self.status_at), "replication": self.replication()}
 
     def replication(self) -> Verdict:
-        """`replication`, by the last `+status` and the time that has gone by since."""
+        """`replication`, by the last `+status` and its age."""
         if not self.replica:
             replicas = self.status.polling_replicas if self.status else None
             return Verdict(PASS, value=replicas, unit=None if replicas is None else "replicas")
@@ -141,7 +141,7 @@ class Target:
                 return Verdict(FAIL, f"{_NO_STATUS}: {self._no_status}", hint=_SEE_LOG)
             return Verdict(PENDING, f"{LAUNCHING}the replica's status is not known yet")
         age = time.time() - self.status_at
-        if age >= max(ReplicationJudge.FRESH, 3 * self._settings.interval):  # what it says of its primary is as old
-            why = self._no_status or "it was not asked, since +api gives no good answer"
+        if age >= max(ReplicationJudge.FRESH, 3 * self._settings.interval):  # its news of the primary is as old
+            why = self._no_status or "it was not requested, because +api has no valid answer"
             return Verdict(FAIL, f"{_NO_STATUS} for {age:.0f} s: {why}", hint=_SEE_LOG)
         return self._replication.judge(self.status, time.time(), self.serving.primary())

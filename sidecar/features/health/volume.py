@@ -1,4 +1,4 @@
-"""One look at the serverdir's volume: the checks `write` and `disk`. Called in a thread, for it may block for long."""
+"""The probe of the serverdir's volume: the checks `write` and `disk`. Called in a thread, because it may block."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from sidecar.features.health.checks.write import WriteCheck
 
 @dataclass(frozen=True, slots=True)
 class VolumeLook:
-    """What one look at the volume came to. No verdict names a path, for anybody may read it."""
+    """The result of one probe. Verdicts contain no path, because they are public."""
 
     write: Verdict
     disk: Verdict
     space: Space | None
-    """None: the volume does not tell."""
+    """None: the volume does not report it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """The volume of a serverdir, from the begin of watching on."""
+    """The volume of a serverdir."""
 
     serverdir: Path
     write: WriteCheck
@@ -33,5 +33,5 @@ class Volume:
         return cls(serverdir, WriteCheck.of(serverdir))
 
     def look(self, disk_warn_bytes: int) -> VolumeLook:
-        """Write a small file and remove it; look at the database; count free bytes."""
+        """Write and remove a small file, check the database, and count free bytes."""
         return VolumeLook(self.write.look(), *judge_disk(self.serverdir, disk_warn_bytes))

@@ -1,4 +1,4 @@
-"""What is seen of devpi-server's mirrors: whether they keep the list of their upstream's projects, and what follows."""
+"""The feature `mirror`: whether devpi-server's mirrors keep the list of their upstream's projects, and its cost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """Indexes: how many, and the first of them by name; a name is whatever devpi-server took for one."""
+    """How many indexes, and the first of them by name; a name may have any characters."""
 
     total: int = 0
     names: tuple[str, ...] = ()
@@ -25,24 +25,24 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Mirrors:
-    """The mirrors of devpi-server, by whether they keep the list of all projects of their upstream."""
+    """The mirrors with and without the list of all projects of their upstream."""
 
     with_list: Named = Named()
     without_list: Named = Named()
 
 
 class Mirror(Hooks):
-    """The feature `mirror`: brings what is seen of the mirrors to `/status` and to the log."""
+    """Reports the mirrors in `/status` and in the log. Lives on the event loop."""
 
     name = "mirror"
 
     def __init__(self, board: Board) -> None:
         self.mirrors: Mirrors | None = None
-        """None: not looked at yet, or offline."""
+        """None: not known yet, or offline."""
         self._board = board
 
     def hear(self, message: Message) -> None:
-        """What devpi-server has seen of its mirrors."""
+        """Take devpi-server's report of its mirrors."""
         if not isinstance(message, MirrorsSeen):
             return
         of = Mirrors(
@@ -57,12 +57,12 @@ class Mirror(Hooks):
             log.info("%s", printable(without(of.without_list), 2000))
 
     def status(self) -> Json:
-        """The mirrors, and what follows from their lists; null: not looked at yet."""
+        """Return the mirrors' part of `/status`; null: not known yet."""
         return {"mirrors": None if self.mirrors is None else as_json(self.mirrors)}
 
 
 def as_json(of: Mirrors) -> Json:
-    """The mirrors, as `/status` has them."""
+    """Return the mirrors as in `/status`."""
     return {
         "with_list": _named(of.with_list),
         "without_list": _named(of.without_list),
@@ -75,31 +75,31 @@ def _named(of: Named) -> Json:
 
 
 def notes(of: Mirrors | None) -> list[str]:
-    """A sentence or two for the mirrors of each kind; none for a devpi-server without mirrors, or not looked at yet."""
+    """Return a note on the mirrors of each kind that exists; none if they are not known yet."""
     if of is None:
         return []
     return [warning for warning in (with_list(of.with_list), without(of.without_list)) if warning]
 
 
 def with_list(of: Named) -> str:
-    """What those cost that keep the list; "" where there are none."""
+    """Return a note on mirrors that keep the list; "" if there are none."""
     if not of.total:
         return ""
     keep, first = ("keeps", of.names[0]) if of.total == 1 else ("keep", "NAME")
     return (
-        f"{_names(of)} {keep} the list of the upstream's projects in memory, fetched anew at each start: PyPI's takes "
-        f"about 300 MiB. `devpi index {first} mirror_no_project_list=true` goes without it."
+        f"{_names(of)} {keep} the list of the upstream's projects in memory and fetches it at each start: PyPI's takes "
+        f"about 300 MiB. To drop it, run `devpi index {first} mirror_no_project_list=true`."
     )
 
 
 def without(of: Named) -> str:
-    """What those cost that have none; "" where there are none."""
+    """Return a note on mirrors without a list; "" if there are none."""
     if not of.total:
         return ""
     return (
-        f"{_names(of)} {'has' if of.total == 1 else 'have'} no list of the upstream's projects: a name that the asked "
-        "index does not hold is asked for there, names of other indexes and typos too; the listing (`+simple/`) shows "
-        "cached names alone."
+        f"{_names(of)} {'has' if of.total == 1 else 'have'} no list of the upstream's projects: devpi-server requests "
+        "every project that the index does not hold from the upstream, also names of other indexes and typos; the "
+        "listing (`+simple/`) shows only cached projects."
     )
 
 

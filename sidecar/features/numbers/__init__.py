@@ -1,4 +1,4 @@
-"""What an owner asks: how much there is, how much it is used, how much room is left.
+"""Numbers for an operator: the content of devpi-server, its use, and the free space.
 
 Doors: `counting.Counting`, `amounts.Numbers`.
 """

@@ -1,4 +1,4 @@
-"""How much there is, how much it is used, how much room is left: what is known of it at one instant."""
+"""The content of devpi-server, its use, and the free space, at one instant."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from sidecar.storage.usage import Used
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """How much devpi-server holds, as it was counted last. None: that failed."""
+    """How much devpi-server holds, by the last count. None: the count failed."""
 
     users: int | None
     stages: int | None
     """Indexes to upload to."""
     mirrors: int | None
     projects: int | None
-    """Projects of the stages: one that is in two of them counts twice."""
+    """Projects of the stages: one that is in two stages counts twice."""
     at: datetime
-    """When these numbers were new."""
+    """When these numbers changed last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What devpi-server has answered since the container started."""
+    """The requests that devpi-server has answered since the container started."""
 
     requests: int
     per_second: float | None
-    """Requests in the last minute; None: not known yet."""
+    """The average of the last minute; None: not known yet."""
     uploads: int
     last_upload: datetime | None
-    """None: none since the start."""
+    """None: no upload since the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,13 @@ class Numbers:
     contents: Contents | None = None
     served: Served | None = None
     used: Used | None = None
-    """What the serverdir takes."""
+    """Disk space of the serverdir."""
     space: Space | None = None
-    """Of the serverdir's volume."""
+    """Free space of its volume."""
 
 
 def as_json(of: Numbers) -> Json:
-    """The numbers, as `/status` has them."""
+    """Return the numbers as in `/status`."""
     return {
         "contents": None if of.contents is None else _contents(of.contents),
         "requests": None

@@ -1,4 +1,4 @@
-"""The requests that devpi-server has answered, over all of its processes in a container's life."""
+"""The requests that devpi-server has answered, of all its processes in a container's life."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ _SUMMED = ("seconds", "bytes", "received")
 
 
 class Answered:
-    """Adds up what one process after the other has counted. Lives on the event loop."""
+    """Adds up the counts of successive processes. Lives on the event loop."""
 
     def __init__(self) -> None:
         self._before: Requests | None = None
-        """Of the processes that have ended."""
+        """Of the processes that have exited."""
         self._total: Requests | None = None
 
     def hear(self, counted: Requests) -> None:
-        """All that the present process has counted so far."""
+        """Take the present process's counts so far."""
         self._total = counted if self._before is None else _sum(self._before, counted)
 
     def process_ended(self) -> None:
-        """The next one counts from nothing."""
+        """Keep its counts: the next process starts at 0."""
         self._before = self._total and Requests(
             {name: route | {"in_flight": 0} for name, route in self._total.routes.items()}
         )
         self._total = self._before
 
     def total(self) -> Requests | None:
-        """All that was answered; None: nothing was asked for yet."""
+        """Return the counts of all processes; None: there was no request yet."""
         return self._total
 
 

@@ -1,4 +1,4 @@
-"""The feature `numbers`: what there is, counted in the background, and answered from memory."""
+"""The feature `numbers`: counts in the background, and answers from memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sidecar.storage.usage import Usage
 
 
 class Counting(Hooks):
-    """Counts, and hears what devpi-server has counted. Lives on the event loop."""
+    """Counts, and takes devpi-server's counts. Lives on the event loop."""
 
     name = "numbers"
 
@@ -35,7 +35,7 @@ class Counting(Hooks):
         board.on_tick(self._pace.look)
 
     def hear(self, message: Message) -> None:
-        """What devpi-server has counted."""
+        """Take devpi-server's counts."""
         if isinstance(message, Requests):
             self._answered.hear(message)
         elif isinstance(message, ContentsSeen):
@@ -43,19 +43,19 @@ class Counting(Hooks):
             self._board.changed()
 
     async def devpi_down(self) -> None:
-        """The next devpi-server counts its requests from nothing."""
+        """Keep the counts: the next devpi-server starts at 0."""
         self._answered.process_ended()
 
     async def run(self) -> None:
-        """Count the serverdir's bytes now and then."""
+        """Count the serverdir's bytes at intervals."""
         await self._usage.run()
 
     def status(self) -> Json:
-        """How much there is, how much it is used, how much room is left."""
+        """Return the numbers' part of `/status`."""
         return {"numbers": amounts.as_json(self.numbers())}
 
     def samples(self) -> Iterable[Family]:
-        """The same as metrics; these are also told of a devpi-server that does not run."""
+        """Return the numbers as metrics, also while devpi-server does not run."""
         target = self._health.target()
         yield from number_metrics.contents(self._contents)
         yield from number_metrics.requests(self._answered.total())
@@ -63,7 +63,7 @@ class Counting(Hooks):
         yield from number_metrics.space(None if target is None else target.space)
 
     def numbers(self) -> Numbers:
-        """What is known now; nothing of a devpi-server that does not run."""
+        """Return the present numbers; all None while devpi-server does not run."""
         if (target := self._health.target()) is None:
             return Numbers()
         pace = self._pace
@@ -75,6 +75,6 @@ class Counting(Hooks):
         )
 
     def _served(self) -> Path | None:
-        """The serverdir that a running devpi-server has; None: none runs."""
+        """Return the serverdir of a running devpi-server; None: none runs."""
         target = self._health.target()
         return None if target is None else target.serving.serverdir

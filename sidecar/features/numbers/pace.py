@@ -1,4 +1,4 @@
-"""How many requests devpi-server has answered, how many of late, and when something was uploaded last."""
+"""The rate of devpi-server's requests, and the time of the last upload."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from sidecar.core.lifecycle import now
 from sidecar.devpi.protocol import Requests
 
 _EVERY = 5.0
-"""Least seconds between two samples."""
+"""Minimum seconds between two samples."""
 _SAMPLES = 13
 """Samples that are kept: those of a minute."""
 
 
 class Pace:
-    """Follows the requests of devpi-server, whatever process it is. Lives on the event loop."""
+    """Follows the requests of all of devpi-server's processes. Lives on the event loop."""
 
     def __init__(self, counted: Callable[[], Requests | None], clock: Callable[[], float] = time.monotonic) -> None:
-        """`counted`: what devpi-server has counted; None: it has not been asked for anything yet."""
+        """`counted` returns the counts of all requests; None: there was none yet."""
         self.last_upload: datetime | None = None
-        """When an upload was seen last, to a tick; None: there was none since the start."""
+        """The time of the last upload, to a tick; None: there was none since the start."""
         self._counted = counted
         self._clock = clock
         self._samples: deque[tuple[float, int]] = deque(maxlen=_SAMPLES)
         self._uploads = 0
 
     def look(self) -> None:
-        """See whether something was uploaded, and take a sample, if one is due: to be called at each tick."""
+        """Note an upload, and take a sample if one is due. Call this at each tick."""
         if (uploads := self.uploads()) > self._uploads:
             self._uploads, self.last_upload = uploads, now()
         at = self._clock()
@@ -37,18 +37,18 @@ class Pace:
             self._samples.append((at, self.requests()))
 
     def requests(self) -> int:
-        """Answered requests since the container started."""
+        """Return the answered requests since the container started."""
         counted = self._counted()
         routes = {} if counted is None else counted.routes
         return sum(sum(route["statuses"].values()) for route in routes.values())
 
     def uploads(self) -> int:
-        """Of these, the uploads that were accepted."""
+        """Return the accepted uploads among them."""
         counted = self._counted()
         return 0 if counted is None else int(counted.routes["upload"]["statuses"].get("200", 0))
 
     def per_second(self) -> float | None:
-        """Requests a second in the last minute; None: nobody has looked for long enough."""
+        """Return the requests per second in the last minute; None: not known yet."""
         if len(self._samples) < 2:
             return None
         (began, before), (ended, after) = self._samples[0], self._samples[-1]

@@ -1,1 +1,1 @@
-"""devpi's storages, as they can be looked at from outside. Door: `sqlite`."""
+"""devpi's storages, as far as they can be examined from outside. Door: `sqlite`."""

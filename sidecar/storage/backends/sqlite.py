@@ -1,4 +1,4 @@
-"""The database of devpi's SQLite storages: where it is, whether it still is one, and how far it is."""
+"""The database of devpi's SQLite storages: its name, its validity, and its serial."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from pathlib import Path
 DATABASE = ".sqlite"
 """The database's name in a serverdir, with devpi's default storage."""
 DATABASES = {"sqlite": DATABASE, "sqlite_db_files": ".sqlite_db"}
-"""The same by the name that devpi's --storage has."""
+"""The same, by the value of devpi's --storage."""
 _MAGIC = b"SQLite format 3\0"
 
 
 class Unreadable(Exception):
-    """SQLite can't read the database; the argument says why."""
+    """SQLite can't read the database; the argument is the reason."""
 
 
 def identity(database: Path) -> tuple[int, int]:
-    """Device and inode of the file, which tell it from one in its place. Raises OSError."""
+    """Device and inode of the file, which differ after a replacement. Raises OSError."""
     found = database.stat()
     return found.st_dev, found.st_ino
 
 
 def is_database(path: Path) -> bool:
-    """Whether the file begins as SQLite's do. Raises OSError."""
+    """Whether the file begins like an SQLite database. Raises OSError."""
     # devpi-server is another process: closing this descriptor drops none of its POSIX locks
     with path.open("rb") as file:
         return file.read(len(_MAGIC)) == _MAGIC
 
 
 def last_serial(database: Path) -> int:
-    """The newest serial that devpi has committed, -1 without any. Raises `Unreadable`.
+    """The last serial that devpi has committed; -1: none. Raises `Unreadable`.
 
-    Writes: a commit that was cut short is rolled back by whoever opens the database next.
+    Writes: the next connection to the database rolls back an interrupted commit.
     """
     import sqlite3
 
     try:
-        uri = f"{database.absolute().as_uri()}?mode=rw"  # not `ro`, for that rollback
+        uri = f"{database.absolute().as_uri()}?mode=rw"  # not `ro`, because of that rollback
         with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10)) as connection:
             (serial,) = connection.execute("SELECT max(serial) FROM changelog").fetchone()
     except sqlite3.Error as error:

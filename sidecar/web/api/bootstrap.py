@@ -1,4 +1,4 @@
-"""`/bootstrap`: what an operator does with the admin token. No answer to a GET has a password."""
+"""`/bootstrap`: claim and rotate root's password with the admin token. No answer to a GET contains a password."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ from sidecar.web.middleware import CUT_SHORT
 from sidecar.web.problems import Problem
 
 BODY_LIMIT = 4096
-"""Bytes of a request's body."""
+"""Maximum bytes of a request's body."""
 BODY_PATIENCE = 10.0
-"""Seconds in which it must have come."""
+"""Seconds within which the body must arrive."""
 
 
 async def bootstrap(request: web.Request) -> web.Response:
-    """What there is to claim, until when; when it was claimed, and from where.
+    """Return whether root's password can be claimed, until when, or when and from where it was.
 
-    200: always. 401: no token, or a wrong one. 403: the client certificate is missing. 429: too many wrong
-    tokens at once. 503: the admin token is not known yet.
+    200: always. 401: no token, or a wrong one. 403: the client certificate is missing. 429: too many wrong tokens at
+    the same time. 503: the admin token is not known yet.
     """
     await _admit(request)
     return web.json_response(serializers.bootstrap(_credentials(request).root_password))
 
 
 async def claim(request: web.Request) -> web.Response:
-    """Take the generated root password, once.
+    """Claim the generated root password, once.
 
-    200: with the password. 400: the body does not come whole. 401, 429: as above. 403: as above, or sent by a page of
-    another origin. 404: none was generated. 408, 413: the body is too slow, too large. 410: it was claimed, with when
-    and from where, or it has expired, or root's password was changed in another way. 503: devpi-server does not run
-    yet, or doesn't say whether the password is still root's; with Retry-After.
+    200: with the password. 400: the body is incomplete. 401, 429: as above. 403: as above, or sent by a page of
+    another origin. 404: no password was generated. 408, 413: the body is too slow, too large. 410: the password was
+    claimed (with time and address), has expired, or root's password was changed by other means. 503: devpi-server does
+    not run yet, or can't check whether the password is still root's; with Retry-After.
     """
     await _admit(request)
     await _body(request)
@@ -60,11 +60,11 @@ async def claim(request: web.Request) -> web.Response:
 
 
 async def rotate(request: web.Request) -> web.Response:
-    """Give root a new password, and end all logins unless `keep_logins` is true, in the query or as JSON.
+    """Set a new root password and end all logins, unless `keep_logins` is true.
 
-    200: with the new password. 400: `keep_logins` can't be read, or the body does not come whole. 401, 403, 408, 413,
-    429: as above. 409: it can't be rotated here. 503: devpi-server does not run yet, or another rotation does, with
-    Retry-After.
+    `keep_logins` is in the query or in a JSON body. 200: with the new password. 400: `keep_logins` is invalid, or the
+    body is incomplete. 401, 403, 408, 413, 429: as above. 409: the password can't be rotated here. 503: devpi-server
+    does not run yet, or another rotation runs; with Retry-After.
     """
     await _admit(request)
     keep_logins = _keep_logins(request, await _body(request))
@@ -78,14 +78,14 @@ def _credentials(request: web.Request) -> Credentials:
 
 
 async def _admit(request: web.Request) -> None:
-    """Return for an admin; before the admin token is known, nobody is one: 503."""
+    """Return if the request is an admin's; 503 before the admin token is known."""
     with _problems(request):
         await request.app[GUARD].admit(request)
 
 
 @contextlib.contextmanager
 def _problems(request: web.Request) -> Iterator[None]:
-    """Word what the domain refuses; `hint` is what can be done instead, here and now."""
+    """Turn the refusals of `Credentials` into problems; `hint` is what can be done in this role and phase."""
     try:
         yield
     except NotYet as error:
@@ -101,12 +101,12 @@ def _problems(request: web.Request) -> Iterator[None]:
         raise Problem(
             410,
             "already claimed",
-            f"somebody took the password at {at}, from {error.address or 'an unknown address'}",
+            f"the password was claimed at {at} from {error.address or 'an unknown address'}",
             name="already-claimed",
             more={
                 "claimed_at": at,
                 "claimed_from": error.address,
-                "hint": _rotate(request, "if that was not you, or it is lost"),
+                "hint": _rotate(request, "if that was not you, or the password is lost"),
             },
         ) from None
     except Expired as error:
@@ -114,7 +114,7 @@ def _problems(request: web.Request) -> Iterator[None]:
         raise Problem(
             410,
             "expired",
-            f"nobody claimed the password until {at}, and it was thrown away",
+            f"the password was not claimed before {at}, so it was discarded",
             name="expired",
             more={"expired_at": at, "hint": _rotate(request, "to set a new one")},
         ) from None
@@ -122,9 +122,9 @@ def _problems(request: web.Request) -> Iterator[None]:
         raise Problem(
             410,
             "superseded",
-            "root's password was changed in another way, the generated one is not root's any more",
+            "root's password was changed by other means; the generated one is no longer valid",
             name="superseded",
-            more={"hint": _rotate(request, "if nobody knows the new one")},
+            more={"hint": _rotate(request, "if the new one is lost")},
         ) from None
     except CannotRotate as error:
         detail = f"{error.reason}; {error.hint}"
@@ -138,29 +138,29 @@ def _rotate(request: web.Request, when: str) -> str | None:
 
 async def _body(request: web.Request) -> bytes:
     if (request.content_length or 0) > BODY_LIMIT:
-        raise Problem(413, detail=f"the body may have {BODY_LIMIT} bytes")
+        raise Problem(413, detail=f"the body is larger than {BODY_LIMIT} bytes")
     try:
         async with asyncio.timeout(BODY_PATIENCE):
             return await request.read()
     except TimeoutError:
-        raise Problem(408, detail=f"the body did not come within {BODY_PATIENCE:g} s") from None
+        raise Problem(408, detail=f"the body did not arrive within {BODY_PATIENCE:g} s") from None
     except CUT_SHORT:
-        raise Problem(400, detail="the body did not come whole", close=True) from None
+        raise Problem(400, detail="the body is incomplete", close=True) from None
 
 
 def _keep_logins(request: web.Request, body: bytes) -> bool:
-    values = {"true": True, "1": True, "false": False, "0": False}
-    said: list[object] = [values.get(text.lower()) for text in request.query.getall("keep_logins", ())]
+    words = {"true": True, "1": True, "false": False, "0": False}
+    values: list[object] = [words.get(text.lower()) for text in request.query.getall("keep_logins", ())]
     if body.strip():
         try:
             given = json.loads(body)
         except (ValueError, RecursionError):
             raise Problem(400, detail="the body is not JSON") from None
         if not isinstance(given, dict) or given.keys() - {"keep_logins"}:
-            raise Problem(400, detail='the body may be {"keep_logins": true}, or empty')
-        said += given.values()
-    if not all(isinstance(value, bool) for value in said):
-        raise Problem(400, detail="keep_logins is neither true nor false")
-    if True in said and False in said:
-        raise Problem(400, detail="keep_logins is said to be both true and false")
-    return True in said
+            raise Problem(400, detail='the body must be empty or {"keep_logins": true}')
+        values += given.values()
+    if not all(isinstance(value, bool) for value in values):
+        raise Problem(400, detail="keep_logins must be true or false")
+    if True in values and False in values:
+        raise Problem(400, detail="keep_logins is both true and false")
+    return True in values

@@ -1,6 +1,6 @@
-"""`/openapi.json` and `/docs`: the API describes itself, to programs and to people.
+"""`/openapi.json` and `/docs`: the description of the API, for programs and for people.
 
-What they answer is imported and composed when it is first asked for: a start doesn't pay for it.
+Both are imported and composed with the first request, so they cost the start nothing.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from sidecar.web.page import assets
 
 
 async def openapi(request: web.Request) -> web.Response:
-    """This API, described in OpenAPI 3.1.
+    """Return the description of this API in OpenAPI 3.1.
 
-    200: always, unless 304: the client has it already, as `If-None-Match` tells.
+    200: always, except 304: `If-None-Match` has the current ETag.
     """
     return _unless_known(request, _document(*_depends_on(request.app[CONTEXT])), "application/json")
 
 
 async def docs(request: web.Request) -> web.Response:
-    """The same as a page to read.
+    """Show the description of this API as a page.
 
-    200: always, unless 304: the client has it already, as `If-None-Match` tells.
+    200: always, except 304: `If-None-Match` has the current ETag.
     """
     from sidecar.web.openapi.page import POLICY
 
@@ -42,7 +42,7 @@ _Checks = tuple[tuple[str, bool], ...]
 
 
 def _depends_on(context: Context) -> tuple[str, _Checks, bool]:
-    """All that the description depends on."""
+    """Return everything that the description depends on."""
     checks = tuple((check.name, check.gates) for check in context.board.checks())
     return context.sidecar_version, checks, context.client_certificates
 

@@ -1,4 +1,4 @@
-"""`/livez`, `/startupz`, `/readyz`, `/health`: answered from memory, never redirected."""
+"""`/livez`, `/startupz`, `/readyz`, `/health`: answered from memory, without redirects."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from sidecar.web.problems import Problem
 
 
 async def livez(request: web.Request) -> web.Response:
-    """Whether this process is worth keeping.
+    """Check that the sidecar is alive.
 
-    200: the event loop, the supervisor and the monitor tick. 503: the supervisor or the monitor does not.
+    200: the event loop, the supervisor and the monitor tick. 503: the supervisor or the monitor doesn't.
     """
     context = request.app[CONTEXT]
     ages = {"supervisor": context.tick_age(), "monitor": context.of(Health).age()}
     late = {
-        name: "it has ended" if math.isinf(age) else f"no tick for {age:.0f} s"
+        name: "it has stopped" if math.isinf(age) else f"no tick for {age:.0f} s"
         for name, age in ages.items()
         if age > context.patience
     }
@@ -37,10 +37,10 @@ async def livez(request: web.Request) -> web.Response:
 
 
 async def startupz(request: web.Request) -> web.Response:
-    """Whether the container came up so far that it can be asked.
+    """Check that the container has started.
 
-    200: always; the settings are valid and the port listens, else nobody could ask. What is not ready yet,
-    `/readyz` tells: a startup probe must not kill a long import.
+    200: always, because the port listens only with valid settings. A startup probe must not kill a long import, so
+    only `/readyz` waits for it.
     """
     if wants_text(request, otherwise=True):
         return _text(request, "startupz", PASS, ["[+]settings ok", "[+]listener ok"])
@@ -48,10 +48,10 @@ async def startupz(request: web.Request) -> web.Response:
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """Whether devpi-server serves, as its clients would find.
+    """Check that devpi-server is ready for its clients.
 
-    200: all gating checks pass or warn, those named by `?exclude=NAME` left aside. 503: one fails or is pending;
-    the body says which and why.
+    200: all gating checks pass or warn, ignoring those in `?exclude=NAME`. 503: one fails or is pending; the body
+    contains its name and the reason.
     """
     checks = request.app[CONTEXT].board.checks()
     exclude = frozenset(request.query.getall("exclude", ())) if request.query_string else frozenset()
@@ -66,15 +66,14 @@ async def readyz(request: web.Request) -> web.Response:
 
 
 async def readyz_check(request: web.Request) -> web.Response:
-    """Whether one check passes.
+    """Return one check.
 
-    200: it passes or warns, or is pending and doesn't gate. 503: it gates, and fails or is pending. 404: there is no
-    such check.
+    200: it passes or warns, or it doesn't gate. 503: it gates, and fails or is pending. 404: no check has this name.
     """
     checks = request.app[CONTEXT].board.checks()
     found = next((c for c in checks if c.name == request.match_info["check"]), None)
     if found is None:
-        raise Problem(404, detail=f"no such check; there are {', '.join(c.name for c in checks)}")
+        raise Problem(404, detail=f"no such check; the checks are {', '.join(c.name for c in checks)}")
     code = 503 if found.blocks else 200
     if wants_text(request, otherwise=_verbose(request)):
         plain = found.status in (PASS, WARN) and not _verbose(request)
@@ -83,9 +82,9 @@ async def readyz_check(request: web.Request) -> web.Response:
 
 
 async def health(request: web.Request) -> web.Response:
-    """All checks.
+    """Return all checks.
 
-    200: always; `status` is `fail` or `pending` if a gating check is, else the worst of `pass`, `pending`, `warn`.
+    200: always; `status` is `fail` or `pending` if a gating check is, otherwise the worst of `pass`, `pending`, `warn`.
     """
     checks = request.app[CONTEXT].board.checks()
     return web.json_response({"status": overall(checks).value, "checks": [serializers.check(c) for c in checks]})
@@ -99,7 +98,7 @@ def _verbose(request: web.Request) -> bool:
 
 
 def _text(request: web.Request, probe: str, status: CheckStatus, lines: Iterable[str]) -> web.Response:
-    """As Kubernetes' API server words it: in full if something fails or is pending, or `?verbose` asks for it."""
+    """Return the text of Kubernetes' API server: `ok`, or all lines if a check blocks or the query has `verbose`."""
     if (ok := status is PASS) and not _verbose(request):
         return web.Response(text="ok")
     last = f"{probe} check {_ENDINGS[status]}"
@@ -129,5 +128,5 @@ def _line(check: Check) -> str:
 
 
 def _flat(text: str) -> str:
-    """One line, whatever a reason holds."""
+    """Return `text` as one line."""
     return "".join(c if c.isprintable() else " " for c in text)

@@ -1,4 +1,4 @@
-"""`/status`: the whole story, for people and programs that want more than ready or not."""
+"""`/status`: everything that anybody may know about this instance."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from sidecar.web.context import CONTEXT, GUARD
 
 
 async def status(request: web.Request) -> web.Response:
-    """Name, phase, versions, the import in full, the state of root's password, and numbers.
+    """Return name, phase, versions, import, state of root's password, and numbers.
 
     200: always.
     """
     context = request.app[CONTEXT]
-    said = context.of(Health).server_status()
+    server = context.of(Health).server_status()
     rejections = request.app[GUARD].rejections
-    of = serializers.status(context.lifecycle.snapshot, said, context.sidecar_version, rejections, context.name)
+    body = serializers.status(context.lifecycle.snapshot, server, context.sidecar_version, rejections, context.name)
     for feature in context.features:
-        of |= feature.status()
-    return web.json_response(of)
+        body |= feature.status()
+    return web.json_response(body)

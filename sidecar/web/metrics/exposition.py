@@ -194,7 +194,7 @@ EXPOSITION = web.AppKey("exposition", Exposition)
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """All metrics, for Prometheus; OpenMetrics by `Accept`.
+    """Return all metrics in Prometheus' text format or OpenMetrics, by `Accept`.
 
     200: always.
     """

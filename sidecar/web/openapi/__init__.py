@@ -1,1 +1,1 @@
-"""The API, described in OpenAPI 3.1. Door: `document`."""
+"""The description of the API in OpenAPI 3.1: `openapi.yaml`. Door: `document`."""

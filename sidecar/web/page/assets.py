@@ -13,7 +13,7 @@ _KINDS = {"page.css": "text/css", "page.js": "text/javascript", "page.svg": "ima
 
 
 async def style(_request: web.Request) -> web.Response:
-    """The page's style.
+    """Return the page's style sheet.
 
     200: always.
     """
@@ -21,7 +21,7 @@ async def style(_request: web.Request) -> web.Response:
 
 
 async def script(_request: web.Request) -> web.Response:
-    """The page's script.
+    """Return the page's script.
 
     200: always.
     """
@@ -29,7 +29,7 @@ async def script(_request: web.Request) -> web.Response:
 
 
 async def icon(_request: web.Request) -> web.Response:
-    """The page's icon.
+    """Return the page's icon.
 
     200: always.
     """

@@ -222,7 +222,7 @@ _GOODBYE = 0.3
 
 
 async def events(request: web.Request) -> web.StreamResponse:
-    """What changes on the page, as server-sent events.
+    """Stream changes of the page as server-sent events.
 
     200: until the client or the sidecar ends the stream. 503: too many are open already, with Retry-After.
     """

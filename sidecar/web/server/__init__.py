@@ -1,1 +1,1 @@
-"""Sockets and connections: listening, TLS, limits."""
+"""Listening sockets, connections, TLS and limits."""

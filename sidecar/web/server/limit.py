@@ -1,4 +1,4 @@
-"""The connections that are open: so many and no more, for each takes a descriptor and memory."""
+"""The maximum number of open connections: each takes a descriptor and memory."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ class Evictable(Protocol):
     """A connection."""
 
     def cut(self) -> None:
-        """End it now, whatever it still has to send."""
+        """Close it now and discard unsent bytes."""
 
 
 class ConnectionLimit:
-    """Bounded; a newcomer is never turned away, for it may be a probe: who has been at rest for longest goes.
+    """The open connections. A new one is always accepted, because it may be a probe: the longest idle one is cut.
 
-    Of TLS, those that have not ended their handshake have half of the room, and never take more: so they push out each
-    other, those first that have not even sent its beginning. A probe sends that at once.
+    With TLS, at most half of them may be in the handshake, so these cut each other; first those that have not sent its
+    first record, which a probe sends at once.
     """
 
     def __init__(self, most: int) -> None:
@@ -35,11 +35,11 @@ class ConnectionLimit:
 
     @property
     def halfway(self) -> int:
-        """Those that have not ended their TLS handshake."""
+        """The number of connections in the TLS handshake."""
         return len(self._silent) + len(self._greeting)
 
     def knock(self, client: Evictable) -> None:
-        """A new one that is to begin a TLS handshake."""
+        """Add one that has not started its TLS handshake."""
         if self.halfway >= self._most_halfway:
             self._evict_first(self._silent or self._greeting)
         elif len(self) >= self._most:
@@ -47,13 +47,13 @@ class ConnectionLimit:
         self._silent[client] = None
 
     def greets(self, client: Evictable) -> None:
-        """It has sent the beginning of its handshake."""
-        if client in self._silent:  # else it was cut
+        """Its first handshake record has arrived."""
+        if client in self._silent:  # otherwise it was cut
             del self._silent[client]
             self._greeting[client] = None
 
     def come(self, client: Evictable) -> None:
-        """A new one, at rest: it has asked nothing yet; with TLS, its handshake is done."""
+        """Add one, idle, after its TLS handshake if it has one."""
         self._silent.pop(client, None)
         self._greeting.pop(client, None)
         self._resting[client] = None
@@ -61,37 +61,35 @@ class ConnectionLimit:
             self.evict_one()
 
     async def turn(self) -> None:
-        """Wait for one's turn: whoever comes by here goes on one in each round of the event loop, so that those who
-        do not come by here never wait for many.
-        """
+        """Wait for one's turn: one caller continues in each round of the event loop, so others never wait for many."""
         async with self._turnstile:
             await asyncio.sleep(0)
 
     def works(self, client: Evictable) -> None:
-        """A whole request of it is being answered; it isn't cut until it rests."""
-        if client in self._resting:  # else it was cut, or has gone, while it waited for its turn
+        """Mark it as busy: it isn't cut until it rests."""
+        if client in self._resting:  # otherwise it was cut or closed while it waited for its turn
             del self._resting[client]
             self._busy.add(client)
 
     def rests(self, client: Evictable) -> None:
-        """Its request is answered."""
-        if client in self._busy:  # else it has gone meanwhile
+        """Mark it as idle."""
+        if client in self._busy:  # otherwise it was closed meanwhile
             self._busy.remove(client)
             self._resting[client] = None
 
     def leave(self, client: Evictable) -> None:
-        """It is closed."""
+        """Remove it: it is closed."""
         self._silent.pop(client, None)
         self._greeting.pop(client, None)
         self._resting.pop(client, None)
         self._busy.discard(client)
 
     def evict_one(self) -> None:
-        """Cut a silent one, or the one that has been at rest for longest, if any is, or in a handshake."""
+        """Cut the longest silent one, otherwise the longest idle one, otherwise one in the handshake."""
         self._evict_first(self._silent or self._resting or self._greeting)
 
     def evict_all(self) -> None:
-        """Cut them all."""
+        """Cut all."""
         clients = [*self._silent, *self._greeting, *self._resting, *self._busy]
         for each in (self._silent, self._greeting, self._resting):
             each.clear()

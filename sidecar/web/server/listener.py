@@ -1,8 +1,8 @@
-"""Listening sockets, and the connections that come in by them.
+"""Listening sockets, and the connections that they accept.
 
-Not asyncio's own server: that knows a connection only after its TLS handshake, so that nothing bounds those that never
-end one; takes up to its whole backlog in one go; and where descriptors run out, takes nobody for a second, probes
-included.
+Why not asyncio's own server: it reports a connection only after its TLS handshake, so nothing limits those that never
+complete it; it accepts up to its whole backlog at once; and if descriptors run out, it accepts no connection for a
+second, not even a probe's.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ log = logging.getLogger("sidecar.web")
 
 _BACKLOG = 512
 _BATCH = 16
-"""Connections that are taken before anything else has its turn."""
+"""Connections that are accepted in one round of the event loop."""
 _BUFFER = 32 * 1024
-"""Bytes that the kernel keeps of what a client sends, and of what it doesn't read; the kernel doubles it."""
+"""Bytes of each of a socket's buffers; the kernel doubles it."""
 _PAUSE = 0.05
-"""Seconds without taking one, where descriptors or memory have run out."""
+"""Seconds without accepting after descriptors or memory ran out."""
 _SILENCE = 60.0
-"""Seconds between two lines in the log about that."""
+"""Minimum seconds between two log lines about that."""
 _DESCRIPTORS = 1024
-"""As many as this process should be able to open; select() can't take more, should anybody use it."""
+"""Descriptors that this process should be able to open; select() supports no more."""
 _RECORD_HEAD = 5
 _RECORD_MOST = _RECORD_HEAD + 16 * 1024
 _HANDSHAKE = 22
 """The first byte of the first TLS record."""
 _RESERVED_DESCRIPTORS = 128
-"""Of those, for everything that isn't a connection here."""
+"""Descriptors for everything except these connections."""
 
 
 def room(most: int) -> int:
-    """How many of `most` connections this process has descriptors for; raises its soft limit where that helps."""
+    """Return how many of `most` connections fit into this process's descriptors; raise the soft limit if possible."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < (wanted := min(_DESCRIPTORS, hard)):
         with contextlib.suppress(OSError, ValueError):
@@ -55,7 +55,7 @@ def room(most: int) -> int:
 
 
 async def bind(host: str, port: int) -> list[socket.socket]:
-    """A listening socket for each of the host's addresses; the one for `::` takes IPv4 too.
+    """Return a listening socket for each of the host's addresses; the one for `::` accepts IPv4 too.
 
     Raises OSError: EADDRINUSE, EADDRNOTAVAIL, EACCES, or a host name that doesn't resolve (socket.gaierror).
     """
@@ -68,7 +68,7 @@ async def bind(host: str, port: int) -> list[socket.socket]:
         try:
             bound.append(socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=both))
         except OSError as error:
-            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):  # such as ::1 where there is no IPv6
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):  # such as ::1 without IPv6
                 for each in bound:
                     each.close()
                 raise
@@ -79,10 +79,10 @@ async def bind(host: str, port: int) -> list[socket.socket]:
 
 
 class Listener:
-    """Takes the connections of some listening sockets."""
+    """Accepts the connections of its listening sockets."""
 
     def __init__(self, make: Callable[[], Connection], limit: ConnectionLimit) -> None:
-        """`make`: a connection for each that comes."""
+        """`make` returns a new connection."""
         self._make = make
         self._limit = limit
         self._loop = asyncio.get_running_loop()
@@ -90,15 +90,15 @@ class Listener:
         self._complained = -_SILENCE
 
     def listen(self, listening: socket.socket, tls: ssl.SSLContext | None) -> None:
-        """Take connections of this socket, which is closed with this listener."""
+        """Accept connections of this socket; `close` closes it."""
         listening.setblocking(False)
-        for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):  # inherited by what comes in
+        for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):  # accepted sockets inherit them
             listening.setsockopt(socket.SOL_SOCKET, buffer, _BUFFER)
         self._sockets[listening] = tls
         self._loop.add_reader(listening, self._accept, listening)
 
     def close(self) -> None:
-        """Take no more."""
+        """Stop accepting."""
         for listening in self._sockets:
             self._loop.remove_reader(listening)
             listening.close()
@@ -118,10 +118,10 @@ class Listener:
             connection.greeting = self._loop.create_task(self._greet(accepted, connection, self._sockets[listening]))
 
     def _pause(self, listening: socket.socket, error: OSError) -> None:
-        """Make room where descriptors or memory have run out."""
+        """Cut one connection and wait: descriptors or memory ran out."""
         if time.monotonic() - self._complained >= _SILENCE:
             self._complained = time.monotonic()
-            log.warning("%d connections are open, and no more can be: %s", len(self._limit), error.strerror)
+            log.warning("%d connections are open, can't accept more: %s", len(self._limit), error.strerror)
         self._limit.evict_one()
         self._loop.remove_reader(listening)
         self._loop.call_later(_PAUSE, self._resume, listening)
@@ -131,11 +131,11 @@ class Listener:
             self._loop.add_reader(listening, self._accept, listening)
 
     async def _greet(self, accepted: socket.socket, connection: Connection, tls: ssl.SSLContext | None) -> None:
-        """Make a connection of the socket; one that goes or is cut meanwhile is nothing to speak of."""
+        """Turn the socket into a connection; ignore one that is closed or cut meanwhile."""
         limit = HEAD_SECONDS if tls else None
         try:
             if tls is None:
-                self._limit.come(connection)  # not earlier: cut before this runs, the socket would be nobody's to close
+                self._limit.come(connection)  # not earlier: if cut before this runs, nothing would close the socket
             else:
                 self._limit.knock(connection)
                 await self._hello(accepted)
@@ -148,15 +148,15 @@ class Listener:
             raise
 
     async def _hello(self, accepted: socket.socket) -> None:
-        """Wait until the client's first TLS record is there, whole. Until then it costs no TLS.
+        """Wait until the client's first TLS record is complete; until then, no memory for TLS is needed.
 
-        Raises OSError where the client goes; closes the socket where this fails.
+        Raises OSError if the client disconnects; closes the socket on errors.
         """
         try:
             for expected in (_RECORD_HEAD, None):
                 size = expected or _record_size(accepted.recv(_RECORD_HEAD, socket.MSG_PEEK))
                 if _arrived(accepted, size) < size:
-                    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)  # else its first byte would wake
+                    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)  # don't wake at each byte
                     await self._readable(accepted)
                     if _arrived(accepted, size) < size:
                         raise ConnectionResetError
@@ -166,7 +166,7 @@ class Listener:
             raise
 
     async def _readable(self, accepted: socket.socket) -> None:
-        """Wait until as much has arrived as SO_RCVLOWAT says, or the client has gone."""
+        """Wait until SO_RCVLOWAT bytes have arrived, or the client disconnects."""
         woken = asyncio.Event()
         self._loop.add_reader(accepted, woken.set)
         try:
@@ -176,7 +176,7 @@ class Listener:
 
 
 def _arrived(accepted: socket.socket, size: int) -> int:
-    """How many bytes, `size` at most, are in the kernel. Raises OSError where the client has gone."""
+    """Return how many bytes (`size` at most) have arrived. Raises OSError if the client disconnected."""
     try:
         return len(accepted.recv(size, socket.MSG_PEEK))
     except (BlockingIOError, InterruptedError):
@@ -184,6 +184,6 @@ def _arrived(accepted: socket.socket, size: int) -> int:
 
 
 def _record_size(head: bytes) -> int:
-    """The bytes of a TLS record that begins so; what can't be one is left to TLS to refuse."""
+    """Return the size of the TLS record with this head; TLS itself rejects an invalid one."""
     size = _RECORD_HEAD + int.from_bytes(head[3:])
     return size if head[0] == _HANDSHAKE and size <= _RECORD_MOST else _RECORD_HEAD

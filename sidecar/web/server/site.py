@@ -1,4 +1,4 @@
-"""Listens for the app, with limits that fit small requests and few clients."""
+"""The server: listens for the app, with limits for small requests and few clients."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
     import ssl
 
 _STOP_PATIENCE = 0.5
-"""Seconds that answers under way get when the server stops."""
+"""Seconds that running requests get when the server stops."""
 MOST = 272
-"""Connections that may be open; each that pipelines requests and reads no answer takes some 80 KiB."""
+"""Maximum number of connections; one that pipelines requests and reads no answer takes 80 KiB."""
 MOST_TLS = 144
-"""The same with TLS, of which each takes much more memory."""
+"""The same with TLS, which takes much more memory."""
 _REST = 40
-"""Of them, those that are left for probes by what may be answered for long, and is never cut for a newcomer: event
-streams, and wrong tokens that are held back."""
+"""Connections reserved for probes: event streams and delayed answers to wrong tokens, which are never cut for a new
+connection, get the others."""
 
 
 @dataclass(frozen=True)
 class WebServer:
-    """An app that listens."""
+    """A listening app."""
 
     runner: web.AppRunner
     port: int
-    """The port it really listens on."""
+    """The port it listens on."""
     limit: ConnectionLimit
     _listener: Listener
 
     async def stop(self) -> None:
-        """Close the listener and all connections; what is being answered gets half a second."""
+        """Close the listener and all connections; running requests get half a second."""
         self._listener.close()
         await self.runner.cleanup()
         self.limit.evict_all()
@@ -56,8 +56,8 @@ async def serve(
     tls: ssl.SSLContext | None = None,
     local: Path | None = None,
 ) -> WebServer:
-    """Listen on `host` and `port` (0: a free one), with TLS if there is a context for it; and in clear on the Unix
-    socket `local`, which only this user can reach, for its folder is closed to others.
+    """Listen on `host` and `port` (0: a free one), with TLS if `tls` is set; and without TLS on the Unix socket
+    `local`, whose folder only this user can open.
 
     Raises OSError: EADDRINUSE, EADDRNOTAVAIL, EACCES, or a host name that doesn't resolve (socket.gaierror).
     """
@@ -84,7 +84,7 @@ async def serve(
 
 
 def _bind_local(path: Path) -> socket.socket:
-    """Through its folder's descriptor: a Unix socket's address takes 107 bytes, which a path may well exceed."""
+    """Bind through the folder's descriptor, because a Unix socket's address is limited to 107 bytes."""
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -99,14 +99,14 @@ def _bind_local(path: Path) -> socket.socket:
 
 
 class _Server(web.Server):
-    """Makes a `Connection` of each connection."""
+    """Makes `Connection`s."""
 
     def connection(self, limit: ConnectionLimit) -> Connection:
         return Connection(self, self._loop, limit)
 
 
 class _Runner(web.AppRunner):
-    """An AppRunner whose server is ours; aiohttp has no other way to word protocol errors."""
+    """An AppRunner with our server: aiohttp has no other way to change its answers to protocol errors."""
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()

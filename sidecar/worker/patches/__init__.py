@@ -1,1 +1,1 @@
-"""What is replaced in devpi-server and waitress while they run."""
+"""Patches of devpi-server and waitress, applied at run time."""

@@ -1,4 +1,4 @@
-"""Waitress, drained: no new connection, running requests finish, idle connections close."""
+"""Drain waitress: accept no new connection, finish running requests, close idle connections."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ from sidecar.worker.patches import table
 from sidecar.worker.patches.waitress import has_unread
 
 _LOOK_EVERY = 0.02
-"""Seconds between two looks at the connections while draining."""
+"""Seconds between two checks of the connections while draining."""
 
 _NEXT_REQUEST = 0.25
-"""Seconds that a connection has to send its first request, or a next one, before it counts as idle."""
+"""Seconds without a request after which a connection counts as idle."""
 
 _WAIT_AT_ONCE = 0.5
-"""Seconds after which a replica's wait for news looks whether this server drains."""
+"""Seconds between two checks whether this server drains, while a replica waits for changes."""
 
 _LOOP_PATIENCE = 1.0
-"""Seconds after the grace within which waitress' loop must have answered; else it is dead, or stuck."""
+"""Seconds after the grace after which a waitress loop that hasn't answered counts as dead or stuck."""
 
 
 class Drainer:
-    """Knows all listeners of one waitress server. Everything that touches them runs in waitress' own loop."""
+    """All listeners of one waitress server. Code that touches them runs in waitress' loop."""
 
     def __init__(self, server: BaseWSGIServer | MultiSocketServer) -> None:
         sockets = server.map if isinstance(server, MultiSocketServer) else server._map
         self.listeners = [each for each in sockets.values() if isinstance(each, BaseWSGIServer)]
         self.begun = threading.Event()
-        """It drains, or has drained."""
+        """Set when the drain begins."""
         _let_replicas_go(self.begun)
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """`http://host:port` or `unix:path` of each listener, as bound."""
+        """Return `http://host:port` or `unix:path` of each listener, as bound."""
         return tuple(
-            f"unix:{os.path.abspath(each.effective_port)}"  # noqa: PTH100 - waitress gives text
+            f"unix:{os.path.abspath(each.effective_port)}"  # noqa: PTH100 - a str in waitress
             if each.effective_host == "unix"
             else http_address(each.effective_host, int(each.effective_port))
             for each in self.listeners
         )
 
     def drain(self, grace: float, *, keep_listening: bool = False) -> int:
-        """Close the listeners, and return when nothing is running any more, or after `grace` seconds.
+        """Close the listeners and wait until no request is running, for `grace` seconds at most.
 
-        `keep_listening`: whoever waits in the kernel's queue is left to another process that has the sockets.
-        Otherwise they are let in before: they were promised an answer.
+        Accepts the connections in the kernel's queue first, because their clients expect an answer. `keep_listening`
+        leaves them to another process that has the sockets.
 
-        Returns how many connections were busy to the end; all that are open, where waitress' loop answers no more.
+        Returns how many connections are still busy; if waitress' loop no longer answers, how many are open.
         """
         deadline = time.monotonic() + grace
         self.begun.set()
@@ -69,7 +69,7 @@ class Drainer:
         return busy
 
     def _in_the_loop(self, action: Callable[[], int], deadline: float) -> int:
-        """What `action` returns. Raises OSError where waitress' loop has ended, or is stuck."""
+        """Run `action` in waitress' loop. Raises OSError if the loop has ended or is stuck."""
         done = threading.Event()
         result = [0]
 
@@ -78,7 +78,7 @@ class Drainer:
             done.set()
 
         trigger = self.listeners[0].trigger
-        if trigger._closed:  # its descriptor may be somebody else's by now
+        if trigger._closed:  # the descriptor may be reused already
             raise BrokenPipeError
         trigger.pull_trigger(run)
         if not done.wait(max(0.0, deadline - time.monotonic()) + _LOOP_PATIENCE):
@@ -88,23 +88,23 @@ class Drainer:
     def _empty_and_close_listeners(self) -> int:
         for listener in self.listeners:
             accepted = -1
-            # waitress' select() dies of too many
+            # more connections would end waitress' select()
             while accepted != len(listener.active_channels) and len(listener._map) < listener.adj.connection_limit:
                 accepted = len(listener.active_channels)
                 listener.handle_accept()
-        # only now: a connection accepted after a close has that descriptor, and waitress, which may be about to read
-        # from the listener of that number, takes the connection that has nothing to read yet for a broken one
+        # All at the end: a connection that is accepted after a close may get the listener's descriptor. If waitress is
+        # about to read from that number, it finds no data on the connection and takes it for a broken one.
         return self._close_listeners()
 
     def _close_listeners(self) -> int:
         for listener in self.listeners:
-            wasyncore.dispatcher.close(listener)  # not its own close(): that ends the trigger we came through
+            wasyncore.dispatcher.close(listener)  # its own close() would close the trigger, too
         return 0
 
     def _close_idle(self) -> int:
-        """Close connections that wait for a request. Returns how many are busy."""
+        """Close connections without a request. Returns how many are busy."""
         busy = 0
-        now = time.time()  # as waitress stamps its channels
+        now = time.time()  # the clock of `last_activity`
         for listener in self.listeners:
             for channel in list(listener.active_channels.values()):
                 recent = 0 <= now - channel.last_activity < _NEXT_REQUEST  # negative: the clock was set back
@@ -117,9 +117,9 @@ class Drainer:
 
 
 def _let_replicas_go(drains: threading.Event) -> None:
-    """Have devpi tell replicas that there is no news, from when `drains` is set: they wait 30 s for some.
+    """Have devpi answer replicas that there is no change once `drains` is set, so that a stop needn't wait for them.
 
-    That is no transfer that a stop should wait for, and they ask again. Else they wait as long as devpi has them.
+    A replica waits up to 30 s for changes, and repeats the request. Without a drain it waits as long as before.
     """
     if not table.holds("changelog_waits"):
         return
@@ -128,14 +128,14 @@ def _let_replicas_go(drains: threading.Event) -> None:
 
     @functools.wraps(wait)
     def wait_for_serial(request: PrimaryChangelogRequest, serial: int) -> int:
-        if "initial_fetch" in request.request.params:  # devpi waits for a second at most
+        if "initial_fetch" in request.request.params:  # devpi waits 1 s at most
             return int(wait(request, serial))
         request.MAX_REPLICA_BLOCK_TIME = min(whole, _WAIT_AT_ONCE)
         deadline = time.monotonic() + whole
         while True:
             try:
                 return int(wait(request, serial))
-            except HTTPAccepted:  # no news
+            except HTTPAccepted:  # no changes
                 if drains.is_set() or time.monotonic() >= deadline:
                     raise
 

@@ -1,10 +1,10 @@
-"""argon2, one run at a time in the whole process: each takes 64 MiB, and one that derives devpi's keys up to 512.
+"""Run argon2 once at a time in the process: a run takes 64 MiB, one that derives devpi's keys up to 512 MiB.
 
-devpi hashes and checks passwords in whichever thread comes by: a login, a `PATCH` of a user, what the sidecar asks of
-root's. It derives a key when the first replica asks, for each of those that ask at once. Whoever has the turn waits for
-nothing else, so it may be waited for inside devpi's write transaction.
+devpi hashes and checks passwords in many threads: for a login, for a `PATCH` of a user, for the sidecar's questions
+about root. It derives a key when a replica first connects, once for each request that arrives meanwhile. A thread that
+holds the lock waits for nothing else, so taking it inside devpi's write transaction can't deadlock.
 
-Where argon2 can't run, all of them raise `CannotTell`.
+All functions raise `CannotTell` if argon2 can't run.
 """
 
 from __future__ import annotations
@@ -23,31 +23,30 @@ if TYPE_CHECKING:
 
 
 _LOCK = FifoLock()
-"""The process's."""
 
 
 class InTurn:
-    """passlib's context with which devpi hashes and checks passwords, used by one thread at a time."""
+    """devpi's passlib context, used by one thread at a time."""
 
     def __init__(self, context: CryptContext) -> None:
         self._context = context
 
     def hash(self, password: str) -> str:
-        """A new hash."""
+        """Return a new hash."""
         with _LOCK:
             return str(self._context.hash(password))
 
     def verify_and_update(self, password: str, value: str) -> tuple[bool, str | None]:
-        """Whether the password has this hash, and a new one where this is too weak."""
+        """Return whether the password matches this hash, and a new hash if this one is too weak."""
         with _LOCK:
             if not verification.matches(password, value):
                 return False, None
             return True, str(self._context.hash(password)) if self.needs_update(value) else None
 
     def needs_update(self, value: str) -> bool:
-        """Whether devpi would make another hash today, of a password that matches this one.
+        """Whether the hash is weaker than a new one.
 
-        passlib knows fewer versions of argon2 than argon2 itself: a hash of another one stays.
+        passlib supports fewer versions of argon2 than argon2 itself; hashes of the others are kept.
         """
         try:
             return bool(self._context.needs_update(value))
@@ -56,25 +55,25 @@ class InTurn:
 
 
 def matches(password: str, pwhash: str, pwsalt: str | None) -> bool:
-    """Whether the password matches the hash, in turn; none matches an unusable one. Raises CannotTell."""
+    """Whether the password matches the hash; none matches an unusable one. Raises CannotTell."""
     with _LOCK:
         return verification.matches(password, verification.joined(pwhash, pwsalt))
 
 
 def is_weak(pwhash: str, pwsalt: str | None) -> bool:
-    """Whether devpi renews this hash, which a password has matched, once it can."""
+    """Whether devpi replaces this hash after a successful check in a write transaction."""
     return bool(auth.pwd_context.needs_update(verification.joined(pwhash, pwsalt)))
 
 
 def one_at_a_time() -> None:
-    """Have devpi wait for its turn before each hash, check and derivation, from now on."""
+    """Make devpi hash, check and derive under one lock."""
     low_level.error_to_str = verification.raise_by_code
     auth.pwd_context = InTurn(auth.pwd_context)
     derive = Config.get_derived_key
 
     def get_derived_key(config: Config, salt: bytes) -> bytes:
-        # each request of a replica asks: it waits for nobody
-        known: bytes | None = config._key_cache.get(salt)  # type: ignore[call-overload] # whose keys are bytes indeed
+        # without the lock: each request of a replica needs the key
+        known: bytes | None = config._key_cache.get(salt)  # type: ignore[call-overload] # its keys are bytes
         if known is not None:
             return known
         with _LOCK:

@@ -1,15 +1,15 @@
-"""Foreign names: what the start of the child, a preparation, and devpi's tools lean on."""
+"""Foreign names that the worker's start, a preparation and devpi's tools use."""
 
 from __future__ import annotations
 
 from sidecar.worker.patches.patch import Patch
 
 BEFORE = (
-    # --- from the child's start on ---------------------------------------------------------------------------------
+    # --- at the worker's start -------------------------------------------------------------------------------------
     Patch(
         "options",
         ("start", "help", "tools"),
-        "devpi warns of options in the configuration file that another of its programs has, and ignores unknown names",
+        "devpi warns about configuration-file options of its other programs, and ignores unknown names",
         "options",
         {
             "devpi_server.config:load_config_file": "(config_file)",
@@ -29,7 +29,7 @@ BEFORE = (
     Patch(
         "flags",
         ("start", "help"),
-        "what devpi makes of its flags, before anything is done with them",
+        "devpi has no public function that interprets its flags without acting on them",
         "options",
         {
             "devpi_server.config:Config._determine_storage": "(self)",
@@ -41,14 +41,14 @@ BEFORE = (
     Patch(
         "log",
         ("start",),
-        "devpi sets its log up anew at each of its commands, and removes the handler that gives all lines one shape",
+        "each devpi command reconfigures logging, and removes the handler that formats all lines the same",
         "log",
         {"devpi_server.log:_configure_logging": "(config_args)"},
     ),
     Patch(
         "hashing",
         ("start",),
-        "argon2 takes 64 MiB a run; runs at the same time take more memory than a container has",
+        "each argon2 run takes 64 MiB; concurrent runs can exceed the container's memory",
         "password-hashing",
         {
             "devpi_server.auth:hash_password": "(password)",
@@ -74,11 +74,11 @@ BEFORE = (
             "argon2.low_level:ffi.new": "",
         },
     ),
-    # --- by a preparation --------------------------------------------------------------------------------------------
+    # --- for a preparation -------------------------------------------------------------------------------------------
     Patch(
         "impatient",
         ("prepare",),
-        "devpi takes a full disk for a lock that somebody holds, and tries again for 30 s",
+        "devpi treats a full disk as a busy database, and retries for 30 s",
         "sqlite-connections",
         {
             "devpi_server.keyfs_sqlite:BaseStorage._get_sqlconn_uri_kw": "(self, uri)",
@@ -89,7 +89,7 @@ BEFORE = (
     Patch(
         "init",
         ("init",),
-        "devpi-init, called in this process; of a new root/pypi it has no option to keep no list of all projects",
+        "devpi-init runs in this process; it has no option to create root/pypi without a list of all projects",
         "first-index",
         {
             "devpi_server.init:init": "(pluginmanager, argv)",
@@ -99,7 +99,7 @@ BEFORE = (
     Patch(
         "importer",
         ("import",),
-        "devpi's importer says neither how far it is nor at which file it failed, and reads what is not verified",
+        "devpi's importer reports neither progress nor the file that failed, and reads unverified data",
         "importer",
         {
             "devpi_server.importexport:import_": "(pluginmanager, argv)",
@@ -123,7 +123,7 @@ BEFORE = (
     Patch(
         "no_fsync",
         ("import",),
-        "a state in staging is synced whole before it is used: no commit need wait for the disk",
+        "the staging folder is synced as a whole before it is used: commits needn't wait for the disk",
         "sqlite-connections",
         {"devpi_server.keyfs_sqlite:BaseStorage._execute_conn_pragmas": "(self, sqlconn)"},
         only_faster=True,
@@ -131,7 +131,7 @@ BEFORE = (
     Patch(
         "copies",
         ("import",),
-        "devpi copies a version's metadata ten times a file, and looks up the type of every text in it",
+        "devpi copies a version's metadata ten times a file, and looks up the type of every string in it",
         "fast-copies",
         {"devpi_server.readonly:get_mutable_deepcopy.register": ""},
         only_faster=True,
@@ -139,7 +139,7 @@ BEFORE = (
     Patch(
         "batches",
         ("import",),
-        "devpi commits each project of an import alone, and rewrites the set of their names each time",
+        "devpi's import commits each project separately, and rewrites the set of all project names each time",
         "import-batches",
         {
             "devpi_server.keyfs:KeyFS.write_transaction": "(self, *, allow_restart)",
@@ -153,7 +153,7 @@ BEFORE = (
     Patch(
         "empty_hash",
         ("import",),
-        "devpi's importer hashes an empty password for every user, and replaces that hash by the export's",
+        "devpi's importer hashes an empty password for every user, then replaces the hash by the export's",
         "import-hashes",
         {
             "devpi_server.model:hash_password": "(password)",
@@ -161,11 +161,11 @@ BEFORE = (
         },
         only_faster=True,
     ),
-    # --- by devpi's tools --------------------------------------------------------------------------------------------
+    # --- for devpi's tools -------------------------------------------------------------------------------------------
     Patch(
         "tools",
         ("tools",),
-        "the serverdir that a tool is about to work in, as its own parser finds it, must be locked first",
+        "a tool must lock the serverdir first, which only its own parser can determine",
         "tools",
         {
             "devpi_server.main:CommandRunner.get_config": "(self, argv, parser)",

@@ -1,4 +1,4 @@
-"""Foreign names: what serving leans on in devpi-server and pyramid."""
+"""Foreign names of devpi-server and pyramid that serving uses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ SERVING = (
     Patch(
         "main",
         ("serve",),
-        "devpi-server's own main in this process, with a server that can be drained in place of waitress.serve",
+        "devpi-server's main runs in this process, with a server that can be drained instead of waitress.serve",
         "serving",
         {
             "devpi_server.main:_main": "(pluginmanager, argv)",
@@ -22,44 +22,44 @@ SERVING = (
     Patch(
         "nodeinfo",
         ("serve", "tools"),
-        "devpi writes .nodeinfo anew at each start, without fsync: after a power cut it may be empty",
+        "devpi rewrites .nodeinfo at each start without fsync: after a power cut it may be empty",
         "nodeinfo",
         {
             "devpi_server.config:Config.write_nodeinfo": "(self)",
             "devpi_server.config:Config.nodeinfo": "",
             "devpi_server.config:Config.nodeinfo_path": "",
-            "devpi_server.keyfs:.event_serial": "says TxNotificationThread",
+            "devpi_server.keyfs:.event_serial": "text of TxNotificationThread",
         },
     ),
     Patch(
         "durable",
         ("serve",),
-        "devpi writes uploads, and SQLite ends commits, without fsync: the power may take back what was acknowledged",
+        "devpi writes uploads, and SQLite ends commits, without fsync: a power cut can lose acknowledged uploads",
         "durable-files",
         {
             "devpi_server.filestore_fs:FSFactory.from_content": "(basedir, file_path_info, content_or_file)",
             "devpi_server.filestore_hash_hl:HashHLFactory.from_content": "(basedir, file_path_info, content_or_file)",
             "devpi_server.filestore_fs:DirtyFile.path": "in FSFactory.from_content",
-            "devpi_server.filestore_fs:-tmp": "says FSFactory.from_content",
+            "devpi_server.filestore_fs:-tmp": "text of FSFactory.from_content",
         },
     ),
     Patch(
         "durable_commits",
         ("serve",),
-        "the same of the database; and a commit that a full disk refused keeps every reader out",
+        "a power cut can lose acknowledged commits; and after a commit fails on a full disk, no reader can connect",
         "sqlite-connections",
         {
             "devpi_server.keyfs_sqlite:BaseStorage._get_sqlconn_uri_kw": "(self, uri)",
             "devpi_server.keyfs_sqlite:BaseStorage.sqlpath": "in BaseStorage.__init__",
             "devpi_server.hookspecs:devpiserver_storage_backend": "(settings)",
             "devpi_server.config:storage": "in Config.storage",
-            "devpi_server.keyfs_sqlite:?mode=": "says BaseStorage.get_connection",
+            "devpi_server.keyfs_sqlite:?mode=": "text of BaseStorage.get_connection",
         },
     ),
     Patch(
         "unfinished",
         ("serve",),
-        "what was never committed devpi leaves in +files for ever after a kill",
+        "after a kill, devpi never removes uncommitted files from +files",
         "durable-files",
         {
             "devpi_server.filestore:FileStore.get_file_entry": "(self, relpath)",
@@ -69,7 +69,7 @@ SERVING = (
     Patch(
         "mirrors",
         ("serve",),
-        "a mirror's upstream that fails is taken for one that lacks the project: 404, and another version is installed",
+        "devpi answers 404 for a project if the mirror's upstream fails, and clients install another version",
         "mirror-failures",
         {
             "devpi_server.model:BaseStage.op_sro_check_mirror_whitelist": "(self, opname, **kw)",
@@ -90,7 +90,7 @@ SERVING = (
     Patch(
         "json",
         ("serve",),
-        "devpi answers 500 and logs a traceback where a client's JSON has not the form that a view expects",
+        "devpi answers 500 and logs a traceback if a client's JSON has an unexpected type",
         "malformed-requests",
         {
             "devpi_server.views:getjson": "(request)",
@@ -100,10 +100,10 @@ SERVING = (
     Patch(
         "admission",
         ("serve",),
-        "anybody can have passwords checked: each costs 64 MiB and a fifth of a second, inside a transaction",
+        "anybody can request password checks, each of which takes 64 MiB and 0.2 s inside a transaction",
         "password-checks",
         {
-            "devpi_server.auth:__devpiserver_user_validate_result": "says Auth._validate",
+            "devpi_server.auth:__devpiserver_user_validate_result": "text of Auth._validate",
             "devpi_server.auth:Auth.serializer": "in Auth.__init__",
             "devpi_server.auth:Auth.LOGIN_EXPIRATION": "",
             "devpi_server.view_auth:DevpiSecurityPolicy._get_credentials": "(self, request)",
@@ -119,7 +119,7 @@ SERVING = (
     Patch(
         "login_secret",
         ("serve",),
-        "devpi reads its login secret once: a changed password is to end the logins that were made before",
+        "devpi reads its login secret once, but a changed password must invalidate earlier logins",
         "login-secret",
         {
             "devpi_server.config:Config.secret_path": "",
@@ -131,7 +131,7 @@ SERVING = (
     Patch(
         "looks",
         ("serve",),
-        "users, indexes and projects, seen past devpi's caches, which would forget what clients ask for",
+        "counting users, indexes and projects through devpi's caches would evict what clients need",
         "counting",
         {
             "devpi_server.keyfs:KeyFS.get_connection": "(self, closing, write, timeout)",
@@ -145,18 +145,18 @@ SERVING = (
     Patch(
         "repeats",
         ("serve",),
-        "devpi's threads retry for ever, and log each attempt",
+        "devpi's threads retry forever and log each attempt",
         "log",
         {
-            "devpi_server.keyfs:[NOTI]": "says TxNotificationThread",
-            "devpi_server.replica:[REP]": "says ReplicaThread",
-            "devpi_server.replica:[FREP]": "says FileReplicationThread",
+            "devpi_server.keyfs:[NOTI]": "text of TxNotificationThread",
+            "devpi_server.replica:[REP]": "text of ReplicaThread",
+            "devpi_server.replica:[FREP]": "text of FileReplicationThread",
         },
     ),
     Patch(
         "replica",
         ("serve",),
-        "+status tells a primary that refuses from one that is silent in nothing, and fails where a file failed",
+        "+status doesn't distinguish a primary that refuses from one that doesn't answer, and fails if a file failed",
         "replica-status",
         {
             "devpi_server.replica:ReplicaHTTPClient.stream": (
@@ -167,17 +167,17 @@ SERVING = (
             "devpi_server.replica:ReplicationErrors.add": "(self, error)",
             "devpi_server.replica:ReplicationErrors.remove": "(self, entry)",
             "devpi_server.replica:FileReplicationSharedData.ReplicationErrors": "in FileReplicationSharedData.__init__",
-            "devpi_server.replica:Authorization malformed": "says devpiserver_get_identity",
-            "devpi_server.replica:Authorization expired": "says devpiserver_get_identity",
-            "devpi_server.replica:Replication protocol disabled": "says PrimaryChangelogRequest",
-            "devpi_server.replica:as primary_uuid": "says PrimaryChangelogRequest",
-            "devpi_server.replica:can only wait for next serial": "says PrimaryChangelogRequest",
+            "devpi_server.replica:Authorization malformed": "text of devpiserver_get_identity",
+            "devpi_server.replica:Authorization expired": "text of devpiserver_get_identity",
+            "devpi_server.replica:Replication protocol disabled": "text of PrimaryChangelogRequest",
+            "devpi_server.replica:as primary_uuid": "text of PrimaryChangelogRequest",
+            "devpi_server.replica:can only wait for next serial": "text of PrimaryChangelogRequest",
         },
     ),
     Patch(
         "changelog_waits",
         ("serve",),
-        "a replica that waits for news keeps a stop waiting for up to 30 s",
+        "a replica that waits for changes delays a stop by up to 30 s",
         "replica-waits",
         {
             "devpi_server.replica:PrimaryChangelogRequest._wait_for_serial": "(self, serial)",
@@ -191,7 +191,7 @@ SERVING = (
 SEARCH_INDEX = Patch(
     "search_index",
     ("serve",),
-    "a damaged search index, which can be rebuilt, ends devpi-server at each start",
+    "a damaged search index ends devpi-server at each start, although it can be rebuilt",
     "search-index",
     {
         "devpi_web.main:get_indexer_from_config": "(config)",
@@ -207,4 +207,4 @@ SEARCH_INDEX = Patch(
         "devpi_web.whoosh_index:iter_projects": "(xom, *, offline)",
     },
 )
-"""devpi-web is optional, and so is the guard: a miss is a warning, and the index stays as devpi-web leaves it."""
+"""Optional like devpi-web: a miss is a warning, and the index isn't guarded."""

@@ -1,4 +1,4 @@
-"""Foreign names: what serving leans on in waitress."""
+"""Foreign names of waitress that serving uses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ WAITRESS = (
     Patch(
         "drain",
         ("serve",),
-        "waitress ends with its running requests cut; it has no way to stop listening and finish them",
+        "waitress cuts running requests when it ends; it can't stop listening and finish them",
         "waitress-drain",
         {
             "waitress.server:BaseWSGIServer": "",
@@ -34,7 +34,7 @@ WAITRESS = (
     Patch(
         "limit",
         ("serve",),
-        "at its limit waitress accepts nobody, until some were silent for 2 minutes; and a lack of descriptors ends it",
+        "at its limit waitress accepts nothing until connections are idle for 2 minutes; a lack of descriptors ends it",
         "waitress-limit",
         {
             "waitress.server:BaseWSGIServer.channel_class": "in BaseWSGIServer.handle_accept",
@@ -59,7 +59,7 @@ WAITRESS = (
     Patch(
         "threads",
         ("serve",),
-        "requests that wait for a password check would take all of waitress' threads",
+        "requests that wait for a password check would occupy all of waitress' threads",
         "waitress-threads",
         {
             "waitress.server:BaseWSGIServer.task_dispatcher": "in BaseWSGIServer.__init__",
@@ -72,7 +72,7 @@ WAITRESS = (
     Patch(
         "traffic",
         ("serve",),
-        "how many bytes of a file were sent, which waitress does not tell the app",
+        "waitress doesn't report to the app how many bytes of a file it has sent",
         "waitress-files",
         {
             "waitress.buffers:ReadOnlyFileBasedBuffer.prepare": "(self, size)",

@@ -1,4 +1,4 @@
-"""A patch: what it replaces or leans on in a package that isn't ours, and whether that is there as we know it."""
+"""Describe a patch by the foreign names that it replaces or uses, and verify them."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from types import CodeType
 from typing import Any, Literal, NamedTuple
 
 Use = Literal["start", "help", "prepare", "init", "import", "serve", "tools"]
-"""What needs a patch: the child's start, --help, any preparation, devpi-init, an import, devpi-server, its tools."""
+"""When a patch is needed: at the worker's start, for --help, any preparation, devpi-init, an import, serving, tools."""
 
 
 class Patch(NamedTuple):
-    """One thing that is done to foreign code, or that is read there without being promised by anybody."""
+    """A change to foreign code, or a use of its private names."""
 
     name: str
     uses: tuple[Use, ...]
     why: str
     upstream: str
-    """The section of docs/upstream.md that says what would make it superfluous, by its anchor."""
+    """The anchor of the section of docs/upstream.md with the upstream change that would replace it."""
     targets: Mapping[str, str]
-    """`module:name`, or `module:name.name` → what is verified of it:
+    """`module:name` or `module:name.name` → what is verified:
 
-    `(self, uri)`: it can be called, and has these parameters; empty: it exists; `in F`: the function or class F of its
-    module has the last name in its code, as one of an attribute, a variable or a parameter; `says F`: F has all that is
-    behind the colon in one of its texts.
+    - `(self, uri)`: it is callable and has these parameters
+    - empty: it exists
+    - `in F`: the code of the module's function or class F uses the last name as an attribute, variable or parameter
+    - `text of F`: a string in F contains what follows the colon
     """
     only_faster: bool = False
-    """devpi-server does the same without it, and is slower: a miss is a warning."""
+    """The patch only makes devpi-server faster: a miss is a warning."""
 
 
 class Miss(NamedTuple):
-    """A target that is not there as it should be."""
+    """A target that is missing or different."""
 
     patch: str
     target: str
@@ -43,7 +44,7 @@ class Miss(NamedTuple):
 
 
 def misses(patches: Iterable[Patch]) -> list[Miss]:
-    """Everything that is not as these patches expect it. Imports the modules that they name."""
+    """Return the targets of these patches that are missing or different. Imports their modules."""
     found = []
     for patch in patches:
         for target, expected in patch.targets.items():
@@ -56,14 +57,14 @@ def _problem(target: str, expected: str) -> str | None:
     path, _, name = target.partition(":")
     try:
         module = import_module(path)
-    except Exception as error:  # whatever an unknown version of it raises
+    except Exception as error:  # an unknown version may raise anything
         return f"can't be imported: {error}"
-    way, _, where = expected.partition(" ")
-    if way in ("in", "says"):
+    way, _, where = expected.rpartition(" ")
+    if way in ("in", "text of"):
         holder = _find(module, where)
         if holder is None:
-            return f"is unknown: there is no {where}"
-        if way == "says":
+            return f"can't be verified: {where} is missing"
+        if way == "text of":
             return None if any(name in text for text in _texts(holder)) else f"is not in {where}"
         last = name.rpartition(".")[2]
         return None if any(last in names for names in _names(holder)) else f"is not in {where}"
@@ -71,21 +72,22 @@ def _problem(target: str, expected: str) -> str | None:
     if found is None:
         return "is missing"
     if expected and (parameters := _parameters(found)) != expected:
-        return f"has the parameters {parameters}, not {expected}"
+        return f"has the parameters {parameters}, not {expected}" if parameters else "is not callable"
     return None
 
 
-def _find(holder: object, name: str) -> Any:  # noqa: ANN401 - whatever it is
+def _find(holder: object, name: str) -> Any:  # noqa: ANN401
     for part in name.split("."):
         holder = getattr(holder, part, None)
     return holder
 
 
-def _parameters(function: Any) -> str:  # noqa: ANN401
+def _parameters(function: Any) -> str | None:  # noqa: ANN401
+    """Return the parameters as `Patch.targets` spells them; None if it is not callable."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
-        return "of nothing that can be called"
+        return None
     words = []
     starred = False
     for each in parameters:
@@ -98,7 +100,7 @@ def _parameters(function: Any) -> str:  # noqa: ANN401
 
 
 def _codes(holder: Any) -> Iterator[CodeType]:  # noqa: ANN401
-    """The code of a function, or of all that a class defines."""
+    """Yield the code objects of a function, or of all members of a class."""
     functions = vars(holder).values() if isinstance(holder, type) else [holder]
     waiting = []
     for each in functions:
@@ -114,7 +116,7 @@ def _codes(holder: Any) -> Iterator[CodeType]:  # noqa: ANN401
 def _names(holder: object) -> Iterator[tuple[str, ...]]:
     for code in _codes(holder):
         yield code.co_names + code.co_varnames + code.co_freevars
-        yield tuple(text for text in code.co_consts if isinstance(text, str))  # getattr's, and keywords
+        yield tuple(text for text in code.co_consts if isinstance(text, str))  # for getattr, and keywords
 
 
 def _texts(holder: object) -> Iterator[str]:

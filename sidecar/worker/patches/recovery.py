@@ -1,7 +1,7 @@
-"""What devpi-server leaves or loses in its serverdir when it is killed or the power fails, and does not repair itself.
+"""Repair what devpi-server doesn't repair in its serverdir after a kill or a power cut.
 
-Every upload is written to a file of its own in `+files`, committed to the database, and then renamed. At its start
-devpi finishes the renames of the last transaction alone; what was never committed it leaves for ever.
+devpi writes each upload to a temporary file in `+files`, commits it to the database, then renames the file. At start-up
+it finishes only the renames of the last transaction, and never removes uncommitted files.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("sidecar")
 
 _UNFINISHED = re.compile(r"-[0-9a-f]{64}-tmp")
-"""How devpi_server.filestore_fs ends the name of a file that is not committed yet."""
+"""The suffix of an uncommitted file's name in devpi_server.filestore_fs."""
 
 
 def keep_nodeinfo_whole() -> None:
-    """Have devpi replace `.nodeinfo` durably, and only where it changes.
+    """Make devpi replace `.nodeinfo` durably, and only if it changes.
 
-    It writes it anew at every start, and each of its tools does, without fsync: killed there it leaves a file beside
-    it, and after a power cut there may be an empty one, with which no devpi-server starts any more.
+    devpi-server and its tools rewrite it at each start without fsync. A kill leaves a temporary file; a power cut can
+    leave an empty `.nodeinfo`, with which devpi-server doesn't start.
     """
 
     def write(config: Config) -> None:
@@ -48,9 +48,9 @@ def keep_nodeinfo_whole() -> None:
 
 
 def fix_event_serial(serverdir: Path) -> None:
-    """Remove an `.event_serial` that holds no number: devpi-server, which replaces it without fsync, would not start.
+    """Remove an `.event_serial` without a number in it, because devpi-server doesn't start with it.
 
-    Without it all events are handled again, which they may be.
+    devpi-server replaces it without fsync. Without the file it handles all events again, which is safe.
     """
     path = serverdir / ".event_serial"
     try:
@@ -58,12 +58,12 @@ def fix_event_serial(serverdir: Path) -> None:
     except FileNotFoundError:
         pass
     except ValueError:
-        log.warning("a power cut has emptied devpi-server's .event_serial: it handles all its events again")
+        log.warning("removed devpi-server's .event_serial, damaged by a power cut: devpi handles all events again")
         files.remove(path)
 
 
 def clear_uploads(xom: XOM) -> None:
-    """Finish uploads that were committed, and remove the others. Nobody may be uploading meanwhile."""
+    """Finish committed uploads, and remove uncommitted ones. No upload may run meanwhile."""
     root = Path(xom.config.server_path) / "+files"
     finished = removed = 0
     for folder, _, names in os.walk(root):
@@ -77,11 +77,11 @@ def clear_uploads(xom: XOM) -> None:
                     unfinished.unlink()
                     removed += 1
     if finished or removed:
-        log.warning("after a kill: finished %d committed uploads, removed %d that were not", finished, removed)
+        log.warning("after a kill: finished %d committed uploads, removed %d uncommitted ones", finished, removed)
 
 
 def _is_committed(xom: XOM, unfinished: Path, target: Path, root: Path) -> bool:
-    """Whether the database has a file at `target` that is missing, and `unfinished` is that one, by its digest."""
+    """Whether `target` is missing, and `unfinished` has the digest that the database has for it."""
     if target.exists():
         return False
     with xom.keyfs.read_transaction():

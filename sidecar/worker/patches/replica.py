@@ -1,4 +1,4 @@
-"""What its primary answers a replica: devpi-server logs a refusal, and `+status` doesn't tell it from silence."""
+"""Report what the primary answers a replica: devpi only logs a refusal, and `+status` shows it like no answer."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from devpi_common.url import URL
 
 _CHANGES = "/+changelog/"
-"""In the URL by which a replica asks for changes."""
+"""Part of the URL by which a replica requests changes."""
 _LIMIT = 4096
-"""Bytes that are read of a refusal."""
+"""Maximum bytes to read of a refusal."""
 _REFUSALS = {
     "Authorization malformed": "key",
     "Authorization expired": "clock",
@@ -27,11 +27,11 @@ _REFUSALS = {
     "as primary_uuid": "uuid",
     "can only wait for next serial": "serial",
 }
-"""What devpi's primary says (devpi_server.replica, `devpiserver_get_identity` and `PrimaryChangelogRequest`)."""
+"""The primary's messages (devpi_server.replica, `devpiserver_get_identity` and `PrimaryChangelogRequest`)."""
 
 
 def tell_refusals(tell: Callable[[PrimaryAnswered], None]) -> None:
-    """From now on, call `tell` whenever the primary answers this replica otherwise than before."""
+    """Call `tell` from now on when the primary's answer to this replica changes."""
     ask = ReplicaHTTPClient.stream
     last = PrimaryAnswered()
 
@@ -49,11 +49,11 @@ def tell_refusals(tell: Callable[[PrimaryAnswered], None]) -> None:
         options = {"allow_redirects": allow_redirects, "timeout": timeout, "extra_headers": extra_headers}
         response = ask(client, cstack, method, url, **options)  # type: ignore[arg-type]
         if _CHANGES in str(url):
-            said = _understood(response)
-            if said != last:
-                last = said
+            answer = _understood(response)
+            if answer != last:
+                last = answer
                 with suppress(SidecarGone):
-                    tell(said)
+                    tell(answer)
         return response
 
     ReplicaHTTPClient.stream = stream  # type: ignore[method-assign, assignment]
@@ -62,14 +62,14 @@ def tell_refusals(tell: Callable[[PrimaryAnswered], None]) -> None:
 def _understood(response: httpx.Response | FatalResponse) -> PrimaryAnswered:
     if response.status_code in (200, 202):
         return PrimaryAnswered()
-    if isinstance(response, FatalResponse):  # nobody was reached, or --offline-mode, whose client says 503 itself
+    if isinstance(response, FatalResponse):  # no connection; 503 is of the client itself, in --offline-mode
         return PrimaryAnswered("offline" if response.status_code > 0 else None)
-    said = b""
+    content = b""
     with suppress(httpx.HTTPError, httpx.StreamError):
         for chunk in response.iter_bytes(_LIMIT):
-            said += chunk
-            if len(said) >= _LIMIT:
+            content += chunk
+            if len(content) >= _LIMIT:
                 break
-    text = said.decode(errors="replace")
+    text = content.decode(errors="replace")
     refusal = next((kind for words, kind in _REFUSALS.items() if words in text), "other")
     return PrimaryAnswered(refusal, response.status_code)

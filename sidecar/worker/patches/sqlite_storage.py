@@ -1,4 +1,4 @@
-"""devpi's SQLite storages with connections of our own: devpi finds them by its storage hook, under their own names."""
+"""Change how devpi's SQLite storages connect, by devpi's storage hook; the storages keep their names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Backends = list[dict[str, Any]]
 
 
 class _Connections:
-    """A devpi plugin that has every SQLite storage in a class of ours, whoever brings it."""
+    """A devpi plugin that puts `connections` before every SQLite storage's class, also before other plugins'."""
 
     def __init__(self, connections: type[BaseStorage]) -> None:
         self._connections = connections
@@ -23,7 +23,7 @@ class _Connections:
 
     @hookimpl(wrapper=True)
     def devpiserver_storage_backend(self) -> Generator[None, Backends, Backends]:
-        """devpi's hook: around all that bring a storage."""
+        """Wrap the hook's other implementations, which return storages."""
         found = yield
         return [each | {"storage": self._of(each["storage"])} for each in found]
 
@@ -36,5 +36,5 @@ class _Connections:
 
 
 def connect_by(connections: type[BaseStorage], plugins: PluginManager) -> None:
-    """From now on, have devpi's SQLite storages open their connections as `connections` does."""
+    """Make devpi's SQLite storages open connections as `connections` does, from now on."""
     plugins.register(_Connections(connections))

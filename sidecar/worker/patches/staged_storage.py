@@ -1,4 +1,4 @@
-"""devpi's storage, made fast where nothing need survive a crash: in staging, which is synced before it is installed."""
+"""Make devpi's storage fast in the staging folder, which needn't survive a crash: it is synced before the install."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from pluggy import PluginManager
 
 PROJECTS_AT_ONCE = 50
-"""Projects in one transaction. devpi rewrites the set of an index' project names in every transaction that adds one,
-which makes its import quadratic; and every transaction costs a commit."""
+"""Projects in one transaction. Each transaction costs a commit, and devpi rewrites the index' set of project names in
+each one that adds a project, which makes its import quadratic."""
 
-_OF_THE_DISK = {
+_ERRNO = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
     sqlite3.SQLITE_IOERR: errno.EIO,
     sqlite3.SQLITE_READONLY: errno.EROFS,
@@ -32,23 +32,23 @@ _OF_THE_DISK = {
 
 
 def disk_error(error: BaseException) -> OSError | None:
-    """What SQLite's error for a disk that is full or fails would be as the system's own; None for any other error."""
+    """Return SQLite's error for a full or failing disk as an OSError; None for any other error."""
     if not isinstance(error, sqlite3.OperationalError) or not hasattr(error, "sqlite_errorcode"):
         return None
-    number = _OF_THE_DISK.get(error.sqlite_errorcode & 0xFF)
+    number = _ERRNO.get(error.sqlite_errorcode & 0xFF)
     return None if number is None else OSError(number, str(error))
 
 
 class _Impatient(sqlite3.Connection):
-    """A connection whose errors of the disk aren't taken for a busy database."""
+    """A connection that raises OSError for a full or failing disk, which devpi doesn't mistake for a busy database."""
 
     def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:  # noqa: ANN401 - as sqlite3's own
-        """As sqlite3's own. Raises OSError where the disk is full or fails."""
+        """Execute as sqlite3 does. Raises OSError if the disk is full or fails."""
         try:
             return super().execute(sql, *parameters)
         except sqlite3.OperationalError as error:
-            if (of_the_disk := disk_error(error)) is not None:
-                raise of_the_disk from error
+            if (as_os_error := disk_error(error)) is not None:
+                raise as_os_error from error
             raise
 
 
@@ -63,24 +63,24 @@ class _UnsyncedConnections(_ImpatientConnections):
 
 
 def without_patience(plugins: PluginManager) -> None:
-    """Have devpi's SQLite storage give up at once, in this process, where the disk is full or fails.
+    """Make devpi's SQLite storage fail at once in this process if the disk is full or fails.
 
-    devpi takes every error at the begin of a transaction for a lock that somebody holds, and tries again for 30 s.
+    devpi treats every error at the start of a transaction as a busy database, and retries for 30 s.
     """
     connect_by(_ImpatientConnections, plugins)
 
 
 def without_fsync(plugins: PluginManager) -> None:
-    """Have devpi's SQLite storage not wait for the disk, in this process, from now on."""
+    """Make devpi's SQLite storage in this process commit without fsync, from now on."""
     if table.holds("no_fsync"):
         connect_by(_UnsyncedConnections, plugins)
 
 
 def can_link(source: Path, target: Path) -> bool:
-    """Whether a file in the folder `source` can have a second name in the folder `target`; leaves nothing behind.
+    """Whether a file in the folder `source` can be hard-linked to the folder `target`. Leaves no file behind.
 
-    CIFS without Unix extensions (Azure Files), vfat and some FUSE file systems refuse, with EPERM, EOPNOTSUPP or
-    EMLINK. Raises OSError where not even the file can be made.
+    CIFS without Unix extensions (Azure Files), vfat and some FUSE file systems refuse with EPERM, EOPNOTSUPP or
+    EMLINK. Raises OSError if the file itself can't be created.
     """
     probe, link = source / ".link-probe", target / ".link-probe"
     probe.touch(mode=0o600)
@@ -97,13 +97,13 @@ def can_link(source: Path, target: Path) -> bool:
 
 
 _ATOMS = frozenset({str, int, float, bool, bytes, type(None)})
-"""Types whose values are their own copies."""
+"""Immutable types, which need no copy."""
 
 
 def with_fast_copies() -> None:
-    """Have devpi copy what it stores, in this process, without looking up every single string's type.
+    """Make devpi copy stored data in this process without looking up the type of every string.
 
-    devpi copies a version's metadata some ten times while it stores a file of it: a tenth of the importer's CPU.
+    devpi copies a version's metadata about ten times for each file that it stores: a tenth of the importer's CPU time.
     """
     if not table.holds("copies"):
         return
@@ -120,7 +120,7 @@ def with_fast_copies() -> None:
 
 
 class Batches:
-    """Stands in for a KeyFS' `write_transaction`, and commits once in `PROJECTS_AT_ONCE` uses."""
+    """Replaces a KeyFS' `write_transaction`, and commits once in `PROJECTS_AT_ONCE` uses."""
 
     def __init__(self, keyfs: KeyFS) -> None:
         self._keyfs = keyfs
@@ -130,13 +130,13 @@ class Batches:
         self._holds = table.holds("batches")
 
     def begin(self) -> None:
-        """From now on, transactions of this KeyFS are batched."""
+        """Batch this KeyFS' write transactions, from now on."""
         if self._holds:
             self._keyfs.write_transaction = self.write_transaction  # type: ignore[method-assign]
 
     @contextmanager
     def write_transaction(self, *, allow_restart: bool = False) -> Iterator[Transaction]:
-        """As KeyFS' own, but the commit comes later. An error rolls the whole batch back."""
+        """Open a transaction as KeyFS does, but commit later. An error rolls back the whole batch."""
         if not self._open:
             self._keyfs.begin_transaction_in_thread(write=True)
             self._open = True
@@ -156,7 +156,7 @@ class Batches:
                 self._commit()
 
     def end(self) -> None:
-        """Commit what is open; transactions are devpi's own again."""
+        """Commit the open batch, and restore devpi's transactions."""
         self._commit()
         if self._holds:
             del self._keyfs.write_transaction  # uncovers the method

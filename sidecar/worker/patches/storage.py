@@ -1,10 +1,10 @@
-"""Makes devpi-server's acknowledgements last: what it answered 200 to is still there after a power cut.
+"""Make acknowledged writes survive a power cut, and roll back failed commits.
 
 devpi writes an upload's file without fsync, and SQLite commits by removing its journal without syncing the folder. So
-for half a minute the power may take an acknowledged upload back, or leave an empty file in its place.
+for about 30 s a power cut can lose an acknowledged upload, or leave an empty file in its place.
 
-And what is not acknowledged is taken back once that can be done: a commit that a full disk refused would else keep
-every reader out until somebody writes, and nobody writes who can't log in.
+A commit that fails on a full disk can leave its journal behind. No reader can connect until a writer rolls it back, and
+a client that can't log in never writes.
 """
 
 from __future__ import annotations
@@ -31,22 +31,21 @@ if TYPE_CHECKING:
     from pluggy import PluginManager
 
 _REMEMBERED = 10_000
-"""Folders; beyond, the one that was used least recently is synced again when it is used."""
+"""Maximum of remembered folders; the least recently used one is forgotten, and synced again at its next use."""
 
 
 class SyncedFolders:
-    """The folders whose names this process has brought to disk. That one exists says nothing.
+    """The folders whose names this process has synced.
 
-    Another thread, or a server that was killed, may have made it just before, without fsync.
+    An existing folder may not be synced yet: another thread, or a killed server, may just have created it.
     """
 
-    def __init__(self, most: int = _REMEMBERED) -> None:
-        self._most = most
+    def __init__(self) -> None:
         self._known: OrderedDict[Path, None] = OrderedDict()
         self._lock = threading.Lock()
 
     def sync(self, folder: Path, top: Path) -> None:
-        """Make all names in `folder` durable, and its own, up to the folder `top`. Raises OSError."""
+        """Sync the names in `folder`, and those of its parents up to the folder `top`. Raises OSError."""
         files.fsync_dir(folder)
         new = []
         while folder != top and not self._is_known(folder):
@@ -55,7 +54,7 @@ class SyncedFolders:
             files.fsync_dir(folder)
         with self._lock:
             self._known.update(dict.fromkeys(reversed(new)))
-            while len(self._known) > self._most:
+            while len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
 
     def _is_known(self, folder: Path) -> bool:
@@ -67,7 +66,7 @@ class SyncedFolders:
 
 
 def sync_what_is_acknowledged(plugins: PluginManager) -> None:
-    """Have devpi sync each new file and its folders before the commit, and the commit itself, from now on."""
+    """Make devpi sync each new file, its folders, and each commit, from now on."""
     connect_by(DurableConnections, plugins)
     folders = SyncedFolders()
     for factory in (FSFactory, HashHLFactory):
@@ -75,12 +74,12 @@ def sync_what_is_acknowledged(plugins: PluginManager) -> None:
 
 
 class DurableConnections(BaseStorage):
-    """Connections whose commits last, and are taken back where they failed."""
+    """Connections with durable commits, and a rollback of failed ones."""
 
     def _get_sqlconn_uri_kw(self, uri: str) -> sqlite3.Connection:
-        if uri.endswith("?mode=ro"):  # each request has a connection of its own, mostly to read
-            if _left:
-                _take_back(self, uri)
+        if uri.endswith("?mode=ro"):  # as most requests, each of which has its own connection
+            if _left_journals:
+                _roll_back(self, uri)
             reading: sqlite3.Connection = super()._get_sqlconn_uri_kw(uri)
             return reading
         writing = sqlite3.connect(uri, timeout=60, isolation_level=None, uri=True, factory=_Writing)
@@ -89,38 +88,38 @@ class DurableConnections(BaseStorage):
         return writing
 
 
-_left: set[str] = set()
-"""Journals that were there when their writer had ended."""
+_left_journals: set[str] = set()
+"""Paths of journals that a closed connection left behind."""
 
 
 class _Writing(sqlite3.Connection):
-    """A connection that tells of a journal which it leaves: a full disk may have refused the rollback as well."""
+    """A connection that records the journal that it leaves: on a full disk the rollback may fail, too."""
 
     journal = ""
 
     def close(self) -> None:
         super().close()
         if os.path.lexists(self.journal):
-            _left.add(self.journal)
+            _left_journals.add(self.journal)
 
 
-def _take_back(storage: BaseStorage, uri: str) -> None:
-    """Roll back what is in the journal that was left. Who only reads, by `uri`, can't, and fails while it is there.
+def _roll_back(storage: BaseStorage, uri: str) -> None:
+    """Roll back the left journal, because a read-only connection by `uri` fails while it exists.
 
-    Without room this fails, too, and the next one tries again. A writer's own journal, who is at work, stays.
+    If this fails on a full disk, the next reader retries. The journal of an active writer is kept.
     """
-    writing = uri.replace("?mode=ro", "?mode=rw")  # which makes no new database where somebody has deleted it
+    writing = uri.replace("?mode=ro", "?mode=rw")  # doesn't create a missing database
     with suppress(sqlite3.Error), closing(sqlite3.connect(writing, timeout=5, uri=True)) as connection:
         connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-        _left.discard(_journal(storage))
+        _left_journals.discard(_journal(storage))
 
 
 def _journal(storage: BaseStorage) -> str:
     return f"{storage.sqlpath}-journal"
 
 
-def _half_made(path: Path) -> Path:
-    """Where this thread writes what shall be `path`, as devpi_server.filestore_fs has it."""
+def _temporary(path: Path) -> Path:
+    """Return the temporary file of this thread for `path`, as devpi_server.filestore_fs names it."""
     key = f"{path}{os.getpid()}{threading.current_thread().ident}"
     return path.with_name(f"{path.name}-{hashlib.sha256(key.encode()).hexdigest()}-tmp")
 
@@ -137,9 +136,9 @@ def _sync_new_files(factory: type[FSFactory | HashHLFactory], folders: SyncedFol
             finally:
                 os.close(descriptor)
             folders.sync(file.path.parent, Path(basedir))
-        except BaseException:  # devpi knows nothing of this file yet, so would leave it for good
+        except BaseException:  # devpi has no object for the file yet, so it would never remove it
             with suppress(OSError):
-                _half_made(Path(basedir) / "+files" / file_path_info.relpath).unlink()
+                _temporary(Path(basedir) / "+files" / file_path_info.relpath).unlink()
             raise
         return file
 

@@ -1,8 +1,8 @@
-"""The list of what we lean on: every foreign name that the worker replaces, overrides, or uses though it is private.
+"""List every foreign name that the worker replaces or overrides, and every private one that it uses.
 
-Each is verified when the process begins to do what it is needed for: a renamed original, which an assignment would
-replace in silence, ends the process (exit code 70) with the list of all that is missing. `docs/upstream.md` says what
-would make each superfluous.
+The worker verifies the names of a use before it begins: assigning to a renamed original would go unnoticed. If one is
+missing or different, the process exits with code 70 and reports all of them. `docs/upstream.md` lists the upstream
+changes that would make the patches superfluous.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from sidecar.worker.patches.patch import Miss, Use, misses
 log = logging.getLogger("sidecar")
 
 PATCHES = (*BEFORE, *SERVING, *WAITRESS)
-"""All of them but for `SEARCH_INDEX`: devpi-web is optional, and so is the guard of its index."""
+"""All patches except `SEARCH_INDEX`, which is optional like devpi-web."""
 
 
 class Unknown(Exit):
-    """What is installed is not what the patches were made for."""
+    """The installed packages don't fit the patches."""
 
     def __init__(self, missing: list[Miss]) -> None:
-        reason = f"this devpi-sidecar relies on what is missing from {_versions()}: {_listed(missing)}"
+        reason = f"this devpi-sidecar doesn't support {_versions()}: {_listed(missing)}"
         super().__init__(
             ExitCode.INTERNAL, reason, "install the versions in requirements.lock, or a newer devpi-sidecar"
         )
 
 
 def require(*uses: Use) -> None:
-    """Raise Unknown unless everything that is indispensable for these uses is there as we know it."""
+    """Raise Unknown if a target of a required patch for these uses is missing or different."""
     needed = [patch for patch in PATCHES if not patch.only_faster and not {*uses}.isdisjoint(patch.uses)]
     if missing := misses(needed):
         raise Unknown(missing)
 
 
 def holds(name: str) -> bool:
-    """Whether the patch of this name, which is dispensable, can be applied; logs a warning if not."""
+    """Whether the optional patch of this name can be applied; log a warning if not."""
     missing = misses(patch for patch in (*PATCHES, SEARCH_INDEX) if patch.name == name)
     if missing:
-        log.warning("going on without the patch %r of %s: %s", name, _versions(), _listed(missing))
+        log.warning("continuing without patch %r, which doesn't support %s: %s", name, _versions(), _listed(missing))
     return not missing
 
 

@@ -1,9 +1,9 @@
-"""Failures of a mirror's upstream stay failures: 502 or 503 with Retry-After, which pip and uv repeat.
+"""Answer 502 or 503 with Retry-After if a mirror's upstream fails; pip and uv retry these.
 
-devpi-server takes an upstream that fails for one that lacks the project, wherever an index inherits from the mirror: it
-answers 404, or a page without files, and the client gives up or takes another version.
+If an index inherits from a mirror, devpi-server treats a failing upstream as one that lacks the project. It answers 404
+or a page without files, and the client gives up or installs another version.
 
-Nothing of this applies in devpi's offline mode, where no upstream is asked.
+None of this applies in devpi's offline mode, which asks no upstream.
 """
 
 from __future__ import annotations
@@ -36,39 +36,39 @@ if TYPE_CHECKING:
     from pyramid.response import Response
 
 RETRY_AFTER = 3
-"""Seconds that a client is told to wait, where upstream doesn't say how long. pip does it five times."""
+"""Default Retry-After in seconds, if upstream sends none. pip retries five times."""
 LONGEST = 3600
-"""Seconds that it is told at most, whatever upstream says."""
+"""Maximum Retry-After in seconds, whatever upstream sends."""
 _LATER = {429, 503}
-"""Statuses of an upstream that will do it later: 503. Any other failure is 502."""
+"""Upstream's statuses for which devpi answers 503. It answers 502 for any other failure."""
 _QUERY = re.compile(r"\?[^\s'\"<>)]+")
 
 
 class UpstreamFailed(UpstreamError):
-    """The upstream of a mirror failed, which says nothing about the project."""
+    """The upstream of a mirror failed; whether it has the project is unknown."""
 
 
 class _Asking(threading.local):
-    """What this thread is doing."""
+    """What this thread asks mirrors for."""
 
     failures: list[UpstreamFailed] | None = None
-    """Of the mirrors that are being asked on behalf of an index; None: none is."""
+    """Failures of the mirrors that an index asks; None if no index asks."""
 
 
 _asking = _Asking()
 
 
 def keep_failures() -> None:
-    """Have devpi pass on what fails upstream, from now on."""
+    """Make devpi pass on upstream failures, from now on."""
     _remember_refusals()
-    _end_what_waits()
+    _end_late_answers()
     _keep_lists()
-    _tell_pages()
-    _tell_heirs()
+    _report_failed_pages()
+    _fail_inheriting_indexes()
 
 
 def _remember_refusals() -> None:
-    """The client of each mirror, which is made for one request, knows what the last answer was."""
+    """Make a mirror's client, which serves one request, keep the last status and Retry-After."""
     ask = MirrorHTTPClient.async_get
 
     async def async_get(client: MirrorHTTPClient, *arguments: object, **options: object) -> AsyncGetResponse:
@@ -79,11 +79,11 @@ def _remember_refusals() -> None:
     MirrorHTTPClient.async_get = async_get  # type: ignore[method-assign, assignment]
 
 
-def _end_what_waits() -> None:
-    """An answer that is no page is a failure; whoever waits in vain for a late one releases the project's lock.
+def _end_late_answers() -> None:
+    """Turn an unreadable answer into a failure, and release the project's lock if a late answer fails.
 
-    devpi leaves that to the lock's last reference, which the task of the late answer holds: until garbage is collected,
-    or, where it began in another thread than the loop's, until something else wakes the loop.
+    devpi releases the lock with its last reference, which the task of the late answer holds until garbage collection,
+    or, if the task began outside the loop's thread, until something wakes the loop.
     """
     begin = XOM.create_task
     fetch = MirrorStage._async_fetch_releaselinks
@@ -99,7 +99,7 @@ def _end_what_waits() -> None:
             threadlog.warn("%s: upstream's answer can't be read: %s: %s", stage.name, kind, error)
             raise UpstreamError(f"its answer can't be read ({kind})") from error
         finally:
-            newlinks_future.cancel()  # where it has no result
+            newlinks_future.cancel()  # no effect if it has a result
 
     async def update_or_release(
         stage: MirrorStage, newlinks_future: Future[Any], project: str, lock: ProjectUpdateInnerLock | None
@@ -107,12 +107,12 @@ def _end_what_waits() -> None:
         try:
             await update(stage, newlinks_future, project, lock)  # type: ignore[arg-type]
         finally:
-            if lock is not None and newlinks_future.cancelled():  # else the transaction's end has released it
+            if lock is not None and newlinks_future.cancelled():  # otherwise the end of the transaction released it
                 lock.release()
 
     def begin_at_once(xom: XOM, coroutine: Coroutine[Any, Any, Any]) -> Task[Any]:
         task = begin(xom, coroutine)
-        xom.async_thread.loop.call_soon_threadsafe(lambda: None)  # wakes it
+        xom.async_thread.loop.call_soon_threadsafe(lambda: None)  # wakes the loop
         return task
 
     XOM.create_task = begin_at_once  # type: ignore[method-assign, assignment]
@@ -121,7 +121,7 @@ def _end_what_waits() -> None:
 
 
 def _keep_lists() -> None:
-    """An upstream that says 304, or nothing, leaves the list of its projects what it was."""
+    """Keep the list of projects if upstream answers 304 or not at all."""
     update = MirrorStage._update_projects
 
     def update_projects(stage: MirrorStage, timeout: float | None = None) -> tuple[dict[Any, str], bool]:
@@ -133,8 +133,8 @@ def _keep_lists() -> None:
     MirrorStage._update_projects = update_projects  # type: ignore[method-assign, assignment]
 
 
-def _tell_pages() -> None:
-    """A page that fails says so to the index that asks for it, and to the client."""
+def _report_failed_pages() -> None:
+    """Report a failed project page to the index that asks for it, and to the client."""
     get = MirrorStage.get_simplelinks_perstage
     has = MirrorStage.has_project_perstage
 
@@ -157,16 +157,16 @@ def _tell_pages() -> None:
             return True  # ask upstream
         raise _failed(
             stage,
-            f"{stage.name}: the list of its upstream's projects is not to be had, try again later; an upstream that "
-            "has none needs mirror_no_project_list=true",
+            f"{stage.name}: upstream's list of projects is unavailable, try again later; "
+            "if upstream has no such list, set mirror_no_project_list=true",
         )
 
     MirrorStage.get_simplelinks_perstage = get_simplelinks  # type: ignore[method-assign, assignment]
     MirrorStage.has_project_perstage = has_project  # type: ignore[method-assign, assignment]
 
 
-def _tell_heirs() -> None:
-    """An index whose mirror fails has no answer: what the others have is not all."""
+def _fail_inheriting_indexes() -> None:
+    """Make an index fail if one of its mirrors fails, because the answers of the others are incomplete."""
     ask = BaseStage.op_sro_check_mirror_whitelist
 
     def ask_all(stage: BaseStage, opname: str, **kw: object) -> Iterator[tuple[BaseStage, Any]]:
@@ -175,7 +175,7 @@ def _tell_heirs() -> None:
             with _failures() as failures:
                 answer = next(answers, None)
             if failures:
-                raise failures[0]  # devpi has passed over it
+                raise failures[0]  # devpi ignored it
             if answer is None:
                 return
             yield answer
@@ -195,39 +195,39 @@ def _failures() -> Iterator[list[UpstreamFailed]]:
 
 
 def _failed(stage: MirrorStage, message: str) -> UpstreamFailed:
-    """The error to raise; the index that asks, and the request that is being handled, hear of it."""
+    """Return the error to raise, after recording it for the asking index and setting the status of the response."""
     error = UpstreamFailed("%s", message)
     if _asking.failures is not None:
         _asking.failures.append(error)
     request: Request | None = get_current_request()
     if request is not None:
         status, retry_after = getattr(stage.http, "sidecar_refusal", None) or (0, None)
-        request.add_response_callback(_says_when(503 if status in _LATER else 502, seconds(retry_after)))
+        request.add_response_callback(_set_retry_after(503 if status in _LATER else 502, seconds(retry_after)))
     return error
 
 
-def _says_when(status: int, retry_after: int) -> Callable[[Request, Response], None]:
-    def tell(_: Request, response: Response) -> None:
+def _set_retry_after(status: int, retry_after: int) -> Callable[[Request, Response], None]:
+    def callback(_: Request, response: Response) -> None:
         if response.status_code == 502:
             response.status_code = status
             response.headers["Retry-After"] = str(retry_after)
 
-    return tell
+    return callback
 
 
 def shown(error: Exception) -> str:
-    """What an error says, without what may be a secret in a URL: user, password and query."""
+    """Return an error's message without possible secrets in URLs: user, password and query."""
     return _QUERY.sub("?…", redact(str(error)))
 
 
 def seconds(retry_after: str | None) -> int:
-    """How long to wait by an upstream's Retry-After, a number or a date."""
-    said = (retry_after or "").strip()
-    if said.isascii() and said.isdigit():
-        wait = int(said[:9])
+    """Return the seconds to wait from upstream's Retry-After, a number or a date."""
+    value = (retry_after or "").strip()
+    if value.isascii() and value.isdigit():
+        wait = int(value[:9])
     else:
         try:
-            wait = int(parsedate_to_datetime(said).timestamp() - time.time()) + 1
+            wait = int(parsedate_to_datetime(value).timestamp() - time.time()) + 1
         except (ValueError, OverflowError):
             return RETRY_AFTER
     return min(max(wait, 1), LONGEST)

@@ -1,11 +1,11 @@
-"""Waitress' connections: a newcomer finds room, for whoever has kept the server waiting for longest goes.
+"""Make room for new connections in waitress: close those whose clients have kept the server waiting longest.
 
-And in a crowd nobody waits long to be let in: waitress accepts one connection in each round of its loop, which takes
-tens of milliseconds when many have something to say.
+Accept all waiting connections at once if many are open: waitress accepts one in each round of its loop, and a round
+takes tens of milliseconds under load.
 
-Where descriptors run out, waitress tries again at once, and logs a traceback each time: 20,000 in seconds. Here there
-are no more connections than the limit of descriptors leaves room for; and if they run out all the same, one line is
-logged, some of those that have kept the server waiting for longest go, and the next try waits for that, or a second.
+When descriptors run out, waitress retries at once and logs a traceback each time: 20,000 in seconds. Here the number of
+connections stays within the limit of descriptors. If they run out all the same, one line is logged, the connections
+that have kept the server waiting longest are closed, and the next attempt follows when one has closed, or after 1 s.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ STEP = 4096
 """Bytes of a body by which an upload makes progress."""
 
 PATIENCE = 10.0
-"""Seconds that an upload has for each further step, and the client of an answer to read on, where room is needed."""
+"""Seconds without progress after which an upload or a download may be closed in favour of a new connection."""
 BUSY = 20
-"""Connections above which all who wait are accepted at once. It costs one look too many, so it is not done before."""
+"""Number of connections above which all waiting ones are accepted at once. That costs one more accept()."""
 PAUSE = 1.0
-"""Seconds without taking a connection, where descriptors or memory have run out and none of either is given back."""
+"""Seconds without accepting a connection after descriptors or memory have run out, unless one closes before."""
 SILENCE = 60.0
-"""Seconds between two lines in the log about that."""
+"""Minimum seconds between two log lines about that."""
 _RUN_OUT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _SELECT = 1024
-"""waitress waits by select(), which takes no descriptor above."""
+"""waitress uses select(), which supports only descriptors below this."""
 _OF_A_THREAD = 2
 """Descriptors that a thread has open while it answers: the database, and a file or its journal."""
 _FEWEST = 4
-"""Connections that there may be, however few descriptors."""
+"""Minimum of the limit of connections, however few descriptors are left."""
 _SPARE = 16
-"""Connections that there may be fewer, once descriptors have run out: answers need some, too."""
+"""Connections to close after descriptors have run out, because answers need some, too."""
 
 
 def room(threads: int) -> int:
-    """For how many connections there are descriptors; raises the soft limit where that helps."""
+    """Return how many connections the limit of descriptors allows, after raising the soft limit if possible."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _SELECT if hard == resource.RLIM_INFINITY else min(_SELECT, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -63,29 +63,29 @@ def room(threads: int) -> int:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
             soft = wanted
     most = _SELECT if soft == resource.RLIM_INFINITY else min(_SELECT, soft)
-    in_use = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names alone
+    in_use = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - only names are needed
     return max(_FEWEST, most - in_use - _OF_A_THREAD * threads)
 
 
 class ConnectionLimit:
-    """All connections of one waitress server, which accepts nobody at its limit, until some were silent for 2 minutes.
+    """Keeps the connections of one waitress server below waitress' limit, unless that many are busy.
 
-    So it is kept below, unless that many are busy. Everything here runs in waitress' own loop; where there is room,
-    that is one look at their number in each round.
+    At its limit waitress accepts no connection until others have been idle for 2 minutes. All methods run in waitress'
+    loop; if there is room, a round costs one comparison.
     """
 
     def __init__(self, listeners: Sequence[BaseWSGIServer], drains: threading.Event) -> None:
-        """Before they accept anybody. `drains` is set as soon as no connection should be kept for a next request."""
+        """Change the listeners, before they accept connections. `drains` is set when connections must not be kept."""
         first = listeners[0]
         self._map = first._map
-        # in each round of the loop, every listener accepts one at least; at its limit, waitress would say so and stop
+        # every listener accepts at least one connection in a round; at its limit waitress would log it and stop
         self._newcomers = len(listeners)
         self._fewest = len(self._map) + _FEWEST
         within = len(self._map) + room(first.adj.threads)
         self._usual = self._most = min(first.adj.connection_limit - self._newcomers - 1, within)
-        """How many there may be: usually, and now."""
+        """The limit of connections: usually, and now."""
         self._open = 0
-        """How many there were when descriptors ran out."""
+        """The number of connections when descriptors last ran out."""
         self._pause_until = 0.0
         self._complained = -SILENCE
         for listener in listeners:
@@ -94,10 +94,10 @@ class ConnectionLimit:
             listener.handle_accept = functools.partial(self._accept, listener.handle_accept)
             listener.readable = functools.partial(self._takes, listener.readable)
         self._accepts = first.readable
-        first.readable = self._look  # it comes before all connections in a round
+        first.readable = self._look  # waitress calls it before that of any connection
 
     def _take(self, accept: Callable[[], object]) -> object:
-        """The listeners' `accept`: a connection, or None."""
+        """Accept a connection; None if there is none. The listeners' `accept`."""
         try:
             return accept()
         except OSError as error:
@@ -113,20 +113,20 @@ class ConnectionLimit:
             return None
 
     def _takes(self, readable: Callable[[], bool]) -> bool:
-        """The listeners' `readable`: not in a pause, which ends when somebody goes."""
+        """Whether to accept: not in a pause, which a closed connection ends. The listeners' `readable`."""
         takes = bool(readable())
         return takes and (len(self._map) < self._open or time.monotonic() >= self._pause_until)
 
     def _accept(self, one: Callable[[], None]) -> None:
-        """The listeners' `handle_accept`, where somebody waits."""
+        """Accept one connection, or all that wait if many are open. The listeners' `handle_accept`."""
         one()
-        while BUSY < (before := len(self._map)) < self._most:  # there is room, and nobody has to go for it
+        while BUSY < (before := len(self._map)) < self._most:
             one()
             if len(self._map) <= before:
-                break  # it was the last
+                break
 
     def _look(self) -> bool:
-        """The listener's `readable`, which waitress asks once in each round."""
+        """Keep the limit, then return whether to accept. The first listener's `readable`, called once in a round."""
         if self._most < self._usual and time.monotonic() - self._pause_until > SILENCE:
             self._most = self._usual
         if (surplus := len(self._map) - self._most) > 0:
@@ -134,11 +134,11 @@ class ConnectionLimit:
         return bool(self._accepts())
 
     def _cut(self, surplus: int) -> None:
-        """Have waitress close so many connections in this round, if so many wait; but not who has just come."""
+        """Make waitress close up to `surplus` waiting connections in this round, except the newest."""
         now = time.monotonic()
-        everything = list(self._map.values())  # at once: a thread that answers may close its connection meanwhile
+        everything = list(self._map.values())  # a copy: a thread that answers may close its connection meanwhile
         connections = [each for each in everything if isinstance(each, Connection) and each.connected]
-        before = connections[: -self._newcomers]  # by when they came: an answer may be stamped late
+        before = connections[: -self._newcomers]  # in order of arrival: `last_activity` may be set late
         waiting = [(waited, each) for each in before if not each.will_close and (waited := each.waits(now)) is not None]
         waiting.sort(key=itemgetter(0), reverse=True)
         for _, connection in waiting:
@@ -148,17 +148,17 @@ class ConnectionLimit:
 
 
 class Connection(HTTPChannel):  # type: ignore[misc] # waitress has no types
-    """One connection, that can tell for how long the server has waited for its client."""
+    """A connection that measures how long the server has waited for its client."""
 
     class Request(HTTPRequestParser):  # type: ignore[misc]
-        """A request that has begun to come."""
+        """A request that has begun to arrive."""
 
         def __init__(self, adj: object) -> None:
             super().__init__(adj)
             self.began = time.monotonic()
 
         def parse_header(self, header_plus: bytes) -> None:
-            """As waitress does; its loop has no answer to a URL that can't be split."""
+            """Parse as waitress does, but answer 400 to a URL that can't be split; waitress only closes."""
             try:
                 super().parse_header(header_plus)
             except ValueError:
@@ -168,39 +168,39 @@ class Connection(HTTPChannel):  # type: ignore[misc] # waitress has no types
         """An answer to a request."""
 
         def build_response_header(self) -> bytes:
-            """As waitress does; the last one while the server drains tells the client not to ask here again."""
+            """Build as waitress does, with `Connection: close` in the last answer while the server drains."""
             if self.channel.ends():
-                self.request.headers["CONNECTION"] = "close"  # as if its client had wished it: waitress does the rest
+                self.request.headers["CONNECTION"] = "close"  # as if the client had sent it; waitress does the rest
             return bytes(super().build_response_header())
 
     parser_class = Request
     task_class = Answer
     _progress: object = None
-    """How far a transfer was when it was looked at."""
+    """The progress of a transfer when last checked."""
     _progressed = 0.0
-    """When that was seen first."""
+    """When that progress was first seen."""
 
     def __init__(self, drains: threading.Event, *arguments: object, **named: object) -> None:
         self._drains = drains
         super().__init__(*arguments, **named)
 
     def ends(self) -> bool:
-        """Whether the server drains, and its client has sent nothing behind the request that is being answered."""
+        """Whether the server drains, and the client has sent nothing after the request that is being answered."""
         return self._drains.is_set() and len(self.requests) == 1 and self.request is None and not has_unread(self)
 
     def waits(self, now: float) -> float | None:
-        """For how many seconds the server has waited: for a request, a whole head, a body's first step.
+        """Return for how many seconds the server has waited for a request, its head, or a body's first step.
 
-        Or for an upload to go on, or an answer to be read on. None: it has not, or not for long.
+        Also for an upload or a download without progress, if more than `PATIENCE`. None if it doesn't wait.
         """
-        running = bool(self.requests)  # first: the thread that answers has written all when it takes its request away
-        if self.total_outbufs_len >= (self.adj.send_bytes if running else 1):  # waitress writes no less while it runs
+        running = bool(self.requests)  # read first: a thread removes its request after it has written everything
+        if self.total_outbufs_len >= (self.adj.send_bytes if running else 1):  # while running, waitress sends no less
             return self._stuck((self.last_activity, _unacknowledged(self.socket)), now)
         if running:
             return None
         request = self.request
         if request is None:
-            return float(time.time() - self.last_activity)  # as waitress stamps it
+            return float(time.time() - self.last_activity)  # in wall-clock time
         if request.body_bytes_received < STEP:
             return float(now - request.began)
         return self._stuck((request.began, request.body_bytes_received // STEP), now)
@@ -212,22 +212,22 @@ class Connection(HTTPChannel):  # type: ignore[misc] # waitress has no types
         return waited if waited > PATIENCE else None
 
     def cut(self) -> None:
-        """Have waitress close it in this round of its loop; a close at once would leave its descriptor to select()."""
+        """Make waitress close it in this round of its loop, because select() still has its descriptor."""
         self.will_close = True
-        with suppress(OSError):  # its client has gone
-            self.socket.shutdown(socket.SHUT_RDWR)  # else waitress would wait until a client that doesn't read does
+        with suppress(OSError):  # the client has closed it
+            self.socket.shutdown(socket.SHUT_RDWR)  # otherwise waitress waits until the client reads
 
 
 def has_unread(channel: HTTPChannel) -> bool:
-    """Whether something has arrived that waitress has not come to read yet: a close would cut it."""
+    """Whether data has arrived that waitress has not read yet, and a close would lose."""
     try:
         return bool(channel.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-    except (OSError, AttributeError):  # waitress has closed it, and has no socket any more
+    except (OSError, AttributeError):  # waitress has closed it, and its socket is None
         return False
 
 
 def _unacknowledged(connection: socket.socket) -> int:
-    """Bytes that the kernel still holds for the client: it takes megabytes before waitress can write on."""
+    """Return the bytes that the kernel still holds for the client; it buffers megabytes before waitress blocks."""
     try:
         (size,) = struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))
     except OSError:

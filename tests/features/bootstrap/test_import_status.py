@@ -1,4 +1,4 @@
-"""`sidecar.features.bootstrap.import_status`: how far an import has come, how fast, and what is kept of it."""
+"""`sidecar.features.bootstrap.import_status`: the progress and rate of an import, and its record."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.devpi.protocol import Progress
 from sidecar.features.bootstrap import import_status as imports
 from sidecar.features.bootstrap.import_status import (
     Archive,
@@ -28,7 +29,7 @@ START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 class Clock:
-    """Stands in for `now` in `sidecar.features.bootstrap.import_status`, and for the monotonic clock of a `Tracker`."""
+    """Replaces `now` in `sidecar.features.bootstrap.import_status`, and the monotonic clock of a `Tracker`."""
 
     def __init__(self) -> None:
         self.at = START
@@ -45,26 +46,20 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The time, which stands still until told otherwise."""
+    """A time that stands still until changed."""
     clock = Clock()
     monkeypatch.setattr(imports, "now", clock)
     return clock
 
 
 def report(tracker: Tracker, state: ImportState, current: str | None = None, **fields: Any) -> ImportStatus:
-    return tracker.advance(
-        state,
-        archives=fields.pop("archives", None),
-        ignored=fields.pop("ignored", None),
-        left_out=fields.pop("left_out", None),
-        digests=fields.pop("digests", None),
-        counts=fields or None,
-        current=current,
-    )
+    names = [name for name in ("archives", "ignored", "left_out", "digests") if name in fields]
+    others = {name: fields.pop(name) for name in names}
+    return tracker.advance(Progress(state, counts=fields or None, current=current, **others))
 
 
 def test_reports_are_taken_in(clock: Clock) -> None:
-    """What a report mentions replaces what was known, the rest stays."""
+    """The fields of a report replace the known ones, the others stay."""
     tracker = Tracker(ImportStatus(ImportState.PENDING, started=START), clock=clock.monotonic)
     report(
         tracker,
@@ -91,7 +86,7 @@ def test_reports_are_taken_in(clock: Clock) -> None:
 
 
 def test_archives_come_piece_by_piece(clock: Clock) -> None:
-    """More of them are put behind those that are known, and a digest comes to its archive alone."""
+    """More archives are appended to the known ones, and a digest is set for its archive only."""
     tracker = Tracker(ImportStatus(ImportState.PENDING, started=START), clock=clock.monotonic)
     for names in (["a", "b"], ["c"]):
         given = [{"name": name, "bytes": 1, "sha256": None} for name in names]
@@ -103,7 +98,7 @@ def test_archives_come_piece_by_piece(clock: Clock) -> None:
 
 
 def test_rate_and_time_left_are_those_of_loading(clock: Clock) -> None:
-    """The hour of extracting before it doesn't count."""
+    """An hour of extracting before it doesn't count."""
     tracker = Tracker(ImportStatus(), clock=clock.monotonic)
     report(tracker, ImportState.EXTRACTING, extracted=(1, 2))
     clock.advance(3600)
@@ -118,7 +113,7 @@ def test_rate_and_time_left_are_those_of_loading(clock: Clock) -> None:
 
 
 def test_no_time_at_all_is_no_division_by_zero(clock: Clock) -> None:
-    """Two reports within a clock's tick."""
+    """Two reports within one tick of the clock."""
     tracker = Tracker(ImportStatus(), clock=clock.monotonic)
     status = report(tracker, ImportState.LOADING, files=(5, 10))
     assert status.rate == 5000
@@ -126,7 +121,7 @@ def test_no_time_at_all_is_no_division_by_zero(clock: Clock) -> None:
 
 
 def test_a_clock_that_is_set_back_changes_no_rate(clock: Clock) -> None:
-    """NTP may do that to a container at any time."""
+    """NTP may set a container's clock back at any time."""
     seconds = iter((0.0, 2.0))
     tracker = Tracker(ImportStatus(), clock=lambda: next(seconds))
     report(tracker, ImportState.LOADING)
@@ -137,7 +132,7 @@ def test_a_clock_that_is_set_back_changes_no_rate(clock: Clock) -> None:
 
 @pytest.mark.parametrize("error", [None, ImportFailure("truncated", "copy it again", "a.bz2", "alice/dev")])
 def test_the_end_keeps_what_was_reached(clock: Clock, error: ImportFailure | None) -> None:
-    """When, why, and with the last counts and rate; nothing is left to wait for."""
+    """It has time, reason, last counts and rate, and no remaining time."""
     tracker = Tracker(ImportStatus(started=START), clock=clock.monotonic)
     report(tracker, ImportState.LOADING, files=(0, 4))
     clock.advance(2)
@@ -179,7 +174,7 @@ fingerprints = st.lists(st.tuples(text, number, number).map(list), max_size=3)
 
 @given(statuses, fingerprints)
 def test_what_is_saved_is_loaded(status: ImportStatus, fingerprint: list[list[Any]]) -> None:
-    """Every field, to the last digit, and the archives' fingerprint."""
+    """Every field is kept exactly, and the archives' fingerprint."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "import.json"
         imports.save(path, status, fingerprint)
@@ -187,7 +182,7 @@ def test_what_is_saved_is_loaded(status: ImportStatus, fingerprint: list[list[An
 
 
 def test_the_record_is_private(tmp_path: Path) -> None:
-    """It has names of users and projects."""
+    """Only its owner can read it: it has names of users and projects."""
     imports.save(tmp_path / "import.json", ImportStatus(), [])
     assert (tmp_path / "import.json").stat().st_mode & 0o777 == 0o600
 
@@ -204,14 +199,14 @@ def with_(**changes: Any) -> dict[str, Any]:
 
 
 def test_the_whole_record_is_understood(tmp_path: Path) -> None:
-    """So that what follows is refused for the change that was made to it."""
+    """A valid record, so that the tests below fail only because of their change."""
     (tmp_path / "import.json").write_text(json.dumps(WHOLE))
     loaded = imports.load(tmp_path / "import.json")
     assert loaded == (replace(ImportStatus(), started=START), [])
 
 
 def test_a_record_of_an_older_version_is_understood(tmp_path: Path) -> None:
-    """It says nothing of what was left out, for nothing was."""
+    """It has no list of what was left out, because nothing was."""
     status = {name: value for name, value in WHOLE["status"].items() if not name.startswith("left_out")}
     (tmp_path / "import.json").write_text(json.dumps(WHOLE | {"status": status}))
     loaded = imports.load(tmp_path / "import.json")
@@ -219,7 +214,7 @@ def test_a_record_of_an_older_version_is_understood(tmp_path: Path) -> None:
 
 
 def test_a_failure_that_an_older_build_recorded_is_understood(tmp_path: Path) -> None:
-    """Its `mend` is our `hint`: an archive that failed is not tried again by the newer build."""
+    """Its field `hint` has an older name: a failed archive is not retried by the newer build."""
     failure = ImportFailure("is truncated", "copy it again", "backup.tar", None)
     error = {"mend" if name == "hint" else name: value for name, value in asdict(failure).items()}
     (tmp_path / "import.json").write_text(json.dumps(with_(state="failed", error=error) | {"fingerprint": [["a", 1]]}))
@@ -255,7 +250,7 @@ def test_a_failure_that_an_older_build_recorded_is_understood(tmp_path: Path) ->
     ],
 )
 def test_a_record_that_cant_be_understood_is_none(tmp_path: Path, content: bytes) -> None:
-    """It is not worth a stop."""
+    """A damaged record is not worth a failure."""
     (tmp_path / "import.json").write_bytes(content)
     assert imports.load(tmp_path / "import.json") is None
 
@@ -265,7 +260,7 @@ def test_a_record_that_cant_be_understood_is_none(tmp_path: Path, content: bytes
     | st.recursive(st.none() | st.text(), st.lists, max_leaves=5).map(json.dumps).map(str.encode)
 )
 def test_no_content_raises(content: bytes) -> None:
-    """Whatever lies there."""
+    """The same for anything else at its path."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "import.json"
         path.write_bytes(content)
@@ -274,7 +269,7 @@ def test_no_content_raises(content: bytes) -> None:
 
 @pytest.mark.parametrize("kind", ["absent", "directory", "link"])
 def test_what_is_no_file_is_none(tmp_path: Path, kind: str) -> None:
-    """Absent, a folder, a link to a good record."""
+    """Absent, a folder, a link to a valid record."""
     path = tmp_path / "import.json"
     if kind == "directory":
         path.mkdir()

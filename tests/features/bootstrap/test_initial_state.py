@@ -1,4 +1,4 @@
-"""`sidecar.features.bootstrap.initial_state`: what the log says of a running import."""
+"""`sidecar.features.bootstrap.initial_state`: the log of a running import."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sidecar.features.bootstrap.initial_state import Follower
 
 @pytest.fixture
 def follower(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Follower:
-    """One that logs each report."""
+    """A follower that logs each report."""
     monkeypatch.setattr(initial_state, "_LOG_EVERY", 0.0)
     caplog.set_level(logging.INFO, initial_state.__name__)
     return Follower(import_status.Tracker(ImportStatus(ImportState.PENDING)), lambda status: None)
@@ -26,7 +26,7 @@ def report(state: ImportState, **counts: list[int]) -> Progress:
 
 
 def test_each_part_of_an_import_logs_what_it_counts(follower: Follower, caplog: pytest.LogCaptureFixture) -> None:
-    """Bytes of the archives while it unpacks, files while it loads; never nothing of nothing."""
+    """Bytes of the archives while it unpacks, files while it loads; never 0 of 0."""
     archives = [3_100_000, 12_000_000]
     follower.follow(report(ImportState.EXTRACTING, extracted=[0, 12_000_000]))
     follower.follow(report(ImportState.EXTRACTING, extracted=archives))
@@ -43,6 +43,6 @@ def test_each_part_of_an_import_logs_what_it_counts(follower: Follower, caplog: 
 def test_a_folder_is_not_counted_while_it_is_looked_through(
     follower: Follower, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """There is nothing to unpack, so there are no bytes of archives."""
+    """Nothing is unpacked, so there are no bytes of archives."""
     follower.follow(report(ImportState.EXTRACTING))
     assert ["import: extracting"] == caplog.messages

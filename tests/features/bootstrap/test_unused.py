@@ -1,4 +1,4 @@
-"""Archives beside data: which of them this serverdir's import has taken, which not, and of which nobody can tell."""
+"""Archives beside existing data: those that were imported, those that were not, and those that can't be decided."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TAR = tar({"dataindex.json": b"{}"})
 
 
 class Init:
-    """An init directory, and the record of the import of what lies in it."""
+    """An init directory, and the record of an import of its content."""
 
     def __init__(self, path: Path) -> None:
         self.path = path / "init"
@@ -33,7 +33,7 @@ class Init:
         self.save(ImportState.COMPLETED)
 
     def save(self, state: ImportState) -> None:
-        """As the import keeps it."""
+        """Save the record as the import does."""
         sources = archives.find(self.path).sources
         limits, budget = archives.Limits(), archives.Budget(10**9)
         out = self.path.with_name(f"out-{state}")
@@ -45,12 +45,12 @@ class Init:
         import_status.save(self.record, ImportStatus(state, archives=taken), [[False, False], ["6.20.3"], *looks])
 
     def reasons(self) -> list[str]:
-        """What is said of what is there now."""
+        """Return the notices' reasons."""
         return [notice.reason for notice in unused.notices(self.path, self.record)]
 
 
 class Deaf:
-    """A watcher of unpacking that does nothing."""
+    """An observer of unpacking that does nothing."""
 
     def unpacking(self, source: str, compressed_bytes: int, members: int, unpacked_bytes: int) -> None:
         pass
@@ -58,19 +58,19 @@ class Deaf:
 
 @pytest.fixture
 def init(tmp_path: Path) -> Init:
-    """With an archive, a folder, and one whose export is further down; all of them imported."""
+    """An archive, a folder, and a folder with a nested export; all of them imported."""
     return Init(tmp_path)
 
 
 def test_what_was_imported_may_stay(init: Init, caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing is said of it, but a line in the log."""
+    """There is no notice, only a line in the log."""
     caplog.set_level("INFO")
     assert [] == init.reasons()
-    assert "these are imported already: backup.bz2, export, nested" in caplog.text
+    assert "imported already: backup.bz2, export, nested" in caplog.text
 
 
 def test_nothing_is_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """No init directory, no record; a note is no archive."""
+    """Without an init directory or a record there is no notice; a text file is no archive."""
     caplog.set_level("INFO")
     assert () == unused.notices(tmp_path / "absent", tmp_path / "absent.json")
     (tmp_path / "notes.txt").write_text("hello")
@@ -105,33 +105,33 @@ def more_below(init: Init) -> str:
 
 @pytest.mark.parametrize("change", [longer, another_name, not_taken, another_index, more_below])
 def test_anything_else_is_named(init: Init, change: Callable[[Init], str]) -> None:
-    """Another content, another name, what could not be imported at all."""
+    """Changed content, another name, and a file that can't be imported at all."""
     name = change(init)
     (reason,) = init.reasons()
-    assert f"{name} in DEVPI_INIT_DIR: not imported, for the serverdir holds data" == reason
+    assert f"{name} in DEVPI_INIT_DIR: not imported, because the serverdir holds data already" == reason
 
 
 @pytest.mark.parametrize("name", ["backup.bz2", "nested"])
 def test_another_time_alone_is_not_decided(init: Init, name: str) -> None:
-    """The same size may be the same file, copied again; it may be another one."""
+    """The same size may be the same file copied again, or another one."""
     os.utime(init.path / name, ns=(1, 2**61))
     (reason,) = init.reasons()
     assert f"{name} in DEVPI_INIT_DIR: not imported" in reason
-    assert "whether this is what was imported under that name is not known" in reason
+    assert "it may differ from what was imported under that name" in reason
 
 
 def test_a_folder_of_too_many_files_is_not_decided(init: Init, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would delay every start."""
+    """Comparing all of them would delay every start."""
     monkeypatch.setattr(unused, "_WALKED", 1)
     (reason,) = init.reasons()
     assert "nested in DEVPI_INIT_DIR: not imported" in reason
-    assert "is not known" in reason
+    assert "it may differ" in reason
 
 
 def test_an_import_that_failed_has_taken_nothing(init: Init) -> None:
-    """Nor has one whose record is gone."""
+    """The same if its record was deleted."""
     init.save(ImportState.FAILED)
-    expected = ["backup.bz2, export, nested in DEVPI_INIT_DIR: not imported, for the serverdir holds data"]
+    expected = ["backup.bz2, export, nested in DEVPI_INIT_DIR: not imported, because the serverdir holds data already"]
     assert expected == init.reasons()
     init.record.unlink()
     assert expected == init.reasons()
@@ -139,24 +139,24 @@ def test_an_import_that_failed_has_taken_nothing(init: Init) -> None:
 
 @pytest.mark.parametrize("damage", [b"{", b'{"status": 1, "fingerprint": 2}', b"null"])
 def test_a_damaged_record_says_nothing(init: Init, damage: bytes) -> None:
-    """Whether they were imported is not known then."""
+    """It can't be decided then whether they were imported."""
     init.record.write_bytes(damage)
     (reason,) = init.reasons()
     assert "backup.bz2, export, nested in DEVPI_INIT_DIR: not imported" in reason
-    assert "is not known" in reason
+    assert "it may differ" in reason
 
 
 @pytest.mark.parametrize("fingerprint", [None, 7, ["backup.bz2"], {"a": []}])
 def test_a_record_without_its_archives_says_nothing(init: Init, fingerprint: object) -> None:
-    """The same where the record has its status alone."""
+    """The same if the record has only its status."""
     record = json.loads(init.record.read_bytes())
     init.record.write_text(json.dumps(record | {"fingerprint": fingerprint}))
     (reason,) = init.reasons()
-    assert "is not known" in reason
+    assert "it may differ" in reason
 
 
 def test_many_are_counted(tmp_path: Path) -> None:
-    """Five names, printable, and how many more; the hint, too."""
+    """Five names, printable, and the number of others; also the hint."""
     for number in range(8):
         (tmp_path / f"{number}\x1b.tar").write_bytes(TAR)
     (notice,) = unused.notices(tmp_path, tmp_path / "absent.json")
@@ -170,8 +170,8 @@ def test_many_are_counted(tmp_path: Path) -> None:
 
 
 def test_what_can_t_be_found_is_reported(tmp_path: Path) -> None:
-    """An export that lies in the init directory itself."""
+    """An export directly in the init directory."""
     (tmp_path / "dataindex.json").write_bytes(b"{}")
     (notice,) = unused.notices(tmp_path, tmp_path / "absent.json")
     assert isinstance(notice, Notice)
-    assert "an export lies in the init directory itself" in notice.reason
+    assert "an export is in the init directory itself" in notice.reason

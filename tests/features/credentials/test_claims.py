@@ -1,4 +1,4 @@
-"""`sidecar.features.credentials.claims`: claiming and rotating, real files, and a devpi that fails if told to."""
+"""`sidecar.features.credentials.claims`: claims and rotations with real files, and a devpi that fails on demand."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SECRET = "oldPassword0123456789012345678901"
 
 
 class Devpi:
-    """A running devpi-server: has a password and a login secret, and fails when told to."""
+    """A running devpi-server with a password and a login secret, which fails on demand."""
 
     def __init__(self) -> None:
         self.password = SECRET
@@ -84,13 +84,13 @@ class World:
         self.claims.devpi_up(self.devpi, "standalone")
 
     def hear(self) -> None:
-        """What everybody else hears of a change."""
+        """Record the status that subscribers get with a change."""
         if hasattr(self, "claims"):
             self.heard.append(self.claims.status().state)
 
     @property
     def told(self) -> RootPassword:
-        """What everybody else was told last."""
+        """Return the last published status."""
         return self.heard[-1]
 
     def on_disk(self) -> RootPasswordFile:
@@ -103,7 +103,7 @@ async def world(tmp_path: Path) -> World:
 
 
 async def test_a_claim(world: World) -> None:
-    """The password, once; everybody hears of it; the second caller hears of the first."""
+    """The password is returned once, and the change is published; a second caller learns of the first."""
     assert world.told is RootPassword.CLAIMABLE
     status = RootPasswordStatus(RootPassword.CLAIMABLE, generated=world.record.generated, change=PasswordChange.HERE)
     assert world.claims.status() == status
@@ -123,7 +123,7 @@ async def test_a_claim(world: World) -> None:
 
 
 async def test_fifty_claims_at_the_same_instant(world: World) -> None:
-    """Exactly one password; all others learn who has it."""
+    """Exactly one caller gets the password; the others learn who has it."""
     answers = await asyncio.gather(*(world.claims.claim(f"10.0.0.{n}") for n in range(50)), return_exceptions=True)
     assert [answer for answer in answers if isinstance(answer, str)] == [SECRET]
     losers = [answer for answer in answers if isinstance(answer, AlreadyClaimed)]
@@ -132,7 +132,7 @@ async def test_fifty_claims_at_the_same_instant(world: World) -> None:
 
 
 async def test_claimed_is_durable_before_the_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the caller gets the password, the last fsync of the disk is done, and the world is told."""
+    """When the caller gets the password, it is synced to disk, and the change is published."""
     done = []
     real = files.fsync_dir
 
@@ -147,7 +147,7 @@ async def test_claimed_is_durable_before_the_answer(world: World, monkeypatch: p
 
 
 async def test_before_the_launch(tmp_path: Path) -> None:
-    """Nothing is known, every call is to be tried again, and the disk isn't asked."""
+    """The state is unknown, every call shall be retried, and the disk isn't read."""
     runtime = RuntimeDir.open(tmp_path / "runtime")
     credentials = Credentials(Lifecycle(), Board(), CredentialSettings(admin_token="given-token-0123456789"), runtime)
     assert credentials.root_password == RootPasswordStatus()
@@ -166,7 +166,7 @@ async def test_before_the_launch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "state", "word"),
     [
-        (RootPasswordFile.write_provided, RootPassword.PROVIDED, "given by the operator"),
+        (RootPasswordFile.write_provided, RootPassword.PROVIDED, "set by the operator"),
         (RootPasswordFile.write_from_import, RootPassword.FROM_IMPORT, "imported export"),
         (None, RootPassword.UNKNOWN, "before this sidecar"),
     ],
@@ -174,7 +174,7 @@ async def test_before_the_launch(tmp_path: Path) -> None:
 async def test_nothing_to_claim(
     tmp_path: Path, write: Callable[[RootPasswordFile], None] | None, state: RootPassword, word: str
 ) -> None:
-    """The reason says whose the password is."""
+    """The reason says whose password it is."""
     record = RootPasswordFile(tmp_path / "root-password.json")
     if write is not None:
         write(record)
@@ -186,7 +186,7 @@ async def test_nothing_to_claim(
 
 
 async def test_a_status_reads_no_disk(world: World) -> None:
-    """It answers though the record's folder is gone."""
+    """It answers although the record's folder was removed."""
     world.record.path.unlink()
     assert world.claims.status().state is RootPassword.CLAIMABLE
 
@@ -195,7 +195,7 @@ async def test_a_status_reads_no_disk(world: World) -> None:
 
 
 async def test_an_expired_password_is_gone(tmp_path: Path) -> None:
-    """A claim after the TTL is told so, and removes the secret; a rotation helps."""
+    """A claim after the TTL reports that, and deletes the secret; a rotation helps."""
     world = World(tmp_path, ttl=60, generated=now() - timedelta(seconds=61))
     assert world.told is RootPassword.EXPIRED
     for _ in range(2):
@@ -207,7 +207,7 @@ async def test_an_expired_password_is_gone(tmp_path: Path) -> None:
 
 
 async def test_an_unclaimed_password_expires_by_the_tick(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The secret leaves the disk without any claim, once, and the log says so once."""
+    """The secret is deleted without any claim, once, with one line in the log."""
     world = World(tmp_path, ttl=60, generated=now() - timedelta(seconds=61))
     with caplog.at_level(logging.INFO):
         for _ in range(3):
@@ -218,7 +218,7 @@ async def test_an_unclaimed_password_expires_by_the_tick(tmp_path: Path, caplog:
 
 
 async def test_a_tick_before_the_time_does_nothing(tmp_path: Path) -> None:
-    """With a minute to go it can be claimed, and the expiry is on show."""
+    """A minute before expiry it can be claimed, and the expiry is published."""
     world = World(tmp_path, ttl=60)
     await world.claims.expire_if_due()
     assert world.claims.status().expires == (world.record.generated or now()) + timedelta(seconds=60)
@@ -230,7 +230,7 @@ async def test_a_tick_before_the_time_does_nothing(tmp_path: Path) -> None:
 async def test_a_disk_that_cant_expire_complains_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It counts as expired all the same, and goes when the disk is well again."""
+    """It counts as expired, and is deleted when the disk works again."""
     world = World(tmp_path, ttl=60, generated=now() - timedelta(seconds=61))
     with monkeypatch.context() as patch:
         patch.setattr(files, "write_file", full_disk)
@@ -252,7 +252,7 @@ def full_disk(*_: object, **__: object) -> None:
 
 
 class Slow:
-    """Makes the disk wait in the middle of a write, until told to go on."""
+    """Blocks the disk in the middle of a write, until released."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reached, self.go_on = threading.Event(), threading.Event()
@@ -267,7 +267,7 @@ class Slow:
 
 
 async def test_a_claimer_that_hangs_up_in_the_middle(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has begun ends: claimed, with the answer lost; the next caller reads from where."""
+    """What has begun is finished: claimed, with the answer lost; the next caller gets the address."""
     slow = Slow(monkeypatch)
     caller = asyncio.create_task(world.claims.claim("10.0.0.1"))
     await asyncio.to_thread(slow.reached.wait, 10)
@@ -283,7 +283,7 @@ async def test_a_claimer_that_hangs_up_in_the_middle(world: World, monkeypatch: 
 
 
 async def test_a_claimer_that_hangs_up_in_the_queue(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not begun is not claimed: the one behind it gets the password."""
+    """A claim that has not begun claims nothing: the next one in the queue gets the password."""
     slow = Slow(monkeypatch)
     rotation = asyncio.create_task(world.claims.claim("10.0.0.1"))
     await asyncio.to_thread(slow.reached.wait, 10)
@@ -300,7 +300,7 @@ async def test_a_claimer_that_hangs_up_in_the_queue(world: World, monkeypatch: p
 
 
 async def test_a_rotator_that_hangs_up(world: World) -> None:
-    """The rotation ends without it: devpi and the record agree."""
+    """The rotation is finished without the caller: devpi and the record agree."""
     world.devpi.go_on.clear()
     caller = asyncio.create_task(world.claims.rotate("10.0.0.1"))
     await world.devpi.asked.wait()
@@ -315,7 +315,7 @@ async def test_a_rotator_that_hangs_up(world: World) -> None:
 
 
 async def test_a_failure_that_nobody_hears_of(world: World) -> None:
-    """The caller is gone when devpi refuses: no complaint of asyncio's, and the record is as it was."""
+    """The caller was cancelled when devpi refuses: asyncio does not complain, and the record is unchanged."""
     complaints: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     world.devpi.fails = SetFailed("no", maybe_done=False)
@@ -331,7 +331,7 @@ async def test_a_failure_that_nobody_hears_of(world: World) -> None:
 
 
 async def test_a_password_that_was_changed_in_another_way_is_not_told(world: World) -> None:
-    """The claim says so instead of telling a password that is not root's; rotating helps."""
+    """The claim reports that instead of a password that is not root's; rotating helps."""
     world.devpi.password = "set with devpi-passwd"
     with pytest.raises(Superseded):
         await world.claims.claim("10.0.0.1")
@@ -340,7 +340,7 @@ async def test_a_password_that_was_changed_in_another_way_is_not_told(world: Wor
 
 
 async def test_a_devpi_that_does_not_say_whose_the_password_is(world: World) -> None:
-    """Nothing is told and nothing is lost; as soon as it answers, the claim goes through."""
+    """Nothing is returned and nothing is lost; as soon as devpi-server answers, the claim succeeds."""
     world.devpi.silent = True
     with pytest.raises(NotYet):
         await world.claims.claim("10.0.0.1")
@@ -356,7 +356,7 @@ async def test_a_devpi_that_does_not_say_whose_the_password_is(world: World) -> 
 async def test_a_clock_that_jumps_changes_no_expiry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: timedelta
 ) -> None:
-    """While it runs, the time to live is counted by a clock that doesn't jump."""
+    """While it runs, the TTL is measured by a monotonic clock."""
     world = World(tmp_path, ttl=60)
     monkeypatch.setattr("sidecar.features.credentials.claims.now", lambda: now() + jump)
     await world.claims.expire_if_due()
@@ -367,7 +367,7 @@ async def test_a_clock_that_jumps_changes_no_expiry(
 
 
 async def test_a_password_of_the_future_lives_no_longer_than_another(tmp_path: Path) -> None:
-    """Generated while the clock was wrong, it expires a time to live after the next start."""
+    """A password generated by a wrong clock expires one TTL after the next start."""
     world = World(tmp_path, ttl=60, generated=now() + timedelta(days=10000))
     world.uptime = 59
     assert world.claims.status().state is RootPassword.CLAIMABLE
@@ -376,7 +376,7 @@ async def test_a_password_of_the_future_lives_no_longer_than_another(tmp_path: P
 
 
 async def test_a_full_disk_is_no_claim(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The caller is asked to come back, and gets the password when there is room."""
+    """The caller shall retry, and gets the password when there is space."""
     with monkeypatch.context() as patch:
         patch.setattr(files, "write_file", full_disk)
         with pytest.raises(NotYet, match="No space left"):
@@ -390,7 +390,7 @@ async def test_a_full_disk_is_no_claim(world: World, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("keep_logins", [False, True])
 async def test_a_rotation(world: World, keep_logins: bool) -> None:
-    """devpi has the new password, recorded before it was asked; logins end, unless they are to be kept."""
+    """devpi has the new password, which was recorded before; logins end unless they are kept."""
     before = world.secret.secret
     password = await world.claims.rotate("10.0.0.1", keep_logins=keep_logins)
     assert len(password) == 32
@@ -409,7 +409,7 @@ async def test_a_rotation(world: World, keep_logins: bool) -> None:
 
 
 async def test_nothing_else_while_it_rotates(world: World) -> None:
-    """Claims and rotations meanwhile are to come back, and a tick does not wait."""
+    """Claims and rotations meanwhile shall be retried, and a tick does not wait."""
     world.devpi.go_on.clear()
     rotation = asyncio.create_task(world.claims.rotate("10.0.0.1"))
     await world.devpi.asked.wait()
@@ -423,7 +423,7 @@ async def test_nothing_else_while_it_rotates(world: World) -> None:
 
 
 async def test_rotations_at_the_same_instant(world: World) -> None:
-    """One password, and it is the one that devpi has: no answer is void before it is read."""
+    """There is one password, and devpi has it: no answer is invalid before it is read."""
     answers = await asyncio.gather(*(world.claims.rotate(f"10.0.0.{n}") for n in range(9)), return_exceptions=True)
     assert [answer for answer in answers if isinstance(answer, str)] == [world.devpi.password]
     assert sum(isinstance(answer, NotYet) for answer in answers) == 8
@@ -431,7 +431,7 @@ async def test_rotations_at_the_same_instant(world: World) -> None:
 
 
 async def test_devpi_refuses_the_password(world: World) -> None:
-    """Certainly not done: everything is as before, also the login secret, and the old one can be claimed."""
+    """Certainly not done: everything is unchanged, also the login secret, and the old password can be claimed."""
     before = world.secret.secret
     world.devpi.fails = SetFailed("read-only", maybe_done=False)
     with pytest.raises(CannotRotate, match="read-only"):
@@ -445,7 +445,7 @@ async def test_devpi_refuses_the_password(world: World) -> None:
     "failure", [SetFailed("it ended", maybe_done=True), ConnectionResetError(errno.ECONNRESET, "reset"), TimeoutError()]
 )
 async def test_nobody_knows_whether_devpi_did_it(world: World, failure: Exception) -> None:
-    """Unknown is told as such; a restart has the password that is to be set, and another rotation fixes it."""
+    """An unknown result is reported; a restart sets the recorded password, and another rotation fixes it."""
     world.devpi.fails = failure
     with pytest.raises(NotYet, match="rotate again"):
         await world.claims.rotate("10.0.0.1")
@@ -455,7 +455,7 @@ async def test_nobody_knows_whether_devpi_did_it(world: World, failure: Exceptio
     assert pending.encode() in world.devpi.on_disk_when_asked
     with pytest.raises(NotYet, match="rotate again"):
         await world.claims.claim("10.0.0.1")
-    world.devpi.fails = SetFailed("no", maybe_done=False)  # the first one may still have been carried out
+    world.devpi.fails = SetFailed("no", maybe_done=False)  # the first rotation may have been carried out
     with pytest.raises(NotYet, match="rotate again"):
         await world.claims.rotate("10.0.0.1")
     world.devpi.fails = None
@@ -465,7 +465,7 @@ async def test_nobody_knows_whether_devpi_did_it(world: World, failure: Exceptio
 
 
 async def test_a_volume_that_is_gone_is_not_full(world: World) -> None:
-    """Rotating and claiming without a serverdir: it was unmounted, says the hint, and not that there is no room."""
+    """Rotating and claiming without a serverdir: the hint says that it was unmounted, not that it is full."""
     os.rename(world.directory, world.directory.with_name("elsewhere"))  # noqa: PTH104 - as umount would
     with pytest.raises(CannotRotate, match="No such file") as caught:
         await world.claims.rotate("10.0.0.1")
@@ -476,7 +476,7 @@ async def test_a_volume_that_is_gone_is_not_full(world: World) -> None:
 
 
 async def test_a_runtime_directory_that_is_full(world: World) -> None:
-    """What devpi-server never heard of is not in its log: the hint is about the directory."""
+    """devpi-server's log has nothing of it: the hint is about the directory."""
     world.devpi.fails = SetFailed("no space", maybe_done=False, hint="free space on the runtime directory")
     with pytest.raises(CannotRotate) as caught:
         await world.claims.rotate("10.0.0.1")
@@ -487,7 +487,7 @@ async def test_a_runtime_directory_that_is_full(world: World) -> None:
 async def test_a_disk_that_fills_up_while_it_rotates(
     world: World, monkeypatch: pytest.MonkeyPatch, nth: int, error: type[Exception]
 ) -> None:
-    """At the begin nothing happened; later the record still says what is to be set, and a rotation fixes it."""
+    """At the start nothing has happened; later the record has the password to set, and a rotation fixes it."""
     calls = iter(range(1, 100))
     real = files.write_file
 
@@ -527,7 +527,7 @@ async def test_where_rotating_is_not_possible(
 
 
 async def test_the_operators_own_login_secret_is_not_renewed(world: World) -> None:
-    """Without keep_logins it is refused, with it the password alone changes."""
+    """It is refused without keep_logins, which changes only the password."""
     world.claims.launching(None)
     with pytest.raises(CannotRotate, match="--secretfile") as caught:
         await world.claims.rotate("10.0.0.1")
@@ -537,7 +537,7 @@ async def test_the_operators_own_login_secret_is_not_renewed(world: World) -> No
 
 
 async def test_no_password_in_the_log(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """Claims and rotations are logged with their address, and without what they told."""
+    """Claims and rotations are logged with their address, without the password."""
     with caplog.at_level(logging.DEBUG):
         told = [await world.claims.claim("10.0.0.1"), await world.claims.rotate("10.0.0.2")]
     assert "10.0.0.1" in caplog.text
@@ -546,7 +546,7 @@ async def test_no_password_in_the_log(world: World, caplog: pytest.LogCaptureFix
 
 
 async def test_times_are_utc(world: World) -> None:
-    """What the API tells has a zone."""
+    """Times in the API have a time zone."""
     await world.claims.claim("10.0.0.1")
     at = world.claims.status().claimed_at
     assert at is not None

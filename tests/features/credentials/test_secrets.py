@@ -17,7 +17,12 @@ from pathlib import Path
 import pytest
 
 from sidecar.core import discovery, files
-from sidecar.features.credentials.login_secret import LoginSecret, copy_provided_secret, generate_login_secret
+from sidecar.features.credentials.login_secret import (
+    LoginSecret,
+    copy_provided_secret,
+    generate_login_secret,
+    place_copy,
+)
 from sidecar.features.credentials.password_status import RootPassword, RootPasswordStatus
 from sidecar.features.credentials.root_password import RootPasswordFile
 from sidecar.features.credentials.secrets import (
@@ -91,30 +96,30 @@ def test_generated_secrets_are_long_and_different() -> None:
 
 
 def test_a_claim_gives_the_password_once(record: RootPasswordFile) -> None:
-    """Claimed is on the disk with the address, the secret is on it no more, and a second claim is refused."""
-    assert record.claim("10.0.3.7", T1, None) == SECRET
+    """The disk has it as claimed, with the address and without the secret; a second claim is refused."""
+    assert record.claim("10.0.3.7", T1) == SECRET
     for seen in (record, reload(record)):
         assert seen.status(None, T1) == RootPasswordStatus(
             RootPassword.CLAIMED, changed=T1, claimed_from="10.0.3.7", generated=T0
         )
         with pytest.raises(ValueError, match="not claimable"):
-            seen.claim("10.0.3.8", T1, None)
+            seen.claim("10.0.3.8", T1)
     assert SECRET not in record.path.read_text()
     assert mode(record.path) == 0o600
 
 
 def test_an_unclaimed_password_survives_a_restart(record: RootPasswordFile) -> None:
-    """It can be claimed from a record that was read again."""
+    """It can be claimed from a reloaded record."""
     assert state(reload(record)) is RootPassword.CLAIMABLE
-    assert reload(record).claim("::1", T1, None) == SECRET
+    assert reload(record).claim("::1", T1) == SECRET
 
 
 def test_absent_is_unknown(own: Path) -> None:
-    """No record: nothing is known, nothing to claim, no expiry."""
+    """Without a record nothing is known, claimable or due to expire."""
     absent = RootPasswordFile(own / "root-password.json").load()
     assert absent.status(1, T1) == RootPasswordStatus(RootPassword.UNKNOWN)
     with pytest.raises(ValueError, match="not claimable"):
-        absent.claim("::1", T1, None)
+        absent.claim("::1", T1)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +132,7 @@ def test_absent_is_unknown(own: Path) -> None:
 def test_passwords_of_others(
     record: RootPasswordFile, write: Callable[[RootPasswordFile], None], expected: RootPassword
 ) -> None:
-    """A given or imported password is remembered as such, without itself."""
+    """A provided or imported password is recorded as such, without the password."""
     write(record)
     assert state(reload(record)) is expected
     assert SECRET not in record.path.read_text()
@@ -137,12 +142,9 @@ def test_passwords_of_others(
     ("seconds", "expected"), [(59.9, RootPassword.EXPIRED), (60, RootPassword.EXPIRED), (61, RootPassword.CLAIMABLE)]
 )
 def test_a_password_expires(record: RootPasswordFile, seconds: float, expected: RootPassword) -> None:
-    """60 s after its making it has expired with a TTL of up to 60 s, and can't be claimed then."""
+    """After 60 s it has expired with a TTL of up to 60 s."""
     assert state(record, seconds) is expected
     assert record.expires(seconds) == T0 + timedelta(seconds=seconds)
-    if expected is RootPassword.EXPIRED:
-        with pytest.raises(ValueError, match="not claimable"):
-            record.claim("::1", T1, seconds)
 
 
 def test_expiring_removes_the_secret(record: RootPasswordFile) -> None:
@@ -155,17 +157,17 @@ def test_expiring_removes_the_secret(record: RootPasswordFile) -> None:
 
 
 def test_an_absurd_ttl_means_never(record: RootPasswordFile) -> None:
-    """A TTL beyond the calendar does not break anything."""
+    """A TTL beyond the calendar is no error."""
     assert state(record, 1e12) is RootPassword.CLAIMABLE
     assert record.expires(1e12) is None
 
 
 def test_rotating(record: RootPasswordFile) -> None:
-    """While it rotates nothing can be claimed and nothing is known; at the end it is claimed by who rotated."""
+    """During a rotation nothing is claimable or known; at the end it is claimed by the caller that rotated."""
     record.begin_rotation(NEW, keep_logins=True, at=T0)
     assert state(record) is RootPassword.UNKNOWN
     with pytest.raises(ValueError, match="not claimable"):
-        record.claim("::1", T1, None)
+        record.claim("::1", T1)
     assert reload(record).pending_rotation() == NEW
     assert reload(record).pending_keeps_logins
     record.finish_rotation("10.0.0.1", T1)
@@ -176,12 +178,12 @@ def test_rotating(record: RootPasswordFile) -> None:
 
 @pytest.mark.parametrize("begun", ["absent", "claimable", "claimed", "expired", "given", "from_import"])
 def test_an_abandoned_rotation_leaves_what_was(own: Path, begun: str) -> None:
-    """Whatever was recorded before is recorded again, also where the rotation was begun twice."""
+    """The previous state is restored, also if the rotation was begun twice."""
     record = RootPasswordFile(own / "root-password.json")
     if begun in ("claimable", "claimed", "expired"):
         record.write_generated(SECRET, T0)
     if begun == "claimed":
-        record.claim("::1", T1, None)
+        record.claim("::1", T1)
     elif begun == "expired":
         record.expire(T1)
     elif begun == "given":
@@ -199,18 +201,18 @@ def test_an_abandoned_rotation_leaves_what_was(own: Path, begun: str) -> None:
 
 
 def test_an_interrupted_rotation_is_recovered_as_claimable(record: RootPasswordFile) -> None:
-    """Its password was never told to anybody: it is the one to claim."""
+    """Its password was never returned, so it is the one to claim."""
     record.begin_rotation(NEW, keep_logins=False, at=T0)
     found = reload(record)
     assert not found.pending_keeps_logins
     found.recover_rotation(T1)
     assert reload(record).expires(60) == T1 + timedelta(seconds=60)
-    assert reload(record).claim("::1", T1, None) == NEW
+    assert reload(record).claim("::1", T1) == NEW
 
 
 @pytest.mark.parametrize("call", ["finish", "abandon", "recover"])
 def test_ending_a_rotation_that_never_began(record: RootPasswordFile, call: str) -> None:
-    """An error, and no change."""
+    """It is an error, and nothing changes."""
     end: dict[str, Callable[[], None]] = {
         "finish": lambda: record.finish_rotation("::1", T1),
         "abandon": record.abandon_rotation,
@@ -218,7 +220,7 @@ def test_ending_a_rotation_that_never_began(record: RootPasswordFile, call: str)
     }
     with pytest.raises(ValueError, match="no rotation"):
         end[call]()
-    assert reload(record).claim("::1", T1, None) == SECRET
+    assert reload(record).claim("::1", T1) == SECRET
 
 
 DAMAGED = {
@@ -243,7 +245,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED.keys())
 def test_a_damaged_record_is_never_taken_for_unknown(own: Path, content: bytes) -> None:
-    """A named error with a hint, without a path or a secret; the file stays as it is."""
+    """A specific error with a hint, without a path or a secret; the file is unchanged."""
     path = own / "root-password.json"
     path.write_bytes(content)
     with pytest.raises(CredentialsDamaged) as caught:
@@ -263,7 +265,7 @@ def test_a_record_that_is_a_link_is_refused(own: Path) -> None:
 
 
 def test_no_repr_has_a_secret_or_a_path(record: RootPasswordFile, tmp_path: Path) -> None:
-    """Neither the record's, nor the token's, nor the login secret's."""
+    """Neither the record, nor the token, nor the login secret shows its value."""
     token = AdminToken.load_or_generate(tmp_path / "t", "given-token-0123456789")
     secret = LoginSecret.load_or_generate(record.path.parent, tmp_path)
     record.begin_rotation(NEW, keep_logins=False, at=T0)
@@ -287,13 +289,13 @@ def failing_fsync(fails: Callable[[bool], bool]) -> Callable[[int], None]:
 def test_a_claim_that_cant_be_recorded_is_no_claim(
     record: RootPasswordFile, monkeypatch: pytest.MonkeyPatch, of_directory: bool
 ) -> None:
-    """A failing disk: no password is told, and it can be claimed afterwards, here or by a next start."""
+    """With a failing disk no password is returned, and it can be claimed later, by this or the next start."""
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", failing_fsync(lambda directory: directory is of_directory))
         with pytest.raises(OSError, match="Input/output"):
-            record.claim("10.0.0.1", T1, None)
+            record.claim("10.0.0.1", T1)
     assert state(record) is state(reload(record)) is RootPassword.CLAIMABLE
-    assert record.claim("10.0.0.2", T1, None) == SECRET
+    assert record.claim("10.0.0.2", T1) == SECRET
     assert reload(record).status(None, T1).claimed_from == "10.0.0.2"
 
 
@@ -303,9 +305,7 @@ STEPS = ("open", "write", "fchmod", "fsync", "rename")
 
 
 def killed(step: str, nth: int, after: bool, work: Callable[[], object]) -> bool:
-    """Do `work` in a forked process that is killed before or after its nth call of `os.<step>`; False: never
-    reached.
-    """
+    """Do `work` in a forked process that is killed before or after its nth call of `os.<step>`; False: not reached."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -331,7 +331,7 @@ def killed(step: str, nth: int, after: bool, work: Callable[[], object]) -> bool
 
 
 def each_kill(prepare: Callable[[], object], work: Callable[[], object], check: Callable[[], str]) -> set[str]:
-    """What `check` found, over all points at which `work` can be killed."""
+    """Return the results of `check` for all points at which `work` can be killed."""
     found: dict[tuple[str, int, bool], str] = {}
     for step, after in itertools.product(STEPS, (False, True)):
         for nth in itertools.count(1):
@@ -341,13 +341,13 @@ def each_kill(prepare: Callable[[], object], work: Callable[[], object], check: 
                 break
             found[step, nth, after] = check()
     assert len(found) >= 12
-    assert found["open", 1, False] != found["fsync", 2, True]  # the first changes nothing, the last everything
+    assert found["open", 1, False] != found["fsync", 2, True]  # the first point changes nothing, the last everything
     return set(found.values())
 
 
 @forks
 def test_a_claim_killed_at_any_step_is_whole_or_never_was(own: Path) -> None:
-    """Afterwards: claimable with the same password, or claimed and no secret on the disk; nothing else."""
+    """Afterwards it is claimable with the same password, or claimed without a secret on the disk."""
     record = RootPasswordFile(own / "root-password.json")
 
     def check() -> str:
@@ -358,19 +358,17 @@ def test_a_claim_killed_at_any_step_is_whole_or_never_was(own: Path) -> None:
             assert SECRET.encode() not in everything
             assert found.status(None, T1).claimed_from == "10.0.0.1"
             return "claimed"
-        assert found.claim("10.0.0.2", T1, None) == SECRET
+        assert found.claim("10.0.0.2", T1) == SECRET
         return "claimable"
 
-    found = each_kill(lambda: record.write_generated(SECRET, T0), lambda: record.claim("10.0.0.1", T1, None), check)
+    found = each_kill(lambda: record.write_generated(SECRET, T0), lambda: record.claim("10.0.0.1", T1), check)
     assert found == {"claimable", "claimed"}
 
 
 @pytest.mark.slow
 @forks
 def test_a_rotation_killed_at_any_step_knows_its_password(own: Path) -> None:
-    """Between its begin and its end the record holds the old state, or the new password to be set, or
-    claimed.
-    """
+    """During a rotation the record has the old state, the new password to be set, or is claimed."""
     record = RootPasswordFile(own / "root-password.json")
 
     def prepare() -> None:
@@ -414,7 +412,7 @@ def test_a_renewal_killed_at_any_step_leaves_one_secret(tmp_path: Path, own: Pat
 
 
 def test_a_given_token_wins_and_is_not_kept(own: Path) -> None:
-    """The volume neither gets it nor loses the generated one."""
+    """It is not written to the volume, and the generated one stays there."""
     generated = AdminToken.load_or_generate(own / "admin-token", None)
     given = AdminToken.load_or_generate(own / "admin-token", "given-token-0123456789")
     assert given.value == "given-token-0123456789"
@@ -424,7 +422,7 @@ def test_a_given_token_wins_and_is_not_kept(own: Path) -> None:
 
 
 def test_a_generated_token_is_kept_privately(own: Path) -> None:
-    """0600, the same at the next start, also after a chmod of the volume, and with an editor's newline."""
+    """Mode 0600, the same at the next start, also after a chmod of the volume, and with an editor's newline."""
     path = own / "admin-token"
     token = AdminToken.load_or_generate(path, None)
     assert mode(path) == 0o600
@@ -436,7 +434,7 @@ def test_a_generated_token_is_kept_privately(own: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"short", b"with spaces in it all over", b"\xff" * 20, b"x" * 70_000])
 def test_a_damaged_token_file_is_an_error(own: Path, content: bytes) -> None:
-    """Never a weak token, never a silent new one."""
+    """Neither a weak token nor an unnoticed new one."""
     (own / "admin-token").write_bytes(content)
     with pytest.raises(CredentialsError, match="admin-token"):
         AdminToken.load_or_generate(own / "admin-token", None)
@@ -454,7 +452,7 @@ def test_a_damaged_token_file_is_an_error(own: Path, content: bytes) -> None:
     ],
 )
 def test_tokens_are_compared_as_bytes(tmp_path: Path, raw: bytes, expected: bool) -> None:
-    """Any bytes of any length can be compared."""
+    """Bytes of any length can be compared."""
     assert AdminToken.load_or_generate(tmp_path / "t", "given-token-0123456789").matches(raw) is expected
 
 
@@ -462,7 +460,7 @@ def test_tokens_are_compared_as_bytes(tmp_path: Path, raw: bytes, expected: bool
 
 
 def test_a_login_secret_is_generated_once(tmp_path: Path, own: Path) -> None:
-    """The same at each start, in a private file; ours may be derived from cheaply."""
+    """The same at each start, in a private file; a generated one has the cheap derivation."""
     first = LoginSecret.load_or_generate(own, tmp_path)
     assert (first.origin, first.derivation, len(first.secret)) == ("generated", "cheap", 44)
     assert LoginSecret.load_or_generate(own, tmp_path).secret == first.secret
@@ -470,7 +468,7 @@ def test_a_login_secret_is_generated_once(tmp_path: Path, own: Path) -> None:
 
 
 def test_an_existing_secret_is_adopted(tmp_path: Path, own: Path) -> None:
-    """devpi's own `.secret`, newline and all; later changes of that file don't matter."""
+    """devpi's own `.secret`, including its newline; later changes of that file don't matter."""
     (tmp_path / ".secret").write_bytes(STRONG + b"\n")
     first = LoginSecret.load_or_generate(own, tmp_path)
     assert (first.secret, first.origin, first.derivation) == (STRONG + b"\n", "adopted", "devpi")
@@ -481,7 +479,7 @@ def test_an_existing_secret_is_adopted(tmp_path: Path, own: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"short", b"a" * 44])
 def test_a_secret_that_devpi_would_refuse_is_named(tmp_path: Path, own: Path, content: bytes) -> None:
-    """Too short or too plain: an error now, not a devpi-server that ends with one."""
+    """Too short or too uniform: an error now, instead of a devpi-server that exits with one."""
     (tmp_path / ".secret").write_bytes(content)
     with pytest.raises(CredentialsDamaged, match=r"\.secret"):
         LoginSecret.load_or_generate(own, tmp_path)
@@ -491,11 +489,11 @@ def test_a_secret_that_devpi_would_refuse_is_named(tmp_path: Path, own: Path, co
 
 
 def test_a_placed_secret_is_one_that_devpi_takes(tmp_path: Path, own: Path) -> None:
-    """Exactly 0600, in a 0700 folder, the content unchanged; placing again replaces it."""
+    """Exactly 0600, in a 0700 folder, with the same content; placing again replaces it."""
     secret = LoginSecret.load_or_generate(own, tmp_path)
     with_lock = RuntimeDir.open(tmp_path / "run")
     for _ in range(2):
-        path = secret.place(tmp_path / "run")
+        path = place_copy(secret.secret, tmp_path / "run")
         assert path.read_bytes() == secret.secret
         assert (mode(path), mode(path.parent)) == (0o600, 0o700)
         secret.renew()
@@ -504,14 +502,16 @@ def test_a_placed_secret_is_one_that_devpi_takes(tmp_path: Path, own: Path) -> N
 
 
 def test_renewing_is_kept(tmp_path: Path, own: Path) -> None:
-    """A new secret, the given one if one is given, is on the disk and in the object."""
+    """A new secret, or the given one, is on the disk and in the object."""
     (tmp_path / ".secret").write_bytes(STRONG)
     secret = LoginSecret.load_or_generate(own, tmp_path)
     new = generate_login_secret()
-    assert secret.renew(new) == secret.secret == new
+    secret.renew(new)
+    assert secret.secret == new
     assert (secret.origin, secret.derivation) == ("generated", "cheap")
     assert LoginSecret.load_or_generate(own, tmp_path).secret == new
-    assert secret.renew() != new
+    secret.renew()
+    assert secret.secret != new
 
 
 DAMAGED_SECRETS = [
@@ -528,7 +528,7 @@ DAMAGED_SECRETS = [
 
 @pytest.mark.parametrize("content", DAMAGED_SECRETS)
 def test_a_damaged_login_secret_is_an_error(tmp_path: Path, own: Path, content: bytes) -> None:
-    """Logins don't end silently, and nothing of it is shown."""
+    """Logins don't end silently, and the secret is not shown."""
     (own / "login-secret.json").write_bytes(content)
     with pytest.raises(CredentialsDamaged, match="login secret") as caught:
         LoginSecret.load_or_generate(own, tmp_path)
@@ -551,7 +551,7 @@ def test_a_given_secret_is_copied_from_a_kubernetes_mount(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("kind", "message"), [("absent", "does not exist"), ("folder", "can't be read")])
 def test_a_given_secret_that_isnt_there_is_named(tmp_path: Path, kind: str, message: str) -> None:
-    """The error names the flag and not the path."""
+    """The error has the flag and not the path."""
     if kind == "folder":
         (tmp_path / "secret").mkdir()
     with pytest.raises(CredentialsError, match=message) as caught:
@@ -564,14 +564,14 @@ def test_a_given_secret_that_isnt_there_is_named(tmp_path: Path, kind: str, mess
 
 
 def chmod_as_fsgroup(directory: Path) -> None:
-    """What kubelet does with `fsGroup`: g+rwX and setgid, at each start."""
+    """Do what kubelet does with `fsGroup` at each start: g+rwX and setgid."""
     directory.chmod(0o2770)
     for entry in directory.iterdir():
         entry.chmod(0o2770 if entry.is_dir() else 0o660)
 
 
 def test_a_recursive_chmod_is_survived_and_undone(tmp_path: Path, record: RootPasswordFile) -> None:
-    """The secrets are the same and private again, and the folder is closed."""
+    """The secrets are unchanged and private again, and the folder is closed."""
     own = record.path.parent
     secret = LoginSecret.load_or_generate(own, tmp_path)
     token = AdminToken.load_or_generate(own / "admin-token", None)
@@ -591,11 +591,11 @@ def test_a_recursive_chmod_is_survived_and_undone(tmp_path: Path, record: RootPa
     assert (own / "lock").stat().st_ino == inode
     assert LoginSecret.load_or_generate(own, tmp_path).secret == secret.secret
     assert AdminToken.load_or_generate(own / "admin-token", None) == token
-    assert reload(record).claim("::1", T1, None) == SECRET
+    assert reload(record).claim("::1", T1) == SECRET
 
 
 def test_a_login_secret_alone_mends_its_mode(tmp_path: Path, own: Path) -> None:
-    """Loading it is enough."""
+    """Loading the record is enough."""
     secret = LoginSecret.load_or_generate(own, tmp_path)
     chmod_as_fsgroup(own)
     assert LoginSecret.load_or_generate(own, tmp_path).secret == secret.secret
@@ -603,7 +603,7 @@ def test_a_login_secret_alone_mends_its_mode(tmp_path: Path, own: Path) -> None:
 
 
 def as_other_user(work: Callable[[], str]) -> str:
-    """What `work` returns in a forked process of uid 65534 and group 4242 (the fsGroup)."""
+    """Return the result of `work` in a forked process of uid 65534 and group 4242 (the fsGroup)."""
     heard, told = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -625,7 +625,7 @@ def as_other_user(work: Callable[[], str]) -> str:
 
 @pytest.fixture
 def volume() -> Iterator[Path]:
-    """A serverdir that other users can get to, which pytest's own folders are not."""
+    """A serverdir that other users can reach, unlike pytest's own folders."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         secure_directory(Path(name) / ".sidecar")
@@ -635,7 +635,7 @@ def volume() -> Iterator[Path]:
 @as_root
 @forks
 def test_a_change_of_uid_is_survived(volume: Path) -> None:
-    """Files of the uid of yesterday, readable through the group, become ours, 0600; others stay."""
+    """Files of the former uid, readable by the group, become ours with 0600; others stay."""
     own = volume / ".sidecar"
     record = RootPasswordFile(own / "root-password.json")
     record.write_generated(SECRET, T0)
@@ -647,7 +647,7 @@ def test_a_change_of_uid_is_survived(volume: Path) -> None:
 
     def start() -> str:
         secure_directory(own)
-        return f"{LoginSecret.load_or_generate(own, volume).secret.decode()} {reload(record).claim('::1', T1, None)}"
+        return f"{LoginSecret.load_or_generate(own, volume).secret.decode()} {reload(record).claim('::1', T1)}"
 
     assert as_other_user(start) == f"{secret.secret.decode()} {SECRET}"
     for name in ("login-secret.json", "root-password.json"):
@@ -659,7 +659,7 @@ def test_a_change_of_uid_is_survived(volume: Path) -> None:
 @as_root
 @forks
 def test_a_folder_that_cant_be_used_is_named(volume: Path) -> None:
-    """Another user's closed `.sidecar`: an error with a hint, and without the path."""
+    """Another user's closed `.sidecar`: an error with a hint and without the path."""
 
     def start() -> str:
         with pytest.raises(CredentialsError) as caught:
@@ -675,7 +675,7 @@ def test_a_folder_that_cant_be_used_is_named(volume: Path) -> None:
 @as_root
 @forks
 def test_the_reader_trusts_its_own_user_alone(volume: Path) -> None:
-    """Another user's runtime directory is not asked; root may ask anybody's."""
+    """Another user's runtime directory is not used; root may use any."""
     run = volume / "run"
     RuntimeDir.open(run).write_state("127.0.0.1", 7)
     run.chmod(0o755)
@@ -695,7 +695,7 @@ def test_the_reader_trusts_its_own_user_alone(volume: Path) -> None:
 
 
 def test_a_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
-    """Nobody gets our secrets by a link in the serverdir."""
+    """A link in the serverdir does not expose our secrets."""
     (tmp_path / "elsewhere").mkdir(0o755)
     (tmp_path / ".sidecar").symlink_to("elsewhere")
     with pytest.raises(CredentialsError):
@@ -707,12 +707,12 @@ def test_a_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_runtime_directory_tells_where_the_sidecar_is(tmp_path: Path) -> None:
-    """Everything in it is private, the reader finds it, and a stop leaves nothing."""
+    """All files are private, the reader finds it, and a stop leaves nothing."""
     path = tmp_path / "run"
     runtime = RuntimeDir.open(path)
     runtime.write_token("given-token-0123456789")
     runtime.write_state("0.0.0.0", 3142)
-    LoginSecret.load_or_generate(tmp_path, tmp_path).place(path)
+    place_copy(LoginSecret.load_or_generate(tmp_path, tmp_path).secret, path)
     assert mode(path) == 0o700
     assert {mode(file) for file in path.iterdir()} == {0o600}
     told = json.loads((path / "state.json").read_text())
@@ -745,7 +745,7 @@ def test_addresses(tmp_path: Path, host: str, url: str, reached: str) -> None:
 
 
 def test_a_second_sidecar_is_refused_until_the_first_ends(tmp_path: Path) -> None:
-    """The lock is held by the living; its error says how to go on; the first one's files stay."""
+    """A living process holds the lock; its error has a hint; the first one's files stay."""
     first = RuntimeDir.open(tmp_path / "run")
     first.write_state("127.0.0.1", 1)
     with pytest.raises(RuntimeDirRefused, match="another running sidecar") as caught:
@@ -757,7 +757,7 @@ def test_a_second_sidecar_is_refused_until_the_first_ends(tmp_path: Path) -> Non
 
 
 def test_what_a_killed_sidecar_left_is_cleared(tmp_path: Path) -> None:
-    """An old address would send the health check to somebody else; a wide mode is fixed."""
+    """An old address would send the health check to another server; a wide mode is fixed."""
     run = tmp_path / "run"
     run.mkdir()
     run.chmod(0o2777)
@@ -771,7 +771,7 @@ def test_what_a_killed_sidecar_left_is_cleared(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["link", "file", "no parent"])
 def test_a_runtime_directory_that_isnt_one_is_refused(tmp_path: Path, kind: str) -> None:
-    """With the hint, and no descriptor left open."""
+    """With the hint, and without an open descriptor."""
     path = tmp_path / "run"
     if kind == "link":
         (tmp_path / "real").mkdir()
@@ -789,7 +789,7 @@ def test_a_runtime_directory_that_isnt_one_is_refused(tmp_path: Path, kind: str)
 
 @as_root
 def test_another_users_runtime_directory_is_refused(tmp_path: Path) -> None:
-    """Even where root could write in it."""
+    """Even if root could write to it."""
     (tmp_path / "run").mkdir()
     os.chown(tmp_path / "run", 1000, 1000)
     with pytest.raises(RuntimeDirRefused, match="belongs to uid 1000"):

@@ -1,9 +1,9 @@
-"""`sidecar.core.history`: a quarter of an hour, and no more."""
+"""`sidecar.core.history`: the last quarter of an hour, no more."""
 
 from __future__ import annotations
 
 from sidecar.core.check import FAIL, PASS, WARN, Check, CheckStatus
-from sidecar.core.history import SAMPLES, SPAN, History, Sample
+from sidecar.core.history import SAMPLES, SPAN, History, Reading
 from sidecar.core.lifecycle import now
 
 
@@ -12,23 +12,23 @@ def check(status: CheckStatus = PASS, value: float | None = None, name: str = "h
 
 
 def test_nothing_was_seen() -> None:
-    """No samples, not made-up ones."""
+    """There are no readings, rather than invented ones."""
     assert () == History().of("http").samples
 
 
 def test_a_sample_is_the_worst_of_its_time() -> None:
-    """A failure of a second shows, and so does the greatest value; neither is undone by what comes after."""
+    """A failure of a second shows, and so does the greatest value; later values undo neither."""
     trends = History()
     for at, seen in enumerate([check(PASS, 1.0), check(FAIL), check(WARN, 5.0), check(PASS, 2.0)]):
         trends.see(at, [seen])
     samples = trends.of("http").samples
     assert SAMPLES == len(samples)
-    assert Sample(FAIL, 5.0) == samples[-1]
+    assert Reading(FAIL, 5.0) == samples[-1]
     assert {None} == set(samples[:-1])
 
 
 def test_samples_age_out() -> None:
-    """After a quarter of an hour nothing is left of a failure."""
+    """After a quarter of an hour no failure is left."""
     trends = History()
     trends.see(0, [check(FAIL)])
     for number in range(1, SAMPLES):
@@ -39,7 +39,7 @@ def test_samples_age_out() -> None:
 
 
 def test_a_gap_is_a_gap() -> None:
-    """Nobody looked for a minute, or for an hour: that is what it shows."""
+    """A minute or an hour without probes shows as such."""
     trends = History()
     trends.see(0, [check()])
     trends.see(5 * SPAN, [check()])

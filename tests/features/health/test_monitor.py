@@ -1,4 +1,4 @@
-"""`sidecar.features.health.monitor`: what a probe is told, with a devpi-server that is slow, broken or gone."""
+"""`sidecar.features.health.monitor`: answers to probes with a devpi-server that is slow, broken or not running."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def make_database(serverdir: Path) -> None:
 
 
 class World:
-    """A monitor that runs, and the devpi-server that it looks at."""
+    """A running monitor, and the devpi-server that it probes."""
 
     def __init__(self, serverdir: Path, settings: MonitorSettings) -> None:
         self.devpi = FakeDevpi()
@@ -73,7 +73,7 @@ class World:
         self.task = asyncio.create_task(self.health.run())
 
     async def serve(self, role: str = "standalone", uuid: str | None = UUID, *, listening: bool = True) -> None:
-        """Go to LAUNCHING and watch a devpi-server."""
+        """Enter LAUNCHING and probe a devpi-server."""
         address = await self.devpi.start()
         if not listening:
             await self.devpi.stop()
@@ -84,24 +84,24 @@ class World:
         self.health.probe(Serving(os.getpid(), self.client, self.serverdir, uuid, role, lambda: None))
 
     async def ready(self) -> None:
-        """Be ready, as the supervisor makes it."""
+        """Enter READY as the supervisor does."""
         await asyncio.wait_for(self.health.wait_until_ready(), 60)
         if self.lifecycle.snapshot.phase is Phase.LAUNCHING:
             self.lifecycle.enter(Phase.READY)
 
     def root_password(self, state: str, allowed: bool) -> None:
-        """What the feature `credentials` says."""
+        """Push the verdict of the feature `credentials`."""
         self.board.push("root-password", judge_root_password(state, allowed))
 
     def blocking(self) -> tuple[Check, ...]:
-        """What /readyz tells."""
+        """Return what /readyz reports."""
         return tuple(check for check in self.board.checks() if check.blocks)
 
     def check(self, name: str) -> Check:
         return next(check for check in self.board.checks() if check.name == name)
 
     async def sees(self, name: str, status: CheckStatus, seconds: float = 60) -> Check:
-        """The check once it has that status, and not because a busy machine keeps the monitor waiting."""
+        """Return the check once it has that status, unless a busy machine keeps the monitor waiting."""
         seen: list[Check] = []
 
         def is_so() -> bool:
@@ -120,9 +120,9 @@ class World:
 
 
 SETTINGS = MonitorSettings(interval=INTERVAL, request_timeout=30, dead_after=60, disk_warn_bytes=1)
-"""Nothing is slow by these, whatever else the machine does."""
+"""No answer is slow by these settings, whatever else the machine does."""
 SOON = replace(SETTINGS, request_timeout=1, dead_after=3)
-"""By these an answer that never comes is noticed within seconds, and one that comes is not slow."""
+"""With these settings a missing answer is noticed within seconds, and one that comes is not slow."""
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ async def world(serverdir: Path) -> AsyncIterator[World]:
 
 @pytest.fixture
 async def impatient(serverdir: Path) -> AsyncIterator[World]:
-    """A world in which an answer that doesn't come is soon noticed."""
+    """A world in which a missing answer is noticed soon."""
     world = World(serverdir, SOON)
     yield world
     await world.close()
@@ -144,7 +144,7 @@ async def impatient(serverdir: Path) -> AsyncIterator[World]:
 
 
 async def test_at_first_every_gate_is_closed(world: World) -> None:
-    """Nothing was looked at, so nothing that gates passes, and nothing fails either."""
+    """Nothing was probed, so no gating check passes, and none fails."""
     assert {PENDING} == {check.status for check in world.board.checks()}
     assert GATING == {check.name for check in world.blocking()}
     assert ["process", "http", "write", "lock", "replication", "root-password", "disk", "events"] == [
@@ -153,14 +153,14 @@ async def test_at_first_every_gate_is_closed(world: World) -> None:
 
 
 async def test_process_names_the_phase(world: World) -> None:
-    """The reason is what the container is at, with progress."""
+    """The reason is the container's phase, with its progress."""
     assert world.check("process").reason == "starting"
     world.lifecycle.enter(Phase.IMPORTING)
     assert world.check("process").reason == "importing: none"
     world.lifecycle.advance("512 of 2000 files")
     assert world.check("process").reason == "importing: 512 of 2000 files"
     world.lifecycle.enter(Phase.LAUNCHING)
-    assert world.check("process").reason == "launching: devpi-server is not started yet"
+    assert world.check("process").reason == "launching: devpi-server has not started yet"
     world.lifecycle.enter(Phase.FAILED, Failure("no", "do this"))
     assert (world.check("process").reason, world.check("process").hint) == ("failed: no", "do this")
 
@@ -169,13 +169,13 @@ async def test_process_names_the_phase(world: World) -> None:
 async def test_what_was_not_looked_at_yet_is_pending(
     world: World, phase: Phase, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """On the way up no check fails or warns, none is ready, the log says nothing, and there is no trend to draw."""
+    """During start-up no check fails or warns, none is ready, the log is silent, and there is no trend."""
     with caplog.at_level(logging.INFO, "sidecar.core.board"):
         if phase is not Phase.STARTING:
             world.lifecycle.enter(phase)
         await eventually(lambda: world.health.age() < INTERVAL)
     assert {PENDING} == {check.status for check in world.board.checks()}
-    assert {"not looked at yet"} == {check.reason for check in world.board.checks() if check.name != "process"}
+    assert {"not checked yet"} == {check.reason for check in world.board.checks() if check.name != "process"}
     assert GATING == {check.name for check in world.blocking()}
     assert [] == [sample for trend in world.board.history() for sample in trend.samples]
     assert [] == caplog.messages
@@ -184,7 +184,7 @@ async def test_what_was_not_looked_at_yet_is_pending(
 
 @pytest.mark.parametrize("phase", [Phase.FAILED, Phase.STOPPING])
 async def test_what_will_never_be_looked_at_is_not_pending(world: World, phase: Phase) -> None:
-    """After a failed import, or a stop, no devpi-server will come: that is a failure, not a wait."""
+    """After a failed import or a stop, no devpi-server will come: that is a failure, not pending."""
     world.lifecycle.enter(Phase.IMPORTING)
     world.lifecycle.enter(phase, Failure("no", "do this") if phase is Phase.FAILED else None)
     checks = {check.name: check for check in world.board.checks()}
@@ -196,7 +196,7 @@ async def test_what_will_never_be_looked_at_is_not_pending(world: World, phase: 
 
 
 async def test_a_launch_is_pending_until_it_takes_too_long(serverdir: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A devpi-server on its way up is waited for; after a minute without an answer that is a failure, and logged."""
+    """A starting devpi-server has a minute to answer; after that it is a failure, and logged."""
     world = World(serverdir, SETTINGS)
     await world.serve(listening=False)
     await eventually(lambda: (world.check("http").reason or "").startswith("launching: devpi-server has not listened"))
@@ -220,24 +220,24 @@ async def test_a_launch_is_pending_until_it_takes_too_long(serverdir: Path, capl
     ],
 )
 def test_one_verdict_on_all(statuses: dict[str, CheckStatus], expected: CheckStatus) -> None:
-    """`pass` or `warn` only if nothing that gates fails or is pending."""
+    """`pass` or `warn` only if no gating check fails or is pending."""
     at = datetime.now(UTC)
     assert expected is overall([Check(name, status, at, name != "disk") for name, status in statuses.items()])
 
 
 async def test_readiness_is_seen_at_once(serverdir: Path) -> None:
-    """While devpi-server starts it is asked every few milliseconds, whatever the interval is."""
+    """While devpi-server starts it is probed every few milliseconds, whatever the interval."""
     world = World(serverdir, replace(SETTINGS, interval=3600))
     await world.serve(listening=False)
     await eventually(lambda: (world.check("http").reason or "").startswith("launching: devpi-server has not listened"))
     await world.devpi.start()
-    await world.ready()  # waits for less than an interval
+    await world.ready()  # less than an interval
     assert world.blocking() == ()
     await world.close()
 
 
 async def test_not_ready_in_a_phase_that_does_not_serve(world: World) -> None:
-    """Stopping closes the gate at once, though devpi-server still answers."""
+    """A stop makes it not ready at once, although devpi-server still answers."""
     await world.serve()
     await world.ready()
     world.lifecycle.enter(Phase.STOPPING)
@@ -246,7 +246,7 @@ async def test_not_ready_in_a_phase_that_does_not_serve(world: World) -> None:
 
 
 async def test_watching_nothing_again(world: World) -> None:
-    """Without a devpi-server nothing is left of what was known of it."""
+    """Without a devpi-server nothing is left of its results."""
     await world.serve()
     await world.ready()
     world.health.probe(None)
@@ -258,7 +258,7 @@ async def test_watching_nothing_again(world: World) -> None:
 
 
 async def test_slow_is_a_warning_until_it_is_dead(impatient: World, caplog: pytest.LogCaptureFixture) -> None:
-    """No answer warns; none for `dead_after` seconds fails; an answer heals; the log hears of each once."""
+    """No answer warns; none for `dead_after` seconds fails; an answer ends the failure; each is logged once."""
     world = impatient
     await world.serve()
     await world.ready()
@@ -280,7 +280,7 @@ async def test_slow_is_a_warning_until_it_is_dead(impatient: World, caplog: pyte
 
 
 async def test_a_slow_answer_passes_as_slow(world: World) -> None:
-    """An answer after more than a second warns, and has the seconds as its value."""
+    """An answer after more than a second warns, with the seconds as its value."""
     judge = HttpJudge(30, 0)
     verdict = judge.answered(1.5, 1.5)
     assert (verdict.status, verdict.value, verdict.unit) == (WARN, 1.5, "seconds")
@@ -288,7 +288,7 @@ async def test_a_slow_answer_passes_as_slow(world: World) -> None:
 
 
 async def test_slow_looks_do_not_make_the_monitor_stale(serverdir: Path) -> None:
-    """The monitor ticks on while an answer is awaited for longer than three intervals."""
+    """The monitor ticks on while it waits for an answer for longer than three intervals."""
     interval = 1.0
     world = World(serverdir, replace(SETTINGS, interval=interval))
     await world.serve()
@@ -305,7 +305,7 @@ async def test_slow_looks_do_not_make_the_monitor_stale(serverdir: Path) -> None
 
 
 async def test_polite_503_is_slow(impatient: World) -> None:
-    """503 with Retry-After is load being shed."""
+    """503 with Retry-After means that load is shed."""
     world = impatient
     await world.serve()
     await world.ready()
@@ -325,7 +325,7 @@ async def test_polite_503_is_slow(impatient: World) -> None:
 async def test_wrong_answers_fail_at_the_second(
     world: World, answer: Callable[[], web.StreamResponse], reason: str
 ) -> None:
-    """One wrong answer warns, a second fails, and says why."""
+    """One wrong answer warns, a second fails with the reason."""
     await world.serve()
     await world.ready()
     before: list[CheckStatus] = []
@@ -342,7 +342,7 @@ async def test_wrong_answers_fail_at_the_second(
 
 
 async def test_refused_fails_at_the_second(world: World) -> None:
-    """A server that was there and refuses is dead soon."""
+    """A server that answered before and refuses now is dead soon."""
     await world.serve()
     await world.ready()
     await world.devpi.stop()
@@ -353,7 +353,7 @@ async def test_refused_fails_at_the_second(world: World) -> None:
 
 
 async def test_since_changes_with_the_status_alone(world: World) -> None:
-    """Since when a check fails doesn't move while the reason's seconds count up."""
+    """A failing check's time stays the same while the seconds of its reason increase."""
     await world.serve()
     await world.ready()
     await world.devpi.stop()
@@ -367,7 +367,7 @@ async def test_since_changes_with_the_status_alone(world: World) -> None:
 
 
 async def test_process_ended_fails_at_once(world: World) -> None:
-    """The supervisor's word counts before any look; a new child clears it."""
+    """The supervisor's report counts before any probe; a new child clears it."""
     await world.serve()
     await world.ready()
     world.health.process_ended("devpi-server ended with code 1")
@@ -393,21 +393,21 @@ async def test_process_ended_fails_at_once(world: World) -> None:
 
 
 async def test_a_vanished_process_is_noticed(world: World) -> None:
-    """Where nobody said that the process ended, the monitor sees it."""
+    """Without a report that the process exited, the monitor notices it."""
     gone = await asyncio.create_subprocess_exec("true")
     await gone.wait()
     await world.serve()
     await world.ready()
     assert world.client is not None
     world.health.probe(Serving(gone.pid, world.client, world.serverdir, UUID, "standalone", lambda: None))
-    await eventually(lambda: world.check("process").reason == "devpi-server is gone")
+    await eventually(lambda: world.check("process").reason == "devpi-server has exited")
 
 
 # --- the monitor itself ------------------------------------------------------------------------------------------
 
 
 async def test_a_monitor_that_stopped_makes_it_stale(world: World) -> None:
-    """Readiness can't outlive its monitor: after three intervals every gate is closed, as stale."""
+    """Readiness can't outlive its monitor: after three intervals every gating check fails as stale."""
     await world.serve()
     await world.ready()
     world.task.cancel()
@@ -438,7 +438,7 @@ async def test_an_unexpected_error_fails_the_check_and_is_logged(
 
 
 async def test_look_now(serverdir: Path) -> None:
-    """Asking for a look doesn't wait for the interval."""
+    """A requested probe doesn't wait for the interval."""
     world = World(serverdir, replace(SETTINGS, interval=60))
     await world.serve()
     await world.ready()
@@ -454,7 +454,7 @@ async def test_look_now(serverdir: Path) -> None:
 
 
 async def test_write_check_leaves_nothing_behind(world: World) -> None:
-    """The file that is written is removed again, also one that a killed look left."""
+    """The written file is removed again, also one that a killed probe left."""
     left = world.serverdir / ".sidecar" / "write-check"
     left.write_text("left")
     await world.serve()
@@ -464,7 +464,7 @@ async def test_write_check_leaves_nothing_behind(world: World) -> None:
 
 
 async def test_write_check_follows_no_link(serverdir: Path, tmp_path: Path) -> None:
-    """A link in the file's place is removed, and what it points at stays as it is."""
+    """A link in the file's place is removed, and its target is unchanged."""
     target = tmp_path / "target"
     target.write_text("precious")
     (serverdir / ".sidecar" / "write-check").symlink_to(target)
@@ -473,7 +473,7 @@ async def test_write_check_follows_no_link(serverdir: Path, tmp_path: Path) -> N
 
 
 async def test_a_removed_serverdir_fails_write(world: World) -> None:
-    """The volume went away: said in the errno's words, with a hint, without a path."""
+    """The volume was removed: the errno's text, with a hint, without a path."""
     await world.serve()
     await world.ready()
     shutil.rmtree(world.serverdir)
@@ -485,7 +485,7 @@ async def test_a_removed_serverdir_fails_write(world: World) -> None:
 
 @pytest.mark.parametrize("how", ["removed", "replaced", "overwritten"])
 async def test_a_database_that_is_not_the_same_fails_write(world: World, how: str) -> None:
-    """devpi-server would create an empty database, and serve that: without users, to anybody."""
+    """devpi-server would create and serve an empty database, without users and open to any client."""
     await world.serve()
     await world.ready()
     database = world.serverdir / ".sqlite"
@@ -510,7 +510,7 @@ async def test_without_a_database_file_there_is_none_to_watch(world: World) -> N
 
 @pytest.fixture
 def tmpfs(tmp_path: Path) -> Iterator[Path]:
-    """A volume of 1 MiB of its own."""
+    """A separate volume of 1 MiB."""
     mountpoint = tmp_path / "volume"
     mountpoint.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mountpoint)]
@@ -523,7 +523,7 @@ def tmpfs(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_volume_fails_write(tmpfs: Path) -> None:
-    """No space left: the check fails, with how to fix that, and passes once there is space."""
+    """A full volume: the check fails with a hint, and passes once there is space."""
     volume = Volume.of(tmpfs)
     (tmpfs / "ballast").write_bytes(b"")
     with contextlib.suppress(OSError), (tmpfs / "ballast").open("wb") as ballast:
@@ -539,7 +539,7 @@ def test_a_full_volume_fails_write(tmpfs: Path) -> None:
 
 
 def test_a_read_only_volume_fails_write(tmpfs: Path) -> None:
-    """A volume that was remounted read-only is told as such."""
+    """A volume that was remounted read-only is reported as such."""
     subprocess.run(["mount", "-o", "remount,ro", str(tmpfs)], check=True)
     assert Volume.of(tmpfs).look(1).write.reason == "can't write to the serverdir: read-only file system"
 
@@ -559,11 +559,11 @@ async def test_disk_warns_below_its_limit_and_never_gates(serverdir: Path) -> No
 
 @pytest.mark.parametrize("kind", ["http", "status"])
 async def test_an_error_is_asked_about_less_often(world: World, kind: str) -> None:
-    """The second look is as soon as ever; then the pause doubles, up to 10 s, until a good answer comes."""
+    """The second probe is as soon as ever; then the pause doubles, up to 10 s, until a valid answer."""
     await world.serve()
     watch = world.health.target()
     assert watch is not None
-    world.task.cancel()  # this test looks itself
+    world.task.cancel()  # this test probes itself
     look = {"http": watch.probe_http, "status": watch.probe_status}[kind]
     await look()
     assert watch.backed_off(kind, 0.25) == 0.25
@@ -573,14 +573,14 @@ async def test_an_error_is_asked_about_less_often(world: World, kind: str) -> No
         await look()
         pauses.append(watch.backed_off(kind, 0.25))
     assert [0.25, 0.5, 1, 2, 4, 8, 10, 10] == pauses
-    assert watch.backed_off(kind, 60) == 60, "a longer pause stays"
+    assert watch.backed_off(kind, 60) == 60, "a longer pause remains"
     world.devpi.api, world.devpi.status_code = None, 200
     await look()
     assert watch.backed_off(kind, 0.25) == 0.25
 
 
 async def test_a_status_that_fails_is_not_polled(world: World) -> None:
-    """A replica whose +status answers 500 is asked for it ever more rarely, and says that; the log says it once."""
+    """A replica whose +status answers 500 is probed ever more rarely, and reports that; the log has it once."""
     world.devpi.status_code = 500
     await world.serve(role="replica")
     await eventually(lambda: world.devpi.calls.get("/+status", 0) > 1)
@@ -593,7 +593,7 @@ async def test_a_status_that_fails_is_not_polled(world: World) -> None:
 
 
 async def test_an_old_status_says_nothing_of_the_primary(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where +status fails, the time of the last update in the last one is no reason to doubt the primary."""
+    """If +status fails, the age of the last update in the last one is no reason to doubt the primary."""
     at = time.time()
     world.devpi.status = status_of(
         role="REPLICA",
@@ -617,7 +617,7 @@ async def test_an_old_status_says_nothing_of_the_primary(world: World, monkeypat
 
 
 async def test_a_lost_lock_is_seen_and_a_found_one_too(world: World) -> None:
-    """Looked at once a second, whatever the interval is; the reason is the lock's own."""
+    """It is probed once a second, whatever the interval; the reason is the lock's own."""
     lost: str | None = None
     await world.serve()
     assert world.client is not None
@@ -634,7 +634,7 @@ async def test_a_lost_lock_is_seen_and_a_found_one_too(world: World) -> None:
 
 
 async def test_a_lock_that_no_look_comes_back_from(impatient: World) -> None:
-    """A volume that hangs says nothing of the lock, so it does not pass."""
+    """A volume that hangs does not report the lock, so the check does not pass."""
     world = impatient
     hangs, over = threading.Event(), threading.Event()
 
@@ -660,7 +660,7 @@ async def test_a_lock_that_no_look_comes_back_from(impatient: World) -> None:
     ("state", "allowed", "status", "hint"),
     [
         ("set", False, PASS, None),
-        ("unknown", False, PASS, None),  # a replica's is its primary's matter
+        ("unknown", False, PASS, None),  # a replica's is its primary's
         ("empty", False, FAIL, "sidecar rotate"),
         ("empty", True, WARN, None),
         ("absent", False, FAIL, "sidecar rotate"),
@@ -674,7 +674,7 @@ async def test_a_lock_that_no_look_comes_back_from(impatient: World) -> None:
     ],
 )
 async def test_root_password(world: World, state: str, allowed: bool, status: CheckStatus, hint: str | None) -> None:
-    """Only one that is known to be set passes; an empty one may be allowed, one that lets nobody in may not."""
+    """Only a password known to be set passes; an empty one may be allowed, an uncheckable one may not."""
     assert world.check("root-password").status is PENDING
     world.root_password(state, allowed)
     assert world.check("root-password").status is status
@@ -682,7 +682,7 @@ async def test_root_password(world: World, state: str, allowed: bool, status: Ch
 
 
 async def test_an_empty_root_password_is_logged_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """It fails from the start, and yet is news."""
+    """It fails from the start, and is logged nevertheless."""
     world.root_password("empty", allowed=False)
     world.root_password("empty", allowed=False)
     assert [r.levelname for r in caplog.records] == ["WARNING"]
@@ -719,7 +719,7 @@ def replica(**changes: Any) -> ServerStatus:
     ],
 )
 def test_replication_rules(changes: dict[str, Any], status: CheckStatus) -> None:
-    """A replica is ready only when it is in sync, and its primary was heard of within a minute."""
+    """A replica is ready only if it is in sync and its primary answered within the last minute."""
     assert ReplicationJudge().judge(replica(**changes), 1000, PrimaryAnswered()).status is status
 
 
@@ -745,7 +745,7 @@ def test_replication_rules(changes: dict[str, Any], status: CheckStatus) -> None
     ],
 )
 def test_what_a_replica_lacks_is_named(messages: list[str], count: int, said: str, hint: str) -> None:
-    """The first three by name, those that the primary has lost before others, and what to do about these."""
+    """The first three by name, first those that the primary has lost, with a hint for these."""
     files = tuple(Unreplicated(f"p{number}", message == "Not Found") for number, message in enumerate(messages))
     verdict = ReplicationJudge().judge(replica(replication_errors=count, unreplicated=files), 1000, PrimaryAnswered())
     assert verdict.status is FAIL
@@ -755,7 +755,7 @@ def test_what_a_replica_lacks_is_named(messages: list[str], count: int, said: st
 
 @pytest.mark.parametrize("refusal", [None, "key", "clock", "role", "uuid", "serial", "offline", "other", "unheard of"])
 def test_a_refusal_of_the_primary_is_told(refusal: str | None) -> None:
-    """As the reason, before the first update and when there has been none for a minute; a fresh one is not doubted."""
+    """It is in the reason before the first update and after a minute without one; a fresh update is not doubted."""
     judge, answered = ReplicationJudge(), PrimaryAnswered(refusal, 418)
     never = judge.judge(replica(update_from_primary_at=None), 1000, answered)
     late = judge.judge(replica(update_from_primary_at=939.0), 1000, answered)
@@ -768,7 +768,7 @@ def test_a_refusal_of_the_primary_is_told(refusal: str | None) -> None:
 
 
 def test_a_replica_that_was_in_sync_may_be_behind_for_a_minute() -> None:
-    """A busy primary is always a serial ahead: that is no reason to take its replica out."""
+    """A busy primary is always a serial ahead: that must not make its replica unready."""
     judge = ReplicationJudge()
     assert judge.judge(replica(), 1000, PrimaryAnswered()).status is PASS
     behind = replica(serial=7, primary_serial=9, update_from_primary_at=1059.0)
@@ -777,7 +777,7 @@ def test_a_replica_that_was_in_sync_may_be_behind_for_a_minute() -> None:
 
 
 async def test_what_keeps_it_from_being_ready_has_a_history(world: World) -> None:
-    """While it launches, too: but not that devpi-server isn't listening yet, which is no news."""
+    """Also while it launches; but that devpi-server isn't listening yet is not logged."""
     await world.serve(listening=False)
     await eventually(lambda: "launching: devpi-server has not listened" in (world.check("http").reason or ""))
     world.root_password("empty", allowed=False)
@@ -788,7 +788,7 @@ async def test_what_keeps_it_from_being_ready_has_a_history(world: World) -> Non
 
 
 def histories(world: World) -> dict[str, set[CheckStatus]]:
-    """What each check is remembered to have been."""
+    """Return the recorded statuses of each check."""
     return {trend.name: {each.status for each in trend.samples if each} for trend in world.board.history()}
 
 
@@ -806,7 +806,7 @@ async def test_a_replica_becomes_ready_when_it_is_in_sync(world: World) -> None:
 
 
 async def test_a_primary_tells_its_replicas(world: World) -> None:
-    """On a primary the check passes, with how many replicas ask it."""
+    """On a primary the check passes, with the number of replicas."""
     world.devpi.status |= {"polling_replicas": {"u": {}}}
     await world.serve(role="primary")
     await world.ready()
@@ -848,7 +848,7 @@ def test_event_rules(changes: dict[str, Any], status: CheckStatus) -> None:
 
 
 async def test_events_warn_and_never_gate(world: World) -> None:
-    """Events that lie behind for long are shown, with the lag."""
+    """Events that are behind for long are shown, with the lag."""
     world.devpi.status = status_of(serial=9, event_serial=2, event_serial_timestamp=1.0, event_serial_in_sync_at=1.0)
     await world.serve()
     await world.ready()

@@ -7,7 +7,7 @@ from sidecar.features.numbers.pace import Pace
 
 
 class Devpi:
-    """What was counted, and the time."""
+    """Counts and a time."""
 
     def __init__(self) -> None:
         self.at = 1000.0
@@ -15,7 +15,7 @@ class Devpi:
         self.pace = Pace(lambda: self.counted, lambda: self.at)
 
     def go_on(self, seconds: float, *, simple: int, uploads: int, refused: int = 0) -> None:
-        """So much later these are all that were answered."""
+        """After so many seconds this is the total of answered requests."""
         self.at += seconds
         self.counted = Requests(
             {
@@ -27,7 +27,7 @@ class Devpi:
 
 
 def test_nobody_has_asked_for_anything() -> None:
-    """Nothing is nothing; the rate isn't known before two samples."""
+    """Without requests there are no numbers; the rate is unknown before two samples."""
     devpi = Devpi()
     assert (0, 0, None) == (devpi.pace.requests(), devpi.pace.uploads(), devpi.pace.last_upload)
     devpi.pace.look()
@@ -54,7 +54,7 @@ def test_the_rate_is_that_of_the_last_minute() -> None:
 
 
 def test_the_last_upload() -> None:
-    """When it was seen; one that was refused is none."""
+    """The time of the tick; a refused upload is none."""
     devpi = Devpi()
     devpi.go_on(1, simple=1, uploads=0, refused=3)
     assert devpi.pace.last_upload is None

@@ -1,6 +1,6 @@
-"""Hostile archives: one table of tricks, each of which makes an archive of a sound export and something else.
+"""Hostile archives: a table of tricks, each of which adds something to a sound export.
 
-`TRICKS` and `INDEXES` say what is tried and what must come of it; `cases` packs them in every format.
+`TRICKS` and `INDEXES` contain the tricks and their expected results; `cases` packs them in every format.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 ZEROS = bytes(tarfile.RECORDSIZE)
 OUTSIDE = "OUTSIDE"
-"""In a name or a link: stands for a folder that must not be touched, as an absolute path."""
+"""In a name or a link: placeholder for the absolute path of a folder that must not be touched."""
 
 
 def member(name: str, content: bytes = b"", **fields: object) -> bytes:
@@ -41,7 +41,7 @@ def tar(files: dict[str, bytes]) -> bytes:
 
 
 def extended(kind: bytes, payload: bytes, size: int | None = None) -> bytes:
-    """An extended header of the given type, which may promise another size than it has."""
+    """An extended header of the given type, whose declared size may be wrong."""
     info = tarfile.TarInfo("extended")
     info.type, info.size = kind, len(payload) if size is None else size
     return info.tobuf(tarfile.GNU_FORMAT) + payload + bytes(-len(payload) % 512)
@@ -55,7 +55,7 @@ def record(key: str, value: str) -> bytes:
 
 
 def patched(block: bytes, start: int, value: bytes) -> bytes:
-    """A header with another field and the checksum that fits."""
+    """A header with a changed field and a correct checksum."""
     raw = bytearray(block)
     raw[start : start + len(value)] = value
     raw[148:156] = b" " * 8
@@ -63,7 +63,7 @@ def patched(block: bytes, start: int, value: bytes) -> bytes:
     return bytes(raw)
 
 
-# --- the sound export that everything is hidden in --------------------------------------------------------------------
+# --- the sound export that hides everything ---------------------------------------------------------------------------
 
 FILE = "alice/dev/pkg/1.0/pkg-1.0.tar.gz"
 CONTENT = random.Random(5).randbytes(60_000)
@@ -92,7 +92,7 @@ INDEX: dict[str, Any] = {
 
 
 def export(raw_index: bytes | None = None) -> bytes:
-    """The sound export's members, with another `dataindex.json` if told."""
+    """The sound export's members, with another `dataindex.json` if it is passed."""
     raw = json.dumps(INDEX).encode() if raw_index is None else raw_index
     return member(FILE, CONTENT) + member("dataindex.json", raw)
 
@@ -110,27 +110,27 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
 
 @dataclass(frozen=True)
 class Trick:
-    """What is put behind a sound export, or in place of one."""
+    """Content that is put after a sound export, or in place of one."""
 
     raw: Callable[[], bytes]
     """A whole tar, to be packed; with `packed_already`, the archive."""
     reason: str | None
-    """A part of the refusal's reason; None: it is harmless here, and the export is loaded as if it weren't there."""
+    """A part of the refusal's reason; None: it is harmless here, and the export is loaded without it."""
     member: str | None = None
-    """The member that the refusal names, if one of the export's does not come first."""
+    """The member in the refusal, unless one of the export's comes first."""
     limits: dict[str, int] = field(default_factory=dict)
     packed_already: bool = False
     plain_too: bool = True
-    """Also as a plain tar, where the packing is not the trick."""
+    """Also as a plain tar, unless the packing is the trick."""
 
 
 def behind(*parts: bytes) -> Callable[[], bytes]:
-    """A sound export, and these behind it."""
+    """A sound export, followed by these."""
     return lambda: export() + b"".join(parts) + ZEROS
 
 
 def named(*names: str, reason: str | None) -> Trick:
-    """Files of these names; the last one is refused."""
+    """Files with these names; the last one is refused."""
     return Trick(behind(*(member(name, b"1") for name in names)), reason, names[-1])
 
 
@@ -140,7 +140,7 @@ def typed(kind: bytes, reason: str, link: str = "", name: str = "evil") -> Trick
 
 
 def pax(*records: tuple[str, str], reason: str | None, evil: str | None = None, kind: bytes = b"x") -> Trick:
-    """A file whose PAX header says something else than its own one."""
+    """A file whose PAX header contradicts its own."""
     payload = b"".join(record(*each) for each in records)
     return Trick(behind(extended(kind, payload), member("evil", b"1")), reason, evil)
 
@@ -151,14 +151,14 @@ def gnu(name: bytes, reason: str | None, evil: str | None = None) -> Trick:
 
 
 def link_then_file(kind: bytes, *links: tuple[str, str]) -> Trick:
-    """Links, then a file through the last one; the first link is where it ends."""
+    """Links, then a file through the last one; the first link is its target."""
     made = [member(name, type=kind, linkname=target) for name, target in links]
     word = "symbolic link" if kind == tarfile.SYMTYPE else "hard link"
     return Trick(behind(*made, member(f"{links[-1][0]}/escaped", b"1")), word, links[0][0])
 
 
 def zeros(size: int) -> bytes:
-    """A file of zeros, which packs to nothing."""
+    """A file of zeros, which compresses to almost nothing."""
     return member("zeros", size=size) + bytes(size)
 
 
@@ -172,7 +172,7 @@ def zipped() -> bytes:
 
 
 def greedy_xz() -> bytes:
-    """An xz stream that asks for a dictionary of 1.5 GiB."""
+    """An xz stream that requires a dictionary of 1.5 GiB."""
     raw = bytearray(lzma.compress(export() + ZEROS, check=lzma.CHECK_NONE))
     at = raw.index(b"\x21\x01", 12)  # the LZMA2 filter's id, size of properties, dictionary size
     raw[at + 2] = 39
@@ -204,32 +204,34 @@ TRICKS: dict[str, Trick] = {
     "hard link in the place of an index": typed(HARD, "hard link", FILE, "more/dataindex.json"),
     "hard link to a file": Trick(behind(member("second", type=tarfile.LNKTYPE, linkname=FILE)), None),
     "hard link to a file that comes later": Trick(
-        behind(member("evil", type=tarfile.LNKTYPE, linkname="later"), member("later", b"1")), "comes before", "evil"
+        behind(member("evil", type=tarfile.LNKTYPE, linkname="later"), member("later", b"1")),
+        "not an earlier file",
+        "evil",
     ),
-    "hard link to a folder": typed(HARD, "comes before", "alice"),
-    "hard link to itself": typed(HARD, "comes before", "evil"),
+    "hard link to a folder": typed(HARD, "not an earlier file", "alice"),
+    "hard link to itself": typed(HARD, "not an earlier file", "evil"),
     "hard link to a hard link": Trick(
         behind(
             member("second", type=tarfile.LNKTYPE, linkname=FILE),
             member("evil", type=tarfile.LNKTYPE, linkname="second"),
         ),
-        "comes before",
+        "not an earlier file",
         "evil",
     ),
-    "hard link to what was left there": typed(HARD, "comes before", "../../volume/neighbour"),
-    "hard link to a file by dots": typed(HARD, "comes before", f"alice/../{FILE}"),
+    "hard link to what was left there": typed(HARD, "not an earlier file", "../../volume/neighbour"),
+    "hard link to a file by dots": typed(HARD, "not an earlier file", f"alice/../{FILE}"),
     "hard link over a file": Trick(
         behind(member("a", b"1"), member("a", type=tarfile.LNKTYPE, linkname=FILE)), TWICE, "a"
     ),
     "hard link with data": Trick(behind(member("evil", b"1", type=tarfile.LNKTYPE, linkname=FILE)), "data", "evil"),
     "hard link of a PAX path": Trick(
         behind(extended(b"x", record("linkpath", "../../outside/victim")), member("evil", type=HARD, linkname=FILE)),
-        "comes before",
+        "not an earlier file",
         "evil",
     ),
     "hard link of a GNU path": Trick(
         behind(extended(b"K", b"../../outside/victim\0"), member("evil", type=HARD, linkname=FILE)),
-        "comes before",
+        "not an earlier file",
         "evil",
     ),
     "hard links to a file, many times its size": Trick(
@@ -237,9 +239,9 @@ TRICKS: dict[str, Trick] = {
         "times its size",
         plain_too=False,
     ),
-    "hard links to a file, more than there is room for": Trick(
+    "hard links to a file, more than the available space": Trick(
         behind(*(member(f"link{n}", type=HARD, linkname=FILE) for n in range(100))),
-        "room for",
+        "the available space",
         limits={"total_bytes": 2**22},
     ),
     "file through a symbolic link": link_then_file(SYM, ("evil", OUTSIDE)),
@@ -256,7 +258,7 @@ TRICKS: dict[str, Trick] = {
     "GNU sparse": typed(tarfile.GNUTYPE_SPARSE, "sparse"),
     "GNU multi-volume": typed(b"M", "unknown type"),
     "PAX sparse": pax(("GNU.sparse.major", "1"), ("GNU.sparse.realsize", "99999999999"), reason="sparse"),
-    # headers that say something else
+    # headers that contradict each other
     "PAX path": pax(("path", "../escaped"), reason=DOTS, evil="../escaped"),
     "PAX absolute path": pax(("path", f"{OUTSIDE}/escaped"), reason=ABSOLUTE),
     "PAX path twice": pax(("path", "fine"), ("path", "../escaped"), reason=DOTS, evil="../escaped"),
@@ -276,7 +278,7 @@ TRICKS: dict[str, Trick] = {
     "PAX of nothing": Trick(behind(extended(b"x", b"99 a=b\n"), member("a")), "malformed"),
     "PAX of 8 GiB": Trick(behind(extended(b"x", b"", 8 * 2**30)), "1 MiB"),
     "PAX headers without end": Trick(behind(extended(b"x", record("comment", "y")) * 2000), "1 MiB"),
-    "PAX and no member": Trick(behind(extended(b"x", record("path", "a"))), "behind an extended header"),
+    "PAX and no member": Trick(behind(extended(b"x", record("path", "a"))), "after an extended header"),
     "GNU long name": gnu(b"a/" * 20 + b"../" * 30 + b"escaped", DOTS),
     "GNU long absolute name": gnu(OUTSIDE.encode() + b"/" + b"x" * 120, ABSOLUTE),
     "GNU long name with NUL": gnu(b"fine\0/../escaped", None),
@@ -297,7 +299,7 @@ TRICKS: dict[str, Trick] = {
     "name of 256 bytes": named("a" * 256, reason="too long"),
     "name of 70 folders": named("a/" * 70 + "x", reason="too long"),
     "checksum": Trick(lambda: export().replace(b"dataindex.json\0", b"dataindex.jsoN\0") + ZEROS, "is damaged"),
-    # names that meet
+    # colliding names
     "duplicate": named("a", "a", reason=TWICE),
     "duplicate dataindex.json": named("dataindex.json", reason=TWICE),
     "duplicate by dots": named("a", "./a", reason=TWICE),
@@ -324,18 +326,20 @@ TRICKS: dict[str, Trick] = {
     ),
     "a member of a terabyte": Trick(behind(member("evil", size=2**40)), "more than", "evil"),
     "a promise beyond the room": Trick(
-        behind(member("evil", size=2**30)), "more than there is room for", "evil", limits={"total_bytes": 2**22}
+        behind(member("evil", size=2**30)), "more than the available space", "evil", limits={"total_bytes": 2**22}
     ),
     "more than was promised": Trick(
-        behind(*(member(f"part{n}", bytes(2**18)) for n in range(100))), "room for", limits={"total_bytes": 2**22}
+        behind(*(member(f"part{n}", bytes(2**18)) for n in range(100))),
+        "the available space",
+        limits={"total_bytes": 2**22},
     ),
-    # what isn't one
+    # other files
     "empty": Trick(lambda: b"", "is empty", packed_already=True),
     "text": Trick(lambda: b"<html>404</html>" * 99, "is not a tar archive"),
-    "zip": Trick(zipped, "the export names it, but it isn't there", packed_already=True),
+    "zip": Trick(zipped, "is in dataindex.json, but the file is missing", packed_already=True),
     "half an end marker": Trick(lambda: export() + bytes(512) + member("more", b"1"), "end-of-archive marker"),
-    "a second archive behind": Trick(lambda: (export() + ZEROS) * 2, "behind its end-of-archive"),
-    "a greedy dictionary": Trick(greedy_xz, "more memory to unpack than xz -9", packed_already=True),
+    "a second archive behind": Trick(lambda: (export() + ZEROS) * 2, "after its end-of-archive"),
+    "a greedy dictionary": Trick(greedy_xz, "more memory than xz -9", packed_already=True),
 }
 
 
@@ -343,7 +347,7 @@ TRICKS: dict[str, Trick] = {
 
 
 def index(change: Callable[[dict[str, Any]], object]) -> bytes:
-    """The sound one with something changed."""
+    """The sound one with a change."""
     data = copy.deepcopy(INDEX)
     change(data)
     return json.dumps(data).encode()
@@ -355,22 +359,22 @@ def file(**fields: object) -> bytes:
 
 
 def hashed(parameters: str, user: str = "alice") -> bytes:
-    """An argon2 hash of "", so far as it is one, that asks for this."""
+    """An argon2 hash of "", or an approximation, with these parameters."""
     pwhash = f"{parameters}$c2FsdHNhbHQ$zL2j6VSjJKz0Sj5GL1rhtxu2dZzdrCRos/qoJ13bpBE"
     return index(lambda data: data["users"].update({user: {"pwhash": pwhash}}))
 
 
 def metadata(value: str) -> bytes:
-    """This JSON, as it is, at a place where anything may stand."""
+    """This raw JSON at a place where anything is allowed."""
     return json.dumps(INDEX).encode().replace(b'"version": "1.0"}', b'"version": "1.0", "x": ' + value.encode() + b"}")
 
 
 UNVERIFIED = {"last_modified": "Mon, 01 Jan 2024 00:00:00 GMT"}
 INDEXES: dict[str, tuple[bytes, str]] = {
-    "relpath NUL": (file(relpath="alice\0"), "can't be a file's"),
-    "relpath nothing": (file(relpath=""), "can't be a file's"),
-    "relpath that ends above": (file(relpath=f"{FILE}/.."), "can't be a file's"),
-    "relpath of nobody": (file(relpath="alice/none"), "isn't there"),
+    "relpath NUL": (file(relpath="alice\0"), "can't be the path of a file"),
+    "relpath nothing": (file(relpath=""), "can't be the path of a file"),
+    "relpath that ends above": (file(relpath=f"{FILE}/.."), "can't be the path of a file"),
+    "relpath of nobody": (file(relpath="alice/none"), "file is missing"),
     "relpath a folder": (file(relpath="alice/dev"), "not a regular file"),
     "relpath a number": (file(relpath=10**30), "not a string"),
     "relpath very deep": (file(relpath="a/" * 10_000 + "b"), "deep"),
@@ -407,7 +411,7 @@ INDEXES: dict[str, tuple[bytes, str]] = {
 
 
 def loaded_as(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-    """The data that is loaded where something of the sound export was left out."""
+    """The data that is loaded if something of the sound export is left out."""
     data: dict[str, Any] = json.loads(index(change))
     return data
 
@@ -428,7 +432,7 @@ LEFT_OUT: dict[str, tuple[bytes, str, dict[str, Any]]] = {
                 or data["users"].update({"..": {"pwhash": "x"}})
             )
         ),
-        "outside of the files",
+        "outside of devpi-server's files",
         loaded_as(
             lambda data: (
                 data["indexes"]["alice/dev"].update(files=[])
@@ -446,16 +450,16 @@ LEFT_OUT: dict[str, tuple[bytes, str, dict[str, Any]]] = {
     ),
     "a hash that is a number": (
         index(lambda data: data["users"]["alice"].update(pwhash=1)),
-        "no text",
+        "not a string",
         loaded_as(lambda data: data["users"]["alice"].update(pwhash=None)),
     ),
     "a salt that is a list": (
         index(lambda data: data["users"]["alice"].update(pwsalt=[])),
-        "no text",
+        "not a string",
         loaded_as(lambda data: data["users"]["alice"].update(pwhash=None)),
     ),
 }
-"""What is left out: the index, the reason, and what is loaded nevertheless."""
+"""What is left out: the index, the reason, and the data that is loaded."""
 
 
 # --- all of it, packed ------------------------------------------------------------------------------------------------
@@ -466,7 +470,7 @@ STEP = 4096
 
 @dataclass(frozen=True)
 class Case:
-    """One archive and what must come of it."""
+    """An archive and its expected result."""
 
     name: str
     raw: bytes
@@ -474,11 +478,11 @@ class Case:
     reason: str | None
     """A part of the refusal's reason; "": any; None: it is loaded."""
     may_be_sound: bool = False
-    """The damage may have hit nothing, or (in a plain tar) a byte that only devpi's importer, by digest, misses."""
+    """The damage may have no effect, or (in a plain tar) change a byte that only devpi's importer checks, by digest."""
     member: str | None = None
     limits: dict[str, int] = field(default_factory=dict)
     left_out: dict[str, Any] | None = None
-    """It is refused only if that is wanted (SIDECAR_IMPORT_STRICT); else this data is loaded."""
+    """It is refused only with SIDECAR_IMPORT_STRICT; otherwise this data is loaded."""
 
 
 def cases(outside: str) -> Iterator[Case]:
@@ -513,7 +517,7 @@ def cases(outside: str) -> Iterator[Case]:
 
 
 def _placed(raw: bytes, outside: str) -> bytes:
-    """The tar with `OUTSIDE` replaced wherever a header or a PAX record has it, lengths and checksums fixed."""
+    """The tar with `OUTSIDE` replaced in headers and PAX records, with correct lengths and checksums."""
     parts, at = [], 0
     while at < len(raw):
         block = raw[at : at + 512]

@@ -1,7 +1,7 @@
-"""Judges hostile archives, each in a process of its own with limits on what it may use.
+"""Judges hostile archives, each in a separate process with limited resources.
 
 `python -m tests.support.hostile.judge` reads lines of JSON, `{"init": …, "staging": …, "limits": {…}}`, and answers
-each with what came of that folder.
+each with the result for that folder.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ FILE = 2**28
 
 
 class Quiet:
-    """A watcher that doesn't care."""
+    """A watcher that ignores its calls."""
 
     def unpacking(self, source: str, compressed_bytes: int, members: int, unpacked_bytes: int) -> None: ...
 
 
 def judge(init: Path, staging: Path, limits: Limits, *, strict: bool) -> dict[str, Any]:
-    """Find, unpack, check; what `sidecar.worker.load` does before devpi's importer compares the digests."""
+    """Find, unpack, check: what `sidecar.worker.load` does before devpi's importer compares the digests."""
     omissions = Omissions(strict=strict)
     try:
         budget = Budget.of(limits, staging)
@@ -47,13 +47,13 @@ def judge(init: Path, staging: Path, limits: Limits, *, strict: bool) -> dict[st
 
 
 def peak_bytes() -> int:
-    """The most memory that this process ever had, since its fork."""
+    """The peak memory of this process since its fork."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
 
 
 def in_a_fork(task: dict[str, Any]) -> dict[str, Any]:
-    """The judgement, its CPU-seconds and its peak; `died` with a status where there is none."""
+    """The judgement, its CPU-seconds and its peak; `died` with a status if there is none."""
     read, write = os.pipe()
     if not (child := os.fork()):
         for what, most in (
@@ -65,7 +65,7 @@ def in_a_fork(task: dict[str, Any]) -> dict[str, Any]:
         began = time.process_time()
         try:
             said = judge(Path(task["init"]), Path(task["staging"]), Limits(**task["limits"]), strict=task["strict"])
-        except BaseException as error:  # whatever it is, it is none that was announced
+        except BaseException as error:  # an unexpected exception
             said = {"outcome": "raised", "reason": repr(error)[:1000]}
         with os.fdopen(write, "w") as file:
             json.dump(said | {"peak": peak_bytes(), "cpu_seconds": time.process_time() - began}, file)

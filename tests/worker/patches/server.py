@@ -19,16 +19,16 @@ from sidecar.worker.patches.drain import Drainer
 from sidecar.worker.patches.waitress import ConnectionLimit
 
 PATIENCE = 60.0
-"""Seconds after which what a test waits for counts as failed; also a grace that no test uses up."""
+"""Seconds after which a wait fails; also a grace that is longer than any test."""
 BODY = b"0123456789abcdef" * 500_000
-"""8 MB: more than the kernel's buffers and waitress' first buffer take."""
+"""8 MB: more than the kernel's buffers and waitress' first buffer hold."""
 LOOPBACK = f"127.{os.getpid() >> 16 & 127}.{os.getpid() >> 8 & 255}.{os.getpid() & 255 or 1}"
-"""An address of this process' own: a port that was closed here is not taken by the tests that run beside these."""
+"""An address only for this process: parallel tests can't bind a port that was closed here."""
 Environ = dict[str, Any]
 
 
 class Server:
-    """waitress in a thread, with an app that downloads, uploads, waits until told otherwise, and says where it is."""
+    """waitress in a thread, with an app for downloads, uploads, requests that wait, and its own addresses."""
 
     def __init__(self, **adjustments: Any) -> None:
         self.go_on = threading.Event()
@@ -41,7 +41,7 @@ class Server:
         self._thread.start()
 
     def app(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """`/download`, `/upload`, `/wait`, and everything else at once."""
+        """Serve `/download`, `/upload`, `/wait`, `/environ`; answer `hello` to anything else."""
         path, body = environ["PATH_INFO"], b"hello"
         if path == "/download":
             body = BODY
@@ -58,11 +58,11 @@ class Server:
 
     @property
     def listeners(self) -> list[Any]:
-        """waitress' listening dispatchers."""
+        """Return waitress' listening dispatchers."""
         return self.drainer.listeners
 
     def drain(self, grace: float = PATIENCE, *, keep_listening: bool = False) -> Future[int]:
-        """Begin to drain; the future has how many connections were cut."""
+        """Begin to drain; the future returns how many connections were cut."""
         drained: Future[int] = Future()
 
         def drain() -> None:
@@ -72,7 +72,7 @@ class Server:
         return drained
 
     def wait_until_idle(self) -> None:
-        """Until no request is being answered: waitress stamps a connection once more after the client has it all."""
+        """Wait until no request is running: waitress sets `last_activity` again after the client has the answer."""
         deadline = time.monotonic() + PATIENCE
         dispatcher = self._server.task_dispatcher
         while dispatcher.active_count or dispatcher.queue:
@@ -80,14 +80,14 @@ class Server:
             time.sleep(0.005)
 
     def wait_until_listeners_are_closed(self) -> None:
-        """Until this server's own sockets are closed."""
+        """Wait until this server's own sockets are closed."""
         deadline = time.monotonic() + PATIENCE
         while any(listener.socket is not None for listener in self.listeners):
             assert time.monotonic() < deadline
             time.sleep(0.005)
 
     def hold_up(self) -> None:
-        """Keep waitress' loop, from now on and until `go_on`, at something that isn't the first listener's."""
+        """Block waitress' loop until `go_on`, in a callback of another listener than the first."""
         held = threading.Event()
 
         def hold() -> None:
@@ -98,10 +98,10 @@ class Server:
         assert held.wait(PATIENCE)
 
     def stop(self) -> None:
-        """End waitress' loop, whatever is connected."""
+        """End waitress' loop despite open connections."""
         self.go_on.set()
         if self._thread.is_alive():
-            with suppress(OSError):  # the trigger may be closed by what it was pulled for, before this has pulled it
+            with suppress(OSError):  # the callback may close the trigger before it is pulled again
                 self.listeners[0].trigger.pull_trigger(lambda: wasyncore.close_all(self._map))
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
@@ -109,7 +109,7 @@ class Server:
 
 
 class Client:
-    """One connection; what it says and hears, byte by byte."""
+    """One connection, read and written byte by byte."""
 
     def __init__(self, address: str) -> None:
         if address.startswith("unix:"):
@@ -129,18 +129,18 @@ class Client:
             raise
         self._rest = b""
         self.head: list[bytes] = []
-        """The lines of the last answer's head."""
+        """The header lines of the last answer."""
 
     def say(self, text: str, body: bytes = b"") -> None:
         self.socket.sendall(f"{text} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
 
     def begin_upload(self, body: bytes) -> None:
-        """The head of an upload and the first half of its body."""
+        """Send the head of an upload and the first half of its body."""
         self.socket.sendall(f"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode())
         self.socket.sendall(body[: len(body) // 2])
 
     def hear(self) -> bytes:
-        """One answer's body."""
+        """Read one answer, and return its body."""
         while b"\r\n\r\n" not in self._rest:
             self._more()
         head, _, self._rest = self._rest.partition(b"\r\n\r\n")
@@ -160,7 +160,7 @@ class Client:
         self._rest += more
 
     def heard_the_end(self) -> bool:
-        """Whether the server has closed the connection, and said nothing more; waits for either."""
+        """Wait for the end of the connection or more data; whether it ended without more data."""
         try:
             return self.socket.recv(1) == b"" and not self._rest
         except ConnectionResetError:

@@ -1,4 +1,4 @@
-"""`sidecar.worker.patches.drain`: waitress takes no new connection, and what runs on it comes to its end."""
+"""`sidecar.worker.patches.drain`: waitress accepts no new connection and finishes running requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.worker.patches.server import BODY, LOOPBACK, PATIENCE, Client, Server
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Makes servers, and stops them at the end."""
+    """Make servers, and stop them at the end."""
     with ExitStack() as stack:
 
         def make(**adjustments: Any) -> Server:
@@ -31,7 +31,7 @@ def server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture
 def connect() -> Iterator[Callable[..., Client]]:
-    """Makes clients, and closes them at the end."""
+    """Make clients, and close them at the end."""
     with ExitStack() as stack:
 
         def make(server: Server, listener: int = 0) -> Client:
@@ -43,7 +43,7 @@ def connect() -> Iterator[Callable[..., Client]]:
 
 
 def wait_until_closed(server: Server) -> None:
-    """Until no listener takes a connection any more."""
+    """Wait until no listener accepts connections."""
     deadline = time.monotonic() + PATIENCE
     for address in server.drainer.addresses:
         while time.monotonic() < deadline:
@@ -52,7 +52,7 @@ def wait_until_closed(server: Server) -> None:
                 time.sleep(0.005)
             except (ConnectionRefusedError, FileNotFoundError):
                 break
-            except ConnectionResetError:  # it was closed while we connected
+            except ConnectionResetError:  # closed during the connect
                 continue
         else:
             pytest.fail(f"{address} still listens")
@@ -63,7 +63,7 @@ Clients = Callable[..., Client]
 
 
 def test_nothing_runs(server: Servers) -> None:
-    """Over at once, and nobody is let in any more."""
+    """The drain ends at once, and connections are refused."""
     it = server()
     assert it.drain().result(PATIENCE) == 0
     with pytest.raises(ConnectionRefusedError):
@@ -71,7 +71,7 @@ def test_nothing_runs(server: Servers) -> None:
 
 
 def test_idle_connections_are_closed(server: Servers, connect: Clients) -> None:
-    """Kept alive for a next request, which won't be answered here: closed, long before the grace is over."""
+    """Keep-alive connections are closed long before the grace ends."""
     it = server()
     clients = [connect(it) for _ in range(3)]
     for client in clients:
@@ -84,7 +84,7 @@ def test_idle_connections_are_closed(server: Servers, connect: Clients) -> None:
 
 
 def test_a_connection_that_says_nothing_is_closed(server: Servers, connect: Clients) -> None:
-    """A load balancer's connection in advance: it gets a moment for its first request, not the whole grace."""
+    """As of a load balancer that connects in advance: it has a moment for its first request, not the whole grace."""
     it = server()
     client = connect(it)
     before = time.monotonic()
@@ -94,14 +94,14 @@ def test_a_connection_that_says_nothing_is_closed(server: Servers, connect: Clie
 
 
 def test_a_running_download_finishes(server: Servers, connect: Clients) -> None:
-    """To its last byte, however slowly it is read; meanwhile nobody else is let in."""
+    """To the last byte, however slowly the client reads; meanwhile connections are refused."""
     it = server()
     client = connect(it)
     client.say("GET /download")
     client._more()
     (channel,) = it.listeners[0].active_channels.values()
     deadline = time.monotonic() + PATIENCE
-    while channel.requests:  # the app has given all of it to waitress
+    while channel.requests:  # the app has passed everything to waitress
         assert time.monotonic() < deadline
         time.sleep(0.005)
     assert channel.total_outbufs_len
@@ -114,7 +114,7 @@ def test_a_running_download_finishes(server: Servers, connect: Clients) -> None:
 
 
 def test_a_running_upload_finishes(server: Servers, connect: Clients) -> None:
-    """Its second half arrives after the listener is closed, and it is answered."""
+    """The second half arrives after the listener is closed, and the client gets an answer."""
     it = server()
     client = connect(it)
     body = b"x" * 200_000
@@ -128,7 +128,7 @@ def test_a_running_upload_finishes(server: Servers, connect: Clients) -> None:
 
 
 def test_a_request_that_is_being_worked_on_finishes(server: Servers, connect: Clients) -> None:
-    """The app takes its time, and the answer arrives."""
+    """The app is slow, and the answer arrives."""
     it = server()
     client = connect(it)
     client.say("GET /wait")
@@ -142,7 +142,7 @@ def test_a_request_that_is_being_worked_on_finishes(server: Servers, connect: Cl
 
 
 def test_requests_in_one_packet_are_all_answered(server: Servers, connect: Clients) -> None:
-    """Pipelined behind one that runs: the kernel has them, waitress reads them when that one is done."""
+    """Pipelined after a running request: waitress reads them from the kernel when that one is done."""
     it = server()
     client = connect(it)
     client.say("GET /wait")
@@ -156,13 +156,13 @@ def test_requests_in_one_packet_are_all_answered(server: Servers, connect: Clien
 
 
 def test_a_request_that_has_just_arrived_is_answered(server: Servers, connect: Clients) -> None:
-    """On a connection that was idle until then: the kernel has it, waitress has not come to read it."""
+    """On an idle connection: the kernel has the request, and waitress has not read it yet."""
     it = server()
     client = connect(it)
     client.say("GET /")
     assert client.hear() == b"hello"
     (channel,) = it.listeners[0].active_channels.values()
-    channel.readable = lambda: False  # the loop looks at it no more, the kernel still takes data
+    channel.readable = lambda: False  # the loop no longer reads, the kernel still receives
     looked = threading.Semaphore(0)
     close_idle = it.drainer._close_idle
 
@@ -183,10 +183,10 @@ def test_a_request_that_has_just_arrived_is_answered(server: Servers, connect: C
 
 
 def test_who_waits_in_the_kernels_queue_gets_an_answer(server: Servers, connect: Clients) -> None:
-    """The kernel has let them in, and they have asked: waitress had only not come to accept them."""
+    """The kernel has completed their connections and has their requests, before waitress accepts them."""
     it = server()
     (listener,) = it.listeners
-    listener.accepting = False  # the loop looks at it no more, the kernel still takes connections
+    listener.accepting = False  # the loop no longer accepts, the kernel still does
     listener.trigger.pull_trigger()
     clients = [connect(it) for _ in range(5)]
     for client in clients:
@@ -198,7 +198,7 @@ def test_who_waits_in_the_kernels_queue_gets_an_answer(server: Servers, connect:
 
 
 def test_a_crowd_in_the_kernels_queue_is_let_in_up_to_the_limit(server: Servers, connect: Clients) -> None:
-    """Too many would end waitress in its select(): the others are turned away, what runs goes on."""
+    """More would end waitress' select(): the others are refused, running requests continue."""
     it = server(listen=f"{LOOPBACK}:0", connection_limit=12)
     running = connect(it)
     running.say("GET /wait")
@@ -221,7 +221,7 @@ def test_a_crowd_in_the_kernels_queue_is_let_in_up_to_the_limit(server: Servers,
 
 
 def test_when_the_grace_is_over(server: Servers, connect: Clients) -> None:
-    """It tells how many connections were still busy, and doesn't wait for them."""
+    """It returns how many connections are still busy, and doesn't wait for them."""
     it = server()
     waiting, uploading, idle = connect(it), connect(it), connect(it)
     idle.say("GET /")
@@ -236,7 +236,7 @@ def test_when_the_grace_is_over(server: Servers, connect: Clients) -> None:
 
 
 def test_no_grace_at_all(server: Servers, connect: Clients) -> None:
-    """The listener is closed, idle connections too, and that was it."""
+    """The listener and idle connections are closed; nothing is waited for."""
     it = server()
     client = connect(it)
     client.say("GET /wait")
@@ -247,7 +247,7 @@ def test_no_grace_at_all(server: Servers, connect: Clients) -> None:
 
 
 def test_who_hangs_up_is_not_waited_for(server: Servers, connect: Clients) -> None:
-    """A client that leaves in the middle of its upload is no reason to wait out the grace."""
+    """A client that disconnects during its upload doesn't delay the drain."""
     it = server()
     client = connect(it)
     client.begin_upload(b"x" * 1000)
@@ -258,7 +258,7 @@ def test_who_hangs_up_is_not_waited_for(server: Servers, connect: Clients) -> No
 
 
 def test_a_unix_socket(server: Servers, connect: Clients, tmp_path: Path) -> None:
-    """What runs on it finishes; its file is left to the process that has bound it."""
+    """Running requests finish; the socket's file is left to the process that has bound it."""
     path = tmp_path / "devpi.sock"
     it = server(unix_socket=str(path))
     assert it.drainer.addresses == (f"unix:{path}",)
@@ -274,7 +274,7 @@ def test_a_unix_socket(server: Servers, connect: Clients, tmp_path: Path) -> Non
 
 
 def test_several_listeners(server: Servers, connect: Clients) -> None:
-    """All of them are closed, and what runs on each of them finishes."""
+    """All are closed, and running requests on each finish."""
     it = server(listen=" ".join([f"{LOOPBACK}:0"] * 3))
     assert len(set(it.drainer.addresses)) == 3
     clients = [connect(it, number) for number in range(3)]
@@ -292,14 +292,14 @@ def test_several_listeners(server: Servers, connect: Clients) -> None:
 def test_who_waits_at_several_listeners_is_let_in(
     server: Servers, connect: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A connection gets no descriptor that waitress' loop, in its present round, takes for a listener's."""
+    """No connection gets a descriptor that waitress' loop takes for a listener's in the current round."""
     monkeypatch.setattr("sidecar.worker.patches.drain._NEXT_REQUEST", PATIENCE)
     it = server(listen=" ".join([f"{LOOPBACK}:0"] * 3))
     it.hold_up()
     clients = [connect(it, number) for number in range(3)]
     drained = it.drain()
     deadline = time.monotonic() + PATIENCE
-    while not it.listeners[0].trigger.thunks:  # the next round sees three listeners, and is told to close them
+    while not it.listeners[0].trigger.thunks:  # the next round begins with three listeners and closes them
         assert time.monotonic() < deadline
         time.sleep(0.005)
     it.go_on.set()
@@ -313,7 +313,7 @@ def test_who_waits_at_several_listeners_is_let_in(
 
 
 def test_a_loop_that_is_stuck_is_not_waited_for(server: Servers, connect: Clients) -> None:
-    """Whatever holds waitress' loop up: the drain ends soon after the grace, and counts what is open."""
+    """The drain ends soon after the grace, and returns the number of open connections."""
     it = server(listen=" ".join([f"{LOOPBACK}:0"] * 2))
     client = connect(it)
     client.say("GET /")
@@ -325,7 +325,7 @@ def test_a_loop_that_is_stuck_is_not_waited_for(server: Servers, connect: Client
 
 
 def test_a_loop_that_has_ended_is_not_waited_for(server: Servers) -> None:
-    """waitress' loop is dead: the drain says so by ending at once."""
+    """If waitress' loop is dead, the drain ends at once."""
     it = server()
     it.stop()
     before = time.monotonic()
@@ -334,7 +334,7 @@ def test_a_loop_that_has_ended_is_not_waited_for(server: Servers) -> None:
 
 
 def test_addresses_are_those_that_were_bound(server: Servers) -> None:
-    """Port 0 has become a real one; an IPv6 address stands in brackets."""
+    """Port 0 is replaced by the real one; an IPv6 address has brackets."""
     it = server(listen="127.0.0.1:0 [::1]:0") if socket.has_ipv6 else server(listen="127.0.0.1:0")
     first, *others = it.drainer.addresses
     assert first.startswith("http://127.0.0.1:")
@@ -346,20 +346,20 @@ def test_addresses_are_those_that_were_bound(server: Servers) -> None:
 
 
 def closes(client: Client) -> list[bytes]:
-    """What the last answer says of the connection."""
+    """Return the Connection headers of the last answer."""
     return [line.split(b": ")[1] for line in client.head if line.lower().startswith(b"connection:")]
 
 
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that has been used counts as busy for long."""
+    """Make a used connection count as busy for a long time."""
     monkeypatch.setattr("sidecar.worker.patches.drain._NEXT_REQUEST", PATIENCE)
 
 
 @pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("keep_listening", [False, True], ids=["stop", "restart"])
 def test_a_next_request_soon_after_an_answer(server: Servers, connect: Clients, keep_listening: bool) -> None:
-    """Its client could not know: it is answered, and hears that it was the last one here."""
+    """The client couldn't know of the drain: it gets an answer with `Connection: close`."""
     it = server()
     client = connect(it)
     client.say("GET /")
@@ -375,7 +375,7 @@ def test_a_next_request_soon_after_an_answer(server: Servers, connect: Clients, 
 
 
 def test_a_clock_that_is_set_back_holds_no_drain_up(server: Servers, connect: Clients) -> None:
-    """A connection that was used tomorrow is idle."""
+    """A connection whose last activity is in the future counts as idle."""
     it = server()
     client = connect(it)
     client.say("GET /")
@@ -389,7 +389,7 @@ def test_a_clock_that_is_set_back_holds_no_drain_up(server: Servers, connect: Cl
 
 @pytest.mark.usefixtures("unhurried")
 def test_the_last_of_several_requests_is_the_one_that_closes(server: Servers, connect: Clients) -> None:
-    """Those behind the first one are answered too, whether waitress has read them or the kernel has them."""
+    """Requests after the first are answered too, whether waitress has read them or the kernel still has them."""
     it = server()
     client = connect(it)
     client.socket.sendall(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\nGET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -409,7 +409,7 @@ def test_the_last_of_several_requests_is_the_one_that_closes(server: Servers, co
 
 @pytest.mark.usefixtures("unhurried")
 def test_http_1_0_hears_of_it_once(server: Servers, connect: Clients) -> None:
-    """A client that has asked to keep the connection alive gets one header, the right one."""
+    """A client that asked for keep-alive gets one Connection header: close."""
     it = server()
     client = connect(it)
     ask = b"GET / HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n"
@@ -429,7 +429,7 @@ def test_http_1_0_hears_of_it_once(server: Servers, connect: Clients) -> None:
 
 @pytest.fixture
 def bound(tmp_path: Path) -> Iterator[Callable[[str], socket.socket]]:
-    """Makes listening sockets, and closes them at the end."""
+    """Make listening sockets, and close them at the end."""
     with ExitStack() as stack:
 
         def make(kind: str) -> socket.socket:
@@ -452,14 +452,14 @@ Bound = Callable[[str], socket.socket]
 def test_a_drain_for_a_restart_leaves_the_queue_alone(
     server: Servers, connect: Clients, bound: Bound, kind: str
 ) -> None:
-    """Nobody is refused meanwhile; those who wait are answered by the next server."""
+    """No connection is refused; the next server answers those that wait."""
     ours = bound(kind)
     first = server(sockets=[ours.dup()])
     (listener,) = first.listeners
     busy = connect(first)
     busy.say("GET /wait")
     assert first.waiting.acquire(timeout=PATIENCE)
-    listener.accepting = False  # the loop looks at it no more, the kernel still takes connections
+    listener.accepting = False  # the loop no longer accepts, the kernel still does
     listener.trigger.pull_trigger()
     before = [connect(first) for _ in range(5)]
     drained = first.drain(keep_listening=True)
@@ -479,7 +479,7 @@ def test_a_drain_for_a_restart_leaves_the_queue_alone(
 
 @pytest.mark.parametrize("kind", ["TCP", "Unix"])
 def test_a_drain_for_a_stop_lets_the_queue_in(server: Servers, connect: Clients, bound: Bound, kind: str) -> None:
-    """And is over with the last of them, if the process that has bound the socket has closed it."""
+    """It ends with the last of them, if the process that bound the socket has closed it."""
     ours = bound(kind)
     it = server(sockets=[ours.dup()])
     (listener,) = it.listeners
@@ -497,7 +497,7 @@ def test_a_drain_for_a_stop_lets_the_queue_in(server: Servers, connect: Clients,
 
 
 def test_several_sockets_for_a_restart(server: Servers, connect: Clients, bound: Bound) -> None:
-    """All of them go on."""
+    """All sockets stay open."""
     ours = [bound("TCP") for _ in range(3)]
     first = server(sockets=[each.dup() for each in ours])
     assert first.drain(keep_listening=True).result(PATIENCE) == 0
@@ -511,7 +511,7 @@ def test_several_sockets_for_a_restart(server: Servers, connect: Clients, bound:
 
 @pytest.mark.parametrize("kind", ["TCP", "Unix"])
 def test_the_app_sees_no_difference(server: Servers, connect: Clients, bound: Bound, kind: str, tmp_path: Path) -> None:
-    """Server, client and scheme are told as with a socket of waitress' own."""
+    """The environ's server, client and scheme are as with a socket that waitress bound."""
     seen = []
     for arguments in (
         {"sockets": [bound(kind)]},

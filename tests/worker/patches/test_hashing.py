@@ -1,4 +1,4 @@
-"""`sidecar.worker.patches.hashing`: whoever asks, argon2 runs once at a time."""
+"""`sidecar.worker.patches.hashing`: argon2 runs once at a time, whatever uses it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Accessing argon2.__version__:Dep
 
 
 class Runs:
-    """How many runs of argon2 there were, and how many at once."""
+    """Counts argon2's runs, and the maximum of concurrent ones."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -35,7 +35,7 @@ class Runs:
                 self.now += 1
                 self.most = max(self.most, self.now)
             try:
-                time.sleep(0.002)  # argon2 gives the interpreter away too, so the others get as far as they can
+                time.sleep(0.002)  # releases the GIL, as argon2 does, so that other threads proceed
                 return run(*arguments, **options)
             finally:
                 with self._lock:
@@ -46,7 +46,7 @@ class Runs:
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
-    """argon2, counted; passwords are hashed cheaply, by a context of this test's own."""
+    """Count argon2's runs; hash passwords cheaply, by another context."""
     runs = Runs()
     for name in ("hash_secret", "verify_secret", "hash_secret_raw"):
         monkeypatch.setattr(argon2.low_level, name, runs.counted(getattr(argon2.low_level, name)))
@@ -59,7 +59,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
 
 
 def config_of(folder: Path) -> Config:
-    """A devpi-server's configuration whose keys are derived with little memory."""
+    """Return a devpi-server configuration that derives keys with little memory."""
     (folder / "secret").write_text("fedcba9876543210" * 4)
     (folder / "secret").chmod(0o600)
     cheap = ("--argon2-memory-cost", "8", "--argon2-time-cost", "1", "--argon2-parallelism", "1")
@@ -68,7 +68,7 @@ def config_of(folder: Path) -> Config:
 
 
 def hash_check_and_derive(config: Config) -> None:
-    """What devpi does in its threads, once; its answers must be right."""
+    """Do once what devpi does in its threads, and check the results."""
     known = auth.hash_password("right")
     assert (True, None) == auth.verify_and_update_password_hash("right", known)
     assert (False, None) == auth.verify_and_update_password_hash("wrong", known)
@@ -76,7 +76,7 @@ def hash_check_and_derive(config: Config) -> None:
 
 
 def test_one_runs_at_a_time(runs: Runs, tmp_path: Path) -> None:
-    """Eight threads hash, check and derive; the key is derived once, though all want it at the same time."""
+    """Eight threads hash, check and derive; the key is derived once, although all need it at the same time."""
     one_at_a_time()
     config = config_of(tmp_path)
     with ThreadPoolExecutor(8) as pool:
@@ -86,7 +86,7 @@ def test_one_runs_at_a_time(runs: Runs, tmp_path: Path) -> None:
 
 
 def test_without_it_many_run_at_a_time(runs: Runs, tmp_path: Path) -> None:
-    """So the test above sees what it is about."""
+    """The test above would fail without the patch."""
     config = config_of(tmp_path)
     with ThreadPoolExecutor(8) as pool:
         for done in [pool.submit(hash_check_and_derive, config) for _ in range(8)]:
@@ -95,7 +95,7 @@ def test_without_it_many_run_at_a_time(runs: Runs, tmp_path: Path) -> None:
 
 
 def test_a_weak_hash_is_renewed_within_one_turn(runs: Runs) -> None:
-    """A check that finds a weaker hash than today's makes a new one, and doesn't wait for itself."""
+    """A check that finds a weak hash makes a new one without a deadlock."""
     weak = CryptContext(["argon2"], argon2__memory_cost=32, argon2__rounds=1, argon2__parallelism=1).hash("right")
     one_at_a_time()
     with ThreadPoolExecutor(1) as pool:
@@ -105,7 +105,7 @@ def test_a_weak_hash_is_renewed_within_one_turn(runs: Runs) -> None:
 
 
 def test_who_knows_the_key_waits_for_nobody(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A replica's requests, each of which asks for the derived key, don't queue behind password checks."""
+    """A replica's requests all need the derived key, and don't queue behind password checks."""
     held, checking = threading.Event(), threading.Event()
     config = config_of(tmp_path)
 
@@ -128,7 +128,7 @@ def test_who_knows_the_key_waits_for_nobody(runs: Runs, tmp_path: Path, monkeypa
 
 
 def test_first_come_first_served() -> None:
-    """Nobody who comes later gets in before; and when all have left, it is free."""
+    """The lock is taken in the order of arrival, and free at the end."""
     turn, order = FifoLock(), list[int]()
 
     def take(number: int) -> None:

@@ -34,7 +34,7 @@ VALUE = {
 
 @pytest.fixture
 def fast_copies() -> Iterator[None]:
-    """devpi's copies are fast, in this test alone."""
+    """Make devpi's copies fast, only in this test."""
     devpis_own = {kind: get_mutable_deepcopy.dispatch(kind) for kind in (dict, list)}
     with_fast_copies()
     assert devpis_own != {kind: get_mutable_deepcopy.dispatch(kind) for kind in devpis_own}
@@ -46,7 +46,7 @@ def fast_copies() -> Iterator[None]:
 @pytest.mark.usefixtures("fast_copies")
 @pytest.mark.parametrize("value", [VALUE, ensure_deeply_readonly(VALUE)], ids=["mutable", "read-only"])
 def test_fast_copies_are_devpis_copies(value: Any) -> None:
-    """As deep as devpi's own, and of the same types; nothing that can change is shared with the original."""
+    """They are as deep as devpi's, of the same types, and share nothing mutable with the original."""
     before = deepcopy(VALUE)
     made = get_mutable_deepcopy(value)
     assert before == made
@@ -61,14 +61,14 @@ def test_fast_copies_are_devpis_copies(value: Any) -> None:
 
 @pytest.mark.usefixtures("fast_copies")
 def test_what_cannot_be_copied_is_refused() -> None:
-    """As without it."""
+    """As without the patch."""
     with pytest.raises(ValueError, match="object"):
         get_mutable_deepcopy({"a": [object()]})
 
 
 @pytest.mark.parametrize("flag", ["sqlite", "sqlite_db_files"])
 def test_connections_of_a_preparation(tmp_path: Path, flag: str) -> None:
-    """The one that devpi finds raises errors of the disk as such, and does not wait for the disk."""
+    """They raise disk errors as OSError, and commit without fsync."""
     plugins = get_pluginmanager()
     without_patience(plugins)
     without_fsync(plugins)
@@ -81,7 +81,7 @@ def test_connections_of_a_preparation(tmp_path: Path, flag: str) -> None:
 
 
 def test_whether_there_are_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two folders of one file system; whatever the answer, nothing is left of the question."""
+    """Between two folders of one file system; the check leaves no file behind."""
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
         folder.mkdir()

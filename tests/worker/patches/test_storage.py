@@ -1,4 +1,4 @@
-"""What devpi-server has acknowledged is on disk: the file, and the name of every folder that it lies in."""
+"""Acknowledged uploads are on disk: the file, and the names of its folders."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from sidecar.core import files
 from sidecar.worker.patches.storage import DurableConnections, SyncedFolders, sync_what_is_acknowledged
 
 PATIENCE = 60.0
-"""Seconds after which what a test waits for counts as failed."""
+"""Seconds after which a wait fails."""
 
 
 @pytest.fixture
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Every file and folder that is synced, in order."""
+    """Record every synced file and folder, in order."""
     synced: list[Path] = []
     fsync = os.fsync
 
@@ -42,7 +42,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 @pytest.fixture
 def durably() -> Iterator[PluginManager]:
-    """devpi syncs what it acknowledges, in this test alone."""
+    """Make devpi sync what it acknowledges, only in this test."""
     own = FSFactory.from_content, HashHLFactory.from_content
     plugins = get_pluginmanager()
     sync_what_is_acknowledged(plugins)
@@ -52,7 +52,7 @@ def durably() -> Iterator[PluginManager]:
 
 @pytest.fixture
 def storage(durably: PluginManager, tmp_path: Path) -> BaseStorage:
-    """The one that devpi finds, with an empty database."""
+    """Return the storage that devpi finds, with an empty database."""
     config = parseoptions(durably, ["devpi-server", "--serverdir", str(tmp_path)])
     config._determine_storage()
     storage: type[BaseStorage] = config.storage
@@ -61,13 +61,13 @@ def storage(durably: PluginManager, tmp_path: Path) -> BaseStorage:
 
 @pytest.mark.parametrize(("write", "level"), [(True, 3), (False, 2)])
 def test_who_commits_syncs_the_folder_too(storage: BaseStorage, write: bool, level: int) -> None:
-    """SQLite's EXTRA; each request has a connection of its own, and one that only reads is not told."""
+    """A writing connection has SQLite's EXTRA; a reading one keeps the default."""
     with storage.get_connection(write=write) as connection:
         assert (level,) == connection._sqlconn.execute("PRAGMA synchronous").fetchone()
 
 
 def test_what_a_failed_commit_left_is_taken_back(storage: BaseStorage, tmp_path: Path) -> None:
-    """A reader finds the journal that a writer could not roll back, and the state from before it."""
+    """A reader rolls back the journal that a writer left, and sees the state before the write."""
     database = tmp_path / ".sqlite"
     with storage.get_connection(write=True) as writing:
         writing._sqlconn.execute("PRAGMA cache_size=1")  # writes into the database before the commit
@@ -78,7 +78,7 @@ def test_what_a_failed_commit_left_is_taken_back(storage: BaseStorage, tmp_path:
     database.write_bytes(half)
     with storage.get_connection() as reading, pytest.raises(sqlite3.OperationalError, match="readonly database"):
         reading._sqlconn.execute("SELECT name FROM sqlite_master").fetchall()
-    with storage.get_connection(write=True):  # it fails in the same way where the disk is full
+    with storage.get_connection(write=True):  # as on a full disk
         (tmp_path / ".sqlite-journal").write_bytes(journal)
         database.write_bytes(half)
     with storage.get_connection() as reading:
@@ -92,7 +92,7 @@ def test_what_a_failed_commit_left_is_taken_back(storage: BaseStorage, tmp_path:
 def test_a_new_file_and_all_its_folders(
     factory: type[FSFactory | HashHLFactory], tmp_path: Path, synced: list[Path]
 ) -> None:
-    """In both of devpi's stores of files; the folders also where somebody else has made them, perhaps without fsync."""
+    """In both of devpi's file stores; also folders that something else has created, perhaps without fsync."""
     relpath = RelPath("alice/dev/+f/abc/p-1.0.tar.gz")
     folders = [tmp_path, *(tmp_path / "+files" / each for each in ("", "alice", "alice/dev", "alice/dev/+f"))]
     folders.append(folders[-1] / "abc")
@@ -109,7 +109,7 @@ def test_a_new_file_and_all_its_folders(
 
 
 def test_the_folder_itself_always(tmp_path: Path, synced: list[Path]) -> None:
-    """It has a new name each time; those above it not again."""
+    """It gets a new name each time; its parents are synced once."""
     folders = SyncedFolders()
     (folder := tmp_path / "a" / "b").mkdir(parents=True)
     folders.sync(folder, tmp_path)
@@ -118,9 +118,10 @@ def test_the_folder_itself_always(tmp_path: Path, synced: list[Path]) -> None:
     assert [folder, folder.parent, tmp_path, folder, tmp_path] == synced
 
 
-def test_only_so_many_are_remembered(tmp_path: Path, synced: list[Path]) -> None:
-    """The least used is forgotten first, and then synced again; the folders above others are used with each of them."""
-    folders = SyncedFolders(3)
+def test_only_so_many_are_remembered(tmp_path: Path, synced: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The least recently used folder is forgotten and synced again; using a folder uses its parents."""
+    monkeypatch.setattr("sidecar.worker.patches.storage._REMEMBERED", 3)
+    folders = SyncedFolders()
     numbered = [tmp_path / "above" / str(number) for number in range(3)]
     for folder in numbered:
         folder.mkdir(parents=True)
@@ -134,7 +135,7 @@ def test_only_so_many_are_remembered(tmp_path: Path, synced: list[Path]) -> None
 
 
 def test_a_folder_that_another_thread_is_syncing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It isn't known before it is on disk: nobody is told "done" on the strength of a sync that may still fail."""
+    """It isn't remembered before it is synced: no upload is acknowledged by a sync that may still fail."""
     folders = SyncedFolders()
     (folder := tmp_path / "a" / "b").mkdir(parents=True)
     reached, go_on = threading.Event(), threading.Event()
@@ -159,7 +160,7 @@ def test_a_folder_that_another_thread_is_syncing(tmp_path: Path, monkeypatch: py
 
 
 class Elsewhere:
-    """A devpi plugin that brings a SQLite storage of its own, in devpi's class."""
+    """A devpi plugin with its own SQLite storage, of devpi's class."""
 
     @hookimpl
     def devpiserver_storage_backend(self, settings: dict[str, str] | None) -> dict[str, object]:
@@ -168,7 +169,7 @@ class Elsewhere:
 
 @pytest.mark.parametrize("flag", ["sqlite", "sqlite:fsbackend=hash_hl", "sqlite_db_files", "elsewhere"])
 def test_devpi_finds_it_under_its_own_name(durably: PluginManager, tmp_path: Path, flag: str) -> None:
-    """With all else as devpi has it: the settings, where the files are, and what its help lists."""
+    """Everything else is unchanged: the settings, the place of the files, and the help."""
     argv = ["devpi-server", "--serverdir", str(tmp_path), "--storage", flag]
     plain = get_pluginmanager()
     for plugins in (durably, plain):

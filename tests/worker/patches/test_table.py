@@ -1,4 +1,4 @@
-"""`sidecar.worker.patches.table`: the list of what we lean on holds, is complete, and says what should go upstream."""
+"""`sidecar.worker.patches.table`: the list of foreign names is right and complete, and refers to docs/upstream.md."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PUBLIC = {
     ("upstream", "response.status_code"),
     ("search_index", "config.args.indexer_backend"),
 }
-"""What is assigned to foreign objects by an interface that their makers document."""
+"""Assignments to foreign objects that are part of a documented interface."""
 ADDED = {
     ("__main__", "logging.configure(style, level, 'devpi-server').phase"),
     ("storage", "writing.journal"),
@@ -52,11 +52,11 @@ ADDED = {
     ("output", "self._threads.rest"),
     ("output", "self._threads.trace"),
 }
-"""Attributes of our own, some on foreign objects."""
+"""Our own attributes, some on foreign objects."""
 
 
 def test_the_locked_versions_have_all_of_it() -> None:
-    """Nothing is missing from what is installed here; verifying it takes an instant and imports nothing."""
+    """The installed versions miss nothing; the verification is fast and imports nothing."""
     found = held()
     assert f"devpi-server=={found.version} " in (ROOT / "requirements.lock").read_text()
     assert [] == found.missing
@@ -66,7 +66,7 @@ def test_the_locked_versions_have_all_of_it() -> None:
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a module that has one of each."""
+    """Return the name of a module with one target of each kind."""
     (tmp_path / "foreign.py").write_text(
         "LIMIT = 0\n"
         "def plain(one, two=2): return helper(one)\n"
@@ -93,7 +93,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         ("starred", "(*many, only, **rest)", None),
         ("keyword", "(one, *, only)", None),
         ("keyword", "(one, only)", "has the parameters (one, *, only), not (one, only)"),
-        ("LIMIT", "(one)", "has the parameters of nothing that can be called, not (one)"),
+        ("LIMIT", "(one)", "is not callable"),
         ("Thing", "()", None),
         ("Thing.static", "(one)", None),
         ("Thing.gone", "", "is missing"),
@@ -103,30 +103,30 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         ("Thing.inner", "in Thing", None),
         ("Thing._cache", "in plain", "is not in plain"),
         ("helper", "in plain", None),
-        ("helper", "in gone", "is unknown: there is no gone"),
-        ("words of", "says starred", None),
-        ("other words", "says starred", "is not in starred"),
+        ("helper", "in gone", "can't be verified: gone is missing"),
+        ("words of", "text of starred", None),
+        ("other words", "text of starred", "is not in starred"),
     ],
 )
 def test_each_way_to_verify(module: str, target: str, expected: str, problem: str | None) -> None:
-    """It exists, has these parameters, is in some code, or is said by it."""
+    """A target exists, has these parameters, is used in code, or is in a string."""
     found = misses([Patch("p", ("serve",), "why", "anchor", {f"{module}:{target}": expected})])
     assert ([] if problem is None else [Miss("p", f"{module}:{target}", problem)]) == found
 
 
 def test_a_module_that_is_gone_is_a_miss() -> None:
-    """And no ImportError."""
+    """It raises no ImportError."""
     (miss,) = misses([Patch("p", ("serve",), "why", "anchor", {"nowhere.at_all:name": ""})])
     assert str(miss) == "nowhere.at_all:name can't be imported: No module named 'nowhere' (p)"
 
 
 def test_what_is_indispensable_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All misses of a use are told together, and none of another use."""
+    """All misses of a use are reported together, without those of other uses."""
     from devpi_server.filestore_fs import FSFactory
     from devpi_server.mirror import MirrorStage
 
     def changed(self: MirrorStage, project: str, version: str) -> None:
-        """As a later devpi-server might have it."""
+        """Have the parameters that a later devpi-server might have."""
 
     monkeypatch.setattr(MirrorStage, "has_project_perstage", changed)
     monkeypatch.delattr(FSFactory, "from_content")
@@ -134,13 +134,13 @@ def test_what_is_indispensable_is_required(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(Unknown) as caught:
         require("serve")
     assert 70 == caught.value.code
-    assert re.search(r"is missing from devpi-server [\d.]+, .*waitress [\d.]+", caught.value.reason)
+    assert re.search(r"doesn\'t support devpi-server [\d.]+, .*waitress [\d.]+", caught.value.reason)
     assert "FSFactory.from_content is missing (durable)" in caught.value.reason
     assert "MirrorStage.has_project_perstage has the parameters (self, project, version)" in caught.value.reason
 
 
 def test_what_is_dispensable_is_not_required(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """It is told in a warning by whom it concerns."""
+    """The code that applies it logs a warning."""
     from devpi_server.keyfs_sqlite import BaseStorage
 
     assert holds("no_fsync")
@@ -154,7 +154,7 @@ def test_what_is_dispensable_is_not_required(monkeypatch: pytest.MonkeyPatch, ca
 
 
 def test_each_patch_says_all_of_itself() -> None:
-    """A name of its own, a reason, and at least one target."""
+    """It has a unique name, a reason, and at least one target."""
     names = [patch.name for patch in EVERYTHING]
     assert len(set(names)) == len(names)
     for patch in EVERYTHING:
@@ -164,13 +164,13 @@ def test_each_patch_says_all_of_itself() -> None:
 
 
 def test_dispensable_patches_are_asked_for() -> None:
-    """Whoever applies one asks whether it holds."""
+    """The code that applies an optional patch calls `holds`."""
     asked = set(re.findall(r'table\.holds\("(\w+)"\)', "\n".join(path.read_text() for path in WORKER.rglob("*.py"))))
     assert {patch.name for patch in PATCHES if patch.only_faster} | {"search_index"} == asked
 
 
 def test_upstream_has_a_section_for_each() -> None:
-    """docs/upstream.md names each patch in the section that the table links to, and no other patch there."""
+    """docs/upstream.md names each patch in the section that the table links to, and only there."""
     sections: dict[str, str] = {}
     for part in re.split(r"^##+ ", DOCUMENT.read_text(), flags=re.MULTILINE)[1:]:
         title, _, text = part.partition("\n")
@@ -187,7 +187,7 @@ def test_upstream_has_a_section_for_each() -> None:
         anchor: sorted(names) for anchor, names in named.items()
     }
     for anchor in listed:
-        assert "\nAsked for: " in sections[anchor], anchor
+        assert "\nWanted: " in sections[anchor], anchor
 
 
 # --- whether it is complete -------------------------------------------------------------------------------------------
@@ -197,12 +197,12 @@ MODULES = sorted(path for path in WORKER.rglob("*.py") if path.name != "__init__
 
 @functools.cache
 def tree(path: Path) -> ast.Module:
-    """A module, parsed."""
+    """Parse a module."""
     return ast.parse(path.read_text())
 
 
 def foreign_names(path: Path) -> dict[str, str]:
-    """Each name that a module imports from packages that aren't ours → `module` or `module:name`."""
+    """Return each name that a module imports from foreign packages → `module` or `module:name`."""
     found = {}
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
@@ -218,7 +218,7 @@ def foreign_names(path: Path) -> dict[str, str]:
 
 
 def assigned(path: Path) -> Iterator[ast.Attribute]:
-    """Each attribute of something else than `self` that a module assigns to, or to an item of."""
+    """Yield each attribute of an object other than `self` that a module assigns to, or to an item of."""
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Assign | ast.Delete):
             targets = node.targets
@@ -234,13 +234,13 @@ def assigned(path: Path) -> Iterator[ast.Attribute]:
 
 
 def is_self(node: ast.expr) -> bool:
-    """Whether it is the object that a method belongs to."""
+    """Whether it is `self` or `cls`."""
     return isinstance(node, ast.Name) and node.id in ("self", "cls")
 
 
 @functools.cache
 def our_attributes() -> set[str]:
-    """The names of attributes that classes of the worker have themselves."""
+    """Return the names of attributes of the worker's own classes."""
     found = set()
     for path in MODULES:
         for node in ast.walk(tree(path)):
@@ -254,12 +254,12 @@ def our_attributes() -> set[str]:
 
 
 def spelled(origin: str, name: str) -> str:
-    """As the table has a name of an imported module or class."""
+    """Return the name of an imported module or class as the table spells it."""
     return f"{origin}.{name}" if ":" in origin else f"{origin}:{name}"
 
 
 def test_every_replacement_is_in_the_table() -> None:
-    """Whatever the worker assigns to a foreign module or class, as far as its name can be followed."""
+    """All assignments of the worker to foreign modules and classes, as far as names can be resolved."""
     followed = 0
     for path in MODULES:
         foreign = foreign_names(path)
@@ -276,7 +276,7 @@ def test_every_replacement_is_in_the_table() -> None:
 
 
 def test_every_private_name_is_in_the_table() -> None:
-    """Whatever begins with an underscore and is of no class of ours; `os._exit` is documented."""
+    """All names with a leading underscore that aren't of our classes; `os._exit` is documented."""
     found = set()
     for path in MODULES:
         ours = {node.attr for node in ast.walk(tree(path)) if isinstance(node, ast.Attribute) and is_self(node.value)}
@@ -290,7 +290,7 @@ def test_every_private_name_is_in_the_table() -> None:
 
 
 def test_every_override_is_in_the_table() -> None:
-    """Whatever a class of the worker overrides in a foreign one."""
+    """All overrides of foreign classes in the worker."""
     overridden = set()
     for path in MODULES:
         foreign = foreign_names(path)
@@ -311,7 +311,7 @@ def test_every_override_is_in_the_table() -> None:
 
 
 def imported(origin: str) -> object:
-    """What `foreign_names` names."""
+    """Import an origin that `foreign_names` returns."""
     module, _, name = origin.partition(":")
     try:
         return getattr(import_module(module), name) if name else import_module(module)
@@ -320,7 +320,7 @@ def imported(origin: str) -> object:
 
 
 def defined(node: ast.ClassDef) -> set[str]:
-    """What a class's body defines."""
+    """Return the names that a class's body defines."""
     return {each.name for each in node.body if isinstance(each, ast.FunctionDef)} | {
         target.id
         for each in node.body
@@ -331,7 +331,7 @@ def defined(node: ast.ClassDef) -> set[str]:
 
 
 def test_what_the_web_leans_on_in_aiohttp_is_documented() -> None:
-    """Private names in `sidecar/web/server`: docs/upstream.md has them, and aiohttp too."""
+    """Private names in `sidecar/web/server` exist in docs/upstream.md and in aiohttp."""
     text = "\n".join(path.read_text() for path in (ROOT / "sidecar" / "web" / "server").glob("*.py"))
     for name in ("AppRunner._make_server", "Server._loop"):
         assert name.rpartition(".")[2] in text

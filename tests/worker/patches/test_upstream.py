@@ -1,6 +1,6 @@
-"""`sidecar.worker.patches.upstream`: how long a client is told to wait.
+"""`sidecar.worker.patches.upstream`: the Retry-After that a client gets, and errors without secrets.
 
-What it does to a real devpi-server is in `tests/integration/test_mirror.py`.
+`tests/integration/test_mirror.py` tests it with a real devpi-server.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from sidecar.worker.patches.upstream import LONGEST, RETRY_AFTER, seconds, shown
     ],
 )
 def test_seconds(said: str | None, told: int) -> None:
-    """A number or a date; what is neither, or absent, is our own number; never longer than an hour."""
+    """A number or a date, at most an hour; the default if it is absent or neither."""
     assert told == seconds(said)
 
 
 def test_seconds_to_a_date() -> None:
-    """By the clock."""
+    """Relative to now."""
     assert 58 <= seconds(formatdate(time.time() + 60, usegmt=True)) <= 62
 
 
 @pytest.mark.parametrize("url", ["https://u:s3cret@h/simple/x/", "https://h/simple/x/?token=s3cret", "http://h?s3cret"])
 def test_no_secret_of_a_url_is_shown(url: str) -> None:
-    """Whoever may see an index hears how its mirror failed."""
+    """Anybody who may see an index sees how its mirror failed."""
     said = shown(RuntimeError(f"{url!r}: 500 Server Error"))
     assert "s3cret" not in said
     assert "h" in said

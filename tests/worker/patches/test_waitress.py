@@ -1,4 +1,4 @@
-"""`sidecar.worker.patches.waitress`: a real waitress server takes everybody in, and closes none that is busy for it."""
+"""`sidecar.worker.patches.waitress`: a real waitress server accepts all connections and closes no busy one for it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from sidecar.worker.patches.waitress import BUSY, STEP
 from tests.worker.patches.server import BODY, LOOPBACK, PATIENCE, Client, Server
 
 LIMIT = 30
-"""Connections, listeners and their triggers among them, at which waitress stops to accept."""
+"""Number of connections, including listeners and their triggers, at which waitress stops accepting."""
 MANY = 2 * LIMIT
 SHORT = 0.5
-"""Seconds of patience with a transfer, in tests that wait for their end."""
+"""`waitress.PATIENCE` in tests that exceed it."""
 HALF_A_HEAD = b"GET / HTTP/1.1\r\nX: "
 HEAD = b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
 DOWNLOAD = b"GET /download HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 class Place:
-    """A server with few places, and its clients."""
+    """A server with a low limit of connections, and its clients."""
 
     def __init__(self, stack: ExitStack, **adjustments: Any) -> None:
         self.server = Server(**{"connection_limit": LIMIT, **adjustments})
@@ -37,21 +37,21 @@ class Place:
         stack.callback(self._wait_until_empty)
 
     def connect(self, sent: bytes = b"") -> Client:
-        """A client that has sent this."""
+        """Return a client that has sent this."""
         client = Client(self.server.drainer.addresses[-1])
         self._stack.callback(client.socket.close)
         client.socket.sendall(sent)
         return client
 
     def ask(self) -> None:
-        """A new client is answered."""
+        """Connect a new client, and check that it gets an answer."""
         client = self.connect()
         client.say("GET /")
         assert client.hear() == b"hello"
         client.socket.close()
 
     def ask_for(self, seconds: float, meanwhile: Callable[[], object]) -> None:
-        """New clients are answered, one after the other, while others come who say nothing."""
+        """Check for `seconds` that new clients get answers, while silent ones connect."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             for _ in range(LIMIT):
@@ -60,7 +60,7 @@ class Place:
             meanwhile()
 
     def _wait_until_empty(self) -> None:
-        """All clients have gone: then so has what waitress kept for them."""
+        """Wait until waitress has closed all connections, after all clients."""
         self.server.go_on.set()
         deadline = time.monotonic() + PATIENCE
         while self.open:
@@ -69,7 +69,7 @@ class Place:
 
     @property
     def open(self) -> int:
-        """Connections."""
+        """Return the number of connections."""
         return sum(len(listener.active_channels) for listener in self.server.listeners)
 
 
@@ -78,21 +78,21 @@ Places = Callable[..., Place]
 
 @pytest.fixture
 def place() -> Iterator[Places]:
-    """Makes servers behind a crowd."""
+    """Make servers."""
     with ExitStack() as stack:
         yield lambda **adjustments: Place(stack, **(adjustments or {"listen": f"{LOOPBACK}:0"}))
 
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Less patience with transfers."""
+    """Shorten the patience with transfers."""
     monkeypatch.setattr("sidecar.worker.patches.waitress.PATIENCE", SHORT)
 
 
 @pytest.mark.parametrize("sent", [b"", HALF_A_HEAD, HEAD, HEAD + b"x"], ids=["silent", "head", "no body", "body"])
 @pytest.mark.parametrize("where", ["one", "two", "unix"])
 def test_who_keeps_it_waiting_makes_room(place: Places, tmp_path: Path, where: str, sent: bytes) -> None:
-    """Twice as many as there are places: all are let in, and a newcomer is answered."""
+    """Twice as many connections as the limit: all are accepted, and a new one gets an answer."""
     listen = {"one": f"{LOOPBACK}:0", "two": f"{LOOPBACK}:0 {LOOPBACK}:0"}
     it = place(unix_socket=str(tmp_path / "s")) if where == "unix" else place(listen=listen[where])
     for _ in range(MANY):
@@ -108,7 +108,7 @@ def test_who_keeps_it_waiting_makes_room(place: Places, tmp_path: Path, where: s
 def test_room_by_the_limit_of_descriptors(
     monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], threads: int, least: int, most: int
 ) -> None:
-    """What the limit leaves, less two for each thread; the soft limit is raised as far as select() can use it."""
+    """The rest of the limit, less two for each thread; the soft limit is raised to what select() supports."""
     raised: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
     monkeypatch.setattr(resource, "setrlimit", lambda _, wanted: raised.append(wanted))
@@ -117,7 +117,7 @@ def test_room_by_the_limit_of_descriptors(
 
 
 def test_a_url_that_cannot_be_split(place: Places, caplog: pytest.LogCaptureFixture) -> None:
-    """400 as for any other bad request, and nothing in the log; waitress itself closes without an answer."""
+    """400 as for any bad request, and no log line; waitress itself closes without an answer."""
     it = place()
     client = it.connect(b"GET http://[/ HTTP/1.1\r\nHost: x\r\n\r\n")
     client.socket.settimeout(PATIENCE)
@@ -127,7 +127,7 @@ def test_a_url_that_cannot_be_split(place: Places, caplog: pytest.LogCaptureFixt
 
 @pytest.mark.parametrize("come", [0, BUSY])
 def test_a_crowd_is_let_in_at_once(place: Places, come: int) -> None:
-    """Who waits in the kernel's queue is accepted in one round of the loop, once there are many; else one a round."""
+    """The kernel's queue is accepted in one round of the loop if many are open, otherwise one a round."""
     it = place(listen=f"{LOOPBACK}:0", connection_limit=10 * BUSY)
     for _ in range(come):
         it.connect()
@@ -154,18 +154,18 @@ def test_a_crowd_is_let_in_at_once(place: Places, come: int) -> None:
 
 @pytest.mark.parametrize("sent", [HALF_A_HEAD, HEAD], ids=["head", "body"])
 def test_who_drips_makes_room(place: Places, sent: bytes) -> None:
-    """A byte now and then is no request, however long it goes on."""
+    """An occasional byte doesn't count as progress."""
     it = place()
     drips = [it.connect(sent) for _ in range(MANY)]
     for _ in range(10):
         for each in drips:
-            with suppress(OSError):  # it was cut
+            with suppress(OSError):  # it was closed
                 each.socket.send(b"x")
         it.ask()
 
 
 def test_the_longest_idle_goes_first(place: Places) -> None:
-    """Kept-alive connections stay while there is room, and those that were used last stay longest."""
+    """Keep-alive connections stay open while there is room; the least recently used is closed first."""
     it = place()
     clients = [it.connect() for _ in range(LIMIT // 2)]
     for client in [*clients, clients[0]]:
@@ -185,7 +185,7 @@ def test_the_longest_idle_goes_first(place: Places) -> None:
 
 
 def test_who_is_busy_stays(place: Places, short: None) -> None:
-    """A request that is worked on, an upload that comes slowly, a download that is read slowly: to their end."""
+    """Running requests, slow uploads and slow downloads finish."""
     it = place()
     waiting, uploading, downloading = it.connect(), it.connect(), it.connect(DOWNLOAD)
     waiting.say("GET /wait")
@@ -210,7 +210,7 @@ def test_who_is_busy_stays(place: Places, short: None) -> None:
 
 
 def test_answers_that_nobody_reads_make_room(place: Places, short: None) -> None:
-    """They fill every place, for the time of our patience and no longer."""
+    """They are closed after the patience, even if they take all connections."""
     it = place()
     for _ in range(LIMIT + 5):
         it.connect(DOWNLOAD)
@@ -220,7 +220,7 @@ def test_answers_that_nobody_reads_make_room(place: Places, short: None) -> None
 
 
 def test_threads_that_wait_for_a_reader_make_room(place: Places, short: None) -> None:
-    """They have more to write than waitress keeps; each newcomer takes one's place, and so sets its thread free."""
+    """Their answers exceed waitress' buffer; each new connection closes one, and frees its thread."""
     it = place(listen=f"{LOOPBACK}:0", outbuf_high_watermark=2**20)
     for _ in range(LIMIT - 5):
         it.connect(DOWNLOAD)
@@ -234,7 +234,7 @@ def test_threads_that_wait_for_a_reader_make_room(place: Places, short: None) ->
 
 
 def test_uploads_that_come_no_further_make_room(place: Places, short: None) -> None:
-    """All of them have begun well."""
+    """Also after a first step."""
     it = place()
     for _ in range(LIMIT + 5):
         it.connect(HEAD + bytes(2 * STEP))
@@ -245,7 +245,7 @@ def test_uploads_that_come_no_further_make_room(place: Places, short: None) -> N
 
 @pytest.mark.alone
 def test_a_limit_of_two_connections(place: Places) -> None:
-    """Who has just come has the time to ask."""
+    """A new connection has time to send its request."""
     it = place(listen=f"{LOOPBACK}:0", connection_limit=4)
     clients = []
     for _ in range(10):

@@ -1,1 +1,1 @@
-"""The rules that make a verdict of what was seen: a module a check. Doors: `verdict` (what all of them are made of)."""
+"""The rules that turn observations into verdicts: a module a check."""

@@ -1,4 +1,4 @@
-"""`disk`: how much is free on the serverdir's volume."""
+"""`disk`: free space on the serverdir's volume."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from sidecar.core.disk_hints import hint_to_write, words
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """How full the volume is, in bytes."""
+    """Space on the volume, in bytes."""
 
     free: int
-    """What devpi-server may still take."""
+    """Free for devpi-server."""
     size: int
 
 
 def judge_disk(serverdir: Path, warn_bytes: int) -> tuple[Verdict, Space | None]:
-    """Count free bytes; fewer than `warn_bytes` warn. Blocks as long as the volume does, which may not tell: None."""
+    """Warn of fewer than `warn_bytes` free. Blocks as long as the volume does. The space is None if it fails."""
     try:
         found = os.statvfs(serverdir)
     except OSError as error:
-        return Verdict(WARN, f"can't look at the volume: {words(error)}"), None
+        return Verdict(WARN, f"can't read the free space of the serverdir's volume: {words(error)}"), None
     free = found.f_bavail * found.f_frsize
     space = Space(free, found.f_blocks * found.f_frsize)
     if free < warn_bytes:
-        reason = f"{free} bytes are free on the serverdir's volume, fewer than {warn_bytes}"
+        reason = f"only {free} bytes are free on the serverdir's volume, fewer than {warn_bytes}"
         return Verdict(WARN, reason, free, "bytes", hint_to_write(OSError(errno.ENOSPC, ""))), space
     return Verdict(PASS, value=free, unit="bytes"), space

@@ -9,11 +9,10 @@ from sidecar.devpi.server_status import ServerStatus
 def judge_events(status: ServerStatus, now: float) -> Verdict:
     """`events`: how far devpi's event processing is behind its commits; `now` in seconds since the epoch.
 
-    The rules are those of devpi's own status page (`devpi_server.views.devpiweb_get_status_info`), which
-    `+status` doesn't tell.
+    The rules are those of devpi's status page (`devpi_server.views.devpiweb_get_status_info`); `+status` lacks them.
     """
     if status.serial is None or status.event_serial is None:
-        return Verdict(WARN, "devpi-server does not tell how far its event processing is")
+        return Verdict(WARN, "devpi-server does not report the state of its event processing")
     lag = status.serial - status.event_serial
     reason = _events_reason(status, now) if lag > 0 else None
     return Verdict(WARN if reason else PASS, reason, lag, "serials")
@@ -23,12 +22,12 @@ def _events_reason(status: ServerStatus, now: float) -> str | None:
     in_sync = age(status.event_serial_in_sync_at, now)
     processed = age(status.event_serial_timestamp, now)
     if _catches_up(status, now):
-        return None  # a replica that fetches serials has other work than their events
+        return None  # a replica fetches serials before it processes their events
     if in_sync is None:
         if processed is not None:
             return None
         waiting = (age(status.last_commit_timestamp, now) or 0) > 300
-        return "event processing does not seem to start" if waiting else None
+        return "event processing has not started" if waiting else None
     if in_sync > 6 * 3600:
         return "event processing has not been in sync for more than 6 hours"
     if processed is None or processed > 1800:

@@ -6,11 +6,11 @@ from sidecar.core.check import FAIL, PASS, Verdict
 
 
 def judge_lock(lost: str | None) -> Verdict:
-    """`lock`: without it, a second server may write to the same serverdir. `lost`: why it isn't held any more."""
+    """`lock`: without it, a second server may write to the same serverdir. `lost`: why it is no longer held."""
     if lost is None:
         return Verdict(PASS)
     return Verdict(
         FAIL,
         f"{lost}, so a second server may start on the same data",
-        hint="stop this server and start it again; while a server runs, leave .sidecar in the serverdir alone",
+        hint="stop this server and start it again; don't change .sidecar in the serverdir while a server runs",
     )

@@ -1,4 +1,4 @@
-"""The checks of this feature: what each of them looks at. `/readyz` lists them in this order."""
+"""The checks of this feature and their meanings. `/readyz` lists them in this order."""
 
 from __future__ import annotations
 

@@ -7,10 +7,7 @@ from sidecar.core.lifecycle import Phase, Snapshot
 
 
 def judge_process(snapshot: Snapshot, *, started: bool, ended: Verdict | None, draining: bool = False) -> Verdict:
-    """`process`: devpi-server was started, has not ended, and the phase is one in which it serves.
-
-    Before that it is pending, with the phase as the reason.
-    """
+    """`process`: devpi-server was started, has not exited, and the phase serves. Before that it is pending."""
     phase = snapshot.phase
     if phase is Phase.FAILED:
         if snapshot.failure is None:
@@ -25,6 +22,6 @@ def judge_process(snapshot: Snapshot, *, started: bool, ended: Verdict | None, d
     if ended is not None:
         return ended
     if draining or not started:
-        what = "is being restarted" if draining else "is not started yet"
+        what = "is being restarted" if draining else "has not started yet"
         return Verdict(PENDING, f"{phase}: devpi-server {what}")
     return Verdict(PASS)

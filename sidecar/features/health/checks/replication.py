@@ -1,4 +1,4 @@
-"""`replication`: a replica has what its primary has."""
+"""`replication`: a replica has all changes and files of its primary."""
 
 from __future__ import annotations
 
@@ -7,55 +7,54 @@ from sidecar.devpi.protocol import UNREPLICATED, PrimaryAnswered
 from sidecar.devpi.server_status import ServerStatus
 
 _REFUSALS: dict[str | None, tuple[str, str]] = {
-    None: ("", "see that the primary can be reached"),
+    None: ("", "make the primary reachable from this replica"),
     "key": (
-        ": it refuses our secret, for it has another one, or derives its keys in another way",
-        "give both the same --secretfile, SIDECAR_SECRET_IS_RANDOM and --argon2-*",
+        ": it rejected the shared secret",
+        "set the same --secretfile, SIDECAR_SECRET_IS_RANDOM and --argon2-* on both",
     ),
-    "clock": (": it finds our login expired", "set the clocks of both right"),
+    "clock": (": it rejected an expired login", "synchronise the clocks of both"),
     "role": (": it does not run as a primary", "start it with --role primary"),
     "uuid": (
-        ": it is another one than was replicated so far",
+        ": it is not the primary that was replicated so far",
         "fix --primary-url, or start the replica on an empty serverdir",
     ),
     "serial": (
         ": it has fewer changes than this replica, as after a restore of an older backup",
         "start the replica on an empty serverdir",
     ),
-    "offline": (": --offline-mode keeps this replica from it", "start the replica without --offline-mode"),
+    "offline": (": --offline-mode disables replication", "start the replica without --offline-mode"),
     "other": (
         ": it answers {}",
-        "see both logs; a proxy in between must pass Authorization and X-Devpi-* on, and follow no redirect",
+        "see both logs; a proxy in between must pass on Authorization and X-Devpi-*, and must not follow redirects",
     ),
 }
-"""Why a primary gives a replica no changes (`PrimaryAnswered`), and what to do."""
+"""Why a primary sends a replica no changes (`PrimaryAnswered`), and the hint."""
 
 _NAMED = 3
-"""Files that a reason names."""
+"""Maximum files listed in a reason."""
 _RESTORE = (
     "on the primary, restore the file from a backup (its path is below +files in the serverdir) or upload it again,"
     " then restart this replica; or delete the version on the primary"
 )
-_RETRIED = "see this replica's log for the reason; devpi-server retries within an hour, after a restart at once"
+_RETRIED = "see this replica's log for the reason; devpi-server retries within an hour, and at once after a restart"
 
 
 class ReplicationJudge:
-    """`replication`: whether this replica has what its primary has.
+    """`replication`: whether this replica has all changes and files of its primary.
 
-    `replica-in-sync-at` alone won't do: it stays fresh while the primary is away. And a replica of a busy
-    primary is a serial behind at most instants, so once it was in sync it may be behind for `TOLERANCE`
-    seconds.
+    `replica-in-sync-at` is not enough: it stays fresh while the primary is unreachable. A replica of a busy primary is
+    mostly a serial behind, so once it was in sync it may be behind for `TOLERANCE` seconds.
     """
 
     FRESH = 60.0
-    """Seconds that the last update from the primary may be old."""
+    """Maximum age in seconds of the last update from the primary."""
     TOLERANCE = 60.0
 
     def __init__(self) -> None:
         self._in_sync_at: float | None = None
 
     def judge(self, status: ServerStatus, now: float, primary: PrimaryAnswered) -> Verdict:
-        """The verdict at `now`, in seconds since the epoch, on a `+status` and an answer that may be older."""
+        """Return the verdict at `now`, in seconds since the epoch. `primary` may be older than `status`."""
         updated = age(status.update_from_primary_at, now)
         if updated is None or updated >= self.FRESH:
             since = "yet" if updated is None else f"for {updated:.0f} s"
@@ -67,7 +66,7 @@ class ReplicationJudge:
         if status.replica_init_queue_finished_at is None:
             return Verdict(FAIL, "the first replication of files has not finished")
         if status.serial is None or status.primary_serial is None:
-            return Verdict(FAIL, "devpi-server does not tell its serial and its primary's")
+            return Verdict(FAIL, "devpi-server does not report its own serial and the primary's")
         behind = status.primary_serial - status.serial
         if behind <= 0:
             self._in_sync_at = now
@@ -78,7 +77,7 @@ class ReplicationJudge:
 
 
 def _unreplicated(status: ServerStatus) -> Verdict:
-    """What a replica lacks, by name, and what to do: about what its primary has lost, before anything else."""
+    """Return the verdict on missing files: first on those that the primary has lost."""
     count = status.replication_errors or 0
     lost = [each.path for each in status.unreplicated if each.lost]
     named = lost or [each.path for each in status.unreplicated]

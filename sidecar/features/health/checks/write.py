@@ -1,4 +1,4 @@
-"""`write`: the serverdir's volume can be written to, and the database is still the one that was there."""
+"""`write`: the serverdir's volume is writable, and the database was not replaced."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from sidecar.core.disk_hints import hint_to_write, words
 from sidecar.storage import layout
 from sidecar.storage.backends import sqlite
 
-_CONTENT = bytes(4096)  # a block: a few bytes may find room in an inode although the volume is full
+_CONTENT = bytes(4096)  # a block: a few bytes may fit into an inode although the volume is full
 
 
 @dataclass(frozen=True, slots=True)
 class WriteCheck:
-    """A serverdir, and which file its database was when watching began. Blocks as long as the volume does."""
+    """A serverdir and its database's identity at the start. Blocks as long as the volume does."""
 
     serverdir: Path
     database: tuple[int, int] | None
-    """Device and inode; None: there is none (another storage)."""
+    """Device and inode; None: another storage."""
 
     @classmethod
     def of(cls, serverdir: Path) -> WriteCheck:
@@ -31,7 +31,7 @@ class WriteCheck:
         return cls(serverdir, None)
 
     def look(self) -> Verdict:
-        """Write a small file and remove it; look at the database."""
+        """Write and remove a small file; check the database."""
         try:
             _write(self.serverdir)
         except OSError as error:
@@ -48,12 +48,12 @@ class WriteCheck:
             return Verdict(
                 FAIL,
                 "the database was removed or replaced while devpi-server runs",
-                hint="stop, put the right database back, and start again; uploads since are lost",
+                hint="stop, restore the right database, and start again; uploads since then are lost",
             )
         except OSError as error:
             return _failure("can't read the database", error)
         if not sound:
-            return Verdict(FAIL, "the database is no SQLite database any more", hint="stop, and restore a backup")
+            return Verdict(FAIL, "the database is not an SQLite database any more", hint="stop, and restore a backup")
         return Verdict(PASS)
 
 
@@ -61,7 +61,7 @@ def _write(serverdir: Path) -> None:
     name = layout.WRITE_CHECK
     folder = os.open(serverdir / layout.OWN, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        with contextlib.suppress(FileNotFoundError):  # left by a look that was killed
+        with contextlib.suppress(FileNotFoundError):  # left by a killed probe
             os.unlink(name, dir_fd=folder)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         file = os.open(name, flags, 0o600, dir_fd=folder)
@@ -69,7 +69,7 @@ def _write(serverdir: Path) -> None:
             os.write(file, _CONTENT)
         finally:
             try:
-                os.close(file)  # NFS tells of a full disk here
+                os.close(file)  # NFS reports a full disk here
             finally:
                 os.unlink(name, dir_fd=folder)
     finally:
