@@ -147,7 +147,7 @@ def _cpu_until(pid: int, until: Callable[[], None]) -> float:
 
 def _heard(connections: Sequence[socket.socket], words: bytes) -> None:
     """Return once each stream has sent `words` from now on."""
-    told = dict.fromkeys(connections, b"")
+    received = dict.fromkeys(connections, b"")
     deadline = time.monotonic() + PATIENCE
     with selectors.DefaultSelector() as selector:
         for each in connections:
@@ -159,8 +159,8 @@ def _heard(connections: Sequence[socket.socket], words: bytes) -> None:
                 connection: socket.socket = key.data
                 if not (got := connection.recv(1 << 16)):
                     raise Failed("a stream has ended")
-                told[connection] += got
-                if words in told[connection]:
+                received[connection] += got
+                if words in received[connection]:
                     selector.unregister(connection)
 
 

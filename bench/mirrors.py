@@ -93,13 +93,13 @@ def run(folder: Path, seconds: float, *, environ: Mapping[str, str] | None = Non
 
 def _for_a_while(ours: Ours, watch: _Watch, load: Load, seconds: float) -> None:
     """Watch for so long. Raises `Failed` if devpi-server or the container exits."""
-    devpi, until, told = ours.devpi_pid, time.monotonic() + seconds, time.monotonic()
+    devpi, until, reported = ours.devpi_pid, time.monotonic() + seconds, time.monotonic()
     while time.monotonic() < until:
         if not ours.runs or not sampling.is_there(devpi):
             raise Failed(f"it exited; processes killed for lack of memory: {watch.kills()}; {ours.last_words()}")
         watch.look(ours.pid, devpi)
-        if time.monotonic() - told >= 60:
-            told = time.monotonic()
+        if time.monotonic() - reported >= 60:
+            reported = time.monotonic()
             at = ", ".join(f"{name} {value:.0f}" for name, value in watch.now.items())
             counts = load.counts
             print(f"    {time.strftime('%H:%M:%S')} MiB now: {at}; {dict(counts.right)}, later {counts.later}, "

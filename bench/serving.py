@@ -16,7 +16,7 @@ from bench.rounds import Bench, Comparison, Failed, Outcome, Values, Way
 from testbed.plugins import installed_plugin
 
 CLIENTS = 8
-TOLD = 4.0
+COUNTED = 4.0
 """Seconds after which `/metrics` contains an answered request; it takes 3 at most."""
 _BY_HAND, _OURS = "plain devpi-server", "devpi-sidecar"
 
@@ -89,7 +89,7 @@ def _with_and_without(state: Path, load: _AskedInTurn) -> Way:
             container.ready()
             port = container.devpi_port
             values = load.run(_Asked(port, "X-Counted: 0"), _Asked(port, "X-Counted: 1"))
-            time.sleep(TOLD)
+            time.sleep(COUNTED)
             page = simple_pages(load.export)[0]
             if [_counts(container, page, header) for header in "01"] != [False, True]:
                 raise Failed("the plugin does not make requests skip the counting")
@@ -102,14 +102,14 @@ def _counts(container: Ours, page: str, header: str) -> bool:
     """Whether a request with this header is in `/metrics`."""
     before = _pages_counted(container)
     get(container.devpi_port, page, headers={"X-Counted": header})
-    time.sleep(TOLD)
+    time.sleep(COUNTED)
     return _pages_counted(container) == before + 1
 
 
 def _pages_counted(container: Ours) -> float:
-    told = get(container.port, "/metrics")[1].decode().splitlines()
+    lines = get(container.port, "/metrics")[1].decode().splitlines()
     pages = 'devpi_server_http_requests_total{route="simple",'
-    return sum(float(line.rpartition(" ")[2]) for line in told if line.startswith(pages))
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(pages))
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,8 @@ class _AskedInTurn:
         return values
 
     def _rates(self, ways: Sequence[_Asked], paths: Sequence[str], seconds: float) -> list[float]:
-        told = [part for way in ways for part in ("--way", f"{way.port} {way.header}")]
-        said = Load("turns", "--clients", CLIENTS, "--seconds", seconds, *told, *paths).result()
+        arguments = [part for way in ways for part in ("--way", f"{way.port} {way.header}")]
+        said = Load("turns", "--clients", CLIENTS, "--seconds", seconds, *arguments, *paths).result()
         return [rate(way) for way in said["ways"]]
 
 

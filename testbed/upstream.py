@@ -177,8 +177,8 @@ class Upstream:
                 return web.Response()  # the client has disconnected
             fault = CUT
         if fault is not None and fault.status:
-            told = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
-            return web.Response(status=fault.status, text="as told", headers=told)
+            headers = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
+            return web.Response(status=fault.status, text="injected fault", headers=headers)
         if fault is not None and fault.garbage:
             return web.Response(body=b'{"meta": {"api-ver', content_type=kind)
         if fault is not None and fault.cut:
