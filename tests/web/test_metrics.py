@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from sidecar.devpi.server_status import METRICS_LIMIT
 from sidecar.devpi.server_status import Metric as Said
 from sidecar.features.bootstrap.import_status import ImportFailure, ImportState, ImportStatus
 from sidecar.web.metrics.devpi import MOST, own
-from sidecar.web.metrics.exposition import EXPOSITION
+from sidecar.web.metrics.exposition import EXPOSITION, RECENT, _Text
 from tests.support.fake_devpi import eventually, status_of
 from tests.web.conftest import ADMIN, Site
 
@@ -76,16 +77,15 @@ async def test_both_formats_are_negotiated(site: Site, accept: str, kind: str) -
     assert {"devpi_sidecar_ready", "devpi_sidecar_http_requests_total", "process_cpu_seconds_total"} <= names
 
 
-async def test_the_text_is_what_the_library_writes_by_default(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_text_is_what_the_library_writes_by_default(site: Site) -> None:
     """Byte for byte, in both formats: skipping the escape of names changes nothing."""
     await site.become_ready()
     await site.get("/metrics")
-    registry = site.web.runner.app[EXPOSITION]._registry
-    assert registry is not None
-    families = list(registry.collect())
-    monkeypatch.setattr(registry, "collect", lambda: families)
-    assert exposition.generate_latest(registry) == (await site.get("/metrics")).body
-    assert openmetrics.generate_latest(registry) == (await site.get("/metrics", Accept=OPENMETRICS)).body
+    for text, library in zip(site.web.runner.app[EXPOSITION]._texts, (exposition, openmetrics), strict=True):
+        registry, escaping = text.generate.args  # type: ignore[attr-defined]
+        families = list(registry.collect())
+        fixed = SimpleNamespace(collect=lambda families=families: families)
+        assert library.generate_latest(fixed) == library.generate_latest(fixed, escaping)
 
 
 async def test_the_life_and_the_checks(site: Site) -> None:
@@ -113,6 +113,7 @@ async def test_the_life_and_the_checks(site: Site) -> None:
 
 async def test_a_clock_that_goes_back_moves_no_counter_back(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The wall clock is set back between two scrapes: each counter of the phases, and the start-up, stay or grow."""
+    monkeypatch.setattr("sidecar.web.metrics.exposition.RECENT", 0.0)
     await site.become_ready()
     before = await scrape(site)
     monkeypatch.setattr("sidecar.core.lifecycle.now", lambda: datetime(2020, 1, 1, tzinfo=UTC))
@@ -129,30 +130,66 @@ async def test_a_clock_that_goes_back_moves_no_counter_back(site: Site, monkeypa
     )
 
 
-async def test_each_scrape_is_current(site: Site) -> None:
-    """A request is counted in the next scrape."""
+async def test_a_scrape_sends_the_text_of_the_background(site: Site) -> None:
+    """Two scrapes in a row return the same text; the monitor's ticks replace it, scraped or not."""
     livez = sample("devpi_sidecar_http_requests_total", method="GET", route="/livez", status="200")
-    assert livez not in await scrape(site)
+    first = await site.get("/metrics")
     await site.get("/livez")
-    assert 1 == (await scrape(site))[livez]
+    assert first.body == (await site.get("/metrics")).body
+    deadline = time.monotonic() + RECENT
+    while livez not in await scrape(site):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
 
 
-async def test_the_age_of_the_monitor(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A monitor that no longer ticks shows."""
+async def test_without_a_monitor_a_scrape_renders(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And shows for how long the monitor has not ticked."""
+    monkeypatch.setattr("sidecar.web.metrics.exposition.RECENT", 0.0)
     monkeypatch.setattr(site.health, "age", lambda: 77.0)
     assert 77 == (await scrape(site))[sample("devpi_sidecar_monitor_age_seconds")]
 
 
-async def test_a_collector_that_fails_fails_its_scrapes_alone(
+async def test_nothing_is_rendered_without_scrapes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither before the first scrape nor long after the last, and only the format that is scraped."""
+    monkeypatch.setattr("sidecar.web.metrics.exposition.EVERY", 0.0)
+    monkeypatch.setattr("sidecar.web.metrics.exposition.PATIENCE", 1.0)
+    await asyncio.sleep(0.5)
+    made = site.web.runner.app[EXPOSITION]
+    assert () == made._texts
+    await site.get("/metrics", Accept=OPENMETRICS)
+    rendered: list[_Text] = []
+    text, scraped = made._texts
+    for each in (text, scraped):
+        generate = each.generate
+        each.generate = lambda each=each, generate=generate: (rendered.append(each), generate())[1]  # type: ignore[misc]
+    await asyncio.sleep(1.5)
+    number = len(rendered)
+    assert number >= 2
+    assert all(each is scraped for each in rendered)
+    await asyncio.sleep(0.5)
+    assert number == len(rendered)
+
+
+async def test_a_failure_in_the_background_fails_the_next_scrape(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """500 and an error in the log; the next scrape after the failure succeeds."""
+    """It is logged once, however often the monitor ticks, which goes on. After the failure, all works again."""
+    ticks: list[float] = []
+    site.board.on_tick(lambda: ticks.append(time.monotonic()))
+    monkeypatch.setattr("sidecar.web.metrics.exposition.EVERY", 0.0)
     assert (await site.get("/metrics")).status == 200
     with monkeypatch.context() as broken:
         broken.setattr("sidecar.web.metrics.own.states", lambda *_: 1 / 0)
-        assert (await site.get("/metrics")).status == 500
+        ticks.clear()
+        assert await eventually(lambda: len(ticks) >= 3)
         assert 1 == caplog.text.count("ZeroDivisionError")
+        assert (await site.get("/metrics")).status == 500
+        assert await eventually(lambda: site.health.age() < 1)
     assert (await site.get("/metrics")).status == 200
+    await site.get("/livez")
+    text, _ = site.web.runner.app[EXPOSITION]._texts
+    assert await eventually(lambda: b'route="/livez"' in text.body)  # in the background again
+    assert "error of the monitor" not in caplog.text
 
 
 async def test_the_import(site: Site) -> None:

@@ -2,12 +2,19 @@
 
 The first scrape imports prometheus_client, in a thread: it takes a megabyte and 20 ms, which a container that nobody
 scrapes does not pay.
+
+As long as a format is scraped, the monitor's ticks render it in the background, and a scrape only sends the text. A
+rendering takes some milliseconds of CPU time, which an import on the same CPUs delays by as much again: …
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -18,9 +25,15 @@ from sidecar.web.metrics.requests import Requests
 from sidecar.web.negotiation import quality
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
+    from prometheus_client.registry import Collector
 
 OPENMETRICS = "application/openmetrics-text"
+EVERY = 1.5
+"""Seconds between two renderings in the background, rounded up to the monitor's ticks, of one a second."""
+RECENT = 2.5
+"""Seconds after which a text is too old for a scrape, which then renders a new one."""
+PATIENCE = 180.0
+"""Seconds without a scrape after which the renderings stop: three times Prometheus' default interval."""
 
 
 class Exposition:
@@ -30,29 +43,44 @@ class Exposition:
         self._context = context
         self._guard = guard
         self._requests = requests
-        self._registry: CollectorRegistry | None = None
+        self._texts: tuple[_Text, ...] = ()
+        context.board.on_tick(self._ticked)
 
     async def text(self, accept: str) -> tuple[str, bytes]:
         """Return content type and body: OpenMetrics if this `Accept` prefers it, otherwise Prometheus' text.
 
-        prometheus_client's own `choose_encoder` ignores `q`, and fails on a version that is no number.
+        Phase and status of the checks are current, everything else is at most `RECENT` old. prometheus_client's own
+        `choose_encoder` ignores `q`, and fails on a version that is no number.
         """
-        if self._registry is None:
-            self._registry = await asyncio.to_thread(self._make)
-        from prometheus_client import exposition
+        if not self._texts:
+            self._texts = await asyncio.to_thread(self._make)
+        text, openmetrics = self._texts
+        wanted = openmetrics if quality(accept, OPENMETRICS) > quality(accept, "text/plain") else text
+        wanted.asked = time.monotonic()
+        if wanted.asked - wanted.rendered > RECENT or wanted.state != self._state():
+            self._render(wanted)
+        return wanted.content_type, wanted.body
+
+    def _ticked(self) -> None:
+        now = time.monotonic()
+        for each in self._texts:
+            # After a failure only a scrape tries again, otherwise each tick would log it.
+            if EVERY <= now - each.rendered < math.inf and now - each.asked < PATIENCE:
+                # Not within the tick: an error here is not the monitor's.
+                asyncio.get_running_loop().call_soon(self._render, each)
+
+    def _render(self, text: _Text) -> None:
+        text.rendered = -math.inf  # if this fails
+        now, text.state = time.monotonic(), self._state()
+        text.body = text.generate()
+        text.rendered = now
+
+    def _state(self) -> object:
+        return self._context.lifecycle.snapshot.phase, [check.status for check in self._context.board.checks()]
+
+    def _make(self) -> tuple[_Text, ...]:
+        from prometheus_client import CollectorRegistry, ProcessCollector, exposition
         from prometheus_client.openmetrics import exposition as openmetrics
-
-        generate: Callable[[CollectorRegistry, str], bytes]
-        if quality(accept, OPENMETRICS) > quality(accept, "text/plain"):
-            kind, generate = openmetrics.CONTENT_TYPE_LATEST, openmetrics.generate_latest
-        else:
-            kind, generate = exposition.CONTENT_TYPE_PLAIN_0_0_4, exposition.generate_latest
-        # All names are plain ASCII, so this changes no byte. By default, OpenMetrics escapes names by the character,
-        # which takes longer than all the rest.
-        return kind, generate(self._registry, openmetrics.ALLOWUTF8)
-
-    def _make(self) -> CollectorRegistry:
-        from prometheus_client import CollectorRegistry, ProcessCollector
 
         from sidecar.web.metrics.devpi import DevpiProcess, FeaturesCollector
         from sidecar.web.metrics.own import SidecarCollector
@@ -63,7 +91,32 @@ class Exposition:
         ProcessCollector(registry=registry)
         if (child := self._context.child) is not None:
             registry.register(DevpiProcess(child))
-        return registry
+
+        def text(content_type: str, generate: Callable[[Collector, str], bytes]) -> _Text:
+            # All names are plain ASCII, so this changes no byte. By default, OpenMetrics escapes names by the
+            # character, which takes longer than all the rest.
+            return _Text(content_type, partial(generate, registry, openmetrics.ALLOWUTF8))
+
+        return (
+            text(exposition.CONTENT_TYPE_PLAIN_0_0_4, exposition.generate_latest),
+            text(openmetrics.CONTENT_TYPE_LATEST, openmetrics.generate_latest),
+        )
+
+
+@dataclass
+class _Text:
+    """The metrics in one format."""
+
+    content_type: str
+    generate: Callable[[], bytes]
+    body: bytes = b""
+    """The last rendering."""
+    rendered: float = -math.inf
+    """When, on the monotonic clock; minus infinity: never, or the last rendering has failed."""
+    state: object = None
+    """Phase and status of the checks then."""
+    asked: float = -math.inf
+    """Time of the last scrape."""
 
 
 EXPOSITION = web.AppKey("exposition", Exposition)
