@@ -17,13 +17,13 @@ DEPLOY = ROOT / "deploy" / "prometheus"
 
 @pytest.fixture(scope="session", autouse=True)
 def prometheus() -> None:
-    """Without it nothing here can be tested: says so, and fails where CI is set."""
+    """Skip these tests without Prometheus; fail if CI is set."""
     needs.program("prometheus")
     needs.program("promtool", "prometheus")
 
 
 def promtool(*arguments: str | Path, text: bytes = b"") -> str:
-    """`promtool ARGUMENTS`, which must succeed; what it said."""
+    """Run `promtool ARGUMENTS`, which must succeed; return its output."""
     done = subprocess.run(
         ["promtool", *map(str, arguments)],
         input=text,
@@ -38,6 +38,6 @@ def promtool(*arguments: str | Path, text: bytes = b"") -> str:
 
 
 def alerts() -> list[dict[str, Any]]:
-    """All rules of the file."""
+    """Return all rules of the file."""
     groups = YAML(typ="safe").load(DEPLOY / "alerts.yml")["groups"]
     return [dict(rule) for group in groups for rule in group["rules"]]

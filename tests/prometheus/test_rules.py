@@ -1,4 +1,4 @@
-"""The alert rules and the scrape configuration, by promtool."""
+"""The alert rules and the scrape configuration, checked by promtool."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ ASKED_FOR = {
 
 
 def anchors(document: str) -> set[str]:
-    """The headings of a document, as links name them."""
+    """Return the anchors of a document's headings."""
     headings = re.findall(r"^#+ (.*)$", (ROOT / document).read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_configuration_and_rules_are_sound() -> None:
-    """Prometheus itself says so."""
+    """According to Prometheus itself."""
     assert "9 rules found" in promtool("check", "config", DEPLOY / "prometheus.yml")
 
 
 def test_the_documented_configurations_are_sound(tmp_path: Path) -> None:
-    """Those in docs/metrics.md, but for the discovery of pods, which Debian's Prometheus is built without."""
+    """Those in docs/metrics.md, without the discovery of pods, which Debian's Prometheus lacks."""
     text = (ROOT / "docs" / "metrics.md").read_text()
     found = re.findall(r"^```yaml\n(scrape_configs:.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert found
@@ -54,7 +54,7 @@ def test_the_rules_fire_when_they_should_and_only_then() -> None:
 
 
 def test_every_alert_says_what_is_wrong_and_what_to_do() -> None:
-    """Summary, description, severity, and a runbook that is there."""
+    """Summary, description, severity, and a runbook that exists."""
     found = alerts()
     assert {rule["alert"] for rule in found} >= ASKED_FOR
     for rule in found:

@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes a real primary and its replica; every panel and every rule finds what it asks for."""
+"""A real Prometheus scrapes a real primary and its replica; every panel and every rule has data."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ class Prometheus:
     file: str
 
     def ask(self, path: str, **query: str) -> Any:
-        """The `data` of an answer of its HTTP API, which must be a success."""
+        """Return the `data` of an answer of its HTTP API, which must succeed."""
         answer = request(f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(query)}")
         assert answer.status == 200, answer
         assert answer.json["status"] == "success"
         return answer.json["data"]
 
     def values(self, expression: str) -> list[float]:
-        """What an expression gives now, without what is not a number."""
+        """Return the current values of an expression, without NaN."""
         found = [float(sample["value"][1]) for sample in self.ask("query", query=expression)["result"]]
         return [value for value in found if value == value]  # noqa: PLR0124 - NaN
 
     def traffic(self) -> None:
-        """A request of every class, so that there is something to see."""
+        """Send a request of every class, so that all metrics have data."""
         devpi = self.primary.devpi
         for url in (self.file, f"{self.index}/+simple/hello/", f"{devpi}/+api", f"{devpi}/nobody"):
             request(url)
@@ -65,7 +65,7 @@ class Prometheus:
 
 @pytest.fixture(scope="module")
 def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """A primary with an import behind it and a plugin as devpi-web's, a replica, and Prometheus on both."""
+    """A primary after an import with a plugin like devpi-web's, a replica, and Prometheus on both."""
     home = tmp_path_factory.mktemp("scraped")
     secret = home / "secret"
     secret.write_text("0123456789abcdef" * 4)
@@ -90,7 +90,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
 
 @contextmanager
 def prometheus_on(home: Path, *containers: Container) -> Iterator[str]:
-    """Prometheus with the shipped configuration but for targets and intervals; its URL."""
+    """Run Prometheus with the shipped configuration, except targets and intervals; yield its URL."""
     home.mkdir()
     config = YAML(typ="safe").load(DEPLOY / "prometheus.yml")
     config["global"] = {"scrape_interval": "500ms", "evaluation_interval": "1s"}
@@ -120,12 +120,12 @@ def panel_queries() -> list[tuple[str, str]]:
 
 
 def legend(target: dict[str, Any], labels: dict[str, str]) -> str:
-    """What Grafana writes for a series."""
+    """Return Grafana's legend of a series."""
     return re.sub(r"\{\{(\w+)\}\}", lambda found: labels.get(found[1], ""), target["legendFormat"])
 
 
 def filled(expression: str) -> str:
-    """As Grafana asks where everything is chosen."""
+    """Return the expression as in Grafana with everything selected."""
     text = expression.replace("$__rate_interval", "1m").replace("$job", ".*").replace("$instance", ".*")
     assert "$" not in text
     return text
@@ -144,7 +144,7 @@ def selectors_of(expression: str) -> set[str]:
 
 
 def test_the_dashboard_is_well_formed() -> None:
-    """Every panel has a number and a place of its own, a title, and the datasource that is chosen."""
+    """Every panel has a unique number and place, a title, and the selected datasource."""
     panels = DASHBOARD["panels"]
     assert len(panels) == len({panel["id"] for panel in panels})
     places = [
@@ -169,7 +169,7 @@ def test_both_are_scraped(scraped: Prometheus) -> None:
 
 
 def test_the_series_are_bounded(scraped: Prometheus) -> None:
-    """As many as the documents say, though clients have asked for whatever they liked."""
+    """At most as many as documented, whatever clients have requested."""
     for number in range(300):
         request(f"{scraped.primary.url}/{number}")
         request(f"{scraped.primary.devpi}/{number}/{number}")
@@ -196,7 +196,7 @@ def test_the_names_are_sound(scraped: Prometheus) -> None:
 
 @pytest.mark.parametrize(("title", "expression"), panel_queries())
 def test_every_panel_has_data(scraped: Prometheus, title: str, expression: str) -> None:
-    """Numbers, not merely no error."""
+    """Numbers, not only no error."""
 
     def look() -> list[float]:
         scraped.traffic()
@@ -207,7 +207,7 @@ def test_every_panel_has_data(scraped: Prometheus, title: str, expression: str) 
 
 @pytest.mark.parametrize("panel", [p for p in DASHBOARD["panels"] if "targets" in p], ids=lambda panel: panel["title"])
 def test_no_two_lines_of_a_panel_have_one_name(scraped: Prometheus, panel: dict[str, Any]) -> None:
-    """With the primary and its replica chosen, as all instances are unless told otherwise."""
+    """With the primary and its replica selected, as all instances are by default."""
     scraped.traffic()
     wait_for(lambda: scraped.values("sum(devpi_sidecar_ready)") == [2.0], "both to be scraped")
     legends = [
@@ -222,7 +222,7 @@ def test_no_two_lines_of_a_panel_have_one_name(scraped: Prometheus, panel: dict[
 
 
 def test_a_check_is_one_of_three_whatever_is_chosen(scraped: Prometheus) -> None:
-    """One line for each check of each instance, with 0, 1 or 2; nothing is added up over instances."""
+    """One line for each check of each instance, with 0, 1 or 2, not a sum over instances."""
     (expression,) = [
         filled(target["expr"]) for p in DASHBOARD["panels"] if p["title"] == "Checks" for target in p["targets"]
     ]
@@ -232,7 +232,7 @@ def test_a_check_is_one_of_three_whatever_is_chosen(scraped: Prometheus) -> None
 
 
 def test_the_rate_of_changes_is_never_below_none(scraped: Prometheus) -> None:
-    """The serial is a gauge: a restored backup has a lower one, which is no counter that began anew."""
+    """The serial is a gauge: a restored backup has a lower one, which is no reset of a counter."""
     (expression,) = [
         filled(t["expr"]) for p in DASHBOARD["panels"] if p["title"] == "Changes committed" for t in p["targets"]
     ]
@@ -241,7 +241,7 @@ def test_the_rate_of_changes_is_never_below_none(scraped: Prometheus) -> None:
 
 
 def test_the_dashboards_variables_find_the_targets(scraped: Prometheus) -> None:
-    """`label_values` of each variable names a metric that is there."""
+    """`label_values` of each variable names an existing metric."""
     for variable in DASHBOARD["templating"]["list"]:
         if variable["type"] == "query":
             (metric,) = re.findall(r"label_values\((devpi_\w+)", variable["query"]["query"])
@@ -250,7 +250,7 @@ def test_the_dashboards_variables_find_the_targets(scraped: Prometheus) -> None:
 
 @pytest.mark.parametrize("rule", alerts(), ids=lambda rule: str(rule["alert"]))
 def test_every_rule_speaks_of_what_there_is(scraped: Prometheus, rule: dict[str, Any]) -> None:
-    """It evaluates, and a real scrape has every metric in it, with its labels: else it could not fire."""
+    """It evaluates, and a real scrape has all its metrics with their labels; otherwise it could never fire."""
     scraped.values(rule["expr"])
     selectors = selectors_of(rule["expr"])
     assert selectors
@@ -259,7 +259,7 @@ def test_every_rule_speaks_of_what_there_is(scraped: Prometheus, rule: dict[str,
 
 
 def test_the_rules_are_healthy_and_nothing_is_wrong(scraped: Prometheus) -> None:
-    """Prometheus evaluates all of them, and a sound pair fires none."""
+    """Prometheus evaluates all of them, and none fires for a healthy pair."""
 
     def evaluated() -> list[dict[str, Any]] | None:
         rules = [rule for group in scraped.ask("rules")["groups"] for rule in group["rules"]]

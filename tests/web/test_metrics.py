@@ -303,8 +303,8 @@ def without_old_garbage() -> Iterator[None]:
 @pytest.mark.parametrize("unit", ["[],", "[[]],", "{},", '{"":0},', '["",""],', "1e5,", '["x","gauge",1],'])
 @pytest.mark.parametrize("key", ["anything", "metrics", "polling_replicas"])
 async def test_the_largest_status_keeps_no_probe_waiting(site: Site, unit: str, key: str) -> None:
-    """Whatever `+status` is made of, up to the bytes that are read of it, `/livez` answers while it is parsed: after
-    so much CPU time, for the machine may have more to do than this.
+    """With any `+status` up to the maximum size, `/livez` answers while it is parsed; measured in CPU time, because the
+    machine may be busy.
     """
     head, end = f'{{"result": {{"serial": 7, "{key}": [', "0]}}"
     if key == "polling_replicas":
@@ -331,7 +331,7 @@ async def test_the_largest_status_keeps_no_probe_waiting(site: Site, unit: str, 
 
 
 async def test_too_large_a_status_degrades_the_view_alone(site: Site) -> None:
-    """The check `events` warns and says why; the probes are what they were."""
+    """The check `events` warns with the reason; the probes don't change."""
     site.devpi.status_body = b'{"result": {"serial": 7, "x": "' + b"x" * STATUS_LIMIT + b'"}}'
     await site.become_ready()
     reason = f"devpi-server does not report its status: the answer has more than {STATUS_LIMIT} bytes"
@@ -343,7 +343,7 @@ async def test_too_large_a_status_degrades_the_view_alone(site: Site) -> None:
 
 
 async def test_replicas_are_told_apart(site: Site) -> None:
-    """Each with its lag and when it asked last; who gives no sound name or serial is left out."""
+    """Each with its lag and last poll; one without a valid name or serial is left out."""
     good, bad = "b" * 32, {"a" * 32: HOSTILE, HOSTILE[0]: {"serial": 3}, "c" * 32: {"serial": HOSTILE[1]}}
     site.devpi.status = status_of() | {"polling_replicas": bad | {good: {"serial": 3, "last-request": 17.5}}}
     await site.become_ready()
