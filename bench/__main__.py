@@ -1,4 +1,4 @@
-"""`python3 dev.py bench [NAME…]`: measures the way by hand and ours in turn, and says what is reached."""
+"""`python3 dev.py bench [NAME…]`: compare plain devpi-server with devpi-sidecar, and report which targets are met."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DEFAULT_PAIRS = 5
 
 
 def main(arguments: list[str]) -> int:
-    """Returns 0 if everything could be measured, whatever was reached; else 1."""
+    """Return 0 if everything was measured, whether or not targets are met; otherwise 1."""
     parser = argparse.ArgumentParser(
         prog="python3 dev.py bench",
         description=__doc__,
@@ -48,18 +48,20 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure (default: everything)")
     parser.add_argument("--pairs", type=int, default=DEFAULT_PAIRS, help="rounds of each comparison (default: 5)")
-    parser.add_argument("--quick", action="store_true", help="smaller inputs and shorter loads, to see that it works")
-    parser.add_argument("--minutes", type=float, default=60.0, help="how long `soak` lasts (default: 60)")
+    parser.add_argument(
+        "--quick", action="store_true", help="smaller inputs and shorter loads, to test the bench itself"
+    )
+    parser.add_argument("--minutes", type=float, default=60.0, help="duration of `soak` (default: 60)")
     parser.add_argument("--write", action="store_true", help="write docs/performance.md and docs/img/")
     given = parser.parse_args(arguments)
     if unknown := [name for name in given.names if name not in COMPARISONS]:
-        parser.error(f"no comparison is named {', '.join(unknown)}")
+        parser.error(f"unknown comparison: {', '.join(unknown)}")
     if given.pairs < 1:
         parser.error("--pairs must be 1 or more")
     if given.write and given.quick:
-        parser.error("--quick figures are not for publication: leave out --write")
+        parser.error("--quick figures can't be published: remove --write")
     bench = Bench(given.pairs, given.quick, minutes=given.minutes)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that started processes are stopped
     command = " ".join(["python3 dev.py bench", *arguments])
     sections = [_measure(bench, COMPARISONS[name], command) for name in given.names or COMPARISONS]
     if not given.quick:
@@ -70,7 +72,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _measure(bench: Bench, comparison: Comparison, command: str) -> Section:
-    """One comparison. An error in it is its result, and does not end the others."""
+    """Measure one comparison. An error becomes its result; the others still run."""
     print(f"{comparison.name}: {comparison.title}", file=sys.stderr, flush=True)
     environment = _environment(bench, command)
     try:
@@ -80,7 +82,7 @@ def _measure(bench: Bench, comparison: Comparison, command: str) -> Section:
         if not isinstance(error, Failed):
             traceback.print_exc()
             reason = f"{type(error).__name__}: {error}"
-        result = Result([Row("everything", "", None, Series((), (f"it can't be measured here: {reason}",)))])
+        result = Result([Row("everything", "", None, Series((), (f"can't be measured here: {reason}",)))])
     section = Section(comparison.name, comparison.title, environment, result)
     print(f"\n{as_text(section)}\n  {_line(environment)}\n", flush=True)
     return section
@@ -90,7 +92,7 @@ def _environment(bench: Bench, command: str) -> dict[str, str]:
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": _commit(),
-        "pairs": f"{bench.pairs}{' (quick: not to be relied on)' if bench.quick else ''}",
+        "pairs": f"{bench.pairs}{' (quick: not reliable)' if bench.quick else ''}",
         "CPUs": str(len(os.sched_getaffinity(0))),
         "load average at the start": " ".join(f"{each:.2f}" for each in os.getloadavg()),
         "kernel": platform.release(),
@@ -105,7 +107,7 @@ def _line(environment: dict[str, str]) -> str:
 
 
 def _commit() -> str:
-    """The checked-out commit, and whether files differ from it."""
+    """Return the checked-out commit, and whether files differ from it."""
     if shutil.which("git") is None:
         return "unknown"
     git = ["git", "--no-optional-locks", "-C", str(ROOT)]
@@ -126,7 +128,7 @@ def _keep(bench: Bench, sections: list[Section]) -> None:
 
 
 def _write(bench: Bench, measured: list[Section], docs: Path) -> None:
-    """docs/performance.md: what this run measured, and what earlier ones did where this one did not."""
+    """Write docs/performance.md with this run's results, and earlier ones for the rest."""
     now = {section.name: section for section in measured}
     page = docs / "performance.md"
     written = of_markdown(page.read_text()) if page.exists() else {}

@@ -1,4 +1,4 @@
-"""devpi-server under a crowd of clients that have their passwords checked: `passwords`."""
+"""devpi-server under many clients with password checks: `passwords`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from bench.rounds import Bench, Comparison, Failed, Values
 from testbed.sampling import MIB, RssWatch
 
 CLIENTS, FEWER = 90, 80
-_BY_HAND, _OURS = "by hand", "ours"
+_BY_HAND, _OURS = "plain devpi-server", "devpi-sidecar"
 
 
 def _basic(*passwords: str) -> list[str]:
-    """The load generator's arguments: each client has one of these passwords of root's."""
+    """Return the load generator's arguments: each client has one of these passwords of root."""
     return _headers("Authorization: Basic ", passwords)
 
 
@@ -40,11 +40,11 @@ SHAPES: dict[str, tuple[int, Sequence[str], str]] = {
     "/+login": (CLIENTS, _logins(*_WRONG), "/+login"),
     "Basic, 80 clients with eight": (FEWER, _basic(*_WRONG[:8]), "/+api"),
 }
-"""How passwords come → clients, the load generator's arguments, and the path."""
+"""Kind of password check → clients, the load generator's arguments, and the path."""
 
 
 def passwords(bench: Bench) -> Result:
-    """A bystander's `GET /+api` meanwhile, and devpi-server's memory."""
+    """`GET /+api` of another client, and devpi-server's memory."""
     seconds = 2.0 if bench.quick else 6.0
 
     def by_hand(folder: Path) -> Values:
@@ -69,18 +69,18 @@ def passwords(bench: Bench) -> Result:
     for shape in SHAPES:
         reach = None if shape == "/+login" else Reach("median", "≤", 500)
         rows += [
-            row(shape, "a bystander's `+api`, p99", "ms", "p99", reach),
-            row(shape, "devpi-server's greatest RSS", "MiB", "memory"),
+            row(shape, "`+api` of another client, p99", "ms", "p99", reach),
+            row(shape, "devpi-server's peak RSS", "MiB", "memory"),
             row(shape, "passwords checked", "1/s", "checked"),
-            row(shape, "turned away with 503", "1/s", "away"),
+            row(shape, "rejected with 503", "1/s", "away"),
         ]
     return Result(
         rows,
         [
-            f"{CLIENTS} clients, each with a wrong password of its own, or {FEWER} with eight among them; each asks "
-            f"again as soon as it has its answer, {seconds:.0f} s of each shape. Beside them one asks for `/+api` ten "
-            "times a second, over a new connection each time. All of them share this machine's CPUs with devpi-server.",
-            "devpi-server handles a login in its one write transaction: `+api`, which only reads, doesn't wait for it.",
+            f"{CLIENTS} clients, each with its own wrong password, or {FEWER} that share eight, with one request after "
+            f"the other, {seconds:.0f} s of each kind; another client requests `/+api` ten times a second, over a new "
+            "connection each time. All processes share the machine's CPUs.",
+            "devpi-server handles a login in its only write transaction; `+api` only reads and doesn't wait for it.",
         ],
     )
 

@@ -15,7 +15,7 @@ _WHILE_IMPORTING = "rate while importing"
 
 
 class _Grown:
-    """Exports of several sizes, imported by both ways; a round has all sizes, so that they share its weather."""
+    """Exports of several sizes, imported both ways; a round has all sizes, so that all see the same load."""
 
     def __init__(self, bench: Bench, specs: Sequence[Spec]) -> None:
         self.specs = specs
@@ -33,7 +33,7 @@ class _Grown:
         return Row(what, unit, self.series(BY_HAND, spec, quantity), self.series(OURS, spec, quantity))
 
     def plot(self, title: str, x_label: str, x_of: Callable[[Spec], int], unit: str, quantity: str) -> str:
-        """A line for each way of which every size could be measured."""
+        """Plot a line for each way with a measurement of every size."""
         lines = []
         for way in (BY_HAND, OURS):
             series = [self.series(way, spec, quantity) for spec in self.specs]
@@ -74,14 +74,14 @@ def growth(bench: Bench) -> Result:
     return Result(
         rows,
         [
-            "By hand: `devpi-import` from an unpacked export, from its start to its end. Ours: the same directory in "
-            "DEVPI_INIT_DIR, from the start until `/readyz` says 200, so with the sidecar's and devpi-server's start.",
-            "“While importing”: by the times that `/status` gives, without those starts, which would flatter the "
-            "greater sizes.",
+            "Plain devpi-server: `devpi-import` of an unpacked export, from its start to its exit. devpi-sidecar: the "
+            "same directory in DEVPI_INIT_DIR, from the start until `/readyz` answers 200, including the sidecar's "
+            "and devpi-server's start.",
+            "“While importing”: by the times in `/status`, without those starts, which would favour the larger sizes.",
         ],
         {
             "import-files.svg": files.plot(
-                "Files a second, by size of the export", "files", lambda spec: spec.files, "files/s", "rate"
+                "Files per second, by size of the export", "files", lambda spec: spec.files, "files/s", "rate"
             ),
             "import-projects.svg": projects.plot(title, in_the_index, lambda spec: spec.projects, "s", "seconds"),
             "import-sqlite.svg": projects.plot(

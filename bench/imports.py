@@ -1,4 +1,4 @@
-"""How an export becomes a serving state: `import`, `one-index`, `big-archive`; `growth` is in `bench.growth`."""
+"""Imports of exports: `import`, `one-index`, `big-archive`; `growth` is in `bench.growth`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.rounds import Bench, Comparison, Failed, Values, Way
 from testbed import sampling
 
 MIB = sampling.MIB
-BY_HAND, OURS = "by hand", "ours"
+BY_HAND, OURS = "plain devpi-server", "devpi-sidecar"
 BULK = 4000
 """Projects in one index."""
 
@@ -28,9 +28,10 @@ def archives(bench: Bench) -> Result:
     )
     result = Result(
         notes=[
-            "By hand: `tar xjf && devpi-import && devpi-server`, to the first 200 of +api, asked for every 20 ms.",
-            "Ours: the archive in DEVPI_INIT_DIR, to the first 200 of `/readyz`. Afterwards the last project of the "
-            "export is looked up in devpi-server, and ours must tell of all files.",
+            "Plain devpi-server: `tar xjf && devpi-import && devpi-server`, to the first 200 of +api, polled every "
+            "20 ms.",
+            "devpi-sidecar: the archive in DEVPI_INIT_DIR, to the first 200 of `/readyz`. Then devpi-server must have "
+            "the last project of the export, and `/status` must report all files.",
         ]
     )
     for spec, limit in sizes:
@@ -73,20 +74,20 @@ def _check(export: Export, files: int) -> None:
 
 
 def _phase_seconds(ours: Ours, export: Export) -> float:
-    """Seconds that `/status` says the import itself took. Raises `Failed` if it isn't whole."""
+    """Seconds of the import itself, from `/status`. Raises `Failed` if it is incomplete."""
     said = ours.status()["import"]
     if said["state"] != "completed" or said["files"] != {"done": export.spec.files, "total": export.spec.files}:
-        raise Failed(f"the import is not whole: {said}")
+        raise Failed(f"the import is incomplete: {said}")
     _check(export, holds(ours.devpi_port, *export.probe()))
     return (datetime.fromisoformat(said["finished"]) - datetime.fromisoformat(said["started"])).total_seconds()
 
 
 _COARSE = 0.1
-"""Seconds between two looks at the memory: at half a gigabyte each takes milliseconds, and an import minutes."""
+"""Seconds between two samples of the memory: with half a gigabyte, each takes milliseconds, and an import minutes."""
 
 
 def tree_by_hand(export: Export, *, sample: bool = True) -> Way:
-    """devpi-import alone: no server afterwards."""
+    """Only devpi-import, without a server afterwards."""
 
     def run(folder: Path) -> Values:
         state = folder / "serverdir"
@@ -152,11 +153,12 @@ def one_index(bench: Bench) -> Result:
             row("peak of the sum of PSS", "peak", "MiB", 0.5),
         ],
         [
-            "By hand: `devpi-import` alone, from an unpacked export to its end, with the events that it waits for.",
-            "Ours: the same directory in DEVPI_INIT_DIR; CPU and memory of all processes, from the start until "
-            "`/readyz` says 200: so the sidecar and devpi-server's start are in them.",
-            "Memory is looked at every 100 ms meanwhile, which costs both ways some time: for time by the clock see "
-            "`growth`, which does not.",
+            "Plain devpi-server: only `devpi-import` of an unpacked export, up to its exit, including the events that "
+            "it waits for.",
+            "devpi-sidecar: the same directory in DEVPI_INIT_DIR; CPU and memory of all processes, from the start "
+            "until `/readyz` answers 200, so the sidecar and devpi-server's start are included.",
+            "Memory is sampled every 100 ms, which slows down both; for elapsed time see `growth`, which does not "
+            "sample.",
         ],
     )
 
@@ -166,7 +168,7 @@ def big_archive(bench: Bench) -> Result:
     total = (256 if bench.quick else 2048) * MIB
     needed = 3 * total
     if (free := shutil.disk_usage(bench.home).free) < needed:
-        raise Failed(f"it needs {needed // MIB:,} MiB of disk, {free // MIB:,} are free")
+        raise Failed(f"{needed // MIB:,} MiB of disk are needed, {free // MIB:,} MiB are free")
     init_dir = inputs.big(bench.inputs, total)
     outcome = bench.in_turn({OURS: lambda folder: _big(folder, init_dir)}, rounds=1)
 
@@ -175,16 +177,16 @@ def big_archive(bench: Bench) -> Result:
 
     return Result(
         [
-            row("the sidecar's RSS as the import begins", "first"),
-            row("its highest RSS until ready (VmHWM)", "highest"),
+            row("the sidecar's RSS when the import starts", "first"),
+            row("its peak RSS until ready (VmHWM)", "highest"),
             row("its RSS when ready", "last"),
-            row("that less its lowest while it imports (“flat”: ± 10 MiB)", "spread", "MiB", Reach("worst", "≤", 10)),
+            row("peak minus lowest during the import (“flat”: ± 10 MiB)", "spread", "MiB", Reach("worst", "≤", 10)),
             row("peak of the sum of PSS of all processes", "peak"),
             row("start → ready", "ready", "s"),
         ],
         [
-            f"One run, ours alone: a `.tar.bz2` of {total // MIB:,} MiB unpacked, wheels of 16 MiB of random bytes, "
-            "many bz2 streams one after the other. RSS looked at every 250 ms from the moment the port answers.",
+            f"One run, devpi-sidecar only: a `.tar.bz2` of {total // MIB:,} MiB unpacked, wheels of 16 MiB of random "
+            "bytes, many concatenated bz2 streams. RSS is sampled every 250 ms once the port answers.",
         ],
     )
 

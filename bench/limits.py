@@ -1,4 +1,4 @@
-"""A limit of memory, and of CPU, as a container has it: cgroup v2, cgroup v1, or systemd-run."""
+"""A limit of memory and CPU, as for a container: cgroup v2, cgroup v1, or systemd-run."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from bench.rounds import Failed
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _PERIOD = 100_000
-"""Microseconds in which the CPU is shared out, as container engines have it."""
+"""Period of the CPU quota in microseconds, as in container engines."""
 
 
 class MemoryLimit:
-    """A limit for the processes that are started behind `prefix`; for `with`, which removes it. No swap helps out."""
+    """A limit, without swap, for processes started with `prefix`; for `with`, which removes it."""
 
     def __init__(self, limit: int, cpus: float | None = None) -> None:
-        """Bytes, and CPUs; None: as many as there are."""
+        """`limit` in bytes; `cpus` None: all."""
         self.limit = limit
         self._cpus = cpus
         self._group: Path | None = None
         self._cpu_group: Path | None = None
-        """Of cgroup v1, where the controllers have trees of their own."""
+        """Of cgroup v1, in which each controller has its own tree."""
         self._is_v2 = False
         self._scope = f"devpi-bench-{os.getpid()}-{time.monotonic_ns()}"
 
     def __enter__(self) -> MemoryLimit:
-        """Raises `Failed` where no way works, with the reason of each."""
+        """Raises `Failed` with all reasons if no way works."""
         reasons: list[str] = []
         for attempt in (self._v2, self._v1, self._systemd):
             try:
@@ -46,7 +46,7 @@ class MemoryLimit:
 
     @property
     def prefix(self) -> list[str]:
-        """What to put before a command; the process stays the same one."""
+        """Return the prefix of a command; it does not add a process."""
         if self._group is None:
             swap = ["-p", "MemorySwapMax=0"]
             return [
@@ -64,27 +64,27 @@ class MemoryLimit:
 
     @property
     def how(self) -> str:
-        """In words, for a note."""
+        """Return the mechanism, for a note."""
         return "systemd-run" if self._group is None else f"cgroup {'v2' if self._is_v2 else 'v1'}"
 
     def kills(self) -> int:
-        """How many processes the kernel has killed for this limit. Raises `Failed` where it does not say."""
+        """Return how many processes the kernel has killed at this limit. Raises `Failed` if it is unknown."""
         file = "memory.events" if self._is_v2 else "memory.oom_control"
         for line in self._read(file).splitlines():
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
-        raise Failed("the kernel does not count what it kills")
+        raise Failed("the kernel does not count killed processes")
 
     def peak(self) -> int:
-        """The most bytes ever charged to the limit, page cache included. Raises `Failed` where it is not known."""
+        """Return the peak bytes charged to the limit, page cache included. Raises `Failed` if it is unknown."""
         return int(self._read("memory.peak" if self._is_v2 else "memory.max_usage_in_bytes"))
 
     def anonymous(self) -> int:
-        """Bytes charged now that no file could give back: the heaps. Raises `Failed` where it is not known."""
+        """Return the bytes charged now without page cache (heaps). Raises `Failed` if it is unknown."""
         return self._statistic("anon" if self._is_v2 else "total_rss")
 
     def working_set(self) -> int:
-        """Bytes charged now less the page cache that nobody has used lately, as Kubernetes has it. Raises `Failed`."""
+        """Return the bytes charged now without inactive page cache, as in Kubernetes. Raises `Failed`."""
         charged = int(self._read("memory.current" if self._is_v2 else "memory.usage_in_bytes"))
         return charged - self._statistic("inactive_file" if self._is_v2 else "total_inactive_file")
 
@@ -92,11 +92,11 @@ class MemoryLimit:
         for line in self._read("memory.stat").splitlines():
             if line.startswith(f"{name} "):
                 return int(line.split()[1])
-        raise Failed(f"the kernel does not say {name}")
+        raise Failed(f"the kernel does not report {name}")
 
     def _read(self, name: str) -> str:
         if self._group is None:
-            raise Failed("systemd-run's scope can't be looked into")
+            raise Failed("systemd-run's scope can't be read")
         try:
             return (self._group / name).read_text()
         except OSError as error:
@@ -105,7 +105,7 @@ class MemoryLimit:
     def _v2(self) -> None:
         parent = _CGROUPS / _own_group("").lstrip("/")
         if "memory" not in (parent / "cgroup.subtree_control").read_text().split():
-            raise OSError("the memory controller is not given to groups below this one")
+            raise OSError("the memory controller is not enabled for groups below this one")
         self._make(parent)
         self._is_v2 = True
         self._write("memory.max", self.limit)
@@ -134,7 +134,7 @@ class MemoryLimit:
             raise OSError(tried.stderr.strip())
 
     def _make(self, parent: Path) -> None:
-        """A group below this process' own, so that no limit that is set on this one is left."""
+        """Create a group below this process' own, so that the limits of this one still apply."""
         group = parent / self._scope
         group.mkdir()
         self._group = group
@@ -151,7 +151,7 @@ class MemoryLimit:
 
 
 def _remove(group: Path) -> None:
-    for _attempt in range(100):  # the kernel lets go of a dead process a little later
+    for _attempt in range(100):  # the kernel releases a dead process a little later
         try:
             group.rmdir()
         except OSError:
@@ -161,7 +161,7 @@ def _remove(group: Path) -> None:
 
 
 def _own_group(controller: str) -> str:
-    """This process' group: of cgroup v1's controller, or for "" of v2. Raises OSError."""
+    """Return this process' group: of cgroup v1's controller, or of v2 for "". Raises OSError."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if controller in controllers.split(","):

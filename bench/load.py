@@ -1,14 +1,14 @@
-"""The load generator, a process of its own, on loopback alone. Prints one JSON object.
+"""The load generator, a separate process, for loopback only. Prints one JSON object.
 
   python -m bench.load open   --rate 500 --seconds 20 [--keep-alive] PORT PATH
   python -m bench.load closed --clients 8 --seconds 20 [--header 'NAME: VALUE'] [--post BODY] PORT PATH…
                               [--one-of 'NAME: VALUE' …]
   python -m bench.load turns  --clients 8 --seconds 20 --way 'PORT NAME: VALUE' --way … PATH…
 
-`open` sends at fixed times, whatever the answers do, and measures from the time at which a request was due: a
-stall of the server counts for every request that it holds up. `closed` has so many clients that each send, wait for
-the answer, and send again, over the same connection where it is kept. `turns` is the same with two ways or more; all
-clients change to another four times a second: what the machine does meanwhile, it does to all of them.
+`open` sends at fixed times, independent of the answers, and measures from the time at which a request was due: a
+stall of the server counts for every request that it delays. `closed` has so many clients that each send, wait for
+the answer, and send again, over the same connection if it is kept. `turns` is the same with two or more ways; all
+clients change to another one four times a second, so that all ways see the same load of the machine.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from typing import Any
 from bench.report import percentile
 
 MAX_WAITING = 800
-"""Open requests above which no more are sent, but counted as `not sent`."""
+"""Maximum of open requests; further ones are counted as `not sent`."""
 TIMEOUT = 30.0
 TURN = 0.25
-"""Seconds after which the clients change to the next way. Which that is, chance says: what a server does once a second
-would else fall to the same way each time.
+"""Seconds after which the clients change to another way, in random order: otherwise, work that a server does once a
+second would always hit the same way.
 """
 
 
 class Client:
-    """One HTTP/1.1 connection, opened anew where it was closed."""
+    """One HTTP/1.1 connection, reopened if it was closed."""
 
     def __init__(self, port: int, keep_alive: bool, headers: Sequence[str] = (), body: str | None = None) -> None:
-        """`headers`: as they are sent; `body`: of JSON, for a POST instead of a GET."""
+        """`headers`: whole lines; `body`: JSON, for a POST instead of a GET."""
         self._port = port
         self._keep_alive = keep_alive
         self._method = "GET" if body is None else "POST"
@@ -52,7 +52,7 @@ class Client:
         self._socket: socket.socket | None = None
 
     async def ask(self, path: str) -> tuple[int, int]:
-        """One request: status, and bytes of the body. Raises OSError, ValueError, TimeoutError."""
+        """Send one request; return status and bytes of the body. Raises OSError, ValueError, TimeoutError."""
         async with asyncio.timeout(TIMEOUT):
             try:
                 status, body, closes = await self._ask(path)
@@ -95,7 +95,7 @@ class Client:
         return status, received, closes
 
     async def _chunks(self, loop: asyncio.AbstractEventLoop, data: bytes) -> int:
-        """Read a chunked body, as devpi's simple pages are; its bytes."""
+        """Read a chunked body, as of devpi's simple pages; return its bytes."""
         received = 0
         while True:
             while b"\r\n" not in data:
@@ -123,7 +123,7 @@ def _headers_of(body: str | None) -> tuple[str, ...]:
 
 
 class Tally:
-    """Counts answers and keeps their times."""
+    """Counters of answers, with their times."""
 
     def __init__(self) -> None:
         self.outcomes: Counter[str] = Counter()
@@ -132,7 +132,7 @@ class Tally:
         self.bytes = 0
 
     async def ask(self, client: Client, path: str, due: float) -> None:
-        """One request, which was due at a moment of the monotonic clock."""
+        """Send one request, which was due at `due` of the monotonic clock."""
         self.late.append(time.monotonic() - due)
         try:
             status, received = await client.ask(path)
@@ -155,7 +155,7 @@ class Tally:
 
 
 async def open_loop(port: int, path: str, rate: float, seconds: float, keep_alive: bool) -> dict[str, Any]:
-    """Requests at fixed times. With `keep_alive`, over as many connections as are needed at once."""
+    """Send requests at fixed times; with `keep_alive`, over as many connections as needed."""
     tally = Tally()
     idle: list[Client] = []
     waiting: set[asyncio.Task[None]] = set()
@@ -192,7 +192,7 @@ async def closed_loop(
     one_of: Sequence[str] = (),
     bodies: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """`clients` at once, each asking for all paths again and again; the clients get headers and bodies in turn."""
+    """Run `clients` at once, each with requests for all paths in a loop; they get headers and bodies in turn."""
     began = time.monotonic()
     own = itertools.cycle([(*headers, each) for each in one_of] or [tuple(headers)])
     body = itertools.cycle(bodies or [None])
@@ -210,7 +210,7 @@ async def in_turns(ways: Sequence[tuple[int, str]], paths: list[str], clients: i
 async def _again_and_again(
     kinds: Sequence[Callable[[], Client]], paths: list[str], clients: int, seconds: float
 ) -> list[Tally]:
-    """A tally of each kind of client, each of which has its `TURN`."""
+    """Return a tally of each kind of client."""
     tallies = [Tally() for _ in kinds]
     turns = _turns(len(kinds), seconds)
     began = time.monotonic()
@@ -231,7 +231,7 @@ async def _again_and_again(
 
 
 def _turns(ways: int, seconds: float) -> list[int]:
-    """The way of each turn: all of them, each time in another order."""
+    """Return the way of each turn: all of them, each time in another order."""
     chance = random.Random(0)
     rounds = math.ceil(seconds / TURN / ways)
     return [way for _ in range(rounds) for way in chance.sample(range(ways), ways)]
@@ -251,7 +251,7 @@ def main() -> None:
     fixed.add_argument("--keep-alive", action="store_true")
     closed = kinds.add_parser("closed")
     closed.add_argument("--clients", type=int, required=True)
-    closed.add_argument("--header", action="append", default=[], help="sent as well; may be given again")
+    closed.add_argument("--header", action="append", default=[], help="an additional header (repeatable)")
     closed.add_argument("--one-of", action="append", default=[], help="one of these headers for each client, in turn")
     closed.add_argument("--post", action="append", default=[], metavar="BODY", help="POST JSON, one of these for each")
     turns = kinds.add_parser("turns")
@@ -263,7 +263,7 @@ def main() -> None:
         kind.add_argument("--seconds", type=float, required=True)
         kind.add_argument("paths", nargs="+")
     given = parser.parse_args()
-    gc.disable()  # a pause of ours is not the server's
+    gc.disable()  # so that our own pauses don't count
     # epoll's timeouts are whole milliseconds, select's are microseconds
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
         if given.kind == "open":

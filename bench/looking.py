@@ -1,4 +1,4 @@
-"""What it costs that people look: `page` and `streams`."""
+"""The cost of open pages: `page` and `streams`."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from testbed.browser import BROWSER_FLAGS, PAINTED, VIEWPORT, WEIGHT, browser_pa
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-_OURS = "ours"
+_OURS = "devpi-sidecar"
 STREAMS = 200
-"""As many as are taken."""
+"""The maximum that the sidecar accepts."""
 PATIENCE = 60.0
-"""Seconds within which a stream must tell something, or a page be painted."""
+"""Seconds within which a stream must send something, or a page be painted."""
 
 
 def page(bench: Bench) -> Result:
-    """How soon the page is painted, and what it weighs."""
+    """Time to the first paint of the page, and its size."""
     loads = 5 if bench.quick else 20
 
     def run(folder: Path) -> Values:
         if (path := browser_path()) is None:
-            raise Failed("there is no Chromium: apt-get install chromium, or name one in CHROMIUM")
+            raise Failed("no Chromium found: run `apt-get install chromium`, or set CHROMIUM")
         with Ours(folder) as ours:
             ours.ready()
             return _paints(path, f"http://127.0.0.1:{ours.port}/", loads)
@@ -46,17 +46,15 @@ def page(bench: Bench) -> Result:
 
     return Result(
         [
-            row(
-                "navigation → first paint with content, in a tab that is there", "ms", "tab", Reach("median", "≤", 100)
-            ),
+            row("navigation → first contentful paint, in an open tab", "ms", "tab", Reach("median", "≤", 100)),
             row("the slowest of these", "ms", "slowest"),
-            row("the same, in a new profile, whose process the browser starts meanwhile", "ms", "profile"),
-            row("over the wire, in all", "kB", "weight", Reach("worst", "≤", 60)),
+            row("the same, in a new profile, including the start of its process", "ms", "profile"),
+            row("transferred in total", "kB", "weight", Reach("worst", "≤", 60)),
         ],
         [
-            f"A headless Chromium on this machine's CPUs, `/` of a ready container, the browser's cache switched off; "
-            f"the value of a run is the median of {loads} loads after one that doesn't count, in the tab each from an "
-            "empty page. Over the wire: page, style, script and icon with their headers, without the stream of events.",
+            f"A headless Chromium on the machine's CPUs, `/` of a ready container, the browser's cache switched off; "
+            f"the value of a run is the median of {loads} loads after one warm-up, in the tab each from an empty page. "
+            "Transferred: page, style, script and icon with their headers, without the event stream.",
         ],
     )
 
@@ -73,7 +71,7 @@ def _paints(browser: str, url: str, loads: int) -> Values:
         def load(tab: Page) -> float:
             tab.goto(url)
             deadline = time.monotonic() + PATIENCE
-            while not (painted := tab.evaluate(PAINTED)):  # the page's own policy forbids Playwright's waiting for it
+            while not (painted := tab.evaluate(PAINTED)):  # the page's own policy forbids Playwright's wait
                 if time.monotonic() > deadline:
                     raise Failed(f"nothing was painted for {PATIENCE:.0f} s")
             return float(painted)
@@ -95,7 +93,7 @@ def _paints(browser: str, url: str, loads: int) -> Values:
 
 
 def streams(bench: Bench) -> Result:
-    """Many streams of events while nothing happens."""
+    """Many event streams while nothing happens."""
 
     def run(folder: Path) -> Values:
         with Ours(folder) as ours, ExitStack() as opened:
@@ -109,19 +107,19 @@ def streams(bench: Bench) -> Result:
 
     return Result(
         [
-            row("the sidecar's RSS: what they add", "MiB", "memory", Reach("worst", "≤", 20)),
-            row("CPU of one core: what they add", "%", "cpu", Reach("median", "≤", 2)),
+            row("the sidecar's RSS: increase", "MiB", "memory", Reach("worst", "≤", 20)),
+            row("CPU of one core: increase", "%", "cpu", Reach("median", "≤", 2)),
             row("CPU of one core with one stream", "%", "cpu alone"),
         ],
         [
-            f"{STREAMS} streams of `/events` against one, devpi-server ready and idle: CPU from one pulse, every 15 s, "
-            "to the next.",
+            f"{STREAMS} streams of `/events` compared with one, devpi-server ready and idle: CPU from one pulse to the "
+            "next, 15 s.",
         ],
     )
 
 
 def hold_streams(opened: ExitStack, pid: int, port: int, number: int = STREAMS) -> Values:
-    """Open one stream, then all of them, for as long as `opened` lives. Raises `Failed` where one ends."""
+    """Open one stream, then all of them, until `opened` closes. Raises `Failed` if one ends."""
 
     def stream() -> socket.socket:
         connection = opened.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
@@ -141,28 +139,28 @@ def hold_streams(opened: ExitStack, pid: int, port: int, number: int = STREAMS) 
 
 
 def _cpu_until(pid: int, until: Callable[[], None]) -> float:
-    """Seconds of CPU a second, for as long as `until` takes."""
+    """Return seconds of CPU per second while `until` runs."""
     began, used = time.monotonic(), sampling.own_cpu(pid)
     until()
     return (sampling.own_cpu(pid) - used) / (time.monotonic() - began)
 
 
 def _heard(connections: Sequence[socket.socket], words: bytes) -> None:
-    """Return once each stream has told the words, in what it tells from now on."""
-    told = dict.fromkeys(connections, b"")
+    """Return once each stream has sent `words` from now on."""
+    received = dict.fromkeys(connections, b"")
     deadline = time.monotonic() + PATIENCE
     with selectors.DefaultSelector() as selector:
         for each in connections:
             selector.register(each, selectors.EVENT_READ, each)
         while waiting := selector.get_map():
             if time.monotonic() > deadline:
-                raise Failed(f"{len(waiting)} streams have told nothing for {PATIENCE:.0f} s")
+                raise Failed(f"{len(waiting)} streams have sent nothing for {PATIENCE:.0f} s")
             for key, _ in selector.select(1):
                 connection: socket.socket = key.data
                 if not (got := connection.recv(1 << 16)):
                     raise Failed("a stream has ended")
-                told[connection] += got
-                if words in told[connection]:
+                received[connection] += got
+                if words in received[connection]:
                     selector.unregister(connection)
 
 

@@ -1,4 +1,4 @@
-"""How much memory it takes: `memory`, `memory-limit`."""
+"""Memory use: `memory`, `memory-limit`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from testbed import sampling
 MIB = sampling.MIB
 LIMIT = 192 * MIB
 LOGINS = 50
-_BY_HAND, _OURS, _IMPORT = "by hand", "ours", "ours, after an import"
+_BY_HAND, _OURS, _IMPORT = "plain devpi-server", "devpi-sidecar", "devpi-sidecar, after an import"
 
 
 def memory(bench: Bench) -> Result:
@@ -40,19 +40,19 @@ def memory(bench: Bench) -> Result:
         [
             Row("peak of the sum of PSS, empty → ready", "MiB", outcome.series(_BY_HAND, "peak"),
                 outcome.series(_OURS, "peak"), Reach("ratio", "≤", 0.30)),
-            Row("samples taken meanwhile", "", outcome.series(_BY_HAND, "samples"), outcome.series(_OURS, "samples")),
+            Row("samples taken", "", outcome.series(_BY_HAND, "samples"), outcome.series(_OURS, "samples")),
             Row("the sidecar's own RSS, ready after an empty start", "MiB", None, before, Reach("worst", "≤", 45)),
             Row(f"the sidecar's own RSS, ready after an import of {export.spec.files:,} files", "MiB", None, after,
                 Reach("worst", "≤", 45)),
-            Row("its RSS as that import began", "MiB", None, outcome.series(_IMPORT, "begun")),
-            Row("its greatest RSS until then (VmHWM)", "MiB", None, outcome.series(_IMPORT, "highest"),
+            Row("its RSS when that import started", "MiB", None, outcome.series(_IMPORT, "begun")),
+            Row("its peak RSS until then (VmHWM)", "MiB", None, outcome.series(_IMPORT, "highest"),
                 Reach("worst", "≤", 45)),
             Row("after the import ÷ after an empty start (“the same”: within 5 %)", "", None, after.over(before),
                 Reach("median", "≤", 1.05)),
         ],
         [
-            "PSS of every process of the tree from /proc/PID/smaps_rollup, summed up, looked at every 10 ms.",
-            "By hand: `devpi-init … && devpi-server`, in a shell, which is counted too.",
+            "Sum of the PSS of all processes of the tree, from /proc/PID/smaps_rollup, sampled every 10 ms.",
+            "Plain devpi-server: `devpi-init … && devpi-server`, in a shell, which is included.",
         ],
     )  # fmt: skip
 
@@ -74,7 +74,7 @@ def _peak_ours(folder: Path) -> Values:
 
 
 def _sidecar(ours: Ours) -> dict[str, float]:
-    """The sidecar's own memory, when a monitor has looked at it for a while."""
+    """The sidecar's own memory after some seconds of requests to `/status`."""
     until = time.monotonic() + 3
     while time.monotonic() < until:
         ours.status()
@@ -92,16 +92,16 @@ def memory_limit(bench: Bench) -> Result:
         [
             Row("starts and is ready (1 = yes)", "", outcome.series(_BY_HAND, "ready"), ours["ready"],
                 Reach("worst", "≥", 1)),
-            Row("processes killed for want of memory", "", outcome.series(_BY_HAND, "kills"), ours["kills"],
+            Row("processes killed for lack of memory", "", outcome.series(_BY_HAND, "kills"), ours["kills"],
                 Reach("worst", "≤", 0)),
-            Row("most memory charged, page cache included", "MiB", None, ours["peak"]),
+            Row("peak memory charged, page cache included", "MiB", None, ours["peak"]),
             *(row for kind in ("logins", "basic") for row in _answers(kind, ours)),
         ],
         [
-            f"Limit: {LIMIT // MIB} MiB, no swap, by {how}; the ways are as in `first-start`.",
-            f"By hand is given {_GIVE_UP:.0f} s to be ready.",
-            f"Logins: {LOGINS} of `POST /+login` with the right password, at once. Basic: {LOGINS} of `GET /+api` with "
-            "user and password, at once. Shed: 503 with Retry-After.",
+            f"Limit: {LIMIT // MIB} MiB, no swap, by {how}; the commands are those of `first-start`.",
+            f"Plain devpi-server has {_GIVE_UP:.0f} s to become ready.",
+            f"Logins: {LOGINS} of `POST /+login` with the correct password, at once. Basic: {LOGINS} of `GET /+api` "
+            "with user and password, at once. Shed: 503 with Retry-After.",
         ],
     )  # fmt: skip
 
@@ -155,7 +155,7 @@ def _limited_ours(folder: Path) -> Values:
 
 
 def _charged(limit: MemoryLimit, *names: str) -> dict[str, float]:
-    """What the kernel counted; what it does not count is left out, and so said to be not measured."""
+    """What the kernel counted; a value that it does not count is left out and reported as not measured."""
     values: dict[str, float] = {}
     for name, look in (("kills", limit.kills), ("peak", limit.peak)):
         if name in names:
@@ -167,7 +167,7 @@ def _charged(limit: MemoryLimit, *names: str) -> dict[str, float]:
 
 
 def _at_once(port: int, kind: str) -> dict[str, float]:
-    """`LOGINS` requests that each need a password check, all begun at one moment."""
+    """`LOGINS` requests that each need a password check, all sent at once."""
     gate = threading.Barrier(LOGINS)
     answers: Counter[str] = Counter()
     times: list[float] = []

@@ -18,50 +18,51 @@ from testbed.upstream import PYPI_NAMES, Upstream, numbered
 
 MIB = sampling.MIB
 LIMIT = 256 * MIB
-"""As docs/operations.md, README and the manifests have it for a server with a mirror."""
+"""As in docs/operations.md and the manifests for a server with a mirror."""
 CPUS = 0.5
 _OFFLINE = ("--offline-mode",)
+_SIDECAR = "devpi-sidecar"
 
 
 def soak(bench: Bench) -> Result:
-    """Mixed load and a mirror for an hour, with one restart: nothing is killed, and nothing is answered wrongly."""
+    """An hour of mixed load with a mirror and one restart: no process is killed, and no answer is wrong."""
     minutes = min(bench.minutes, 2.0) if bench.quick else bench.minutes
     with MemoryLimit(LIMIT, CPUS) as limit:
         how = limit.how
-    outcome = bench.in_turn({"ours": lambda folder: run(folder, minutes * 60)}, rounds=1)
+    outcome = bench.in_turn({_SIDECAR: lambda folder: run(folder, minutes * 60)}, rounds=1)
 
     def row(what: str, unit: str, quantity: str, reach: Reach | None = None) -> Row:
-        return Row(what, unit, None, outcome.series("ours", quantity), reach)
+        return Row(what, unit, None, outcome.series(_SIDECAR, quantity), reach)
 
     most = Reach("worst", "≤", LIMIT / MIB)
     return Result(
         [
-            row("processes killed for want of memory", "", "kills", Reach("worst", "≤", 0)),
-            row("most memory charged, page cache included, which fills what there is", "MiB", "peak"),
-            row("most of it that is no page cache (heaps)", "MiB", "anonymous", most),
-            row("most of it in use lately, as Kubernetes has it (working set)", "MiB", "working set"),
-            row("devpi-server's greatest RSS", "MiB", "devpi"),
-            row("the sidecar's greatest RSS", "MiB", "sidecar"),
+            row("processes killed for lack of memory", "", "kills", Reach("worst", "≤", 0)),
+            row("peak memory charged, page cache included, which fills the limit", "MiB", "peak"),
+            row("peak without page cache (heaps)", "MiB", "anonymous", most),
+            row("peak working set, as in Kubernetes", "MiB", "working set"),
+            row("devpi-server's peak RSS", "MiB", "devpi"),
+            row("the sidecar's peak RSS", "MiB", "sidecar"),
             row("ready at the end (1 = yes)", "", "ready", Reach("worst", "≥", 1)),
             row("projects mirrored", "", "cold"),
-            *(row(f"{what}: right answers", "", what) for what in KINDS if what != "cold"),
+            *(row(f"{what}: correct answers", "", what) for what in KINDS if what != "cold"),
             row("answers “try again later” (502, 503 with Retry-After)", "", "later"),
-            row("wrong answers: 404 or no files for what exists, any other status, none", "", "wrong",
+            row("wrong answers: 404 or no files for an existing project, another status, or no answer", "", "wrong",
                 Reach("worst", "≤", 0)),
         ],
         [
-            f"{minutes:.0f} minutes, ours alone, {LIMIT // MIB} MiB without swap and {CPUS} CPU by {how}; "
-            "the container stops and starts again in the middle.",
+            f"{minutes:.0f} minutes, devpi-sidecar only, {LIMIT // MIB} MiB without swap and {CPUS} CPU by {how}; "
+            "the container is restarted in the middle.",
             f"Upstream: {PYPI_NAMES:,} names, pages of {VERSIONS} files, 30 ms for each answer, on this machine; "
-            f"every {FAULT_EVERY:.0f} s it is well, or fails for {FAULT_SECONDS:.0f} s (429, 500, silence).",
-            "Load: new projects and a wheel of each as fast as one client can, four clients with what is cached, "
-            "names that are nowhere, uploads, logins, private pages, the listing, `/readyz`, `/metrics`.",
+            f"every {FAULT_EVERY:.0f} s it may fail for {FAULT_SECONDS:.0f} s (429, 500, silence).",
+            "Load: new projects and a wheel of each as fast as one client can, four clients with cached projects, "
+            "unknown names, uploads, logins, private pages, the listing, `/readyz`, `/metrics`.",
         ],
     )  # fmt: skip
 
 
 def run(folder: Path, seconds: float, *, environ: Mapping[str, str] | None = None) -> Values:
-    """Prepare without any registry in reach, then `seconds` of load, with a restart in the middle. Raises `Failed`."""
+    """Prepare without access to a registry, then `seconds` of load with a restart in the middle. Raises `Failed`."""
     with contextlib.ExitStack() as stack:
         upstream = stack.enter_context(Upstream(size=PYPI_NAMES, versions=VERSIONS, delay=0.03))
         limit = stack.enter_context(MemoryLimit(LIMIT, CPUS))
@@ -91,14 +92,14 @@ def run(folder: Path, seconds: float, *, environ: Mapping[str, str] | None = Non
 
 
 def _for_a_while(ours: Ours, watch: _Watch, load: Load, seconds: float) -> None:
-    """Watch for so long. Raises `Failed` where devpi-server, or all of it, ends."""
-    devpi, until, told = ours.devpi_pid, time.monotonic() + seconds, time.monotonic()
+    """Watch for so long. Raises `Failed` if devpi-server or the container exits."""
+    devpi, until, reported = ours.devpi_pid, time.monotonic() + seconds, time.monotonic()
     while time.monotonic() < until:
         if not ours.runs or not sampling.is_there(devpi):
-            raise Failed(f"it ended; processes killed for want of memory: {watch.kills()}; {ours.last_words()}")
+            raise Failed(f"it exited; processes killed for lack of memory: {watch.kills()}; {ours.last_words()}")
         watch.look(ours.pid, devpi)
-        if time.monotonic() - told >= 60:
-            told = time.monotonic()
+        if time.monotonic() - reported >= 60:
+            reported = time.monotonic()
             at = ", ".join(f"{name} {value:.0f}" for name, value in watch.now.items())
             counts = load.counts
             print(f"    {time.strftime('%H:%M:%S')} MiB now: {at}; {dict(counts.right)}, later {counts.later}, "
@@ -107,7 +108,7 @@ def _for_a_while(ours: Ours, watch: _Watch, load: Load, seconds: float) -> None:
 
 
 def mirror_memory(bench: Bench) -> Result:
-    """devpi-server's memory with its own cache and with ours, and with the list of a large upstream."""
+    """devpi-server's memory with devpi's default cache, with ours, and with the list of a large upstream."""
     uploads, projects = (100, 100) if bench.quick else (1000, 500)
 
     def way(*flags: str, project_list: bool = False) -> Callable[[Path], Values]:
@@ -137,14 +138,15 @@ def mirror_memory(bench: Bench) -> Result:
             row("the same with `--keyfs-cache-size 50`", "1/s", "pages", _SMALL),
         ],
         [
-            "“By hand”: our container with devpi's own `--keyfs-cache-size 10000`; ours: without the flag.",
+            "Plain devpi-server: the container with devpi's default `--keyfs-cache-size 10000`; devpi-sidecar: without "
+            "the flag.",
             f"Uploads of 4 kB to one index, 20 projects; mirrored projects of {VERSIONS} files, a page of each; "
-            f"upstream has {PYPI_NAMES:,} names. The pages are asked for by one client, each of them once more.",
+            f"upstream has {PYPI_NAMES:,} names. One client requests each page once more.",
         ],
     )  # fmt: skip
 
 
-_DEVPIS, _OURS, _SMALL, _LIST = "10000", "ours", "50", "with the list"
+_DEVPIS, _OURS, _SMALL, _LIST = "10000", _SIDECAR, "50", "with the list"
 
 
 def _memory_of(folder: Path, flags: tuple[str, ...], environ: dict[str, str], uploads: int, projects: int) -> Values:
@@ -173,7 +175,7 @@ def _memory_of(folder: Path, flags: tuple[str, ...], environ: dict[str, str], up
 
 
 class _Watch:
-    """The most memory that was seen; for `with`."""
+    """The peak memory of all samples; for `with`."""
 
     def __init__(self, limit: MemoryLimit) -> None:
         self._limit = limit
@@ -187,11 +189,11 @@ class _Watch:
         return
 
     def kills(self) -> int:
-        """By the limit."""
+        """Return how many processes the limit has killed."""
         return self._limit.kills()
 
     def look(self, sidecar: int, devpi: int) -> None:
-        """Once more."""
+        """Sample once."""
         looks: dict[str, Callable[[], int]] = {
             "anonymous": self._limit.anonymous,
             "working set": self._limit.working_set,

@@ -1,4 +1,4 @@
-"""Mixed load on a server with a mirror: what many clients want at once, and what is a right answer to each."""
+"""Mixed load on a server with a mirror: many kinds of requests, and the correct answer to each."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from testbed.upstream import HANGS, JSON, Fault, Upstream, numbered
 VERSIONS = 40
 """Files of each project of the mirror."""
 FAULT_EVERY = 60.0
-"""Seconds from one trouble of upstream to the next, …"""
+"""Seconds from one upstream fault to the next."""
 FAULT_SECONDS = 8.0
-"""… and how long one lasts."""
+"""Duration of a fault in seconds."""
 _PATIENCE = 60.0
 _FAULTS: tuple[Fault | None, ...] = (Fault(429, "2"), None, Fault(500), None, HANGS, None)
 _STORED = 10.0
-"""Seconds after which a wheel is surely stored."""
+"""Seconds after which a wheel is certainly stored."""
 _SHOWN = 30
-"""Wrong answers that are shown in full."""
+"""Maximum number of wrong answers that are printed."""
 KINDS = (
     *("cold", "wheels", "cached pages", "cached wheels", "unknown names", "uploads", "private pages", "logins"),
     *("listings", "probes"),
 )
-"""Of requests."""
+"""Kinds of requests."""
 
 
 @dataclass
 class Counts:
-    """What was answered."""
+    """Counters of answers."""
 
     right: Counter[str] = field(default_factory=Counter)
     later: int = 0
@@ -51,7 +51,7 @@ class Counts:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, kind: str, path: str, answer: Answer, wanted: int, files: int = 0) -> bool:
-        """One answer, of which `wanted` is the right status and `files` the least number of files; if it is right."""
+        """Count one answer; return whether it has the status `wanted` and at least `files` files."""
         right = answer.status == wanted and answer.body.count(b'"filename"') >= files
         later = answer.status in (502, 503) and answer.retry_after is not None
         with self.lock:
@@ -68,7 +68,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Answer:
-    """Of devpi-server or the sidecar; status 0: none."""
+    """An answer of devpi-server or the sidecar; status 0: none."""
 
     status: int
     body: bytes = b""
@@ -83,14 +83,14 @@ class Load:
         self.upstream = upstream
         self._token = token
         self._cached: list[tuple[float, str]] = []
-        """When a wheel came, and its path. devpi-server stores it after the last byte, and until then is not prepared
-        for a second client that wants it: it answers 500 (an `assert` of its own).
+        """When a wheel arrived, and its path. devpi-server stores it after the last byte; until then it answers a
+        second client for it with 500 (a failed `assert` of its own).
         """
         self._new = itertools.count()
         self._uploads = itertools.count(1)
         self._chance = random.Random(0)
         self.ours = ours
-        """May be another one after a pause."""
+        """Another one after a pause."""
         self._over = threading.Event()
         self._may_ask = threading.Event()
         self._idle = threading.Semaphore(0)
@@ -98,7 +98,7 @@ class Load:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """All clients ask, and upstream fails now and then."""
+        """Run all clients, with faults of upstream."""
         kinds: list[tuple[Callable[[], None], float]] = [
             (self._mirror_a_project, 0.0),
             *[(self._ask_for_what_is_cached, 0.2)] * 4,
@@ -123,9 +123,9 @@ class Load:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Nobody asks: the server is away."""
+        """Pause all clients while the server restarts."""
         self._may_ask.clear()
-        for _ in self._threads[:-1]:  # upstream's trouble goes on
+        for _ in self._threads[:-1]:  # not the thread of upstream's faults
             self._idle.acquire()
         yield
         self._may_ask.set()
@@ -149,7 +149,7 @@ class Load:
             self.upstream.heal()
 
     def _mirror_a_project(self) -> None:
-        """A project that nobody has asked for, and one wheel of it."""
+        """Request a new project, and one wheel of it."""
         name = numbered(next(self._new))
         page = f"/root/dev/+simple/{name}/"
         answer = self.page("cold", page)
@@ -174,7 +174,7 @@ class Load:
         self.counts.count("unknown names", page, self._get(page), 404)
 
     def upload(self) -> str:
-        """One wheel of a private project; its name."""
+        """Upload a wheel of a private project; return the project's name."""
         number = next(self._uploads)
         wheel = packages.wheel(f"private-{number % 20:02d}", f"1.{number}", number)
         fields = {":action": "file_upload", "metadata_version": "2.1", "filetype": "bdist_wheel", "pyversion": "py3"}
@@ -188,7 +188,7 @@ class Load:
         self.counts.count("private pages", page, self._get(page), 200, 1)
 
     def page(self, kind: str, path: str) -> Answer:
-        """The page of a project of the mirror."""
+        """Request the page of a project of the mirror."""
         answer = self._get(path)
         self.counts.count(kind, path, answer, 200, VERSIONS)
         return answer
@@ -217,7 +217,7 @@ class Load:
 
 
 def ask(port: int, method: str, path: str, headers: dict[str, str], body: bytes | None = None) -> Answer:
-    """One request, over a new connection."""
+    """Send one request over a new connection."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE)
     try:
         connection.request(method, path, body, headers)
@@ -230,7 +230,7 @@ def ask(port: int, method: str, path: str, headers: dict[str, str], body: bytes 
 
 
 def form(fields: dict[str, str], filename: str, content: bytes) -> tuple[bytes, str]:
-    """The body and the content type of an upload, as twine sends it."""
+    """Return body and content type of an upload, as twine sends it."""
     parts = [f'--BOUND\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n' for k, v in fields.items()]
     head = f'--BOUND\r\nContent-Disposition: form-data; name="content"; filename="{filename}"\r\n\r\n'
     body = "".join([*parts, head]).encode() + content + b"\r\n--BOUND--\r\n"
@@ -238,7 +238,7 @@ def form(fields: dict[str, str], filename: str, content: bytes) -> tuple[bytes, 
 
 
 def _resolved(page: str, link: str) -> str:
-    """The path that a relative link of a page leads to."""
+    """Return the path of a relative link on a page."""
     parts = page.rstrip("/").split("/")
     path = link.partition("#")[0]
     while path.startswith("../"):
@@ -247,7 +247,7 @@ def _resolved(page: str, link: str) -> str:
 
 
 def point_at(port: int, upstream: Upstream) -> str:
-    """Have root/pypi mirror `upstream`, and make root/dev above it; a login token of root's, as X-Devpi-Auth."""
+    """Make root/pypi mirror `upstream` and create root/dev with it as base; return a login of root as X-Devpi-Auth."""
     said = _api(port, "POST", "/+login", {}, {"user": "root", "password": PASSWORD})
     token = base64.b64encode(f"root:{said['result']['password']}".encode()).decode()
     auth = {"X-Devpi-Auth": token}
@@ -260,6 +260,6 @@ def _api(port: int, method: str, path: str, headers: dict[str, str], content: ob
     given = {"Content-Type": "application/json", "Accept": "application/json", **headers}
     answer = ask(port, method, path, given, json.dumps(content).encode())
     if answer.status != 200:
-        raise Failed(f"{method} {path} said {answer.status}: {answer.body[:200]!r}")
+        raise Failed(f"{method} {path} answered {answer.status}: {answer.body[:200]!r}")
     said: dict[str, Any] = json.loads(answer.body)
     return said

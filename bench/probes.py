@@ -1,4 +1,4 @@
-"""What it costs to be asked: `probe-latency`, `healthcheck`, `idle`."""
+"""The cost of probes: `probe-latency`, `healthcheck`, `idle`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bench.rounds import ROOT, Bench, Comparison, Failed, Values, Way
 from testbed import sampling
 
 RATE = 500
-_OURS, _BY_HAND = "ours", "by hand"
+_OURS, _BY_HAND = "devpi-sidecar", "plain devpi-server"
 _URLLIB = (
     "import sys, urllib.request; "
     "sys.exit(urllib.request.urlopen('http://127.0.0.1:{port}/readyz', timeout=3).status != 200)"
@@ -27,22 +27,22 @@ _URLLIB = (
 
 
 class Load:
-    """One run of the load generator, in a process of its own."""
+    """One run of the load generator, in a separate process."""
 
     def __init__(self, *arguments: str | int | float) -> None:
         command = [sys.executable, "-m", "bench.load", *map(str, arguments)]
         self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
     def result(self) -> dict[str, Any]:
-        """Wait for its end; what it measured. Raises `Failed`."""
+        """Wait until it exits, and return what it measured. Raises `Failed`."""
         out, _ = self._process.communicate()
         if self._process.returncode:
-            raise Failed(f"the load generator ended with {self._process.returncode}")
+            raise Failed(f"the load generator exited with code {self._process.returncode}")
         said: dict[str, Any] = json.loads(out)
         return said
 
     def stop(self) -> None:
-        """End it, where nobody has waited for its result."""
+        """Kill it if it still runs."""
         if self._process.returncode is None:
             self._process.kill()
             self._process.communicate()
@@ -61,7 +61,7 @@ def probe_latency(bench: Bench) -> Result:
         return [
             Row(f"{kind}: p50", "ms", None, of("p50")),
             Row(f"{kind}: p99", "ms", None, of("p99"), Reach("median", "≤", limit)),
-            Row(f"{kind}: greatest", "ms", None, of("max")),
+            Row(f"{kind}: maximum", "ms", None, of("max")),
             Row(f"{kind}: answers other than 200, or none", "", None, of("bad"), Reach("worst", "≤", 0)),
             Row(f"{kind}: the generator's own delay, p99", "ms", None, of("late")),
         ]
@@ -75,12 +75,13 @@ def probe_latency(bench: Bench) -> Result:
             Row("60 clients at devpi: its p99", "ms", None, outcome.series(_OURS, "clients p99")),
         ],
         [
-            f"{RATE} requests a second at fixed times, {idle:.0f} s idle and {busy:.0f} s busy, over loopback, from a "
-            "process of its own; each with a new connection, as kubelet does it, except where kept ones are named.",
-            "Measured from the moment at which a request was due, so the generator's own delay (time until it was "
-            "sent) and every stall count.",
-            "The clients, in a third process, ask for simple pages, one after the other, without a pause. "
-            "All of them share this machine's CPUs with devpi-server and the sidecar.",
+            f"{RATE} requests per second at fixed times, {idle:.0f} s idle and {busy:.0f} s busy, over loopback, from "
+            "a separate process; each over a new connection, as kubelet does it, except in the rows with kept "
+            "connections.",
+            "Measured from the time at which a request was due, so the generator's own delay (until it was sent) and "
+            "every stall count.",
+            "The clients, in a third process, request simple pages one after the other without a pause. All processes "
+            "share the machine's CPUs.",
         ],
     )
 
@@ -115,7 +116,7 @@ def _latency(name: str, said: dict[str, Any]) -> dict[str, float]:
 
 
 def rate(said: dict[str, Any]) -> float:
-    """Answers 200 a second. Raises `Failed` if there were others."""
+    """Return answers per second. Raises `Failed` if any is not 200."""
     if others := {outcome: count for outcome, count in said["outcomes"].items() if outcome != "200"}:
         raise Failed(f"answers other than 200: {others}")
     return float(said["outcomes"]["200"] / said["seconds"])
@@ -128,7 +129,7 @@ def simple_pages(export: inputs.Export) -> list[str]:
 
 
 def healthcheck(bench: Bench) -> Result:
-    """`sidecar healthcheck`, against Python with urllib."""
+    """`sidecar healthcheck`, compared with Python and urllib."""
     runs = 5 if bench.quick else 20
     with bench.folder() as folder, Ours(folder) as ours:
         ours.ready()
@@ -139,15 +140,16 @@ def healthcheck(bench: Bench) -> Result:
         outcome = bench.in_turn(ways)
     return Result(
         [
-            Row("from its start to its end", "ms", outcome.series(_BY_HAND, "wall"), outcome.series(_OURS, "wall"),
+            Row("elapsed time", "ms", outcome.series(_BY_HAND, "wall"), outcome.series(_OURS, "wall"),
                 Reach("ratio", "≤", 0.5)),
             Row("CPU", "ms", outcome.series(_BY_HAND, "cpu"), outcome.series(_OURS, "cpu"), Reach("median", "≤", 40)),
             Row("CPU, as a ratio", "ms", outcome.series(_BY_HAND, "cpu"), outcome.series(_OURS, "cpu"),
                 Reach("ratio", "≤", 0.5)),
         ],
         [
-            f"Each value is the median of {runs} calls. By hand: `python -c` with `urllib.request.urlopen(…/readyz)`. "
-            "Ours: the command `sidecar healthcheck` of the virtual environment.",
+            f"Each value is the median of {runs} calls. Plain devpi-server: `python -c` with "
+            "`urllib.request.urlopen(…/readyz)`. devpi-sidecar: the command `sidecar healthcheck` of the virtual "
+            "environment.",
         ],
     )  # fmt: skip
 
@@ -166,18 +168,18 @@ def _commands(runs: int, command: Sequence[str | Path], environ: dict[str, str])
 
 
 def _wait(process: Running) -> float:
-    """As `Running.wait`, without its polling's 5 ms."""
+    """As `Running.wait`, without the 5 ms of its polling."""
     pid, status, usage = os.wait4(process.pid, 0)
     assert pid == process.pid
     process.ended(status, usage)
     seconds = time.monotonic() - process.started
     if status:
-        raise Failed(f"it ended with {os.waitstatus_to_exitcode(status)}: {process.last_words()}")
+        raise Failed(f"it exited with code {os.waitstatus_to_exitcode(status)}: {process.last_words()}")
     return seconds
 
 
 def idle(bench: Bench) -> Result:
-    """The sidecar with nothing to do but one probe a second; then scraped as well."""
+    """The sidecar with one probe per second, then with scrapes, too."""
     seconds = 5.0 if bench.quick else 30.0
 
     def run(folder: Path) -> Values:
@@ -196,20 +198,20 @@ def idle(bench: Bench) -> Result:
     return Result(
         [
             row("CPU of one core", "%", "cpu", Reach("median", "≤", 0.5)),
-            row("wakes", "1/s", "wakes"),
-            row("CPU of one core, scraped too", "%", "scraped cpu", Reach("median", "≤", 0.5)),
-            row("wakes, scraped too", "1/s", "scraped wakes"),
+            row("wake-ups", "1/s", "wakes"),
+            row("CPU of one core, with scrapes", "%", "scraped cpu", Reach("median", "≤", 0.5)),
+            row("wake-ups, with scrapes", "1/s", "scraped wakes"),
         ],
         [
-            f"The sidecar's process alone, over {seconds:.0f} s that begin 5 s after it was ready; `/readyz` asked for "
-            "once a second over a new connection, and `/metrics` every 15 s for the lower two, which are part of what "
-            "is measured.",
+            f"The sidecar's process only, for {seconds:.0f} s from 5 s after it was ready; `/readyz` is requested once "
+            "a second over a new connection, and in the last two rows `/metrics` every 15 s. These requests are "
+            "included.",
         ],
     )
 
 
 def _at_rest(ours: Ours, seconds: float, polls: Mapping[str, float]) -> dict[str, float]:
-    """CPU in percent and wakes a second of the sidecar, while `polls` (path → seconds between two) are asked for."""
+    """CPU in percent and wake-ups per second of the sidecar during `polls` (path → seconds between two requests)."""
     with ExitStack() as stack:
         answers = [stack.enter_context(polled(ours.port, path, every)) for path, every in polls.items()]
         time.sleep(5)

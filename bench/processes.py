@@ -1,4 +1,4 @@
-"""The two ways: devpi's own commands by hand, and our entrypoint. Each run is in a folder and a session of its own."""
+"""The two ways: plain devpi commands, and our entrypoint. Each run has its own folder and session."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from testbed import sampling
 BIN = Path(sys.executable).parent
 PASSWORD = "bench-password"
 CHEAP = ("--argon2-memory-cost", "8", "--argon2-time-cost", "1", "--argon2-parallelism", "1")
-"""devpi-server's own flags for a derivation that costs nothing."""
+"""devpi-server's own flags for a key derivation that costs nothing."""
 POLL = 0.02
 """Seconds between two polls."""
 PATIENCE = 900.0
@@ -31,7 +31,7 @@ PATIENCE = 900.0
 
 
 class Running:
-    """A process that was started, and when; for `with`, at whose end it and all its own are gone."""
+    """A started process; for `with`, which stops it and its descendants."""
 
     def __init__(self, command: Sequence[str | Path], folder: Path, environ: dict[str, str]) -> None:
         self.folder = folder
@@ -66,11 +66,13 @@ class Running:
         return self._usage is None and not self._reap(os.WNOHANG)
 
     def first_200(self, port: int, path: str, patience: float = PATIENCE) -> float:
-        """Poll until the answer is 200; seconds since the process started. Raises `Failed`."""
+        """Poll until the answer is 200; return seconds since the process started. Raises `Failed`."""
         due = time.monotonic()
         while not _says_200(port, path):
             if not self.runs:
-                raise Failed(f"it ended with {self.process.returncode} before {path} said 200: {self.last_words()}")
+                raise Failed(
+                    f"it exited with code {self.process.returncode} before {path} answered 200: {self.last_words()}"
+                )
             if time.monotonic() - self.started > patience:
                 raise Failed(f"no 200 from {path} for {patience:.0f} s: {self.last_words()}")
             due = max(due + POLL, time.monotonic())
@@ -78,22 +80,22 @@ class Running:
         return time.monotonic() - self.started
 
     def wait(self, patience: float = PATIENCE) -> float:
-        """Until the process ends by itself, with code 0; seconds since it started. Raises `Failed`."""
+        """Wait until the process exits with code 0; return seconds since it started. Raises `Failed`."""
         while self.runs:
             if time.monotonic() - self.started > patience:
-                raise Failed(f"it still ran after {patience:.0f} s")
+                raise Failed(f"it still runs after {patience:.0f} s")
             time.sleep(0.005)
         if self.process.returncode != 0:
-            raise Failed(f"it ended with {self.process.returncode}: {self.last_words()}")
+            raise Failed(f"it exited with code {self.process.returncode}: {self.last_words()}")
         return time.monotonic() - self.started
 
     def cpu_in_all(self) -> float:
-        """CPU seconds, to the end, of the process and of all whose end was waited for."""
+        """Return CPU seconds of the exited process and of all children that were waited for."""
         assert self._usage is not None
         return self._usage.ru_utime + self._usage.ru_stime
 
     def end(self, patience: float = 30.0) -> None:
-        """SIGTERM, SIGKILL if that does not help, and wait until the whole tree is gone."""
+        """Stop the whole tree: SIGTERM, then SIGKILL."""
         family = sampling.tree(self.pid) if self.runs else []
         if family:
             self.process.send_signal(signal.SIGTERM)
@@ -109,12 +111,12 @@ class Running:
                 time.sleep(0.01)
 
     def ended(self, status: int, usage: resource.struct_rusage) -> None:
-        """Whoever has waited for the process says here what came of it."""
+        """Set the exit status of the process, after waiting for it."""
         self.process.returncode = os.waitstatus_to_exitcode(status)
         self._usage = usage
 
     def last_words(self) -> str:
-        """The end of its log, on one line."""
+        """Return the end of its log, on one line."""
         lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
         return " / ".join(lines[-3:])[-400:]
 
@@ -127,7 +129,7 @@ class Running:
 
 
 class Ours(Running):
-    """`entrypoint.py` on `serverdir` with default settings, given ports and, unless it imports, a root password."""
+    """`entrypoint.py` on `serverdir` with default settings, fixed ports and, unless it imports, a root password."""
 
     def __init__(
         self,
@@ -140,7 +142,7 @@ class Ours(Running):
         environ: Mapping[str, str] | None = None,
         alone: Sequence[str] = ("--no-root-pypi", "--offline-mode"),
     ) -> None:
-        """`alone`: the flags by which it asks no registry."""
+        """`alone`: the flags that keep it from any registry."""
         self.serverdir = serverdir or folder / "serverdir"
         self.runtime = folder / "runtime"
         self.port, self.devpi_port = free_ports(2)
@@ -162,15 +164,15 @@ class Ours(Running):
         return self
 
     def ready(self) -> float:
-        """Seconds from the start to the first 200 of `/readyz`."""
+        """Wait, and return seconds from the start to the first 200 of `/readyz`."""
         return self.first_200(self.port, "/readyz")
 
     def live(self) -> float:
-        """Seconds from the start to the first 200 of `/livez`."""
+        """Wait, and return seconds from the start to the first 200 of `/livez`."""
         return self.first_200(self.port, "/livez")
 
     def status(self) -> dict[str, Any]:
-        """`/status`, parsed."""
+        """Return `/status`, parsed."""
         return get_json(self.port, "/status")
 
     @property
@@ -180,7 +182,7 @@ class Ours(Running):
 
 
 class ByHand(Running):
-    """devpi's commands in a shell, joined by `&&`; the last one, devpi-server in most, takes the shell's place."""
+    """Plain devpi commands in a shell, joined by `&&`; the last one, mostly devpi-server, replaces the shell."""
 
     def __init__(self, folder: Path, *commands: Sequence[str | Path], prefix: Sequence[str] = ()) -> None:
         lines = [shlex.join(map(str, command)) for command in commands]
@@ -205,12 +207,12 @@ def devpi_server(serverdir: Path, port: int, *flags: str) -> list[str | Path]:
 
 
 def serve_flags(port: int) -> tuple[str, ...]:
-    """On this machine alone, and never to a registry."""
+    """Flags for loopback only, without any registry."""
     return "--host", "127.0.0.1", "--port", str(port), "--offline-mode"
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on."""
+    """Return free ports of 127.0.0.1."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -219,7 +221,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def get(port: int, path: str, timeout: float = 10.0, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
-    """One GET. Raises OSError."""
+    """GET `path`. Raises OSError."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request("GET", path, headers=headers or {})
@@ -232,25 +234,25 @@ def get(port: int, path: str, timeout: float = 10.0, headers: dict[str, str] | N
 
 
 def get_json(port: int, path: str) -> dict[str, Any]:
-    """The JSON at `path`. Raises `Failed`."""
+    """Return the JSON at `path`. Raises `Failed`."""
     status, body = get(port, path, headers={"Accept": "application/json"})
     if status != 200:
-        raise Failed(f"{path} said {status}: {body[:200]!r}")
+        raise Failed(f"{path} answered {status}: {body[:200]!r}")
     said: dict[str, Any] = json.loads(body)
     return said
 
 
 def holds(port: int, index: str, project: str) -> int:
-    """How many files devpi-server offers of a project."""
+    """Return how many files devpi-server has of a project."""
     status, body = get(port, f"/{index}/{project}/", headers={"Accept": "application/json"})
     if status != 200:
-        raise Failed(f"/{index}/{project} said {status}")
+        raise Failed(f"/{index}/{project} answered {status}")
     return sum(len(version.get("+links", ())) for version in json.loads(body)["result"].values())
 
 
 @contextlib.contextmanager
 def polled(url_port: int, path: str, every: float) -> Iterator[list[int]]:
-    """In a thread, ask for `path` every so many seconds, as a probe does; yields the answers' statuses."""
+    """Request `path` every so many seconds in a thread, as a probe does; yield the statuses."""
     import threading
 
     statuses: list[int] = []
@@ -273,7 +275,7 @@ def polled(url_port: int, path: str, every: float) -> Iterator[list[int]]:
 
 
 def _says_200(port: int, path: str) -> bool:
-    """One poll with a bare socket, so that the polling itself costs next to nothing."""
+    """Poll once with a bare socket, which costs almost nothing."""
     try:
         with socket.create_connection(("127.0.0.1", port), 30) as connection:
             connection.sendall(f"GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n".encode())

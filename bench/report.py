@@ -1,4 +1,4 @@
-"""From measured numbers to verdicts, tables and docs/performance.md."""
+"""Verdicts, tables and docs/performance.md from measured numbers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Series:
-    """One quantity, measured several times; `failures` are the runs that gave no number, and why."""
+    """One quantity, measured several times; `failures` has the reason of each run without a number."""
 
     values: tuple[float, ...]
     failures: tuple[str, ...] = ()
 
     @property
     def failed(self) -> str | None:
-        """Why this is no measurement; one failed run spoils all, for the others would be a selection."""
+        """Why this is no measurement. One failed run invalidates all, because the others would be a selection."""
         if self.failures:
             return f"failed in {len(self.failures)} of {len(self.values) + len(self.failures)}: {self.failures[0]}"
         return None if self.values else "not measured"
@@ -28,7 +28,7 @@ class Series:
         return statistics.median(self.values)
 
     def over(self, other: Series) -> Series:
-        """This divided by another, round by round; it fails where either does."""
+        """Return this divided by `other`, round by round; failed if either is."""
         if failed := self.failed or other.failed:
             return Series((), (failed,))
         return Series(tuple(mine / its for mine, its in zip(self.values, other.values, strict=True)))
@@ -36,10 +36,10 @@ class Series:
 
 @dataclass(frozen=True)
 class Reach:
-    """A figure to reach, and what has to reach it."""
+    """A target, and the value that has to meet it."""
 
     of: Literal["ratio", "median", "worst"]
-    """The ratio ours / by hand, our median, or our worst run."""
+    """The ratio devpi-sidecar / plain devpi-server, or devpi-sidecar's median or worst run."""
     relation: Literal["≤", "≥"]
     limit: float
 
@@ -54,11 +54,11 @@ class Row:
     what: str
     unit: str
     by_hand: Series | None
-    """None: there is no way by hand."""
+    """Of plain devpi-server; None: it has no such value."""
     ours: Series
     reach: Reach | None = None
     together: bool = False
-    """Whether both ways ran at the same time, so that what the machine did then is in both numbers of a pair."""
+    """Whether both ran at the same time, so that both numbers of a pair see the same load of the machine."""
 
     @property
     def failed(self) -> str | None:
@@ -66,7 +66,7 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """Median of ours / median of by hand, or the median of pairs that ran together; None where there is none."""
+        """Median / median, or the median of the pairs if both ran together; None if there is none."""
         if self.by_hand is None or self.failed or not self.by_hand.median:
             return None
         if self.together:
@@ -81,18 +81,18 @@ class Row:
         return tuple(ours / hand for ours, hand in zip(self.ours.values, self.by_hand.values, strict=False) if hand)
 
     def verdict(self) -> str:
-        """`reached`, `**not reached**` with the number, or why that can't be told; empty without a figure."""
+        """Return `met`, `**not met**` with the number, or why it is unknown; empty without a target."""
         if self.reach is None:
             return ""
         reason = self.ours.failed if self.reach.of != "ratio" else self.failed
         if reason:
-            return f"**not shown**: {reason}"
+            return f"**not measured**: {reason}"
         value = self._judged()
         if value is None:
-            return "**not shown**: by hand gave 0"
+            return "**not measured**: plain devpi-server has 0"
         if self.reach.met_by(value):
-            return "reached"
-        return f"**not reached**: {number(value)}"
+            return "met"
+        return f"**not met**: {number(value)}"
 
     def _judged(self) -> float | None:
         assert self.reach is not None
@@ -103,17 +103,17 @@ class Row:
         return max(self.ours.values) if self.reach.relation == "≤" else min(self.ours.values)
 
     def goal(self) -> str:
-        """The figure to reach, in words."""
+        """Return the target as text."""
         if self.reach is None:
             return ""
-        what = {"ratio": "ratio", "median": "ours", "worst": "ours, every run"}[self.reach.of]
+        what = {"ratio": "ratio", "median": "median", "worst": "every run"}[self.reach.of]
         unit = f" {self.unit}" if self.reach.of != "ratio" and self.unit else ""
         return f"{what} {self.reach.relation} {number(self.reach.limit)}{unit}"
 
 
 @dataclass
 class Result:
-    """What one comparison found out."""
+    """The result of one comparison."""
 
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -141,7 +141,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Section:
-    """A result with all that a reader needs to judge it."""
+    """A result with its environment."""
 
     name: str
     title: str
@@ -154,7 +154,7 @@ def _series(data: Mapping[str, Any]) -> Series:
 
 
 def number(value: float) -> str:
-    """Three significant digits, large numbers in full."""
+    """Format with three significant digits; large numbers in full."""
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     text = f"{value:.3g}"
@@ -162,18 +162,18 @@ def number(value: float) -> str:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """The nearest-rank percentile of numbers in ascending order; `share` is 0 to 1."""
+    """Return the nearest-rank percentile of numbers in ascending order; `share` is 0 to 1."""
     if not ordered:
         raise ValueError("no numbers")
     return ordered[max(0, math.ceil(share * len(ordered) - 1e-9) - 1)]
 
 
 NONE = "-"
-HEADER = ("what", "by hand", "ours", "ratio", "reach", "reached?")
+HEADER = ("what", "plain devpi-server", "devpi-sidecar", "ratio", "target", "met?")
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """One row as texts, in the order of `HEADER`."""
+    """Return one row as texts, in the order of `HEADER`."""
     hand = NONE if row.by_hand is None else _spread(row.by_hand, row.unit)
     ratio = NONE
     if row.ratio is not None:
@@ -193,27 +193,28 @@ def _spread(series: Series, unit: str) -> str:
 
 
 def as_text(section: Section) -> str:
-    """For a terminal."""
+    """Return a section for a terminal."""
     lines = [f"{section.name}: {section.title}"]
     for row in section.result.rows:
         what, hand, ours, ratio, goal, verdict = cells(row)
-        lines.append(f"  {what}\n      by hand {hand}; ours {ours}; ratio {ratio}")
+        lines.append(f"  {what}\n      plain devpi-server {hand}; devpi-sidecar {ours}; ratio {ratio}")
         if goal:
-            lines.append(f"      reach: {goal}: {verdict.replace('*', '')}")
+            lines.append(f"      target: {goal}: {verdict.replace('*', '')}")
     lines += [f"  note: {note}" for note in section.result.notes]
     return "\n".join(lines)
 
 
 def as_markdown(sections: Iterable[Section | str]) -> str:
-    """docs/performance.md. A section that is text is one of the page as it was."""
+    """Return docs/performance.md; a section that is a `str` is kept as it was."""
     lines = [
         "# Performance",
         "",
-        "Written by `python3 dev.py bench --write`; don't edit. The way by hand and ours run in turn on the same",
-        "machine, in alternating order, each in a fresh serverdir. Numbers are medians, in brackets the least and the",
-        "greatest; the ratio is that of the medians, in brackets those of single pairs. Where both ways ran at the",
-        "same time, which the notes then say, it is the median of the pairs'. A measurement that failed in one of its",
-        "runs says so, and shows no number.",
+        "Written by `python3 dev.py bench --write`; don't edit. Plain devpi-server and devpi-sidecar run in turn",
+        "on the same machine, in alternating order, each in a fresh serverdir. Numbers are medians, with minimum",
+        "and maximum in brackets; the ratio is that of the medians, with those of single pairs in brackets. If",
+        "both ran at the same time, as stated in the notes, it is the median of the pairs. Targets apply to the",
+        "ratio, or to devpi-sidecar: its median, or every run. If one run of a measurement failed, the table says",
+        "so and shows no number.",
     ]
     for section in sections:
         lines += ["", section if isinstance(section, str) else _one_as_markdown(section)]
@@ -221,7 +222,7 @@ def as_markdown(sections: Iterable[Section | str]) -> str:
 
 
 def of_markdown(page: str) -> dict[str, str]:
-    """The sections of such a page, by their titles."""
+    """Return the sections of such a page by title."""
     texts = [f"## {part.strip()}" for part in page.split("\n## ")[1:]]
     return {text.splitlines()[0].removeprefix("## "): text for text in texts}
 

@@ -1,4 +1,4 @@
-"""devpi-server restarted beside clients: `restarts`."""
+"""devpi-server restarted under clients: `restarts`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from testbed.clients import Clients
 from testbed.restartable import DONE
 
 CLIENTS = 8
-_BY_HAND, _OURS = "by hand", "ours"
+_BY_HAND, _OURS = "plain devpi-server", "devpi-sidecar"
 
 
 def restarts(bench: Bench) -> Result:
-    """What clients notice of restarts in a row."""
+    """Effects of a series of restarts on clients."""
     count = 3 if bench.quick else 50
 
     def by_hand(folder: Path) -> Values:
@@ -52,21 +52,21 @@ def restarts(bench: Bench) -> Result:
     return Result(
         [
             row("connections refused, reset, or closed without an answer", "", "failures", Reach("worst", "≤", 0)),
-            row("acknowledged uploads that are lost", "", "lost", Reach("worst", "≤", 0)),
-            row("the longest answer", "s", "longest", Reach("worst", "≤", 2)),
+            row("acknowledged uploads lost", "", "lost", Reach("worst", "≤", 0)),
+            row("the slowest answer", "s", "longest", Reach("worst", "≤", 2)),
             row("a restart, from the request to ready", "s", "restart"),
-            row("answers meanwhile", "1/s", "answers"),
+            row("answers during the restarts", "1/s", "answers"),
         ],
         [
-            f"{count} restarts in a row, beside {CLIENTS} clients: two upload, the others ask for a page and a file in "
-            "turn, on connections that they keep, and try nothing twice. By hand: SIGTERM, and devpi-server again, "
-            "with --argon2-* so cheap that its start waits for no derivation.",
+            f"{count} restarts in a row with {CLIENTS} clients: two upload, the others request a page and a file in "
+            "turn, on kept connections; none retries. Plain devpi-server: SIGTERM, then devpi-server again, with "
+            "--argon2-* so cheap that its start does not wait for a key derivation.",
         ],
     )
 
 
 class Restartable(Ours):
-    """Ours, by the driver that restarts devpi-server at SIGUSR1."""
+    """The container with a driver that restarts devpi-server at SIGUSR1."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -80,7 +80,7 @@ class Restartable(Ours):
         return self
 
     def restart(self) -> None:
-        """Until it is ready again. Raises `Failed`."""
+        """Restart, and wait until it is ready again. Raises `Failed`."""
         before = self.log.read_text(errors="replace").count(DONE)
         os.kill(self.pid, signal.SIGUSR1)
         deadline = time.monotonic() + PATIENCE
@@ -108,4 +108,4 @@ def _beside_clients(port: int, restart: Callable[[], None], count: int) -> Value
     }
 
 
-COMPARISONS = (Comparison("restarts", "devpi-server's process is replaced beside 8 clients", restarts),)
+COMPARISONS = (Comparison("restarts", "devpi-server restarted under 8 clients", restarts),)

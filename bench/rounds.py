@@ -1,4 +1,4 @@
-"""How measurements are repeated: the ways in turn, in alternating order, each in a fresh folder."""
+"""Repeated measurements: the ways in turn, in alternating order, each in a fresh folder."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from bench.report import Result, Series
 ROOT = Path(__file__).resolve().parents[1]
 
 Values = Mapping[str, float]
-"""What one run of one way measured: quantity → number."""
+"""The measurements of one run: quantity → number."""
 Way = Callable[[Path], Values]
 """Runs one way once, in a fresh folder of its own. Raises `Failed`."""
 
 
 class Failed(Exception):
-    """A measurement that could not be made; the argument says why."""
+    """A failed measurement; the argument is the reason."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Comparison:
 
 
 class Outcome:
-    """What all the rounds of one comparison measured."""
+    """The measurements of all rounds of one comparison."""
 
     def __init__(self) -> None:
         self._runs: dict[str, list[Values | Failed]] = {}
@@ -44,7 +44,7 @@ class Outcome:
         self._runs.setdefault(way, []).append(values)
 
     def series(self, way: str, quantity: str) -> Series:
-        """One quantity over all rounds. A run that failed, or did not give it, is a failure in it."""
+        """Return one quantity over all rounds; a run that failed or lacks it counts as a failure."""
         values: list[float] = []
         failures: list[str] = []
         for run in self._runs.get(way, []):
@@ -65,7 +65,7 @@ class Bench:
     quick: bool
     home: Path = ROOT / ".bench"
     minutes: float = 60.0
-    """Of a load that lasts."""
+    """Duration of `soak`."""
 
     def __post_init__(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
@@ -73,12 +73,12 @@ class Bench:
 
     @property
     def inputs(self) -> Path:
-        """Where inputs are kept between runs; nothing else is."""
+        """The folder of the inputs, which are kept between runs."""
         return self.home / "inputs"
 
     @contextlib.contextmanager
     def folder(self) -> Iterator[Path]:
-        """A fresh folder on the project's disk, whose content is gone afterwards."""
+        """Yield a fresh folder on the project's disk, and remove it afterwards."""
         parent = self.home / "tmp"
         parent.mkdir(exist_ok=True)
         path = Path(tempfile.mkdtemp(dir=parent))
@@ -88,17 +88,17 @@ class Bench:
             shutil.rmtree(path, ignore_errors=True)
 
     def in_turn(self, ways: Mapping[str, Way], rounds: int | None = None) -> Outcome:
-        """Run every way once a round; every other round backwards. The disk is quiet before each run.
+        """Run every way once a round, in reverse order every other round. Before each run, the disk is synced.
 
-        What the runs leave is removed after the last: for some minutes ext4 gives out no inode that was deleted,
-        and seeks another one by one, so that a run would pay for the files of those before it.
+        The runs' files are removed after the last one: for some minutes, ext4 reuses no deleted inode and searches
+        for another one, so a run would pay for the files of earlier ones.
         """
         outcome = Outcome()
         names = list(ways)
         with self.folder() as home:
             for number in range(rounds or self.pairs):
                 for name in names if number % 2 == 0 else reversed(names):
-                    os.sync()  # what the run before has left to write is not this one's
+                    os.sync()  # so that writes of the run before don't count
                     folder = home / f"{number}-{name.replace(' ', '-')}"
                     folder.mkdir()
                     values = _run(ways[name], folder)

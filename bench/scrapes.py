@@ -1,4 +1,4 @@
-"""What it costs to be scraped: `scrape`."""
+"""The cost of a scrape: `scrape`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from bench.report import Reach, Result, Row, percentile
 from bench.rounds import Bench, Comparison, Failed, Values
 from testbed import sampling
 
-_OURS = "ours"
+_OURS = "devpi-sidecar"
 _EVERY = 0.025
 ACCEPT = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1"
 """What Prometheus sends."""
 
 
 def scrape(bench: Bench) -> Result:
-    """/metrics while an import runs, and afterwards; what the first scrape takes of memory.
+    """Scrapes of /metrics during an import and afterwards; the memory of the first scrape.
 
-    The import is long enough for some hundred scrapes: of fewer, the 99th percentile is but the slowest.
+    The import is long enough for some hundred scrapes: the 99th percentile of fewer is the slowest one.
     """
     export = inputs.export(bench.inputs, inputs.SMALL if bench.quick else inputs.Spec(projects=500, files=8000))
 
@@ -58,35 +58,35 @@ def scrape(bench: Bench) -> Result:
             row("while an import runs: p50", "ms", "importing p50"),
             row("while an import runs: p99", "ms", "importing p99", Reach("median", "≤", 5)),
             row("while an import runs: /livez, p99", "ms", "importing livez"),
-            row("scrapes meanwhile", "", "scrapes"),
+            row("scrapes during the import", "", "scrapes"),
             row("ready: p50", "ms", "ready p50"),
             row("ready: p99", "ms", "ready p99", Reach("median", "≤", 5)),
             row("ready: /livez, p99", "ms", "ready livez"),
             row("the first scrape, which imports prometheus_client", "ms", "first"),
-            row("the sidecar's RSS: what the first scrape adds", "MiB", "library"),
+            row("the sidecar's RSS: increase by the first scrape", "MiB", "library"),
             row("the sidecar's RSS, ready and scraped", "MiB", "rss", Reach("worst", "≤", 45)),
         ],
         [
-            f"OpenMetrics, over one kept connection as Prometheus does it, every {_EVERY * 1000:.0f} ms, from the "
-            "request to the last byte; half-way between, `/livez`, which tells what the machine itself adds. Client, "
-            "import and sidecar share this machine's CPUs.",
+            f"OpenMetrics, over one kept connection as with Prometheus, every {_EVERY * 1000:.0f} ms, from the request "
+            "to the last byte; `/livez` half-way between shows what the machine itself adds. Client, import and "
+            "sidecar share the machine's CPUs.",
         ],
     )
 
 
 def _scrape(ours: Ours, goes_on: Callable[[], bool], most: int = 10_000) -> tuple[list[float], list[float]]:
-    """Milliseconds of each scrape, and of a `/livez` after each, in ascending order. Raises `Failed`."""
+    """Return milliseconds of each scrape, and of a `/livez` after each, in ascending order. Raises `Failed`."""
     connection = http.client.HTTPConnection("127.0.0.1", ours.port, timeout=30)
     times: dict[str, list[float]] = {"/metrics": [], "/livez": []}
     try:
         while len(times["/livez"]) < most and goes_on():
             for path, taken in times.items():
-                time.sleep(_EVERY / 2)  # so that neither has to wait for the end of what was asked before it
+                time.sleep(_EVERY / 2)  # so that neither waits for the end of the request before it
                 taken.append(_ask(connection, path))
     finally:
         connection.close()
     if not times["/livez"]:
-        raise Failed("there was no time for a scrape")
+        raise Failed("the import was too short for a scrape")
     return sorted(times["/metrics"]), sorted(times["/livez"])
 
 
@@ -96,7 +96,7 @@ def _ask(connection: http.client.HTTPConnection, path: str) -> float:
     answer = connection.getresponse()
     answer.read()
     if answer.status != 200:
-        raise Failed(f"{path} said {answer.status}")
+        raise Failed(f"{path} answered {answer.status}")
     return (time.monotonic() - began) * 1000
 
 

@@ -1,4 +1,4 @@
-"""devpi-server's own speed behind the sidecar: `throughput`, `request-metrics`."""
+"""devpi-server's throughput under the sidecar: `throughput`, `request-metrics`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from bench.rounds import Bench, Comparison, Failed, Outcome, Values, Way
 from testbed.plugins import installed_plugin
 
 CLIENTS = 8
-TOLD = 4.0
-"""Seconds after which `/metrics` tells of what was answered; it takes 3 at the most."""
-_BY_HAND, _OURS = "by hand", "ours"
+COUNTED = 4.0
+"""Seconds after which `/metrics` contains an answered request; it takes 3 at most."""
+_BY_HAND, _OURS = "plain devpi-server", "devpi-sidecar"
 
 
 def throughput(bench: Bench) -> Result:
-    """Requests a second through our container, and of bare devpi-server."""
+    """Requests per second of our container and of plain devpi-server."""
     export = inputs.export(bench.inputs, inputs.SMALL)
     load = _AskedInTurn.of(bench, export)
     with bench.folder() as folder:
@@ -34,7 +34,7 @@ def throughput(bench: Bench) -> Result:
 
 
 def request_metrics(bench: Bench) -> Result:
-    """Requests a second with devpi-server's requests counted for `/metrics`, and without that."""
+    """Requests per second with and without the counting for `/metrics`."""
     export = inputs.export(bench.inputs, inputs.SMALL)
     load = _AskedInTurn.of(bench, export)
     with bench.folder() as folder:
@@ -42,8 +42,8 @@ def request_metrics(bench: Bench) -> Result:
     return Result(
         load.rows(outcome),
         [
-            "By hand: requests to the same devpi-server with a header by which they pass by the counting, through a "
-            f"plugin. So it is one process that answers both, and it isn't scraped meanwhile. {load.words}",
+            "Plain devpi-server: requests to the same process with a header that makes a plugin skip the counting. "
+            f"Nothing scrapes it during the measurement. {load.words}",
         ],
     )
 
@@ -62,7 +62,7 @@ plugin.Traffic = Passable
 
 
 def _state(folder: Path, export: inputs.Export) -> Path:
-    """A serverdir that holds the export."""
+    """Return a serverdir with the export."""
     state = folder / "serverdir"
     with ByHand(folder, devpi_import(state, export.tree)) as importing:
         importing.wait()
@@ -89,10 +89,10 @@ def _with_and_without(state: Path, load: _AskedInTurn) -> Way:
             container.ready()
             port = container.devpi_port
             values = load.run(_Asked(port, "X-Counted: 0"), _Asked(port, "X-Counted: 1"))
-            time.sleep(TOLD)
+            time.sleep(COUNTED)
             page = simple_pages(load.export)[0]
             if [_counts(container, page, header) for header in "01"] != [False, True]:
-                raise Failed("the plugin does not let requests pass by the counting")
+                raise Failed("the plugin does not make requests skip the counting")
             return values
 
     return run
@@ -102,19 +102,19 @@ def _counts(container: Ours, page: str, header: str) -> bool:
     """Whether a request with this header is in `/metrics`."""
     before = _pages_counted(container)
     get(container.devpi_port, page, headers={"X-Counted": header})
-    time.sleep(TOLD)
+    time.sleep(COUNTED)
     return _pages_counted(container) == before + 1
 
 
 def _pages_counted(container: Ours) -> float:
-    told = get(container.port, "/metrics")[1].decode().splitlines()
+    lines = get(container.port, "/metrics")[1].decode().splitlines()
     pages = 'devpi_server_http_requests_total{route="simple",'
-    return sum(float(line.rpartition(" ")[2]) for line in told if line.startswith(pages))
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(pages))
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """Whom to ask, and a header to say."""
+    """A port to send requests to, and a header of them."""
 
     port: int
     header: str = "X-Asked: by the bench"
@@ -122,7 +122,7 @@ class _Asked:
 
 @dataclass(frozen=True)
 class _AskedInTurn:
-    """Clients that ask two ways in turn."""
+    """Clients that alternate between two ways."""
 
     export: inputs.Export
     seconds: float
@@ -134,10 +134,10 @@ class _AskedInTurn:
     @property
     def words(self) -> str:
         return (
-            f"{CLIENTS} clients, each asking again as soon as it has its answer, over the same connection where devpi "
-            "keeps it (after a file), in a process of their own on the same CPUs. For "
-            f"{self.seconds:.0f} s they ask one way or the other for a quarter of a second, in an order by chance, so "
-            "that both have what this machine's speed does; the ratio is the median of the pairs'."
+            f"{CLIENTS} clients in a separate process on the same CPUs, each with one request after the other, over "
+            "the same connection if devpi keeps it (after a file). For "
+            f"{self.seconds:.0f} s they alternate in random order between the two, a quarter of a second each, so that "
+            "both see the same changes in the machine's speed; the ratio is the median of the pairs."
         )
 
     def rows(self, outcome: Outcome) -> list[Row]:
@@ -158,17 +158,17 @@ class _AskedInTurn:
         return values
 
     def _rates(self, ways: Sequence[_Asked], paths: Sequence[str], seconds: float) -> list[float]:
-        told = [part for way in ways for part in ("--way", f"{way.port} {way.header}")]
-        said = Load("turns", "--clients", CLIENTS, "--seconds", seconds, *told, *paths).result()
+        arguments = [part for way in ways for part in ("--way", f"{way.port} {way.header}")]
+        said = Load("turns", "--clients", CLIENTS, "--seconds", seconds, *arguments, *paths).result()
         return [rate(way) for way in said["ways"]]
 
 
 def _first_file(port: int, page: str) -> str:
-    """The path of the first file that a simple page names."""
+    """Return the path of the first file on a simple page."""
     status, body = get(port, page, headers={"Accept": "text/html"})
     _, found, rest = body.decode().partition('href="')
     if status != 200 or not found:
-        raise Failed(f"{page} said {status}, and names no file")
+        raise Failed(f"{page} answered {status} without a file")
     path = rest.partition('"')[0].partition("#")[0]
     parts = page.rstrip("/").split("/")
     while path.startswith("../"):
@@ -177,6 +177,6 @@ def _first_file(port: int, page: str) -> str:
 
 
 COMPARISONS = (
-    Comparison("throughput", "devpi-server's answers a second, through ours and bare", throughput),
-    Comparison("request-metrics", "What it costs devpi-server that its requests are counted", request_metrics),
+    Comparison("throughput", "devpi-server's answers per second, with devpi-sidecar and plain", throughput),
+    Comparison("request-metrics", "The cost of counting devpi-server's requests", request_metrics),
 )

@@ -1,4 +1,4 @@
-"""How fast it comes up: `first-start`, `livez`, `restart`."""
+"""Start-up time: `first-start`, `livez`, `restart`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from bench.processes import CHEAP, ByHand, Ours, devpi_import, devpi_init, devpi
 from bench.report import Reach, Result, Row
 from bench.rounds import Bench, Comparison, Values, Way
 
-_DEFAULT, _CHEAP, _OURS = "by hand", "by hand, cheap argon2", "ours"
-_TO_API = "first 200 of +api, asked for every 20 ms"
+_DEFAULT, _CHEAP, _OURS = "plain devpi-server", "plain devpi-server, cheap argon2", "devpi-sidecar"
+_TO_API = "first 200 of +api, polled every 20 ms"
 
 
 def first_start(bench: Bench) -> Result:
@@ -22,13 +22,13 @@ def first_start(bench: Bench) -> Result:
     return Result(
         [
             Row("empty → ready", "s", outcome.series(_DEFAULT, "ready"), ours, Reach("ratio", "≤", 0.18)),
-            Row("the same, by hand with cheap argon2", "s", outcome.series(_CHEAP, "ready"), ours,
+            Row("the same, plain devpi-server with cheap argon2", "s", outcome.series(_CHEAP, "ready"), ours,
                 Reach("ratio", "≤", 0.75)),
         ],
         [
-            f"By hand: `devpi-init --root-passwd … --no-root-pypi && devpi-server`, {_TO_API}.",
+            f"Plain devpi-server: `devpi-init --root-passwd … --no-root-pypi && devpi-server`, {_TO_API}.",
             f"Cheap: `devpi-server {' '.join(CHEAP)}`.",
-            "Ours: `entrypoint.py` with DEVPI_PASSWORD, first 200 of `/readyz`, asked for every 20 ms.",
+            "devpi-sidecar: `entrypoint.py` with DEVPI_PASSWORD, first 200 of `/readyz`, polled every 20 ms.",
         ],
     )  # fmt: skip
 
@@ -64,19 +64,19 @@ def restart(bench: Bench) -> Result:
     return Result(
         [
             Row("existing state → ready", "s", outcome.series(_DEFAULT, "ready"), ours, Reach("ratio", "≤", 0.18)),
-            Row("the same, by hand with cheap argon2", "s", outcome.series(_CHEAP, "ready"), ours,
+            Row("the same, plain devpi-server with cheap argon2", "s", outcome.series(_CHEAP, "ready"), ours,
                 Reach("ratio", "≤", 1.3)),
         ],
         [
-            f"State: {export.spec.projects} projects, {export.spec.files} files; each way starts from a copy of a "
+            f"State: {export.spec.projects} projects, {export.spec.files} files; each starts from a copy of a "
             "state that it has served before.",
-            f"By hand: `devpi-server`, {_TO_API}.",
+            f"Plain devpi-server: `devpi-server`, {_TO_API}.",
         ],
     )  # fmt: skip
 
 
 class _States:
-    """States with some files, one made by each way, to be copied for every run."""
+    """States with some files, one made by each, to be copied for every run."""
 
     def __init__(self, folder: Path, export: inputs.Export) -> None:
         self._by_hand = folder / "by-hand" / "serverdir"
@@ -112,7 +112,7 @@ class _States:
 
 
 def livez(bench: Bench) -> Result:
-    """Process start → /livez, whatever the serverdir holds."""
+    """Process start → /livez, with several kinds of serverdir."""
     with bench.folder() as folder:
         small = inputs.export(bench.inputs, inputs.SMALL)
         large = small if bench.quick else inputs.export(bench.inputs, inputs.Spec(projects=500, files=2000))
@@ -130,7 +130,7 @@ def livez(bench: Bench) -> Result:
     rows.append(
         Row("phase at that moment was `ready` already (1 = yes)", "", None, outcome.series("importing", "ready"))
     )
-    return Result(rows, [f"Importing: a `.tar.bz2` of {large.spec.files:,} files. Asked for every 20 ms."])
+    return Result(rows, [f"Importing: a `.tar.bz2` of {large.spec.files:,} files. Polled every 20 ms."])
 
 
 def _live_empty(folder: Path) -> Values:

@@ -15,7 +15,7 @@ _COLOURS = ("#b3541e", "#1e6fb3", "#3c8a4f", "#7a4fa3")
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a plot; `low` and `high` are the least and greatest measured at each point."""
+    """One line of a plot; `low` and `high` are minimum and maximum at each point."""
 
     name: str
     xs: Sequence[float]
@@ -25,7 +25,7 @@ class Line:
 
 
 def plot(title: str, x_label: str, y_label: str, lines: Sequence[Line]) -> str:
-    """A plot with both axes from 0."""
+    """Return a plot with both axes from 0."""
     right = max((x for line in lines for x in line.xs), default=1) or 1
     top = _round_up(max((y for line in lines for y in (*line.ys, *line.high)), default=1) or 1)
 
@@ -74,7 +74,7 @@ def _text(x: float, y: float, text: str, anchor: str, more: str = "") -> str:
 
 
 def _round_up(value: float) -> float:
-    """The next 1, 2, 4 or 8 times a power of ten, so that quarters of it are short numbers."""
+    """Return the next 1, 2, 4 or 8 times a power of ten, so that quarters of it are short numbers."""
     power = 1.0
     while power * 10 <= value:
         power *= 10

@@ -1,1 +1,1 @@
-"""What the tests and `bench` share: a package index on loopback, made-up packages, what /proc says, a browser."""
+"""Shared by tests and `bench`: a package index on loopback, generated packages, values from /proc, a browser."""

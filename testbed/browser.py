@@ -1,4 +1,4 @@
-"""Chromium: where it is, how it is started, and what it says of a page."""
+"""Chromium: its path, its flags, and expressions that measure a page."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ BROWSER_FLAGS = (
     "--disable-quic",
     "--disable-background-networking",
     "--disable-component-update",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # whatever the browser itself would like to ask
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # no requests of the browser's own
 )
 PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
-"""Milliseconds from the navigation to the first paint with content, as the browser tells; nothing before it."""
+"""Milliseconds from the navigation to the first contentful paint; undefined before it."""
 WEIGHT = (
     "performance.getEntries().filter(e => e.transferSize && !e.name.endsWith('/events'))"
     ".reduce((sum, e) => sum + e.transferSize, 0)"
 )
-"""Bytes that came over the wire, headers included, of everything but the stream of events, which has no end."""
+"""Bytes transferred, headers included, without the event stream, which has no end."""
 
 
 def browser_path() -> str | None:
-    """The Chromium named by `$CHROMIUM`, or the first that is found."""
+    """Return the path of `$CHROMIUM`, or of the first Chromium found; None: there is none."""
     named = os.environ.get("CHROMIUM")
     return next(filter(None, map(shutil.which, (named,) if named else BROWSERS)), None)

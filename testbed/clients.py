@@ -1,4 +1,4 @@
-"""Clients of one devpi-server that install and upload, beside whatever becomes of it."""
+"""Clients of one devpi-server that install and upload until stopped."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _BOUNDARY = "BOUND"
 
 
 class Clients:
-    """Some that install, with a connection that they keep, and some that upload, each until told to stop.
+    """Clients in threads, for `with`: every fourth one uploads, the others download; each over a kept connection.
 
-    For `with`; they begin at its begin. Every fourth uploads. None tries anything twice.
+    None of them retries.
     """
 
     def __init__(self, netloc: str, password: str, count: int) -> None:
-        """`netloc`: devpi-server's `host:port`; `password`: root's. Makes an index, and a file in it."""
+        """Create an index with a file. `netloc`: devpi-server's `host:port`; `password`: root's."""
         self._netloc = netloc
         self._auth: dict[str, str] = {}
         token = self._json("POST", "/+login", {"user": "root", "password": password})["result"]["password"]
@@ -35,11 +35,11 @@ class Clients:
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._go, args=(number,)) for number in range(count)]
         self.done: Counter[str] = Counter()
-        """`page`, `file` or `upload`, and the status → answers."""
+        """`page`, `file` or `upload` with the status → number of answers."""
         self.failures: list[str] = []
-        """Connections that were refused, reset, or closed without an answer."""
+        """Connections refused, reset, or closed without an answer."""
         self.longest = 0.0
-        """Seconds of the slowest answer, the time to connect included."""
+        """Seconds of the slowest answer, including the connect."""
         self._uploaded: list[str] = []
 
     def __enter__(self) -> Clients:
@@ -53,11 +53,11 @@ class Clients:
             thread.join(60)
 
     def answered(self) -> int:
-        """How many answers they have had so far."""
+        """Return the number of answers so far."""
         return sum(self.done.values())
 
     def lost(self) -> list[str]:
-        """The projects whose upload was acknowledged, and that are not there."""
+        """Return projects whose upload was acknowledged but that don't exist."""
         found = self._json("GET", "/root/clients")["result"]["projects"]
         return sorted(set(self._uploaded) - set(found))
 
@@ -72,7 +72,7 @@ class Clients:
             try:
                 self.done[self._act(connection, number, turn)] += 1
                 self.longest = max(self.longest, time.monotonic() - began)
-                if connection.sock is None:  # the server has said that it closes it
+                if connection.sock is None:  # the server closes it
                     connection = None
             except (OSError, HTTPException) as error:
                 self.failures.append(f"{type(error).__name__}: {error}")
@@ -95,7 +95,7 @@ class Clients:
         return f"{kind} {answer.status}"
 
     def _upload(self, connection: HTTPConnection, name: str, size: int) -> int:
-        """The status of an upload of `NAME-1.0.tar.gz`, as twine sends it."""
+        """Upload `NAME-1.0.tar.gz` as twine does; return the status."""
         fields = {":action": "file_upload", "name": name, "version": "1.0", "metadata_version": "1.0"}
         parts = [
             f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"\r\n\r\n{value}\r\n'

@@ -1,4 +1,4 @@
-"""Plugins of devpi-server that are made on the spot."""
+"""Plugins of devpi-server for tests and bench."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def installed_plugin(folder: Path, module: str, source: str, attribute: str = "") -> dict[str, str]:
-    """An environment in which devpi-server has a plugin: a module of this source in `folder`, or an attribute of it."""
+    """Install a module with this source in `folder` as a plugin (or its attribute); return its environment."""
     name = module.replace("_", "-")
     info = folder / f"{module}-1.0.dist-info"
     info.mkdir(parents=True)

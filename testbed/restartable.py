@@ -1,6 +1,6 @@
-"""The entrypoint, which restarts devpi-server at SIGUSR1; the log says what becomes of it.
+"""The entrypoint with restarts of devpi-server at SIGUSR1; the log has the result.
 
-Tests and bench run it in the place of the other: nothing that users have can ask for a restart yet.
+For tests and bench, because users can't request a restart yet.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from pathlib import Path
 log = logging.getLogger("restartable")
 
 DONE, REFUSED = "restart: done", "restart: refused"
-"""How the line begins that tells the end."""
+"""The prefixes of the log line with the result."""
 
 
 def main(arguments: list[str]) -> int:
-    """Run; returns the exit code."""
+    """Run; return the exit code."""
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # as for entrypoint.py
     import entrypoint
     from sidecar.container import main as container
     from sidecar.container.supervisor import RestartRefused
 
     class RestartableLife(container.Life):
-        """A life that hears SIGUSR1."""
+        """A life that handles SIGUSR1."""
 
         async def run(self) -> None:
             """See `Life.run`."""

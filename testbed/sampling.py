@@ -1,4 +1,4 @@
-"""What /proc tells of a process and its descendants: memory and CPU time."""
+"""Memory and CPU time of a process and its descendants, from /proc."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MIB = 2**20
 
 
 def tree(root: int, *, all_threads: bool = True) -> list[int]:
-    """`root` and its living descendants; without `all_threads`, only what main threads have started."""
+    """Return `root` and its living descendants; without `all_threads`, only children of main threads."""
     found: list[int] = []
     todo = [root]
     while todo:
@@ -28,7 +28,7 @@ def tree(root: int, *, all_threads: bool = True) -> list[int]:
 
 
 def is_there(pid: int) -> bool:
-    """Whether the process lives, and is no zombie."""
+    """Whether the process exists and is no zombie."""
     try:
         return _stat(pid)[0] != "Z"
     except OSError:
@@ -36,22 +36,22 @@ def is_there(pid: int) -> bool:
 
 
 def pss(pids: list[int]) -> int:
-    """Sum of the proportional set sizes, bytes: pages that processes share count once."""
+    """Return the sum of the proportional set sizes in bytes: shared pages count once."""
     return sum(_field(pid, "smaps_rollup", "Pss:") for pid in pids)
 
 
 def rss(pid: int) -> int:
-    """Resident bytes. Raises OSError where the process has gone."""
+    """Return resident bytes. Raises OSError if the process no longer exists."""
     return _needed(pid, "VmRSS:")
 
 
 def peak_rss(pid: int) -> int:
-    """The most resident bytes so far. Raises OSError where the process has gone."""
+    """Return the peak of resident bytes. Raises OSError if the process no longer exists."""
     return _needed(pid, "VmHWM:")
 
 
 def cpu(root: int) -> float:
-    """CPU seconds of the process, its descendants, and all that these have waited for; a tick is 10 ms."""
+    """Return CPU seconds of the process, its descendants, and their exited children, in ticks of 10 ms."""
     total = 0
     for pid in tree(root):
         with contextlib.suppress(OSError):
@@ -60,7 +60,7 @@ def cpu(root: int) -> float:
 
 
 def own_cpu(pid: int) -> float:
-    """CPU seconds of one process, all its threads, in nanosecond steps where the kernel keeps them."""
+    """Return CPU seconds of one process with all its threads, in nanosecond steps if the kernel has them."""
     try:
         total = sum(
             int(Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()[0]) for thread in _threads(pid)
@@ -71,7 +71,7 @@ def own_cpu(pid: int) -> float:
 
 
 def wakes(pid: int) -> int:
-    """How often the process' threads have gone to sleep by themselves, and so been woken."""
+    """Return how often the process' threads have slept, and so been woken up."""
     return sum(_field(thread, "status", "voluntary_ctxt_switches:", 1) for thread in _threads(pid))
 
 
@@ -80,14 +80,14 @@ def _threads(pid: int) -> list[int]:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the state on."""
+    """Return the fields of /proc/PID/stat from the state on."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def _needed(pid: int, name: str) -> int:
     if value := _field(pid, "status", name):
         return value
-    raise OSError(f"process {pid} has gone")
+    raise OSError(f"process {pid} no longer exists")
 
 
 def _field(pid: int, file: str, name: str, factor: int = 1024) -> int:
@@ -102,7 +102,7 @@ def _field(pid: int, file: str, name: str, factor: int = 1024) -> int:
 
 
 class _Background:
-    """Runs `_run` in a thread, from the entry of the context to its exit."""
+    """Runs `_run` in a thread within `with`."""
 
     def __init__(self) -> None:
         self._end = threading.Event()
@@ -117,17 +117,17 @@ class _Background:
         self._thread.join()
 
     def _run(self) -> None:
-        raise AssertionError("a subclass says what to run")
+        raise AssertionError("a subclass must define _run")
 
 
 class Sampler(_Background):
-    """Looks at the memory of a process tree every few milliseconds, in a thread, between `with` and its end."""
+    """Samples the memory of a process tree every few milliseconds within `with`."""
 
     def __init__(self, root: int, interval: float = 0.01) -> None:
         super().__init__()
         self.root = root
         self.peak = 0
-        """The greatest sum of PSS, bytes."""
+        """The peak of the sum of PSS, bytes."""
         self.samples = 0
         self._interval = interval
 
@@ -135,7 +135,7 @@ class Sampler(_Background):
         due = time.monotonic()
         others: set[int] = set()
         while not self._end.is_set():
-            if self.samples % 20 == 0:  # reading 50 threads' children each time would be most of the work
+            if self.samples % 20 == 0:  # reading the children of 50 threads each time would dominate
                 others = set(tree(self.root))
             self.peak = max(self.peak, pss(sorted(others | set(tree(self.root, all_threads=False)))))
             self.samples += 1
@@ -144,7 +144,7 @@ class Sampler(_Background):
 
 
 class RssWatch(_Background):
-    """Follows the resident bytes of one process, in a thread."""
+    """Samples the resident bytes of one process within `with`."""
 
     def __init__(self, pid: int, interval: float = 0.25) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A package index on loopback, for mirrors: any number of names, generated pages and wheels, and faults on command.
+"""A package index on loopback for mirrors: any number of names, generated pages and wheels, and injected faults.
 
 `python -m testbed.upstream NAMES` serves one until it is interrupted, and prints its URL.
 """
@@ -21,36 +21,36 @@ from aiohttp import web
 from testbed import packages
 
 PYPI_NAMES = 650_000
-"""As many as the Python Package Index has."""
+"""The number of projects on PyPI."""
 JSON = "application/vnd.pypi.simple.v1+json"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What an answer is instead of the right one."""
+    """A wrong answer."""
 
     status: int = 0
-    """Answer with this status, …"""
+    """Answer with this status."""
     retry_after: str | None = None
-    """… and with this Retry-After."""
+    """The header Retry-After of that answer."""
     cut: bool = False
     """Close the connection in the middle of the body."""
     garbage: bool = False
     """200 and the right content type, with a body that is not JSON."""
     hang: bool = False
-    """Say nothing until `Upstream.release`."""
+    """Do not answer until `Upstream.release`."""
 
 
 HANGS, CUT, GARBAGE = Fault(hang=True), Fault(cut=True), Fault(garbage=True)
 
 
 class Upstream:
-    """The index, in a thread of its own; for `with`. Its attributes may be changed while it serves."""
+    """The index in its own thread, for `with`. Attributes may change while it serves."""
 
     def __init__(
         self, names: Iterable[str] = (), *, size: int = 0, versions: int = 1, delay: float = 0.0, file_bytes: int = 0
     ) -> None:
-        """It has the projects of `names`, and `size` more; each has so many wheels, of 4 kB or of `file_bytes`."""
+        """Projects: `names` and `size` more, each with `versions` wheels of 4 kB or `file_bytes`."""
         self._names = frozenset(names)
         self._size = size
         self._file_bytes = file_bytes
@@ -58,12 +58,12 @@ class Upstream:
         self.delay = delay
         """Seconds before each answer."""
         self.page_fault: Fault | None = None
-        """Of the pages of projects."""
+        """For the pages of projects."""
         self.list_fault: Fault | None = None
-        """Of the list of all projects."""
+        """For the list of all projects."""
         self.file_fault: Fault | None = None
         self.etag: str | None = None
-        """Of the list: asked with it again, 304 is answered."""
+        """Of the list: a request with it gets 304."""
         self.asked: list[str] = []
         """The paths of all requests so far."""
         self.port = 0
@@ -87,11 +87,11 @@ class Upstream:
 
     @property
     def url(self) -> str:
-        """What an index has as its `mirror_url`."""
+        """The `mirror_url` for an index."""
         return f"http://127.0.0.1:{self.port}/simple/"
 
     def listen(self) -> None:
-        """Take connections, on the port of last time."""
+        """Accept connections, on the same port as before."""
         if self._runner is None:
             self._do(self._listen())
 
@@ -100,17 +100,17 @@ class Upstream:
         self._do(self._refuse())
 
     def release(self) -> None:
-        """Let go of all requests that hang; cut, for nobody waits for their answers."""
+        """Cut all hanging requests."""
         self._do(self._release())
 
     def heal(self) -> None:
-        """Be without faults from now on."""
+        """Remove all faults."""
         self.page_fault = self.list_fault = self.file_fault = None
         self.release()
         self.listen()
 
     def names(self) -> Iterable[str]:
-        """All that the list has."""
+        """Yield all names of the list."""
         yield from self._names
         yield from map(numbered, range(self._size))
 
@@ -174,11 +174,11 @@ class Upstream:
         if fault is not None and fault.hang:
             await self._released.wait()
             if request.transport is None or request.transport.is_closing():
-                return web.Response()  # nobody waits any more
+                return web.Response()  # the client has disconnected
             fault = CUT
         if fault is not None and fault.status:
-            told = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
-            return web.Response(status=fault.status, text="as told", headers=told)
+            headers = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
+            return web.Response(status=fault.status, text="injected fault", headers=headers)
         if fault is not None and fault.garbage:
             return web.Response(body=b'{"meta": {"api-ver', content_type=kind)
         if fault is not None and fault.cut:
@@ -201,13 +201,13 @@ _NUMBERED = "package-of-upstream-"
 
 
 def numbered(number: int) -> str:
-    """The name of a project of the `size` ones."""
+    """Return the name of one of the `size` projects."""
     return f"{_NUMBERED}{number:06d}"
 
 
 @functools.lru_cache(4096)
 def wheel(name: str, version: str, size: int = 0) -> packages.Package:
-    """A wheel of a project; with `size`, so many bytes of it are random ones."""
+    """Return a wheel of a project; with `size`, it has so many random bytes."""
     made = packages.wheel(name, version, 7)
     if not size:
         return made
@@ -222,7 +222,7 @@ def _blocks(size: int) -> packages.Blocks:
 
 @functools.lru_cache(4096)
 def page(name: str, versions: int, size: int = 0) -> bytes:
-    """The page of a project, as PEP 691 has it."""
+    """Return the page of a project by PEP 691."""
     wheels = [wheel(name, f"1.{number}", size) for number in range(versions)]
     files = [
         {

@@ -1,7 +1,7 @@
-"""Log lines on stdout, of both processes alike: text for people, or JSON for collectors (Elastic Common Schema).
+"""Log lines on stdout, the same for both processes: text for people, or JSON for collectors (Elastic Common Schema).
 
-Each process formats its own lines and writes each with one system call: no pipe between them that could block, and
-nothing in a buffer that a crash would take along.
+Each process formats its own lines and writes each with one system call: no pipe between them can block, and a crash
+loses no buffered line.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from typing import TextIO
 from sidecar.core.request_id import REQUEST_ID
 
 ECS_VERSION = "8.11.0"
-"""The version of the Elastic Common Schema that the names of JSON's fields are from."""
+"""The version of the Elastic Common Schema that defines the field names."""
 MESSAGE_LIMIT = 4000
-"""Bytes of a message, as they are written; Docker and Kubernetes tear lines above 16 KiB, …"""
+"""Maximum bytes of a message as written: Docker and Kubernetes split lines above 16 KiB."""
 STACK_LIMIT = 10_000
-"""… so this is for a traceback."""
+"""Maximum bytes of a traceback as written."""
 
 _STDOUT = 1
 _WIDEST = 12
-"""Bytes of one character at most, as it is written: in JSON, one outside the first 65,536 is two escapes."""
+"""Maximum bytes of one character as written: in JSON, one beyond U+FFFF is two escapes."""
 _USERINFO = re.compile(
-    r"(?<=://)(?:[^\s/?#]*@"  # up to the last @ before the path: a password may have one
+    r"(?<=://)(?:[^\s/?#]*@"  # up to the last @ before the path: a password may contain one
     r"|(?!\[)[^\s/?#:]*:(?!\d*(?:[^\w.%~-]|$))[^\s'\"]{0,200}@)"  # no port follows: a password with a bare / ? or #
 )
-"""The user and the password in a URL. It takes time in proportion to the text, whatever that is."""
+"""User and password in a URL. Its time is linear in the length of any text."""
 _COLORS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 
 
 def configure(style: str, level: str, service: str, *, access: bool = False) -> Lines:
-    """Send everything at or above `level` to stdout, warnings and uncaught exceptions too.
+    """Log everything at or above `level` to stdout, including warnings and uncaught exceptions.
 
-    `style`: json, text, or color, which is text with colours if stdout is a terminal. `access`: the sidecar's requests.
+    `style`: json, text, or color (text, with colours if stdout is a terminal). `access`: log the sidecar's requests.
     """
     formatter: Lines = JsonLines(service) if style == "json" else TextLines(color=style == "color" and _is_terminal())
     root = logging.getLogger()
@@ -61,26 +61,26 @@ def configure(style: str, level: str, service: str, *, access: bool = False) -> 
 
 
 def redact(text: str) -> str:
-    """`text` without the user and the password of any URL in it: devpi-server logs those of its mirrors."""
+    """Return `text` without user and password of URLs: devpi-server logs those of its mirrors."""
     return _USERINFO.sub("***@", text) if "://" in text and "@" in text else text
 
 
 class Lines(logging.Formatter):
-    """Makes one line of a record, and knows what all lines of this process have in common."""
+    """Formats a record as one line."""
 
     phase: Callable[[], str] | None = None
-    """Says which phase of its life the container is in, where this process knows it."""
+    """Returns the container's phase; None in a process that has no access to it."""
 
 
 class JsonLines(Lines):
-    """One JSON object a line, with the field names of the Elastic Common Schema, dotted; ours begin with `sidecar.`."""
+    """One JSON object a line, with the dotted names of the Elastic Common Schema; our own begin with `sidecar.`."""
 
     def __init__(self, service: str) -> None:
         super().__init__()
         self._service = service
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record; `fields` of it (a dict given by `extra`) become fields as they are."""
+        """Return the record as JSON; the dict `fields` (set by `extra`) is merged into it."""
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line: dict[str, object] = {
             "@timestamp": at.replace("+00:00", "Z"),
@@ -106,14 +106,14 @@ class JsonLines(Lines):
 
 
 class TextLines(Lines):
-    """devpi-server's own shape with the logger's name; nothing in a message can begin a line or steer a terminal."""
+    """devpi-server's own format plus the logger's name; no message can start a new line or control a terminal."""
 
     def __init__(self, *, color: bool = False) -> None:
         super().__init__()
         self._color = color
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line; below it the traceback as Python prints it, indented: no line of it can pass for one of the log."""
+        """Return the record as one line, followed by its traceback, indented so that it can't imitate a log line."""
         level = f"{record.levelname:<5.5}"
         if self._color and (code := _COLORS.get(record.levelname)):
             level = f"\x1b[{code}m{level}\x1b[0m"
@@ -128,19 +128,19 @@ class TextLines(Lines):
 
 
 class Stdout(logging.Handler):
-    """Writes each line at once and whole. Nobody there to read is no reason to fail."""
+    """Writes each line at once and whole; a closed stdout is no error."""
 
     def __init__(self, formatter: Lines) -> None:
         super().__init__()
         self.setFormatter(formatter)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the record; one that can't be formatted is named by its place in the code."""
+        """Write the record; if it can't be formatted, write where in the code it was logged."""
         try:
             line = self.format(record)
         except Exception as error:
-            said = (record.pathname, record.lineno, type(error).__name__)
-            broken = ("a log line of %s:%d can't be formatted: %s", said, None)
+            place = (record.pathname, record.lineno, type(error).__name__)
+            broken = ("a log line of %s:%d can't be formatted: %s", place, None)
             line = self.format(logging.LogRecord(record.name, logging.ERROR, record.pathname, record.lineno, *broken))
         data = f"{line}\n".encode(errors="backslashreplace")
         with suppress(OSError):
@@ -150,24 +150,24 @@ class Stdout(logging.Handler):
 
 @lru_cache(maxsize=1)
 def _second(at: int) -> str:
-    """A second since the epoch in local time, as Python's own logs have it; devpi-server's has many lines in one."""
+    """Return a second since the epoch as local time; cached, because devpi-server logs many lines in one second."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
 def _name(record: logging.LogRecord) -> str:
-    """The logger; devpi-server logs all on the root logger."""
+    """Return the logger's name; devpi-server uses the root logger."""
     return "devpi" if record.name == "root" else record.name
 
 
 def _stack(record: logging.LogRecord) -> str:
-    """The traceback of the record, as Python prints it, or what was given as its `stack`; empty: there is none."""
+    """Return the record's traceback as Python prints it, or its `stack` (set by `extra`); empty: none."""
     if not record.exc_info or record.exc_info[1] is None:
         return redact(str(getattr(record, "stack", "")))
     return redact("".join(traceback.format_exception(record.exc_info[1])).rstrip("\n"))
 
 
 def _cut(text: str, limit: int, written: Callable[[str], str]) -> str:
-    """`text` with the middle left out where `written`, a byte or more a character, makes over `limit` bytes of it."""
+    """Return `text` without its middle if `written` turns it into more than `limit` bytes (at least 1 a character)."""
     if _WIDEST * len(text) <= limit or (len(text) <= limit and len(written(text).encode()) <= limit):
         return text
     head = _fitting(text[:limit], limit // 2, written)
@@ -176,27 +176,27 @@ def _cut(text: str, limit: int, written: Callable[[str], str]) -> str:
 
 
 def _fitting(text: str, room: int, written: Callable[[str], str]) -> int:
-    """How many characters from the beginning of `text` on `written` makes at most `room` bytes of."""
+    """Return how many leading characters of `text` fit into `room` bytes as `written`."""
     return bisect_right(range(1, len(text) + 1), room, key=lambda count: len(written(text[:count]).encode()))
 
 
 def _in_json(text: str) -> str:
-    """`text` as it is between the quotes of JSON: in ASCII."""
+    """Return `text` as between the quotes of JSON, in ASCII."""
     return json.dumps(text)[1:-1]
 
 
 def _indented(stack: str) -> str:
-    """Its lines, each of which can be no line of the log."""
+    """Return the lines of `stack`, indented."""
     return "".join(f"\n  {_escape(each)}" for each in stack.split("\n"))
 
 
 def _escape(text: str) -> str:
-    """`text` with control, bidi and unpaired characters escaped."""
+    """Return `text` with control and bidi characters and unpaired surrogates escaped."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _unicode(text: str) -> str:
-    """`text` with unpaired surrogates escaped, which Python has for bytes that aren't UTF-8, and JSON must not have."""
+    """Return `text` with unpaired surrogates escaped: Python decodes invalid UTF-8 to them, JSON forbids them."""
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
@@ -218,7 +218,7 @@ def _warned(
     logging.getLogger("py.warnings").warning("%s: %s (%s:%d)", category.__name__, message, filename, lineno)
 
 
-# On the root logger: a devpi-server's --logger-cfg may have disabled all others.
+# On the root logger: devpi-server's --logger-cfg may have disabled all others.
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

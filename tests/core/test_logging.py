@@ -1,4 +1,4 @@
-"""`sidecar.core.logging`: a record is one line of text, or one JSON object; nothing gets past it."""
+"""`sidecar.core.logging`: a record is one line of text or one JSON object, with everything that Python logs."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def record_of_an_exception(text: str) -> logging.LogRecord:
 
 
 def test_text_has_time_level_logger_and_message() -> None:
-    """devpi-server's own shape."""
+    """devpi-server's own format."""
     line = logs.TextLines().format(record("%s of %d", "one", 2))
     assert line.endswith(" WARNI [sidecar.test] one of 2")
     datetime.strptime(line.partition(" WARNI")[0], "%Y-%m-%d %H:%M:%S,%f").replace(tzinfo=UTC)
 
 
 def test_each_line_has_its_own_time() -> None:
-    """Python's own, to the millisecond; also where lines of other seconds come between."""
+    """As in Python's own logs, to the millisecond; also if lines of other seconds come between."""
     records = [record("x") for _ in range(4)]
     for each, at in zip(records, (1.25, 1.5, 86_400.0, 1.999), strict=True):
         each.created, each.msecs = at, at % 1 * 1000
@@ -72,7 +72,7 @@ def test_each_line_has_its_own_time() -> None:
     ],
 )
 def test_text_escapes_control_characters(text: str, shown: str) -> None:
-    """An archive's member can't write a line of its own, or colour the terminal; what is printable stays."""
+    """The name of an archive's member can't add a line or colour the terminal; printable text stays."""
     line = logs.TextLines().format(record("member %s", text))
     assert line.endswith(f"member {shown}")
 
@@ -92,7 +92,7 @@ def test_text_escapes_control_characters(text: str, shown: str) -> None:
     ],
 )
 def test_the_user_and_password_of_a_url_are_left_out(text: str, shown: str) -> None:
-    """In message, exception, traceback and fields, of both shapes."""
+    """In message, exception, traceback and fields, in both formats."""
     assert shown == logs.redact(text)
     said = logs.TextLines().format(record("%s", text))
     assert said.endswith(f" {shown}")
@@ -106,7 +106,7 @@ def test_the_user_and_password_of_a_url_are_left_out(text: str, shown: str) -> N
 
 
 def test_a_password_is_left_out_before_a_line_is_cut() -> None:
-    """What would show it is in the part that is cut away."""
+    """Also if the part that shows that it is a password is cut off."""
     text = "http://me:SECRET" + "x" * 5000 + "@host/"
     for lines in (logs.TextLines(), logs.JsonLines("test")):
         assert "SECRET" not in lines.format(record("%s", text))
@@ -114,7 +114,7 @@ def test_a_password_is_left_out_before_a_line_is_cut() -> None:
 
 @pytest.mark.parametrize("part", ["://a", "://a@", "://a:b", "://a:/", "a:@", "://a:1", "://:" + "a" * 300, "@"])
 def test_no_text_makes_leaving_it_out_slow(part: str) -> None:
-    """Twenty times a message's length of whatever repeats takes no CPU second, where a quadratic pattern takes many."""
+    """Repetitive text of 20 times a message's length takes less than a CPU second; a quadratic pattern takes many."""
     text = "@" + "://a:" + (part * 80_000)[:80_000]
     began = time.process_time()
     logs.redact(text)
@@ -139,7 +139,7 @@ def test_text_shows_an_exception() -> None:
 
 @given(ANY_TEXT)
 def test_an_exceptions_message_forges_no_line(text: str) -> None:
-    """Nor do its notes: every line but the first begins with a space."""
+    """Its notes neither: every line but the first begins with a space."""
     text += "\n2026-11-22 10:20:30,456 INFO  [sidecar] forged"
     made = record_of_an_exception(text)
     made.exc_info[1].add_note(text)  # type: ignore[index, union-attr]
@@ -150,7 +150,7 @@ def test_an_exceptions_message_forges_no_line(text: str) -> None:
 
 @given(ANY_TEXT)
 def test_json_is_one_line_with_the_message_in_full(text: str) -> None:
-    """Whatever the message holds; ASCII alone, so no encoding is in the way."""
+    """With any message; in ASCII, so that the encoding doesn't matter."""
     line = logs.JsonLines("test").format(record("%s", text))
     assert line.isascii()
     assert len(line.splitlines()) == 1
@@ -158,7 +158,7 @@ def test_json_is_one_line_with_the_message_in_full(text: str) -> None:
 
 
 def test_json_has_its_fields() -> None:
-    """ECS's names; time in RFC 3339, UTC, to the millisecond; nothing of an exception where there is none."""
+    """ECS names; time in RFC 3339, UTC, to the millisecond; no exception fields without an exception."""
     given_record = record("%s", "x")
     fields = json.loads(logs.JsonLines("test").format(given_record))
     at = fields.pop("@timestamp")
@@ -175,7 +175,7 @@ def test_json_has_its_fields() -> None:
 
 
 def test_json_has_phase_request_and_fields() -> None:
-    """Where they are known."""
+    """If they are known."""
     lines = logs.JsonLines("test")
     lines.phase = lambda: "ready"
     given_record = record("x")
@@ -189,7 +189,7 @@ def test_json_has_phase_request_and_fields() -> None:
 
 
 def test_json_has_the_exception() -> None:
-    """Type, message and traceback are fields, so that it stays one line."""
+    """Type, message and traceback are fields of the one line."""
     line = logs.JsonLines("test").format(record_of_an_exception("two\nlines"))
     assert len(line.splitlines()) == 1
     fields = json.loads(line)
@@ -202,7 +202,7 @@ def test_json_has_the_exception() -> None:
 
 @pytest.mark.parametrize("lines", [logs.TextLines(), logs.JsonLines("test")])
 def test_too_long_a_message_is_cut_with_a_mark(lines: logs.Lines) -> None:
-    """Beginning and end stay, and how much is missing is said."""
+    """Start and end stay, with the number of missing characters."""
     line = lines.format(record("begin%send", "x" * 10_000))
     assert len(line) < logs.MESSAGE_LIMIT + 400
     assert "begin" in line
@@ -231,7 +231,7 @@ TOO_LONG = [
 @pytest.mark.parametrize("lines", [logs.TextLines(), logs.JsonLines("test")])
 @pytest.mark.parametrize("traced", [False, True])
 def test_no_line_is_torn_by_docker(lines: logs.Lines, text: str, traced: bool) -> None:
-    """16 KiB is where Docker's and Kubernetes' collectors cut. What is left of the text is as much as there is room."""
+    """Docker's and Kubernetes' collectors cut at 16 KiB. The rest of the text fills the room."""
     made = record_of_an_exception(text) if traced else record("%s", "x")
     made.msg, made.args = "begin%send", (text,)
     line = lines.format(made)
@@ -243,7 +243,7 @@ def test_no_line_is_torn_by_docker(lines: logs.Lines, text: str, traced: bool) -
 
 @given(ANY_TEXT.map(lambda text: text * 400))
 def test_a_cut_line_says_how_much_is_missing(text: str) -> None:
-    """Whatever the message holds: with it, nothing is missing; and it is one object still."""
+    """With any message: the counted characters are all that is missing, and it is still one object."""
     text = text.encode(errors="backslashreplace").decode()
     line = logs.JsonLines("test").format(record("%s", text))
     told = json.loads(line)["message"]
@@ -259,7 +259,7 @@ def test_a_cut_line_says_how_much_is_missing(text: str) -> None:
 
 
 def run(code: str, style: str = "json", level: str = "INFO", **options: Any) -> subprocess.CompletedProcess[str]:
-    """A Python that configures its log so, and does `code`."""
+    """Run a Python that configures its log so and executes `code`."""
     begin = "import logging, sys; from sidecar.core import logging as logs"
     program = f"{begin}; logs.configure({style!r}, {level!r}, 'test')\n{code}"
     return subprocess.run(
@@ -275,7 +275,7 @@ def run(code: str, style: str = "json", level: str = "INFO", **options: Any) -> 
 
 @pytest.mark.parametrize("style", ["json", "text", "color"])
 def test_lines_go_to_stdout_from_the_level_on(style: str) -> None:
-    """In the style that was chosen, without colours where no terminal is, and nothing to stderr."""
+    """In the chosen style, without colours if there is no terminal, and nothing on stderr."""
     done = run("log = logging.getLogger('x'); log.info('hidden'); log.warning('shown')", style, "WARNING")
     (line,) = done.stdout.splitlines()
     assert (json.loads(line)["message"] if style == "json" else line.split()[-1]) == "shown"
@@ -285,7 +285,7 @@ def test_lines_go_to_stdout_from_the_level_on(style: str) -> None:
 
 @pytest.mark.parametrize(("style", "colored"), [("color", True), ("text", False), ("json", False)])
 def test_colours_on_a_terminal(style: str, colored: bool) -> None:
-    """Where the style has them."""
+    """If the style has them."""
     ours, theirs = pty.openpty()
     begin = "import logging; from sidecar.core.logging import configure"
     code = f"{begin}; configure({style!r}, 'INFO', 't'); logging.warning('w')"
@@ -330,7 +330,7 @@ def test_whatever_python_would_print_is_one_object(
 
 
 def test_a_full_disk_below_stdout_is_survived() -> None:
-    """A log that can't be written ends nothing."""
+    """A log that can't be written stops nothing."""
     with Path("/dev/full").open("w") as full:
         code = "import logging, sys; from sidecar.core import logging as logs; logs.configure('text', 'INFO', 't')\n"
         code += "logging.warning('lost'); sys.stderr.write('lives on')"
@@ -351,7 +351,7 @@ def test_the_style_of_settings(settings: LogSettings, style: str) -> None:
 
 
 def test_no_object_shows_its_secrets() -> None:
-    """By construction: a field that holds a secret isn't in its object's repr, in whatever line that may end up."""
+    """By construction: a field with a secret is not in its object's repr, in whatever line that may appear."""
     told = {"root_password", "secretfile", "token_file"}  # a state or a path in messages; CredentialSettings is below
     checked = set()
     for found in pkgutil.walk_packages(sidecar.__path__, "sidecar."):

@@ -1,4 +1,4 @@
-"""Exports whose files have several names: from a store that keeps equal files once, packed as the README says."""
+"""Exports whose files have several names: from a store that keeps equal files once, packed as docs/import.md says."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def by_tar(export: Path, archive: Path) -> None:
 
 
 def by_python(export: Path, archive: Path) -> None:
-    """Pack it as the README says."""
+    """Pack it as docs/import.md says."""
     command = [sys.executable, "-m", "tarfile", "--create", archive, export.name]
     subprocess.run(command, check=True, cwd=export.parent)
 

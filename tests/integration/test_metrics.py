@@ -1,4 +1,4 @@
-"""`/metrics` of a real run: it equals what devpi-server did, and never waits for devpi-server."""
+"""`/metrics` of a real run: it counts what devpi-server did, and never waits for devpi-server."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Make = Callable[..., Container]
 
 
 def scrape(container: Container) -> dict[str, float]:
-    """Return all samples: name with labels in alphabetical order → value."""
+    """Return all samples: name with labels, as in the text and in alphabetical order → value."""
     samples = {}
     for family in text_string_to_metric_families(container.get("/metrics").body.decode()):
         for each in family.samples:
@@ -49,7 +49,7 @@ def answered(samples: dict[str, float]) -> dict[str, float]:
 
 
 def counted(container: Container, what: str, least: float) -> dict[str, float]:
-    """Return all samples, once devpi-server has reported that many."""
+    """Return all samples, once `what` is at least `least`."""
 
     def look() -> dict[str, float] | None:
         samples = scrape(container)
@@ -60,7 +60,7 @@ def counted(container: Container, what: str, least: float) -> dict[str, float]:
 
 
 def test_what_devpi_answers_is_counted(container: Make) -> None:
-    """By class and status, with the exact bytes of a file, and without the monitor's own requests."""
+    """By class and status, with all bytes of a file, and without the monitor's own requests."""
     box = container(env={"SIDECAR_MONITOR_INTERVAL": "50ms", "DEVPI_PASSWORD": "given"}).start().wait_ready()
     wait_for(lambda: scrape(box).get("devpi_server_status_timestamp_seconds"), "a probe of +status")
     assert {} == answered(scrape(box))  # although it was probed many times
@@ -100,7 +100,7 @@ def test_what_devpi_answers_is_counted(container: Make) -> None:
 
 
 def test_a_scrape_does_not_wait_for_devpi(container: Make) -> None:
-    """devpi-server is stopped by a signal, and both processes still have metrics."""
+    """While devpi-server is stopped by SIGSTOP, a scrape still has both processes."""
     box = container().start().wait_ready()
     scrape(box)  # the first scrape imports the library
     devpi = box.devpi_pid
@@ -121,7 +121,7 @@ def test_a_scrape_does_not_wait_for_devpi(container: Make) -> None:
 
 
 def test_requests_in_flight_are_seen_while_they_run(container: Make) -> None:
-    """A slow client: its request is in flight until it has the last byte, and then counted with its whole duration."""
+    """A client that reads slowly: in flight until the last byte, then counted with its whole duration."""
     box = container(env={"DEVPI_PASSWORD": "given"}).start().wait_ready()
     token = login_token(box.devpi, "given")
     size = 40_000_000  # more than all the buffers between
@@ -136,7 +136,7 @@ def test_requests_in_flight_are_seen_while_they_run(container: Make) -> None:
 
 @pytest.mark.slow
 def test_an_import_is_told_while_it_runs(container: Make, tmp_path: Path) -> None:
-    """Counts that grow, and at the end the totals; the start-up has its duration."""
+    """Counters that grow, and the totals at the end; the start-up has its duration."""
     box = container(env={"DEVPI_PASSWORD": "given"})
     exported.write(box.init_dir / "export", projects=3_000)
     box.start().wait_listening()
@@ -153,7 +153,7 @@ def test_an_import_is_told_while_it_runs(container: Make, tmp_path: Path) -> Non
 
 
 def test_a_devpi_that_is_gone_is_told_to_the_end(container: Make) -> None:
-    """If it exits, the container exits too; if it is killed during a scrape, no scrape fails."""
+    """If it exits by itself, the container exits, too; if it is killed meanwhile, no scrape fails."""
     box = container().start().wait_ready()
     answers: list[Answer] = []
     os.kill(box.devpi_pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The bench's own parts: numbers, inputs, pages; and one comparison from end to end."""
+"""The parts of the bench: numbers, inputs, pages; and one comparison from end to end."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_ratio_is_of_the_medians_and_the_pairs_are_kept() -> None:
 
 
 def test_ratio_of_ways_that_ran_together_is_the_median_of_the_pairs() -> None:
-    """A pair that the machine was slow in is slow both ways."""
+    """In a pair, a slow machine slows down both ways."""
     row = Row("requests", "1/s", Series((400, 200, 300)), Series((396, 197, 306)), together=True)
     assert 0.99 == row.ratio
     assert "0.99 (0.985 to 1.02)" in cells(row)
@@ -50,11 +50,11 @@ def test_ratio_of_ways_that_ran_together_is_the_median_of_the_pairs() -> None:
 @pytest.mark.parametrize(
     ("reach", "expected"),
     [
-        (Reach("ratio", "≤", 0.17), "reached"),
-        (Reach("ratio", "≤", 0.16), "**not reached**: 0.167"),
-        (Reach("median", "≤", 2.0), "reached"),
-        (Reach("worst", "≤", 2.0), "**not reached**: 3"),
-        (Reach("worst", "≥", 1.5), "**not reached**: 1"),
+        (Reach("ratio", "≤", 0.17), "met"),
+        (Reach("ratio", "≤", 0.16), "**not met**: 0.167"),
+        (Reach("median", "≤", 2.0), "met"),
+        (Reach("worst", "≤", 2.0), "**not met**: 3"),
+        (Reach("worst", "≥", 1.5), "**not met**: 1"),
         (None, ""),
     ],
 )
@@ -63,21 +63,21 @@ def test_verdict(reach: Reach | None, expected: str) -> None:
 
 
 def test_one_failed_run_leaves_no_number() -> None:
-    row = Row("start", "s", BY_HAND, Series((2.0, 3.0), ("it ended with 1",)), Reach("ratio", "≤", 0.5))
+    row = Row("start", "s", BY_HAND, Series((2.0, 3.0), ("it exited with code 1",)), Reach("ratio", "≤", 0.5))
     what, by_hand, ours, ratio, goal, verdict = cells(row)
-    assert ("start", "12 s (10 to 20)", "failed in 1 of 3: it ended with 1") == (what, by_hand, ours)
+    assert ("start", "12 s (10 to 20)", "failed in 1 of 3: it exited with code 1") == (what, by_hand, ours)
     assert ("-", "ratio ≤ 0.5") == (ratio, goal)
-    assert verdict == "**not shown**: failed in 1 of 3: it ended with 1"
+    assert verdict == "**not measured**: failed in 1 of 3: it exited with code 1"
 
 
-def test_nothing_by_hand_that_failed_spoils_a_figure_of_ours_alone() -> None:
+def test_a_failure_of_plain_devpi_server_leaves_our_own_figures() -> None:
     row = Row("start", "s", Series((), ("killed",)), OURS, Reach("median", "≤", 2))
-    assert "reached" == row.verdict()
+    assert "met" == row.verdict()
     assert row.ratio is None
 
 
 def test_a_series_without_any_run_is_no_measurement() -> None:
-    assert "**not shown**: not measured" == Row("start", "s", None, Series(()), Reach("median", "≤", 1)).verdict()
+    assert "**not measured**: not measured" == Row("start", "s", None, Series(()), Reach("median", "≤", 1)).verdict()
 
 
 def test_series_over_another() -> None:
@@ -126,7 +126,7 @@ def test_ways_run_in_turn_in_alternating_order_in_fresh_folders(tmp_path: Path) 
     assert "*\n" == (tmp_path / ".gitignore").read_text()
 
 
-def test_a_failing_way_is_told_and_the_others_go_on(tmp_path: Path) -> None:
+def test_a_failing_way_is_reported_and_the_others_continue(tmp_path: Path) -> None:
     def fails(_folder: Path) -> dict[str, float]:
         raise Failed("no memory limit can be set here")
 
@@ -302,10 +302,10 @@ def test_markdown_has_every_row_with_its_verdict() -> None:
     section = Section("start", "A start", {"date": "today", "CPUs": "2"}, Result(rows, ["a note"], {"p.svg": "<svg/>"}))
     page = as_markdown([section])
     assert "| a \\| b | 12 s (10 to 20) | 2 s (1 to 3) | 0.167 (0.0833 to 0.2) | ratio ≤ 0.1 |" in page
-    assert "**not reached**: 0.167 |" in page
+    assert "**not met**: 0.167 |" in page
     assert "| alone | - | 2 MiB (1 to 3) | - |  |  |" in page
     assert all(part in page for part in ("## A start", "date today; CPUs 2", "![A start](img/p.svg)", "- a note"))
-    assert "not reached: 0.167" in as_text(section)
+    assert "not met: 0.167" in as_text(section)
 
 
 def test_a_result_survives_being_kept() -> None:
@@ -342,14 +342,19 @@ def test_what_cannot_be_measured_is_its_result(tmp_path: Path) -> None:
         raise Failed("no memory limit can be set here (v1: read-only)")
 
     section = command._measure(Bench(1, False, tmp_path), Comparison("x", "An x", measure), "python3 dev.py bench x")
-    assert "it can't be measured here: no memory limit can be set here (v1: read-only)" in as_markdown([section])
+    assert "can't be measured here: no memory limit can be set here (v1: read-only)" in as_markdown([section])
 
 
 def test_plot_is_svg_with_both_lines() -> None:
-    lines = [Line("by hand", [100, 1000], [1, 9.5], [0.9, 9], [1.2, 12]), Line("ours & more", [100, 1000], [1, 2])]
+    lines = [
+        Line("plain devpi-server", [100, 1000], [1, 9.5], [0.9, 9], [1.2, 12]),
+        Line("devpi-sidecar & more", [100, 1000], [1, 2]),
+    ]
     root = ET.fromstring(plot("A <title>", "projects", "s", lines))
     texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert {"A <title>", "projects", "s", "by hand", "ours & more", "100", "1,000", "20"} <= set(texts)
+    assert {"A <title>", "projects", "s", "plain devpi-server", "devpi-sidecar & more", "100", "1,000", "20"} <= set(
+        texts
+    )
     assert 2 == len(list(root.iter("{http://www.w3.org/2000/svg}polyline")))
 
 
@@ -359,9 +364,9 @@ def test_plot_is_svg_with_both_lines() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["no-such"], "no comparison is named no-such"),
+        (["no-such"], "unknown comparison: no-such"),
         (["--pairs", "0"], "--pairs must be 1 or more"),
-        (["--quick", "--write"], "not for publication"),
+        (["--quick", "--write"], "can't be published"),
     ],
 )
 def test_wrong_calls(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -378,6 +383,6 @@ def test_healthcheck_from_end_to_end() -> None:
     assert 0 == done.returncode, done.stderr
     assert "healthcheck: `sidecar healthcheck`" in done.stdout
     assert "failed" not in done.stdout
-    assert "reach: ratio ≤ 0.5: " in done.stdout
+    assert "target: ratio ≤ 0.5: " in done.stdout
     for part in ("commit ", "CPUs ", "load average at the start ", "devpi-server 6.", "aiohttp 3.", "command `"):
         assert part in done.stdout

@@ -1,4 +1,4 @@
-"""What `bench` measures holds, in short: a mirror in the documented limit, and many open pages."""
+"""Short versions of `bench`: a mirror in the documented limit, and many open pages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_two_hundred_pages_while_nothing_happens(tmp_path: Path) -> None:
-    """At most 20 MiB and 2 % of a core more than with one, over two pulses; and a stop waits for none of them."""
+    """At most 20 MiB and 2 % of a core more than with one, over two pulses; a stop waits for none of them."""
     made = Container(tmp_path / "c", env={"SIDECAR_MONITOR_INTERVAL": "2"})
     with cleared_away(made) as looked, ExitStack() as opened:
         port = urlsplit(looked.start().wait_ready().url).port
@@ -50,13 +50,13 @@ def test_a_mirror_as_large_as_pypi(tmp_path: Path) -> None:
 
 
 def test_the_list_of_pypi_does_not_fit(tmp_path: Path) -> None:
-    """What the limit leaves out, and so what the test above would see: the list of all projects is too much for it."""
-    with pytest.raises(Failed, match=r"killed for want of memory: [1-9]"):
+    """The list of all projects exceeds the limit, so the test above would notice it."""
+    with pytest.raises(Failed, match=r"killed for lack of memory: [1-9]"):
         soaked(tmp_path, 600, environ={"DEVPI_ROOT_PYPI_LIST": "true"})
 
 
 def soaked(folder: Path, seconds: float, **options: Any) -> Values:
-    """What `bench soak` measures in so many seconds; not tested where no limit can be set."""
+    """Return what `bench soak` measures in so many seconds; skipped if no limit can be set."""
     try:
         with MemoryLimit(mirrors.LIMIT, mirrors.CPUS):
             pass

@@ -17,7 +17,7 @@ DEPLOY = ROOT / "deploy" / "prometheus"
 
 @pytest.fixture(scope="session", autouse=True)
 def prometheus() -> None:
-    """Skip without Prometheus, and fail without it where CI is set."""
+    """Skip these tests without Prometheus; fail if CI is set."""
     needs.program("prometheus")
     needs.program("promtool", "prometheus")
 

@@ -22,12 +22,12 @@ ASKED_FOR = {
 
 
 def test_configuration_and_rules_are_sound() -> None:
-    """Prometheus itself checks them."""
+    """According to Prometheus itself."""
     assert "9 rules found" in promtool("check", "config", DEPLOY / "prometheus.yml")
 
 
 def test_the_documented_configurations_are_sound(tmp_path: Path) -> None:
-    """Those in docs/metrics.md, except the discovery of pods, which Debian's Prometheus lacks."""
+    """Those in docs/metrics.md, without the discovery of pods, which Debian's Prometheus lacks."""
     text = (ROOT / "docs" / "metrics.md").read_text()
     found = re.findall(r"^```yaml\n(scrape_configs:.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert found

@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes a real primary and its replica; every panel and every rule finds its metrics."""
+"""A real Prometheus scrapes a real primary and its replica; every panel and every rule has data."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ class Prometheus:
     file: str
 
     def ask(self, path: str, **query: str) -> Any:
-        """Return the `data` of a successful answer of its HTTP API."""
+        """Return the `data` of an answer of its HTTP API, which must succeed."""
         answer = request(f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(query)}")
         assert answer.status == 200, answer
         assert answer.json["status"] == "success"
         return answer.json["data"]
 
     def values(self, expression: str) -> list[float]:
-        """Return an expression's current values, except NaN."""
+        """Return the current values of an expression, without NaN."""
         found = [float(sample["value"][1]) for sample in self.ask("query", query=expression)["result"]]
         return [value for value in found if value == value]  # noqa: PLR0124 - NaN
 
     def traffic(self) -> None:
-        """Send a request of every class, so that every panel has data."""
+        """Send a request of every class, so that all metrics have data."""
         devpi = self.primary.devpi
         for url in (self.file, f"{self.index}/+simple/hello/", f"{devpi}/+api", f"{devpi}/nobody"):
             request(url)
@@ -65,7 +65,7 @@ class Prometheus:
 
 @pytest.fixture(scope="module")
 def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """A primary after an import and with a plugin like devpi-web's, a replica, and Prometheus on both."""
+    """A primary after an import with a plugin like devpi-web's, a replica, and Prometheus on both."""
     home = tmp_path_factory.mktemp("scraped")
     secret = home / "secret"
     secret.write_text("0123456789abcdef" * 4)
@@ -90,7 +90,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
 
 @contextmanager
 def prometheus_on(home: Path, *containers: Container) -> Iterator[str]:
-    """Start Prometheus with the shipped configuration except targets and intervals; return its URL."""
+    """Run Prometheus with the shipped configuration, except targets and intervals; yield its URL."""
     home.mkdir()
     config = YAML(typ="safe").load(DEPLOY / "prometheus.yml")
     config["global"] = {"scrape_interval": "500ms", "evaluation_interval": "1s"}
@@ -120,12 +120,12 @@ def panel_queries() -> list[tuple[str, str]]:
 
 
 def legend(target: dict[str, Any], labels: dict[str, str]) -> str:
-    """Return Grafana's legend for a series."""
+    """Return Grafana's legend of a series."""
     return re.sub(r"\{\{(\w+)\}\}", lambda found: labels.get(found[1], ""), target["legendFormat"])
 
 
 def filled(expression: str) -> str:
-    """Return the expression that Grafana sends if everything is chosen."""
+    """Return the expression as in Grafana with everything selected."""
     text = expression.replace("$__rate_interval", "1m").replace("$job", ".*").replace("$instance", ".*")
     assert "$" not in text
     return text
@@ -144,7 +144,7 @@ def selectors_of(expression: str) -> set[str]:
 
 
 def test_the_dashboard_is_well_formed() -> None:
-    """Every panel has a unique number and place, a title, and the chosen datasource."""
+    """Every panel has a unique number and place, a title, and the selected datasource."""
     panels = DASHBOARD["panels"]
     assert len(panels) == len({panel["id"] for panel in panels})
     places = [
@@ -169,7 +169,7 @@ def test_both_are_scraped(scraped: Prometheus) -> None:
 
 
 def test_the_series_are_bounded(scraped: Prometheus) -> None:
-    """As many as documented, although clients have made arbitrary requests."""
+    """At most as many as documented, whatever clients have requested."""
     for number in range(300):
         request(f"{scraped.primary.url}/{number}")
         request(f"{scraped.primary.devpi}/{number}/{number}")
@@ -196,7 +196,7 @@ def test_the_names_are_sound(scraped: Prometheus) -> None:
 
 @pytest.mark.parametrize(("title", "expression"), panel_queries())
 def test_every_panel_has_data(scraped: Prometheus, title: str, expression: str) -> None:
-    """Numbers, not just no error."""
+    """Numbers, not only no error."""
 
     def look() -> list[float]:
         scraped.traffic()
@@ -207,7 +207,7 @@ def test_every_panel_has_data(scraped: Prometheus, title: str, expression: str) 
 
 @pytest.mark.parametrize("panel", [p for p in DASHBOARD["panels"] if "targets" in p], ids=lambda panel: panel["title"])
 def test_no_two_lines_of_a_panel_have_one_name(scraped: Prometheus, panel: dict[str, Any]) -> None:
-    """With the primary and its replica chosen, as all instances are by default."""
+    """With the primary and its replica selected, as all instances are by default."""
     scraped.traffic()
     wait_for(lambda: scraped.values("sum(devpi_sidecar_ready)") == [2.0], "both to be scraped")
     legends = [
@@ -222,7 +222,7 @@ def test_no_two_lines_of_a_panel_have_one_name(scraped: Prometheus, panel: dict[
 
 
 def test_a_check_is_one_of_three_whatever_is_chosen(scraped: Prometheus) -> None:
-    """One line for each check of each instance, with 0, 1 or 2; nothing is added up over instances."""
+    """One line for each check of each instance, with 0, 1 or 2, not a sum over instances."""
     (expression,) = [
         filled(target["expr"]) for p in DASHBOARD["panels"] if p["title"] == "Checks" for target in p["targets"]
     ]
@@ -232,7 +232,7 @@ def test_a_check_is_one_of_three_whatever_is_chosen(scraped: Prometheus) -> None
 
 
 def test_the_rate_of_changes_is_never_below_none(scraped: Prometheus) -> None:
-    """The serial is a gauge: a restored backup has a lower one, which is not the reset of a counter."""
+    """The serial is a gauge: a restored backup has a lower one, which is no reset of a counter."""
     (expression,) = [
         filled(t["expr"]) for p in DASHBOARD["panels"] if p["title"] == "Changes committed" for t in p["targets"]
     ]
@@ -250,7 +250,7 @@ def test_the_dashboards_variables_find_the_targets(scraped: Prometheus) -> None:
 
 @pytest.mark.parametrize("rule", alerts(), ids=lambda rule: str(rule["alert"]))
 def test_every_rule_speaks_of_what_there_is(scraped: Prometheus, rule: dict[str, Any]) -> None:
-    """It evaluates, and a real scrape has its metrics and labels: otherwise it could not fire."""
+    """It evaluates, and a real scrape has all its metrics with their labels; otherwise it could never fire."""
     scraped.values(rule["expr"])
     selectors = selectors_of(rule["expr"])
     assert selectors

@@ -1,4 +1,4 @@
-"""What an exposition has, as the documents name it."""
+"""The metrics of an exposition, with the names of the documentation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ SUFFIXES = {"counter": "_total", "info": "_info"}
 
 
 def families(openmetrics: str) -> dict[str, tuple[str, set[str]]]:
-    """Name → type, and the labels of its samples."""
+    """Return name → type, and the labels of its samples."""
     return {
         family.name + SUFFIXES.get(family.type, ""): (
             family.type,
@@ -19,6 +19,6 @@ def families(openmetrics: str) -> dict[str, tuple[str, set[str]]]:
 
 
 def is_devpis_own(name: str) -> bool:
-    """Whether devpi-server or a plugin tells it, and it is passed on as it is."""
+    """Whether devpi-server or a plugin reports it under this name."""
     of_a_replica = ("devpi_server_replica_file_download", "devpi_server_replica_initial_files")
     return "_cache_" in name or name.startswith(("devpi_web_", "devpi_plugin_", *of_a_replica))

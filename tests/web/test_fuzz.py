@@ -35,8 +35,7 @@ EVERYWHERE = {400, 404, 405, 408, 413, 417, 431}
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
     """Nothing is waited for: wrong tokens, bodies, heads and further requests that don't come."""
-    monkeypatch.setattr(admin_auth, "FIRST_DELAY", 0.0001)
-    monkeypatch.setattr(admin_auth, "LONGEST_DELAY", 0.0001)
+    monkeypatch.setattr(admin_auth, "DELAY", 0.0001)
     monkeypatch.setattr(bootstrap, "BODY_PATIENCE", 0.02)
     monkeypatch.setattr(connection, "HEAD_SECONDS", 0.05)
     monkeypatch.setattr(connection, "IDLE_SECONDS", 0.2)

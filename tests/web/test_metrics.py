@@ -1,4 +1,4 @@
-"""`/metrics`: what is told, in which format, and that nobody's words become labels."""
+"""`/metrics`: its samples and formats; no input becomes a label."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import gc
 import json
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry, exposition
+from prometheus_client import exposition
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -21,14 +22,12 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from sidecar.core import garbage
 from sidecar.core.lifecycle import Phase
-from sidecar.core.sample import gauge
 from sidecar.devpi.client import STATUS_LIMIT
 from sidecar.devpi.server_status import METRICS_LIMIT
 from sidecar.devpi.server_status import Metric as Said
 from sidecar.features.bootstrap.import_status import ImportFailure, ImportState, ImportStatus
 from sidecar.web.metrics.devpi import MOST, own
-from sidecar.web.metrics.exposition import EXPOSITION, RECENT, _Format
-from sidecar.web.metrics.families import family_of
+from sidecar.web.metrics.exposition import EXPOSITION, RECENT, _Text
 from tests.support.fake_devpi import eventually, status_of
 from tests.web.conftest import ADMIN, Site
 
@@ -40,7 +39,7 @@ HOSTILE = ["<script>alert(1)</script>", 'a"b', "line\nbreak", "\N{RIGHT-TO-LEFT 
 
 
 class Back(datetime):
-    """A wall clock that stands years ago."""
+    """A wall clock that is set years back."""
 
     @classmethod
     def now(cls, tz: tzinfo | None = None) -> Back:
@@ -78,18 +77,18 @@ async def test_both_formats_are_negotiated(site: Site, accept: str, kind: str) -
     assert {"devpi_sidecar_ready", "devpi_sidecar_http_requests_total", "process_cpu_seconds_total"} <= names
 
 
-@pytest.mark.parametrize(("library", "end"), [(exposition, b""), (openmetrics, b"# EOF\n")])
-def test_what_is_kept_reads_as_what_is_rendered_anew(library: Any, end: bytes) -> None:
-    """Byte for byte what the library makes of all families at once, whatever has changed, come or gone."""
-    rendered = _Format("", library.generate_latest, end)
-    for values in ({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 3.0}, {"b": 3.0}, {"a": 1.0}, {"a": float("nan")}, {}):
-        families = [family_of(gauge(name, "A text.", value)) for name, value in values.items()]
-        registry = CollectorRegistry()
-        registry.collect = lambda families=families: families  # type: ignore[method-assign, misc]
-        assert library.generate_latest(registry) == rendered.render(families)
+async def test_the_text_is_what_the_library_writes_by_default(site: Site) -> None:
+    """Byte for byte, in both formats: skipping the escape of names changes nothing."""
+    await site.become_ready()
+    await site.get("/metrics")
+    for text, library in zip(site.web.runner.app[EXPOSITION]._texts, (exposition, openmetrics), strict=True):
+        registry, escaping = text.generate.args  # type: ignore[attr-defined]
+        families = list(registry.collect())
+        fixed = SimpleNamespace(collect=lambda families=families: families)
+        assert library.generate_latest(fixed) == library.generate_latest(fixed, escaping)
 
 
-async def test_the_life_and_the_checks_are_told(site: Site) -> None:
+async def test_the_life_and_the_checks(site: Site) -> None:
     """Phase, its durations, readiness with its changes, each check's status and value."""
     before = await scrape(site)
     assert (0, 1) == (before[sample("devpi_sidecar_ready")], before[sample("devpi_sidecar_phase", phase="starting")])
@@ -112,7 +111,7 @@ async def test_the_life_and_the_checks_are_told(site: Site) -> None:
     )
 
 
-async def test_a_clock_that_goes_back_takes_no_counter_along(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_clock_that_goes_back_moves_no_counter_back(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The wall clock is set back between two scrapes: each counter of the phases, and the start-up, stay or grow."""
     monkeypatch.setattr("sidecar.web.metrics.exposition.RECENT", 0.0)
     await site.become_ready()
@@ -131,58 +130,50 @@ async def test_a_clock_that_goes_back_takes_no_counter_along(site: Site, monkeyp
     )
 
 
-async def test_a_scrape_sends_what_was_rendered_in_the_background(site: Site) -> None:
-    """Two right after another are one text, which is another one with the monitor's ticks, scraped or not."""
+async def test_a_scrape_sends_the_text_of_the_background(site: Site) -> None:
+    """Two scrapes in a row return the same text; the monitor's ticks replace it, scraped or not."""
     livez = sample("devpi_sidecar_http_requests_total", method="GET", route="/livez", status="200")
     first = await site.get("/metrics")
     await site.get("/livez")
     assert first.body == (await site.get("/metrics")).body
-
-    async def told() -> bool:
-        return livez in await scrape(site)
-
     deadline = time.monotonic() + RECENT
-    while not await told():
+    while livez not in await scrape(site):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)
 
 
-async def test_without_a_monitor_a_scrape_renders_its_own(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And tells how long the monitor has not ticked."""
+async def test_without_a_monitor_a_scrape_renders(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And shows for how long the monitor has not ticked."""
     monkeypatch.setattr("sidecar.web.metrics.exposition.RECENT", 0.0)
     monkeypatch.setattr(site.health, "age", lambda: 77.0)
     assert 77 == (await scrape(site))[sample("devpi_sidecar_monitor_age_seconds")]
 
 
-async def test_who_does_not_scrape_has_nothing_rendered(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before the first scrape, and after the last."""
-    rendered: list[str] = []
-    render = _Format.render
-
-    def seen(self: _Format, families: Iterable[Metric]) -> bytes:
-        rendered.append(self.content_type.partition(";")[0])
-        return render(self, families)
-
-    monkeypatch.setattr(_Format, "render", seen)
+async def test_nothing_is_rendered_without_scrapes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither before the first scrape nor long after the last, and only the format that is scraped."""
     monkeypatch.setattr("sidecar.web.metrics.exposition.EVERY", 0.0)
     monkeypatch.setattr("sidecar.web.metrics.exposition.PATIENCE", 1.0)
     await asyncio.sleep(0.5)
-    assert [] == rendered
+    made = site.web.runner.app[EXPOSITION]
+    assert () == made._texts
     await site.get("/metrics", Accept=OPENMETRICS)
+    rendered: list[_Text] = []
+    text, scraped = made._texts
+    for each in (text, scraped):
+        generate = each.generate
+        each.generate = lambda each=each, generate=generate: (rendered.append(each), generate())[1]  # type: ignore[misc]
     await asyncio.sleep(1.5)
     number = len(rendered)
-    assert number >= 3
-    assert {"application/openmetrics-text"} == set(rendered)  # in the format that was wanted alone
+    assert number >= 2
+    assert all(each is scraped for each in rendered)
     await asyncio.sleep(0.5)
     assert number == len(rendered)
 
 
-async def test_what_fails_in_the_background_is_told_by_the_scrape(
+async def test_a_failure_in_the_background_fails_the_next_scrape(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And once by the log, however often the monitor ticks, which goes on meanwhile; so does everything once it is
-    over.
-    """
+    """It is logged once, however often the monitor ticks, which goes on. After the failure, all works again."""
     ticks: list[float] = []
     site.board.on_tick(lambda: ticks.append(time.monotonic()))
     monkeypatch.setattr("sidecar.web.metrics.exposition.EVERY", 0.0)
@@ -196,14 +187,13 @@ async def test_what_fails_in_the_background_is_told_by_the_scrape(
         assert await eventually(lambda: site.health.age() < 1)
     assert (await site.get("/metrics")).status == 200
     await site.get("/livez")
-    made = site.web.runner.app[EXPOSITION]._made
-    assert made is not None
-    assert await eventually(lambda: b'route="/livez"' in made.text.body)  # in the background again
+    text, _ = site.web.runner.app[EXPOSITION]._texts
+    assert await eventually(lambda: b'route="/livez"' in text.body)  # in the background again
     assert "error of the monitor" not in caplog.text
 
 
-async def test_the_import_is_told(site: Site) -> None:
-    """Its state, counts and failure; the names in it are nobody's labels."""
+async def test_the_import(site: Site) -> None:
+    """Its state, counts and failure; no name in it becomes a label."""
     failure = ImportFailure(HOSTILE[0], "hint", archive=HOSTILE[1], member=HOSTILE[2])
     site.lifecycle.enter(Phase.IMPORTING)
     site.tell(
@@ -235,8 +225,8 @@ async def test_requests_are_counted_by_route_and_not_by_path(site: Site) -> None
     assert_clean(found)
 
 
-async def test_who_is_no_admin_is_counted(site: Site) -> None:
-    """By reason; who is one isn't."""
+async def test_rejected_admin_requests_are_counted(site: Site) -> None:
+    """By reason; accepted requests are not counted."""
     for token in ("wrong", "wrong-too"):
         await site.ask("GET", "/bootstrap", headers={"Authorization": f"Bearer {token}"})
     for _ in range(3):
@@ -270,8 +260,8 @@ async def test_who_is_no_admin_is_counted(site: Site) -> None:
     ],
 )
 async def test_a_hostile_status_degrades_the_view_alone(site: Site, said: dict[str, Any]) -> None:
-    """Whatever `+status` says: the exposition parses, and has none of its words in a label; the page and its events are
-    told, and what programs read.
+    """Whatever `+status` contains: the exposition parses and has none of it in a label; the page, its events and the
+    JSON routes still answer.
     """
     site.devpi.status = status_of(**said)
     for name, value in said.items():  # status_of writes `-` for `_`, and this one has a `_`
@@ -289,8 +279,8 @@ async def test_a_hostile_status_degrades_the_view_alone(site: Site, said: dict[s
         assert await asyncio.wait_for(stream.content.readuntil(b'["versions",'), 5)
 
 
-async def test_a_name_that_is_told_over_and_over_costs_nothing(site: Site) -> None:
-    """As many entries as `+status` may have bytes for: few of them are kept, so that no rendering looks at them all."""
+async def test_a_repeated_name_costs_nothing(site: Site) -> None:
+    """As many entries as fit into `+status`: few of them are kept, so that no scrape reads them all."""
     entry = ["devpi_x", "gauge", 1]
     site.devpi.status = status_of(metrics=[entry] * (STATUS_LIMIT // len(json.dumps(entry) + ", ") - 100))
     await site.become_ready()
@@ -301,7 +291,7 @@ async def test_a_name_that_is_told_over_and_over_costs_nothing(site: Site) -> No
 
 @pytest.fixture
 def without_old_garbage() -> Iterator[None]:
-    """As in a sidecar: what the tests before have left isn't looked through again with every few lists."""
+    """As in a sidecar: the garbage of earlier tests isn't scanned again with every few lists."""
     before = gc.get_threshold()
     garbage.spare()
     yield
@@ -313,8 +303,8 @@ def without_old_garbage() -> Iterator[None]:
 @pytest.mark.parametrize("unit", ["[],", "[[]],", "{},", '{"":0},', '["",""],', "1e5,", '["x","gauge",1],'])
 @pytest.mark.parametrize("key", ["anything", "metrics", "polling_replicas"])
 async def test_the_largest_status_keeps_no_probe_waiting(site: Site, unit: str, key: str) -> None:
-    """Whatever `+status` is made of, up to the bytes that are read of it, `/livez` answers while it is parsed: after
-    so much CPU time, for the machine may have more to do than this.
+    """With any `+status` up to the maximum size, `/livez` answers while it is parsed; measured in CPU time, because the
+    machine may be busy.
     """
     head, end = f'{{"result": {{"serial": 7, "{key}": [', "0]}}"
     if key == "polling_replicas":
@@ -353,7 +343,7 @@ async def test_too_large_a_status_degrades_the_view_alone(site: Site) -> None:
 
 
 async def test_replicas_are_told_apart(site: Site) -> None:
-    """Each with its lag and last request; replicas without a valid name or serial are left out."""
+    """Each with its lag and last poll; one without a valid name or serial is left out."""
     good, bad = "b" * 32, {"a" * 32: HOSTILE, HOSTILE[0]: {"serial": 3}, "c" * 32: {"serial": HOSTILE[1]}}
     site.devpi.status = status_of() | {"polling_replicas": bad | {good: {"serial": 3, "last-request": 17.5}}}
     await site.become_ready()
@@ -366,13 +356,13 @@ async def test_replicas_are_told_apart(site: Site) -> None:
 
 
 def assert_clean(found: dict[tuple[str, frozenset[tuple[str, str]]], float]) -> None:
-    """Every label's value is a word of ours."""
+    """Every label's value is one of the sidecar's own."""
     words = {value for (name, labels) in found for key, value in labels if key not in {"version", "python", "le"}}
     assert set() == {word for word in words if not re.fullmatch(r"[/a-zA-Z0-9_.{}-]{1,40}", word)}
 
 
 def test_devpis_own_metrics_keep_sound_names() -> None:
-    """A counter ends in `_total`; what isn't devpi's is marked; nothing stands for one of ours, or comes twice."""
+    """A counter ends in `_total`; a plugin's metric is marked; none replaces one of the sidecar's, or appears twice."""
     said = [
         ("devpi_server_cache_hits", "counter"),
         ("devpi_server_cache_hits_total", "counter"),
@@ -395,13 +385,13 @@ def test_devpis_own_metrics_keep_sound_names() -> None:
 
 
 def test_devpis_own_metrics_are_bounded() -> None:
-    """A plugin that makes names up can't fill a Prometheus."""
+    """A plugin that invents names can't fill a Prometheus."""
     made: list[Metric] = list(own(tuple(Said(f"devpi_x_{n}", "gauge", n) for n in range(10_000)), {"devpi_server"}))
     assert MOST == len(made)
 
 
-async def test_the_volume_is_told(site: Site, tmp_path: Path) -> None:
-    """Free bytes and size of the volume, as the monitor saw them last."""
+async def test_the_volume(site: Site, tmp_path: Path) -> None:
+    """Free bytes and size of the volume, as of the monitor's last look."""
     await site.become_ready()
     found = await scrape(site)
     assert 0 < found[sample("devpi_serverdir_free_bytes")] <= found[sample("devpi_serverdir_volume_bytes")]

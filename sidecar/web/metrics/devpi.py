@@ -1,4 +1,4 @@
-"""The metrics of all features, those that devpi-server has of its own, and those of its process."""
+"""Metrics of all features, devpi-server's own, and those of its process."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from sidecar.web.context import Context
 from sidecar.web.metrics.families import family_of
 
 MOST = 100
-"""Metrics of devpi's plugins that are passed on."""
+"""Maximum number of devpi-server's own metrics that are exposed."""
 _RESERVED = ("devpi_sidecar_", "devpi_serverdir_", "devpi_server_process_", "devpi_server_http_")
 _SUFFIX = re.compile(r"(_total|_created|_info|_bucket|_count|_sum)+$")
 
 
 class FeaturesCollector:
-    """For a registry of prometheus_client: the families of all features, then those of devpi-server's own."""
+    """A collector of prometheus_client: the families of all features, then devpi-server's own."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     def describe(self) -> list[Metric]:
-        """Nothing that the registry need compare: this collector is the only one of these names."""
+        """Return nothing: no other collector has these names, so the registry need not compare them."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """All families, the empty ones too."""
+        """Yield all families, also empty ones."""
         ours = [family_of(family) for feature in self._context.features for family in feature.samples()]
         yield from ours
         status = self._context.of(Health).server_status() or ServerStatus()
@@ -43,15 +43,15 @@ class FeaturesCollector:
 
 
 class DevpiProcess(ProcessCollector):
-    """The process of devpi-server. Its descriptors are counted by `Child.open_files`: its `/proc/PID/fd` is root's."""
+    """The process of devpi-server. `Child.open_files` counts its descriptors: only root may read its `/proc/PID/fd`."""
 
     def __init__(self, child: Callable[[], Child]) -> None:
-        """`child`: the process that there is now."""
+        """`child`: returns the current process."""
         super().__init__(namespace="devpi_server", pid=lambda: child().pid, registry=None)
         self._child = child
 
     def collect(self) -> Iterator[Metric]:
-        """The families that `ProcessCollector` has."""
+        """Yield the families of `ProcessCollector`."""
         yield from (family for family in super().collect() if not family.name.endswith("_fds"))
         text = "Maximum number of open file descriptors."
         yield family_of(gauge("devpi_server_process_max_fds", text, self._most_files()))
@@ -67,8 +67,9 @@ class DevpiProcess(ProcessCollector):
 
 
 def own(said: tuple[Said, ...], taken: set[str]) -> Iterator[Metric]:
-    """devpi's own metrics and its plugins', which may have any name: those that don't begin with `devpi_` get
-    `devpi_plugin_` before it, and what would stand for a metric of ours is left out. At most `MOST`.
+    """Yield at most `MOST` metrics of devpi-server and its plugins, whose names can be anything.
+
+    A name without the prefix `devpi_` gets `devpi_plugin_`; one in `taken` or reserved for the sidecar is left out.
     """
     seen = set(taken)
     for each in said:
@@ -80,7 +81,7 @@ def own(said: tuple[Said, ...], taken: set[str]) -> Iterator[Metric]:
         if len(seen) >= len(taken) + MOST:
             return
         seen.add(name)
-        text = "As devpi-server's own +status tells it."
+        text = "As reported by devpi-server in +status."
         if each.kind == "counter":
             yield CounterMetricFamily(name, text, each.value)
         else:

@@ -1,4 +1,4 @@
-"""Families of samples as prometheus_client has them. With the collectors, the only module that imports it."""
+"""Converts families of samples to prometheus_client's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sidecar.core.sample import Family
 
 
 def family_of(family: Family) -> Metric:
-    """The same, for a registry of prometheus_client."""
+    """Return the same family for a registry of prometheus_client."""
     match family.kind:
         case "gauge":
             gauges = GaugeMetricFamily(family.name, family.text, labels=family.labels)

@@ -1,4 +1,4 @@
-"""What the sidecar knows of the container and of itself, as metrics; read from memory at each scrape."""
+"""Metrics of the container and of the sidecar, read from memory at each scrape."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sidecar.web.metrics.requests import SECONDS, Requests
 
 
 class SidecarCollector:
-    """For a registry of prometheus_client."""
+    """A collector of prometheus_client."""
 
     def __init__(self, context: Context, guard: Guard, requests: Requests) -> None:
         self._context = context
@@ -29,18 +29,18 @@ class SidecarCollector:
         self._started = _started()
 
     def describe(self) -> list[Metric]:
-        """Nothing that the registry need compare: this collector is the only one of these names."""
+        """Return nothing: no other collector has these names, so the registry need not compare them."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """All families, the empty ones too."""
+        """Yield all families, also empty ones."""
         yield from map(family_of, self._families())
 
     def _families(self) -> Iterator[Family]:
         snapshot = self._context.lifecycle.snapshot
         yield info(
             "devpi_sidecar_build",
-            "The sidecar's version, and its Python's.",
+            "Versions of the sidecar and of its Python.",
             version=self._context.sidecar_version,
             python=platform.python_version(),
         )
@@ -48,7 +48,13 @@ class SidecarCollector:
         yield from self._requested()
 
     def _life(self, snapshot: Snapshot) -> Iterator[Family]:
-        yield states("devpi_sidecar_phase", "1 for the phase that the container is in.", "phase", Phase, snapshot.phase)
+        yield states(
+            "devpi_sidecar_phase",
+            "1 for the container's phase, 0 for the others.",
+            "phase",
+            Phase,
+            snapshot.phase,
+        )
         yield counters(
             "devpi_sidecar_phase_seconds",
             "Time spent in each phase.",
@@ -58,25 +64,25 @@ class SidecarCollector:
         life = self._context.lifecycle
         started = life.began if self._started is None else self._started
         startup = None if life.first_ready is None else max(0.0, life.first_ready - started)
-        text = "From the start of the process until devpi-server was ready for the first time."
+        text = "From the start of the process until devpi-server was first ready."
         yield gauge("devpi_sidecar_startup_seconds", text, startup)
 
     def _requested(self) -> Iterator[Family]:
         yield counters(
             "devpi_sidecar_admin_auth_failures",
-            "Requests to the admin routes that were turned away, by reason.",
+            "Rejected requests to the admin routes, by reason.",
             ("reason",),
             (((reason,), number) for reason, number in auth_failures(self._guard).items()),
         )
         yield counters(
             "devpi_sidecar_http_requests",
-            "Requests that the sidecar has answered.",
+            "Requests answered by the sidecar.",
             ("route", "method", "status"),
             (((route, method, str(status)), n) for (route, method, status), n in self._requests.answered.items()),
         )
         yield histograms(
             "devpi_sidecar_http_request_duration_seconds",
-            "How long the sidecar took for an answer.",
+            "Duration of the sidecar's answers.",
             "route",
             SECONDS,
             ((route, found.counts, found.seconds) for route, found in self._requests.durations.items()),
@@ -84,7 +90,7 @@ class SidecarCollector:
 
 
 def auth_failures(guard: Guard) -> dict[str, int]:
-    """How often the guard turned somebody away, by reason."""
+    """Return how many requests the guard rejected, by reason."""
     rejections = guard.rejections
     return {
         "wrong_token": rejections.wrong - rejections.turned_away,
@@ -94,7 +100,7 @@ def auth_failures(guard: Guard) -> dict[str, int]:
 
 
 def _started() -> float | None:
-    """When this process started, in seconds of the monotonic clock."""
+    """Return when this process started, in seconds of the monotonic clock; None: unknown."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         after_name = Path("/proc/self/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2]
         since_boot = int(after_name.split()[19]) / os.sysconf("SC_CLK_TCK")

@@ -1,4 +1,4 @@
-"""Counts the sidecar's own requests. Labels are of the sidecar's making: no path or method of a client gets through."""
+"""Counters of the sidecar's own requests. No label holds a path or a method as sent by a client."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from aiohttp.typedefs import Handler
 from sidecar.core.histogram import Histogram
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
-"""The bounds of the buckets in which durations are counted."""
+"""Upper bounds of the buckets for durations."""
 UNKNOWN = "unknown"
-"""The route of a path that is none of ours."""
+"""The route of a path that no route matches."""
 _METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 _GONE = 499
-"""The status of a request whose client went away before its answer, as nginx has it."""
+"""The status if the client disconnected before the answer, as in nginx."""
 
 
 class Requests:
-    """All requests so far."""
+    """Counters of all requests since the start."""
 
     def __init__(self) -> None:
         self.answered: Counter[tuple[str, str, int]] = Counter()
-        """By route, method (`other` where it is none of HTTP's usual ones) and status."""
+        """Requests by route, method (`other` if unusual) and status."""
         self.durations: dict[str, Histogram] = {}
-        """By route; to the end of the handler. Neither streams nor requests whose client left."""
+        """Durations by route, up to the end of the handler; without streams and requests whose client disconnected."""
 
     def add(self, route: str, method: str, status: int, seconds: float | None) -> None:
-        """Count one; `seconds` None: how long it took says nothing."""
+        """Count one request; `seconds` None: without its duration."""
         self.answered[route, method if method in _METHODS else "other", status] += 1
         if seconds is None:
             return
@@ -43,7 +43,7 @@ REQUESTS = web.AppKey("requests", Requests)
 
 @web.middleware
 async def counted(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Count the request; for outside of all other middleware, so that every error is an answer already."""
+    """Count the request. This is the outermost middleware, so that errors are already answers."""
     began = time.monotonic()
     status, seconds = _GONE, None
     try:

@@ -1,17 +1,14 @@
-"""What devpi-server says, in the shape of all lines: its log, and what it or a plugin prints.
+"""Turn what devpi-server and its plugins print into log lines: a record a line, one for a whole traceback.
 
-An operator's own --logger-cfg wins: devpi-server then logs as that says, and what it prints is left alone.
+If `--logger-cfg` is set, devpi-server logs as that file says, and printed text is left as it is.
 """
 
 from __future__ import annotations
 
 import io
 import logging
-import re
 import sys
 import threading
-import time
-from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from devpi_server import log as devpi_log
@@ -20,27 +17,18 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
 _LINE_LIMIT = 64 * 1024
-"""Characters of a line that doesn't end, after which it is logged so far."""
+"""Characters after which a line without an end is logged in part."""
 _TRACEBACK = "Traceback (most recent call last):"
-_GROUP = "  + Exception Group Traceback (most recent call last):"
-_LINKS = frozenset({
-    "During handling of the above exception, another exception occurred:",
-    "The above exception was the direct cause of the following exception:",
-})  # fmt: skip
-_OF_GROUP = re.compile(r" +[|+]")
-_NAME_OF_GROUP = re.compile(r"  \| (\S.*)")
-_PATIENCE = 0.5
-"""Seconds after which a traceback that nothing was written to is taken for whole."""
 
 
 def take_over() -> None:
-    """Have devpi's set-up of its log, at each of its commands, keep our handler; and take what goes to stderr."""
+    """Make devpi's log set-up, which each of its commands runs, keep our handler; and redirect stderr."""
     root = logging.getLogger()
     handlers, level, streams = root.handlers[:], root.level, (sys.stdout, sys.stderr)
     set_up = devpi_log._configure_logging
 
     def configure(config_args: Namespace) -> None:
-        root.handlers[:] = handlers  # devpi has removed them; where there are any, it adds none
+        root.handlers[:] = handlers  # devpi has removed them; it adds none if there are any
         root.setLevel(logging.DEBUG if getattr(config_args, "debug", False) else max(level, logging.INFO))
         if getattr(config_args, "logger_cfg", None):
             sys.stdout, sys.stderr = streams  # its handlers may write there
@@ -51,12 +39,16 @@ def take_over() -> None:
 
 
 def take_stdout() -> None:
-    """Take what is printed, too; before this, --help and --version are."""
+    """Redirect stdout, too; only after `--help` and `--version` are printed."""
     sys.stdout = Printed(logging.getLogger("devpi.stdout"), logging.INFO)
 
 
 class Printed(io.TextIOBase):
-    """A stream that makes a log line of each line written to it, and one of a whole traceback, with all its causes."""
+    """A stream that logs each line written to it, and a traceback up to its exception as one record.
+
+    Each thread has lines of its own. The parts of a chain are a record each, and the lines of an exception group, too:
+    devpi-server prints neither.
+    """
 
     encoding = "utf-8"
 
@@ -64,14 +56,13 @@ class Printed(io.TextIOBase):
         self._logger = logger
         self._level = level
         self._threads = threading.local()
-        self._open: set[_Traceback] = set()
 
     def writable(self) -> bool:
         """It is."""
         return True
 
     def write(self, text: str) -> int:
-        """Log the lines that `text` ends; what is behind the last of them waits for its end."""
+        """Log the lines that `text` ends; the rest waits for its end, also over a flush: devpi flushes within lines."""
         *lines, rest = (getattr(self._threads, "rest", "") + text).split("\n")
         if len(rest) > _LINE_LIMIT:
             lines, rest = [*lines, rest], ""
@@ -80,107 +71,17 @@ class Printed(io.TextIOBase):
             self._line(line)
         return len(text)
 
-    def flush(self) -> None:
-        """Log the tracebacks that may have ended, of all threads: the process may end now, or fork.
-
-        Halves of lines wait, for devpi flushes in the middle of them.
-        """
-        for trace in tuple(self._open):
-            if trace.may_have_ended:
-                trace.log()
-
     def _line(self, line: str) -> None:
-        trace: _Traceback | None = getattr(self._threads, "trace", None)
+        trace: list[str] | None = getattr(self._threads, "trace", None)
         if trace is not None:
-            if trace.take(line):
+            trace.append(line)
+            if line.startswith(" "):
                 return
             self._threads.trace = None
-            trace.log()
-        if line in (_TRACEBACK, _GROUP):
-            self._threads.trace = _Traceback(line, self._logger, self._open)
+            stack = "\n".join(trace).rstrip()
+            self._logger.error("%s", line.strip() or trace[0], extra={"stack": stack})
+        elif line == _TRACEBACK:
+            self._threads.trace = [line]
         elif line.strip():
             level = logging.ERROR if line.startswith(("fatal:", "error:")) else self._level
             self._logger.log(level, "%s", line)
-
-
-class _Traceback:
-    """One that a thread prints line by line, with its causes. That it has ended shows in what comes next, or in that
-    nothing comes.
-    """
-
-    def __init__(self, header: str, logger: logging.Logger, still_open: set[_Traceback]) -> None:
-        self._logger = logger
-        self._open = still_open
-        self._lock = threading.Lock()
-        self._context = copy_context()  # for the request's id, where another thread logs it
-        self._lines: list[str] = []
-        self._logged = False
-        self._begin(header)
-        self._touched = time.monotonic()
-        self._open.add(self)
-        self._wait(_PATIENCE)
-
-    @property
-    def may_have_ended(self) -> bool:
-        """Whether the exception has been named."""
-        return self._reported is not None
-
-    def take(self, line: str) -> bool:
-        """Take the next line, if it belongs to this traceback."""
-        with self._lock:
-            self._touched = time.monotonic()
-            return not self._logged and self._belongs(line)
-
-    def log(self) -> None:
-        """Log it, once, without the blank lines at its end."""
-        with self._lock:
-            if self._logged:
-                return
-            self._logged = True
-        self._open.discard(self)
-        if self._timer is not threading.current_thread():
-            self._timer.cancel()
-            self._timer.join()  # for who forks next
-        stack = "\n".join(self._lines).rstrip()
-        said = self._reported or self._lines[0]
-        self._context.run(self._logger.error, "%s", said, extra={"stack": stack})
-
-    def _begin(self, header: str) -> None:
-        """The first of the chain, or the one that the line before has announced."""
-        self._lines.append(header)
-        self._group = header == _GROUP
-        self._inside = True
-        self._linked = False
-        self._reported: str | None = None
-
-    def _belongs(self, line: str) -> bool:
-        if self._inside:
-            if self._group and line != _GROUP and _OF_GROUP.match(line):
-                if self._reported is None and (name := _NAME_OF_GROUP.match(line)):
-                    self._reported = name[1]
-            elif self._group:
-                self._inside = False
-                return self._belongs(line)
-            elif not line.startswith(" "):
-                self._inside, self._reported = False, line
-        elif self._linked and line in (_TRACEBACK, _GROUP):
-            self._begin(line)
-            return True
-        elif line in _LINKS:
-            self._linked = True
-        elif line.strip():
-            return False
-        self._lines.append(line)
-        return True
-
-    def _wait(self, seconds: float) -> None:
-        self._timer = threading.Timer(seconds, self._log_if_idle)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def _log_if_idle(self) -> None:
-        idle = time.monotonic() - self._touched
-        if idle >= _PATIENCE:
-            self.log()
-        elif not self._logged:
-            self._wait(_PATIENCE - idle)
