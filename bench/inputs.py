@@ -1,6 +1,6 @@
-"""The inputs: exports as devpi-export makes them, full of real wheels and sdists; the same ones from the same seed.
+"""The inputs: exports in the format of devpi-export, with real wheels and sdists; one seed always gives the same.
 
-Made once and kept under `.bench/inputs`; a change of this module, or of `testbed.packages`, makes them anew.
+Cached under `.bench/inputs`; a change of this module, or of `testbed.packages`, recreates them.
 """
 
 from __future__ import annotations

@@ -14,13 +14,6 @@ AREAS = (
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs", "bench", "testbed", "docker", "deploy", "tests", ".ci"),
     *(f"sidecar/{path.parent.name}" for path in sorted((ROOT / "sidecar").glob("*/__init__.py"))),
 )
-NOT_YET = frozenset(
-    {
-        *("CHANGELOG.md", "docs", "bench", "deploy", "tests"),
-        *("sidecar/web", "sidecar/worker"),
-    }
-)
-"""Areas that still have such words."""
 PLAIN = {
     "mend(s|ed|ing)?": "fix, hint",
     "remed(y|ies)": "fix",
@@ -61,10 +54,7 @@ def odd_words(text: str) -> list[tuple[int, str]]:
     return [(text.count("\n", 0, found.start()) + 1, " ".join(found[0].split())) for found in ODD.finditer(text)]
 
 
-@pytest.mark.parametrize(
-    "area",
-    [pytest.param(a, marks=pytest.mark.xfail(reason="not yet", strict=False) if a in NOT_YET else ()) for a in AREAS],
-)
+@pytest.mark.parametrize("area", AREAS)
 def test_plain_words(area: str) -> None:
     """No text of the area has an odd word; `PLAIN` has a plain one for each."""
     paths = texts(area)

@@ -208,7 +208,7 @@ async def test_what_is_read_out(site: Site) -> None:
     """Only the verdict is a status: a screen reader reads it out whenever it changes."""
     await site.become_ready()
     await eventually(lambda: {CheckStatus.PASS} == {check.status for check in site.board.checks()})
-    site.health.process_ended("devpi-server is gone for 8 s")
+    site.health.process_ended("devpi-server exited 8 s ago")
     answer = await site.get("/", **HTML)
     assert b'<div id="verdict" data-section role="status" class="hidden">Not ready: process</div>' in answer.body
     assert b'<div id="headline" data-section>' in answer.body
