@@ -177,3 +177,22 @@ async def test_waiting_until_it_is_sent() -> None:
         while await asyncio.to_thread(client.recv, 65536):
             pass
         await asyncio.wait_for(waiting, PATIENCE)
+
+
+async def test_a_busy_machine_does_not_delay_the_next_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look that waits for the CPU takes long by the clock; the pause after it is proportional to its CPU time."""
+    pauses: list[float] = []
+    answers = iter([Unsent(1, 1), Unsent(1, 1), Unsent()])
+
+    class Slow(SendQueues):
+        def unsent(self) -> Unsent:
+            time.sleep(0.2)
+            return next(answers)
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr("sidecar.container.delivery.asyncio.sleep", sleep)
+    await Slow(OURS).sent()
+    assert len(pauses) == 2
+    assert max(pauses) < 10 * 0.2

@@ -26,7 +26,7 @@ async def devpi() -> AsyncIterator[FakeDevpi]:
 
 @pytest.fixture
 async def client(devpi: FakeDevpi) -> AsyncIterator[DevpiClient]:
-    client = DevpiClient(f"http://127.0.0.1:{devpi.port}", 0.3)
+    client = DevpiClient(f"http://127.0.0.1:{devpi.port}", 30)
     yield client
     await client.close()
 
@@ -105,11 +105,13 @@ async def test_closed_without_an_answer(devpi: FakeDevpi, client: DevpiClient) -
         await client.api()
 
 
-async def test_times_out(devpi: FakeDevpi, client: DevpiClient) -> None:
+async def test_times_out(devpi: FakeDevpi) -> None:
     """No answer in time differs from no connection."""
     devpi.delay = 5
+    client = DevpiClient(f"http://127.0.0.1:{devpi.port}", 0.3)
     with pytest.raises(TimedOut):
         await client.api()
+    await client.close()
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ class Listener:
 
     async def next(self) -> tuple[str, Any]:
         """Return the next event: its name, and its parsed data."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while True:
                 name, data = "message", ""
                 while line := (await self.response.content.readline()).decode():
@@ -229,7 +229,7 @@ async def test_streams_leave_connections_for_probes(site: Site, monkeypatch: pyt
 
 async def test_who_never_reads_is_dropped(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The memory for such a client is bounded, and other clients get everything meanwhile."""
-    monkeypatch.setattr(events, "PATIENCE", 0.5)
+    monkeypatch.setattr(events, "PATIENCE", 3.0)
     monkeypatch.setattr(events, "GAP", 0.0)
     site.lifecycle.enter(Phase.IMPORTING)
     async with listening(site) as stream:
@@ -237,7 +237,7 @@ async def test_who_never_reads_is_dropped(site: Site, monkeypatch: pytest.Monkey
         writer.write(b"GET /events HTTP/1.1\r\nHost: h\r\n\r\n")
         await eventually(lambda: len(hub(site)) == 2)
         done, most = 0, 0
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while len(hub(site)) == 2:
             assert time.monotonic() < deadline
             done += 1

@@ -184,8 +184,11 @@ def test_the_longest_idle_goes_first(place: Places) -> None:
         assert client.hear() == b"hello"
 
 
-def test_who_is_busy_stays(place: Places, short: None) -> None:
+@pytest.mark.slow
+def test_who_is_busy_stays(place: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     """Running requests, slow uploads and slow downloads finish."""
+    patience = 3.0
+    monkeypatch.setattr("sidecar.worker.patches.waitress.PATIENCE", patience)
     it = place()
     waiting, uploading, downloading = it.connect(), it.connect(), it.connect(DOWNLOAD)
     waiting.say("GET /wait")
@@ -199,9 +202,9 @@ def test_who_is_busy_stays(place: Places, short: None) -> None:
         uploading.socket.sendall(bytes(STEP // 2))
         sent += STEP // 2
         downloading._more()
-        time.sleep(SHORT / 5)
+        time.sleep(patience / 5)
 
-    it.ask_for(3 * SHORT, go_on)
+    it.ask_for(3 * patience, go_on)
     uploading.socket.sendall(bytes(size - sent))
     assert uploading.hear() == str(size).encode()
     assert downloading.hear() == BODY
