@@ -1,1 +1,1 @@
-"""The measurements behind docs/performance.md: `python3 dev.py bench`, see `bench.__main__`."""
+"""The measurements behind docs/performance.md: `just bench`, see `bench.__main__`."""

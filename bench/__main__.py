@@ -1,4 +1,4 @@
-"""`python3 dev.py bench [NAME…]`: compare plain devpi-server with devpi-sidecar, and report which targets are met."""
+"""`just bench [NAME…]`: compare plain devpi-server with devpi-sidecar, and report which targets are met."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ DEFAULT_PAIRS = 5
 def main(arguments: list[str]) -> int:
     """Return 0 if everything was measured, whether or not targets are met; otherwise 1."""
     parser = argparse.ArgumentParser(
-        prog="python3 dev.py bench",
+        prog="just bench",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="comparisons:\n" + "\n".join(f"  {each.name:15} {each.title}" for each in COMPARISONS.values()),
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
         parser.error("--quick figures can't be published: remove --write")
     bench = Bench(given.pairs, given.quick, minutes=given.minutes)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that started processes are stopped
-    command = " ".join(["python3 dev.py bench", *arguments])
+    command = " ".join(["just bench", *arguments])
     sections = [_measure(bench, COMPARISONS[name], command) for name in given.names or COMPARISONS]
     if not given.quick:
         _keep(bench, sections)

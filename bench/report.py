@@ -209,7 +209,7 @@ def as_markdown(sections: Iterable[Section | str]) -> str:
     lines = [
         "# Performance",
         "",
-        "Written by `python3 dev.py bench --write`; don't edit. Plain devpi-server and devpi-sidecar run in turn",
+        "Written by `just bench --write`; don't edit. Plain devpi-server and devpi-sidecar run in turn",
         "on the same machine, in alternating order, each in a fresh serverdir. Numbers are medians, with minimum",
         "and maximum in brackets; the ratio is that of the medians, with those of single pairs in brackets. If",
         "both ran at the same time, as stated in the notes, it is the median of the pairs. Targets apply to the",

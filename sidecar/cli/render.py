@@ -19,8 +19,8 @@ _PASSWORD = {
     "claimable": "not claimed yet",
     "claimed": "claimed",
     "expired": "expired before it was claimed",
-    "provided": "as provided at the first start, unless changed since",
-    "from_import": "as in the imported export",
+    "provided": "provided at the first start; it may have been changed since",
+    "from_import": "from the imported export",
     "unknown": "unknown",
 }
 

@@ -126,7 +126,7 @@ def _page(view: View, note: str, columns: int, *, color: bool) -> Iterator[str]:
     at = datetime.now(UTC)
     if view.gone is not None:
         yield from fitted(f"no sidecar: {view.gone}", "31")
-        yield from fitted("  waiting for it to come back")
+        yield from fitted("  waiting for the sidecar to start again")
     else:
         yield from fitted(headline(view.status, ready=view.ready), "1;32" if view.ready else "1;33")
         for line in _details(view, columns, at, color=color):

@@ -65,7 +65,7 @@ class Listeners:
             return
         path = self._configured.unix_socket
         if path is not None and self._file != _identity(path):
-            # another server, starting too, took our socket for a killed server's: neither listened yet
+            # another starting server mistook our socket for a killed server's, because neither listened yet
             self.close()
             self.bind(self._configured)
         for each, name in zip(self._sockets, self._configured.addresses, strict=True):

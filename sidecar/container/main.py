@@ -150,7 +150,7 @@ class Life:
                 ended = next(task for task in eternal if task.done())
                 log.critical("the task %r ended unexpectedly", ended.get_name(), exc_info=ended.exception())
                 reason = f"the sidecar's task {ended.get_name()!r} ended unexpectedly"
-                raise Exit(ExitCode.INTERNAL, reason, "report it, with the log")
+                raise Exit(ExitCode.INTERNAL, reason, "report this with the log")
         finally:
             await self._processes.end_all()
             for task in tasks:
@@ -183,7 +183,7 @@ class Life:
 
 
 class Messages:
-    """Passes devpi-server's unasked messages to the features, and its notices to the lifecycle."""
+    """Passes devpi-server's unsolicited messages to the features, and its notices to the lifecycle."""
 
     def __init__(self, lifecycle: Lifecycle) -> None:
         self.features: Features = ()
@@ -216,7 +216,7 @@ def _warn_of_surroundings(settings: Settings) -> None:
     for name in settings.ignored_service_links:
         log.warning("%s comes from a Kubernetes service link and is ignored; set enableServiceLinks: false", name)
     if os.geteuid() == 0:
-        log.warning("this runs as root without need; run it as another user (docker run: without --user 0)")
+        log.warning("running as root, which is not needed; run it as another user (docker run: without --user 0)")
     if (limit := _memory_limit()) is not None and limit < _NEEDED_MEMORY:
         log.warning(
             "the memory limit of %d MiB is too low: devpi-server, the sidecar and a password check need %d MiB; "

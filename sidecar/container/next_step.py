@@ -29,7 +29,7 @@ class NextStep:
         self._logged = True
         log.info("the page is at %s/", self._url)
         if password_advice.claimable(self._credentials.root_password):
-            log.info("root's password is not claimed yet; to get it, once, run: %s claim", command())
+            log.info("root's password is not claimed yet; to print it (only once), run: %s claim", command())
 
 
 def command() -> str:

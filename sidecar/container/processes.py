@@ -1,4 +1,4 @@
-"""The processes of devpi-server: the present one, and the next one while it is replaced."""
+"""The processes of devpi-server: the current one, and the next one during a replacement."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Processes:
     """Starts, listens to and reaps them. Lives on the event loop."""
 
     def __init__(self, spawned: Spawned, spawn: Callable[[], Spawned], hear: Callable[[Message], None]) -> None:
-        """`spawned` is the first process; `spawn` starts another; `hear` gets the unasked messages of all."""
+        """`spawned` is the first process; `spawn` starts another; `hear` gets the unsolicited messages of all."""
         self.child = Child(spawned)
         """The process that serves, or will serve."""
         self._spawn = spawn

@@ -101,12 +101,12 @@ class Supervisor:
         """Replace devpi-server's process by a new one, and return when that is ready.
 
         New connections wait meanwhile. Raises RestartRefused if devpi-server is not ready, a restart is running, the
-        new process can't be started (the old one goes on), or the container stops.
+        new process can't be started (the old one continues), or the container stops.
         """
         if self._over:
             raise _container_stops()
         if self._restart is not None:
-            raise RestartRefused("devpi-server is being restarted already", "wait until that is done")
+            raise RestartRefused("devpi-server is already being restarted", "wait until it is ready")
         if self._lifecycle.snapshot.phase is not Phase.READY:
             raise RestartRefused(f"devpi-server is not ready ({self._lifecycle.snapshot.phase})", "see /readyz")
         self._restart = asyncio.get_running_loop().create_future()
@@ -127,8 +127,8 @@ class Supervisor:
             await call_in_reverse(self._features, lambda feature: feature.devpi_down(), PATIENCE)
 
     def raise_exit(self, code: int) -> NoReturn:
-        """Raise Exit with the code of a devpi-server that exited unasked."""
-        hint = "see its log for the reason"
+        """Raise Exit with the code of a devpi-server that exited unexpectedly."""
+        hint = "see devpi-server's log for the reason"
         if code < 0:
             name, cause = signal.Signals(-code).name, ""
             if code == -signal.SIGKILL:
@@ -230,7 +230,7 @@ class Supervisor:
             async with asyncio.timeout(NEXT_PATIENCE):
                 configured = await self._ended_or(self._boot.configure(child))
             if configured is None or _meaning(configured) != _meaning(plan.configured):
-                reason = "devpi-server's flags or its configuration file changed their meaning since the start"
+                reason = "the meaning of devpi-server's flags or configuration file has changed since the start"
                 raise RestartRefused(reason, "restart the container to apply that")
             child.hand_over_lock(plan.serverdir.lock.descriptors)
             taken = True

@@ -29,7 +29,7 @@ class ExitCode(enum.IntEnum):
 
 
 class OperatorError(Exception):
-    """An error that an operator can fix: the `reason`, and a `hint` how to fix it."""
+    """An error that an operator can fix: the `reason`, and a `hint` on how to fix it."""
 
     def __init__(self, reason: str, hint: str) -> None:
         # `args` stay the arguments of the subclass, because pickling needs them

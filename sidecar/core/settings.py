@@ -155,7 +155,7 @@ class Settings:
     in_kubernetes: bool = False
     """Whether Kubernetes runs this, detected by the variable that it sets in every container."""
     serverdir: Path | None = None
-    """DEVPI_SERVERDIR; None: devpi's flags, DEVPISERVER_SERVERDIR or devpi's configuration file set it, or else it is
+    """DEVPI_SERVERDIR; None: devpi's flags, DEVPISERVER_SERVERDIR or devpi's configuration file set it, otherwise it is
     `DEFAULT_SERVERDIR`."""
     devpi_port: int | None = None
     """DEVPI_PORT, as in the older image; None: devpi's flags decide."""
@@ -183,7 +183,7 @@ DEFAULT_SERVERDIR = Path("/var/lib/devpi")
 
 
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment for devpi-server and other tools: `environ` without secrets and service links."""
+    """Return the environment for devpi-server and other tools: `environ` without secrets and service links."""
     return {
         name: value
         for name, value in environ.items()
@@ -263,7 +263,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
     )
     for name in ("DEVPISERVER_ROOT_PASSWD", "DEVPISERVER_ROOT_PASSWD_HASH"):
         if environ.get(name):
-            read.problem(name, "would be passed to devpi's tools in a readable environment", "use DEVPI_PASSWORD_FILE")
+            read.problem(name, "would be visible in the environment of devpi's tools", "use DEVPI_PASSWORD_FILE")
     if read.problems:
         raise SettingsError(read.problems)
     return settings

@@ -37,7 +37,7 @@ def test_a_password_that_can_be_claimed_is_named_with_its_command(
     lifecycle.enter(Phase.READY)
     page, *claim = caplog.messages
     assert f"the page is at {URL}/" == page
-    expected = [f"root's password is not claimed yet; to get it, once, run: {command()} claim"]
+    expected = [f"root's password is not claimed yet; to print it (only once), run: {command()} claim"]
     assert (expected if state is RootPassword.CLAIMABLE else []) == claim
 
 

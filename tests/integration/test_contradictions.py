@@ -162,7 +162,7 @@ CASES = {
     ),
     "a storage elsewhere": Case(
         Try((*FREE, "--storage", "elsewhere")),
-        ("can't make a first state in the storage 'elsewhere'",),
+        ("can't create a first state in the storage 'elsewhere'",),
         "run devpi-init with --root-passwd, or devpi-import",
         (Try((*FREE, "--storage", "elsewhere"), before=initialise_by_hand),),
     ),

@@ -229,7 +229,7 @@ def test_a_feature_has_what_the_others_have(container: Container, checkout: Path
     ("fails", "code", "log"),
     [
         ("prepare", 42, "no pen; buy one"),
-        ("run", 70, "the sidecar's task 'notes' ended unexpectedly; report it, with the log"),
+        ("run", 70, "the sidecar's task 'notes' ended unexpectedly; report this with the log"),
     ],
 )
 def test_a_hook_that_fails_on_the_way_up(container: Container, fails: str, code: int, log: str) -> None:

@@ -41,7 +41,7 @@ def test_a_lock_file_that_vanishes(
     check = wait_for(lambda: failing(first).get("lock"), "the check `lock` to fail")
     assert reason in check["reason"]
     assert "start it again" in check["hint"]
-    assert "not ready any more: " in first.log
+    assert "no longer ready: " in first.log
 
     second = container("second", env={"DEVPI_SERVERDIR": str(first.serverdir)}).start()
     assert second.wait_end() == ExitCode.LOCKED

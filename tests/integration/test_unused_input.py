@@ -45,7 +45,7 @@ def test_an_archive_that_comes_too_late(container: Make, tmp_path: Path) -> None
     before = len(c.log)
     c.start().wait_ready()
     (notice,) = notices(c, "import")
-    assert "backup.bz2 in DEVPI_INIT_DIR: not imported, because the serverdir holds data already" == notice["reason"]
+    assert "backup.bz2 in DEVPI_INIT_DIR: not imported, because the serverdir already holds data" == notice["reason"]
     assert_everywhere(c, notice, c.log[before:])
     assert 0 == c.stop()
     shutil.rmtree(c.serverdir)
@@ -53,7 +53,7 @@ def test_an_archive_that_comes_too_late(container: Make, tmp_path: Path) -> None
         c.start().wait_ready()
         assert ("completed", []) == (c.status()["import"]["state"], notices(c, "import"))
         assert 0 == c.stop()
-    assert "imported already: backup.bz2" in c.log
+    assert "already imported: backup.bz2" in c.log
 
 
 @pytest.mark.parametrize("hint", ["remove", "ignore"])

@@ -263,7 +263,7 @@ def test_the_sidecar_commands_are_listed() -> None:
 
 def test_the_sidecar_commands_exit_codes_are_listed() -> None:
     """They differ from the container's."""
-    text = section("command-line", "The `sidecar` command").partition("Its exit codes:")[2]
+    text = section("command-line", "The `sidecar` command").partition("Exit codes of `sidecar`:")[2]
     codes = {
         commands.DONE,
         commands.REFUSED,
@@ -300,7 +300,7 @@ def test_every_dev_command_that_is_named_exists() -> None:
 def test_the_tools_are_documented_with_their_lock() -> None:
     """Some of devpi's tools must not run beside a server."""
     text = section("command-line", "devpi's own tools")
-    beside, alone = text.split("need the serverdir to themselves", 1)[0].split("```", 2)[::2]
+    beside, alone = text.split("need exclusive access to the serverdir", 1)[0].split("```", 2)[::2]
     assert all(f"`{name}`" in beside for name in tools.BESIDE)
     assert all(f"`{name}`" in alone for name in tools.LOCKED)
 

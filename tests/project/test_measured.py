@@ -39,7 +39,7 @@ def test_two_hundred_pages_while_nothing_happens(tmp_path: Path) -> None:
 def test_a_mirror_as_large_as_pypi(tmp_path: Path) -> None:
     """Half a minute of mixed load with a mirror, in the documented limit and on half a core: nothing killed or wrong.
 
-    `python3 dev.py bench soak` is the same for an hour.
+    `just bench soak` is the same for an hour.
     """
     values = soaked(tmp_path, 30)
     assert values["kills"] == 0

@@ -218,7 +218,7 @@ def test_no_two_lines_of_a_panel_have_one_name(scraped: Prometheus, panel: dict[
     assert len(legends) == len(set(legends)), sorted(legends)
     for target in panel["targets"]:
         assert "{{instance}}" in target["legendFormat"] or "sum" in target["expr"]
-        assert "sum" not in target["expr"] or "All chosen instances together." in panel["description"]
+        assert "sum" not in target["expr"] or "Sum of all selected instances." in panel["description"]
 
 
 def test_a_check_is_one_of_three_whatever_is_chosen(scraped: Prometheus) -> None:

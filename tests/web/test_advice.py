@@ -186,8 +186,11 @@ async def test_a_claim_where_there_never_was_a_password(stage: Stage) -> None:
     ("phase", "why"),
     [
         ("importing", "devpi-server does not run yet (importing) (retry in 2 s)"),
-        ("failed import", "refused (503): not running; it failed: see /status, fix the cause, and restart\n"),
-        ("stopping", "refused (503): not running; it is being stopped\n"),
+        (
+            "failed import",
+            "refused (503): not running; the container failed: see /status, fix the cause, and restart\n",
+        ),
+        ("stopping", "refused (503): not running; the container is stopping\n"),
     ],
 )
 async def test_a_refusal_names_the_phase(stage: Stage, phase: str, why: str) -> None:

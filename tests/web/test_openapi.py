@@ -69,7 +69,7 @@ async def test_client_certificates_are_described_where_they_are_needed(site: Sit
     assert admins == 4
     assert document["components"]["securitySchemes"]["clientCertificate"]["type"] == "mutualTLS"
     assert "clientCertificate" not in DOCUMENT["components"]["securitySchemes"]
-    needed_there = b"Needs a client certificate"
+    needed_there = b"Requires a client certificate"
     assert (plain.count(needed_there), page.count(needed_there)) == (0, 3)
 
 

@@ -546,7 +546,7 @@ async def test_the_claim_comes_first(site: Site) -> None:
             "kubectl delete pod devpi-0",
             "from the manifest; then restart",
         ),
-        (Surroundings("h"), "Stop it (Ctrl-C) and start it again", "Move backup.bz2 out of the init directory"),
+        (Surroundings("h"), "Stop devpi (Ctrl-C) and start it again", "Move backup.bz2 out of the init directory"),
     ],
     ids=["docker", "podman", "kubernetes", "plain"],
 )

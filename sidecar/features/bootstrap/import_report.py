@@ -57,7 +57,7 @@ def _count(of: Count) -> Json:
 
 def families(of: ImportStatus) -> Iterator[Family]:
     """Return the import's metrics."""
-    text = "1 for the present state of the import of /devpi-init.d, 0 for the others."
+    text = "1 for the current state of the import of /devpi-init.d, 0 for the others."
     yield states("devpi_sidecar_import_state", text, "state", ImportState, of.state)
     counts = {kind: getattr(of, kind) for kind in _LOADED}
     text = "Objects that the import has to load."
@@ -69,13 +69,11 @@ def families(of: ImportStatus) -> Iterator[Family]:
     yield gauge(
         "devpi_sidecar_import_archive_bytes", "Size of the archives that the import has to unpack.", of.extracted.total
     )
-    yield gauge(
-        "devpi_sidecar_import_archive_done_bytes", "Size of what the import has unpacked of them.", of.extracted.done
-    )
+    yield gauge("devpi_sidecar_import_archive_done_bytes", "Bytes of the archives unpacked so far.", of.extracted.done)
     yield gauge("devpi_sidecar_import_files_per_second", "Files that the import loads per second.", of.rate)
     yield gauge("devpi_sidecar_import_remaining_seconds", "Estimated time until loading is done.", of.eta_seconds)
     took = None
     if of.started is not None:
         took = max(0.0, ((of.finished or datetime.now(UTC)) - of.started).total_seconds())
-    yield gauge("devpi_sidecar_import_duration_seconds", "How long the import took, or has been running.", took)
+    yield gauge("devpi_sidecar_import_duration_seconds", "Duration of the import, so far or in total.", took)
     yield gauge("devpi_sidecar_import_failed", "1 if the import has failed.", float(of.error is not None))

@@ -63,7 +63,7 @@ def check_storage(storage: Storage) -> None:
     if storage.database is None:
         raise Exit(
             ExitCode.SETTINGS,
-            f"can't make a first state in the storage {storage.name!r}, because it is outside the serverdir",
+            f"can't create a first state in the storage {storage.name!r}, because it is outside the serverdir",
             "run devpi-init with --root-passwd, or devpi-import, then start again",
         )
 
@@ -111,7 +111,7 @@ class InitialState:
             raise await self._failed(ImportStatus(started=now()), [], _import_failure(found.not_taken[0]))
         if names := found.passed_over:
             ignored = ", ".join(printable(name, 200) for name in names[:20])
-            log.info("ignored in %s, because they are no exports: %s", self._settings.init_dir, ignored)
+            log.info("ignored in %s, because they are not exports: %s", self._settings.init_dir, ignored)
         if found.sources:
             return await self._import(found)
         return await self._initialise()
@@ -134,7 +134,7 @@ class InitialState:
         self._lifecycle.enter(Phase.IMPORTING)
         earlier = await to_the_end(import_status.load, self._record)
         if earlier and earlier[0].state is ImportState.FAILED and earlier[1] == fingerprint:
-            log.warning("the import failed before with these archives and settings, so it is not retried")
+            log.warning("the import already failed with these archives and settings, so it is not retried")
             raise await self._failed(earlier[0], fingerprint, earlier[0].error)
         tracker = import_status.Tracker(ImportStatus(ImportState.PENDING, started=now()))
         self._publish(tracker.status)

@@ -61,7 +61,7 @@ class Bootstrap(Hooks):
             return replace(plan, root_hash=await self._make_first_state(plan))
         serverdir = plan.serverdir
         if plan.content is Content.FOREIGN:
-            log.warning("the serverdir holds a devpi state that was not made here; it is used unchanged")
+            log.warning("the serverdir holds a devpi state that this sidecar did not create; it is used unchanged")
             await to_the_end(files.remove, serverdir.import_record)  # of an import that did not make this state
             await to_the_end(serverdir.adopt)
         if not self._settings.ignore_init_files:

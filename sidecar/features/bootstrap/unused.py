@@ -26,8 +26,8 @@ _SHOWN = 5
 """Maximum names in a message; the rest is counted."""
 _WALKED = 10_000
 """Maximum entries of a folder that are compared, at each start, with those of the imported one."""
-_NOT_IMPORTED = "not imported, because the serverdir holds data already"
-_SILENCE = "remove what is there, or set SIDECAR_IGNORE_INIT_FILES=true to silence this notice"
+_NOT_IMPORTED = "not imported, because the serverdir already holds data"
+_SILENCE = "remove the archives from DEVPI_INIT_DIR, or set SIDECAR_IGNORE_INIT_FILES=true to silence this notice"
 _HINT = f"to import, start on an empty volume; otherwise {_SILENCE}"
 _HINT_TO_A_REPLICA = f"a replica imports nothing: {_SILENCE}"
 
@@ -59,12 +59,12 @@ def _found(init_dir: Path, record: Path) -> tuple[Notice, ...]:
         verdict = known.has(source)
         (of.unknown if verdict is None else of.imported if verdict else of.unused).append(source.name)
     if of.imported:
-        log.info("imported already: %s (in %s)", _names(of.imported), init_dir)
+        log.info("already imported: %s (in %s)", _names(of.imported), init_dir)
     result = []
     if of.unused:
         result.append(_notice(of.unused, _NOT_IMPORTED))
     if of.unknown:
-        unsure = "it may differ from what was imported under that name"
+        unsure = "it may differ from the imported archive of the same name"
         why = "another modification time, too many files, or a damaged record"
         result.append(_notice(of.unknown, f"{_NOT_IMPORTED}; {unsure} ({why})"))
     return tuple(result)

@@ -136,7 +136,7 @@ class Credentials(Hooks):
         await to_the_end(note_derived_key, running.serverdir.own, key, kept=self._secret_is_ours)
         if record.rotating:
             await to_the_end(record.recover_rotation)
-            log.warning("finished an interrupted change of root's password, which can be claimed now")
+            log.warning("finished an interrupted change of root's password; the new password can be claimed now")
             claims.count_from_now()
         setter = Setter(running.child, running.serverdir, self._runtime)
         if listening.root_password == "unusable":  # noqa: S105 - not a password
@@ -184,7 +184,7 @@ class Credentials(Hooks):
     def samples(self) -> Iterable[Family]:
         """Return the state of root's password as metrics."""
         root = self.root_password
-        text = "1 for the present state of root's password, 0 for the others."
+        text = "1 for the current state of root's password, 0 for the others."
         yield states("devpi_sidecar_root_password", text, "state", RootPassword, root.state)
         expires = None if root.expires is None else root.expires.timestamp()
         text = "Time at which an unclaimed root password expires."

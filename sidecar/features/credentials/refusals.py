@@ -27,9 +27,9 @@ class NotRunning(Exception):
 def not_running(phase: Phase) -> NotYet | NotRunning:
     """Return the exception for a phase in which devpi-server does not run."""
     if phase is Phase.FAILED:
-        return NotRunning("it failed: see /status, fix the cause, and restart")
+        return NotRunning("the container failed: see /status, fix the cause, and restart")
     if phase is Phase.STOPPING:
-        return NotRunning("it is being stopped")
+        return NotRunning("the container is stopping")
     return NotYet(f"devpi-server does not run yet ({phase})", 2)
 
 

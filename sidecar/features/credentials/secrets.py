@@ -79,7 +79,7 @@ def secure_directory(path: Path) -> None:
     except OSError as error:
         raise CredentialsError(
             f"the serverdir's .sidecar folder can't be used: {error.strerror}",
-            hint_to_read(error, SERVERDIR, "let uid {uid} own it, or write to it by its group"),
+            hint_to_read(error, SERVERDIR, "make it writable for uid {uid}, by its owner or its group"),
         ) from error
 
 
@@ -90,7 +90,7 @@ def read_secret(path: Path, *, follow: bool = False) -> bytes | None:
     except OSError as error:
         raise CredentialsError(
             f"{path.name} can't be read: {error.strerror}",
-            hint_to_read(error, SERVERDIR, "let uid {uid} own the file, or read it by its group"),
+            hint_to_read(error, SERVERDIR, "make the file readable for uid {uid}, by its owner or its group"),
         ) from error
 
 
@@ -117,7 +117,7 @@ class AdminToken:
             files.write_file(path, token.value.encode())
             return token
         if not re.fullmatch(rb"[A-Za-z0-9._~+/=-]{16,1024}\n?", data):
-            raise CredentialsDamaged(f"{path.name} holds no token", "remove the file to generate a new token")
+            raise CredentialsDamaged(f"{path.name} contains no token", "remove the file to generate a new token")
         files.make_private(path, copy_limit=LIMIT)
         return cls(data.decode().removesuffix("\n"))
 

@@ -24,7 +24,7 @@ def families(board: Board, age: float) -> Iterable[Family]:
     )
     yield gauges(
         "devpi_sidecar_check_status",
-        "1 for a check's present status, 0 for the others.",
+        "1 for a check's current status, 0 for the others.",
         ("check", "status"),
         (((c.name, status), float(c.status is status)) for c in checks for status in CheckStatus),
     )

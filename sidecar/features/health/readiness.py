@@ -49,7 +49,7 @@ class Readiness:
             return
         if self._unready_since is None:
             self._unready_since = self._clock()
-            log.warning("not ready any more: %s", ", ".join(check.name for check in blocking))
+            log.warning("no longer ready: %s", ", ".join(check.name for check in blocking))
         else:
             log.info("ready again after %.1f s", self._clock() - self._unready_since)
             self._unready_since = None

@@ -16,7 +16,7 @@ def server(devpi: DevpiInfo | None, status: ServerStatus, at: float | None) -> I
     """Return the metrics of the running devpi-server; `at`: time of `status`, in seconds since the epoch."""
     labels = {} if devpi is None else {"version": devpi.version, "role": devpi.role.lower()}
     yield info("devpi_server_build", "Version and role of the running devpi-server.", **labels)
-    text = "Time of devpi-server's last status; figures derived from it are as old."
+    text = "Time of devpi-server's last +status, the source of most devpi_server_* metrics."
     yield gauge("devpi_server_status_timestamp_seconds", text, at)
     yield gauge("devpi_server_serial", "Serial of the last committed change.", status.serial)
     yield gauge("devpi_server_event_serial", "Serial of the last change whose events are processed.",
@@ -31,7 +31,7 @@ def server(devpi: DevpiInfo | None, status: ServerStatus, at: float | None) -> I
 
 def replication(status: ServerStatus) -> Iterator[Family]:
     """Return the metrics of its replicas, or of its primary."""
-    yield gauge("devpi_server_replicas", "Replicas that have asked this primary.", status.polling_replicas)
+    yield gauge("devpi_server_replicas", "Replicas that have polled this primary.", status.polling_replicas)
     named = [(each.uuid, each) for each in status.replicas if each.uuid is not None][:REPLICAS]
     yield gauges("devpi_server_replica_lag_serials", "Changes that a replica has not fetched from this primary yet.",
                  ("replica",), (((uuid,), lag) for uuid, each in named

@@ -35,7 +35,7 @@ BODY_PATIENCE = 10.0
 
 
 async def bootstrap(request: web.Request) -> web.Response:
-    """Return whether root's password can be claimed, until when, or when and from where it was.
+    """Return whether root's password can be claimed and until when; once claimed, when and from where.
 
     200: always. 401: no token, or a wrong one. 403: the client certificate is missing. 429: too many wrong tokens at
     the same time. 503: the admin token is not known yet.

@@ -66,7 +66,7 @@ def test_what_was_imported_may_stay(init: Init, caplog: pytest.LogCaptureFixture
     """There is no notice, only a line in the log."""
     caplog.set_level("INFO")
     assert [] == init.reasons()
-    assert "imported already: backup.bz2, export, nested" in caplog.text
+    assert "already imported: backup.bz2, export, nested" in caplog.text
 
 
 def test_nothing_is_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -108,7 +108,7 @@ def test_anything_else_is_named(init: Init, change: Callable[[Init], str]) -> No
     """Changed content, another name, and a file that can't be imported at all."""
     name = change(init)
     (reason,) = init.reasons()
-    assert f"{name} in DEVPI_INIT_DIR: not imported, because the serverdir holds data already" == reason
+    assert f"{name} in DEVPI_INIT_DIR: not imported, because the serverdir already holds data" == reason
 
 
 @pytest.mark.parametrize("name", ["backup.bz2", "nested"])
@@ -117,7 +117,7 @@ def test_another_time_alone_is_not_decided(init: Init, name: str) -> None:
     os.utime(init.path / name, ns=(1, 2**61))
     (reason,) = init.reasons()
     assert f"{name} in DEVPI_INIT_DIR: not imported" in reason
-    assert "it may differ from what was imported under that name" in reason
+    assert "it may differ from the imported archive of the same name" in reason
 
 
 def test_a_folder_of_too_many_files_is_not_decided(init: Init, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +131,7 @@ def test_a_folder_of_too_many_files_is_not_decided(init: Init, monkeypatch: pyte
 def test_an_import_that_failed_has_taken_nothing(init: Init) -> None:
     """The same if its record was deleted."""
     init.save(ImportState.FAILED)
-    expected = ["backup.bz2, export, nested in DEVPI_INIT_DIR: not imported, because the serverdir holds data already"]
+    expected = ["backup.bz2, export, nested in DEVPI_INIT_DIR: not imported, because the serverdir already holds data"]
     assert expected == init.reasons()
     init.record.unlink()
     assert expected == init.reasons()
@@ -165,7 +165,7 @@ def test_many_are_counted(tmp_path: Path) -> None:
     assert "start on an empty volume" in notice.hint
     assert "SIDECAR_IGNORE_INIT_FILES=true" in notice.hint
     (notice,) = unused.notices(tmp_path, tmp_path / "absent.json", replica=True)
-    assert "a replica imports nothing: remove what is there" in notice.hint
+    assert "a replica imports nothing: remove the archives" in notice.hint
     assert "empty volume" not in notice.hint
 
 

@@ -1,4 +1,4 @@
-"""`disk`: free space on the serverdir's volume."""
+"""`disk`: free bytes of the serverdir's volume."""
 
 from __future__ import annotations
 

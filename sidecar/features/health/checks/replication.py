@@ -15,7 +15,7 @@ _REFUSALS: dict[str | None, tuple[str, str]] = {
     "clock": (": it rejected an expired login", "synchronise the clocks of both"),
     "role": (": it does not run as a primary", "start it with --role primary"),
     "uuid": (
-        ": it is not the primary that was replicated so far",
+        ": it is a different primary from the one replicated before",
         "fix --primary-url, or start the replica on an empty serverdir",
     ),
     "serial": (

@@ -53,7 +53,7 @@ class WriteCheck:
         except OSError as error:
             return _failure("can't read the database", error)
         if not sound:
-            return Verdict(FAIL, "the database is not an SQLite database any more", hint="stop, and restore a backup")
+            return Verdict(FAIL, "the database file is no longer an SQLite database", hint="stop, and restore a backup")
         return Verdict(PASS)
 
 
