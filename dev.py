@@ -22,7 +22,6 @@ from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent
 OLDEST_PYTHON = (3, 11, 2)
-"""Debian 12's; nothing older is tested."""
 TOOLS = ROOT / ".tools"
 LISTEN_FLAGS = ("host", "listen", "unix-socket")
 
@@ -36,7 +35,6 @@ def main(arguments: list[str]) -> NoReturn:
     just = [str(install_tools()), "--justfile", str(ROOT / "justfile")]
     path = f"{TOOLS / 'bin'}:{os.environ['PATH']}"
     environ = os.environ | {"PATH": path, "UV_PYTHON": sys.executable} | index()
-    sys.stdout.flush()
     if arguments[0] == "test":
         os.execve(just[0], [*just, *arguments], environ)  # noqa: S606
     if code := subprocess.run([*just, "environment"], check=False, env=environ).returncode:
@@ -66,8 +64,7 @@ def given(names: list[str] | tuple[str, ...], flags: list[str]) -> bool:
 def install_tools() -> Path:
     """Install uv and just unless this lock file's are there; return just. Concurrent calls install once."""
     if not all(map(importlib.util.find_spec, ("venv", "ensurepip"))):
-        version = "{}.{}".format(*sys.version_info)
-        sys.exit(f"dev.py: this Python lacks venv or ensurepip: apt-get install python{version}-venv")
+        sys.exit("dev.py: this Python lacks venv or ensurepip: apt-get install python3-venv")
     lock, stamp = ROOT / "requirements-tools.lock", TOOLS / "stamp"
     wanted = f"{sys.version}\n{TOOLS}\n{lock.read_text()}"
     with (ROOT / ".tools.lock").open("w") as held:
@@ -97,4 +94,7 @@ def index() -> dict[str, str]:
 if __name__ == "__main__":
     if sys.version_info < OLDEST_PYTHON:
         sys.exit("dev.py: Python {}.{}.{} or newer is required".format(*OLDEST_PYTHON))
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -27,18 +27,23 @@ _environment name lock option:
     exec 9>"{{name}}.lock"
     flock 9
     python=$(uv python find --no-project) # $UV_PYTHON, or the first on PATH
-    current=$("{{name}}/bin/python" -c 'import sys; print(sys.version)' 2>/dev/null || true)
-    if [ "$current" != "$("$python" -c 'import sys; print(sys.version)')" ]; then
+    # uv repairs neither an installation that was interrupted nor scripts that name another folder
+    complete="{{name}}/complete" wanted="$("$python" -c 'import sys; print(sys.version)') $PWD"
+    if [ "$(cat "$complete" 2>/dev/null)" != "$wanted" ]; then
       echo "making {{name}} from {{lock}}" >&2
       uv venv --quiet --clear --no-project --python "$python" "{{name}}"
     fi
-    {{sync}} {{option}} --python "{{name}}" "{{lock}}" requirements-project.txt
+    rm -f "$complete"
+    again=$([ -e sidecar/web/openapi/openapi.json ] || echo --reinstall-package devpi-sidecar) # which writes that file
+    {{sync}} {{option}} $again --python "{{name}}" "{{lock}}" requirements-project.txt
+    echo "$wanted" >"$complete"
 
 # Linters and quick tests; --all, --slow or --alone: what takes long, what measures; else pytest with ARGUMENTS
 [no-exit-message]
 test *ARGUMENTS: environment environment-dev
     #!/usr/bin/env bash
     set -uo pipefail
+    trap 'exit 130' INT # not only the step that runs
     export TESTED_PYTHON="$PWD/.venv/bin/python"
     unset UV_PYTHON # is about the environments made above
     status=0
@@ -65,6 +70,7 @@ test *ARGUMENTS: environment environment-dev
 [no-exit-message]
 lint: environment-dev
     #!/usr/bin/env bash
+    trap 'exit 130' INT
     status=0
     for check in "ruff check ." "ruff format --check ." mypy lint-imports "hadolint Dockerfile"; do
       echo "\$ $check" >&2

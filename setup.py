@@ -31,7 +31,9 @@ class BuildOpenAPI(Command):  # setuptools.command.build.SubCommand
     def run(self) -> None:
         """Convert. Values that JSON can't hold, such as an unquoted date, fail the build."""
         document = yaml.safe_load(SOURCE.read_text(encoding="utf-8"))
-        SOURCE.with_suffix(".json").write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
+        partial = SOURCE.with_suffix(".json.tmp")
+        partial.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
+        partial.replace(SOURCE.with_suffix(".json"))
 
     def get_source_files(self) -> list[str]:
         """Return the files that an sdist needs."""

@@ -208,7 +208,7 @@ def _in_a_fork(prepare, *arguments):  # type: ignore[no-untyped-def]
     pipe; if it dies instead, the answer names the signal.
     """
     reader, writer = os.pipe()
-    sys.stdout.flush()  # a traceback that is still buffered has a thread
+    sys.stdout.flush()  # the fork would write what is still buffered, too
     sys.stderr.flush()
     parent = os.getpid()  # in the fork, getppid may already return the process that adopts orphans
     try:

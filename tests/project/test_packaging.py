@@ -407,7 +407,7 @@ def test_dev_gives_uv_the_index_that_pip_is_configured_with(
 def test_dev_names_the_package_that_debian_lacks(dev: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Debian ships Python without ensurepip."""
     monkeypatch.setattr(dev.importlib.util, "find_spec", lambda name: None if name == "ensurepip" else object())
-    with pytest.raises(SystemExit, match=r"apt-get install python3\.\d+-venv"):
+    with pytest.raises(SystemExit, match="apt-get install python3-venv"):
         dev.install_tools()
 
 
@@ -445,6 +445,7 @@ def test_just_test_runs_all_its_parts(tmp_path: Path, arguments: list[str], expe
     shutil.copy(ROOT / "justfile", tmp_path)
     programs = tmp_path / ".venv-dev" / "bin"
     programs.mkdir(parents=True)
+    (tmp_path / ".venv").mkdir()
     log = tmp_path / "log"
     for name in ("ruff", "mypy", "lint-imports", "hadolint", "pytest"):
         code = 'exit $((40 + $(wc -l <"$LOG")))' if name == "pytest" else "true"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -30,7 +31,7 @@ from sidecar.features.mirror.notice import Mirrors, Named
 from sidecar.features.numbers.amounts import Contents, Numbers, Served
 from sidecar.storage.usage import Used
 from sidecar.web.context import CONTEXT
-from sidecar.web.page import assets, guide, report
+from sidecar.web.page import assets, guide, report, stream
 from sidecar.web.page.checklist import checklist
 from sidecar.web.page.headline import Verdict
 from sidecar.web.page.rendering import section
@@ -104,6 +105,18 @@ def test_the_start_does_not_import_it() -> None:
     code = "import sys, sidecar.container.main; print({'jinja2', 'sidecar.web.page.report'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "set()\n" == done.stdout
+
+
+async def test_a_page_that_could_not_be_loaded_is_loaded_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason may be short-lived, such as a lack of descriptors."""
+
+    def fail() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stream, "_load", fail)
+        assert 500 == (await site.get("/", **HTML)).status
+    assert 200 == (await site.get("/", **HTML)).status
 
 
 async def test_it_loads_nothing_from_elsewhere(site: Site) -> None:

@@ -91,8 +91,12 @@ class Hub:
         return len(self._streams)
 
     async def load(self) -> None:
-        """Import what renders pages, once, in a thread: Jinja2 and the templates take 0.2 s. Callers stay in order."""
-        if self._loading is None:
+        """Import what renders pages, once, in a thread: Jinja2 and the templates take 0.2 s. Callers stay in order.
+
+        After a failure, for example for lack of descriptors, the next call tries again.
+        """
+        loading = self._loading
+        if loading is None or (loading.done() and (loading.cancelled() or loading.exception())):
             self._loading = asyncio.ensure_future(asyncio.to_thread(_load))
         await asyncio.shield(self._loading)
 

@@ -47,7 +47,7 @@ class Printed(io.TextIOBase):
     """A stream that logs each line written to it, and a traceback up to its exception as one record.
 
     Each thread has lines of its own. The parts of a chain are a record each, and the lines of an exception group, too:
-    devpi-server prints neither.
+    devpi-server prints neither. A flush logs a traceback that has not come to its exception.
     """
 
     encoding = "utf-8"
@@ -71,17 +71,24 @@ class Printed(io.TextIOBase):
             self._line(line)
         return len(text)
 
+    def flush(self) -> None:
+        """Log the calling thread's traceback if it has frames, but no exception yet."""
+        trace: list[str] | None = getattr(self._threads, "trace", None)
+        if trace is not None and len(trace) > 1:
+            self._trace(trace)
+
     def _line(self, line: str) -> None:
         trace: list[str] | None = getattr(self._threads, "trace", None)
         if trace is not None:
             trace.append(line)
-            if line.startswith(" "):
-                return
-            self._threads.trace = None
-            stack = "\n".join(trace).rstrip()
-            self._logger.error("%s", line.strip() or trace[0], extra={"stack": stack})
+            if not line.startswith(" ") or sum(map(len, trace)) > _LINE_LIMIT:
+                self._trace(trace)
         elif line == _TRACEBACK:
             self._threads.trace = [line]
         elif line.strip():
             level = logging.ERROR if line.startswith(("fatal:", "error:")) else self._level
             self._logger.log(level, "%s", line)
+
+    def _trace(self, trace: list[str]) -> None:
+        self._threads.trace = None
+        self._logger.error("%s", trace[-1].strip() or trace[0], extra={"stack": "\n".join(trace).rstrip()})

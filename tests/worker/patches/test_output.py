@@ -80,6 +80,26 @@ def test_a_group_of_exceptions_is_logged_line_by_line(stream: Printed, caplog: p
     assert "".join(traceback.format_exception(group)).splitlines() == [r.getMessage() for r in caplog.records]
 
 
+def test_a_flush_logs_a_traceback_without_an_exception(stream: Printed, caplog: pytest.LogCaptureFixture) -> None:
+    """Its thread may print no more; the header alone waits, because a flush may come between it and the frames."""
+    stream.write("Traceback (most recent call last):\n")
+    stream.flush()
+    assert [] == caplog.messages
+    stream.write('  File "x.py", line 1, in f\n')
+    stream.flush()
+    stream.write("after it\n")
+    assert ['File "x.py", line 1, in f', "after it"] == caplog.messages
+    assert "Traceback" in caplog.records[0].stack  # type: ignore[attr-defined]
+
+
+def test_a_traceback_without_end_is_logged_in_parts(stream: Printed, caplog: pytest.LogCaptureFixture) -> None:
+    """Memory does not grow with it."""
+    stream.write("Traceback (most recent call last):\n")
+    for _ in range(3):
+        stream.write(f"  {'x' * 40_000}\n")
+    assert 2 == len(caplog.messages)
+
+
 def test_threads_do_not_mix(stream: Printed, caplog: pytest.LogCaptureFixture) -> None:
     """A partial line belongs to the thread that wrote it."""
     stream.write("mine, ")
