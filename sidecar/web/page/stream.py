@@ -97,8 +97,8 @@ class Hub:
         """
         loading = self._loading
         if loading is None or (loading.done() and (loading.cancelled() or loading.exception())):
-            self._loading = asyncio.ensure_future(asyncio.to_thread(_load))
-        await asyncio.shield(self._loading)
+            loading = self._loading = asyncio.ensure_future(asyncio.to_thread(_load))
+        await asyncio.shield(loading)
 
     @contextlib.contextmanager
     def join(self, host: str, last_event_id: str | None) -> Iterator[Stream]:
