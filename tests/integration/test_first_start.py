@@ -107,7 +107,7 @@ def test_a_state_of_others_is_taken_over(
     shutil.copytree(made_by_devpi("foreign password"), c.serverdir)
     c.start().wait_ready()
 
-    assert "not made here; it is used unchanged" in c.log
+    assert "did not create; it is used unchanged" in c.log
     assert "adopted" == json.loads((c.serverdir / ".sidecar/marker.json").read_text())["origin"]
     assert 200 == c.login("root", "foreign password")
     assert "unknown" == c.status()["root_password"]["state"]
