@@ -157,5 +157,5 @@ def test_an_event_serial_that_a_power_cut_emptied(container: Callable[..., Conta
     serial = one.serverdir / ".event_serial"
     serial.write_bytes(b"")
     one.start().wait_ready()
-    assert "handles all its events again" in one.log
+    assert "handles all events again" in one.log
     wait_for(lambda: int(serial.read_bytes()) == 1, "the events")

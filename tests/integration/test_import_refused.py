@@ -198,7 +198,7 @@ BAD = {
         STRICT,
     ),
     "wrong digest": Bad(wrong_digest, "sha256 mismatch", SECOND),
-    "missing file": Bad(missing_file, "isn't there", SECOND),
+    "missing file": Bad(missing_file, "the file is missing", SECOND),
     "index type": Bad(
         index(lambda data: data["indexes"]["mass/dev"]["indexconfig"].update(type="constrained")),
         "'constrained'",

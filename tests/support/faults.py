@@ -97,7 +97,7 @@ READ_ONLY_START = Fault(
     within=10,
     exit_code=73,
     log="is on a read-only file system",
-    then="mount it writable",
+    then="mount it read-write",
 )
 READ_ONLY_SERVING = Fault(
     "the volume turns read-only while it serves (as ext4 does after an error)",
