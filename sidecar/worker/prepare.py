@@ -52,7 +52,7 @@ def prepare(
         return PrepareFailed("not enough memory", hint, retryable=True, exhausted=True)
     except CannotTell as error:
         hint = "raise the limit of memory or of processes, and start again"
-        reason = f"argon2, which hashes passwords, can't run: {error}"
+        reason = f"argon2 can't run: {error}"
         return PrepareFailed(reason, hint, retryable=True, exhausted=True)
     except OSError as error:
         return _of_the_disk(error)

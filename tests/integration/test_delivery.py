@@ -167,7 +167,7 @@ def test_the_grace_is_one_for_drain_and_delivery(container: Callable[..., Contai
         os.kill(c.pid, signal.SIGTERM)
         assert 0 == c.wait_end()
     assert "1 transfers did not finish" in c.log
-    assert f"{DELIVERING}, for up to 0 s" in c.log
+    assert f"{DELIVERING}, waiting up to 0 s" in c.log
     assert 1 == len(CUT.findall(c.log))
 
 

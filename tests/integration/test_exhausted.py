@@ -85,7 +85,7 @@ def test_no_processes(other_user: Callable[..., Container]) -> None:
     [
         (
             IN_THE_FORK,
-            "the initialisation failed: argon2, which hashes passwords, can't run",
+            "the initialisation failed: argon2 can't run",
             "raise the limit of memory",
         ),
         (

@@ -185,7 +185,7 @@ BAD = {
     ),
     "large member": Bad(put(), "more than 100", "dataindex.json", env={"SIDECAR_IMPORT_MAX_MEMBER_SIZE": "100"}),
     "empty members": Bad(
-        many_empty, "more than the 1000 files", "empty/999", env={"SIDECAR_IMPORT_MAX_MEMBERS": "1000"}
+        many_empty, "the limit of 1000 files", "empty/999", env={"SIDECAR_IMPORT_MAX_MEMBERS": "1000"}
     ),
     "no dataindex.json": Bad(no_index, "no dataindex.json"),
     "truncated JSON": Bad(cut_index, "truncated", "dataindex.json"),

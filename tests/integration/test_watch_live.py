@@ -162,7 +162,7 @@ def assert_fits(lines: list[str], said: str, columns: int) -> None:
     assert [] == [line for line in lines if cells(line) > columns]
     text = "".join(re.sub(r"\s", "", line) for line in lines)
     assert re.sub(r"\s", "", said) in text
-    assert "tostartemptyinstead:takethearchivesoutofDEVPI_INIT_DIR,andrestartthecontainer" in text
+    assert "tostartemptyinstead:removethearchivesfromDEVPI_INIT_DIRandrestartthecontainer" in text
 
 
 @pytest.mark.parametrize("columns", [100, 80, 60, 40])
