@@ -51,7 +51,8 @@ def copy_environment(image: RootFilesystem, environment: Path, executable: Path)
                 copied.write_text(f"{head}\n", encoding="utf-8")
     _write_commands(image, environment)
     image.copy(environment / "entrypoint.py")
-    (image / environment / "bin" / "python3").symlink_to(executable)
+    for name in ("python", "python3"):  # the commands that uv writes begin with the one, our own with the other
+        (image / environment / "bin" / name).symlink_to(executable)
     version = "{}.{}.{}".format(*sys.version_info[:3])
     image.write(
         f"{environment}/pyvenv.cfg",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import secrets
@@ -321,7 +322,10 @@ async def test_sockets_come_last(running: Running) -> None:
     folder = Path(f"/proc/{running.child.pid}")
 
     def flags_of_it() -> list[int]:
-        names = [fd.name for fd in (folder / "fd").iterdir() if f"socket:[{inode}]" == str(fd.readlink())]
+        names = []
+        for fd in (folder / "fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                names += [fd.name] if f"socket:[{inode}]" == str(fd.readlink()) else []
         texts = [(folder / "fdinfo" / name).read_text() for name in names]
         return [int(line.split()[1], 8) for text in texts for line in text.splitlines() if line.startswith("flags:")]
 

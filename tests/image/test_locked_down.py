@@ -136,7 +136,7 @@ def test_root_is_told_that_it_is_not_needed(box: Make) -> None:
     """It works, but an attacker would be root; as the image is built, nothing is reported."""
     root = box("--user", "0", name="root").start().wait_ready()
     assert 1 == root.log.count("running as root")
-    assert "WARNI [sidecar.container.main] this runs as root" in root.log
+    assert "WARNI [sidecar.container.main] running as root" in root.log
     user = box(name="user").start().wait_ready()
     assert "as root" not in user.log
 
