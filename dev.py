@@ -33,8 +33,7 @@ def main(arguments: list[str]) -> NoReturn:
         print(__doc__, file=sys.stdout if asked else sys.stderr)
         sys.exit(0 if asked else 2)
     just = [str(install_tools()), "--justfile", str(ROOT / "justfile")]
-    path = f"{TOOLS / 'bin'}:{os.environ['PATH']}"
-    environ = os.environ | {"PATH": path, "UV_PYTHON": sys.executable} | index()
+    environ = os.environ | {"UV_PYTHON": sys.executable} | index()
     if arguments[0] == "test":
         os.execve(just[0], [*just, *arguments], environ)  # noqa: S606
     if code := subprocess.run([*just, "environment"], check=False, env=environ).returncode:

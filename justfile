@@ -4,11 +4,14 @@ set positional-arguments
 
 export UV_PYTHON_DOWNLOADS := "never"
 export UV_SYSTEM_CERTS := "true"
-sync := "uv pip sync --quiet --only-binary :all: --build-constraints requirements-tools.lock --no-progress"
+# dev.py installs it there; otherwise the one on PATH
+installed := justfile_directory() / ".tools/bin/uv"
+uv := quote(if path_exists(installed) == "true" { installed } else { "uv" })
+sync := uv + " pip sync --quiet --only-binary :all: --build-constraints requirements-tools.lock --no-progress"
 
 # List the commands
 default:
-    @just --justfile "{{justfile()}}" --list
+    @"{{just_executable()}}" --justfile "{{justfile()}}" --list
 
 # devpi-server and the sidecar on ./devpi-data
 run *FLAGS:
@@ -26,12 +29,12 @@ _environment name lock option:
     set -euo pipefail
     exec 9>"{{name}}.lock"
     flock 9
-    python=$(uv python find --no-project) # $UV_PYTHON, or the first on PATH
+    python=$({{uv}} python find --no-project) # $UV_PYTHON, or the first on PATH
     # uv repairs neither an installation that was interrupted nor scripts that name another folder
     complete="{{name}}/complete" wanted="$("$python" -c 'import sys; print(sys.version)') $PWD"
     if [ "$(cat "$complete" 2>/dev/null)" != "$wanted" ]; then
       echo "making {{name}} from {{lock}}" >&2
-      uv venv --quiet --clear --no-project --python "$python" "{{name}}"
+      {{uv}} venv --quiet --clear --no-project --python "$python" "{{name}}"
     fi
     rm -f "$complete"
     again=$([ -e sidecar/web/openapi/openapi.json ] || echo --reinstall-package devpi-sidecar) # which writes that file
@@ -53,7 +56,7 @@ test *ARGUMENTS: environment environment-dev
     }
     here="not image and not kubernetes and not chaos"
     at_once=(.venv-dev/bin/pytest --numprocesses "$(($(nproc) + 1))" --dist loadfile -m) # most tests wait for processes
-    lint() { step just --justfile "{{justfile()}}" lint; }
+    lint() { step "{{just_executable()}}" --justfile "{{justfile()}}" lint; }
     quick() { step "${at_once[@]}" "$here and not slow and not alone"; }
     slow() { step "${at_once[@]}" "$here and slow and not alone"; }
     alone() { step .venv-dev/bin/pytest -m "$here and alone"; } # these measure: nothing else may run
@@ -88,7 +91,7 @@ lock *OPTIONS:
     #!/usr/bin/env bash
     set -euo pipefail
     compile() { # FILE OPTION …: for every supported Python and platform; no file names a host, so each holds with every index
-      uv pip compile --quiet --universal --python-version 3.11.2 --generate-hashes \
+      {{uv}} pip compile --quiet --universal --python-version 3.11.2 --generate-hashes \
         --custom-compile-command "just lock" --output-file "$@"
     }
     compile requirements.lock pyproject.toml "$@"
