@@ -7,8 +7,9 @@ the terminal's abilities. devpi's own parser parses devpi-server's flags in the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from sidecar.core import discovery, parsers, terminal, variables
 from sidecar.core.environment import SERVICE_LINKED, Problem, Reader
@@ -145,6 +146,38 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MirrorSettings:
+    """Requests to the upstreams of devpi's mirrors, and the mirror `root/pypi`."""
+
+    root_pypi: bool | None = None
+    """Whether a new server has the index root/pypi (DEVPI_ROOT_PYPI); None: devpi's flags decide, it has."""
+    url: str | None = None
+    """The upstream of root/pypi (DEVPI_MIRROR_URL), without credentials; None: its own mirror_url."""
+    user: str | None = None
+    """Sent to the origin of root/pypi's upstream from the first request on (DEVPI_MIRROR_USER)."""
+    password: str | None = field(default=None, repr=False)
+    """DEVPI_MIRROR_PASSWORD, DEVPI_MIRROR_PASSWORD_FILE."""
+    ca: Path | None = None
+    """A file of CA certificates to trust too (DEVPI_MIRROR_CA)."""
+    allow: tuple[str, ...] = ()
+    """Host names, addresses and networks that are not public, and that any mirror may use (DEVPI_MIRROR_ALLOW)."""
+    unknown: str = "ask"
+    """As long as there is no list of projects: `ask` upstream for a name, or `wait` (DEVPI_MIRROR_UNKNOWN)."""
+    max_page_bytes: int = 64 * 2**20
+    """Largest page of a project, decompressed (DEVPI_MIRROR_MAX_PAGE_SIZE)."""
+    max_list_bytes: int = 256 * 2**20
+    """Largest list of projects, decompressed (DEVPI_MIRROR_MAX_LIST_SIZE)."""
+    page_seconds: float = 60.0
+    """Total time for one page (DEVPI_MIRROR_PAGE_TIMEOUT)."""
+    list_seconds: float = 600.0
+    """Total time for a list of projects (DEVPI_MIRROR_LIST_TIMEOUT)."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all fields for `Serve.mirror`."""
+        return {**asdict(self), "ca": None if self.ca is None else str(self.ca), "allow": list(self.allow)}
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings, validated."""
 
@@ -163,6 +196,7 @@ class Settings:
     """devpi-server's --restrict-modify if its own flags don't set it; empty: no restriction (DEVPI_RESTRICT_MODIFY)."""
     root_pypi_list: bool = False
     """A new root/pypi fetches the list of all upstream projects (DEVPI_ROOT_PYPI_LIST)."""
+    mirror: MirrorSettings = field(default_factory=MirrorSettings)
     listen: Listen = field(default_factory=Listen)
     tls: TlsSettings = field(default_factory=TlsSettings)
     imports: ImportSettings = field(default_factory=ImportSettings)

@@ -176,6 +176,34 @@ class MirrorsSeen(Message):
 
 
 @dataclass(frozen=True)
+class UpstreamsSeen(Message):
+    """The upstreams of devpi's mirrors that were used since the start; sent when a value changed, every 2 s at most."""
+
+    total: int
+    upstreams: list[dict[str, Any]]
+    """The first of them by the index's name, each with
+
+    - `index` (`root/pypi`), `url` (without credentials)
+    - `state`: `up`, `failing` (the last request failed), or `down` (not asked until `next_try`)
+    - `last_success`, `last_failure`, `next_try`: Unix time or null
+    - `error` of the last failure while not `up`, else null: `kind` (`refused`, `name`, `timeout`, `trust`, `tls`,
+      `proxy`, `denied`, `limited`, `status`, `forbidden`, `cut`, `too-large`, `unreadable`, `redirects`), `reason`,
+      `hint`
+    - `list`, the upstream's list of projects: `off` (mirror_no_project_list), `missing`, `fresh` or `stale`; `list_at`
+      (Unix time of the last refresh or null), `list_names` (their number or null), `list_error` (as `error`)
+    - `answers` (number by HTTP status or `kind`), `durations` (number by bucket of `UPSTREAM_SECONDS`, the last without
+      bound), `seconds` (sum of the durations)
+    - `pages` and `files`: numbers of client requests by `hit` (from the cache), `miss` (from upstream), `stale` (an
+      expired page, because upstream did not answer in time), `failed`
+    - `bytes`: body bytes received from upstream
+    """
+
+
+UPSTREAM_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""The buckets of `UpstreamsSeen`'s durations (upper bounds in seconds)."""
+
+
+@dataclass(frozen=True)
 class ContentsSeen(Message):
     """How much devpi-server holds; sent when a count differs from the one before. None: unknown."""
 

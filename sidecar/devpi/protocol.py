@@ -11,6 +11,7 @@ import json
 from sidecar.devpi.from_worker import (
     REQUEST_SECONDS,
     ROUTES,
+    UPSTREAM_SECONDS,
     Configured,
     ContentsSeen,
     Done,
@@ -30,6 +31,7 @@ from sidecar.devpi.from_worker import (
     RootPasswordSeen,
     RootPasswordSet,
     UnusableSeen,
+    UpstreamsSeen,
 )
 from sidecar.devpi.message import Message
 from sidecar.devpi.to_worker import (
@@ -50,6 +52,7 @@ __all__ = [
     "ROUTES",
     "UNASKED",
     "UNREPLICATED",
+    "UPSTREAM_SECONDS",
     "CheckRootPassword",
     "Configure",
     "Configured",
@@ -78,6 +81,7 @@ __all__ = [
     "Serve",
     "SetRootPassword",
     "UnusableSeen",
+    "UpstreamsSeen",
     "decode",
     "encode",
 ]
@@ -95,6 +99,7 @@ UNASKED = (
     RootPasswordSeen,
     UnusableSeen,
     MirrorsSeen,
+    UpstreamsSeen,
     ContentsSeen,
     Requests,
     PrimaryAnswered,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from sidecar.devpi.message import Message
 
@@ -79,6 +80,8 @@ class Serve(Message):
     """The secret that marks the sidecar's own requests, see `worker.access_log`."""
     new_root_password: str | None = field(default=None, repr=False)
     """Set this before the first request is accepted: a rotation was interrupted."""
+    mirror: dict[str, Any] = field(default_factory=dict, repr=False)
+    """Settings of the mirrors, `core.settings.MirrorSettings.as_json`; may have a password."""
     after_kill: bool = False
     """The last devpi-server here may have been killed: remove its leftovers before the first request is accepted."""
 
