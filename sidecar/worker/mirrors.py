@@ -26,8 +26,10 @@ _SHARE = 100
 class MirrorsWatch:
     """Scans the indexes of one devpi-server, and reports changes. For use in one thread."""
 
-    def __init__(self, xom: XOM, send: Callable[[Message], None]) -> None:
+    def __init__(self, xom: XOM, retain: Callable[[set[str]], None], send: Callable[[Message], None]) -> None:
+        """`retain` gets the names of all mirrors after a scan."""
         self._xom = xom
+        self._retain = retain
         self._send = send
         self._reported: MirrorsSeen | None = None
         self._serial = -1
@@ -57,6 +59,7 @@ class MirrorsWatch:
     def _scan(self) -> MirrorsSeen:
         with self._xom.keyfs.read_transaction():
             mirrors = sorted(self._mirrors())
+        self._retain({name for name, _ in mirrors})
         without = [name for name, has_list in mirrors if not has_list]
         with_list = [name for name, has_list in mirrors if has_list]
         return MirrorsSeen(

@@ -37,11 +37,12 @@ from sidecar.worker.contents import ContentsWatch
 from sidecar.worker.flags import CHEAP_DERIVATION
 from sidecar.worker.mirrors import MirrorsWatch
 from sidecar.worker.passwords import RootPassword
-from sidecar.worker.patches import auth, recovery
+from sidecar.worker.patches import auth, mirror, recovery
 from sidecar.worker.patches.drain import Drainer
 from sidecar.worker.patches.waitress import ConnectionLimit
 from sidecar.worker.shared_checks import Threads
 from sidecar.worker.traffic import Traffic
+from sidecar.worker.upstreams import Reporter
 from sidecar.worker.user_passwords import EVERY, UsersWatch
 from sidecar.worker.verification import CannotTell
 
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
     from sidecar.core.lifecycle import Notice
     from sidecar.worker.channel import Channel
+    from sidecar.worker.upstreams import Upstreams
 
 REQUEST_LOG = "devpi_server.views.tween_request_logging"
 TRANSACTION = "devpi_server.views.tween_keyfs_transaction"
@@ -68,10 +70,11 @@ finds little, and takes 2 % of devpi-server's time.
 class SidecarPlugin:
     """A devpi plugin, and the substitute for `waitress.serve` that controls the server."""
 
-    def __init__(self, request: Serve, channel: Channel, *, own_derivation: bool) -> None:
+    def __init__(self, request: Serve, channel: Channel, upstreams: Upstreams, *, own_derivation: bool) -> None:
         self._request = request
         self._own_derivation = own_derivation
         self._channel = channel
+        self._upstreams = upstreams
         self._xom: XOM
         self._registry: Any = None
         self._threads = Threads()
@@ -79,6 +82,7 @@ class SidecarPlugin:
         self._root: RootPassword
         self._users: UsersWatch
         self._mirrors: MirrorsWatch
+        self._reporter = Reporter(upstreams, channel.send)
         self._contents: ContentsWatch
         self.start_error: OSError | None = None
         """Why waitress could not start."""
@@ -120,7 +124,7 @@ class SidecarPlugin:
             self._root.change(self._request.new_root_password)
         root, root_hash = self._root.state()
         self._users = UsersWatch(self._xom, lambda: self._root.state()[0], root, self._channel.send)
-        self._mirrors = MirrorsWatch(self._xom, self._channel.send)
+        self._mirrors = MirrorsWatch(self._xom, self._upstreams.retain, self._channel.send)
         self._contents = ContentsWatch(self._xom, self._channel.send)
         traffic = Traffic(wellformed.Wellformed(app))
         arguments = {name: value for name, value in kwargs.items() if name not in _WHERE}
@@ -132,6 +136,7 @@ class SidecarPlugin:
             end_cleanly()
             return
         self._threads.are_of(server.task_dispatcher)
+        mirror.leave_threads_free(self._xom.config.args.threads)
         drainer = Drainer(server)
         ConnectionLimit(drainer.listeners, drainer.begun)
         config = self._xom.config
@@ -173,6 +178,7 @@ class SidecarPlugin:
                     case (SetRootPassword() | CheckRootPassword()) as request:
                         self._about_root.put(request)
                     case Drain(grace, keep_listening):
+                        self._upstreams.stop_refreshes()
                         cut = drainer.drain(grace, keep_listening=keep_listening)
                         self._channel.send(traffic.totals())  # the next report would come too late
                         self._channel.send(Drained(cut))
@@ -196,6 +202,7 @@ class SidecarPlugin:
                 except queue.Empty:
                     self._users.look()
                     self._mirrors.look()
+                    self._reporter.look()
                     self._contents.look()
                     due = time.monotonic() + EVERY
                     continue

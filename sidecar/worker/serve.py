@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from devpi_server.main import Fatal, _main
 
 from sidecar.core.errors import ExitCode
 from sidecar.devpi.protocol import Serve
+from sidecar.storage.layout import Layout
 from sidecar.worker import search_index, unreplicated, wellformed
 from sidecar.worker.flags import CHEAP_DERIVATION
-from sidecar.worker.patches import recovery, replica, storage, upstream
+from sidecar.worker.patches import mirror, recovery, replica, storage
 from sidecar.worker.plugin import SidecarPlugin
+from sidecar.worker.upstreams import Upstreams
 from sidecar.worker.verification import CannotTell
 
 if TYPE_CHECKING:
@@ -32,7 +35,8 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
     tempfile.tempdir = None
     recovery.keep_nodeinfo_whole()
     storage.sync_what_is_acknowledged(plugins)
-    upstream.keep_failures()
+    upstreams = Upstreams(request.mirror, Layout(Path(flags.serverdir)).mirrors)
+    mirror.install(upstreams)
     wellformed.check_json()
     if flags.replica:
         replica.tell_refusals(channel.send)
@@ -41,7 +45,7 @@ def serve(request: Serve, flags: ServerFlags, plugins: PluginManager, channel: C
     argv = [*flags.argv, "--secretfile", request.secretfile]
     if request.cheap_derivation and not flags.own_derivation:
         argv += CHEAP_DERIVATION
-    plugin = SidecarPlugin(request, channel, own_derivation=flags.own_derivation)
+    plugin = SidecarPlugin(request, channel, upstreams, own_derivation=flags.own_derivation)
     plugins.register(plugin, "sidecar")
     search_index.guard(plugins, plugin.notice)
     waitress.serve = plugin.serve

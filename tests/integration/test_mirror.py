@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.worker.patches.upstream import LONGEST, RETRY_AFTER
+from sidecar.worker.patches.failures import LONGEST, RETRY_AFTER
 from testbed.upstream import CUT, GARBAGE, HANGS, Fault, Upstream, numbered
 from tests.support.container import PATIENCE, Container, call_devpi, cleared_away, login_token, wait_for
 from tests.support.mirrored import FLAGS, Mirrored, Page
@@ -23,32 +23,39 @@ pytestmark = pytest.mark.slow
 DEFAULT = str(RETRY_AFTER)
 INDEXES = ("mirror", "dev", "white")
 FAILURES = {
-    "500": (Fault(500), 502, DEFAULT),
+    "500": (Fault(500), 503, DEFAULT),
     "503": (Fault(503), 503, DEFAULT),
     "503 with Retry-After": (Fault(503, "7"), 503, "7"),
     "429 with Retry-After": (Fault(429, "9"), 503, "9"),
     "429 for a day": (Fault(429, "86400"), 503, str(LONGEST)),
     "401": (Fault(401), 502, DEFAULT),
-    "cut": (CUT, 502, DEFAULT),
+    "cut": (CUT, 503, DEFAULT),
     "garbage": (GARBAGE, 502, DEFAULT),
-    "silence": (HANGS, 502, DEFAULT),
-    "refused": (None, 502, DEFAULT),
+    "silence": (HANGS, 503, DEFAULT),
+    "refused": (None, 503, DEFAULT),
 }
-"""The upstream's behaviour, and the client's answer."""
+"""The upstream's behaviour, and the client's first answer."""
 
 
 @pytest.fixture(scope="module")
-def mirrored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirrored]:
-    """A mirror without the list of its upstream's projects, which has cached `cached`; `private` is in all above it."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirrored]:
+    """A server with mirrors of one upstream."""
     with (
         Upstream(["cached", "private"], size=1000, versions=2) as upstream,
         cleared_away(Container(tmp_path_factory.mktemp("mirrored"), flags=FLAGS)) as made,
     ):
-        mirrored = Mirrored(lambda _, **__: made, upstream)
-        assert mirrored.page("dev", "cached") == Page(200, 2, None)
-        for index in ("dev", "white"):
-            mirrored.upload(index, "private")
-        yield mirrored
+        yield Mirrored(lambda _, **__: made, upstream)
+
+
+@pytest.fixture
+def mirrored(server: Mirrored) -> Mirrored:
+    """A mirror without the list of its upstream's projects, which has cached `cached`; `private` is in all above it."""
+    server.upstream.heal()
+    mirrored = server.again()
+    assert mirrored.page("dev", "cached") == Page(200, 2, None)
+    for index in ("dev", "white"):
+        mirrored.upload(index, "private")
+    return mirrored
 
 
 _numbers = itertools.count()
@@ -73,18 +80,29 @@ def fails(mirrored: Mirrored) -> Iterator[Callable[[Fault | None], None]]:
     mirrored.upstream.heal()
 
 
+def recovered(mirrored: Mirrored, project: str, files: int = 2, index: str = "dev") -> None:
+    """Wait until the upstream is used again."""
+    wait_for(lambda: mirrored.page(index, project) == Page(200, files, None), "the page of a healed upstream")
+
+
 @pytest.mark.parametrize("kind", FAILURES)
 def test_a_failure_is_no_404(mirrored: Mirrored, fails: Callable[[Fault | None], None], new: str, kind: str) -> None:
     """An uncached name with a failing upstream: 502 or 503 with Retry-After, in the mirror and in all that inherit."""
     fault, status, retry_after = FAILURES[kind]
     fails(fault)
+    assert mirrored.page("mirror", new) == Page(status, 0, retry_after)
     for index in INDEXES:
-        assert mirrored.page(index, new) == Page(status, 0, retry_after), index
+        answer = mirrored.page(index, new)
+        assert answer.status in (status, 503), index
+        assert answer.files == 0
+        assert int(answer.retry_after or 0) >= 1
     assert mirrored.page("dev", "cached") == Page(200, 2, None)
     assert mirrored.page("dev", "private") == Page(200, 1, None)
-    mirrored.upstream.heal()
-    for index in INDEXES:
-        assert mirrored.page(index, new) == Page(200, 2, None), index
+    if retry_after != str(LONGEST):  # upstream is left alone for a minute then
+        mirrored.upstream.heal()
+        recovered(mirrored, new)
+        for index in INDEXES:
+            assert mirrored.page(index, new) == Page(200, 2, None), index
 
 
 def test_a_cached_page_is_served_stale(mirrored: Mirrored, fails: Callable[[Fault | None], None], new: str) -> None:
@@ -110,16 +128,16 @@ def test_a_whitelisted_project_fails_with_its_mirror(mirrored: Mirrored, fails: 
     name = numbered(999)
     fails(Fault(500))
     mirrored.upload("white", name)
-    assert mirrored.page("white", name) == Page(502, 0, DEFAULT)
+    assert mirrored.page("white", name).status == 503
     mirrored.upstream.heal()
-    assert mirrored.page("white", name) == Page(200, 3, None)
+    recovered(mirrored, name, 3, "white")
 
 
 def test_a_project_that_is_private_and_whitelisted_further_down(mirrored: Mirrored) -> None:
     """devpi itself leaves out the mirror's files there, unless they are cached."""
     name = numbered(998)
-    mirrored.put("base", bases=["root/mirror"])
-    mirrored.put("above", bases=["root/base"], mirror_whitelist=[name])
+    mirrored.put("base", bases=[mirrored.name("mirror")])
+    mirrored.put("above", bases=[mirrored.name("base")], mirror_whitelist=[name])
     mirrored.upload("base", name)
     assert mirrored.page("above", name) == Page(200, 3, None)
 
@@ -128,9 +146,9 @@ def test_tls_and_passwords(mirrored: Mirrored, new: str) -> None:
     """An upstream whose TLS fails counts as failing; and a client doesn't see the mirror's password."""
     url = mirrored.upstream.url.replace("http://", "https://someone:s3cret@")
     mirrored.put("tls", type="mirror", mirror_url=url, mirror_no_project_list=True)
-    mirrored.put("below", bases=["root/tls"])
+    mirrored.put("below", bases=[mirrored.name("tls")])
     for index in ("tls", "below"):
-        answer = call_devpi(f"{mirrored.devpi}/root/{index}/+simple/{new}/")
+        answer = call_devpi(f"{mirrored.devpi}/{mirrored.name(index)}/+simple/{new}/")
         assert (502, DEFAULT) == (answer.status, answer.headers.get("Retry-After"))
         assert b"try again later" in answer.body
         assert b"s3cret" not in answer.body
@@ -140,7 +158,7 @@ def test_tls_and_passwords(mirrored: Mirrored, new: str) -> None:
 def test_versions_are_not_hidden_either(mirrored: Mirrored, fails: Callable[[Fault | None], None], new: str) -> None:
     """`devpi list`, which requests JSON, shows the failure too."""
     fails(Fault(503, "7"))
-    answer = call_devpi(f"{mirrored.devpi}/root/dev/{new}", token=mirrored.token)
+    answer = call_devpi(f"{mirrored.devpi}/{mirrored.name('dev')}/{new}", token=mirrored.token)
     assert (503, "7") == (answer.status, answer.headers.get("Retry-After"))
     assert "try again later" in answer.json["message"]
 
@@ -150,16 +168,14 @@ def test_nobody_waits_for_what_came_to_nothing(
 ) -> None:
     """A request that the upstream never answered ends with its connection: the next one does not wait for it."""
     fails(HANGS)
-    assert mirrored.page("dev", new).status == 502
+    assert mirrored.page("dev", new).status == 503
     mirrored.upstream.heal()
-    ended = f"during http.async_get of {mirrored.upstream.url}{new}/"
-    wait_for(lambda: ended in mirrored.container.log, "the end of the first request")
-    assert mirrored.page("dev", new).status == 200
+    recovered(mirrored, new)
 
 
 def test_no_list_of_projects_is_asked_for(mirrored: Mirrored) -> None:
     """Neither by pages nor by the listing, which shows the cached names."""
-    listing = call_devpi(f"{mirrored.devpi}/root/mirror/+simple/", token=mirrored.token)
+    listing = call_devpi(f"{mirrored.devpi}/{mirrored.name('mirror')}/+simple/", token=mirrored.token)
     assert b"cached" in listing.body
     assert "/simple/" not in mirrored.upstream.asked
 
@@ -170,31 +186,76 @@ def test_no_list_of_projects_is_asked_for(mirrored: Mirrored) -> None:
 @pytest.fixture
 def listed(container: Callable[..., Container]) -> Iterator[Mirrored]:
     """A mirror that keeps the list of its upstream's projects."""
-    with Upstream(size=20, versions=2) as upstream:
+    with Upstream(["private"], size=20, versions=2) as upstream:
         yield Mirrored(container, upstream, project_list=True)
 
 
-def test_a_list_that_is_not_to_be_had_is_no_404(listed: Mirrored) -> None:
-    """Without the list it is unknown whether a project exists: 502, also for one that the upstream does not have."""
+def asked(mirrored: Mirrored, project: str) -> int:
+    """Return how often the upstream was asked for a page."""
+    return mirrored.upstream.asked.count(f"/simple/{project}/")
+
+
+def test_a_fresh_list_decides(listed: Mirrored) -> None:
+    """Upstream is not asked for a name that its list lacks."""
+    assert listed.page("dev", numbered(1)) == Page(200, 2, None)
+    wait_for(lambda: "/simple/" in listed.upstream.asked and listed.page("dev", "nowhere").status == 404, "the list")
+    wait_for(lambda: list_of(listed)["list"] == "fresh", "the list")
+    before = asked(listed, "nowhere-else")
+    for index in INDEXES:
+        assert listed.page(index, "nowhere-else").status == 404
+        assert listed.page(index, numbered(2)) == Page(200, 2, None)
+    assert asked(listed, "nowhere-else") == before == 0
+
+
+def list_of(mirrored: Mirrored) -> dict[str, object]:
+    """Return what `/status` says of the upstream."""
+    (upstream,) = mirrored.container.status()["mirrors"]["upstreams"]
+    found: dict[str, object] = upstream
+    return found
+
+
+def test_without_a_list_names_are_asked_for(listed: Mirrored) -> None:
+    """A list that fails hides no project: 404 is upstream's own word."""
     listed.upstream.list_fault = Fault(500)
     for index in INDEXES:
-        assert listed.page(index, numbered(1)) == Page(502, 0, DEFAULT), index
-        assert listed.page(index, "nowhere") == Page(502, 0, DEFAULT), index
-    listed.upstream.heal()
-    assert {listed.page(index, numbered(1)) for index in INDEXES} == {Page(200, 2, None)}
-    assert listed.page("dev", "nowhere").status == 404
-    assert "/simple/nowhere/" not in listed.upstream.asked
+        assert listed.page(index, numbered(1)) == Page(200, 2, None), index
+        assert listed.page(index, "nowhere").status == 404, index
+    assert asked(listed, "nowhere") >= 1
 
 
-def test_a_list_is_kept(listed: Mirrored) -> None:
-    """A 304 or a failure keeps the list: no empty page for an existing project, no 404."""
-    listed.upstream.etag = '"1"'
-    listed.patch("mirror", mirror_cache_expiry=0)
-    assert listed.page("dev", numbered(1)).files == 2
-    assert listed.page("dev", numbered(2)) == Page(200, 2, None)
+def test_without_a_list_private_names_stay_here(listed: Mirrored) -> None:
+    """A name of another index of this server is not sent upstream: 503 until the list is there."""
     listed.upstream.list_fault = Fault(500)
-    assert listed.page("dev", numbered(3)) == Page(200, 2, None)
-    assert listed.page("dev", "nowhere") == Page(502, 0, DEFAULT)
+    listed.put("other")
+    listed.upload("other", "secret-project")
+    for index in INDEXES:
+        assert listed.page(index, "secret-project").status == 503
+    assert listed.page("other", "secret-project") == Page(200, 1, None)
+    assert asked(listed, "secret-project") == 0
+    listed.upstream.heal()
+    wait_for(lambda: listed.page("dev", "secret-project").status == 404, "the list")
+    assert asked(listed, "secret-project") == 0
+
+
+def test_a_list_is_there_after_a_restart(listed: Mirrored) -> None:
+    """It decides at once, also if upstream can't be reached."""
+    listed.page("dev", "nowhere")
+    wait_for(lambda: list_of(listed)["list"] == "fresh", "the list")
+    assert listed.container.stop() == 0
+    listed.upstream.refuse()
+    listed.container.start().wait_ready()
+    listed.devpi = listed.container.devpi
+    assert listed.page("dev", "nowhere").status == 404
+    assert listed.page("dev", numbered(3)).status == 503
+
+
+def test_the_listing_is_that_of_upstream(listed: Mirrored) -> None:
+    """It has all names of the list, in the mirror and in what inherits from it."""
+    listed.upload("dev", "of-our-own")
+    for index, own in (("mirror", set()), ("dev", {"of-our-own"})):
+        answer = request(f"{listed.devpi}/{listed.name(index)}/+simple/", accept=JSON)
+        names = [project["name"] for project in answer.json["projects"]]
+        assert sorted(names) == sorted({*listed.upstream.names()} | own)
 
 
 # --- the clients ----------------------------------------------------------------------------------------------------
@@ -203,7 +264,7 @@ def test_a_list_is_kept(listed: Mirrored) -> None:
 @pytest.mark.parametrize("client", ["pip", "uv"])
 def test_clients_get_over_an_outage(mirrored: Mirrored, tmp_path: Path, new: str, client: str) -> None:
     """pip and uv retry, and get the package in the end: the upstream refuses the first two requests."""
-    index = f"{mirrored.devpi}/root/dev/+simple/"
+    index = f"{mirrored.devpi}/{mirrored.name('dev')}/+simple/"
     command = {
         "pip": [sys.executable, "-m", "pip", "--no-cache-dir", "--disable-pip-version-check"],
         "uv": [str(Path(sys.executable).with_name("uv")), "--no-cache", "--no-config"],
@@ -223,7 +284,7 @@ def test_clients_get_over_an_outage(mirrored: Mirrored, tmp_path: Path, new: str
     with log.open("wb") as output:
         running = subprocess.Popen([*command, *arguments], env=environ, stdout=output, stderr=output, cwd=tmp_path)
     try:
-        page = f"/root/dev/+simple/{new}/"
+        page = f"/{mirrored.name('dev')}/+simple/{new}/"
         wait_for(lambda: mirrored.container.log.count(page) >= 2 or running.poll() is not None, "a second request")
         mirrored.upstream.heal()
         assert running.wait(PATIENCE) == 0, log.read_text()

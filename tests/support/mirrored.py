@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -29,28 +31,45 @@ class Mirrored:
         self.devpi = self.container.devpi
         given = self.container.env.get("DEVPI_PASSWORD")
         self.token = login_token(self.devpi, given or self.container.claim())
-        self.put("mirror", mirror_no_project_list=not project_list, type="mirror", mirror_url=upstream.url)
-        self.put("dev", bases=["root/mirror"])
-        self.put("white", bases=["root/mirror"], mirror_whitelist=["*"])
+        self._numbers = itertools.count(2)
+        self._number = ""
+        self._make(project_list=project_list)
+
+    def again(self, *, project_list: bool = False) -> Mirrored:
+        """Return three new indexes of the same upstream and server, by the same names: nothing is cached or failing."""
+        more = copy.copy(self)
+        more._number = str(next(self._numbers))
+        more._make(project_list=project_list)
+        return more
+
+    def _make(self, *, project_list: bool) -> None:
+        self.put("mirror", mirror_no_project_list=not project_list, type="mirror", mirror_url=self.upstream.url)
+        self.put("dev", bases=[self.name("mirror")])
+        self.put("white", bases=[self.name("mirror")], mirror_whitelist=["*"])
+
+    def name(self, index: str) -> str:
+        """Return the full name of one of root's indexes."""
+        return f"root/{index}{self._number}"
 
     def put(self, index: str, **config: object) -> None:
         """Create an index of root's."""
-        answer = call_devpi(f"{self.devpi}/root/{index}", "PUT", {"volatile": True, **config}, token=self.token)
+        url = f"{self.devpi}/{self.name(index)}"
+        answer = call_devpi(url, "PUT", {"volatile": True, **config}, token=self.token)
         assert answer.status == 200, answer
 
     def patch(self, index: str, **config: object) -> None:
         """Change an index of root's, as `devpi index` does."""
         changes = [f"{key}={value}" for key, value in config.items()]
-        assert call_devpi(f"{self.devpi}/root/{index}", "PATCH", changes, token=self.token).status == 200
+        assert call_devpi(f"{self.devpi}/{self.name(index)}", "PATCH", changes, token=self.token).status == 200
 
     def upload(self, index: str, project: str) -> None:
         """Upload a file of a project without reading anything, which would ask the mirror."""
         body, kind = upload_form(project, b"x")
-        answer = call_devpi(f"{self.devpi}/root/{index}/", "POST", body, token=self.token, kind=kind)
+        answer = call_devpi(f"{self.devpi}/{self.name(index)}/", "POST", body, token=self.token, kind=kind)
         assert answer.status == 200, answer
 
     def page(self, index: str, project: str) -> Page:
         """A project's page in an index."""
-        answer = request(f"{self.devpi}/root/{index}/+simple/{project}/", accept=JSON)
+        answer = request(f"{self.devpi}/{self.name(index)}/+simple/{project}/", accept=JSON)
         files = len(answer.json["files"]) if answer.status == 200 else 0
         return Page(answer.status, files, answer.headers.get("Retry-After"))

@@ -28,10 +28,14 @@ class Devpi:
     offline_mode: bool = False
     scans: int = 0
     told: list[Message] = field(default_factory=list)
+    retained: set[str] | None = None
 
     def __post_init__(self) -> None:
         self.keyfs = self.model = self.config = self
-        self.watch = MirrorsWatch(self, self.told.append)  # type: ignore[arg-type]
+        self.watch = MirrorsWatch(self, self.retain, self.told.append)  # type: ignore[arg-type]
+
+    def retain(self, indexes: set[str]) -> None:
+        self.retained = indexes
 
     def change(self, user: str, **indexes: dict[str, object]) -> None:
         """Commit to a user's record."""

@@ -74,17 +74,53 @@ SERVING = (
         {
             "devpi_server.model:BaseStage.op_sro_check_mirror_whitelist": "(self, opname, **kw)",
             "devpi_server.mirror:MirrorStage.get_simplelinks_perstage": "(self, project)",
-            "devpi_server.mirror:MirrorStage.has_project_perstage": "(self, project)",
-            "devpi_server.mirror:MirrorStage._update_projects": "(self, timeout)",
             "devpi_server.mirror:MirrorStage._async_fetch_releaselinks": (
                 "(self, newlinks_future, project, cache_serial, etag, _key_from_link)"
             ),
             "devpi_server.mirror:MirrorStage._update_simplelinks_in_future": "(self, newlinks_future, project, lock)",
-            "devpi_server.mirror:MirrorStage.http": "",
-            "devpi_server.mirror:MirrorStage.cache_projectnames": "",
-            "devpi_server.mirror:MirrorHTTPClient.async_get": "(self, url, *, allow_redirects, timeout, extra_headers)",
+            "devpi_server.mirror:MirrorStage.cache_retrieve_times": "",
+            "devpi_server.mirror:MirrorStage.key_projsimplelinks": "(self, project)",
+            "devpi_server.mirror:MirrorStage.timeout": "in MirrorStage.get_simplelinks_perstage",
             "devpi_server.main:XOM.create_task": "(self, coroutine)",
             "devpi_server.main:XOM.async_thread": "in XOM",
+        },
+    ),
+    Patch(
+        "mirror_client",
+        ("serve",),
+        "devpi's client for upstreams has no bounds, connects for each page, and follows redirects into the network",
+        "mirror-client",
+        {
+            "devpi_server.mirror:MirrorStage.http": "",
+            "devpi_server.mirror:MirrorHTTPClient.http": "in MirrorHTTPClient.async_get",
+            "devpi_server.mirror:MirrorHTTPClient.async_get": "(self, url, *, allow_redirects, timeout, extra_headers)",
+            "devpi_server.mirror:MirrorHTTPClient.stream": (
+                "(self, cstack, method, url, *, allow_redirects, timeout, extra_headers)"
+            ),
+            "devpi_server.httpclient:FatalResponse": "(url, reason)",
+            "devpi_server.mirror:MirrorStage.mirror_url_authorization_header": "",
+            "devpi_server.mirror:MirrorStage.mirror_url_without_auth": "",
+            "devpi_server.mirror:SIMPLE_API_ACCEPT": "",
+        },
+    ),
+    Patch(
+        "mirror_serials",
+        ("serve",),
+        "after a change of mirror_url, devpi refuses pages with a lower X-PyPI-Last-Serial for ever",
+        "mirror-serials",
+        {"devpi_server.mirror:MirrorStage.ignore_serial_header": "in MirrorStage._async_fetch_releaselinks"},
+    ),
+    Patch(
+        "mirror_list",
+        ("serve",),
+        "devpi holds an upstream's list of projects in memory, and takes a late or failed list for an empty one",
+        "mirror-list",
+        {
+            "devpi_server.mirror:MirrorStage.has_project_perstage": "(self, project)",
+            "devpi_server.mirror:MirrorStage.list_projects_perstage": "(self)",
+            "devpi_server.mirror:MirrorStage._stale_list_projects_perstage": "(self)",
+            "devpi_server.mirror:MirrorStage.is_project_cached": "(self, project)",
+            "devpi_server.views:PyramidView.simple_list_all": "(self)",
         },
     ),
     Patch(

@@ -37,16 +37,17 @@ PUBLIC = {
     ("repeats", "record.__dict__"),
     ("auth", "request.environ"),
     ("serve", "os.environ"),
-    ("upstream", "response.headers"),
-    ("upstream", "response.status_code"),
+    ("failures", "response.headers"),
+    ("failures", "response.status_code"),
+    ("mirror", "response.headers"),
     ("search_index", "config.args.indexer_backend"),
 }
 """Assignments to foreign objects that are part of a documented interface."""
 ADDED = {
     ("__main__", "logging.configure(style, level, 'devpi-server').phase"),
     ("storage", "writing.journal"),
-    ("upstream", "client.sidecar_refusal"),
-    ("upstream", "stage.http.sidecar_refusal"),
+    ("mirror", "client.sidecar_answer"),
+    ("mirror", "stage.http.sidecar_answer"),
     ("access_log", "self._thread.look"),
     ("access_log", "self._thread.path"),
     ("output", "self._threads.rest"),

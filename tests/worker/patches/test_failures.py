@@ -1,4 +1,4 @@
-"""`sidecar.worker.patches.upstream`: the Retry-After that a client gets, and errors without secrets.
+"""`sidecar.worker.patches.failures`: the Retry-After that a client gets, and errors without secrets.
 
 `tests/integration/test_mirror.py` tests it with a real devpi-server.
 """
@@ -10,7 +10,7 @@ from email.utils import formatdate
 
 import pytest
 
-from sidecar.worker.patches.upstream import LONGEST, RETRY_AFTER, seconds, shown
+from sidecar.worker.patches.failures import LONGEST, RETRY_AFTER, seconds, shown
 
 
 @pytest.mark.parametrize(
