@@ -171,10 +171,12 @@ def test_the_longest_idle_goes_first(place: Places) -> None:
     for client in [*clients, clients[0]]:
         client.say("GET /")
         assert client.hear() == b"hello"
+        it.server.wait_until_idle()
     for _ in range(LIMIT - 4 - len(clients)):  # beside them: the listener, its trigger, and one place for a newcomer
         it.connect()
     clients[1].say("GET /")
     assert clients[1].hear() == b"hello", "there was room for all"
+    it.server.wait_until_idle()
     for _ in range(3):
         it.ask()
         it.connect()
