@@ -15,6 +15,7 @@ SERVERDIR/                      devpi-server's own files, and
         root-hash               the digest of a password hash that is known not to be that of the empty password
         login-secret.json       devpi-server's login secret
         derivation              which key devpi-server derived from it, and how
+        mirrors/                the project list of each mirror's upstream; can be removed, then it is fetched again
         write-check             written and removed by the check `write`
 """
 
@@ -32,6 +33,7 @@ LOCK = "lock"
 LOGIN_SECRET = "login-secret.json"  # noqa: S105 - a file's name
 MARKER = "marker.json"
 INSTALLATION = "promotion.json"
+MIRRORS = "mirrors"
 ROOT_HASH = "root-hash"
 ROOT_PASSWORD = "root-password.json"  # noqa: S105 - a file's name
 SERVING = "serving"
@@ -59,6 +61,7 @@ class Layout:
         self.import_record = self.own / IMPORT
         self.marker = self.own / MARKER
         self.installation = self.own / INSTALLATION
+        self.mirrors = self.own / MIRRORS
         self.root_hash = self.own / ROOT_HASH
         self.root_password = self.own / ROOT_PASSWORD
         self.serving = self.own / SERVING
