@@ -13,12 +13,11 @@ from devpi_server.mirror import SIMPLE_API_ACCEPT
 
 from sidecar.devpi.protocol import UpstreamsSeen
 from sidecar.worker.project_list.keeper import ProjectList
+from sidecar.worker.upstream import causes
 from sidecar.worker.upstream.client import UpstreamClient
 
 if TYPE_CHECKING:
     from devpi_server.mirror import MirrorStage
-
-    from sidecar.worker.upstream.client import RawResponse
 
 _SHOWN = 20
 """Upstreams that are reported."""
@@ -36,6 +35,7 @@ class Upstream:
         self.authorization: str | None = None
         """The header of the last request, for the list."""
         self.has_list = True
+        self._list_seconds: float = settings["list_seconds"]
         self._list_url: str = stage.mirror_url_without_auth.url
         self.projects = ProjectList(
             folder,
@@ -45,6 +45,8 @@ class Upstream:
             expiry=max(float(stage.cache_expiry), _SHORTEST),
             max_bytes=settings["max_list_bytes"],
             seconds=settings["list_seconds"],
+            log=threadlog.warn,
+            explain=causes.of_error,
         )
 
     def configure(self, stage: MirrorStage) -> None:
@@ -61,8 +63,15 @@ class Upstream:
 
     def as_json(self) -> dict[str, Any]:
         """Return the element of `UpstreamsSeen`."""
-        listed = self.projects.as_json() if self.has_list else {"list": "off"}
-        return {"list_at": None, "list_names": None, "list_error": None, **self.client.as_json(), **listed}
+        projects, error = self.projects, self.projects.error
+        failed = None if error is None else {"kind": error.kind, "reason": error.reason, "hint": error.hint}
+        return {
+            **self.client.as_json(),
+            "list": projects.state if self.has_list else "off",
+            "list_at": projects.fetched_at if self.has_list else None,
+            "list_names": projects.count if self.has_list else None,
+            "list_error": failed if self.has_list else None,
+        }
 
     def close(self) -> None:
         """End its threads, processes and connections."""
@@ -70,13 +79,13 @@ class Upstream:
         self.client.close()
 
     @contextmanager
-    def _fetch_list(self, etag: str | None) -> Iterator[RawResponse]:
-        headers = {"Accept": SIMPLE_API_ACCEPT}
+    def _fetch_list(self, etag: str | None) -> Iterator[Any]:
+        headers = {"Accept": SIMPLE_API_ACCEPT, "Accept-Encoding": "gzip"}
         if etag is not None:
             headers["If-None-Match"] = etag
         if self.authorization is not None:
             headers["Authorization"] = self.authorization
-        with self.client.fetch(self._list_url, headers=headers) as response:
+        with self.client.fetch(self._list_url, headers=headers, seconds=self._list_seconds) as response:
             yield response
 
 
@@ -101,13 +110,17 @@ class Upstreams:
         upstream.configure(stage)
         return upstream
 
+    def get(self, index: str) -> Upstream | None:
+        """Return the upstream of an index by its name; None: it is no mirror, or was not used yet."""
+        return self._of.get(index)
+
     def retain(self, indexes: set[str]) -> None:
         """Forget the upstreams of all other indexes, which are no mirrors any more."""
         with self._lock:
             gone = [self._of.pop(index) for index in set(self._of) - indexes]
         for upstream in gone:
             upstream.close()
-            upstream.projects.delete()
+            upstream.projects.remove()
 
     def report(self) -> UpstreamsSeen:
         """Return the present state of all."""

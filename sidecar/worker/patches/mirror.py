@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from devpi_server import views
 from devpi_server.httpclient import FatalResponse
 from devpi_server.log import threadlog
 from devpi_server.main import XOM
@@ -33,6 +34,7 @@ from sidecar.worker.upstream.client import UpstreamClient
 if TYPE_CHECKING:
     from asyncio import Future, Task
 
+    from devpi_server.filestore import FileEntry
     from devpi_server.httpclient import AsyncGetResponse, GetResponse
     from devpi_server.markers import Unknown
     from devpi_server.mirror import ProjectUpdateInnerLock
@@ -51,6 +53,8 @@ _LAGGING = 600.0
 """Seconds after which a lower X-PyPI-Last-Serial than the cached page's is taken: until then it may be an old copy."""
 _YOUNG = 10.0
 """Seconds for which an outage is waited for: a longer one is answered at once."""
+_FILE_SECONDS = 5.0
+"""Seconds that a request for a file waits for the end of a short outage; one for a page waits --request-timeout."""
 _MOMENT = 0.25
 """Seconds between two attempts in an outage; while the breaker is open, they don't reach upstream."""
 PASSING = frozenset({"refused", "name", "cut", "status", "limited", "timeout"})
@@ -66,6 +70,7 @@ _EMPTY_PAGE = re.compile(r"pypi:repository-version|links for|index of", re.IGNOR
 def install(upstreams: Upstreams) -> None:
     """Change devpi's mirrors, from now on."""
     _use_our_client(upstreams)
+    _count_files(upstreams)
     _send_decoded_credentials(upstreams.settings)
     _end_late_answers()
     _accept_lower_serials()
@@ -105,10 +110,10 @@ def _use_our_client(upstreams: Upstreams) -> None:
             if not has_place:
                 answer_later(503, "1")
                 return FatalResponse("", "too many requests wait for upstreams")
-            ours = client.http if isinstance(client.http, UpstreamClient) else None
-            outage = _Outage(ours, client.http.timeout)  # type: ignore[arg-type]
+            http: object = client.http
+            outage = _Outage(http if isinstance(http, UpstreamClient) else None, _FILE_SECONDS)
             while True:
-                response = open_stream(client, cstack, *arguments, **options)  # type: ignore[arg-type]
+                response: GetResponse = open_stream(client, cstack, *arguments, **options)
                 if not outage.may_end(response):
                     break
         if response.status_code not in (200, 404):
@@ -121,7 +126,7 @@ def _use_our_client(upstreams: Upstreams) -> None:
     property_.__set_name__(MirrorStage, "http")
     MirrorStage.http = property_  # type: ignore[assignment]
     MirrorHTTPClient.async_get = async_get  # type: ignore[method-assign, assignment]
-    MirrorHTTPClient.stream = stream  # type: ignore[method-assign]
+    MirrorHTTPClient.stream = stream  # type: ignore[method-assign, assignment]
 
 
 def _no_page(response: Any, text: str) -> str | None:  # noqa: ANN401
@@ -163,6 +168,23 @@ def _send_decoded_credentials(settings: dict[str, Any]) -> None:
 def _basic(user: str | None, password: str | None) -> str:
     credentials = f"{user or ''}:{password or ''}"
     return f"Basic {b64encode(credentials.encode()).decode()}"
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def _count_files(upstreams: Upstreams) -> None:
+    """Count the files of mirrors that clients request, by whether they are stored here."""
+    should_fetch = views.should_fetch_remote_file
+
+    def count(entry: FileEntry, headers: Any) -> bool:  # noqa: ANN401
+        fetches: bool = should_fetch(entry, headers)
+        upstream = upstreams.get(f"{entry.user}/{entry.index}")
+        if upstream is not None:
+            upstream.client.counts.file("miss" if fetches else "hit")
+        return fetches
+
+    views.should_fetch_remote_file = count
 
 
 # --- pages ----------------------------------------------------------------------------------------------------------
@@ -265,7 +287,7 @@ def _report_failed_pages(upstreams: Upstreams) -> None:
         if not cached and upstream.has_list and upstream.knows(name) is False:
             raise UpstreamNotFoundError("%s: upstream has no project %s", stage.name, name)  # nothing to remember
         if cached:
-            stage.timeout = min(stage.timeout, SOON if upstream.client.is_up else _AT_ONCE)
+            stage.timeout = min(stage.timeout, _AT_ONCE if upstream.client.last_cause is not None else SOON)
         with _crowd.waiting() as has_place:
             if not has_place and not cached:
                 pages("failed")
@@ -308,7 +330,7 @@ class _Outage:
         cause = getattr(answer, "cause", None)
         if self._client is None or cause is None or cause.kind not in PASSING:
             return False
-        since = self._client.failing_since
+        since = self._client.counts.failing_since
         if since is None or time.monotonic() - since > _YOUNG or time.monotonic() + _MOMENT > self._until:
             return False
         time.sleep(_MOMENT)
@@ -387,7 +409,7 @@ def _use_our_lists(upstreams: Upstreams) -> None:
         return ensure_deeply_readonly(cached)
 
     MirrorStage.has_project_perstage = has_project  # type: ignore[method-assign, assignment]
-    MirrorStage.list_projects_perstage = list_projects  # type: ignore[method-assign]
+    MirrorStage.list_projects_perstage = list_projects  # type: ignore[method-assign, assignment]
 
 
 def _keep_to_ourselves(stage: MirrorStage, name: str, upstream: Upstream, policy: str) -> None:

@@ -24,7 +24,7 @@ from sidecar.worker.project_list.response import Response
 
 FIRST_RETRY = 5.0
 LAST_RETRY = 300.0
-"""Seconds from a failure to the next try, and from a success at least: doubled from the first to the last, with 20 % jitter."""
+"""Seconds from a failure to the next try: doubled from the first to the last, with 20 % jitter."""
 SHRUNK_RETRY = 60.0
 """Seconds after which a list with less than half of the names is fetched again."""
 PIECE = 2**16
@@ -77,7 +77,8 @@ class ProjectList:
         self._fetch = fetch
         self._index = index
         self._url = url
-        self._expiry = expiry
+        self.expiry = expiry
+        """Seconds for which a list is fresh; may change."""
         self._max_bytes = max_bytes
         self._seconds = seconds
         self._log = log
@@ -125,7 +126,7 @@ class ProjectList:
         at = self.fetched_at
         if at is None:
             return "missing"
-        return "fresh" if 0 <= self._clock() - at < self._expiry else "stale"
+        return "fresh" if 0 <= self._clock() - at < self.expiry else "stale"
 
     @property
     def fetched_at(self) -> float | None:
@@ -251,7 +252,7 @@ class ProjectList:
     def _convert(self, response: Response, target: Path, fetched_at: float) -> None:
         headers = response.headers
         declared = of_response.declared(headers)
-        about = {
+        about: dict[str, object] = {
             "url": self._url,
             "etag": of_response.etag(headers),
             "fetched_at": fetched_at,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 FAILURES = 3
 """Consecutive failures that open it."""
-WAITS = (0.0, 1.0, 2.0, 4.0, 5.0)
+WAITS = (0.0, 1.0, 1.0, 1.0, 2.0, 4.0, 5.0)
 """Seconds before each probe; the last one repeats."""
 LONGEST_RETRY_AFTER = 60.0
 """An upstream that asks to wait longer is asked after as many seconds."""

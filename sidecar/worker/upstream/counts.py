@@ -29,6 +29,8 @@ class Counts:
         self._last_failure: float | None = None
         self._cause: Cause | None = None
         """Why the last request failed; None: it succeeded."""
+        self.failing_since: float | None = None
+        """The monotonic time of the first failure since the last success; None: the last request succeeded."""
         self._served: dict[str, dict[Served, int]] = {
             what: {"hit": 0, "miss": 0, "stale": 0, "failed": 0} for what in ("pages", "files")
         }
@@ -98,5 +100,8 @@ class Counts:
         self._cause = cause
         if cause is None:
             self._last_success = time.time()
+            self.failing_since = None
         else:
             self._last_failure = time.time()
+            if self.failing_since is None:
+                self.failing_since = time.monotonic()
