@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from bench.limits import MemoryLimit
@@ -61,23 +61,23 @@ def soak(bench: Bench) -> Result:
     )  # fmt: skip
 
 
-def run(folder: Path, seconds: float, *, environ: Mapping[str, str] | None = None) -> Values:
+def run(folder: Path, seconds: float) -> Values:
     """Prepare without access to a registry, then `seconds` of load with a restart in the middle. Raises `Failed`."""
     with contextlib.ExitStack() as stack:
         upstream = stack.enter_context(Upstream(size=PYPI_NAMES, versions=VERSIONS, delay=0.03))
         limit = stack.enter_context(MemoryLimit(LIMIT, CPUS))
-        with Ours(folder, prefix=limit.prefix, alone=_OFFLINE, environ=environ) as first:
+        with Ours(folder, prefix=limit.prefix, alone=_OFFLINE) as first:
             first.ready()
             token = point_at(first.devpi_port, upstream)
         watch = stack.enter_context(_Watch(limit))
-        ours = stack.enter_context(Ours(folder, prefix=limit.prefix, alone=(), environ=environ))
+        ours = stack.enter_context(Ours(folder, prefix=limit.prefix, alone=()))
         ours.ready()
         load = Load(ours, token, upstream)
         with load.running():
             _for_a_while(ours, watch, load, seconds / 2)
             with load.paused():
                 ours.end()
-                ours = load.ours = stack.enter_context(Ours(folder, prefix=limit.prefix, alone=(), environ=environ))
+                ours = load.ours = stack.enter_context(Ours(folder, prefix=limit.prefix, alone=()))
                 ours.ready()
             _for_a_while(ours, watch, load, seconds / 2)
         return {
@@ -108,19 +108,18 @@ def _for_a_while(ours: Ours, watch: _Watch, load: Load, seconds: float) -> None:
 
 
 def mirror_memory(bench: Bench) -> Result:
-    """devpi-server's memory with devpi's default cache, with ours, and with the list of a large upstream."""
+    """devpi-server's memory with devpi's default cache, with ours, and without the list of a large upstream."""
     uploads, projects = (100, 100) if bench.quick else (1000, 500)
 
-    def way(*flags: str, project_list: bool = False) -> Callable[[Path], Values]:
-        environ = {"DEVPI_ROOT_PYPI_LIST": "true"} if project_list else {}
-        return lambda folder: _memory_of(folder, flags, environ, uploads, projects)
+    def way(*flags: str, project_list: bool = True) -> Callable[[Path], Values]:
+        return lambda folder: _memory_of(folder, flags, uploads, projects, project_list=project_list)
 
     outcome = bench.in_turn(
         {
             _DEVPIS: way("--keyfs-cache-size", "10000"),
             _OURS: way(),
             _SMALL: way("--keyfs-cache-size", "50"),
-            _LIST: way(project_list=True),
+            _NO_LIST: way(project_list=False),
         }
     )
 
@@ -133,7 +132,7 @@ def mirror_memory(bench: Bench) -> Result:
             row(f"after {uploads:,} uploads", "MiB", "uploaded", reach=Reach("ratio", "≤", 0.8)),
             row(f"then with {projects:,} projects mirrored", "MiB", "mirrored", reach=Reach("ratio", "≤", 0.8)),
             row("the same with `--keyfs-cache-size 50`", "MiB", "mirrored", _SMALL),
-            row("the same with the list of a large upstream (DEVPI_ROOT_PYPI_LIST)", "MiB", "mirrored", _LIST),
+            row("the same without the upstream's list (`mirror_no_project_list`)", "MiB", "mirrored", _NO_LIST),
             row("simple pages of these projects, again", "1/s", "pages"),
             row("the same with `--keyfs-cache-size 50`", "1/s", "pages", _SMALL),
         ],
@@ -146,14 +145,14 @@ def mirror_memory(bench: Bench) -> Result:
     )  # fmt: skip
 
 
-_DEVPIS, _OURS, _SMALL, _LIST = "10000", _SIDECAR, "50", "with the list"
+_DEVPIS, _OURS, _SMALL, _NO_LIST = "10000", _SIDECAR, "50", "without the list"
 
 
-def _memory_of(folder: Path, flags: tuple[str, ...], environ: dict[str, str], uploads: int, projects: int) -> Values:
+def _memory_of(folder: Path, flags: tuple[str, ...], uploads: int, projects: int, *, project_list: bool) -> Values:
     with Upstream(size=PYPI_NAMES, versions=VERSIONS) as upstream:
-        with Ours(folder, flags=flags, alone=_OFFLINE, environ=environ) as first:
+        with Ours(folder, flags=flags, alone=_OFFLINE) as first:
             first.ready()
-            token = point_at(first.devpi_port, upstream)
+            token = point_at(first.devpi_port, upstream, project_list=project_list)
         with Ours(folder, flags=flags, alone=()) as ours:
             ours.ready()
             load = Load(ours, token, upstream)

@@ -246,12 +246,16 @@ def _resolved(page: str, link: str) -> str:
     return path if path.startswith("/") else "/".join([*parts, path])
 
 
-def point_at(port: int, upstream: Upstream) -> str:
-    """Make root/pypi mirror `upstream` and create root/dev with it as base; return a login of root as X-Devpi-Auth."""
+def point_at(port: int, upstream: Upstream, *, project_list: bool = True) -> str:
+    """Make root/pypi mirror `upstream` and create root/dev with it as base; return a login of root as X-Devpi-Auth.
+
+    `project_list`: the mirror keeps the list of the upstream's projects.
+    """
     said = _api(port, "POST", "/+login", {}, {"user": "root", "password": PASSWORD})
     token = base64.b64encode(f"root:{said['result']['password']}".encode()).decode()
     auth = {"X-Devpi-Auth": token}
-    _api(port, "PATCH", "/root/pypi", auth, [f"mirror_url={upstream.url}"])
+    config = [f"mirror_url={upstream.url}", f"mirror_no_project_list={not project_list}"]
+    _api(port, "PATCH", "/root/pypi", auth, config)
     _api(port, "PUT", "/root/dev", auth, {"bases": ["root/pypi"], "volatile": True})
     return token
 

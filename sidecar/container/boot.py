@@ -65,6 +65,7 @@ class Boot:
                 default_serverdir=str(DEFAULT_SERVERDIR),
                 port=self._settings.devpi_port,
                 restrict_modify=self._settings.restrict_modify,
+                root_pypi=self._settings.mirror.root_pypi,
                 sidecar_host=self._settings.listen.host,
                 sidecar_port=self._settings.listen.port,
                 known_variables=sorted(self._settings.known_variables),

@@ -30,10 +30,10 @@ def features(settings: Settings, lifecycle: Lifecycle, board: Board, runtime: Ru
     health = Health(lifecycle, board, settings.monitor)
     credentials = Credentials(lifecycle, board, settings.credentials, runtime)
     return (
-        Bootstrap(lifecycle, board, settings.imports, credentials, project_list=settings.root_pypi_list),
+        Bootstrap(lifecycle, board, settings.imports, credentials),
         credentials,
         health,
-        Mirror(board),
+        Mirror(board, settings.mirror),
         Counting(lifecycle, board, health),
     )
 

@@ -30,6 +30,11 @@ class Problem:
         return f"{self.variable}: {self.reason}; {self.hint}"
 
 
+def _may_have_password(text: str) -> bool:
+    """Whether it looks like a URL with credentials or a query, of any syntax."""
+    return "@" in text or ("//" in text and "?" in text)
+
+
 class Reader:
     """Reads variables one by one and collects their problems."""
 
@@ -56,7 +61,8 @@ class Reader:
         try:
             return parse(text)
         except ValueError as error:
-            self.problem(name, f"{text[:100]!r} is {error.args[0]}", f"use {error.args[1]}")
+            shown = "the value" if _may_have_password(text) else repr(text[:100])
+            self.problem(name, f"{shown} is {error.args[0]}", f"use {error.args[1]}")
             return default
 
     def secret(self, name: str, check: Callable[[str], None]) -> str | None:

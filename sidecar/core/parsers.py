@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 PASSWORD_MAX = 1024
 """Characters of a password, which devpi hashes at every check."""
 NAME_MAX = 64
 """Characters of an instance's name."""
+UPSTREAM_PASSWORD_MAX = 16_384
+"""Characters of a password for an upstream: those of cloud registries are tokens of some thousands."""
 TOKEN_MIN = 16
 TOKEN_MAX = 1024
 """Characters of an admin token."""
@@ -39,6 +43,103 @@ def token(text: str) -> None:
             "has characters that a bearer token can't have",
             "use letters, digits and -._~+/= (for example: openssl rand -hex 32)",
         )
+
+
+def upstream_password(text: str) -> None:
+    """A password or token for an upstream: not empty, printable."""
+    if not text:
+        raise ValueError("is empty", "set a password, or unset the variable")
+    if len(text) > UPSTREAM_PASSWORD_MAX:
+        raise ValueError(f"has {len(text)} characters", f"use at most {UPSTREAM_PASSWORD_MAX}")
+    if not text.isprintable():
+        raise ValueError("has control or unprintable characters", "use printable characters only")
+
+
+class Upstream(NamedTuple):
+    """The URL of an index, split."""
+
+    url: str
+    """Without credentials, and with a slash at its end."""
+    user: str | None
+    password: str | None
+    """Of `user`; None: the URL has none."""
+
+    def __repr__(self) -> str:
+        return f"Upstream({self.url!r})"
+
+
+def upstream(text: str) -> Upstream:
+    """The URL of an index over HTTP or HTTPS, which may have percent-encoded credentials."""
+    from urllib.parse import urlsplit  # here, to keep each start fast
+
+    example = "https://USER:PASSWORD@pypi.corp/, percent-encoded" if "@" in text else "https://pypi.org/simple/"
+    problem = ValueError("not an http or https URL", f"a URL such as {example}")
+    if not re.fullmatch(r"[!-~]+", text):
+        raise problem
+    try:
+        parts = urlsplit(text)
+        at, number = parts.hostname, parts.port
+    except ValueError:  # an invalid port or IPv6 address
+        raise problem from None
+    if parts.scheme not in {"http", "https"} or not at or number == 0:
+        raise problem
+    if parts.query or parts.fragment or text.endswith(("?", "#")):
+        raise ValueError(
+            "a URL with a query or a fragment", "a URL without ? and # (percent-encode those of a password)"
+        )
+    if "@" in parts.path:
+        raise ValueError("a URL with @ in its path", "percent-encoded credentials (%2F for a slash, %40 for @)")
+    if ":" in at:
+        at = f"[{at}]"
+    elif not re.fullmatch(r"[a-z0-9_.-]+", at):
+        raise problem
+    netloc = at if number is None else f"{at}:{number}"
+    user, password = _credentials(parts.username, parts.password)
+    return Upstream(f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}/", user, password)
+
+
+def _credentials(user: str | None, secret: str | None) -> tuple[str | None, str | None]:
+    """Decode the credentials of a URL. Raises ValueError, without them."""
+    from urllib.parse import unquote
+
+    if not user and not secret:
+        return None, None
+    try:
+        user, secret = unquote(user or "", errors="strict"), unquote(secret or "", errors="strict")
+    except UnicodeDecodeError:
+        raise ValueError("a URL with credentials that are not UTF-8", "percent-encoded UTF-8") from None
+    if not user or ":" in user or not (user + secret).isprintable() or len(secret) > UPSTREAM_PASSWORD_MAX:
+        hint = "a user without colon and a password, percent-encoded, of printable characters"
+        raise ValueError("a URL with invalid credentials", hint)
+    return user, secret or None
+
+
+def hosts(text: str) -> tuple[str, ...]:
+    """Host names, addresses and networks, separated by commas; without doubles, in lower case."""
+    return tuple(dict.fromkeys(_host_or_network(each.strip()) for each in text.split(",") if each.strip()))
+
+
+def _host_or_network(text: str) -> str:
+    """A host name, an address or a network, each in its canonical form."""
+    import ipaddress  # here, to keep each start fast
+
+    hint = "host names, addresses and networks, separated by commas, such as pypi.corp,10.1.0.0/16"
+    if "/" in text:
+        try:
+            network = ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            raise ValueError("not a list of hosts", hint) from None
+        if ipaddress.ip_interface(text).ip != network.network_address:
+            raise ValueError(f"not a list of hosts: {text} has bits after its prefix", str(network))
+        return str(network)
+    with suppress(ValueError):
+        return str(ipaddress.ip_address(text))
+    host = text.lower().removesuffix(".")
+    labels = host.split(".")
+    # a name whose last label is a number would be an address: https://url.spec.whatwg.org/#ends-in-a-number-checker
+    if labels[-1].isdigit() or not all(re.fullmatch(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?", each) for each in labels):
+        raise ValueError("not a list of hosts", hint)
+    return host
 
 
 def name(text: str) -> str:
@@ -94,6 +195,13 @@ def size(text: str) -> int:
     if not match:
         raise ValueError("not a size", "bytes, or a number with K, M, G, T, Ki, Mi, Gi or Ti, such as 8Gi")
     return int(match[1]) * _SIZE_UNITS[match[2]]
+
+
+def positive_size(text: str) -> int:
+    """A size of more than 0 bytes."""
+    if (number := size(text)) == 0:
+        raise ValueError("not a positive size", "more than 0 bytes")
+    return number
 
 
 _DURATION_UNITS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sidecar.core import discovery, parsers, terminal, variables
+from sidecar.core import certificates, discovery, parsers, terminal, variables
 from sidecar.core.environment import SERVICE_LINKED, Problem, Reader
 
 SECRET_VARIABLES = frozenset(
@@ -20,11 +20,15 @@ SECRET_VARIABLES = frozenset(
         "DEVPI_PASSWORD_FILE",
         "SIDECAR_ADMIN_TOKEN",
         "SIDECAR_ADMIN_TOKEN_FILE",
+        "DEVPI_MIRROR_URL",
+        "DEVPI_MIRROR_USER",
+        "DEVPI_MIRROR_PASSWORD",
+        "DEVPI_MIRROR_PASSWORD_FILE",
         "DEVPISERVER_ROOT_PASSWD",
         "DEVPISERVER_ROOT_PASSWD_HASH",
     }
 )
-"""Variables that are never passed to a child process."""
+"""Variables that are never passed to a child process. A URL may have a password, and a user may be a token."""
 
 
 class SettingsError(Exception):
@@ -152,15 +156,18 @@ class MirrorSettings:
     root_pypi: bool | None = None
     """Whether a new server has the index root/pypi (DEVPI_ROOT_PYPI); None: devpi's flags decide, it has."""
     url: str | None = None
-    """The upstream of root/pypi (DEVPI_MIRROR_URL), without credentials; None: its own mirror_url."""
-    user: str | None = None
-    """Sent to the origin of root/pypi's upstream from the first request on (DEVPI_MIRROR_USER)."""
+    """The upstream of root/pypi (DEVPI_MIRROR_URL), without credentials and with a slash at its end; None: its own
+    mirror_url."""
+    user: str | None = field(default=None, repr=False)
+    """Sent to the origin of `url` from the first request on (DEVPI_MIRROR_USER, or in DEVPI_MIRROR_URL). Only set if
+    `url` is; may be a token."""
     password: str | None = field(default=None, repr=False)
-    """DEVPI_MIRROR_PASSWORD, DEVPI_MIRROR_PASSWORD_FILE."""
+    """DEVPI_MIRROR_PASSWORD, DEVPI_MIRROR_PASSWORD_FILE, or in DEVPI_MIRROR_URL. Only set if `user` is; None: empty."""
     ca: Path | None = None
-    """A file of CA certificates to trust too (DEVPI_MIRROR_CA)."""
+    """A PEM file of CA certificates to trust too, which could be read at the start (DEVPI_MIRROR_CA)."""
     allow: tuple[str, ...] = ()
-    """Host names, addresses and networks that are not public, and that any mirror may use (DEVPI_MIRROR_ALLOW)."""
+    """Host names, addresses and networks that are not public, and that any mirror may use (DEVPI_MIRROR_ALLOW). In
+    lower case, as `ipaddress` writes them."""
     unknown: str = "ask"
     """As long as there is no list of projects: `ask` upstream for a name, or `wait` (DEVPI_MIRROR_UNKNOWN)."""
     max_page_bytes: int = 64 * 2**20
@@ -194,8 +201,6 @@ class Settings:
     """DEVPI_PORT, as in the older image; None: devpi's flags decide."""
     restrict_modify: str = "root"
     """devpi-server's --restrict-modify if its own flags don't set it; empty: no restriction (DEVPI_RESTRICT_MODIFY)."""
-    root_pypi_list: bool = False
-    """A new root/pypi fetches the list of all upstream projects (DEVPI_ROOT_PYPI_LIST)."""
     mirror: MirrorSettings = field(default_factory=MirrorSettings)
     listen: Listen = field(default_factory=Listen)
     tls: TlsSettings = field(default_factory=TlsSettings)
@@ -230,7 +235,7 @@ def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
 def from_environ(environ: Mapping[str, str]) -> Settings:
     """Read and check all settings.
 
-    Raises `SettingsError` with all errors. Reads only the files that `…_FILE` variables name.
+    Raises `SettingsError` with all errors. Reads only the files that `…_FILE` variables and DEVPI_MIRROR_CA name.
     """
     read = Reader(environ)
     base = Settings(runtime_dir=Path(discovery.runtime_dir(environ)))
@@ -241,7 +246,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         serverdir=read.value("DEVPI_SERVERDIR", parsers.absolute_path, None),
         devpi_port=read.value("DEVPI_PORT", parsers.fixed_port, None),
         restrict_modify=read.text("DEVPI_RESTRICT_MODIFY", base.restrict_modify),
-        root_pypi_list=read.value("DEVPI_ROOT_PYPI_LIST", parsers.switch, base.root_pypi_list),
+        mirror=_mirror(read),
         listen=Listen(
             host=read.value("SIDECAR_HOST", parsers.host, base.listen.host),
             port=read.value("SIDECAR_PORT", parsers.port, base.listen.port),
@@ -301,3 +306,54 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
     if read.problems:
         raise SettingsError(read.problems)
     return settings
+
+
+def _mirror(read: Reader) -> MirrorSettings:
+    """Read the settings of mirrors. A problem never shows credentials."""
+    base = MirrorSettings()
+    upstream = read.value("DEVPI_MIRROR_URL", parsers.upstream, None)
+    user = read.text("DEVPI_MIRROR_USER") or None
+    password = read.secret("DEVPI_MIRROR_PASSWORD", parsers.upstream_password)
+    if user is not None and (":" in user or not user.isprintable()):
+        read.problem("DEVPI_MIRROR_USER", "has a colon or control characters", "set the name of the user only")
+    _check_credentials(read, upstream, user, password)
+    url = None
+    if upstream is not None:
+        url = upstream.url
+        if upstream.user is not None:
+            user, password = upstream.user, upstream.password
+    ca = read.value("DEVPI_MIRROR_CA", parsers.absolute_path, base.ca)
+    if ca is not None and (unusable := certificates.problem_with(ca)) is not None:
+        read.problem("DEVPI_MIRROR_CA", *unusable)
+    return MirrorSettings(
+        root_pypi=read.value("DEVPI_ROOT_PYPI", parsers.switch, base.root_pypi),
+        url=url,
+        user=user,
+        password=password,
+        ca=ca,
+        allow=read.value("DEVPI_MIRROR_ALLOW", parsers.hosts, base.allow),
+        unknown=read.value("DEVPI_MIRROR_UNKNOWN", parsers.choice("ask", "wait"), base.unknown),
+        max_page_bytes=read.value("DEVPI_MIRROR_MAX_PAGE_SIZE", parsers.positive_size, base.max_page_bytes),
+        max_list_bytes=read.value("DEVPI_MIRROR_MAX_LIST_SIZE", parsers.positive_size, base.max_list_bytes),
+        page_seconds=read.value("DEVPI_MIRROR_PAGE_TIMEOUT", parsers.positive_duration, base.page_seconds),
+        list_seconds=read.value("DEVPI_MIRROR_LIST_TIMEOUT", parsers.positive_duration, base.list_seconds),
+    )
+
+
+def _check_credentials(read: Reader, upstream: parsers.Upstream | None, user: str | None, password: str | None) -> None:
+    """Add a problem for credentials of an upstream that are incomplete or set twice.
+
+    Without a URL they would go to whatever upstream root/pypi has, a new one to PyPI.
+    """
+    if user is None and password is None:
+        return
+    if user is not None:
+        name = "DEVPI_MIRROR_USER"
+    else:
+        name = "DEVPI_MIRROR_PASSWORD" + ("_FILE" if read.environ.get("DEVPI_MIRROR_PASSWORD_FILE") else "")
+    if not read.text("DEVPI_MIRROR_URL"):
+        read.problem(name, "is set without DEVPI_MIRROR_URL", "set DEVPI_MIRROR_URL to the upstream that gets it")
+    elif upstream is not None and upstream.user is not None:
+        read.problem("DEVPI_MIRROR_URL", f"has credentials, and {name} is set", "remove the credentials from the URL")
+    elif user is None:
+        read.problem(name, "is set without DEVPI_MIRROR_USER", "set DEVPI_MIRROR_USER (for a token often __token__)")

@@ -28,6 +28,8 @@ class Configure(Message):
     """The names of the settings' variables, to suggest for unknown ones."""
     unknown_variables: list[str] = field(default_factory=list)
     """Variables with a prefix of the settings that are no settings."""
+    root_pypi: bool | None = None
+    """DEVPI_ROOT_PYPI."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,6 @@ class Initialise(Message):
 
     target: str
     password: str = field(repr=False)
-    project_list: bool = False
-    """root/pypi fetches the list of all projects of its upstream, as is devpi's default."""
 
 
 @dataclass(frozen=True)

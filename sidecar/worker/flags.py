@@ -87,7 +87,7 @@ class SilenceProbe:
         )
         if self.probing:
             for action in parser._actions:
-                if action.dest in {"serverdir", "host", "port", "keyfs_cache_size", *_ARGON2}:
+                if action.dest in {"serverdir", "host", "port", "keyfs_cache_size", "no_root_pypi", *_ARGON2}:
                     action.default = None
 
 
@@ -157,7 +157,7 @@ def _understand(request: Configure, plugins: PluginManager, probe: SilenceProbe)
         primary_url=role.url,
         storage=_storage_name(config),
         secretfile=config.args.secretfile,
-        no_root_pypi=bool(config.args.no_root_pypi),
+        no_root_pypi=_no_root_pypi(explicit.no_root_pypi, request.root_pypi),
         own_derivation=any(getattr(explicit, dest) is not None for dest in _ARGON2),
         version_asked=config.args.version,
         tool_flags=_tool_flags(config),
@@ -189,6 +189,22 @@ def _agree(what: str, flag: object, variable: str, value: object) -> str | None:
             f"{what} is {str(flag)!r} in devpi-server's flags and {str(value)!r} in {variable}", "keep one of them"
         )
     return str(flag)
+
+
+def _no_root_pypi(flag: bool | None, root_pypi: bool | None) -> bool:
+    """Return whether a new state gets no root/pypi. Raises FlagsRefused if both are set and contradict each other."""
+    if root_pypi is None:
+        return bool(flag)
+    if flag is not None and bool(flag) == root_pypi:
+        raise FlagsRefused(
+            f"--no-root-pypi is {_switch(flag)} in devpi-server's flags, and DEVPI_ROOT_PYPI is {_switch(root_pypi)}",
+            "keep one of them",
+        )
+    return not root_pypi
+
+
+def _switch(on: bool) -> str:
+    return "true" if on else "false"
 
 
 def _listen(config: Config, request: Configure) -> Listen:

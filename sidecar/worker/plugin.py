@@ -30,7 +30,7 @@ from sidecar.devpi.protocol import (
     Serve,
     SetRootPassword,
 )
-from sidecar.worker import repeats, wellformed
+from sidecar.worker import repeats, root_mirror, wellformed
 from sidecar.worker.access_log import AccessLogFilter, WsgiApp
 from sidecar.worker.channel import SidecarGone
 from sidecar.worker.contents import ContentsWatch
@@ -122,6 +122,8 @@ class SidecarPlugin:
             recovery.clear_uploads(self._xom)
         if self._request.new_root_password is not None:
             self._root.change(self._request.new_root_password)
+        if not self._xom.is_replica():
+            root_mirror.set_upstream(self._xom, self._request.mirror, self.notice)
         root, root_hash = self._root.state()
         self._users = UsersWatch(self._xom, lambda: self._root.state()[0], root, self._channel.send)
         self._mirrors = MirrorsWatch(self._xom, self._upstreams.retain, self._channel.send)

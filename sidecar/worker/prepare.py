@@ -71,7 +71,6 @@ def prepare(
 
 
 def _initialise(request: Initialise, flags: ServerFlags, plugins: PluginManager) -> Prepared | PrepareFailed:
-    from devpi_server import main
     from devpi_server.init import init
 
     argv = ["devpi-init", "--serverdir", request.target, *flags.tool_flags]
@@ -83,8 +82,6 @@ def _initialise(request: Initialise, flags: ServerFlags, plugins: PluginManager)
         argv += ["--root-passwd-hash", root_hash]
     if flags.no_root_pypi:
         argv.append("--no-root-pypi")
-    if not request.project_list:
-        main._pypi_ixconfig_default["mirror_no_project_list"] = True
     if init(pluginmanager=plugins, argv=argv) != 0:
         return PrepareFailed("devpi-init failed; its error is in the log above", RESTART)
     return Prepared("none" if root_hash is None else "password", None if root_hash is None else digest(root_hash))

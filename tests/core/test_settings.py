@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import json
 import operator
 import os
 import re
@@ -13,17 +14,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import quote
 
+import certifi
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core import parsers
+from sidecar.core import certificates, parsers
 from sidecar.core.environment import Problem
 from sidecar.core.settings import Settings, SettingsError, child_environment, from_environ
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "0123456789abcdef"
+CA = certifi.where()
+"""A file of CA certificates, which every environment with devpi-server has."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +172,6 @@ VARIABLES = [
     switch("SIDECAR_IMPORT_ALLOW_UNVERIFIED", "imports.allow_unverified"),
     switch("SIDECAR_IGNORE_INIT_FILES", "imports.ignore_init_files"),
     switch("SIDECAR_IMPORT_STRICT", "imports.strict"),
-    switch("DEVPI_ROOT_PYPI_LIST", "root_pypi_list"),
     switch("SIDECAR_ALLOW_EMPTY_ROOT", "credentials.allow_empty_root"),
     switch("SIDECAR_SECRET_IS_RANDOM", "credentials.secret_is_random"),
     switch("SIDECAR_LOG_ACCESS", "log.access"),
@@ -195,6 +199,91 @@ VARIABLES = [
         "not a supported value",
         "debug or info or warning or error",
     ),
+    Variable("DEVPI_ROOT_PYPI", "mirror.root_pypi", None, SWITCHES, NO_SWITCHES, "neither true nor false", "true or"),
+    Variable(
+        "DEVPI_MIRROR_URL",
+        "mirror.url",
+        None,
+        {
+            "https://pypi.org/simple/": "https://pypi.org/simple/",
+            " HTTP://Pypi.Corp:8080/a/b ": "http://pypi.corp:8080/a/b/",
+            "https://[2001:db8::1]": "https://[2001:db8::1]/",
+            "http://10.0.0.1/%C3%A4//": "http://10.0.0.1/%C3%A4/",
+        },
+        (
+            "pypi.org/simple",
+            "ftp://h/",
+            "file:///srv",
+            "https://",
+            "https://h:0/",
+            "https://h:x/",
+            "https://h:99999/",
+            "https://[::1/",
+            "https://a b/",
+            "https://h/ä",
+            "https://a,b/",
+            "//h/",
+        ),
+        "not an http or https URL",
+        "use a URL such as https://pypi.org/simple/",
+    ),
+    Variable("DEVPI_MIRROR_USER", "mirror.user", None, {}),
+    Variable("DEVPI_MIRROR_PASSWORD", "mirror.password", None, {}),
+    Variable("DEVPI_MIRROR_CA", "mirror.ca", None, {CA: Path(CA)}, RELATIVE, "not an absolute path", "begins with /"),
+    Variable(
+        "DEVPI_MIRROR_ALLOW",
+        "mirror.allow",
+        (),
+        {
+            "pypi.corp": ("pypi.corp",),
+            " PyPI.Corp. , 10.0.0.1,,10.1.0.0/16,": ("pypi.corp", "10.0.0.1", "10.1.0.0/16"),
+            "::1,FD00:0::/8,fd00::/8": ("::1", "fd00::/8"),
+            "localhost,_x,a-b.9z": ("localhost", "_x", "a-b.9z"),
+            ",": (),
+        },
+        (
+            "*",
+            "*.corp",
+            "http://h",
+            "h:80",
+            "10.1",
+            "256.0.0.1",
+            "[::1]",
+            "-a",
+            "a-",
+            "a..b",
+            ".corp",
+            "10.0.0.0/33",
+            "h/8",
+            "a b",
+            "ä.corp",
+        ),
+        "not a list of hosts",
+        "host names, addresses and networks, separated by commas",
+    ),
+    Variable(
+        "DEVPI_MIRROR_UNKNOWN",
+        "mirror.unknown",
+        "ask",
+        {"ask": "ask", "Wait": "wait"},
+        ("true", "never"),
+        "not a supported value",
+        "ask or wait",
+    ),
+    *(
+        Variable(
+            f"DEVPI_MIRROR_MAX_{name}_SIZE",
+            f"mirror.max_{name.lower()}_bytes",
+            default,
+            SIZES,
+            NO_SIZES,
+            "not a size",
+            "use bytes, or a number with K",
+        )
+        for name, default in (("PAGE", 64 * 2**20), ("LIST", 256 * 2**20))
+    ),
+    duration("DEVPI_MIRROR_PAGE_TIMEOUT", "mirror.page_seconds", 60.0),
+    duration("DEVPI_MIRROR_LIST_TIMEOUT", "mirror.list_seconds", 600.0),
     Variable(
         "DEVPI_PASSWORD", "credentials.root_password", None, {"x": "x", " two words ": " two words ", "pä55": "pä55"}
     ),
@@ -204,7 +293,7 @@ VARIABLES = [
 ]
 POSITIVE = [v for v in VARIABLES if v.complaint == "not a duration" and "0" not in v.valid]
 FORBIDDEN = ("DEVPISERVER_ROOT_PASSWD", "DEVPISERVER_ROOT_PASSWD_HASH")
-FILES = ("DEVPI_PASSWORD_FILE", "SIDECAR_ADMIN_TOKEN_FILE")
+FILES = ("DEVPI_MIRROR_PASSWORD_FILE", "DEVPI_PASSWORD_FILE", "SIDECAR_ADMIN_TOKEN_FILE")
 
 
 def by_name(variable: Variable) -> str:
@@ -523,6 +612,10 @@ def test_the_childs_environment() -> None:
         "DEVPI_PASSWORD_FILE": "/b",
         "SIDECAR_ADMIN_TOKEN": "c",
         "SIDECAR_ADMIN_TOKEN_FILE": "/d",
+        "DEVPI_MIRROR_URL": "https://u:p@pypi.corp/",
+        "DEVPI_MIRROR_USER": "a-token",
+        "DEVPI_MIRROR_PASSWORD": "h",
+        "DEVPI_MIRROR_PASSWORD_FILE": "/i",
         "DEVPISERVER_ROOT_PASSWD": "e",
         "DEVPISERVER_ROOT_PASSWD_HASH": "f",
         "DEVPI_SERVERDIR": "/g",
@@ -531,6 +624,193 @@ def test_the_childs_environment() -> None:
     given_environ = kept | dropped
     assert child_environment(given_environ) == kept
     assert given_environ == kept | dropped
+
+
+# --- the upstream of root/pypi --------------------------------------------------------------------------------------
+
+UPSTREAM = "https://pypi.corp/simple/"
+
+
+@pytest.mark.parametrize(
+    ("url", "user", "password"),
+    [
+        ("https://reader:secret@pypi.corp/simple", "reader", "secret"),
+        ("https://r%40corp:p%2Fa%3As%25s%C3%A4%23@pypi.corp/simple/", "r@corp", "p/a:s%sä#"),
+        ("HTTPS://reader:a:b+c@PyPI.corp/simple/", "reader", "a:b+c"),
+        ("https://token@pypi.corp/simple/", "token", None),
+        ("https://token:@pypi.corp/simple/", "token", None),
+        ("https://@pypi.corp/simple/", None, None),
+        (UPSTREAM, None, None),
+    ],
+)
+def test_credentials_in_the_url(url: str, user: str | None, password: str | None) -> None:
+    """They are decoded, and the URL has none."""
+    found = from_environ({"DEVPI_MIRROR_URL": url}).mirror
+    assert (found.url, found.user, found.password) == (UPSTREAM, user, password)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("https://user:Zq9/x@pypi.corp/", "not an http or https URL"),
+        ("https://user:12/Zq9@pypi.corp/", "a URL with @ in its path"),
+        ("https://user:12?Zq9@pypi.corp/", "a URL with a query or a fragment"),
+        ("https://user:12#Zq9@pypi.corp/", "a URL with a query or a fragment"),
+        ("https://user:Zq9 x@pypi.corp/", "not an http or https URL"),
+        ("https://:Zq9@pypi.corp/", "a URL with invalid credentials"),
+        ("https://us%3Aer:Zq9@pypi.corp/", "a URL with invalid credentials"),
+        ("https://user:Zq9%0A@pypi.corp/", "a URL with invalid credentials"),
+        ("https://user:Zq9%FF@pypi.corp/", "a URL with credentials that are not UTF-8"),
+        ("https://user:Zq9" + "x" * 16_384 + "@pypi.corp/", "a URL with invalid credentials"),
+        ("https://pypi.corp/simple/?token=Zq9", "a URL with a query or a fragment"),
+        ("user:Zq9@pypi.corp", "not an http or https URL"),
+    ],
+)
+def test_a_url_that_may_have_a_password_is_not_shown(url: str, reason: str) -> None:
+    """The error has the variable, the reason and the hint."""
+    problem = problem_of(DEVPI_MIRROR_URL=url)
+    assert (problem.variable, problem.reason) == ("DEVPI_MIRROR_URL", f"the value is {reason}")
+    assert problem.hint.startswith("use ")
+    assert "Zq9" not in str(problem)
+
+
+@pytest.mark.parametrize("character", "?#")
+def test_an_empty_query_or_fragment(character: str) -> None:
+    """It is refused too: devpi-server would append a project's name to it."""
+    problem = problem_of(DEVPI_MIRROR_URL=f"{UPSTREAM}{character}")
+    assert "a URL with a query or a fragment" in problem.reason
+
+
+def test_credentials_beside_the_url(tmp_path: Path) -> None:
+    """They are taken unchanged, also a token of some thousand characters; a user without a password is possible."""
+    (tmp_path / "secret").write_text("p%2Fw:" + "x" * 8000 + "\n")
+    environ = {"DEVPI_MIRROR_URL": UPSTREAM, "DEVPI_MIRROR_USER": "re%40der"}
+    found = from_environ({**environ, "DEVPI_MIRROR_PASSWORD_FILE": str(tmp_path / "secret")}).mirror
+    assert (found.url, found.user, found.password) == (UPSTREAM, "re%40der", "p%2Fw:" + "x" * 8000)
+    assert "xxx" not in repr(found)
+    assert "re%40der" not in repr(found)
+    assert from_environ({**environ, "DEVPI_MIRROR_PASSWORD": " p "}).mirror.password == " p "
+    assert from_environ(environ).mirror.password is None
+
+
+@pytest.mark.parametrize(
+    ("environ", "problem"),
+    [
+        (
+            {"DEVPI_MIRROR_USER": "Zq9"},
+            "DEVPI_MIRROR_USER: is set without DEVPI_MIRROR_URL; set DEVPI_MIRROR_URL to the upstream that gets it",
+        ),
+        (
+            {"DEVPI_MIRROR_PASSWORD": "Zq9"},
+            "DEVPI_MIRROR_PASSWORD: is set without DEVPI_MIRROR_URL; set DEVPI_MIRROR_URL to the upstream that gets it",
+        ),
+        (
+            {"DEVPI_MIRROR_URL": UPSTREAM, "DEVPI_MIRROR_PASSWORD": "Zq9"},
+            "DEVPI_MIRROR_PASSWORD: is set without DEVPI_MIRROR_USER; set DEVPI_MIRROR_USER (for a token often "
+            "__token__)",
+        ),
+        (
+            {"DEVPI_MIRROR_URL": "https://a:Zq9@h/", "DEVPI_MIRROR_PASSWORD": "Zq9"},
+            "DEVPI_MIRROR_URL: has credentials, and DEVPI_MIRROR_PASSWORD is set; remove the credentials from the URL",
+        ),
+        (
+            {"DEVPI_MIRROR_URL": "https://Zq9@h/", "DEVPI_MIRROR_USER": "Zq9"},
+            "DEVPI_MIRROR_URL: has credentials, and DEVPI_MIRROR_USER is set; remove the credentials from the URL",
+        ),
+        (
+            {"DEVPI_MIRROR_URL": UPSTREAM, "DEVPI_MIRROR_USER": "Zq9:Zq9"},
+            "DEVPI_MIRROR_USER: has a colon or control characters; set the name of the user only",
+        ),
+        (
+            {"DEVPI_MIRROR_URL": UPSTREAM, "DEVPI_MIRROR_USER": "a", "DEVPI_MIRROR_PASSWORD": "Zq9\t"},
+            "DEVPI_MIRROR_PASSWORD: has control or unprintable characters; use printable characters only",
+        ),
+        (
+            {"DEVPI_MIRROR_URL": UPSTREAM, "DEVPI_MIRROR_USER": "a", "DEVPI_MIRROR_PASSWORD": ""},
+            "DEVPI_MIRROR_PASSWORD: is empty; set a password, or unset the variable",
+        ),
+        (
+            {"DEVPI_MIRROR_URL": UPSTREAM, "DEVPI_MIRROR_USER": "a", "DEVPI_MIRROR_PASSWORD": "x" * 16_385},
+            "DEVPI_MIRROR_PASSWORD: has 16385 characters; use at most 16384",
+        ),
+    ],
+)
+def test_incomplete_or_contradicting_credentials(environ: dict[str, str], problem: str) -> None:
+    """One error that names the fix, without the value."""
+    assert [str(each) for each in problems_of(environ)] == [problem]
+
+
+def test_a_password_file_without_a_user(tmp_path: Path) -> None:
+    """The error names the variable that is set."""
+    (tmp_path / "secret").write_text("Zq9")
+    problem = problem_of(DEVPI_MIRROR_PASSWORD_FILE=str(tmp_path / "secret"))
+    assert (problem.variable, problem.reason) == ("DEVPI_MIRROR_PASSWORD_FILE", "is set without DEVPI_MIRROR_URL")
+
+
+def test_a_network_with_bits_after_its_prefix() -> None:
+    """The hint has the network that was meant."""
+    problem = problem_of(DEVPI_MIRROR_ALLOW="pypi.corp,10.1.2.3/8")
+    assert problem.reason.endswith("is not a list of hosts: 10.1.2.3/8 has bits after its prefix")
+    assert problem.hint == "use 10.0.0.0/8"
+
+
+@pytest.mark.parametrize("name", ["MAX_PAGE_SIZE", "MAX_LIST_SIZE"])
+def test_a_size_of_nothing(name: str) -> None:
+    """It would refuse every answer."""
+    problem = problem_of(**{f"DEVPI_MIRROR_{name}": "0"})
+    assert str(problem) == f"DEVPI_MIRROR_{name}: '0' is not a positive size; use more than 0 bytes"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "has no valid PEM certificate"),
+        (b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", "has no valid PEM certificate"),
+        (b"-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n", "has no valid PEM certificate"),
+        (b"\x30\x82\x01\x00", "has no valid PEM certificate"),
+        (b"x" * (certificates.MAX_BYTES + 1), f"has {certificates.MAX_BYTES + 1} bytes"),
+    ],
+)
+def test_a_file_without_a_ca(tmp_path: Path, content: bytes, reason: str) -> None:
+    """The error has the path, the reason and the hint."""
+    path = tmp_path / "ca.pem"
+    path.write_bytes(content)
+    problem = problem_of(DEVPI_MIRROR_CA=str(path))
+    assert (problem.variable, problem.reason) == ("DEVPI_MIRROR_CA", f"{str(path)!r} {reason}")
+    assert "PEM file" in problem.hint
+
+
+def test_a_ca_that_is_no_readable_file(tmp_path: Path) -> None:
+    """A missing file, a folder and a FIFO, which must not block."""
+    os.mkfifo(tmp_path / "fifo")
+    for name, reason in (("absent", "No such file"), ("", "is not a regular file"), ("fifo", "is not a regular file")):
+        problem = problem_of(DEVPI_MIRROR_CA=str(tmp_path / name))
+        assert problem.variable == "DEVPI_MIRROR_CA"
+        assert reason in problem.reason
+        assert problem.hint
+
+
+def test_mirror_settings_as_a_message() -> None:
+    """All fields, as JSON."""
+    environ = {
+        "DEVPI_MIRROR_URL": "https://a:b@pypi.corp/",
+        "DEVPI_MIRROR_CA": CA,
+        "DEVPI_MIRROR_ALLOW": "::1",
+        "DEVPI_ROOT_PYPI": "true",
+    }
+    assert json.loads(json.dumps(from_environ(environ).mirror.as_json())) == {
+        "root_pypi": True,
+        "url": "https://pypi.corp/",
+        "user": "a",
+        "password": "b",
+        "ca": CA,
+        "allow": ["::1"],
+        "unknown": "ask",
+        "max_page_bytes": 64 * 2**20,
+        "max_list_bytes": 256 * 2**20,
+        "page_seconds": 60.0,
+        "list_seconds": 600.0,
+    }
 
 
 # --- any input ------------------------------------------------------------------------------------------------------
@@ -564,11 +844,23 @@ SECRET_TEXT = st.builds(
 def test_no_secret_is_ever_shown(password: str, token: str, wrong: bool) -> None:
     """Neither repr(Settings) nor a problem shows secrets, valid or not."""
     environ = {"DEVPI_PASSWORD": password, "SIDECAR_ADMIN_TOKEN": token} | ({"SIDECAR_PORT": "x"} if wrong else {})
+    environ |= {"DEVPI_MIRROR_URL": UPSTREAM, "DEVPI_MIRROR_USER": token, "DEVPI_MIRROR_PASSWORD": password}
     try:
         shown = repr(from_environ(environ))
     except SettingsError as error:
         shown = f"{error} {error!r} {error.problems!r}"
     assert "Zq9~" not in shown
+
+
+@given(SECRET_TEXT)
+def test_no_password_of_a_url_is_ever_shown(password: str) -> None:
+    """Whatever its syntax, encoded or not."""
+    for text in (password, quote(password, errors="surrogatepass")):
+        try:
+            shown = repr(from_environ({"DEVPI_MIRROR_URL": f"https://user:{text}@pypi.corp/"}))
+        except SettingsError as error:
+            shown = f"{error} {error!r} {error.problems!r}"
+        assert "Zq9~" not in shown
 
 
 @given(SECRET_TEXT.filter(lambda text: text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)))

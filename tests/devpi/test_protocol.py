@@ -67,7 +67,6 @@ def test_a_packet_says_what_it_is() -> None:
         "message": "Initialise",
         "target": "/x",
         "password": "secret",
-        "project_list": False,
     }
 
 

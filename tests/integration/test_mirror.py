@@ -1,4 +1,4 @@
-"""A mirror reports failures of its upstream, also to all indexes that inherit from it; and the new root/pypi."""
+"""A mirror reports failures of its upstream, also to all indexes that inherit from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from sidecar.worker.patches.failures import LONGEST, RETRY_AFTER
 from testbed.upstream import CUT, GARBAGE, HANGS, Fault, Upstream, numbered
 from tests.support.container import PATIENCE, Container, call_devpi, cleared_away, login_token, wait_for
-from tests.support.mirrored import FLAGS, Mirrored, Page
+from tests.support.mirrored import FLAGS, Mirrored, Page, config_of
 
 pytestmark = pytest.mark.slow
 
@@ -297,37 +297,7 @@ def test_clients_get_over_an_outage(mirrored: Mirrored, tmp_path: Path, new: str
 # --- a new root/pypi ------------------------------------------------------------------------------------------------
 
 
-def config_of(c: Container, index: str) -> dict[str, object]:
-    """Return the configuration of an index by devpi-server."""
-    answer = call_devpi(f"{c.devpi}/{index}?no_projects=")
-    assert answer.status == 200, answer
-    config: dict[str, object] = answer.json["result"]
-    return config
-
-
 OFFLINE = ("--host", "127.0.0.1", "--port", "0", "--offline-mode")
-
-
-def test_a_new_root_pypi_has_no_list(container: Callable[..., Container]) -> None:
-    """The first start makes it without the list of projects, and the second one keeps it so."""
-    c = container(flags=OFFLINE).start().wait_ready()
-    assert config_of(c, "root/pypi")["mirror_no_project_list"] is True
-    assert c.stop() == 0
-    c.env["DEVPI_ROOT_PYPI_LIST"] = "true"
-    c.start().wait_ready()
-    assert config_of(c, "root/pypi")["mirror_no_project_list"] is True
-
-
-def test_a_new_root_pypi_has_the_list_if_asked(container: Callable[..., Container]) -> None:
-    """DEVPI_ROOT_PYPI_LIST=true: it is as by devpi-init."""
-    c = container(flags=OFFLINE, env={"DEVPI_ROOT_PYPI_LIST": "true"}).start().wait_ready()
-    assert "mirror_no_project_list" not in config_of(c, "root/pypi")
-
-
-def test_no_root_pypi_stays_away(container: Callable[..., Container]) -> None:
-    """--no-root-pypi: it does not exist, with or without a list."""
-    c = container(flags=(*OFFLINE, "--no-root-pypi")).start().wait_ready()
-    assert call_devpi(f"{c.devpi}/root/pypi").status == 404
 
 
 def test_mirrors_of_others_stay_and_are_named(container: Callable[..., Container]) -> None:

@@ -18,6 +18,7 @@ from urllib.request import urlopen
 import pytest
 
 from sidecar.web.app import ROUTES
+from testbed.upstream import Upstream
 from tests.support import exported
 from tests.support.container import PYTHON, TOKEN, Container, call_devpi, children, login_token, request, wait_for
 
@@ -230,6 +231,51 @@ def test_a_mirrors_password_is_in_no_line_and_no_answer(container: Callable[...,
     assert "***@127.0.0.1:9/simple/" in c.log
     assert [] == holding(secrets, c.log.encode())
     assert "Secret7" not in c.log
+
+
+@pytest.mark.parametrize("way", ["file", "variable", "url"])
+def test_the_credentials_of_the_mirror_are_seen_nowhere(
+    container: Callable[..., Container], tmp_path: Path, way: str
+) -> None:
+    """Those of root/pypi's upstream: not on the volume, in a process's arguments or environment, an answer or the log.
+
+    Neither while pages are requested, with all of devpi-server's log, nor in an error of the settings.
+    """
+    secrets = {"user": "mirror-reader-7", "password": GIVEN}
+    (tmp_path / "secret").write_text(f"{GIVEN}\n")
+    flags = ("--host", "127.0.0.1", "--port", "0", "--debug", "--request-timeout", "5")
+    with Upstream(["hello"]) as upstream:
+        with_credentials = upstream.url.replace("//", f"//{secrets['user']}:{quote(GIVEN, safe='')}@")
+        env = {
+            "file": {"DEVPI_MIRROR_URL": upstream.url, "DEVPI_MIRROR_PASSWORD_FILE": str(tmp_path / "secret")},
+            "variable": {"DEVPI_MIRROR_URL": upstream.url, "DEVPI_MIRROR_PASSWORD": GIVEN},
+            "url": {"DEVPI_MIRROR_URL": with_credentials},
+        }[way]
+        if way != "url":
+            env["DEVPI_MIRROR_USER"] = secrets["user"]
+        c = container(flags=flags, env={"SIDECAR_LOG_LEVEL": "DEBUG", "DEVPI_PASSWORD": "of-root", **env}).start()
+        with Watcher(c.pid).looking() as watcher:
+            c.wait_ready()
+            token = login_token(c.devpi, "of-root")
+            assert 200 == call_devpi(f"{c.devpi}/root/pypi/+simple/hello/").status
+            upstream.refuse()
+            assert 200 != call_devpi(f"{c.devpi}/root/pypi/+simple/another/").status
+            assert {} == on_disk(c, secrets)
+            config = call_devpi(f"{c.devpi}/root/pypi", token=token)
+            assert upstream.url == config.json["result"]["mirror_url"]
+            for name, answer in (("root/pypi", repr(config.headers).encode() + config.body), *answers(c)):
+                assert [] == holding(secrets, answer), name
+    assert b"sidecar.worker" in b"".join(watcher.arguments)
+    assert [] == holding(secrets, b"\n".join(watcher.arguments))
+    assert [] == holding(secrets, b"\n".join(watcher.environments))
+    assert b"DEVPI_MIRROR" not in b"".join(watcher.environments)
+    assert 0 == c.stop()
+    assert f"is now {upstream.url} (DEVPI_MIRROR_URL)" in c.log
+    assert [] == holding(secrets, c.log.encode())
+    c.env["DEVPI_MIRROR_URL"] = with_credentials + ("?x" if way == "url" else "")
+    assert 2 == c.start().wait_end()
+    assert "error: DEVPI_MIRROR_URL: " in c.log
+    assert [] == holding(secrets, c.log.encode())
 
 
 def test_an_imports_failure_tells_no_password_of_a_url(container: Callable[..., Container], tmp_path: Path) -> None:

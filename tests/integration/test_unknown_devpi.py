@@ -53,10 +53,10 @@ def test_a_miss_at_the_start(container: Callable[..., Container], altered: Alter
 
 def test_a_miss_at_the_initialisation(container: Callable[..., Container], altered: Altered) -> None:
     """The volume stays empty, and another version can start on it."""
-    changed = altered(("devpi_server/main.py", "_pypi_ixconfig_default", "_pypi_defaults"))
+    changed = altered(("devpi_server/init.py", "def init(pluginmanager=None, argv=None)", "def init(argv=None)"))
     ended = container(env=changed).start()
     assert 70 == ended.wait_end()
-    assert "devpi_server.main:_pypi_ixconfig_default is not in set_default_indexes (init)" in ended.log
+    assert "devpi_server.init:init has the parameters (argv), not (pluginmanager, argv) (init)" in ended.log
     assert not (ended.serverdir / ".nodeinfo").exists()
     ended.env = {}
     assert 0 == ended.start().wait_ready().stop()

@@ -73,3 +73,11 @@ class Mirrored:
         answer = request(f"{self.devpi}/{self.name(index)}/+simple/{project}/", accept=JSON)
         files = len(answer.json["files"]) if answer.status == 200 else 0
         return Page(answer.status, files, answer.headers.get("Retry-After"))
+
+
+def config_of(c: Container, index: str) -> dict[str, object]:
+    """Return the configuration of an index by devpi-server."""
+    answer = call_devpi(f"{c.devpi}/{index}?no_projects=")
+    assert answer.status == 200, answer
+    config: dict[str, object] = answer.json["result"]
+    return config

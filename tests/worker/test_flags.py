@@ -62,11 +62,12 @@ def understand(plugins: PluginManager) -> Iterator[Understand]:
         port: int | None = None,
         restrict_modify: str = "root",
         sidecar: tuple[str, int] = ("0.0.0.0", 0),
+        root_pypi: bool | None = None,
     ) -> ServerFlags:
         probe = SilenceProbe()
         plugins.register(probe)
         try:
-            request = Configure(list(argv), serverdir, DEFAULT, port, restrict_modify, *sidecar)
+            request = Configure(list(argv), serverdir, DEFAULT, port, restrict_modify, *sidecar, root_pypi=root_pypi)
             return flags.understand(request, plugins, probe)
         finally:
             plugins.unregister(probe)
@@ -265,6 +266,40 @@ def test_a_configuration_file_that_devpi_finds_by_itself(understand: Understand,
     found = understand()
     assert found.listen.addresses == ("http://0.0.0.0:8000",)
     assert found.serverdir == Path("/from/file")
+
+
+# --- root/pypi --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("root_pypi", [True, False])
+def test_root_pypi_by_its_variable(understand: Understand, root_pypi: bool) -> None:
+    """DEVPI_ROOT_PYPI decides if devpi's flags don't, and changes nothing in them."""
+    found = understand(root_pypi=root_pypi)
+    assert found.no_root_pypi is not root_pypi
+    assert found.argv == understand().argv
+
+
+@pytest.mark.parametrize("way", ["flag", "variable", "file"])
+def test_root_pypi_by_two_ways(
+    understand: Understand, configuration: Callable[..., str], monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Equal: as either of them. Different: an error that names both."""
+    argv = {"flag": ["--no-root-pypi"], "file": ["-c", configuration("no-root-pypi: true")]}.get(way, [])
+    if way == "variable":
+        monkeypatch.setenv("DEVPISERVER_NO_ROOT_PYPI", "1")
+    assert understand(*argv, root_pypi=False).no_root_pypi is True
+    with pytest.raises(FlagsRefused) as caught:
+        understand(*argv, root_pypi=True)
+    assert caught.value.reason == "--no-root-pypi is true in devpi-server's flags, and DEVPI_ROOT_PYPI is true"
+    assert caught.value.hint == "keep one of them"
+
+
+def test_root_pypi_wanted_by_devpis_own_variable(understand: Understand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DEVPISERVER_NO_ROOT_PYPI=false contradicts DEVPI_ROOT_PYPI=false."""
+    monkeypatch.setenv("DEVPISERVER_NO_ROOT_PYPI", "false")
+    assert understand(root_pypi=True).no_root_pypi is False
+    with pytest.raises(FlagsRefused, match="--no-root-pypi is false in devpi-server's flags, and DEVPI_ROOT_PYPI is f"):
+        understand(root_pypi=False)
 
 
 # --- what else is reported to the sidecar -----------------------------------------------------------------------------

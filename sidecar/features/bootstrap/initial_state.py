@@ -79,10 +79,8 @@ class InitialState:
         settings: ImportSettings,
         provided_password: str | None,
         publish: Callable[[ImportStatus], None],
-        *,
-        project_list: bool,
     ) -> None:
-        """`publish` gets the import's status when it changes. `project_list`: see `Initialise`."""
+        """`publish` gets the import's status when it changes."""
         self._serverdir = serverdir
         self._child = child
         self._lifecycle = lifecycle
@@ -90,7 +88,6 @@ class InitialState:
         self._provided = provided_password
         self._password = generate_password() if provided_password is None else provided_password
         self._publish = publish
-        self._project_list = project_list
         self._record = serverdir.import_record
         self._follower: Follower | None = None
 
@@ -119,7 +116,7 @@ class InitialState:
     async def _initialise(self) -> Prepared:
         self._lifecycle.enter(Phase.INITIALISING)
         await to_the_end(self._serverdir.stage)
-        await self._child.send(Initialise(str(self._serverdir.staged_state), self._password, self._project_list))
+        await self._child.send(Initialise(str(self._serverdir.staged_state), self._password))
         answer = await self._child.expect(Prepared, PrepareFailed)
         if isinstance(answer, PrepareFailed):
             await to_the_end(self._serverdir.discard)

@@ -37,17 +37,13 @@ class Bootstrap(Hooks):
         board: Board,
         settings: ImportSettings,
         credentials: Credentials,
-        *,
-        project_list: bool,
     ) -> None:
-        """`project_list`: see `Initialise`."""
         self.imported = ImportStatus()
         """The import of this serverdir, in this life or an earlier one."""
         self._lifecycle = lifecycle
         self._board = board
         self._settings = settings
         self._credentials = credentials
-        self._project_list = project_list
         self._initial: InitialState | None = None
 
     async def configured(self, configured: Configured) -> Configured:
@@ -98,7 +94,6 @@ class Bootstrap(Hooks):
             self._settings,
             self._credentials.provided_password,
             self._publish,
-            project_list=self._project_list,
         )
         return (await self._initial.make()).root_hash
 

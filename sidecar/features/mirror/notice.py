@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sidecar.core.board import Board
 from sidecar.core.feature import Json
 from sidecar.core.public import public
+from sidecar.core.settings import MirrorSettings
 from sidecar.core.terminal import printable
-from sidecar.devpi.protocol import Message, MirrorsSeen
-from sidecar.features.hooks import Hooks
+from sidecar.devpi.protocol import Message, MirrorsSeen, Serve
+from sidecar.features.hooks import Hooks, Plan
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +37,15 @@ class Mirror(Hooks):
 
     name = "mirror"
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, settings: MirrorSettings) -> None:
         self.mirrors: Mirrors | None = None
         """None: not known yet, or offline."""
         self._board = board
+        self._settings = settings
+
+    async def launching(self, serve: Serve, plan: Plan) -> Serve:
+        """Pass the settings of mirrors to devpi-server."""
+        return replace(serve, mirror=self._settings.as_json())
 
     def hear(self, message: Message) -> None:
         """Take devpi-server's report of its mirrors."""

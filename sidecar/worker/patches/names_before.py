@@ -89,12 +89,9 @@ BEFORE = (
     Patch(
         "init",
         ("init",),
-        "devpi-init runs in this process; it has no option to create root/pypi without a list of all projects",
-        "first-index",
-        {
-            "devpi_server.init:init": "(pluginmanager, argv)",
-            "devpi_server.main:_pypi_ixconfig_default": "in set_default_indexes",
-        },
+        "devpi-init runs in this process, with its plugins",
+        "tools",
+        {"devpi_server.init:init": "(pluginmanager, argv)"},
     ),
     Patch(
         "importer",
