@@ -262,7 +262,7 @@ def mirrors(status: Fields) -> Iterator[str]:
     for upstream in found[:_MANY]:
         yield from _upstream(upstream, at)
     if (total := of.number("total") or 0) > (shown := len(found[:_MANY])):
-        yield f"  and {total - shown:.0f} more upstreams"
+        yield f"  and {total - shown:.0f} more upstream{'' if total - shown == 1 else 's'}"
     for note in of.texts("notes", 2000)[:_MANY]:
         yield f"  mirror: {note}"
 

@@ -56,6 +56,7 @@ class Mirror(Hooks):
         self._seen: tuple[Upstream, ...] | None = None
         self._total = 0
         self._runs = False
+        self._garbled = False
         self._judged: Verdict | None = None
         board.declare(check.NAME, check.MEANING, gates=False)
         board.on_tick(self._judge)
@@ -85,7 +86,9 @@ class Mirror(Hooks):
             try:
                 seen = upstreams.parse(message)
             except (ValueError, TypeError, KeyError, AttributeError):
-                log.exception("internal error: devpi-server's report of its upstreams can't be used")
+                if not self._garbled:
+                    log.exception("internal error: devpi-server's report of its upstreams can't be used")
+                self._garbled = True
                 return
             self._seen, self._total = self._tally.take(seen), message.total
             self._publish()

@@ -16,7 +16,7 @@ _BADGES = {"up": PASS, "failing": WARN, "down": FAIL}
 class Row(NamedTuple):
     """One upstream."""
 
-    index: str
+    mirror: str
     origin: str
     status: CheckStatus
     word: str
