@@ -256,9 +256,29 @@ def notices(status: Fields) -> Iterator[str]:
 
 
 def mirrors(status: Fields) -> Iterator[str]:
-    """Yield the notes about the mirrors' lists of projects, if any."""
-    for note in status.inner("mirrors").texts("notes", 2000)[:_MANY]:
+    """Yield the upstreams of the mirrors, and the notes about them, if any."""
+    of, at = status.inner("mirrors"), datetime.now(UTC)
+    found = of.list("upstreams")
+    for upstream in found[:_MANY]:
+        yield from _upstream(upstream, at)
+    if (total := of.number("total") or 0) > (shown := len(found[:_MANY])):
+        yield f"  and {total - shown:.0f} more upstream{'' if total - shown == 1 else 's'}"
+    for note in of.texts("notes", 2000)[:_MANY]:
         yield f"  mirror: {note}"
+
+
+def _upstream(of: Fields, at: datetime) -> Iterator[str]:
+    """Yield the state of one upstream and, if it or its list fails, why and what to do."""
+    name = f"  upstream of {of.text('index', 100) or 'an unknown index'}"
+    answered = of.time("last_success")
+    last = "never answered" if answered is None else f"last answer {ago(abs((at - answered).total_seconds()))}"
+    listed = of.inner("list")
+    projects = "" if (count := listed.number("projects")) is None else f", {count:,.0f} projects listed"
+    stale = " (stale)" if projects and listed.text("state", 10) == "stale" else ""
+    state = of.text("state", 20) or "unknown"
+    yield Line(f"{name}: {state}, {last}{projects}{stale}", f"{name}: {state}, {last}", f"{name}: {state}")
+    yield from trouble("reason", of.inner("error"), "    ")
+    yield from trouble("the list of projects can't be refreshed", listed.inner("error"), "    ")
 
 
 def trouble(what: str, error: Fields, indent: str = "  ") -> Iterator[str]:

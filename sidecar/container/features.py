@@ -16,7 +16,7 @@ from sidecar.features.bootstrap.preparation import Bootstrap
 from sidecar.features.credentials.keeper import Credentials
 from sidecar.features.health.monitor import Health
 from sidecar.features.hooks import Hooks
-from sidecar.features.mirror.notice import Mirror
+from sidecar.features.mirror.following import Mirror
 from sidecar.features.numbers.counting import Counting
 from sidecar.storage.runtime_dir import RuntimeDir
 

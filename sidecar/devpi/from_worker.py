@@ -165,14 +165,11 @@ class Noticed(Message):
 
 @dataclass(frozen=True)
 class MirrorsSeen(Message):
-    """The mirrors with and without the project list of their upstream; sent once, and when they change."""
+    """The mirrors without the project list of their upstream; sent once, and when they change."""
 
-    with_list: int
-    with_list_names: list[str]
-    """The first of them, by name."""
     without: int
     without_names: list[str]
-    """The first of those without a list, by name."""
+    """The first of them, by name."""
 
 
 @dataclass(frozen=True)

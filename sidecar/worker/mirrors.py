@@ -1,4 +1,4 @@
-"""Which of devpi's mirrors keep the list of all projects of their upstream: that takes memory."""
+"""Which of devpi's mirrors have no list of their upstream's projects: they request every unknown name upstream."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from devpi_server.main import XOM
 
 _NAMED = 20
-"""Mirrors of each kind that are reported by name; the rest is counted."""
+"""Mirrors that are reported by name; the rest is counted."""
 _NAME = 200
 """Characters of a name that are reported."""
 _PAUSE = 5.0
@@ -61,16 +61,10 @@ class MirrorsWatch:
             mirrors = sorted(self._mirrors())
         self._retain({name for name, _ in mirrors})
         without = [name for name, has_list in mirrors if not has_list]
-        with_list = [name for name, has_list in mirrors if has_list]
-        return MirrorsSeen(
-            with_list=len(with_list),
-            with_list_names=[name[:_NAME] for name in with_list[:_NAMED]],
-            without=len(without),
-            without_names=[name[:_NAME] for name in without[:_NAMED]],
-        )
+        return MirrorsSeen(len(without), [name[:_NAME] for name in without[:_NAMED]])
 
     def _mirrors(self) -> Iterator[tuple[str, bool]]:
-        """Yield each mirror's name, and whether it keeps the list. Needs a transaction."""
+        """Yield each mirror's name, and whether it keeps a list. Needs a transaction."""
         for user in self._xom.model.get_userlist():
             record: dict[str, Any] = user.key.get()
             for index, config in record.get("indexes", {}).items():

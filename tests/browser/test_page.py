@@ -45,7 +45,7 @@ def test_first_start(container: Make, view: View) -> None:
     phases = viewer.page.locator("#phases li b").all_inner_texts()
     assert ["starting", "initialising", "launching", "ready"] == phases
     viewer.wait("#phases .now", "for ")
-    assert 8 == viewer.page.locator("#checks .badge.pass").count()
+    assert 9 == viewer.page.locator("#checks .badge.pass").count()
     viewer.wait("#numbers div:has-text('Users') dd", "1")
     assert f"pip install PACKAGE \\ --index-url {new.devpi}/root/dev/+simple/" in viewer.text("#use")
     viewer.page.locator("#checks tr:has-text('http') svg.trend").wait_for(state="attached", timeout=40_000)
@@ -58,7 +58,7 @@ def test_a_quarter_of_an_hour(container: Make, view: View) -> None:
     viewer.wait("#headline", "All checks pass")
     viewer.page.locator("#checks tr:has-text('http') .trend .warn").wait_for(state="attached")
     assert not viewer.page.locator("#checks table").is_visible()
-    assert "All 8 checks pass" == viewer.text("#checks")
+    assert "All 9 checks pass" == viewer.text("#checks")
     viewer.look("ready", every=True)
     viewer.page.locator("#checks summary").click()
     viewer.wait("#checks tr:has-text('http') .history", "max 2.3 s")
@@ -126,6 +126,24 @@ def test_replicas(container: Make, view: View, tmp_path: Path) -> None:
     viewer.page.evaluate("byId('replicas').scrollIntoView()")
     viewer.look("replicas")
     assert "Behind its primary 0 serials" in view(replica).wait("#replicas", "This is a replica")
+
+
+def test_upstreams(container: Make, view: View) -> None:
+    """Made-up ones: one that answers, one that is not trusted, and one that is late; the page follows their counts."""
+    env = {"MADE_UP_UPSTREAMS": "1", "DEVPI_PASSWORD": "f1rst-Start"}
+    viewer = view(container(command=MADE_UP, env=env).start().wait_ready())
+    assert "650,123 projects in its list" in viewer.wait("#mirrors tr:has-text('root/pypi')", "up")
+    assert "never" in viewer.wait("#mirrors tr:has-text('team/internal')", "down")
+    viewer.wait("#mirrors .why", "is not signed by a trusted CA")
+    assert "DEVPI_MIRROR_CA" in viewer.text("#mirrors .why")
+    assert "stale" in viewer.wait("#mirrors tr:has-text('torch/wheels')", "failing")
+    viewer.wait("#checks tr:has-text('mirror')", "warn")
+    before = viewer.text("#mirrors tr:has-text('root/pypi') td:last-child")
+    viewer.page.wait_for_function(
+        "before => document.querySelector('#mirrors tbody tr td:last-child').innerText !== before", arg=before
+    )
+    viewer.page.evaluate("byId('mirrors').scrollIntoView()")
+    viewer.look("upstreams")
 
 
 def test_claim(container: Make, view: View) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -528,10 +529,30 @@ async def test_notices(sidecar: Sidecar) -> None:
 
 
 async def test_mirrors(sidecar: Sidecar) -> None:
-    """The sidecar's notes about them."""
-    sidecar.says("/status", {**STATUS, "mirrors": {"notes": ["root/pypi keeps the list", "a/b has none"]}})
-    run = await sidecar.run("status")
-    assert "  mirror: root/pypi keeps the list\n  mirror: a/b has none\n" in run.out
+    """Their upstreams, with the last error and its hint, then the sidecar's notes."""
+    error = {"kind": "trust", "reason": "the certificate is not trusted", "hint": "set DEVPI_MIRROR_CA"}
+    listed = {"state": "stale", "projects": 650123, "error": {"reason": "timed out", "hint": "wait"}}
+    upstreams = [
+        {"index": "a/b", "state": "down", "last_success": None, "error": error, "list": {"state": "off"}},
+        {"index": "root/pypi", "state": "up", "last_success": "2026-11-22T10:20:30Z", "error": None, "list": listed},
+    ]
+    mirrors = {"total": 3, "upstreams": upstreams, "notes": ["a/b has no list"]}
+    sidecar.says("/status", {**STATUS, "mirrors": mirrors})
+    lines = (await sidecar.run("status")).out.splitlines()
+    begin = lines.index("  upstream of a/b: down, never answered")
+    assert lines[begin + 1 : begin + 3] == [
+        "    reason: the certificate is not trusted",
+        "    hint: set DEVPI_MIRROR_CA",
+    ]
+    assert re.fullmatch(
+        r"  upstream of root/pypi: up, last answer .+ ago, 650,123 projects listed \(stale\)", lines[begin + 3]
+    )
+    assert lines[begin + 4 : begin + 8] == [
+        "    the list of projects can't be refreshed: timed out",
+        "    hint: wait",
+        "  and 1 more upstream",
+        "  mirror: a/b has no list",
+    ]
 
 
 async def test_hostile_text_does_not_reach_the_terminal(sidecar: Sidecar) -> None:
@@ -549,7 +570,11 @@ async def test_hostile_text_does_not_reach_the_terminal(sidecar: Sidecar) -> Non
             },
             "unusable_passwords": {"total": 2, "users": [name, 7]},
             "notices": [{"about": name, "reason": name, "hint": name}, 7],
-            "mirrors": {"notes": [name[:300], 7]},
+            "mirrors": {
+                "total": "x",
+                "upstreams": [7, {"index": name, "state": name, "error": {"reason": name}, "list": 3}],
+                "notes": [name[:300], 7],
+            },
         },
     )
     sidecar.says("/health", {"checks": [{"name": name, "status": "fail", "reason": name}, "x"]})
@@ -579,7 +604,8 @@ async def test_hostile_text_does_not_reach_the_terminal(sidecar: Sidecar) -> Non
             "notices": {},
         },
         {"mirrors": 2},
-        {"mirrors": {"notes": 2}},
+        {"mirrors": {"notes": 2, "upstreams": 3}},
+        {"mirrors": {"total": -1, "upstreams": [{"last_success": 7, "list": []}]}},
     ],
 )
 async def test_a_status_of_another_shape(sidecar: Sidecar, content: object) -> None:

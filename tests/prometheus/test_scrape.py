@@ -73,8 +73,10 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     env = {"DEVPI_PASSWORD": "given", "SIDECAR_SECRET_IS_RANDOM": "true", "SIDECAR_MONITOR_INTERVAL": "200ms"}
     with ExitStack() as stack:
         flags = ("--role", "primary", "--offline-mode", *base)
-        plugin = plugin_with_metrics(home / "plugin")
-        primary = stack.enter_context(cleared_away(Container(home / "primary", flags, env | plugin)))
+        plugin = plugin_with_metrics(home / "plugin") | {"MADE_UP_UPSTREAMS": "1", "NO_TRENDS": "1"}
+        command = (sys.executable, str(ROOT / "tests" / "browser" / "made_up.py"))
+        made = Container(home / "primary", flags, env | plugin, command=command)
+        primary = stack.enter_context(cleared_away(made))
         exported.write(primary.init_dir / "export", projects=20)
         primary.start().wait_ready()
         flags = ("--primary-url", primary.devpi, *base)  # offline, it would not ask its primary; it has no mirror

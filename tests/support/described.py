@@ -27,6 +27,7 @@ CHECKS = {
     "root-password": True,
     "disk": False,
     "events": False,
+    "mirror": False,
 }
 """Each check, and whether it gates readiness."""
 DOCUMENT: dict[str, Any] = compose("1.2.3", CHECKS)

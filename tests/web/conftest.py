@@ -30,7 +30,7 @@ from sidecar.features.credentials.rotation import PasswordSetter
 from sidecar.features.credentials.secrets import AdminToken
 from sidecar.features.health.monitor import Health, Serving
 from sidecar.features.hooks import Hooks
-from sidecar.features.mirror.notice import Mirror, Mirrors
+from sidecar.features.mirror.following import Mirror, Mirrors
 from sidecar.features.numbers.amounts import Contents
 from sidecar.features.numbers.counting import Counting
 from sidecar.storage.runtime_dir import RuntimeDir

@@ -27,7 +27,7 @@ from sidecar.features.credentials.password_status import (
 )
 from sidecar.features.health.checks.disk import Space
 from sidecar.features.health.monitor import Serving
-from sidecar.features.mirror.notice import Mirrors, Named
+from sidecar.features.mirror.following import Mirrors, Named
 from sidecar.features.numbers.amounts import Contents, Numbers, Served
 from sidecar.storage.usage import Used
 from sidecar.web.context import CONTEXT
@@ -37,6 +37,7 @@ from sidecar.web.page.headline import Verdict
 from sidecar.web.page.rendering import section
 from sidecar.web.page.tally import tally
 from tests.support.fake_devpi import UUID, eventually
+from tests.support.upstreams import seen_failing, seen_up, upstreams_of
 from tests.web.conftest import PASSWORD, TOKEN, Site
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -320,14 +321,21 @@ async def test_notices(site: Site) -> None:
 
 
 async def test_mirrors(site: Site) -> None:
-    """The page shows what a mirror's list costs, and what its absence costs; nothing without mirrors."""
+    """The page shows each upstream with its last error and what to do; nothing without mirrors."""
     site.tell(mirrors=Mirrors())
-    assert "Mirrors" not in (await page(site)).text
-    site.tell(mirrors=Mirrors(Named(1, ("root/pypi",)), Named(25, tuple(f"a/m{n}" for n in range(20)))))
+    assert "Upstreams" not in (await page(site)).text
+    seen = upstreams_of(seen_up("root/pypi"), seen_failing("x/y"))
+    site.tell(mirrors=Mirrors(3, seen, Named(25, tuple(f"a/m{n}" for n in range(20)))))
     outline = await page(site)
-    assert "root/pypi keeps the list of the upstream's projects in memory" in outline.text
-    assert "a/m19 and 5 more have no list" in outline.text
-    assert "devpi index root/pypi mirror_no_project_list=true" in outline.text
+    text = " ".join(outline.text.split())
+    assert "root/pypi https://pypi.org ✓ up" in text
+    assert "650,123 projects in its list" in text
+    assert "1,323 of 1,388 from the cache" in text
+    assert "x/y https://index.example.com:8443 ✕ down never no list not used yet" in text
+    assert "the certificate is not signed by a trusted CA What to do: set DEVPI_MIRROR_CA" in text
+    assert "The next try is at 10:41:22 UTC." in text
+    assert "and 1 more" in text
+    assert "a/m19 and 5 more have no list" in text
     assert "`" not in outline.text
 
 
@@ -460,7 +468,7 @@ async def test_hostile_names(site: Site, name: str) -> None:
             error=error,
         ),
         unusable_passwords=UnusablePasswords(1, (name,)),
-        mirrors=Mirrors(Named(1, (name,)), Named(1, (name,))),
+        mirrors=Mirrors(1, upstreams_of(seen_failing(name, name, name)), Named(1, (name,))),
     )
     site.lifecycle.enter(Phase.FAILED, Failure(name, name))
     outline = await page(site)

@@ -107,7 +107,7 @@ async def test_an_import_fails_nothing(site: Site) -> None:
         [
             "[-]process pending: importing: 512 of 2000 files",
             *(f"[-]{name} pending: not checked yet" for name in [name for name, gates in CHECKS.items() if gates][1:]),
-            *(f"[+]{name} pending: not checked yet" for name in ("disk", "events")),
+            *(f"[+]{name} pending: not checked yet" for name in ("disk", "events", "mirror")),
             "readyz check pending",
         ],
     )

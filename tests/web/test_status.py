@@ -10,9 +10,10 @@ import pytest
 from sidecar.core.lifecycle import DevpiInfo, Failure, Notice, Phase
 from sidecar.features.bootstrap.import_status import Archive, Count, ImportFailure, ImportState, ImportStatus, LeftOut
 from sidecar.features.credentials.password_status import RootPassword, RootPasswordStatus, UnusablePasswords
-from sidecar.features.mirror.notice import Mirrors, Named
+from sidecar.features.mirror.following import Mirrors, Named
 from sidecar.web.serializers import public
 from tests.support.fake_devpi import UUID, eventually, status_of
+from tests.support.upstreams import seen_failing, seen_up, upstreams_of
 from tests.web.conftest import PASSWORD, TOKEN, Site
 
 AT = datetime(2026, 11, 22, 10, 20, 30, 456000, tzinfo=UTC)
@@ -45,15 +46,24 @@ async def test_status_of_notices(site: Site) -> None:
 
 
 async def test_status_of_mirrors(site: Site) -> None:
-    """How many keep the list of all projects, names of the first, and the consequences."""
-    site.tell(mirrors=Mirrors(Named(2, ("a/b", "root/pypi")), Named(1, ("x/y",))))
+    """Their upstreams, with the last error and its hint, the list of projects and counts; no path of a URL."""
+    site.tell(mirrors=Mirrors(3, upstreams_of(seen_up("root/pypi"), seen_failing("x/y")), Named(1, ("x/y",))))
     mirrors = (await site.get("/status")).json["mirrors"]
-    assert mirrors["with_list"] == {"total": 2, "indexes": ["a/b", "root/pypi"]}
+    up, failing = mirrors["upstreams"]
+    assert (3, "root/pypi", "up", None) == (mirrors["total"], up["index"], up["state"], up["error"])
+    assert up["last_success"] == "2026-11-22T10:20:30.000Z"
+    assert up["list"] == {"state": "fresh", "refreshed": up["last_success"], "projects": 650123, "error": None}
+    assert up["pages"] == {"hit": 812, "miss": 40, "stale": 0, "failed": 0}
+    assert (up["answers"], up["received_bytes"]) == ({"200": 61, "304": 4}, 48123456)
+    assert failing["error"] == {
+        "kind": "trust",
+        "reason": "the certificate is not signed by a trusted CA",
+        "hint": "set DEVPI_MIRROR_CA to the file <path>",
+    }
+    assert (failing["state"], failing["origin"]) == ("down", "https://index.example.com:8443")
+    assert failing["next_try"] == "2026-11-22T10:41:22.000Z"
     assert mirrors["without_list"] == {"total": 1, "indexes": ["x/y"]}
-    keep, go_without = mirrors["notes"]
-    assert "a/b, root/pypi keep the list" in keep
-    assert "`devpi index NAME mirror_no_project_list=true`" in keep
-    assert "x/y has no list" in go_without
+    assert "x/y has no list" in mirrors["notes"][0]
     site.tell(mirrors=Mirrors())
     assert (await site.get("/status")).json["mirrors"]["notes"] == []
 

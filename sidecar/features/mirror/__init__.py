@@ -1,1 +1,1 @@
-"""devpi's mirrors, as far as the sidecar sees them. Door: `notice.Mirror`."""
+"""The upstreams of devpi's mirrors. Doors: `following.Mirror`, `upstreams`."""

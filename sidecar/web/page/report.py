@@ -20,8 +20,7 @@ from sidecar.features.credentials import password_advice
 from sidecar.features.credentials.keeper import Credentials
 from sidecar.features.credentials.password_status import RootPassword, RootPasswordStatus, UnusablePasswords
 from sidecar.features.health.monitor import Health
-from sidecar.features.mirror import notice
-from sidecar.features.mirror.notice import Mirror
+from sidecar.features.mirror.following import Mirror
 from sidecar.features.numbers.amounts import Numbers
 from sidecar.features.numbers.counting import Counting
 from sidecar.web.context import Context
@@ -32,6 +31,7 @@ from sidecar.web.page.import_progress import progress
 from sidecar.web.page.rendering import render, section
 from sidecar.web.page.replicas import replicas
 from sidecar.web.page.tally import tally
+from sidecar.web.page.upstreams import upstreams
 
 _MANY = 20
 """Phases that are shown."""
@@ -70,7 +70,7 @@ class View:
 
 
 SECTIONS: dict[str, Callable[[Context], Values]] = {
-    "mirrors": lambda context: {"notes": notes} if (notes := tuple(notice.notes(context.of(Mirror).mirrors))) else {},
+    "mirrors": lambda context: upstreams(context.of(Mirror).mirrors, now()),
 }
 """Sections of features, by the names of their templates: the page shows them at its end, each in a card."""
 
