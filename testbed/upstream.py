@@ -166,6 +166,11 @@ class Upstream:
         yield from self._names
         yield from map(numbered, range(self._size))
 
+    def add(self, name: str) -> None:
+        """Have a project more."""
+        self._names |= {name}
+        self._lists.clear()
+
     def count(self, path: str) -> int:
         """Return the number of requests for a path so far."""
         return self.asked.count(path)

@@ -12,7 +12,7 @@ from functools import cache
 
 from aiohttp import web
 
-MOST = 3 * 2**30
+MOST = 2**30
 """Bytes after which an endless body ends, in case that nobody ends it before."""
 _BLOCK = b" " * 2**16
 _INFLATED = 2**24
@@ -55,7 +55,7 @@ class Fault:
 
 HANGS, CUT, GARBAGE = Fault(hang=True), Fault(cut=True), Fault(garbage=True)
 LOOP, ENDLESS, DRIPS, ZIPPED = Fault(location=""), Fault(endless=True), Fault(drip=0.5), Fault(zipped=True)
-BOMB = Fault(bomb=2 * 2**30)
+BOMB = Fault(bomb=2**30)
 DEEP = Fault(body=b'{"meta": {"api-version": "1.0"}, "name": "x", "files": ' + b"[" * 200_000 + b"]" * 200_000 + b"}")
 IMAGE = Fault(body=b"\x89PNG\r\n\x1a\n" + bytes(2000), kind="image/png")
 LOGIN_PAGE = Fault(body=b"<!DOCTYPE html><title>Log in</title><form method=post><input name=user></form>", kind=_HTML)
@@ -79,18 +79,20 @@ async def answer(
     body = b'{"meta": {"api-ver' if fault.garbage else body if fault.body is None else fault.body
     headers = {**headers, "Content-Type": fault.kind or kind}
     try:
-        return await _send(request, body, headers, fault)
+        return await _send(request, body, headers, fault, released)
     except ConnectionError:  # the client has disconnected
         return web.Response()
 
 
-async def _send(request: web.Request, body: bytes, headers: dict[str, str], fault: Fault) -> web.StreamResponse:
+async def _send(
+    request: web.Request, body: bytes, headers: dict[str, str], fault: Fault, released: asyncio.Event
+) -> web.StreamResponse:
     if fault.zipped:
         return web.Response(body=gzip.compress(body, 1), headers={**headers, "Content-Encoding": "gzip"})
     if fault.bomb:
         return await stream(request, _bomb(fault.bomb), {**headers, "Content-Encoding": "gzip"})
     if fault.endless:
-        return await stream(request, _endless(body), headers)
+        return await stream(request, _endless(body, released), headers)
     if fault.drip:
         response = web.StreamResponse(headers={**headers, "Content-Length": str(len(body))})
         await response.prepare(request)
@@ -119,10 +121,12 @@ async def stream(request: web.Request, parts: Iterator[bytes], headers: dict[str
     return response
 
 
-def _endless(body: bytes) -> Iterator[bytes]:
+def _endless(body: bytes, released: asyncio.Event) -> Iterator[bytes]:
     """Yield the body without its end, then spaces."""
     yield body[:-1]
     for _ in range(MOST // len(_BLOCK)):
+        if released.is_set():
+            return
         yield _BLOCK
 
 
