@@ -9,24 +9,33 @@ from pathlib import Path
 
 from testbed.upstream_pages import Project
 
-TOP = "tree-00"
-"""Installing it installs the whole tree."""
 CLIENTS = ("pip", "uv")
 _ROOT = Path(__file__).resolve().parents[1]
 
 
-def tree(count: int, versions: int = 3) -> dict[str, Project]:
-    """Return `count` projects: each requires two others, and all but the last ones one that others require too."""
+def tree(count: int, versions: int = 3, prefix: str = "tree") -> dict[str, Project]:
+    """Return `count` projects: each requires up to three others, so that `top` requires all."""
     made = {}
     for number in range(count):
         required = {2 * number + 1, 2 * number + 2, number + 3} & set(range(count))
-        requires = tuple(f"{_name(each)}>=1.0" for each in sorted(required))
-        made[_name(number)] = Project(requires, versions)
+        requires = tuple(f"{_name(prefix, each)}>=1.0" for each in sorted(required))
+        made[_name(prefix, number)] = Project(requires, versions)
     return made
 
 
-def _name(number: int) -> str:
-    return f"tree-{number:02d}"
+def top(prefix: str = "tree") -> str:
+    """Return the project that requires the whole tree."""
+    return _name(prefix, 0)
+
+
+def _name(prefix: str, number: int) -> str:
+    return f"{prefix}-{number:02d}"
+
+
+def missing(target: Path, count: int, prefix: str = "tree") -> list[str]:
+    """Return the modules of a tree that are not in the folder."""
+    modules = (f"{_name(prefix, number).replace('-', '_')}.py" for number in range(count))
+    return [module for module in modules if not (target / module).is_file()]
 
 
 def found(client: str) -> str | None:
@@ -37,7 +46,7 @@ def found(client: str) -> str | None:
     return shutil.which("uv", path=os.pathsep.join(beside))
 
 
-def command(client: str, index: str, target: Path, project: str = TOP) -> list[str]:
+def command(client: str, index: str, target: Path, project: str) -> list[str]:
     """Return a command that installs a project with its dependencies into a folder, without any cache or settings.
 
     `index`: the URL of an index's simple pages.

@@ -45,7 +45,7 @@ def installing(mirrored: Mirrored, client: str, folder: Path) -> Iterator[Callab
     index = f"{mirrored.devpi}/root/dev/+simple/"
     with log.open("wb") as output:
         running = subprocess.Popen(
-            installs.command(client, index, target),
+            installs.command(client, index, target, installs.top()),
             env=installs.environ(folder),
             stdout=output,
             stderr=output,
@@ -54,9 +54,7 @@ def installing(mirrored: Mirrored, client: str, folder: Path) -> Iterator[Callab
 
     def finish() -> None:
         assert running.wait(PATIENCE) == 0, log.read_text()
-        assert sorted(path.name for path in target.glob("tree_*.py")) == [
-            f"tree_{number:02d}.py" for number in range(PACKAGES)
-        ]
+        assert [] == installs.missing(target, PACKAGES)
 
     try:
         yield finish
