@@ -15,7 +15,20 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import crowds, growth, imports, looking, memory, mirrors, probes, restarts, scrapes, serving, starts
+from bench import (
+    crowds,
+    growth,
+    imports,
+    looking,
+    memory,
+    mirror_clients,
+    mirrors,
+    probes,
+    restarts,
+    scrapes,
+    serving,
+    starts,
+)
 from bench.report import Result, Row, Section, Series, as_markdown, as_text, of_markdown
 from bench.rounds import ROOT, Bench, Comparison, Failed
 
@@ -33,6 +46,7 @@ COMPARISONS: dict[str, Comparison] = {
         *scrapes.COMPARISONS,
         *looking.COMPARISONS,
         *mirrors.COMPARISONS,
+        *mirror_clients.COMPARISONS,
     )
 }
 DEFAULT_PAIRS = 5

@@ -10,6 +10,7 @@ import io
 import random
 import tarfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,13 +42,13 @@ class Package:
         return metadata(self.name, self.version)
 
 
-def wheel(name: str, version: str, seed: int) -> Package:
-    """A wheel of about 4 kB with one module that can be imported."""
+def wheel(name: str, version: str, seed: int, requires: Sequence[str] = ()) -> Package:
+    """A wheel of about 4 kB with one module that can be imported, and these dependencies."""
     stem = f"{name.replace('-', '_')}-{version}"
     info = f"{stem}.dist-info"
     files = {
         f"{name.replace('-', '_')}.py": _module(name, version, seed),
-        f"{info}/METADATA": core_metadata(name, version),
+        f"{info}/METADATA": core_metadata(name, version, requires),
         f"{info}/WHEEL": _WHEEL,
     }
     record = "".join(f"{path},sha256={_record_digest(text)},{len(text)}\n" for path, text in files.items())
@@ -79,13 +80,14 @@ def sdist(name: str, version: str, seed: int) -> Package:
     return Package(name, version, f"{stem}.tar.gz", buffer.getvalue())
 
 
-def core_metadata(name: str, version: str) -> str:
+def core_metadata(name: str, version: str, requires: Sequence[str] = ()) -> str:
     """METADATA, or PKG-INFO."""
+    dependencies = "".join(f"Requires-Dist: {each}\n" for each in requires)
     return (
         f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nSummary: {_summary(name)}\n"
         "Home-page: https://example.org/\nAuthor: Bench\nAuthor-email: bench@example.org\nLicense: MIT\n"
         "Classifier: Programming Language :: Python :: 3\nRequires-Python: >=3.9\n"
-        f"Description-Content-Type: text/markdown\n\n{_description(name)}"
+        f"{dependencies}Description-Content-Type: text/markdown\n\n{_description(name)}"
     )
 
 

@@ -57,6 +57,10 @@ class Mirrored:
         answer = call_devpi(url, "PUT", {"volatile": True, **config}, token=self.token)
         assert answer.status == 200, answer
 
+    def delete(self, index: str) -> None:
+        """Delete an index of root's."""
+        assert call_devpi(f"{self.devpi}/root/{index}", "DELETE", token=self.token).status == 201
+
     def patch(self, index: str, **config: object) -> None:
         """Change an index of root's, as `devpi index` does."""
         changes = [f"{key}={value}" for key, value in config.items()]
