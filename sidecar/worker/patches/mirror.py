@@ -330,8 +330,8 @@ class _Outage:
         cause = getattr(answer, "cause", None)
         if self._client is None or cause is None or cause.kind not in PASSING:
             return False
-        since = self._client.counts.failing_since
-        if since is None or time.monotonic() - since > _YOUNG or time.monotonic() + _MOMENT > self._until:
+        since, now = self._client.counts.failing_since, time.monotonic()
+        if since is None or now - since > _YOUNG or now + max(_MOMENT, answer.retry_after or 0) > self._until:
             return False
         time.sleep(_MOMENT)
         return True
