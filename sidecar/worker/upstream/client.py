@@ -41,6 +41,7 @@ _ORIGINS = 16
 """Hosts of files for which a breaker is kept, besides the index's own."""
 _DRAINED = 64 * 1024
 """Bytes of an unwanted body that are read, so that the connection can be used again."""
+_CLOSE_SECONDS = 2.0
 _QUIET = 60.0
 """Seconds in which the same change of state is not logged again: an upstream may come and go."""
 
@@ -288,7 +289,7 @@ class UpstreamClient:
         return cause is None
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections. Not for the event loop's own thread."""
         self._prober.close()
         with self._lock:
             transports, self._transports = list(self._transports.values()), {}
@@ -298,7 +299,9 @@ class UpstreamClient:
             transport.close()
         if loop is not None and loop.is_running():
             for each in async_transports:
-                asyncio.run_coroutine_threadsafe(each.aclose(), loop)
+                closing = asyncio.run_coroutine_threadsafe(each.aclose(), loop)
+                with contextlib.suppress(Exception):  # a loop that is stopping, or a peer that does not end TLS
+                    closing.result(_CLOSE_SECONDS)
 
     def _begin(self, url: URL | str, setting: str) -> _Attempt | FailedResponse:
         text = url.url if isinstance(url, URL) else url

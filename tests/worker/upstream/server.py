@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 
 from sidecar.worker.upstream import lookup
 from sidecar.worker.upstream.client import UpstreamClient
 
+_T = TypeVar("_T")
 PUBLIC = "93.184.215.14"
 """A public address, which no test connects to."""
 
@@ -62,7 +64,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests.append((self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
         self.server.answer(self)
 
-    do_GET = do_HEAD = do_CONNECT = _any  # noqa: N815
+    do_GET = do_HEAD = do_CONNECT = _any
 
     def send(self, status: int = 200, body: bytes = b"", **headers: str) -> None:
         """Answer; names of headers with underscores."""
@@ -118,6 +120,14 @@ def raw_server(talk: Callable[[socket.socket], None]) -> Iterator[int]:
         listener.close()
 
 
+_loops: dict[UpstreamClient, asyncio.AbstractEventLoop] = {}
+
+
+def run(client: UpstreamClient, coroutine: Coroutine[Any, Any, _T]) -> _T:
+    """Run it on the client's event loop."""
+    return asyncio.run_coroutine_threadsafe(coroutine, _loops[client]).result(60)
+
+
 @contextlib.contextmanager
 def client_of(
     url: str,
@@ -125,14 +135,22 @@ def client_of(
     index: str = "root/pypi",
     timeout: float = 20.0,
     resolver: Callable[[str], Sequence[str]] = lookup.resolve,
-    **settings: Any,  # noqa: ANN401 - JSON
+    **settings: Any,
 ) -> Iterator[UpstreamClient]:
-    """A client, closed at the end of the block."""
+    """A client with an event loop in a thread, as devpi has it; both end with the block."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
     client = UpstreamClient(index, url, settings, timeout=timeout, resolver=resolver)
+    _loops[client] = loop
     try:
         yield client
     finally:
         client.close()
+        del _loops[client]
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
 
 
 def only_loopback(host: str) -> Sequence[str]:
