@@ -30,7 +30,7 @@ def opened(clock: Clock) -> Breaker:
 
 
 def test_it_opens_after_three_consecutive_failures(clock: Clock) -> None:
-    """A success in between starts anew."""
+    """A success in between starts from zero."""
     changes: list[bool] = []
     breaker = Breaker(changes.append, clock=clock, wall=clock)
     breaker.failed()
