@@ -892,6 +892,7 @@ READERS = {
     "sidecar/worker/tools.py": "replaces it for a tool of devpi's that runs in its place",
     "sidecar/cli/commands.py": "hands it to discovery.runtime_dir",
     "sidecar/cli/healthcheck.py": "hands it to discovery.runtime_dir",
+    "sidecar/worker/upstream/trust.py": "reads the usual variables of CA certificates, as devpi does",
     "sidecar/worker/options.py": "names the DEVPISERVER_* that are no option, in the child",
 }
 

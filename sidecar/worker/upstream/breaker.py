@@ -17,7 +17,7 @@ _RUNNING = 0.1
 
 
 class Breaker:
-    """Closed, all requests are allowed; open, none; each probe decides anew. Thread-safe.
+    """Closed, all requests are allowed; open, none; each probe decides again. Thread-safe.
 
     The first probe follows at once, so that the failures of one page cost the others no more than that probe. After a
     probe's success, one failure without an answer opens it again, and the waits go on from where they were, until a

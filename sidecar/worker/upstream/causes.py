@@ -235,7 +235,7 @@ def _of_rest(chain: list[BaseException], host: str) -> Cause:
     if "illegal status line" in text and "\\x15\\x03" in text:
         return Cause("tls", f"{host} speaks TLS only", "use https:// in the URL")
     if any(isinstance(each, zlib.error | UnicodeError | ValueError | httpx.DecodingError) for each in chain) or (
-        isinstance(first, httpx.RemoteProtocolError) and "illegal" in text
+        isinstance(first, httpx.RemoteProtocolError) and not re.search("disconnected|closed", text)
     ):
         return Cause("unreadable", f"the answer of {host} is not valid HTTP", "check what is at the mirror's URL")
     if isinstance(first, httpx.UnsupportedProtocol | httpx.InvalidURL | httpx.LocalProtocolError):

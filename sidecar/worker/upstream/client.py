@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import ssl
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -28,7 +27,8 @@ from sidecar.worker.upstream.causes import Cause, UpstreamFault, printable
 from sidecar.worker.upstream.counts import Counts
 from sidecar.worker.upstream.origins import Credentials, authority, origin, origin_words, without_userinfo
 from sidecar.worker.upstream.prober import Prober
-from sidecar.worker.upstream.transport import DEADLINE, AsyncPinnedTransport, PinnedTransport, Proxies
+from sidecar.worker.upstream.streams import ERRORS, CountedStream, async_drain, deadline_in, drain
+from sidecar.worker.upstream.transport import AsyncPinnedTransport, PinnedTransport, Proxies
 from sidecar.worker.upstream.trust import client_context
 
 REDIRECTS = 5
@@ -39,13 +39,9 @@ PROBE_SECONDS = 5.0
 """Total time of a probe."""
 _ORIGINS = 16
 """Hosts of files for which a breaker is kept, besides the index's own."""
-_DRAINED = 64 * 1024
-"""Bytes of an unwanted body that are read, so that the connection can be used again."""
+_CLOSE_SECONDS = 2.0
 _QUIET = 60.0
 """Seconds in which the same change of state is not logged again: an upstream may come and go."""
-
-ERRORS = (OSError, httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, ValueError)
-"""What a request may raise that is the upstream's fault, not a defect here. ssl.SSLError is an OSError."""
 
 _PAGE = "DEVPI_MIRROR_PAGE_TIMEOUT"
 _LIST = "DEVPI_MIRROR_LIST_TIMEOUT"
@@ -172,7 +168,7 @@ class UpstreamClient:
                         if response.status_code < 300:
                             text = text_of(response, await self._async_read(response, attempt.host))
                         else:
-                            await _async_drain(response)
+                            await async_drain(response)
                     finally:
                         await response.aclose()
             except TimeoutError:
@@ -194,7 +190,7 @@ class UpstreamClient:
         if isinstance(attempt, FailedResponse):
             return attempt
         try:
-            with _deadline(self._page_seconds, _PAGE):
+            with deadline_in(self._page_seconds, _PAGE):
                 response = self._send(attempt, "GET", extra_headers, allow_redirects, timeout, "gzip")
                 try:
                     body = Body(response, attempt.host, self._page_bytes, _PAGE_SIZE)
@@ -240,7 +236,7 @@ class UpstreamClient:
         if isinstance(attempt, FailedResponse):
             return attempt
         try:
-            with _deadline(self._page_seconds, _PAGE):
+            with deadline_in(self._page_seconds, _PAGE):
                 response = self._send(attempt, method, extra_headers, allow_redirects, timeout, "identity")
         except ERRORS as error:
             return self._failed(url, attempt, error)
@@ -264,7 +260,7 @@ class UpstreamClient:
         try:
             answer: Answer
             try:
-                with _deadline(seconds, _LIST):
+                with deadline_in(seconds, _LIST):
                     response = self._send(attempt, "GET", headers, True, None, "identity")
             except ERRORS as error:
                 answer = self._failed(url, attempt, error)
@@ -288,7 +284,7 @@ class UpstreamClient:
         return cause is None
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections. Not for the event loop's own thread."""
         self._prober.close()
         with self._lock:
             transports, self._transports = list(self._transports.values()), {}
@@ -298,7 +294,9 @@ class UpstreamClient:
             transport.close()
         if loop is not None and loop.is_running():
             for each in async_transports:
-                asyncio.run_coroutine_threadsafe(each.aclose(), loop)
+                closing = asyncio.run_coroutine_threadsafe(each.aclose(), loop)
+                with contextlib.suppress(Exception):  # a loop that is stopping, or a peer that does not end TLS
+                    closing.result(_CLOSE_SECONDS)
 
     def _begin(self, url: URL | str, setting: str) -> _Attempt | FailedResponse:
         text = url.url if isinstance(url, URL) else url
@@ -381,7 +379,7 @@ class UpstreamClient:
                 return response
             try:
                 url = _location(attempt, response)
-                _drain(response)
+                drain(response)
             finally:
                 response.close()
             attempt.history.append(response)
@@ -407,7 +405,7 @@ class UpstreamClient:
                 return response
             try:
                 url = _location(attempt, response)
-                await _async_drain(response)
+                await async_drain(response)
             finally:
                 await response.aclose()
             attempt.history.append(response)
@@ -487,7 +485,7 @@ class UpstreamClient:
             self._judge(attempt, cause, None)
             return UpstreamFault(cause)
 
-        response.stream = _CountedStream(cast("httpx.SyncByteStream", response.stream), self.counts, fault, until)
+        response.stream = CountedStream(cast("httpx.SyncByteStream", response.stream), self.counts, fault, until)
 
     def _all_breakers(self) -> list[Breaker]:
         with self._lock:
@@ -512,7 +510,7 @@ class UpstreamClient:
         """Return why the upstream is down, and the seconds that it asks to wait; None: it is up."""
         attempt = _Attempt(url, None, foreign, _PAGE, host=printable(authority(url)))
         try:
-            with _deadline(PROBE_SECONDS, _PAGE):
+            with deadline_in(PROBE_SECONDS, _PAGE):
                 response = self._send(attempt, "HEAD", None, True, None, "gzip")
                 response.close()
         except ERRORS as error:
@@ -540,45 +538,6 @@ class UpstreamClient:
             threadlog.warn("upstream of %s answers again", self._index)
 
 
-class _CountedStream(httpx.SyncByteStream):
-    """A body whose bytes are counted; a fault is counted too, and raised as UpstreamFault."""
-
-    def __init__(
-        self,
-        inner: httpx.SyncByteStream,
-        counts: Counts,
-        fault: Callable[[BaseException], UpstreamFault],
-        until: tuple[float, float, str] | None,
-    ) -> None:
-        self._inner = inner
-        self._counts = counts
-        self._fault = fault
-        self._until = until
-
-    def __iter__(self) -> Iterator[bytes]:
-        chunks = iter(self._inner)
-        while True:
-            try:
-                chunk = self._next(chunks)
-            except ERRORS as error:
-                raise self._fault(error) from error
-            if chunk is None:
-                return
-            self._counts.received(len(chunk))
-            yield chunk
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def _next(self, chunks: Iterator[bytes]) -> bytes | None:
-        if self._until is None:
-            return next(chunks, None)
-        with _until(self._until):
-            if time.monotonic() > self._until[0]:
-                raise causes.total_timeout("the upstream", *self._until[1:])
-            return next(chunks, None)
-
-
 def _speaks_against(cause: Cause, status: int | None, *, foreign: bool) -> bool:
     """Return whether the breaker counts a failure; other hosts may well deny one file."""
     if not cause.counts:
@@ -586,21 +545,6 @@ def _speaks_against(cause: Cause, status: int | None, *, foreign: bool) -> bool:
     if cause.kind == "denied":
         return not foreign
     return not (cause.kind == "status" and status is not None and status < 500)
-
-
-@contextlib.contextmanager
-def _until(deadline: tuple[float, float, str]) -> Iterator[None]:
-    token: contextvars.Token[tuple[float, float, str] | None] = DEADLINE.set(deadline)
-    try:
-        yield
-    finally:
-        DEADLINE.reset(token)
-
-
-@contextlib.contextmanager
-def _deadline(seconds: float, setting: str) -> Iterator[None]:
-    with _until((time.monotonic() + seconds, seconds, setting)):
-        yield
 
 
 def _location(attempt: _Attempt, response: httpx.Response) -> httpx.URL:
@@ -613,23 +557,6 @@ def _location(attempt: _Attempt, response: httpx.Response) -> httpx.URL:
     except (httpx.InvalidURL, ValueError):
         reason = f"{attempt.host} redirected to what is not a URL"
         raise UpstreamFault(Cause("redirects", reason, "check what is at the mirror's URL")) from None
-
-
-def _drain(response: httpx.Response) -> None:
-    size = 0
-    for chunk in response.iter_raw():
-        size += len(chunk)
-        if size > _DRAINED:
-            return
-
-
-async def _async_drain(response: httpx.Response) -> None:
-    size = 0
-    chunks: AsyncIterator[bytes] = response.aiter_raw()
-    async for chunk in chunks:
-        size += len(chunk)
-        if size > _DRAINED:
-            return
 
 
 def _shown(url: str) -> str:

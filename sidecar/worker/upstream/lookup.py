@@ -26,7 +26,7 @@ def resolve(host: str) -> Sequence[str]:
 
 
 class Lookup:
-    """Returns the addresses to connect to. Each name is resolved anew for each connection."""
+    """Returns the addresses to connect to. Each name is resolved for each connection."""
 
     def __init__(self, policy: AddressPolicy, resolver: Callable[[str], Sequence[str]] = resolve) -> None:
         self._policy = policy
