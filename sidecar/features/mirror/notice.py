@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from sidecar.core.board import Board
 from sidecar.core.feature import Json
+from sidecar.core.mirror_settings import MirrorSettings
 from sidecar.core.public import public
-from sidecar.core.settings import MirrorSettings
 from sidecar.core.terminal import printable
 from sidecar.devpi.protocol import Message, MirrorsSeen, Serve
 from sidecar.features.hooks import Hooks, Plan
