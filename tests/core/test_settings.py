@@ -312,14 +312,16 @@ def problem_of(**environ: str) -> Problem:
 
 
 def test_the_table_has_every_variable() -> None:
-    """The names in settings.py are those in this module's table, so each new setting is tested."""
-    tree = ast.parse((ROOT / "sidecar" / "core" / "settings.py").read_text())
-    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    strings = {
-        node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
-    }
+    """The names in the code are those in this module's table, so each new setting is tested."""
+    strings = set()
+    for module in ("settings", "mirror_settings"):
+        tree = ast.parse((ROOT / "sidecar" / "core" / f"{module}.py").read_text())
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        strings |= {
+            node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+        }
     named = {text for text in strings if re.fullmatch(r"(DEVPI|SIDECAR)_[A-Z_]+", text)}
     assert named - set(FILES) == {variable.name for variable in VARIABLES}
 

@@ -19,6 +19,7 @@ from tests.support.container import (
     upload,
     wait_for,
 )
+from tests.support.mirrored import config_of
 
 pytestmark = pytest.mark.slow
 
@@ -64,6 +65,20 @@ def refused(replica: Container, why: str) -> dict[str, str]:
 def test_a_pair_that_agrees(primary: Container, container: Callable[..., Container], secret: Path) -> None:
     """With the same secret and the same derivation the replica is ready."""
     replica_of(primary, container, secret, *ARGON2, "1").wait_ready()
+
+
+def test_the_upstream_of_root_pypi_is_the_primarys(container: Callable[..., Container], secret: Path) -> None:
+    """DEVPI_MIRROR_URL, which a chart may set for both, changes nothing on a replica and prevents nothing."""
+    own = [each for each in HOST if each != "--no-root-pypi"]
+    derivation = ("--secretfile", str(secret), *ARGON2, "1")
+    flags = (*own, str(free_port()), "--offline-mode", "--role", "primary", *derivation)
+    primary = container("primary", flags=flags).start().wait_ready()
+    before = config_of(primary, "root/pypi")
+    url = "http://127.0.0.1:9/simple/"
+    replica = replica_of(primary, container, secret, *ARGON2, "1", DEVPI_MIRROR_URL=url).wait_ready()
+    assert config_of(replica, "root/pypi") == before
+    assert "DEVPI_MIRROR_URL" not in replica.log
+    assert replica.status()["notices"] == []
 
 
 def test_what_is_advised_about_roots_password(

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 from ruamel.yaml import YAML
 
@@ -66,19 +67,21 @@ def settings_table() -> dict[str, str]:
 @cache
 def code_defaults() -> dict[str, object]:
     """Return variable → the default that `settings.from_environ` passes to its reader; None for secrets."""
-    base = settings.from_environ({})
+    everything = settings.from_environ({})
     found: dict[str, object] = {}
-    for node in ast.walk(ast.parse((ROOT / "sidecar" / "core" / "settings.py").read_text())):
-        match node:
-            case ast.Call(
-                func=ast.Attribute(value=ast.Name(id="read"), attr="value"),
-                args=[ast.Constant(value=str(name)), _, given],
-            ):
-                found[name] = eval(ast.unparse(given), {"base": base})
-            case ast.Call(
-                func=ast.Attribute(value=ast.Name(id="read"), attr="secret"), args=[ast.Constant(value=str(name)), *_]
-            ):
-                found[name] = found[f"{name}_FILE"] = None
+    for module, base in (("settings", everything), ("mirror_settings", everything.mirror)):
+        for node in ast.walk(ast.parse((ROOT / "sidecar" / "core" / f"{module}.py").read_text())):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(value=ast.Name(id="read"), attr="value"),
+                    args=[ast.Constant(value=str(name)), _, given],
+                ):
+                    found[name] = eval(ast.unparse(given), {"base": base})
+                case ast.Call(
+                    func=ast.Attribute(value=ast.Name(id="read"), attr="secret"),
+                    args=[ast.Constant(value=str(name)), *_],
+                ):
+                    found[name] = found[f"{name}_FILE"] = None
     return found
 
 
@@ -132,7 +135,7 @@ def test_every_documented_devpiserver_variable_is_an_option_of_devpi() -> None:
 
 def test_documented_defaults_are_the_codes() -> None:
     """Setting a variable to its documented default changes nothing; a dash stands for none."""
-    defaults = code_defaults() | {"DEVPI_RESTRICT_MODIFY": "root"}
+    defaults = code_defaults() | {"DEVPI_RESTRICT_MODIFY": "root", "DEVPI_MIRROR_USER": None}
     special = {"DEVPI_SERVERDIR": str(settings.DEFAULT_SERVERDIR), "SIDECAR_RUNTIME_DIR": "$TMPDIR/devpi-sidecar-UID"}
     base = settings.from_environ({})
     wrong = []
@@ -140,7 +143,7 @@ def test_documented_defaults_are_the_codes() -> None:
         if name in special:
             right = documented == special[name]
         elif documented == NONE:
-            right = defaults[name] is None
+            right = defaults[name] in (None, ())
         else:
             right = defaults[name] is not None and settings.from_environ({name: documented}) == base
         if not right:
@@ -160,10 +163,15 @@ def test_every_documented_setting_is_really_read(name: str, tmp_path: Path) -> N
     """Some value changes the settings; otherwise the comparison of defaults proves nothing."""
     secret = tmp_path / "secret"
     secret.write_text("a-secret-of-sixteen-or-more\n")
-    base = settings.from_environ({})
-    for value in ("7", "exit", "json", "debug", "true", str(secret), "a-secret-of-sixteen-or-more"):
+    texts = ("7", "exit", "wait", "json", "debug", "true", "a-secret-of-sixteen-or-more", "https://pypi.corp/")
+    needed = {"DEVPI_MIRROR_URL": "https://pypi.corp/", "DEVPI_MIRROR_USER": "user"}
+    environ = needed if name.startswith("DEVPI_MIRROR_PASSWORD") else {}
+    if name == "DEVPI_MIRROR_USER":
+        environ = {"DEVPI_MIRROR_URL": "https://pypi.corp/"}
+    base = settings.from_environ(environ)
+    for value in (*texts, str(secret), certifi.where()):
         try:
-            changed = settings.from_environ({name: value})
+            changed = settings.from_environ({**environ, name: value})
         except settings.SettingsError:
             continue
         if changed != base:

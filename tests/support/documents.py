@@ -60,10 +60,15 @@ def manifest(kind: str) -> dict[str, Any]:
 
 @cache
 def code_variables() -> frozenset[str]:
-    """Every setting that `sidecar/core/settings.py` names."""
-    tree = ast.parse((ROOT / "sidecar" / "core" / "settings.py").read_text())
+    """Every setting that `settings` and `mirror_settings` of `sidecar.core` name."""
+    trees = [
+        ast.parse((ROOT / "sidecar" / "core" / f"{name}.py").read_text()) for name in ("settings", "mirror_settings")
+    ]
     constants = {
-        node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        node.value
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
     return frozenset(text for text in constants if re.fullmatch(r"(DEVPI|SIDECAR)_[A-Z_]+", text))
 

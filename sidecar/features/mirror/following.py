@@ -12,7 +12,7 @@ from sidecar.core.feature import Json
 from sidecar.core.lifecycle import now
 from sidecar.core.public import public
 from sidecar.core.sample import Family
-from sidecar.core.settings import MirrorSettings
+from sidecar.core.mirror_settings import MirrorSettings
 from sidecar.core.terminal import printable
 from sidecar.devpi.protocol import Message, MirrorsSeen, Serve, UpstreamsSeen
 from sidecar.features.hooks import Hooks, Plan, Running
