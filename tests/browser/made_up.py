@@ -23,8 +23,8 @@ from sidecar.core.check import PASS, WARN, Check, CheckStatus
 from sidecar.core.history import SAMPLES, SPAN, History
 from sidecar.core.surroundings import Surroundings
 from sidecar.devpi.client import DevpiClient
-from sidecar.devpi.server_status import Replica, ServerStatus
 from sidecar.devpi.protocol import UPSTREAM_SECONDS, UpstreamsSeen
+from sidecar.devpi.server_status import Replica, ServerStatus
 from sidecar.features.health import monitor
 from sidecar.features.mirror.following import Mirror
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
