@@ -30,8 +30,8 @@ from sidecar.features.credentials.rotation import PasswordSetter
 from sidecar.features.credentials.secrets import AdminToken
 from sidecar.features.health.monitor import Health, Serving
 from sidecar.features.hooks import Hooks
-from sidecar.features.mirror.check import judge_upstreams
 from sidecar.features.mirror.following import Mirror, Mirrors
+from sidecar.features.mirror.upstream_check import judge_upstreams
 from sidecar.features.numbers.amounts import Contents
 from sidecar.features.numbers.counting import Counting
 from sidecar.storage.runtime_dir import RuntimeDir

@@ -15,8 +15,8 @@ from sidecar.core.sample import Family
 from sidecar.core.terminal import printable
 from sidecar.devpi.protocol import Message, MirrorsSeen, Serve, UpstreamsSeen
 from sidecar.features.hooks import Hooks, Plan, Running
-from sidecar.features.mirror import check, upstream_metrics, upstreams
-from sidecar.features.mirror.tally import Tally
+from sidecar.features.mirror import upstream_check, upstream_metrics, upstreams
+from sidecar.features.mirror.totals import Totals
 from sidecar.features.mirror.upstreams import Upstream
 
 log = logging.getLogger(__name__)
@@ -51,14 +51,14 @@ class Mirror(Hooks):
         self.mirrors: Mirrors | None = None
         """None: not known yet, or devpi-server does not run."""
         self._board = board
-        self._tally = Tally()
+        self._totals = Totals()
         self._without_list: Named | None = None
         self._seen: tuple[Upstream, ...] | None = None
         self._total = 0
         self._runs = False
         self._garbled = False
         self._judged: Verdict | None = None
-        board.declare(check.NAME, check.MEANING, gates=False)
+        board.declare(upstream_check.NAME, upstream_check.MEANING, gates=False)
         board.on_tick(self._judge)
 
     async def launching(self, serve: Serve, plan: Plan) -> Serve:
@@ -73,10 +73,10 @@ class Mirror(Hooks):
 
     async def devpi_down(self) -> None:
         """Keep the counts: the next devpi-server starts at 0."""
-        self._tally.process_ended()
+        self._totals.process_ended()
         self._runs, self._judged = False, None
         self._forget()
-        self._board.give_up(check.NAME, NOT_RUNNING)
+        self._board.give_up(upstream_check.NAME, NOT_RUNNING)
 
     def hear(self, message: Message) -> None:
         """Take devpi-server's report of its mirrors and their upstreams."""
@@ -90,7 +90,7 @@ class Mirror(Hooks):
                     log.exception("internal error: devpi-server's report of its upstreams can't be used")
                 self._garbled = True
                 return
-            self._seen, self._total = self._tally.take(seen), message.total
+            self._seen, self._total = self._totals.take(seen), message.total
             self._publish()
             self._judge()
 
@@ -100,7 +100,7 @@ class Mirror(Hooks):
 
     def samples(self) -> Iterable[Family]:
         """Return the upstreams as metrics; the counts also while devpi-server does not run."""
-        return upstream_metrics.families(self._seen or (), self._tally.total())
+        return upstream_metrics.families(self._seen or (), self._totals.total())
 
     def _hear_mirrors(self, message: MirrorsSeen) -> None:
         before = self._without_list
@@ -120,10 +120,10 @@ class Mirror(Hooks):
         """Push the verdict if it is another one; at each tick too, because lists age."""
         if not self._runs:
             return
-        verdict = check.judge_upstreams(self._seen or (), now())
+        verdict = upstream_check.judge_upstreams(self._seen or (), now())
         if verdict != self._judged:
             self._judged = verdict
-            self._board.push(check.NAME, verdict)
+            self._board.push(upstream_check.NAME, verdict)
 
 
 def as_json(of: Mirrors) -> Json:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from sidecar.features.mirror.upstreams import MANY, Counts, Upstream
 
 
-class Tally:
+class Totals:
     """Adds up the counts of successive processes. Lives on the event loop."""
 
     def __init__(self) -> None:
