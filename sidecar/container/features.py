@@ -33,7 +33,7 @@ def features(settings: Settings, lifecycle: Lifecycle, board: Board, runtime: Ru
         Bootstrap(lifecycle, board, settings.imports, credentials, project_list=settings.root_pypi_list),
         credentials,
         health,
-        Mirror(board),
+        Mirror(board, settings.mirror),
         Counting(lifecycle, board, health),
     )
 

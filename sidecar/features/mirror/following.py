@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sidecar.core.board import Board
 from sidecar.core.check import NOT_RUNNING, Verdict
@@ -12,6 +12,7 @@ from sidecar.core.feature import Json
 from sidecar.core.lifecycle import now
 from sidecar.core.public import public
 from sidecar.core.sample import Family
+from sidecar.core.settings import MirrorSettings
 from sidecar.core.terminal import printable
 from sidecar.devpi.protocol import Message, MirrorsSeen, Serve, UpstreamsSeen
 from sidecar.features.hooks import Hooks, Plan, Running
@@ -47,10 +48,11 @@ class Mirror(Hooks):
 
     name = "mirror"
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, settings: MirrorSettings) -> None:
         self.mirrors: Mirrors | None = None
         """None: not known yet, or devpi-server does not run."""
         self._board = board
+        self._settings = settings
         self._totals = Totals()
         self._without_list: Named | None = None
         self._seen: tuple[Upstream, ...] | None = None
@@ -62,9 +64,9 @@ class Mirror(Hooks):
         board.on_tick(self._judge)
 
     async def launching(self, serve: Serve, plan: Plan) -> Serve:
-        """Forget the upstreams of an earlier devpi-server."""
+        """Pass the settings of mirrors on, and forget the upstreams of an earlier devpi-server."""
         self._forget()
-        return serve
+        return replace(serve, mirror=self._settings.as_json())
 
     async def devpi_up(self, running: Running) -> None:
         """Judge its upstreams from now on."""
