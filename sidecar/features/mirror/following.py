@@ -16,9 +16,9 @@ from sidecar.core.settings import MirrorSettings
 from sidecar.core.terminal import printable
 from sidecar.devpi.protocol import Message, MirrorsSeen, Serve, UpstreamsSeen
 from sidecar.features.hooks import Hooks, Plan, Running
-from sidecar.features.mirror import upstream_check, upstream_metrics, upstreams
+from sidecar.features.mirror import upstream_check, upstream_metrics, upstream_state
 from sidecar.features.mirror.totals import Totals
-from sidecar.features.mirror.upstreams import Upstream
+from sidecar.features.mirror.upstream_state import Upstream
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Mirror(Hooks):
             self._hear_mirrors(message)
         elif isinstance(message, UpstreamsSeen):
             try:
-                seen = upstreams.parse(message)
+                seen = upstream_state.parse(message)
             except (ValueError, TypeError, KeyError, AttributeError):
                 if not self._garbled:
                     log.exception("internal error: devpi-server's report of its upstreams can't be used")
@@ -132,7 +132,7 @@ def as_json(of: Mirrors) -> Json:
     """Return the mirrors as in `/status`."""
     return {
         "total": of.total,
-        "upstreams": [upstreams.as_json(each) for each in of.upstreams],
+        "upstreams": [upstream_state.as_json(each) for each in of.upstreams],
         "without_list": {
             "total": of.without_list.total,
             "indexes": [public(name) for name in of.without_list.names],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from sidecar.features.mirror.upstreams import MANY, Counts, Upstream
+from sidecar.features.mirror.upstream_state import MANY, Counts, Upstream
 
 
 class Totals:

@@ -16,7 +16,7 @@ from sidecar.devpi.protocol import MirrorsSeen, Serve, UpstreamsSeen
 from sidecar.features.hooks import Plan, Running
 from sidecar.features.mirror import following
 from sidecar.features.mirror.following import Mirror
-from sidecar.features.mirror.upstreams import MANY
+from sidecar.features.mirror.upstream_state import MANY
 from tests.support.upstreams import AT, seen_failing, seen_up
 
 
