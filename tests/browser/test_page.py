@@ -524,7 +524,7 @@ def test_without_javascript(container: Make, view: View) -> None:
     """The page shows all its data, nothing that requires a script, and a line that says so."""
     viewer = view(container().start().wait_ready(), java_script_enabled=False)
     assert "Ready" in viewer.text("#headline")
-    assert 8 == viewer.page.locator("#checks .badge").count()
+    assert 9 == viewer.page.locator("#checks .badge").count()
     assert "reload it" in viewer.text("noscript")
     assert "sidecar claim prints it" in viewer.text("#claim")
     assert not viewer.page.locator("#token-hint").is_visible()

@@ -304,8 +304,8 @@ def test_clients_get_over_an_outage(mirrored: Mirrored, tmp_path: Path, new: str
 OFFLINE = ("--host", "127.0.0.1", "--port", "0", "--offline-mode")
 
 
-def test_mirrors_of_others_stay_and_are_named(container: Callable[..., Container]) -> None:
-    """An imported mirror keeps its list; the log and /status warn, and their hint works."""
+def test_mirrors_without_a_list_are_named(container: Callable[..., Container]) -> None:
+    """An imported mirror keeps its list; once it has none, the log, /status and the command line note that."""
     with Upstream(size=3) as upstream:
         c = container(flags=(*FLAGS[:4], "--request-timeout", "2"), env={"DEVPI_PASSWORD": "of-root"})
         config = {"type": "mirror", "volatile": True, "mirror_url": upstream.url, "title": "PyPI"}
@@ -316,19 +316,15 @@ def test_mirrors_of_others_stay_and_are_named(container: Callable[..., Container
         c.start().wait_ready()
         assert config_of(c, "root/pypi")["mirror_url"] == upstream.url
         mirrors = wait_for(lambda: c.status()["mirrors"], "the report of the mirrors")
-        assert mirrors["with_list"] == {"total": 1, "indexes": ["root/pypi"]}
         assert mirrors["without_list"] == {"total": 0, "indexes": []}
-        (note,) = mirrors["notes"]
-        assert "300 MiB" in note
-        assert re.search(r"WARN\S* +\[sidecar\.features\.mirror\.notice\] root/pypi keeps the list", c.log)
-        assert "mirror: root/pypi keeps the list" in c.sidecar("status").stdout
+        assert mirrors["notes"] == []
         token = login_token(c.devpi, "of-root")
-        change = note.partition("devpi index root/pypi ")[2].partition("`")[0]
+        change = "mirror_no_project_list=true"
         assert call_devpi(f"{c.devpi}/root/pypi", "PATCH", [change], token=token).status == 200
         wait_for(lambda: c.status()["mirrors"]["without_list"]["total"] == 1, "the changed report")
-        mirrors = c.status()["mirrors"]
-        assert mirrors["with_list"]["total"] == 0
-        assert "names of other indexes and typos" in mirrors["notes"][0]
+        assert "names of other indexes and typos" in c.status()["mirrors"]["notes"][0]
+        assert re.search(r"INFO\S* +\[sidecar\.features\.mirror\.following\] root/pypi has no list", c.log)
+        assert "mirror: root/pypi has no list" in c.sidecar("status").stdout
         assert call_devpi(f"{c.devpi}/root/pypi/+simple/{numbered(1)}/").status == 200
         assert "/simple/" not in upstream.asked
 

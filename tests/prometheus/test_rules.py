@@ -23,7 +23,7 @@ ASKED_FOR = {
 
 def test_configuration_and_rules_are_sound() -> None:
     """According to Prometheus itself."""
-    assert "9 rules found" in promtool("check", "config", DEPLOY / "prometheus.yml")
+    assert "11 rules found" in promtool("check", "config", DEPLOY / "prometheus.yml")
 
 
 def test_the_documented_configurations_are_sound(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sidecar.devpi.protocol import UPSTREAM_SECONDS, UpstreamsSeen
-from sidecar.features.mirror.upstreams import Upstream, parse
+from sidecar.features.mirror.upstream_state import Upstream, parse
 
 AT = 1795342830.0
 """2026-11-22 10:20:30 UTC."""

@@ -15,7 +15,7 @@ import pytest
 from sidecar.container.features import features
 from sidecar.core.board import Board
 from sidecar.core.feature import one_of
-from sidecar.core.lifecycle import Lifecycle, Phase
+from sidecar.core.lifecycle import Lifecycle, Phase, now
 from sidecar.core.settings import MonitorSettings, from_environ
 from sidecar.devpi.client import DevpiClient
 from sidecar.features.bootstrap.import_status import ImportStatus
@@ -31,6 +31,7 @@ from sidecar.features.credentials.secrets import AdminToken
 from sidecar.features.health.monitor import Health, Serving
 from sidecar.features.hooks import Hooks
 from sidecar.features.mirror.following import Mirror, Mirrors
+from sidecar.features.mirror.upstream_check import judge_upstreams
 from sidecar.features.numbers.amounts import Contents
 from sidecar.features.numbers.counting import Counting
 from sidecar.storage.runtime_dir import RuntimeDir
@@ -125,6 +126,7 @@ class Site:
         (self.folder / ".sidecar").mkdir(exist_ok=True)
         self.lifecycle.enter(Phase.LAUNCHING)
         self.root_password("set", allowed=False)
+        self.board.push("mirror", judge_upstreams((), now()))
         self.health.probe(Serving(os.getpid(), client, self.folder, UUID, "standalone", lambda: None))
         await asyncio.wait_for(self.health.wait_until_ready(), 5)
         self.lifecycle.enter(Phase.READY)

@@ -333,7 +333,7 @@ async def test_mirrors(site: Site) -> None:
     assert "1,323 of 1,388 from the cache" in text
     assert "x/y https://index.example.com:8443 ✕ down never no list not used yet" in text
     assert "the certificate is not signed by a trusted CA What to do: set DEVPI_MIRROR_CA" in text
-    assert "The next try is at 10:41:22 UTC." in text
+    assert "It is not asked before 10:41:22 UTC." in text
     assert "and 1 more" in text
     assert "a/m19 and 5 more have no list" in text
     assert "`" not in outline.text

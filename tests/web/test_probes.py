@@ -80,7 +80,7 @@ async def test_readyz_verbose_reads_as_kubernetes(site: Site) -> None:
         "readyz check passed",
     ]
     answer = await site.get("/readyz?verbose", Accept="application/json")
-    assert len(answer.json["checks"]) == 8
+    assert len(answer.json["checks"]) == 9
 
 
 async def test_readyz_text_failing(site: Site) -> None:

@@ -1,1 +1,1 @@
-"""The upstreams of devpi's mirrors. Doors: `following.Mirror`, `upstreams`."""
+"""The upstreams of devpi's mirrors. Doors: `following.Mirror`, `upstream_state`."""

@@ -16,9 +16,9 @@ from sidecar.core.mirror_settings import MirrorSettings
 from sidecar.core.terminal import printable
 from sidecar.devpi.protocol import Message, MirrorsSeen, Serve, UpstreamsSeen
 from sidecar.features.hooks import Hooks, Plan, Running
-from sidecar.features.mirror import check, upstream_metrics, upstreams
-from sidecar.features.mirror.tally import Tally
-from sidecar.features.mirror.upstreams import Upstream
+from sidecar.features.mirror import upstream_check, upstream_metrics, upstream_state
+from sidecar.features.mirror.totals import Totals
+from sidecar.features.mirror.upstream_state import Upstream
 
 log = logging.getLogger(__name__)
 
@@ -53,14 +53,14 @@ class Mirror(Hooks):
         """None: not known yet, or devpi-server does not run."""
         self._board = board
         self._settings = settings
-        self._tally = Tally()
+        self._totals = Totals()
         self._without_list: Named | None = None
         self._seen: tuple[Upstream, ...] | None = None
         self._total = 0
         self._runs = False
         self._garbled = False
         self._judged: Verdict | None = None
-        board.declare(check.NAME, check.MEANING, gates=False)
+        board.declare(upstream_check.NAME, upstream_check.MEANING, gates=False)
         board.on_tick(self._judge)
 
     async def launching(self, serve: Serve, plan: Plan) -> Serve:
@@ -75,10 +75,10 @@ class Mirror(Hooks):
 
     async def devpi_down(self) -> None:
         """Keep the counts: the next devpi-server starts at 0."""
-        self._tally.process_ended()
+        self._totals.process_ended()
         self._runs, self._judged = False, None
         self._forget()
-        self._board.give_up(check.NAME, NOT_RUNNING)
+        self._board.give_up(upstream_check.NAME, NOT_RUNNING)
 
     def hear(self, message: Message) -> None:
         """Take devpi-server's report of its mirrors and their upstreams."""
@@ -86,13 +86,13 @@ class Mirror(Hooks):
             self._hear_mirrors(message)
         elif isinstance(message, UpstreamsSeen):
             try:
-                seen = upstreams.parse(message)
+                seen = upstream_state.parse(message)
             except (ValueError, TypeError, KeyError, AttributeError):
                 if not self._garbled:
                     log.exception("internal error: devpi-server's report of its upstreams can't be used")
                 self._garbled = True
                 return
-            self._seen, self._total = self._tally.take(seen), message.total
+            self._seen, self._total = self._totals.take(seen), message.total
             self._publish()
             self._judge()
 
@@ -102,7 +102,7 @@ class Mirror(Hooks):
 
     def samples(self) -> Iterable[Family]:
         """Return the upstreams as metrics; the counts also while devpi-server does not run."""
-        return upstream_metrics.families(self._seen or (), self._tally.total())
+        return upstream_metrics.families(self._seen or (), self._totals.total())
 
     def _hear_mirrors(self, message: MirrorsSeen) -> None:
         before = self._without_list
@@ -122,17 +122,17 @@ class Mirror(Hooks):
         """Push the verdict if it is another one; at each tick too, because lists age."""
         if not self._runs:
             return
-        verdict = check.judge_upstreams(self._seen or (), now())
+        verdict = upstream_check.judge_upstreams(self._seen or (), now())
         if verdict != self._judged:
             self._judged = verdict
-            self._board.push(check.NAME, verdict)
+            self._board.push(upstream_check.NAME, verdict)
 
 
 def as_json(of: Mirrors) -> Json:
     """Return the mirrors as in `/status`."""
     return {
         "total": of.total,
-        "upstreams": [upstreams.as_json(each) for each in of.upstreams],
+        "upstreams": [upstream_state.as_json(each) for each in of.upstreams],
         "without_list": {
             "total": of.without_list.total,
             "indexes": [public(name) for name in of.without_list.names],

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from sidecar.core.sample import Family, counters, gauges, histograms
 from sidecar.devpi.protocol import UPSTREAM_SECONDS
-from sidecar.features.mirror.upstreams import OUTCOMES, Counts, Upstream
+from sidecar.features.mirror.upstream_state import OUTCOMES, Counts, Upstream
 
 _INDEX = ("index",)
 

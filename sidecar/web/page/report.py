@@ -31,7 +31,7 @@ from sidecar.web.page.import_progress import progress
 from sidecar.web.page.rendering import render, section
 from sidecar.web.page.replicas import replicas
 from sidecar.web.page.tally import tally
-from sidecar.web.page.upstreams import upstreams
+from sidecar.web.page.upstream_rows import upstreams
 
 _MANY = 20
 """Phases that are shown."""

@@ -11,11 +11,12 @@ import pytest
 from sidecar.core.board import Board
 from sidecar.core.check import NOT_RUNNING, PASS, PENDING, WARN, Check
 from sidecar.core.sample import Family
+from sidecar.core.settings import MirrorSettings
 from sidecar.devpi.protocol import MirrorsSeen, Serve, UpstreamsSeen
 from sidecar.features.hooks import Plan, Running
 from sidecar.features.mirror import following
 from sidecar.features.mirror.following import Mirror
-from sidecar.features.mirror.upstreams import MANY
+from sidecar.features.mirror.upstream_state import MANY
 from tests.support.upstreams import AT, seen_failing, seen_up
 
 
@@ -24,7 +25,7 @@ class World:
 
     def __init__(self) -> None:
         self.board = Board()
-        self.mirror = Mirror(self.board)
+        self.mirror = Mirror(self.board, MirrorSettings(user="u"))
         self.changes = 0
         self.board.on_change(self._changed)
 
@@ -32,7 +33,8 @@ class World:
         self.changes += 1
 
     async def start(self) -> None:
-        await self.mirror.launching(Serve(""), cast(Plan, None))
+        serve = await self.mirror.launching(Serve(""), cast(Plan, None))
+        assert serve.mirror["user"] == "u"
         await self.mirror.devpi_up(cast(Running, None))
 
     def sees(self, *seen: dict[str, object]) -> None:

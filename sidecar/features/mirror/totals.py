@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from sidecar.features.mirror.upstreams import MANY, Counts, Upstream
+from sidecar.features.mirror.upstream_state import MANY, Counts, Upstream
 
 
-class Tally:
+class Totals:
     """Adds up the counts of successive processes. Lives on the event loop."""
 
     def __init__(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from sidecar.core.check import PASS, WARN, Verdict, age
-from sidecar.features.mirror.upstreams import Upstream
+from sidecar.features.mirror.upstream_state import Upstream
 
 NAME = "mirror"
 MEANING = "upstreams of mirrors answer"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from sidecar.core.check import FAIL, PASS, WARN, CheckStatus
 from sidecar.features.mirror.following import Mirrors, notes
-from sidecar.features.mirror.upstreams import Counts, Error, ProjectList, Upstream
+from sidecar.features.mirror.upstream_state import Counts, Error, ProjectList, Upstream
 
 _BADGES = {"up": PASS, "failing": WARN, "down": FAIL}
 

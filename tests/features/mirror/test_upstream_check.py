@@ -1,4 +1,4 @@
-"""`sidecar.features.mirror.check`: when the check `mirror` warns, and what it says."""
+"""`sidecar.features.mirror.upstream_check`: when the check `mirror` warns, and what it says."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from sidecar.core.check import PASS, WARN
-from sidecar.features.mirror.check import judge_upstreams
+from sidecar.features.mirror.upstream_check import judge_upstreams
 from tests.support.upstreams import AT, seen_failing, seen_up, upstreams_of
 
 NOW = datetime.fromtimestamp(AT, UTC) + timedelta(hours=1)

@@ -1,4 +1,4 @@
-"""`sidecar.features.mirror.upstreams`: what is taken from a report; names and texts of upstreams may be hostile."""
+"""`sidecar.features.mirror.upstream_state`: what is taken from a report; its names and texts may be hostile."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 
 from sidecar.devpi.protocol import UpstreamsSeen
-from sidecar.features.mirror.upstreams import MANY, as_json, parse
+from sidecar.features.mirror.upstream_state import MANY, as_json, parse
 from tests.support.upstreams import seen_failing, seen_up, upstreams_of
 
 
