@@ -24,7 +24,8 @@ def as_json(names: Iterable[object], meta: object = None) -> bytes:
 def as_html(names: Iterable[str]) -> bytes:
     """PEP 503."""
     links = "".join(f'    <a href="/simple/{name}/">{name}</a>\n' for name in names)
-    return f"<!DOCTYPE html>\n<html>\n  <head><title>Simple index</title></head>\n  <body>\n{links}  </body>\n</html>\n".encode()
+    head = "<!DOCTYPE html>\n<html>\n  <head><title>Simple index</title></head>\n  <body>\n"
+    return f"{head}{links}  </body>\n</html>\n".encode()
 
 
 def command(target: Path, form: str = "json", encoding: str = "identity", limit: int = 2**28) -> list[str]:

@@ -128,7 +128,7 @@ class World:
         assert projects._idle.is_set()
 
     def files(self) -> list[str]:
-        return sorted(os.listdir(self.folder)) if self.folder.exists() else []
+        return sorted(path.name for path in self.folder.iterdir()) if self.folder.exists() else []
 
 
 @pytest.fixture
@@ -379,6 +379,7 @@ threading.Event().wait(60)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["started", "half", "done"])
 def test_a_kill_of_the_caller_leaves_a_whole_list_or_none(world: World, when: str) -> None:
     if when == "half":
