@@ -30,7 +30,6 @@ def names(pieces: Iterator[str], base: str, *, delimited: bool) -> Iterator[list
         links, rest = _links(document, rest + piece)
         yield [_name(href, text) for href, text in links if _is_taken(href, text, is_below)]
     document.read(rest)
-    document.close()
     links = document.taken()
     yield [_name(href, text) for href, text in links if _is_taken(href, text, is_below)]
     if document.is_inside or not (delimited or document.has_ended):

@@ -24,7 +24,8 @@ from sidecar.worker.project_list.response import Response
 
 FIRST_RETRY = 5.0
 LAST_RETRY = 300.0
-"""Seconds from a failure to the next try: doubled from the first to the last, with 20 % jitter."""
+"""Seconds from a failure to the next try: doubled from the first to the last, with 20 % jitter. The first: also from a
+success, at least."""
 SHRUNK_RETRY = 60.0
 """Seconds after which a list with less than half of the names is fetched again."""
 PIECE = 2**16
