@@ -61,6 +61,7 @@ def failing(mirrored: Mirrored) -> Iterator[Callable[[UpstreamFault], None]]:
     mirrored.upstream.heal()
     mirrored.patch("mirror", mirror_url=mirrored.upstream.url)
     recovered(mirrored)
+    wait_for(lambda: mirrored.page("dev", "cached") == Page(200, VERSIONS, None), "the cached page", RECOVERY)
 
 
 def recovered(mirrored: Mirrored) -> float:
