@@ -7,6 +7,7 @@ request.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import itertools
 import random
@@ -17,7 +18,7 @@ import time
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, Self
 
-from aiohttp import BasicAuth, web
+from aiohttp import web
 
 from testbed import upstream_pages as pages
 from testbed.upstream_faults import CUT, GARBAGE, HANGS, LOGIN_PAGE, Fault, answer, stream
@@ -294,7 +295,7 @@ class Upstream:
             await asyncio.sleep(self._chance.uniform(low, high))
         if self.user is not None:
             given = request.headers.get("Authorization")
-            if given != BasicAuth(*self.user.split(":", 1)).encode():
+            if given != f"Basic {base64.b64encode(self.user.encode()).decode()}":
                 return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="upstream"'})
         return await answer(request, body, kind, headers, fault or _FAULTLESS, self._released)
 
