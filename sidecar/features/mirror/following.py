@@ -10,9 +10,9 @@ from sidecar.core.board import Board
 from sidecar.core.check import NOT_RUNNING, Verdict
 from sidecar.core.feature import Json
 from sidecar.core.lifecycle import now
+from sidecar.core.mirror_settings import MirrorSettings
 from sidecar.core.public import public
 from sidecar.core.sample import Family
-from sidecar.core.mirror_settings import MirrorSettings
 from sidecar.core.terminal import printable
 from sidecar.devpi.protocol import Message, MirrorsSeen, Serve, UpstreamsSeen
 from sidecar.features.hooks import Hooks, Plan, Running
