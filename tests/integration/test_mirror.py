@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -203,7 +204,7 @@ def test_a_fresh_list_decides(listed: Mirrored) -> None:
     """Upstream is not asked for a name that its list lacks."""
     assert listed.page("dev", numbered(1)) == Page(200, 2, None)
     wait_for(lambda: "/simple/" in listed.upstream.asked and listed.page("dev", "nowhere").status == 404, "the list")
-    wait_for(lambda: list_of(listed)["list"] == "fresh", "the list")
+    wait_for(lambda: list_of(listed)["list"]["state"] == "fresh", "the list")
     before = asked(listed, "nowhere-else")
     for index in INDEXES:
         assert listed.page(index, "nowhere-else").status == 404
@@ -211,10 +212,10 @@ def test_a_fresh_list_decides(listed: Mirrored) -> None:
     assert asked(listed, "nowhere-else") == before == 0
 
 
-def list_of(mirrored: Mirrored) -> dict[str, object]:
+def list_of(mirrored: Mirrored) -> dict[str, Any]:
     """Return what `/status` says of the upstream."""
     (upstream,) = mirrored.container.status()["mirrors"]["upstreams"]
-    found: dict[str, object] = upstream
+    found: dict[str, Any] = upstream
     return found
 
 
@@ -244,7 +245,7 @@ def test_without_a_list_private_names_stay_here(listed: Mirrored) -> None:
 def test_a_list_is_there_after_a_restart(listed: Mirrored) -> None:
     """It decides at once, also if upstream can't be reached."""
     listed.page("dev", "nowhere")
-    wait_for(lambda: list_of(listed)["list"] == "fresh", "the list")
+    wait_for(lambda: list_of(listed)["list"]["state"] == "fresh", "the list")
     assert listed.container.stop() == 0
     listed.upstream.refuse()
     listed.container.start().wait_ready()
