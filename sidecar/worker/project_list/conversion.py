@@ -7,10 +7,26 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO, Literal, NamedTuple, cast
+from typing import IO, Literal, NamedTuple, Protocol, cast
 
 _ROOT = Path(__file__).resolve().parents[3]
 _ANSWER_BYTES = 4096
+
+
+class Cause(Protocol):
+    """As `upstream.causes.Cause`."""
+
+    @property
+    def kind(self) -> str:
+        """As in `UpstreamsSeen`."""
+
+    @property
+    def reason(self) -> str:
+        """What failed, without secrets."""
+
+    @property
+    def hint(self) -> str:
+        """What the operator can do."""
 
 
 class Failure(Exception):

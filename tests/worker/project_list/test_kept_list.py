@@ -1,4 +1,4 @@
-"""`sidecar.worker.project_list.keeper`: a list is replaced by a whole one only, and is never lost."""
+"""`sidecar.worker.project_list.kept_list`: a list is replaced by a whole one only, and is never lost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from sidecar.worker.project_list.conversion import Failure
-from sidecar.worker.project_list.keeper import ProjectList
+from sidecar.worker.project_list.kept_list import ProjectList
 from sidecar.worker.project_list.response import Response
 from tests.worker.project_list.documents import ROOT, as_html, as_json
 
@@ -366,7 +366,7 @@ PARENT = """
 import sys, threading
 from pathlib import Path
 import httpx
-from sidecar.worker.project_list.keeper import ProjectList
+from sidecar.worker.project_list.kept_list import ProjectList
 url, folder = sys.argv[1:]
 def fetch(etag):
     return httpx.stream("GET", url, timeout=60, trust_env=False)

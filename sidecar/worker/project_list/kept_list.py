@@ -12,15 +12,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 from urllib.parse import quote
 
 from sidecar.core import files
 from sidecar.worker.project_list import list_file
 from sidecar.worker.project_list import response as of_response
-from sidecar.worker.project_list.conversion import Conversion, Failure
+from sidecar.worker.project_list.conversion import Cause, Conversion, Failure
 from sidecar.worker.project_list.list_file import ListFile
 from sidecar.worker.project_list.response import Response
+from sidecar.worker.project_list.transfer import transfer
 
 FIRST_RETRY = 5.0
 LAST_RETRY = 300.0
@@ -28,25 +29,7 @@ LAST_RETRY = 300.0
 success, at least."""
 SHRUNK_RETRY = 60.0
 """Seconds after which a list with less than half of the names is fetched again."""
-PIECE = 2**16
-"""Bytes that are read of the response at once."""
 _END_SECONDS = 5.0
-
-
-class Cause(Protocol):
-    """As `upstream.causes.Cause`."""
-
-    @property
-    def kind(self) -> str:
-        """As in `UpstreamsSeen`."""
-
-    @property
-    def reason(self) -> str:
-        """What failed, without secrets."""
-
-    @property
-    def hint(self) -> str:
-        """What the operator can do."""
 
 
 class ProjectList:
@@ -99,8 +82,6 @@ class ProjectList:
         self._remove_unfinished()
         self._list = self._open()
 
-    # --- lookups
-
     def contains(self, normalized: str) -> bool | None:
         """Return whether the list has the project with this normalised name; None: there is no list."""
         current = self._list
@@ -145,8 +126,6 @@ class ProjectList:
     def error(self) -> Cause | None:
         """Why the last refresh failed; None after a success."""
         return self._error
-
-    # --- refreshes
 
     def refresh_if_due(self) -> bool:
         """Start a refresh in the background if the list is not fresh; return whether one is running.
@@ -244,61 +223,19 @@ class ProjectList:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             unfinished = self._path.with_name(f"{files.LEFTOVER}{self._path.name}-{secrets.token_hex(8)}")
             try:
-                self._convert(response, unfinished, fetched_at)
+                about = {"url": self._url, "fetched_at": fetched_at}
+                transfer(response, unfinished, about, self._max_bytes, self._seconds, self._running)
                 self._commit(unfinished, current)
             finally:
                 unfinished.unlink(missing_ok=True)
                 unfinished.with_name(f"{unfinished.name}-runs").unlink(missing_ok=True)
 
-    def _convert(self, response: Response, target: Path, fetched_at: float) -> None:
-        headers = response.headers
-        declared = of_response.declared(headers)
-        about: dict[str, object] = {
-            "url": self._url,
-            "etag": of_response.etag(headers),
-            "fetched_at": fetched_at,
-            "delimited": of_response.is_delimited(headers),
-        }
-        received = 0
-        with Conversion(target, of_response.form(headers), self._max_bytes, about) as conversion:
-            late = threading.Event()
-
-            def end() -> None:
-                late.set()
-                conversion.kill()
-
-            timer = threading.Timer(self._seconds, end)
-            timer.daemon = True
-            with self._lock:
-                if self._closed:
-                    raise Failure("cut", "devpi-server is stopping", "none needed")
-                self._conversion = conversion
-            timer.start()
-            try:
-                for piece in response.iter_raw(PIECE):
-                    received += len(piece)
-                    if not conversion.write(piece):
-                        break  # its answer has the reason
-                else:
-                    if declared is not None and received != declared:
-                        raise Failure(
-                            "cut", f"the list of projects has {received} bytes instead of {declared}", "none needed"
-                        )
-                conversion.finish()
-            except Exception:
-                if late.is_set():
-                    raise self._late() from None
-                raise
-            finally:
-                timer.cancel()
-                with self._lock:
-                    self._conversion = None
-            if late.is_set():
-                raise self._late()
-
-    def _late(self) -> Failure:
-        reason = f"the list of projects was not complete after {self._seconds:g} seconds"
-        return Failure("timeout", reason, "raise DEVPI_MIRROR_LIST_TIMEOUT if the upstream is that slow")
+    def _running(self, conversion: Conversion | None) -> None:
+        """Note what `close` has to kill. Raises Failure after a close."""
+        with self._lock:
+            if conversion is not None and self._closed:
+                raise _stopping()
+            self._conversion = conversion
 
     def _commit(self, unfinished: Path, current: ListFile | None) -> None:
         new = ListFile.open(unfinished)
@@ -317,7 +254,7 @@ class ProjectList:
             os.close(descriptor)
         with self._lock:
             if self._closed:
-                raise Failure("cut", "devpi-server is stopping", "none needed")
+                raise _stopping()
             unfinished.rename(self._path)
             self._list = new
         files.fsync_dir(self._folder)
@@ -332,8 +269,6 @@ class ProjectList:
     def _confirm(self, fetched_at: float) -> None:
         self._shrunk = None
         list_file.confirm(self._path, fetched_at)
-
-    # --- the file
 
     def _open(self) -> ListFile | None:
         try:
@@ -356,3 +291,7 @@ class ProjectList:
 
 class _Shrunk(Failure):
     """The new list has less than half of the names."""
+
+
+def _stopping() -> Failure:
+    return Failure("cut", "devpi-server is stopping", "none needed")
