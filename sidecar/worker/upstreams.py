@@ -12,9 +12,9 @@ from devpi_server.log import threadlog
 from devpi_server.mirror import SIMPLE_API_ACCEPT
 
 from sidecar.devpi.protocol import UpstreamsSeen
-from sidecar.worker.project_list.keeper import ProjectList
+from sidecar.worker.project_list.kept_list import ProjectList
 from sidecar.worker.upstream import causes
-from sidecar.worker.upstream.client import UpstreamClient
+from sidecar.worker.upstream.upstream_client import UpstreamClient
 
 if TYPE_CHECKING:
     from devpi_server.mirror import MirrorStage

@@ -29,7 +29,7 @@ from devpi_server.views import SIMPLE_API_V1_JSON
 from pyramid.threadlocal import get_current_request
 
 from sidecar.worker.patches.failures import answer_later, fail_inheriting_indexes, failed, is_asking, shown
-from sidecar.worker.upstream.client import UpstreamClient
+from sidecar.worker.upstream.upstream_client import UpstreamClient
 
 if TYPE_CHECKING:
     from asyncio import Future, Task

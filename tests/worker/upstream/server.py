@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeVar
 
 from sidecar.worker.upstream import lookup
-from sidecar.worker.upstream.client import UpstreamClient
+from sidecar.worker.upstream.upstream_client import UpstreamClient
 
 _T = TypeVar("_T")
 PUBLIC = "93.184.215.14"

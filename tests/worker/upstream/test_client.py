@@ -22,7 +22,7 @@ from devpi_server.httpclient import FatalResponse
 from devpi_server.mirror import MirrorHTTPClient
 
 from sidecar.worker.upstream.causes import UpstreamFault
-from sidecar.worker.upstream.client import FailedResponse, UpstreamClient
+from sidecar.worker.upstream.upstream_client import FailedResponse, UpstreamClient
 from tests.support.certificates import Authority
 from tests.worker.upstream.server import PUBLIC, Handler, client_of, only_loopback, raw_server, run, serving
 
@@ -458,7 +458,7 @@ def test_a_name_that_takes_long_to_resolve(monkeypatch: pytest.MonkeyPatch) -> N
         ended.wait(60)
         return ["127.0.0.1"]
 
-    monkeypatch.setattr("sidecar.worker.upstream.client.CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr("sidecar.worker.upstream.upstream_client.CONNECT_SECONDS", 0.2)
     with client_of("http://index.test/", resolver=slow) as client:
         assert cause_of(client, "http://index.test/x/").reason == "index.test: the name was not resolved in time"
     ended.set()
