@@ -9,12 +9,10 @@ import functools
 import re
 import threading
 import time
-from base64 import b64encode
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 from devpi_server import views
 from devpi_server.httpclient import FatalResponse
@@ -42,7 +40,6 @@ if TYPE_CHECKING:
 
     from sidecar.worker.upstreams import Upstream, Upstreams
 
-ROOT_PYPI = "root/pypi"
 SOON = 0.8
 """Seconds that a request waits for a newer page than the expired one in the cache; a later answer is stored too."""
 _AT_ONCE = 0.05
@@ -71,7 +68,6 @@ def install(upstreams: Upstreams) -> None:
     """Change devpi's mirrors, from now on."""
     _use_our_client(upstreams)
     _count_files(upstreams)
-    _send_decoded_credentials(upstreams.settings)
     _end_late_answers()
     _accept_lower_serials()
     _use_our_lists(upstreams)
@@ -147,27 +143,6 @@ def _retry_after(answer: Any) -> str | None:  # noqa: ANN401
     ours = getattr(answer, "retry_after", None)
     header: str | None = str(ours) if ours is not None else answer.headers.get("Retry-After")
     return header
-
-
-def _send_decoded_credentials(settings: dict[str, Any]) -> None:
-    """Send user and password percent-decoded, and those of the settings to the upstream of root/pypi."""
-    original = MirrorStage.mirror_url_authorization_header
-
-    def header(stage: MirrorStage) -> str | None:
-        found: str | None = original.__get__(stage)
-        url = stage.mirror_url
-        if found is not None and found == _basic(url.username, url.password):
-            return _basic(unquote(url.username or ""), unquote(url.password or ""))
-        if found is None and stage.name == ROOT_PYPI and (settings["user"] or settings["password"]):
-            return _basic(settings["user"], settings["password"])
-        return found
-
-    MirrorStage.mirror_url_authorization_header = property(header)  # type: ignore[assignment, method-assign]
-
-
-def _basic(user: str | None, password: str | None) -> str:
-    credentials = f"{user or ''}:{password or ''}"
-    return f"Basic {b64encode(credentials.encode()).decode()}"
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -440,7 +415,7 @@ def _is_listing() -> bool:
 
 
 class _Listing:
-    """The names of an upstream, then the cached ones that it does not list; each pass reads the file anew."""
+    """The names of an upstream, then the cached ones that it does not list; each iteration reads the file again."""
 
     def __init__(self, names: Callable[[], Iterable[str]], cached: Iterable[str]) -> None:
         self._names = names

@@ -4,42 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import httpx
 from devpi_common.url import URL
-from devpi_server import __version__ as devpi_version
 from devpi_server.httpclient import FatalResponse
 from devpi_server.log import threadlog
 
 from sidecar.worker.upstream import causes, lookup
-from sidecar.worker.upstream.addresses import AddressPolicy
 from sidecar.worker.upstream.body import Body, text_of
 from sidecar.worker.upstream.breaker import LONGEST_RETRY_AFTER, Breaker
 from sidecar.worker.upstream.causes import Cause, UpstreamFault, printable
 from sidecar.worker.upstream.counts import Counts
-from sidecar.worker.upstream.origins import Credentials, authority, origin, origin_words, without_userinfo
+from sidecar.worker.upstream.origins import authority, origin, origin_words, without_userinfo
 from sidecar.worker.upstream.prober import Prober
-from sidecar.worker.upstream.streams import ERRORS, CountedStream, async_drain, deadline_in, drain
-from sidecar.worker.upstream.transport import AsyncPinnedTransport, PinnedTransport, Proxies
-from sidecar.worker.upstream.trust import client_context
+from sidecar.worker.upstream.sending import Attempt, Sender
+from sidecar.worker.upstream.streams import ERRORS, CountedStream, async_drain, deadline_in
 
-REDIRECTS = 5
-"""Redirects that are followed."""
-CONNECT_SECONDS = 5.0
-"""For a name's resolution, and again for the connection, and again for TLS."""
 PROBE_SECONDS = 5.0
 """Total time of a probe."""
 _ORIGINS = 16
 """Hosts of files for which a breaker is kept, besides the index's own."""
-_CLOSE_SECONDS = 2.0
 _QUIET = 60.0
 """Seconds in which the same change of state is not logged again: an upstream may come and go."""
 
@@ -59,24 +48,6 @@ class FailedResponse(FatalResponse):  # type: ignore[misc,unused-ignore]
         self.cause = cause
         self.retry_after = retry_after
         self.history: list[httpx.Response] = []
-
-
-@dataclass
-class _Attempt:
-    """One request, with its redirects."""
-
-    url: httpx.URL
-    breaker: Breaker | None
-    foreign: bool
-    """To another origin than the index's."""
-    setting: str
-    began: float = field(default_factory=time.monotonic)
-    proxy: str | None = None
-    """The variable of the proxy of the last hop."""
-    host: str = "the upstream"
-    """Host and port of the last hop."""
-    status: int | None = None
-    history: list[httpx.Response] = field(default_factory=list)
 
 
 class UpstreamClient:
@@ -99,25 +70,10 @@ class UpstreamClient:
         self._index = index
         given = httpx.URL(url)
         self._url = without_userinfo(given)
-        self._timeout = timeout
         self._page_seconds = float(settings.get("page_seconds", 60.0))
         self._page_bytes = int(settings.get("max_page_bytes", 64 * 2**20))
-        own = index == "root/pypi"  # DEVPI_MIRROR_USER is of root/pypi alone
-        self._credentials = Credentials(
-            given, settings.get("user") if own else None, settings.get("password") if own else None
-        )
-        self._policy = AddressPolicy(self._url.host, settings.get("allow") or (), resolver)
-        self._lookup = lookup.Lookup(self._policy, resolver)
-        self._context: ssl.SSLContext = client_context(settings.get("ca"))
-        self._proxies = Proxies()
-        self._headers = {
-            "User-Agent": f"devpi-server/{devpi_version} (py{sys.version.split()[0]}; {sys.platform})",
-            "Accept": "*/*",
-        }
+        self._sender = Sender(index, given, settings, timeout, resolver)
         self._lock = threading.Lock()
-        self._transports: dict[str | None, PinnedTransport] = {}
-        self._async_transports: dict[str | None, AsyncPinnedTransport] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._causes: dict[Breaker, Cause] = {}
         """The last failure that each breaker counted."""
         self._logged: dict[bool, float] = {}
@@ -163,7 +119,7 @@ class UpstreamClient:
         try:
             try:
                 async with asyncio.timeout(self._page_seconds):
-                    response = await self._async_send(attempt, "GET", extra_headers, allow_redirects, timeout)
+                    response = await self._sender.async_send(attempt, "GET", extra_headers, allow_redirects, timeout)
                     try:
                         if response.status_code < 300:
                             text = text_of(response, await self._async_read(response, attempt.host))
@@ -191,7 +147,7 @@ class UpstreamClient:
             return attempt
         try:
             with deadline_in(self._page_seconds, _PAGE):
-                response = self._send(attempt, "GET", extra_headers, allow_redirects, timeout, "gzip")
+                response = self._sender.send(attempt, "GET", extra_headers, allow_redirects, timeout, "gzip")
                 try:
                     body = Body(response, attempt.host, self._page_bytes, _PAGE_SIZE)
                     for chunk in response.iter_raw():
@@ -237,7 +193,7 @@ class UpstreamClient:
             return attempt
         try:
             with deadline_in(self._page_seconds, _PAGE):
-                response = self._send(attempt, method, extra_headers, allow_redirects, timeout, "identity")
+                response = self._sender.send(attempt, method, extra_headers, allow_redirects, timeout, "identity")
         except ERRORS as error:
             return self._failed(url, attempt, error)
         self._counted(attempt, response, None)
@@ -261,7 +217,7 @@ class UpstreamClient:
             answer: Answer
             try:
                 with deadline_in(seconds, _LIST):
-                    response = self._send(attempt, "GET", headers, True, None, "identity")
+                    response = self._sender.send(attempt, "GET", headers, True, None, "identity")
             except ERRORS as error:
                 answer = self._failed(url, attempt, error)
             else:
@@ -286,19 +242,9 @@ class UpstreamClient:
     def close(self) -> None:
         """Close all connections. Not for the event loop's own thread."""
         self._prober.close()
-        with self._lock:
-            transports, self._transports = list(self._transports.values()), {}
-            async_transports, self._async_transports = list(self._async_transports.values()), {}
-            loop = self._loop
-        for transport in transports:
-            transport.close()
-        if loop is not None and loop.is_running():
-            for each in async_transports:
-                closing = asyncio.run_coroutine_threadsafe(each.aclose(), loop)
-                with contextlib.suppress(Exception):  # a loop that is stopping, or a peer that does not end TLS
-                    closing.result(_CLOSE_SECONDS)
+        self._sender.close()
 
-    def _begin(self, url: URL | str, setting: str) -> _Attempt | FailedResponse:
+    def _begin(self, url: URL | str, setting: str) -> Attempt | FailedResponse:
         text = url.url if isinstance(url, URL) else url
         try:
             target = httpx.URL(text)
@@ -309,7 +255,7 @@ class UpstreamClient:
         breaker = self._breaker_of(target)
         next_try = None if breaker is None else breaker.wait()
         if breaker is None or next_try is None:
-            return _Attempt(target, breaker, breaker is not self.breaker, setting, host=printable(authority(target)))
+            return Attempt(target, breaker, breaker is not self.breaker, setting, host=printable(authority(target)))
         self._prober.wake()  # it may have failed to start
         cause = self._causes.get(breaker) or Cause("status", "the upstream fails", "wait until it is probed again")
         return FailedResponse(_shown(text), cause, max(1, round(next_try)))
@@ -323,98 +269,6 @@ class UpstreamClient:
                 self._probe_urls[breaker] = without_userinfo(url).copy_with(path="/", query=None)
             return breaker
 
-    def _request(
-        self,
-        attempt: _Attempt,
-        url: httpx.URL,
-        method: str,
-        given: Mapping[str, str] | None,
-        timeout: float | None,
-        encoding: str,
-    ) -> tuple[httpx.Request, httpx.Proxy | None]:
-        """Return the request of one hop. Raises UpstreamFault."""
-        redirected = bool(attempt.history)
-        if url.scheme not in ("http", "https") or not url.host:
-            where = "redirects to" if redirected else "is at"
-            reason = f"the upstream {where} a URL of the scheme {printable(url.scheme) or '(none)'}"
-            raise UpstreamFault(Cause("forbidden", reason, "only http and https are supported"))
-        attempt.host = printable(authority(url))
-        attempt.proxy = None
-        found = self._proxies.find(url)
-        proxy = None
-        if found is not None:
-            attempt.proxy, proxy = found
-            self._policy.check_literal(url.host)
-        lowered = {name.lower(): value for name, value in (given or {}).items()}
-        headers = httpx.Headers({**self._headers, "Accept-Encoding": encoding})
-        headers.update({name: value for name, value in lowered.items() if name not in ("authorization", "host")})
-        authorization = self._credentials.header(url, lowered, redirected=redirected)
-        if authorization is not None:
-            headers["Authorization"] = authorization
-        read = timeout or self._timeout
-        timeouts = {"connect": CONNECT_SECONDS, "read": read, "write": read, "pool": read}
-        request = httpx.Request(method, without_userinfo(url), headers=headers, extensions={"timeout": timeouts})
-        return request, proxy
-
-    def _send(
-        self,
-        attempt: _Attempt,
-        method: str,
-        given: Mapping[str, str] | None,
-        allow_redirects: bool,
-        timeout: float | None,
-        encoding: str,
-    ) -> httpx.Response:
-        url = attempt.url
-        while True:
-            request, proxy = self._request(attempt, url, method, given, timeout, encoding)
-            transport = self._transport(attempt.proxy, proxy)
-            try:
-                response = transport.handle_request(request)
-            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-                # an idle connection may be closed by the server at the instant of its reuse
-                response = transport.handle_request(request)
-            self._head(attempt, request, response)
-            if not (allow_redirects and response.has_redirect_location):
-                return response
-            try:
-                url = _location(attempt, response)
-                drain(response)
-            finally:
-                response.close()
-            attempt.history.append(response)
-
-    async def _async_send(
-        self,
-        attempt: _Attempt,
-        method: str,
-        given: Mapping[str, str] | None,
-        allow_redirects: bool,
-        timeout: float | None,
-    ) -> httpx.Response:
-        url = attempt.url
-        while True:
-            request, proxy = self._request(attempt, url, method, given, timeout, "gzip")
-            transport = self._async_transport(attempt.proxy, proxy)
-            try:
-                response = await transport.handle_async_request(request)
-            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-                response = await transport.handle_async_request(request)
-            self._head(attempt, request, response)
-            if not (allow_redirects and response.has_redirect_location):
-                return response
-            try:
-                url = _location(attempt, response)
-                await async_drain(response)
-            finally:
-                await response.aclose()
-            attempt.history.append(response)
-
-    def _head(self, attempt: _Attempt, request: httpx.Request, response: httpx.Response) -> None:
-        response.request = request
-        response.history = list(attempt.history)
-        attempt.status = response.status_code
-
     async def _async_read(self, response: httpx.Response, host: str) -> bytearray:
         body = Body(response, host, self._page_bytes, _PAGE_SIZE)
         async for chunk in response.aiter_raw():
@@ -423,24 +277,7 @@ class UpstreamClient:
                 await asyncio.sleep(0)
         return body.end()
 
-    def _transport(self, variable: str | None, proxy: httpx.Proxy | None) -> PinnedTransport:
-        with self._lock:
-            transport = self._transports.get(variable)
-            if transport is None:
-                transport = self._transports[variable] = PinnedTransport(self._context, self._lookup, proxy)
-            return transport
-
-    def _async_transport(self, variable: str | None, proxy: httpx.Proxy | None) -> AsyncPinnedTransport:
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            if self._loop is not loop:
-                self._loop, self._async_transports = loop, {}
-            transport = self._async_transports.get(variable)
-            if transport is None:
-                transport = self._async_transports[variable] = AsyncPinnedTransport(self._context, self._lookup, proxy)
-            return transport
-
-    def _failed(self, url: URL | str, attempt: _Attempt, error: BaseException) -> FailedResponse:
+    def _failed(self, url: URL | str, attempt: Attempt, error: BaseException) -> FailedResponse:
         cause = causes.of_error(error, host=attempt.host, proxy=attempt.proxy)
         self.counts.answer(None, time.monotonic() - attempt.began, cause)
         self._judge(attempt, cause, None)
@@ -451,7 +288,7 @@ class UpstreamClient:
         failed.history = list(attempt.history)
         return failed
 
-    def _answered(self, attempt: _Attempt, response: httpx.Response) -> httpx.Response:
+    def _answered(self, attempt: Attempt, response: httpx.Response) -> httpx.Response:
         """Count an answer, and add `cause` and `retry_after` to it."""
         cause = self._cause_of(attempt, response)
         wait = None if cause is None else causes.retry_after(response.headers)
@@ -462,12 +299,12 @@ class UpstreamClient:
         extended.retry_after = wait
         return response
 
-    def _cause_of(self, attempt: _Attempt, response: httpx.Response) -> Cause | None:
+    def _cause_of(self, attempt: Attempt, response: httpx.Response) -> Cause | None:
         last = response.request.url
         redirected = origin_words(last) if attempt.history and origin(last) != origin(attempt.url) else None
         return causes.of_status(response.status_code, response.headers, proxy=attempt.proxy, redirected=redirected)
 
-    def _judge(self, attempt: _Attempt, cause: Cause | None, wait: float | None) -> None:
+    def _judge(self, attempt: Attempt, cause: Cause | None, wait: float | None) -> None:
         breaker = attempt.breaker
         if breaker is None:
             return
@@ -477,7 +314,7 @@ class UpstreamClient:
             self._causes[breaker] = cause
             breaker.failed(answered=cause.answered, retry_after=wait)
 
-    def _counted(self, attempt: _Attempt, response: httpx.Response, until: tuple[float, float, str] | None) -> None:
+    def _counted(self, attempt: Attempt, response: httpx.Response, until: tuple[float, float, str] | None) -> None:
         def fault(error: BaseException) -> UpstreamFault:
             cause = causes.of_error(error, host=attempt.host, proxy=attempt.proxy)
             cast("Any", response).cause = cause
@@ -508,10 +345,10 @@ class UpstreamClient:
 
     def _ask(self, url: httpx.URL, *, foreign: bool) -> tuple[Cause | None, float | None]:
         """Return why the upstream is down, and the seconds that it asks to wait; None: it is up."""
-        attempt = _Attempt(url, None, foreign, _PAGE, host=printable(authority(url)))
+        attempt = Attempt(url, None, foreign, _PAGE, host=printable(authority(url)))
         try:
             with deadline_in(PROBE_SECONDS, _PAGE):
-                response = self._send(attempt, "HEAD", None, True, None, "gzip")
+                response = self._sender.send(attempt, "HEAD", None, True, None, "gzip")
                 response.close()
         except ERRORS as error:
             cause = causes.of_error(error, host=attempt.host, proxy=attempt.proxy)
@@ -545,18 +382,6 @@ def _speaks_against(cause: Cause, status: int | None, *, foreign: bool) -> bool:
     if cause.kind == "denied":
         return not foreign
     return not (cause.kind == "status" and status is not None and status < 500)
-
-
-def _location(attempt: _Attempt, response: httpx.Response) -> httpx.URL:
-    """Return where a redirect leads. Raises UpstreamFault."""
-    if len(attempt.history) >= REDIRECTS:
-        reason = f"{attempt.host} redirected more than {REDIRECTS} times"
-        raise UpstreamFault(Cause("redirects", reason, "check the mirror's URL: use the one that answers itself"))
-    try:
-        return without_userinfo(response.request.url.join(response.headers["location"]))
-    except (httpx.InvalidURL, ValueError):
-        reason = f"{attempt.host} redirected to what is not a URL"
-        raise UpstreamFault(Cause("redirects", reason, "check what is at the mirror's URL")) from None
 
 
 def _shown(url: str) -> str:

@@ -458,7 +458,7 @@ def test_a_name_that_takes_long_to_resolve(monkeypatch: pytest.MonkeyPatch) -> N
         ended.wait(60)
         return ["127.0.0.1"]
 
-    monkeypatch.setattr("sidecar.worker.upstream.upstream_client.CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr("sidecar.worker.upstream.sending.CONNECT_SECONDS", 0.2)
     with client_of("http://index.test/", resolver=slow) as client:
         assert cause_of(client, "http://index.test/x/").reason == "index.test: the name was not resolved in time"
     ended.set()
