@@ -13,6 +13,12 @@ _DEVPI_SERVERS = "DEVPISERVER_"
 _PREFIX = re.compile(r"SIDECAR_|DEVPISERVER_|DEVPI_SERVER_|DEVPI_")
 _SERVICE = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)", re.ASCII)
 _ADDRESS = re.compile(r"(tcp|udp|sctp)://\S*", re.ASCII)
+_ELSEWHERE = {
+    "DEVPI_ROOT_PASSWORD": "DEVPI_PASSWORD",
+    "DEVPI_ROOT_PASSWORD_FILE": "DEVPI_PASSWORD_FILE",
+    "DEVPI_ROOT_PASSWD": "DEVPI_PASSWORD",
+}
+"""Names of other images, whose letters are nearer to another setting."""
 _LONGEST = 100
 """Characters of a name that are compared."""
 _ALIKE = 0.7
@@ -54,6 +60,8 @@ def _others(environ: Mapping[str, str], prefixes: tuple[str, ...], known: set[st
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The name in `known` that is most similar to `name`; None: none is similar."""
+    if (meant := _ELSEWHERE.get(name)) is not None and meant in known:
+        return meant
     from difflib import SequenceMatcher  # here, to keep each start fast
 
     def ratio(one: str, other: str) -> float:

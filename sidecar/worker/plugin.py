@@ -37,7 +37,7 @@ from sidecar.worker.contents import ContentsWatch
 from sidecar.worker.flags import CHEAP_DERIVATION
 from sidecar.worker.mirrors import MirrorsWatch
 from sidecar.worker.passwords import RootPassword
-from sidecar.worker.patches import auth, mirror, recovery
+from sidecar.worker.patches import auth, recovery, waits
 from sidecar.worker.patches.drain import Drainer
 from sidecar.worker.patches.waitress import ConnectionLimit
 from sidecar.worker.shared_checks import Threads
@@ -138,7 +138,7 @@ class SidecarPlugin:
             end_cleanly()
             return
         self._threads.are_of(server.task_dispatcher)
-        mirror.leave_threads_free(self._xom.config.args.threads)
+        waits.leave_threads_free(self._xom.config.args.threads)
         drainer = Drainer(server)
         ConnectionLimit(drainer.listeners, drainer.begun)
         config = self._xom.config

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 _SHOWN = 20
 """Upstreams that are reported."""
-_SHORTEST = 30.0
-"""Minimum seconds for which a list of projects is fresh, whatever the index's mirror_cache_expiry."""
 
 
 class Upstream:
@@ -42,7 +40,7 @@ class Upstream:
             stage.name,
             self._fetch_list,
             url=self._list_url,
-            expiry=max(float(stage.cache_expiry), _SHORTEST),
+            expiry=float(stage.cache_expiry),
             max_bytes=settings["max_list_bytes"],
             seconds=settings["list_seconds"],
             log=threadlog.warn,
@@ -53,7 +51,7 @@ class Upstream:
         """Take over what may change without a new URL."""
         self.authorization = stage.mirror_url_authorization_header
         self.has_list = not stage.no_project_list
-        self.projects.expiry = max(float(stage.cache_expiry), _SHORTEST)
+        self.projects.expiry = float(stage.cache_expiry)
 
     def knows(self, project: str) -> bool | None:
         """Return whether upstream has a normalized name; None: there is no fresh list. Starts a refresh if due."""

@@ -131,6 +131,7 @@ def run(client: UpstreamClient, coroutine: Coroutine[Any, Any, _T]) -> _T:
 @contextlib.contextmanager
 def client_of(
     url: str,
+    /,
     *,
     index: str = "root/pypi",
     timeout: float = 20.0,

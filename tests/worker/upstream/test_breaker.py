@@ -49,7 +49,7 @@ def test_it_opens_after_three_consecutive_failures(clock: Clock) -> None:
 def test_one_probe_at_a_time_first_at_once_then_at_growing_intervals(clock: Clock) -> None:
     """So an upstream that comes back is used again within 5 s, plus the probe."""
     breaker = opened(clock)
-    for wait in (1.0, 2.0, 4.0, 5.0, 5.0, 5.0):
+    for wait in (1.0, 1.0, 1.0, 2.0, 4.0, 5.0, 5.0):
         assert breaker.begin_probe()
         assert not breaker.begin_probe()
         breaker.end_probe(success=False)
@@ -65,7 +65,7 @@ def test_one_probe_at_a_time_first_at_once_then_at_growing_intervals(clock: Cloc
 def test_after_a_probe_one_failure_without_answer_opens_it_and_waits_go_on(clock: Clock) -> None:
     """An upstream that answers HEAD but hangs for the rest costs one request each time."""
     breaker = opened(clock)
-    for wait in (1.0, 2.0, 4.0, 5.0):
+    for wait in (1.0, 1.0, 1.0, 2.0, 4.0, 5.0):
         assert breaker.begin_probe()
         breaker.end_probe(success=True)
         breaker.failed()

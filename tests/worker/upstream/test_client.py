@@ -224,7 +224,7 @@ def test_credentials_go_to_the_own_origin_only(settings: dict[str, str]) -> None
         userinfo = "" if settings else "me%40corp:p%2Fw%20d@"
         with (
             serving(answer) as server,
-            client_of(f"http://{userinfo}127.0.0.1:{server.port}/simple/", **settings) as client,
+            client_of(f"http://{userinfo}127.0.0.1:{server.port}/simple/", url=server.url, **settings) as client,
         ):
             page(client, f"{server.url}/simple/x/")
             page(client, f"{server.url}/away")
