@@ -135,7 +135,7 @@ class Upstreams:
 
 
 class Reporter:
-    """Sends `UpstreamsSeen` when it differs from the one before."""
+    """Sends `UpstreamsSeen` when it differs from the one before; nothing as long as no upstream was used."""
 
     def __init__(self, upstreams: Upstreams, send: Callable[[UpstreamsSeen], None]) -> None:
         self._upstreams = upstreams
@@ -152,6 +152,6 @@ class Reporter:
                 threadlog.exception("the upstreams can't be reported")
             self._failed = True
             return
-        if seen != self._sent:
+        if seen != self._sent and (seen.total or self._sent is not None):
             self._send(seen)
             self._sent = seen

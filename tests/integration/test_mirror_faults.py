@@ -80,12 +80,18 @@ def failed(answer: Page, fault: UpstreamFault) -> bool:
     return answer.retry_after is not None and 1 <= int(answer.retry_after) <= int(fault.retry_after or 5)
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what)
+@pytest.mark.parametrize(
+    ("mirrored", "fault"),
+    [*((True, fault) for fault in FAULTS), *((False, fault) for fault in FAULTS[::4])],
+    ids=lambda value: value.what if isinstance(value, UpstreamFault) else None,
+    indirect=["mirrored"],
+    scope="module",
+)
 def test_each_fault(
     mirrored: Mirrored, failing: Callable[[UpstreamFault], None], new: str, fault: UpstreamFault
 ) -> None:
     """As documented, in the mirror and in an index that inherits from it; all wrong answers are listed."""
-    listed = mirrored.upstream.count("/simple/") > 0
+    listed = mirrored.has_list
     asked = mirrored.upstream.count("/simple/private/")
     failing(fault)
     wrong: list[str] = []
@@ -136,6 +142,7 @@ def listed(mirrored: Mirrored) -> Iterator[tuple[str, str]]:
         mirrored.delete(index)
 
 
+@pytest.mark.parametrize("mirrored", [True], indirect=True, scope="module")
 @pytest.mark.parametrize("kind", LIST_FAULTS)
 def test_a_list_that_was_never_there(mirrored: Mirrored, listed: tuple[str, str], new: str, kind: str) -> None:
     """While there is no list, upstream is asked for each name: pages, and 404 only for what upstream does not have."""
@@ -151,6 +158,7 @@ def test_a_list_that_was_never_there(mirrored: Mirrored, listed: tuple[str, str]
             assert answer.retry_after is not None
 
 
+@pytest.mark.parametrize("mirrored", [True], indirect=True, scope="module")
 @pytest.mark.parametrize("kind", LIST_FAULTS)
 def test_a_list_that_cannot_be_refreshed(mirrored: Mirrored, listed: tuple[str, str], kind: str) -> None:
     """The old list is kept, and it hides no project, whether it has it or not."""

@@ -12,7 +12,7 @@ from testbed import upstream_faults as faults
 from testbed.upstream import Fault, Upstream
 
 LASTING, PASSING, LATE = (502,), (503,), (502, 503)
-"""Statuses of a failure that needs somebody's attention, of one that may end by itself, and of one by its size or time."""
+"""Statuses of a failure that needs attention, of one that may end by itself, and of one by its size or its time."""
 HEADER = ("upstream", "page that is not cached")
 
 
@@ -20,7 +20,7 @@ HEADER = ("upstream", "page that is not cached")
 class UpstreamFault:
     """One fault, and a mirror's answer for a page that is not cached; the other answers are the same for all.
 
-    A cached page and a private project: 200. An unknown name: 404 by a fresh list, otherwise as a page that is not cached.
+    A cached page and a private project: 200. An unknown name: 404 by a fresh list, otherwise as one that is not cached.
     """
 
     what: str
@@ -70,14 +70,14 @@ FAULTS = (
     UpstreamFault("expired certificate", _tls("expired"), https=True),
     UpstreamFault("certificate of another name", _tls("wrong name"), https=True),
     UpstreamFault("plain HTTP where the URL is https", Upstream.listen, https=True),
-    UpstreamFault("TLS where the URL is http", _tls("trusted")),
+    UpstreamFault("TLS where the URL is http", _tls("trusted"), PASSING),
     UpstreamFault("redirects to itself", _page(faults.LOOP)),
     UpstreamFault("redirects to a login page", _page(faults.TO_LOGIN_PAGE)),
     UpstreamFault("a login page with 200", _page(faults.LOGIN_PAGE)),
     UpstreamFault("an image with 200", _page(faults.IMAGE)),
     UpstreamFault("JSON that is cut, of the right length", _page(faults.GARBAGE)),
     UpstreamFault("closes the connection within the body", _page(faults.CUT), PASSING),
-    UpstreamFault("a body with a byte each half a second", _page(faults.DRIPS), PASSING),
+    UpstreamFault("a body with a byte each half a second", _page(faults.DRIPS), LATE),
     UpstreamFault("an endless body", _page(faults.ENDLESS), LATE),
     UpstreamFault("a small body that inflates to 1 GiB", _page(faults.BOMB), LATE),
     UpstreamFault("200,000 nested brackets", _page(faults.DEEP)),

@@ -33,12 +33,14 @@ class Mirrored:
         self.token = login_token(self.devpi, given or self.container.claim())
         self._numbers = itertools.count(2)
         self._number = ""
+        self.has_list = project_list
         self._make(project_list=project_list)
 
     def again(self, *, project_list: bool = False) -> Mirrored:
         """Return three new indexes of the same upstream and server, by the same names: nothing is cached or failing."""
         more = copy.copy(self)
         more._number = str(next(self._numbers))
+        more.has_list = project_list
         more._make(project_list=project_list)
         return more
 

@@ -202,6 +202,7 @@ class UpstreamClient:
         if isinstance(attempt, FailedResponse):
             yield attempt
             return
+        attempt.breaker = None  # a list that fails says nothing of the pages
         until = (time.monotonic() + seconds, seconds, _LIST)
         response: httpx.Response | None = None
         try:
