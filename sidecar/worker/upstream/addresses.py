@@ -27,7 +27,7 @@ METADATA = frozenset(
         ),
     )
 )
-"""Services of clouds that hand out credentials to whoever can connect."""
+"""Services of clouds that hand out credentials to everybody who can connect."""
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _THIS_NETWORK = ipaddress.ip_network("0.0.0.0/8")

@@ -14,12 +14,12 @@ from devpi_common.url import URL
 from devpi_server.httpclient import FatalResponse
 
 from sidecar.worker.upstream import causes, lookup
-from sidecar.worker.upstream.body import Body, text_of
 from sidecar.worker.upstream.breaker import Breaker
 from sidecar.worker.upstream.breakers import PAGE_TIMEOUT, Breakers, cause_of
 from sidecar.worker.upstream.causes import Cause, UpstreamFault, printable
 from sidecar.worker.upstream.counts import Counts
 from sidecar.worker.upstream.origins import authority, without_userinfo
+from sidecar.worker.upstream.page_body import Body, text_of
 from sidecar.worker.upstream.sending import Attempt, Sender
 from sidecar.worker.upstream.streams import ERRORS, CountedStream, async_drain, deadline_in
 
