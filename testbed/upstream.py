@@ -100,6 +100,7 @@ class Upstream:
         self._thread = threading.Thread(target=self._loop.run_forever, name="upstream", daemon=True)
 
     def __enter__(self) -> Self:
+        self._project_list()  # now, because a large one takes seconds, in which no request would be answered
         self._thread.start()
         self.listen()
         return self
@@ -226,10 +227,13 @@ class Upstream:
         if self._unchanged(request, self.etag, headers) and self.list_fault is None:
             self._note(request)
             return web.Response(status=304, headers=headers)
+        return await self._answer(request, self._project_list(), self.list_fault, headers, self._kind)
+
+    def _project_list(self) -> bytes:
         if self.as_html not in self._lists:
             names = pages.listed(self.names(), self._one_invalid_in)
             self._lists[self.as_html] = pages.project_list(names, as_html=self.as_html)
-        return await self._answer(request, self._lists[self.as_html], self.list_fault, headers, self._kind)
+        return self._lists[self.as_html]
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]

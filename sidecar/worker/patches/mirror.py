@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ def install(upstreams: Upstreams) -> None:
     """Change devpi's mirrors, from now on."""
     _use_our_client(upstreams)
     _count_files(upstreams)
+    _keep_the_end_back()
     mirror_lists.use_them(upstreams)
     mirror_pages.report_failures(upstreams)
     fail_inheriting_indexes()
@@ -98,6 +100,24 @@ def _no_page(response: Any, text: str) -> str | None:  # noqa: ANN401
     if _FILE.search(text) is None and _EMPTY_PAGE.search(text) is None:
         return "its answer is no page of a project but another HTML page, a login page perhaps"
     return None
+
+
+def _keep_the_end_back() -> None:
+    """Send the last piece of a file only when its digest was verified: otherwise the client gets an incomplete file."""
+    iterate = views.FileStreamer.__iter__
+
+    def keep_back(streamer: views.FileStreamer) -> Iterator[Any]:
+        pieces = iterate(streamer)  # raises at its end if the digest is another one
+        yield next(pieces)  # the headers
+        last = None
+        for piece in pieces:
+            if last is not None:
+                yield last
+            last = piece
+        if last is not None:
+            yield last
+
+    views.FileStreamer.__iter__ = keep_back  # type: ignore[method-assign]
 
 
 def _count_files(upstreams: Upstreams) -> None:

@@ -99,6 +99,7 @@ SERVING = (
             ),
             "devpi_server.httpclient:FatalResponse": "(url, reason)",
             "devpi_server.views:should_fetch_remote_file": "(entry, headers)",
+            "devpi_server.views:FileStreamer.__iter__": "(self)",
             "devpi_server.mirror:MirrorStage.mirror_url_authorization_header": "",
             "devpi_server.mirror:MirrorStage.mirror_url_without_auth": "",
             "devpi_server.mirror:SIMPLE_API_ACCEPT": "",
