@@ -243,6 +243,23 @@ def test_without_a_list_private_names_stay_here(listed: Mirrored) -> None:
     assert asked(listed, "secret-project") == 0
 
 
+def test_all_names_can_wait_for_the_list(container: Callable[..., Container]) -> None:
+    """DEVPI_MIRROR_UNKNOWN=wait: no name goes upstream before the list is there."""
+    with Upstream(size=20, versions=2) as upstream:
+        upstream.list_fault = Fault(500)
+        environ = {"DEVPI_MIRROR_UNKNOWN": "wait"}
+        mirrored = Mirrored(
+            lambda *names, **named: container(*names, env=environ, **named), upstream, project_list=True
+        )
+        for name in (numbered(1), "nowhere"):
+            assert mirrored.page("dev", name).status == 503
+            assert asked(mirrored, name) == 0
+        upstream.heal()
+        recovered(mirrored, numbered(1))
+        assert mirrored.page("dev", "nowhere").status == 404
+        assert asked(mirrored, "nowhere") == 0
+
+
 def test_a_list_is_there_after_a_restart(listed: Mirrored) -> None:
     """It decides at once, also if upstream can't be reached."""
     listed.page("dev", "nowhere")

@@ -19,7 +19,8 @@ from devpi_server.views import SIMPLE_API_V1_JSON
 from sidecar.worker.patches import mirror_lists, mirror_pages
 from sidecar.worker.patches.failures import answer_later, fail_inheriting_indexes
 from sidecar.worker.patches.waits import CROWD, PASSING, Outage
-from sidecar.worker.upstream.upstream_client import UpstreamClient
+from sidecar.worker.upstream.causes import Cause
+from sidecar.worker.upstream.upstream_client import FailedResponse, UpstreamClient
 
 if TYPE_CHECKING:
     from devpi_server.filestore import FileEntry
@@ -61,7 +62,11 @@ def _use_our_client(upstreams: Upstreams) -> None:
     async def async_get(client: MirrorHTTPClient, *arguments: object, **options: object) -> AsyncGetResponse:
         response, text = await ask(client, *arguments, **options)  # type: ignore[arg-type]
         if text is not None and response.status_code == 200 and (problem := _no_page(response, text)):
-            response, text = FatalResponse(str(response.url), problem), None
+            cause = Cause("unreadable", problem, "check what is at the mirror's URL: it may need a user and a password")
+            http: object = client.http
+            if isinstance(http, UpstreamClient):  # not a replica
+                http.counts.fault(cause)
+            response, text = FailedResponse(str(response.url), cause), None
         client.sidecar_answer = response  # type: ignore[attr-defined]
         return response, text
 
