@@ -244,9 +244,10 @@ class Container:
         return wait_for(look, f"phase {phases}")
 
     def wait_ready(self) -> Container:
-        """Wait until `/readyz` answers 200."""
+        """Wait until `/readyz` answers 200, and the phase follows: the last check passes an instant before it."""
         self.wait_listening()
         wait_for(lambda: self._alive() and self._not_failed() and self.get("/readyz").status == 200, "ready")
+        wait_for(lambda: self._alive() and self.status()["phase"] != "launching", "the phase after launching")
         return self
 
     def _alive(self) -> bool:
