@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from devpi_server.config import hookimpl
 from devpi_server.log import threadlog
 from devpi_server.main import Fatal
+from devpi_server.model import UpstreamError
 from pyramid.interfaces import ISecurityPolicy, ITweens
 from pyramid.tweens import EXCVIEW
 
@@ -37,7 +38,7 @@ from sidecar.worker.contents import ContentsWatch
 from sidecar.worker.flags import CHEAP_DERIVATION
 from sidecar.worker.mirrors import MirrorsWatch
 from sidecar.worker.passwords import RootPassword
-from sidecar.worker.patches import auth, recovery, waits
+from sidecar.worker.patches import auth, failures, recovery, waits
 from sidecar.worker.patches.drain import Drainer
 from sidecar.worker.patches.waitress import ConnectionLimit
 from sidecar.worker.shared_checks import Threads
@@ -94,6 +95,7 @@ class SidecarPlugin:
         self._registry[auth.THREADS] = self._threads
         pyramid_config.add_tween(ADMISSION, under=REQUEST_LOG, over=TRANSACTION)
         pyramid_config.set_request_factory(wellformed.FormChecked)
+        pyramid_config.add_exception_view(failures.answer_failure, context=UpstreamError)
         pyramid_config.add_tween(LOGIN, under=TRANSACTION, over=EXCVIEW)
 
     @hookimpl(tryfirst=True)

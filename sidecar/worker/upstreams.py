@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,8 +56,9 @@ class Upstream:
     def knows(self, project: str) -> bool | None:
         """Return whether upstream has a normalized name; None: there is no fresh list. Starts a refresh if due."""
         self.projects.refresh_if_due()
+        is_fresh = self.projects.is_fresh  # first: a list that comes meanwhile may have the project
         found = self.projects.contains(project)
-        return found if found or self.projects.is_fresh else None
+        return found if found or is_fresh else None
 
     def as_json(self) -> dict[str, Any]:
         """Return the element of `UpstreamsSeen`."""
@@ -72,9 +73,9 @@ class Upstream:
         }
 
     def close(self) -> None:
-        """End its threads, processes and connections."""
+        """End its threads and processes; connections close with the last request that uses them."""
         self.projects.close()
-        self.client.close()
+        self.client.stop_probes()
 
     @contextmanager
     def _fetch_list(self, etag: str | None) -> Iterator[Any]:
@@ -115,10 +116,12 @@ class Upstreams:
     def retain(self, indexes: set[str]) -> None:
         """Forget the upstreams of all other indexes, which are no mirrors any more."""
         with self._lock:
-            gone = [self._of.pop(index) for index in set(self._of) - indexes]
-        for upstream in gone:
+            gone = {index: self._of.pop(index) for index in set(self._of) - indexes}
+        for index, upstream in gone.items():
             upstream.close()
-            upstream.projects.remove()
+            if index not in self._of:  # it was not created again
+                with suppress(OSError):
+                    upstream.projects.remove()
 
     def report(self) -> UpstreamsSeen:
         """Return the present state of all."""
@@ -131,7 +134,7 @@ class Upstreams:
         with self._lock:
             upstreams = list(self._of.values())
         for upstream in upstreams:
-            upstream.projects.close()
+            upstream.projects.stop()
 
 
 class Reporter:

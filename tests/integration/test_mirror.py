@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 
@@ -158,6 +159,29 @@ def test_tls_and_passwords(mirrored: Mirrored, new: str) -> None:
         assert b"try again later" in answer.body
         assert b"s3cret" not in answer.body
         assert b"someone" not in answer.body
+
+
+def test_a_file_of_a_page_that_is_not_cached(mirrored: Mirrored, new: str) -> None:
+    """A lock file's URL works on a server that never saw the project's page; a failing upstream is no 404, nor 500."""
+    answer = request(f"{mirrored.devpi}/{mirrored.name('dev')}/+simple/{new}/", accept=JSON)
+    path = urljoin(f"/{mirrored.name('dev')}/+simple/{new}/", answer.json["files"][0]["url"])
+    other = mirrored.again(project_list=True)
+    url = mirrored.devpi + path.replace(mirrored.name("mirror"), other.name("mirror"))
+    other.upstream.list_fault, other.upstream.page_fault = Fault(500), Fault(503, "30")
+    answer = request(url)
+    assert (503, True) == (answer.status, int(answer.headers.get("Retry-After", "0")) > 0), answer
+    third = mirrored.again(project_list=True)
+    url = mirrored.devpi + path.replace(mirrored.name("mirror"), third.name("mirror"))
+    third.upstream.page_fault = None
+    assert request(url).status == 200
+    third.upstream.heal()
+
+
+def test_a_name_that_is_asked_for_otherwise_is_not_forgotten(listed: Mirrored) -> None:
+    """Without a list, devpi's JSON of a project does not make it "not found" for half an hour."""
+    listed.upstream.list_fault = Fault(500)
+    call_devpi(f"{listed.devpi}/{listed.name('mirror')}/{numbered(5)}?ignore_bases=1")
+    assert listed.page("dev", numbered(5)) == Page(200, 2, None)
 
 
 def test_versions_are_not_hidden_either(mirrored: Mirrored, fails: Callable[[Fault | None], None], new: str) -> None:

@@ -15,6 +15,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from devpi_server.model import BaseStage, UpstreamError
+from pyramid.httpexceptions import HTTPBadGateway
 from pyramid.threadlocal import get_current_request
 
 from sidecar.core.logging import redact
@@ -62,9 +63,29 @@ def fail_inheriting_indexes() -> None:
     BaseStage.op_sro_check_mirror_whitelist = ask_all  # type: ignore[method-assign, assignment]
 
 
+def answer_failure(error: UpstreamError, request: Request) -> Response:
+    """Answer 502, and roll a write back; for the views in which devpi does not catch the error, as for a file."""
+    transaction = request.registry["xom"].keyfs.tx
+    if transaction.write:
+        transaction.doom()
+    return HTTPBadGateway(explanation=str(error))
+
+
 def is_asking() -> bool:
     """Whether this thread asks the mirrors of an index for a project: a mirror must not answer "unknown"."""
     return _asking.failures is not None
+
+
+@contextmanager
+def asking() -> Iterator[None]:
+    """Let `is_asking` be true in this block, also if no index asks."""
+    before = _asking.failures
+    if before is None:
+        _asking.failures = []
+    try:
+        yield
+    finally:
+        _asking.failures = before
 
 
 @contextmanager

@@ -67,6 +67,8 @@ def _use_our_client(upstreams: Upstreams) -> None:
             if isinstance(http, UpstreamClient):  # not a replica
                 http.counts.fault(cause)
             response, text = FailedResponse(str(response.url), cause), None
+        if response.status_code == 410:  # devpi takes it for a failure
+            response.status_code = 404
         client.sidecar_answer = response  # type: ignore[attr-defined]
         return response, text
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sidecar.worker.upstreams import Upstream, Upstreams
 
 _LISTING = "/{user}/{index}/+simple/"
+"""The route of the listing, which devpi streams; other answers would hold all names in memory."""
 
 
 def use_them(upstreams: Upstreams) -> None:
@@ -41,7 +42,7 @@ def use_them(upstreams: Upstreams) -> None:
         known = upstream.knows(name) if upstream.has_list else None
         if known is not None:
             return known
-        if not is_asking():
+        if not is_asking() and not _is_requested("/{user}/{index}/+f/{relpath:.*}"):
             return unknown
         if upstream.has_list:
             _keep_to_ourselves(stage, name, upstream, upstreams.settings["unknown"])
@@ -51,7 +52,7 @@ def use_them(upstreams: Upstreams) -> None:
         if stage.offline:
             return list_all(stage)
         cached = stage._stale_list_projects_perstage()
-        if is_ours(stage) and _is_listing():
+        if is_ours(stage) and _is_requested(_LISTING):
             upstream = upstreams.of(stage)
             if upstream.has_list:
                 upstream.projects.refresh_if_due()
@@ -83,11 +84,10 @@ def _is_private(xom: XOM, name: str) -> bool:
     return False
 
 
-def _is_listing() -> bool:
-    """Whether the request is for a listing of all projects, which devpi streams; others would hold all names."""
-    request = get_current_request()
-    route = getattr(request, "matched_route", None)
-    return getattr(route, "name", "").rstrip("/") == _LISTING.rstrip("/")
+def _is_requested(route: str) -> bool:
+    """Whether the request is for this route of devpi's."""
+    matched = getattr(get_current_request(), "matched_route", None)
+    return str(getattr(matched, "name", "")).rstrip("/") == route.rstrip("/")
 
 
 class _Listing:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import threading
 import time
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from devpi_server.log import threadlog
 from devpi_server.main import XOM
-from devpi_server.mirror import MirrorStage
+from devpi_server.mirror import MirrorStage, ProjectUpdateLock
 from devpi_server.model import UpstreamError, UpstreamNotFoundError, UpstreamNotModified
 from devpi_server.normalized import normalize_name
 
-from sidecar.worker.patches.failures import failed, shown
+from sidecar.worker.patches.failures import UpstreamFailed, asking, failed, shown
 from sidecar.worker.patches.waits import CROWD, PASSING, Outage
 
 if TYPE_CHECKING:
@@ -81,8 +86,13 @@ def _end_late_answers() -> None:
     async def update_or_release(
         stage: MirrorStage, newlinks_future: Future[Any], project: str, lock: ProjectUpdateInnerLock | None
     ) -> None:
+        if lock is not None:
+            lock.thread_ident = 0  # the thread of the request does not hold it any more
         try:
-            await update(stage, newlinks_future, project, lock)  # type: ignore[arg-type]
+            await asyncio.wait([newlinks_future])
+            if not newlinks_future.cancelled():  # a commit may take long: not in the loop of all mirrors
+                storing = functools.partial(_run_at_once, update(stage, newlinks_future, project, lock))  # type: ignore[arg-type]
+                await asyncio.get_running_loop().run_in_executor(_STORES, storing)
         finally:
             if lock is not None and newlinks_future.cancelled():  # otherwise the end of the transaction released it
                 lock.release()
@@ -92,9 +102,29 @@ def _end_late_answers() -> None:
         xom.async_thread.loop.call_soon_threadsafe(lambda: None)  # wakes the loop
         return task
 
+    acquire = ProjectUpdateLock.acquire
+
+    def acquire_as_own(lock: ProjectUpdateLock, timeout: float) -> bool:
+        acquired: bool = acquire(lock, timeout)
+        if acquired and lock.lock is not None:
+            lock.lock.thread_ident = threading.get_ident()  # devpi keeps the one of the first thread
+        return acquired
+
+    ProjectUpdateLock.acquire = acquire_as_own  # type: ignore[method-assign, assignment]
     XOM.create_task = begin_at_once  # type: ignore[method-assign, assignment]
     MirrorStage._async_fetch_releaselinks = fetch_or_fail  # type: ignore[method-assign, assignment]
     MirrorStage._update_simplelinks_in_future = update_or_release  # type: ignore[method-assign, assignment]
+
+
+_STORES = ThreadPoolExecutor(1, "late pages")
+"""Stores pages that came after the request had been answered."""
+
+
+def _run_at_once(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine that has nothing to wait for."""
+    with suppress(StopIteration):
+        coroutine.send(None)
+        raise AssertionError("devpi waits for something else")
 
 
 _page: ContextVar[tuple[str, str]] = ContextVar("page")
@@ -127,10 +157,11 @@ def _report_failed_pages(upstreams: Upstreams) -> None:
         while True:
             stage.http.sidecar_answer = None  # type: ignore[attr-defined]
             try:
-                return get(stage, project)
-            except UpstreamNotFoundError:
+                with asking():
+                    return get(stage, project)
+            except (UpstreamNotFoundError, UpstreamFailed):
                 raise
-            except UpstreamError as error:
+            except (UpstreamError, UpstreamNotModified) as error:
                 if outage is not None and outage.may_end(stage.http.sidecar_answer):  # type: ignore[attr-defined]
                     continue
                 raise _failed(stage, error) from error
@@ -172,7 +203,7 @@ def _report_failed_pages(upstreams: Upstreams) -> None:
     MirrorStage.get_simplelinks_perstage = get_simplelinks  # type: ignore[method-assign, assignment]
 
 
-def _failed(stage: MirrorStage, error: UpstreamError) -> UpstreamError:
+def _failed(stage: MirrorStage, error: UpstreamError | UpstreamNotModified) -> UpstreamError:
     answer = getattr(stage.http, "sidecar_answer", None)
     cause = getattr(answer, "cause", None)
     why = cause.reason if cause is not None else shown(error)

@@ -79,6 +79,8 @@ SERVING = (
             ),
             "devpi_server.mirror:MirrorStage._update_simplelinks_in_future": "(self, newlinks_future, project, lock)",
             "devpi_server.mirror:MirrorStage.cache_retrieve_times": "",
+            "devpi_server.mirror:ProjectUpdateLock.acquire": "(self, timeout)",
+            "devpi_server.mirror:ProjectUpdateInnerLock.thread_ident": "in ProjectUpdateInnerLock.__init__",
             "devpi_server.mirror:MirrorStage.key_projsimplelinks": "(self, project)",
             "devpi_server.mirror:MirrorStage.timeout": "in MirrorStage.get_simplelinks_perstage",
             "devpi_server.main:XOM.create_task": "(self, coroutine)",

@@ -152,13 +152,17 @@ class ProjectList:
         self._idle.wait(seconds)
         return self._list is not None
 
-    def close(self) -> None:
-        """End a running refresh, at most 5 seconds; none is started afterwards. The list stays on disk."""
+    def stop(self) -> None:
+        """Begin to end a running refresh; none is started afterwards. The list stays on disk. Does not block."""
         with self._lock:
             self._closed = True
             if self._conversion is not None:
                 self._conversion.kill()
-            thread = self._thread
+
+    def close(self) -> None:
+        """As `stop`, and wait for the end, at most 5 seconds."""
+        self.stop()
+        thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(_END_SECONDS)
 
@@ -268,7 +272,11 @@ class ProjectList:
 
     def _confirm(self, fetched_at: float) -> None:
         self._shrunk = None
-        list_file.confirm(self._path, fetched_at)
+        try:
+            list_file.confirm(self._path, fetched_at)
+        except FileNotFoundError:  # somebody removed it
+            self._list = None  # so that the next request is without its ETag
+            raise
 
     def _open(self) -> ListFile | None:
         try:

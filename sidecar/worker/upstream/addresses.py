@@ -38,9 +38,10 @@ _REMEMBERED = 60.0
 def parse_address(host: str) -> Address | None:
     """Return the address that `host` is a literal of, also in the old forms (`127.1`); None: it is a name."""
     try:
-        return ipaddress.ip_address(host.strip("[]"))
+        return ipaddress.ip_address(host.strip("[]").rstrip("."))
     except ValueError:
         pass
+    host = host.rstrip(".")
     if host[:1].isdigit():
         try:
             return ipaddress.IPv4Address(socket.inet_aton(host))
@@ -76,6 +77,8 @@ def classify(address: Address) -> AddressClass:
         return "link-local"
     if address.is_multicast or address.is_unspecified or address.is_reserved or address in _THIS_NETWORK:
         return "never"
+    if isinstance(address, ipaddress.IPv6Address) and address.is_site_local:
+        return "private"
     return "public" if address.is_global else "private"
 
 

@@ -12,6 +12,8 @@ WAITS = (0.0, 1.0, 1.0, 1.0, 2.0, 4.0, 5.0)
 """Seconds before each probe; the last one repeats."""
 LONGEST_RETRY_AFTER = 60.0
 """An upstream that asks to wait longer is asked after as many seconds."""
+_UNANSWERED = 6
+"""Probes without an answer, beyond those of WAITS, after which a request is let through."""
 _RUNNING = 0.1
 """Seconds to wait for another thread's probe."""
 
@@ -92,14 +94,20 @@ class Breaker:
             self._probing = True
             return True
 
-    def end_probe(self, *, success: bool, retry_after: float | None = None) -> None:
-        """Close after a probe's success, otherwise wait for the next one."""
+    def end_probe(self, *, success: bool, answered: bool = False, retry_after: float | None = None) -> None:
+        """Close after a probe's success, otherwise wait for the next one.
+
+        A probe may fail where requests don't: some upstreams deny or are slow to make what it asks for. So from time to
+        time a request is let through after a failed probe, sooner if the upstream answered the probe.
+        """
         with self._lock:
             self._probing = False
             if not self._open:
                 return
-            if success:
+            beyond = self._waits - len(WAITS)
+            if success or (retry_after is None and beyond >= 0 and (answered or beyond % _UNANSWERED == 5)):
                 self._open, self._trial, self._failures = False, True, 0
+                self._waits += not success
             else:
                 self._shut(retry_after)
         if success:

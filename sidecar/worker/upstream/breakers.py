@@ -20,6 +20,8 @@ from sidecar.worker.upstream.streams import ERRORS, deadline_in
 PAGE_TIMEOUT = "DEVPI_MIRROR_PAGE_TIMEOUT"
 PROBE_SECONDS = 5.0
 """Total time of a probe."""
+_FOREIGN_SECONDS = 1.0
+"""The same, of another host: all are probed in turn, and the index's own must not wait long."""
 _ORIGINS = 16
 """Hosts of files for which a breaker is kept, besides the index's own."""
 _QUIET = 60.0
@@ -92,10 +94,10 @@ class Breakers:
 
     def _run_probe(self, breaker: Breaker) -> None:
         foreign = breaker is not self.own
-        success, wait = False, None
+        success, answered, wait = False, False, None
         try:
             cause, wait = self._ask(self._probe_urls[breaker], foreign=foreign)
-            success = cause is None
+            success, answered = cause is None, cause is not None and cause.answered
             if cause is not None:
                 self._causes[breaker] = cause
             if not foreign:
@@ -103,20 +105,24 @@ class Breakers:
         except Exception:
             threadlog.exception("the upstream of %s can't be probed", self._index)
         finally:
-            breaker.end_probe(success=success, retry_after=wait)
+            breaker.end_probe(success=success, answered=answered, retry_after=wait)
 
     def _ask(self, url: httpx.URL, *, foreign: bool) -> tuple[Cause | None, float | None]:
         """Return why the upstream is down, and the seconds that it asks to wait; None: it is up."""
         attempt = Attempt(url, None, foreign, PAGE_TIMEOUT, host=printable(authority(url)))
         try:
-            with deadline_in(PROBE_SECONDS, PAGE_TIMEOUT):
+            with deadline_in(_FOREIGN_SECONDS if foreign else PROBE_SECONDS, PAGE_TIMEOUT):
                 response = self._sender.send(attempt, "HEAD", None, True, None, "gzip")
                 response.close()
         except ERRORS as error:
             cause = causes.of_error(error, host=attempt.host, proxy=attempt.proxy)
             return (cause if cause.counts else None), None
         found = cause_of(attempt, response)
-        if found is None or not _speaks_against(found, response.status_code, foreign=foreign):
+        if (
+            found is None
+            or response.status_code == 501
+            or not _speaks_against(found, response.status_code, foreign=foreign)
+        ):
             return None, None
         wait = causes.retry_after(response.headers)
         return found, None if wait is None else min(wait, LONGEST_RETRY_AFTER)

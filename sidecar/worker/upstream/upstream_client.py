@@ -220,6 +220,10 @@ class UpstreamClient:
             if response is not None:
                 response.close()
 
+    def stop_probes(self) -> None:
+        """End the probes; requests in flight go on."""
+        self._breakers.close()
+
     def close(self) -> None:
         """Close all connections. Not for the event loop's own thread."""
         self._breakers.close()

@@ -41,6 +41,7 @@ PUBLIC = {
     ("failures", "response.headers"),
     ("failures", "response.status_code"),
     ("mirror", "response.headers"),
+    ("mirror", "response.status_code"),
     ("search_index", "config.args.indexer_backend"),
 }
 """Assignments to foreign objects that are part of a documented interface."""

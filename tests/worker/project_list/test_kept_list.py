@@ -150,10 +150,10 @@ def test_there_is_no_answer_without_a_list(world: World) -> None:
 def test_a_refresh_brings_the_list_and_a_restart_keeps_it(world: World, kind: str) -> None:
     if kind == "html":
         world.upstream.headers["Content-Type"] = "text/html; charset=utf-8"
-        world.upstream.page_body = as_html(NAMES)
+        world.upstream.body = as_html(NAMES)
     elif kind == "gzip":
         world.upstream.headers["Content-Encoding"] = "gzip"
-        world.upstream.page_body = gzip.compress(world.upstream.page_body)
+        world.upstream.body = gzip.compress(world.upstream.body)
     projects = world.open()
     world.refresh(projects)
     assert projects.error is None
@@ -262,7 +262,7 @@ def test_the_cause_of_a_failed_request_is_the_client_s(world: World) -> None:
 def test_a_list_that_shrank_is_used_only_if_a_later_one_is_the_same(world: World) -> None:
     projects = world.open()
     world.refresh(projects)
-    world.upstream.page_body = as_json(NAMES[:9])
+    world.upstream.body = as_json(NAMES[:9])
     world.now += 2000
     world.refresh(projects)
     assert (projects.count, projects.state) == (20, "stale")
