@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
 import threading
@@ -149,9 +150,18 @@ def client_of(
     finally:
         client.close()
         del _loops[client]
+        gc.collect()  # finalises generators of bodies that were not read to their end
+        asyncio.run_coroutine_threadsafe(_settle(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
         loop.close()
+
+
+async def _settle() -> None:
+    """Wait for what the loop has still to do: the ends of such generators."""
+    await asyncio.get_running_loop().shutdown_asyncgens()
+    if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(tasks, timeout=5)
 
 
 def only_loopback(host: str) -> Sequence[str]:
