@@ -272,11 +272,9 @@ class ProjectList:
 
     def _confirm(self, fetched_at: float) -> None:
         self._shrunk = None
-        try:
-            list_file.confirm(self._path, fetched_at)
-        except FileNotFoundError:  # somebody removed it
+        if not self._path.exists():
             self._list = None  # so that the next request is without its ETag
-            raise
+        list_file.confirm(self._path, fetched_at)
 
     def _open(self) -> ListFile | None:
         try:
