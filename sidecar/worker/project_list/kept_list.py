@@ -128,10 +128,7 @@ class ProjectList:
         return self._error
 
     def refresh_if_due(self) -> bool:
-        """Start a refresh in the background if the list is not fresh; return whether one is running.
-
-        Does not block. After a failure nothing is started until the time of the next try.
-        """
+        """Start a refresh in the background if one is due; return whether one is running. Does not block."""
         with self._lock:
             if not self._idle.is_set():
                 return True
@@ -162,9 +159,8 @@ class ProjectList:
     def close(self) -> None:
         """As `stop`, and wait for the end, at most 5 seconds."""
         self.stop()
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(_END_SECONDS)
+        if self._thread not in (None, threading.current_thread()):
+            self._thread.join(_END_SECONDS)  # type: ignore[union-attr]
 
     def remove(self) -> None:
         """Close, and remove the list from disk: the mirror was deleted. Raises OSError."""
@@ -272,8 +268,8 @@ class ProjectList:
 
     def _confirm(self, fetched_at: float) -> None:
         self._shrunk = None
-        if not self._path.exists():
-            self._list = None  # so that the next request is without its ETag
+        if not self._path.exists():  # the next request is without its ETag
+            self._list = None
         list_file.confirm(self._path, fetched_at)
 
     def _open(self) -> ListFile | None:
