@@ -160,7 +160,7 @@ class ProjectList:
         """As `stop`, and wait for the end, at most 5 seconds."""
         self.stop()
         if self._thread not in (None, threading.current_thread()):
-            self._thread.join(_END_SECONDS)  # type: ignore[union-attr]
+            self._thread.join(_END_SECONDS)
 
     def remove(self) -> None:
         """Close, and remove the list from disk: the mirror was deleted. Raises OSError."""
