@@ -72,7 +72,7 @@ def upstream(text: str) -> Upstream:
     """The URL of an index over HTTP or HTTPS, which may have percent-encoded credentials."""
     from urllib.parse import urlsplit  # here, to keep each start fast
 
-    example = "https://USER:PASSWORD@pypi.corp/, percent-encoded" if "@" in text else "https://pypi.org/simple/"
+    example = "https://USER:PASSWORD@pypi.corp/, percent-encoded" if "@" in text else "https://index.example/simple/"
     problem = ValueError("not an http or https URL", f"a URL such as {example}")
     if not re.fullmatch(r"[!-~]+", text):
         raise problem

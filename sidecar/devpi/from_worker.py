@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from sidecar.devpi.message import Message
 
@@ -174,7 +174,7 @@ class MirrorsSeen(Message):
 
 @dataclass(frozen=True)
 class UpstreamsSeen(Message):
-    """The upstreams of devpi's mirrors that were used since the start; sent when a value changed, every 2 s at most."""
+    """The upstreams of devpi's mirrors that were used since the start; sent when changed, once a second at most."""
 
     total: int
     upstreams: list[dict[str, Any]]
@@ -183,9 +183,7 @@ class UpstreamsSeen(Message):
     - `index` (`root/pypi`), `url` (without credentials)
     - `state`: `up`, `failing` (the last request failed), or `down` (not asked until `next_try`)
     - `last_success`, `last_failure`, `next_try`: Unix time or null
-    - `error` of the last failure while not `up`, else null: `kind` (`refused`, `name`, `timeout`, `trust`, `tls`,
-      `proxy`, `denied`, `limited`, `status`, `forbidden`, `cut`, `too-large`, `unreadable`, `redirects`), `reason`,
-      `hint`
+    - `error` of the last failure while not `up`, else null: `kind` (`UpstreamErrorKind`), `reason`, `hint`
     - `list`, the upstream's list of projects: `off` (mirror_no_project_list), `missing`, `fresh` or `stale`; `list_at`
       (Unix time of the last refresh or null), `list_names` (their number or null), `list_error` (as `error`)
     - `answers` (number by HTTP status or `kind`), `durations` (number by bucket of `UPSTREAM_SECONDS`, the last without
@@ -196,6 +194,23 @@ class UpstreamsSeen(Message):
     """
 
 
+UpstreamErrorKind = Literal[
+    "refused",
+    "name",
+    "timeout",
+    "trust",
+    "tls",
+    "proxy",
+    "denied",
+    "limited",
+    "status",
+    "forbidden",
+    "cut",
+    "too-large",
+    "unreadable",
+    "redirects",
+]
+"""What an error of `UpstreamsSeen` is."""
 UPSTREAM_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """The buckets of `UpstreamsSeen`'s durations (upper bounds in seconds)."""
 

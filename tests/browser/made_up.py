@@ -85,7 +85,7 @@ def _upstreams(began: float, seconds: int) -> UpstreamsSeen:
     none = {"hit": 0, "miss": 0, "stale": 0, "failed": 0}
     up = {
         "index": "root/pypi",
-        "url": "https://pypi.org/simple/",
+        "url": "https://index.example/simple/",
         "state": "up",
         "last_success": began,
         "last_failure": None,

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 
 import pytest
+from devpi_server.main import _pypi_ixconfig_default
 
 from testbed.upstream import JSON, Upstream
 from tests.support.container import Container, call_devpi, login_token, request, wait_for
@@ -25,7 +26,7 @@ def test_a_new_root_pypi_is_devpis_own(container: Make) -> None:
     """It mirrors PyPI, and keeps the list of its projects."""
     c = container(flags=OFFLINE).start().wait_ready()
     config = config_of(c, "root/pypi")
-    assert config["mirror_url"] == "https://pypi.org/simple/"
+    assert config["mirror_url"] == _pypi_ixconfig_default["mirror_url"]
     assert "mirror_no_project_list" not in config
 
 

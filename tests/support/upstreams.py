@@ -15,7 +15,7 @@ def seen_up(index: str, **fields: Any) -> dict[str, Any]:
     """Return the report of an upstream that answers, changed by `fields`."""
     return {
         "index": index,
-        "url": "https://user:s3cret@pypi.org/simple/",
+        "url": "https://user:s3cret@index.example/simple/",
         "state": "up",
         "last_success": AT,
         "last_failure": None,

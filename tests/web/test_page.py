@@ -328,7 +328,7 @@ async def test_mirrors(site: Site) -> None:
     site.tell(mirrors=Mirrors(3, seen, Named(25, tuple(f"a/m{n}" for n in range(20)))))
     outline = await page(site)
     text = " ".join(outline.text.split())
-    assert "root/pypi https://pypi.org ✓ up" in text
+    assert "root/pypi https://index.example ✓ up" in text
     assert "650,123 projects in its list" in text
     assert "1,323 of 1,388 from the cache" in text
     assert "x/y https://index.example.com:8443 ✕ down never no list not used yet" in text

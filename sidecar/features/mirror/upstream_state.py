@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
 from sidecar.core.feature import Json
 from sidecar.core.public import public, rfc3339
 from sidecar.core.terminal import printable
+from sidecar.devpi.from_worker import UpstreamErrorKind
 from sidecar.devpi.protocol import UPSTREAM_SECONDS, UpstreamsSeen
 
 MANY = 20
@@ -20,25 +21,7 @@ STATES = ("up", "failing", "down")
 LISTS = ("off", "missing", "fresh", "stale")
 OUTCOMES = ("hit", "miss", "stale", "failed")
 """How clients' requests for pages and files are answered."""
-KINDS = frozenset(
-    {
-        "refused",
-        "name",
-        "timeout",
-        "trust",
-        "tls",
-        "proxy",
-        "denied",
-        "limited",
-        "status",
-        "forbidden",
-        "cut",
-        "too-large",
-        "unreadable",
-        "redirects",
-    }
-)
-"""What an error is."""
+KINDS = frozenset(get_args(UpstreamErrorKind))
 _STATUSES = frozenset(str(status.value) for status in HTTPStatus)
 _NAME, _TEXT = 200, 500
 """Maximum characters of a name, and of a reason or hint."""

@@ -66,9 +66,10 @@ def use_them(upstreams: Upstreams) -> None:
 
 def _keep_to_ourselves(stage: MirrorStage, name: str, upstream: Upstream, policy: str) -> None:
     """Raise UpstreamFailed or UpstreamNotFoundError for a name that upstream must not be asked for without a list."""
-    if upstream.projects.contains(name) is False and _is_private(stage.xom, name):  # by an old list
+    private = _is_private(stage.xom, name)
+    if private and upstream.projects.contains(name) is False:  # by an old list
         raise UpstreamNotFoundError("%s: upstream had no project %s", stage.name, name)
-    if policy == "wait" or _is_private(stage.xom, name):
+    if private or policy == "wait":
         raise failed(f"{stage.name}: upstream's list of projects is not here yet, try again later", 503)
 
 

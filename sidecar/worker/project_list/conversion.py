@@ -11,6 +11,7 @@ from typing import IO, Literal, NamedTuple, Protocol, cast
 
 _ROOT = Path(__file__).resolve().parents[3]
 _ANSWER_BYTES = 4096
+HINT = "check mirror_url: it is the base of a simple index (PEP 503, PEP 691)"
 
 
 class Cause(Protocol):
@@ -114,7 +115,7 @@ class Conversion:
                 "too-large": "raise DEVPI_MIRROR_MAX_LIST_SIZE if the upstream is trusted",
                 "cut": "none needed: it is retried",
             }
-            hint = hints.get(kind, "check mirror_url: it is the base of a simple index (PEP 503, PEP 691)")
+            hint = hints.get(kind, HINT)
             return Failure(kind, f"the list of projects: {answer['reason']}", hint)
         ended = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with code {code}"
         return Failure("unreadable", f"the process that reads the list of projects {ended}", "raise the memory limit")

@@ -17,8 +17,7 @@ from urllib.parse import quote
 
 from sidecar.core import files
 from sidecar.worker.project_list import list_file
-from sidecar.worker.project_list import response as of_response
-from sidecar.worker.project_list.conversion import Cause, Conversion, Failure
+from sidecar.worker.project_list.conversion import HINT, Cause, Conversion, Failure
 from sidecar.worker.project_list.list_file import ListFile
 from sidecar.worker.project_list.response import Response
 from sidecar.worker.project_list.transfer import transfer
@@ -219,7 +218,7 @@ class ProjectList:
                 if cause is not None:
                     raise Failure(cause.kind, cause.reason, cause.hint)
                 kind = {401: "denied", 403: "denied", 407: "denied", 429: "limited"}.get(status, "status")
-                raise Failure(kind, f"the upstream answered the request for its list with {status}", of_response.HINT)
+                raise Failure(kind, f"the upstream answered the request for its list with {status}", HINT)
             self._folder.mkdir(mode=0o700, exist_ok=True)
             unfinished = self._path.with_name(f"{files.LEFTOVER}{self._path.name}-{secrets.token_hex(8)}")
             try:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Literal, Protocol
 
-from sidecar.worker.project_list.conversion import Failure, Form
+from sidecar.worker.project_list.conversion import HINT, Failure, Form
 
 _FORMS: Mapping[str, Literal["json", "html"]] = {
     "application/vnd.pypi.simple.v1+json": "json",
@@ -20,7 +20,6 @@ _ENCODINGS: Mapping[str, Literal["identity", "gzip"]] = {
     "gzip": "gzip",
     "x-gzip": "gzip",
 }
-HINT = "check mirror_url: it is the base of a simple index (PEP 503, PEP 691)"
 
 
 class Response(Protocol):

@@ -12,27 +12,10 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal
 
 import httpx
 
-Kind = Literal[
-    "refused",
-    "name",
-    "timeout",
-    "trust",
-    "tls",
-    "proxy",
-    "denied",
-    "limited",
-    "status",
-    "forbidden",
-    "cut",
-    "too-large",
-    "unreadable",
-    "redirects",
-]
-"""As in `UpstreamsSeen`."""
+from sidecar.devpi.from_worker import UpstreamErrorKind
 
 _EXPIRED = {9, 10}
 """OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED."""
@@ -46,7 +29,7 @@ _CREDENTIALS = "check DEVPI_MIRROR_USER and DEVPI_MIRROR_PASSWORD, or the user a
 class Cause:
     """Why a request failed."""
 
-    kind: Kind
+    kind: UpstreamErrorKind
     reason: str
     hint: str
 

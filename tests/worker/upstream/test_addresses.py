@@ -87,8 +87,8 @@ def test_the_own_host_and_its_class_may_be_private() -> None:
     assert permits(inside, "nexus.internal", "10.0.0.5")
     assert permits(inside, "files.internal", "10.0.0.6")
     assert not permits(inside, "files.internal", "127.0.0.1")
-    outside = policy("pypi.org")
-    assert permits(outside, "files.pythonhosted.org", "151.101.0.223")
+    outside = policy("index.example")
+    assert permits(outside, "files.example", "151.101.0.223")
     assert not permits(outside, "files.internal", "10.0.0.6")
     assert permits(policy("127.0.0.1"), "localhost", "::1")
 
@@ -104,9 +104,9 @@ def test_metadata_services_are_never_permitted() -> None:
 @pytest.mark.parametrize("allow", ["files.internal", "FILES.internal.", "10.0.0.6", "10.0.0.0/24", "10.0.0.9/24"])
 def test_names_addresses_and_networks_can_be_allowed(allow: str) -> None:
     """By DEVPI_MIRROR_ALLOW."""
-    assert permits(policy("pypi.org", allow), "files.internal", "10.0.0.6")
-    assert permits(policy("pypi.org", allow), "files.internal", "::ffff:10.0.0.6")
-    assert not permits(policy("pypi.org", allow), "other.internal", "10.0.1.6")
+    assert permits(policy("index.example", allow), "files.internal", "10.0.0.6")
+    assert permits(policy("index.example", allow), "files.internal", "::ffff:10.0.0.6")
+    assert not permits(policy("index.example", allow), "other.internal", "10.0.1.6")
 
 
 def test_an_own_host_that_does_not_resolve_permits_nothing() -> None:
@@ -126,7 +126,7 @@ def test_an_own_host_that_does_not_resolve_permits_nothing() -> None:
 
 def test_of_several_addresses_only_permitted_ones_remain() -> None:
     """And the fault names the host, the address, and the setting."""
-    found = policy("pypi.org")
+    found = policy("index.example")
     assert found.permitted("mixed", ["10.0.0.1", "151.101.0.223"]) == ["151.101.0.223"]
     with pytest.raises(UpstreamFault) as caught:
         found.permitted("evil.example", ["10.0.0.1"])
@@ -138,5 +138,5 @@ def test_of_several_addresses_only_permitted_ones_remain() -> None:
 def test_what_a_proxy_resolves_is_checked_where_it_needs_no_resolution(host: str) -> None:
     """Literal addresses, and this machine."""
     with pytest.raises(UpstreamFault):
-        policy("pypi.org").check_literal(host)
-    policy("pypi.org").check_literal("files.pythonhosted.org")
+        policy("index.example").check_literal(host)
+    policy("index.example").check_literal("files.example")
