@@ -77,7 +77,7 @@ lint: environment-dev
     status=0
     for check in "ruff check ." "ruff format --check ." mypy lint-imports "hadolint Dockerfile"; do
       echo "\$ $check" >&2
-      .venv-dev/bin/$check || status=$?
+      .venv-dev/bin/$check || { status=$?; echo "FAILED $check"; }
     done
     exit "$status"
 

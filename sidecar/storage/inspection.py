@@ -161,7 +161,8 @@ class _Examination:
         if name not in entries:
             raise damaged(self._path, f"its database {name} is missing")
         nodeinfo = read_record(self._path, self._path / ".nodeinfo") or {}
-        if nodeinfo.get("role") != "replica" and self._serial(name) < 0:  # a new replica has nothing yet
+        serial = self._serial(name)  # of a replica too: this rolls back what a kill has interrupted
+        if serial < 0 and nodeinfo.get("role") != "replica":  # a new replica has nothing yet
             raise damaged(self._path, "its database is empty (serial -1): its initialisation or import was interrupted")
 
     def _serial(self, name: str) -> int:

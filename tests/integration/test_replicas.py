@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.commits import interrupt_commit
 from tests.support.container import (
     Container,
     call_devpi,
@@ -65,6 +66,16 @@ def refused(replica: Container, why: str) -> dict[str, str]:
 def test_a_pair_that_agrees(primary: Container, container: Callable[..., Container], secret: Path) -> None:
     """With the same secret and the same derivation the replica is ready."""
     replica_of(primary, container, secret, *ARGON2, "1").wait_ready()
+
+
+def test_one_that_was_killed_while_it_wrote(
+    primary: Container, container: Callable[..., Container], secret: Path
+) -> None:
+    """The half commit is rolled back at the next start; devpi-server, which reads first, would end with code 1."""
+    replica = replica_of(primary, container, secret, *ARGON2, "1").wait_ready()
+    replica.kill()
+    interrupt_commit(replica.serverdir / ".sqlite")
+    replica.start().wait_ready()
 
 
 def test_the_upstream_of_root_pypi_is_the_primarys(container: Callable[..., Container], secret: Path) -> None:

@@ -32,13 +32,15 @@ def is_database(path: Path) -> bool:
 def last_serial(database: Path) -> int:
     """The last serial that devpi has committed; -1: none. Raises `Unreadable`.
 
-    Writes: the next connection to the database rolls back an interrupted commit.
+    Writes: this connection rolls back an interrupted commit, which devpi's first one, being read-only, would fail on.
     """
     import sqlite3
 
     try:
-        uri = f"{database.absolute().as_uri()}?mode=rw"  # not `ro`, because of that rollback
+        uri = f"{database.absolute().as_uri()}?mode=rw"
         with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10)) as connection:
+            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'changelog'").fetchone() is None:
+                return -1
             (serial,) = connection.execute("SELECT max(serial) FROM changelog").fetchone()
     except sqlite3.Error as error:
         raise Unreadable(str(error)) from error
