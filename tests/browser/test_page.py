@@ -538,16 +538,21 @@ def test_without_javascript(container: Make, view: View) -> None:
 
 @pytest.mark.alone
 def test_its_first_paint_and_its_weight(container: Make, view: View) -> None:
-    """It is painted within 100 ms, in the best of 40 tries; all files have at most 60 kB on the wire."""
+    """It is painted within 100 ms, on a machine that paints one line in 40; all files have at most 60 kB on the wire.
+
+    Each is the best of 40 tries. On a slower machine both take longer; `bench page` has the figure.
+    """
     new = container().start().wait_ready()
     viewer = view(new)
     viewer.page.set_viewport_size(VIEWPORT)  # as `bench` measures it
-    paints = []
-    for _ in range(40):
+
+    def painted(url: str) -> float:
         viewer.page.goto("about:blank")
-        viewer.page.goto(new.url)
-        paints.append(wait_for(lambda: viewer.page.evaluate(PAINTED), "the first paint"))
+        viewer.page.goto(url)
+        return float(wait_for(lambda: viewer.page.evaluate(PAINTED), "the first paint"))
+
+    lines, pages = zip(*((painted(f"{new.url}/livez"), painted(new.url)) for _ in range(40)), strict=True)
     total = viewer.page.evaluate(WEIGHT)
-    print(f"first paint: {sorted(round(paint) for paint in paints)} ms; {total} bytes")
-    assert min(paints) <= 100
+    print(f"first paint: {sorted(map(round, pages))} ms, of one line: {sorted(map(round, lines))} ms; {total} bytes")
+    assert min(pages) <= 100 * max(1, min(lines) / 40)
     assert 5_000 < total <= 60_000
