@@ -99,8 +99,8 @@ def mirror_install(bench: Bench) -> Result:
         rows,
         [
             f"A tree of {count} packages with dependencies, another one each time, into an empty folder and without a "
-            f"cache; {names:,} names, latency as in `mirror-first`. {CPUS} CPU and {LIMIT // MIB} MiB for the sidecar's "
-            f"container; {ROOMY // MIB} MiB for plain devpi-server, which `mirror-first` shows in {LIMIT // MIB} MiB.",
+            f"cache; {names:,} names, latency as in `mirror-first`. {CPUS} CPU and {LIMIT // MIB} MiB for the sidecar; "
+            f"{CPUS} CPU and {ROOMY // MIB} MiB for plain devpi-server, see `mirror-first` for less.",
             "A refresh: the list expires with each request (mirror_cache_expiry=0).",
             f"Not installed here, and left out: {', '.join(set(installs.CLIENTS) - set(clients)) or 'nothing'}.",
         ],
