@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 
+from testbed.upstream import JSON, Upstream
 from tests.support.commits import interrupt_commit
 from tests.support.container import (
     Container,
@@ -198,3 +200,33 @@ def test_a_primary_that_has_lost_a_file(
         replica.start()
     replica.wait_ready()
     assert replica.log.count("Traceback") <= 2, "devpi's own, of the first two attempts"
+
+
+def test_a_mirror(container: Callable[..., Container], secret: Path) -> None:
+    """A replica gets pages and files of a mirror by its primary; a failure of either is 502 or 503, and never 404."""
+    login = ("--secretfile", str(secret), *ARGON2, "1")
+    flags = (*HOST, str(free_port()), "--role", "primary", *login)
+    with Upstream(["first", "second", "third"], versions=1) as upstream:
+        primary = container("primary", flags=flags, env={"DEVPI_PASSWORD": "given"}).start().wait_ready()
+        config = {"type": "mirror", "mirror_url": upstream.url, "mirror_no_project_list": True}
+        token = login_token(primary.devpi, "given")
+        assert call_devpi(f"{primary.devpi}/root/mirror", "PUT", config, token=token).status == 200
+        replica = replica_of(primary, container, secret, *ARGON2, "1").wait_ready()
+        mirror = f"{replica.devpi}/root/mirror/+simple/"
+
+        def links(project: str) -> list[str]:
+            page = request(f"{mirror}{project}/", accept=JSON)
+            assert page.status == 200
+            return [urljoin(f"{mirror}{project}/", file["url"]) for file in page.json["files"]]
+
+        (first,), (second,) = links("first"), links("second")
+        assert request(first).status == 200
+        upstream.refuse()
+        for url in (f"{mirror}third/", second):
+            assert request(url, accept=JSON).status in (502, 503), url
+        assert primary.stop() == 0
+        for url in (f"{mirror}third/", second):
+            failed = request(url, accept=JSON)
+            assert (failed.status, failed.headers["Retry-After"]) == (503, "3"), url
+        assert request(first).status == 200
+        assert links("first")

@@ -18,7 +18,7 @@ from devpi_server.views import SIMPLE_API_V1_JSON
 
 from sidecar.worker.patches import mirror_lists, mirror_pages
 from sidecar.worker.patches.failures import answer_later, fail_inheriting_indexes
-from sidecar.worker.patches.waits import CROWD, PASSING, Outage
+from sidecar.worker.patches.waits import CROWD, Outage, status_of
 from sidecar.worker.upstream.causes import Cause
 from sidecar.worker.upstream.upstream_client import FailedResponse, UpstreamClient
 
@@ -84,9 +84,7 @@ def _use_our_client(upstreams: Upstreams) -> None:
                 if not outage.may_end(response):
                     break
         if response.status_code not in (200, 404):
-            cause = getattr(response, "cause", None)
-            passes = cause is not None and cause.kind in PASSING
-            answer_later(503 if passes else 502, mirror_pages.retry_after(response))
+            answer_later(status_of(response), mirror_pages.retry_after(response))
         return response
 
     property_ = functools.cached_property(http)

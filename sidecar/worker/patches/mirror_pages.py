@@ -19,7 +19,7 @@ from devpi_server.model import UpstreamError, UpstreamNotFoundError, UpstreamNot
 from devpi_server.normalized import normalize_name
 
 from sidecar.worker.patches.failures import UpstreamFailed, asking, failed, shown
-from sidecar.worker.patches.waits import CROWD, PASSING, Outage
+from sidecar.worker.patches.waits import CROWD, Outage, status_of
 
 if TYPE_CHECKING:
     from asyncio import Future, Task
@@ -33,8 +33,6 @@ SOON = 0.8
 """Seconds that a request waits for a newer page than the expired one in the cache; a later answer is stored too."""
 _AT_ONCE = 0.05
 """The same, while upstream's last answer was a failure."""
-_NOT_NOW = frozenset({-1, 429, 500, 502, 503, 504})
-"""Statuses of a primary for which a replica's clients try again; -1: no answer."""
 _LAGGING = 600.0
 """Seconds after which a lower X-PyPI-Last-Serial than the cached page's is taken: until then it may be an old copy."""
 
@@ -207,7 +205,5 @@ def _failed(stage: MirrorStage, error: UpstreamError | UpstreamNotModified) -> U
     answer = getattr(stage.http, "sidecar_answer", None)
     cause = getattr(answer, "cause", None)
     why = cause.reason if cause is not None else shown(error)
-    # without a cause it came too late, or is a primary's
-    passes = cause.kind in PASSING if cause is not None else answer is None or answer.status_code in _NOT_NOW
     wait = None if answer is None else retry_after(answer)
-    return failed(f"{stage.name}: upstream failed, try again later ({why})", 503 if passes else 502, wait)
+    return failed(f"{stage.name}: upstream failed, try again later ({why})", status_of(answer), wait)

@@ -18,10 +18,12 @@ ERRORS = (OSError, httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, ValueEr
 """What a request may raise that is the upstream's fault, not a defect here. ssl.SSLError is an OSError."""
 _DRAINED = 64 * 1024
 """Bytes of an unwanted body that are read, so that the connection can be used again."""
+SLOW_SECONDS, SLOW_BYTES = 60.0, 60 * 1024
+"""A body is too slow if fewer bytes come in so many seconds of waiting for them: it would hold a thread for ever."""
 
 
 class CountedStream(httpx.SyncByteStream):
-    """A body whose bytes are counted; a fault is counted too, and raised as UpstreamFault."""
+    """A body whose bytes are counted; a fault is counted too, and raised as UpstreamFault. It may not drip."""
 
     def __init__(
         self,
@@ -34,12 +36,17 @@ class CountedStream(httpx.SyncByteStream):
         self._counts = counts
         self._fault = fault
         self._until = until
+        self._waited = 0.0
+        self._came = 0
 
     def __iter__(self) -> Iterator[bytes]:
         chunks = iter(self._inner)
         while True:
+            began = time.monotonic()
             try:
                 chunk = self._next(chunks)
+                if chunk is not None:
+                    self._judge(time.monotonic() - began, len(chunk))
             except ERRORS as error:
                 raise self._fault(error) from error
             if chunk is None:
@@ -50,6 +57,15 @@ class CountedStream(httpx.SyncByteStream):
     def close(self) -> None:
         """Close the body."""
         self._inner.close()
+
+    def _judge(self, seconds: float, size: int) -> None:
+        """Count a piece and the wait for it, not what the client takes. Raises UpstreamFault."""
+        self._waited += seconds
+        self._came += size
+        if self._waited >= SLOW_SECONDS:
+            if self._came < SLOW_BYTES:
+                raise causes.too_slow("the upstream", self._came, self._waited)
+            self._waited, self._came = 0.0, 0
 
     def _next(self, chunks: Iterator[bytes]) -> bytes | None:
         if self._until is None:

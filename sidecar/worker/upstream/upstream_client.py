@@ -175,7 +175,8 @@ class UpstreamClient:
         timeout: float | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Get a file: the answer's head; its body is streamed (`iter_raw`), without a limit of size and total time.
+        """Get a file: the answer's head; its body is streamed (`iter_raw`), without a limit of size and total time,
+        but it may not drip.
 
         A body that fails raises `UpstreamFault`, after it was counted.
         """

@@ -21,6 +21,7 @@ import pytest
 from devpi_server.httpclient import FatalResponse
 from devpi_server.mirror import MirrorHTTPClient
 
+from sidecar.worker.upstream import streams
 from sidecar.worker.upstream.causes import UpstreamFault
 from sidecar.worker.upstream.upstream_client import FailedResponse, UpstreamClient
 from tests.support.certificates import Authority
@@ -379,13 +380,35 @@ def test_a_page_that_drips_ends_at_the_total_time(head: bytes) -> None:
             assert "DEVPI_MIRROR_LIST_TIMEOUT" in cause.hint
 
 
-def test_a_file_that_drips_is_not_ended() -> None:
-    """It may be large, and the line slow: only single reads are limited."""
+def test_a_slow_file_is_not_ended() -> None:
+    """It may be large, and the line slow: it may take longer than a page."""
     with (
         raw_server(drip(b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n")) as port,
         client_of(f"http://127.0.0.1:{port}", page_seconds=0.4) as client,
     ):
         assert file(client, f"http://127.0.0.1:{port}/x")[1] == b"x" * 40
+
+
+def test_a_file_that_drips_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would hold one of devpi's threads for ever. What the client takes for a piece does not count."""
+    monkeypatch.setattr(streams, "SLOW_SECONDS", 0.3)
+    monkeypatch.setattr(streams, "SLOW_BYTES", 100)
+    with (
+        raw_server(drip(b"HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n")) as port,
+        client_of(f"http://127.0.0.1:{port}") as client,
+    ):
+        with pytest.raises(UpstreamFault, match=r"sent only \d+ bytes of a file in 0\.\d s") as caught:
+            file(client, f"http://127.0.0.1:{port}/x")
+        assert caught.value.cause.kind == "timeout"
+    with (
+        serving(lambda handler: handler.send(200, b"x" * 40_000)) as server,
+        client_of(server.url) as client,
+        ExitStack() as cstack,
+    ):
+        response = client.stream(cstack, "GET", f"{server.url}/x", allow_redirects=True)
+        for piece in response.iter_raw(10_000):  # type: ignore[union-attr]
+            assert len(piece) == 10_000
+            time.sleep(0.2)
 
 
 def test_a_file_that_is_cut_raises_and_counts() -> None:
