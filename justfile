@@ -29,7 +29,7 @@ _environment name lock option:
     set -euo pipefail
     exec 9>"{{name}}.lock"
     flock 9
-    python=$({{uv}} python find --no-project) # $UV_PYTHON, or the first on PATH
+    python=$({{uv}} python find --system ${UV_PYTHON:+"$UV_PYTHON"}) # or the first on PATH; uv itself would prefer .venv
     # uv repairs neither an installation that was interrupted nor scripts that name another folder
     complete="{{name}}/complete" wanted="$("$python" -c 'import sys; print(sys.version)') $PWD"
     if [ "$(cat "$complete" 2>/dev/null)" != "$wanted" ]; then
