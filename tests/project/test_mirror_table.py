@@ -1,4 +1,4 @@
-"""docs/mirrors.md lists the faults of an upstream that tests/integration/test_mirror_faults.py drives."""
+"""docs/mirror.md lists the faults of an upstream that tests/integration/test_mirror_faults.py drives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an upstream can do wrong, and what a mirror answers then; docs/mirrors.md has the same table.
+"""What an upstream can do wrong, and what a mirror answers then; docs/mirror.md has the same table.
 
 `python -m tests.support.mirror_faults` prints it.
 """
