@@ -8,7 +8,7 @@ from tests.support.mirror_faults import FAULTS, table
 
 def test_the_table_of_faults() -> None:
     """Word for word; `python -m tests.support.mirror_faults` prints it."""
-    assert table() in document("mirrors")
+    assert table() in document("mirror")
 
 
 def test_it_is_long_enough() -> None:
