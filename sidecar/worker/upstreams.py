@@ -105,6 +105,7 @@ class Upstreams:
             if upstream is None or upstream.url != stage.mirror_url.url:
                 if upstream is not None:
                     threading.Thread(target=upstream.close, name="old upstream", daemon=True).start()
+                    stage.cache_retrieve_times._project2time.clear()  # also of what only the old one lacks
                 upstream = self._of[stage.name] = Upstream(stage, self.settings, self._folder)
         upstream.configure(stage)
         return upstream

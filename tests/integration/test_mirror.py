@@ -253,6 +253,16 @@ def test_without_a_list_names_are_asked_for(listed: Mirrored) -> None:
     assert asked(listed, "nowhere") >= 1
 
 
+def test_another_upstream_is_asked_at_once(mirrored: Mirrored) -> None:
+    """A change of mirror_url: what the old one lacked, and what is cached of it, is not taken for the new one's."""
+    assert mirrored.page("dev", "elsewhere").status == 404
+    with Upstream(["cached", "elsewhere"], versions=3) as other:
+        mirrored.patch("mirror", mirror_url=other.url)
+        assert mirrored.page("dev", "elsewhere") == Page(200, 3, None)
+        assert mirrored.page("dev", "cached") == Page(200, 3, None)
+    mirrored.patch("mirror", mirror_url=mirrored.upstream.url)
+
+
 def test_without_a_list_private_names_stay_here(listed: Mirrored) -> None:
     """A name of another index of this server is not sent upstream: 503 until the list is there."""
     listed.upstream.list_fault = Fault(500)

@@ -133,9 +133,14 @@ SERVING = (
     Patch(
         "mirror_serials",
         ("serve",),
-        "after a change of mirror_url, devpi refuses pages with a lower X-PyPI-Last-Serial for ever",
+        "after a change of mirror_url, devpi refuses pages with a lower X-PyPI-Last-Serial for ever, and what the old "
+        "upstream lacked stays missing",
         "mirror-serials",
-        {"devpi_server.mirror:MirrorStage.ignore_serial_header": "in MirrorStage._async_fetch_releaselinks"},
+        {
+            "devpi_server.mirror:MirrorStage.ignore_serial_header": "in MirrorStage._async_fetch_releaselinks",
+            "devpi_server.mirror:MirrorStage.cache_retrieve_times": "in MirrorStage._load_cache_links",
+            "devpi_server.mirror:ProjectUpdateCache._project2time": "in ProjectUpdateCache.expire",
+        },
     ),
     Patch(
         "mirror_list",
