@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 _PROVIDED = "the provided root password (DEVPI_PASSWORD, DEVPI_PASSWORD_FILE, root-passwd)"
 _TICK = 1.0
 """Seconds between two checks whether an unclaimed password has expired."""
+_FIRST_REQUESTS = 5.0
+"""Seconds after a start that are left to them: the check of a password takes 0.4 CPU-seconds."""
 _AGAIN = 10.0
 """Seconds until a request that devpi-server could not answer is retried."""
 
@@ -249,6 +251,7 @@ class Credentials(Hooks):
     async def _report_unused_password(self) -> None:
         """Report a provided password that is not root's, because the serverdir held data, once that is known."""
         await self._unused.wait()
+        await asyncio.sleep(_FIRST_REQUESTS)
         if not await self._provided_holds():
             reason = f"{_PROVIDED} is not used: the serverdir holds data, and its root has another password"
             rotate = password_advice.rotate(self.root_password)
