@@ -135,7 +135,7 @@ def total_timeout(host: str, seconds: float, setting: str) -> UpstreamFault:
 
 def too_slow(host: str, size: int, seconds: float) -> UpstreamFault:
     """Return the fault of a body of which only `size` bytes came in `seconds`."""
-    reason = f"{host} sent only {size} bytes of a file in {seconds:.1f} s"
+    reason = f"{host} sent only {size} bytes in {seconds:.1f} s"
     return UpstreamFault(Cause("timeout", reason, "check the network to it, and what is in front of it"))
 
 

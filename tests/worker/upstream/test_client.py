@@ -397,7 +397,7 @@ def test_a_file_that_drips_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
         raw_server(drip(b"HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n")) as port,
         client_of(f"http://127.0.0.1:{port}") as client,
     ):
-        with pytest.raises(UpstreamFault, match=r"sent only \d+ bytes of a file in 0\.\d s") as caught:
+        with pytest.raises(UpstreamFault, match=r"sent only \d+ bytes in 0\.\d s") as caught:
             file(client, f"http://127.0.0.1:{port}/x")
         assert caught.value.cause.kind == "timeout"
     with (
