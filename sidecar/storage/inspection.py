@@ -161,15 +161,15 @@ class _Examination:
         if name not in entries:
             raise damaged(self._path, f"its database {name} is missing")
         nodeinfo = read_record(self._path, self._path / ".nodeinfo") or {}
-        serial = self._serial(name)  # of a replica too: this rolls back what a kill has interrupted
-        if serial < 0 and nodeinfo.get("role") != "replica":  # a new replica has nothing yet
-            raise damaged(self._path, "its database is empty (serial -1): its initialisation or import was interrupted")
-
-    def _serial(self, name: str) -> int:
         try:
-            return sqlite.last_serial(self._path / name)
+            if nodeinfo.get("role") == "replica":  # a new one has nothing yet, not even tables
+                sqlite.roll_back(self._path / name)
+                return
+            serial = sqlite.last_serial(self._path / name)
         except sqlite.Unreadable as error:
             raise damaged(self._path, f"its database {name} can't be read: {error}") from error
+        if serial < 0:
+            raise damaged(self._path, "its database is empty (serial -1): its initialisation or import was interrupted")
 
     def _access(self, entries: set[str]) -> None:
         written = {".serverversion", ".nodeinfo", self._storage.database or ".nodeinfo", "+files", ".event_serial"}

@@ -555,7 +555,7 @@ DAMAGES = {
     "nodeinfo deep": ".nodeinfo can't be read",
     "nodeinfo a list": ".nodeinfo does not contain a JSON object",
     "no database": "its database .sqlite is missing",
-    "empty database": "its database is empty (serial -1): its initialisation or import was interrupted",
+    "empty database": "its database .sqlite can't be read",
     "no database file": "its database .sqlite can't be read",
     "truncated database": "its database .sqlite can't be read",
     "serial -1": "its database is empty (serial -1): its initialisation or import was interrupted",

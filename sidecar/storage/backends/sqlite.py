@@ -30,18 +30,26 @@ def is_database(path: Path) -> bool:
 
 
 def last_serial(database: Path) -> int:
-    """The last serial that devpi has committed; -1: none. Raises `Unreadable`.
+    """The last serial that devpi has committed; -1: none. Raises `Unreadable`. Writes, as `roll_back`."""
+    (serial,) = _read(database, "SELECT max(serial) FROM changelog")
+    return -1 if serial is None else int(serial)
 
-    Writes: this connection rolls back an interrupted commit, which devpi's first one, being read-only, would fail on.
+
+def roll_back(database: Path) -> None:
+    """Roll back an interrupted commit, on which devpi's first connection, being read-only, fails. Raises `Unreadable`.
+
+    Every connection that may write does so when it first reads.
     """
+    _read(database, "SELECT count(*) FROM sqlite_master")
+
+
+def _read(database: Path, query: str) -> tuple[int | None]:
     import sqlite3
 
     try:
         uri = f"{database.absolute().as_uri()}?mode=rw"
         with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10)) as connection:
-            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'changelog'").fetchone() is None:
-                return -1
-            (serial,) = connection.execute("SELECT max(serial) FROM changelog").fetchone()
+            found: tuple[int | None] = connection.execute(query).fetchone()
     except sqlite3.Error as error:
         raise Unreadable(str(error)) from error
-    return -1 if serial is None else int(serial)
+    return found
