@@ -62,7 +62,12 @@ class Site:
 
     def wait_found(self, word: str, what: str) -> None:
         """Wait until a search finds it; searches use CPU that the indexer needs."""
-        wait_for(lambda: self.finds(word), what, every=0.5)
+        try:
+            wait_for(lambda: self.finds(word), what, every=0.5)
+        except AssertionError:
+            assert self.box is not None
+            print(self.box.log[-8000:])
+            raise
 
     def add(self, word: str) -> None:
         """Upload a project of this name."""
