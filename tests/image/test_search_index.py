@@ -66,7 +66,7 @@ class Site:
             wait_for(lambda: self.finds(word), what, every=0.5)
         except AssertionError:
             assert self.box is not None
-            print(self.box.log[-8000:])
+            print(*(line for line in self.box.log.splitlines() if "/+search" not in line), sep="\n")
             raise
 
     def add(self, word: str) -> None:
