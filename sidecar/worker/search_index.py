@@ -3,6 +3,8 @@
 Without this, a damaged index stops devpi-server at each start: devpi-web opens the index in a thread of devpi-server's
 pool (`InitialQueueThread`), where any error ends the process. Errors of writing it are retried forever, with the same
 index. Here a failure is only recorded, and the one thread that writes the index (`IndexerThread`) checks for damage.
+
+A search during a commit may also find the index missing, and then devpi-web empties it. Here it looks again.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from devpi_server.mythread import Shutdown
 from sidecar.core import disk_hints
 from sidecar.core.lifecycle import Notice
 from sidecar.worker.patches import table
-from sidecar.worker.search_index_folder import LASTING, damage_of, described, set_aside
+from sidecar.worker.search_index_folder import LASTING, damage_of, described, patient, set_aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +76,12 @@ class Guard:
         from devpi_web import main, whoosh_index
 
         index, indexer, initial = whoosh_index.Index, whoosh_index.IndexerThread, whoosh_index.InitialQueueThread
-        make, open_index, queue, tick = main.get_indexer_from_config, index.ix, initial.thread_run, indexer.tick
+        make, open_index, queue, tick = (
+            main.get_indexer_from_config,
+            patient(index.ix),
+            initial.thread_run,
+            indexer.tick,
+        )
         handler, query, update = indexer.handler, index.query_projects, index.update_projects
 
         def get_indexer_from_config(config: Config) -> Index:
@@ -99,9 +106,10 @@ class Guard:
             tick(thread)
 
         main.get_indexer_from_config = get_indexer_from_config
+        whoosh_index.exists_in = patient(whoosh_index.exists_in)
         initial.thread_run, indexer.tick = thread_run, examining_tick
         indexer.handler = self._noting(handler)
-        index.ix = ix
+        index.ix = patient(ix)
         index.query_projects = self._noting(query, writing=False)
         index.update_projects = self._noting(update)
 

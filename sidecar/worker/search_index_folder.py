@@ -4,21 +4,45 @@ from __future__ import annotations
 
 import errno
 import shutil
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from sidecar.core.terminal import printable
 
 if TYPE_CHECKING:
     from whoosh.reading import IndexReader
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_TRIES, _MOMENT = 10, 0.02
+"""How often the index is opened while commits replace it, and the seconds between."""
 _NAME = "project"
 """The only index in devpi-web's folder."""
 LASTING = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EEXIST}
 """Permanent errors of a file, unlike a lack of space, memory or descriptors, or a disk's errors."""
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NOT_OURS_TO_RENAME = {errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV, errno.EROFS}
+
+
+def patient(opening: Callable[P, R]) -> Callable[P, R]:
+    """Wrap a function that opens the index: a commit may remove a file between its listing and its reading.
+
+    devpi-web takes that for a missing index, and creates an empty one in its place.
+    """
+
+    def wrapped(*arguments: P.args, **options: P.kwargs) -> R:
+        for _ in range(_TRIES):
+            try:
+                return opening(*arguments, **options)
+            except FileNotFoundError:
+                time.sleep(_MOMENT)
+        return opening(*arguments, **options)
+
+    return wrapped
 
 
 def damage_of(folder: Path, failure: OSError | None) -> str | None:

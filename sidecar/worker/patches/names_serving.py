@@ -259,10 +259,11 @@ SERVING = (
 SEARCH_INDEX = Patch(
     "search_index",
     ("serve",),
-    "a damaged search index ends devpi-server at each start, although it can be rebuilt",
+    "a damaged search index ends devpi-server at each start, although it can be rebuilt; a search may empty it",
     "search-index",
     {
         "devpi_web.main:get_indexer_from_config": "(config)",
+        "devpi_web.whoosh_index:exists_in": "(dirname, indexname)",
         "devpi_web.whoosh_index:Index.ix": "(self, name)",
         "devpi_web.whoosh_index:Index.get_project_ix": "(self)",
         "devpi_web.whoosh_index:Index.query_projects": "(self, querystring, page)",
