@@ -153,6 +153,7 @@ SERVING = (
             "devpi_server.mirror:MirrorStage._stale_list_projects_perstage": "(self)",
             "devpi_server.mirror:MirrorStage.is_project_cached": "(self, project)",
             "devpi_server.views:PyPIView.simple_list_all": "(self)",
+            "devpi_server.views:sorted": "in PyPIView._simple_list_all",
         },
     ),
     Patch(
