@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sidecar.worker import search_index_folder
-from sidecar.worker.search_index_folder import set_aside
+from sidecar.worker.search_index_folder import patient, set_aside
 
 
 @pytest.fixture
@@ -173,3 +173,26 @@ def test_a_kill_at_any_instant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert aside == set_aside(folder)
         assert set() == names(folder)
     assert killed > 5
+
+
+def test_an_index_that_a_commit_replaces_is_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lasts is raised in the end, and another error at once."""
+    monkeypatch.setattr(search_index_folder, "_MOMENT", 0.0)
+    asked: list[str] = []
+
+    def opening(folder: str, *, indexname: str) -> str:
+        asked.append(folder)
+        if folder == "broken":
+            raise PermissionError(folder)
+        if folder == "missing" or len(asked) < 3:
+            raise FileNotFoundError(folder)
+        return indexname
+
+    assert patient(opening)("there", indexname="project") == "project"
+    assert len(asked) == 3
+    with pytest.raises(FileNotFoundError):
+        patient(opening)("missing", indexname="project")
+    asked.clear()
+    with pytest.raises(PermissionError):
+        patient(opening)("broken", indexname="project")
+    assert len(asked) == 1
