@@ -76,12 +76,7 @@ class Guard:
         from devpi_web import main, whoosh_index
 
         index, indexer, initial = whoosh_index.Index, whoosh_index.IndexerThread, whoosh_index.InitialQueueThread
-        make, open_index, queue, tick = (
-            main.get_indexer_from_config,
-            patient(index.ix),
-            initial.thread_run,
-            indexer.tick,
-        )
+        make, open_index, queue, tick = main.get_indexer_from_config, index.ix, initial.thread_run, indexer.tick
         handler, query, update = indexer.handler, index.query_projects, index.update_projects
 
         def get_indexer_from_config(config: Config) -> Index:

@@ -28,6 +28,10 @@ RETRY_AFTER = 3
 """Default Retry-After in seconds, if upstream sends none. pip retries five times."""
 LONGEST = 3600
 """Maximum Retry-After in seconds, whatever upstream sends."""
+PASSING = frozenset({"refused", "name", "cut", "status", "limited", "timeout"})
+"""The kinds of failures that end by themselves."""
+_NOT_NOW = frozenset({-1, 429, 500, 502, 503, 504})
+"""The same, as statuses of a replica's primary; -1: no answer."""
 _QUERY = re.compile(r"\?[^\s'\"<>)]+")
 
 
@@ -109,6 +113,17 @@ def failed(message: str, status: int, retry_after: str | None = None) -> Upstrea
         _asking.failures.append(error)
     answer_later(status, retry_after)
     return error
+
+
+def status_of(answer: Any) -> int:  # noqa: ANN401
+    """Return the status for a failure of upstream, or of a replica's primary; `answer` None: none in time.
+
+    503 for one that ends by itself: older pips don't retry a 502.
+    """
+    cause = getattr(answer, "cause", None)
+    if cause is not None:
+        return 503 if cause.kind in PASSING else 502
+    return 503 if answer is None or answer.status_code in _NOT_NOW else 502
 
 
 def answer_later(status: int, retry_after: str | None) -> None:

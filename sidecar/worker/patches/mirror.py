@@ -17,8 +17,8 @@ from devpi_server.mirror import MirrorHTTPClient, MirrorStage
 from devpi_server.views import SIMPLE_API_V1_JSON
 
 from sidecar.worker.patches import mirror_lists, mirror_pages
-from sidecar.worker.patches.failures import answer_later, fail_inheriting_indexes
-from sidecar.worker.patches.waits import CROWD, Outage, status_of
+from sidecar.worker.patches.failures import answer_later, fail_inheriting_indexes, status_of
+from sidecar.worker.patches.waits import CROWD, Outage
 from sidecar.worker.upstream.causes import Cause
 from sidecar.worker.upstream.upstream_client import FailedResponse, UpstreamClient
 

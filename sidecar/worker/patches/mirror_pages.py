@@ -18,8 +18,8 @@ from devpi_server.mirror import MirrorStage, ProjectUpdateLock
 from devpi_server.model import UpstreamError, UpstreamNotFoundError, UpstreamNotModified
 from devpi_server.normalized import normalize_name
 
-from sidecar.worker.patches.failures import UpstreamFailed, asking, failed, shown
-from sidecar.worker.patches.waits import CROWD, Outage, status_of
+from sidecar.worker.patches.failures import UpstreamFailed, asking, failed, shown, status_of
+from sidecar.worker.patches.waits import CROWD, Outage
 
 if TYPE_CHECKING:
     from asyncio import Future, Task

@@ -8,29 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from sidecar.worker.patches.failures import PASSING
 from sidecar.worker.upstream.upstream_client import UpstreamClient
 
-_PASSING = frozenset({"refused", "name", "cut", "status", "limited", "timeout"})
-"""The kinds of failures that end by themselves."""
-_NOT_NOW = frozenset({-1, 429, 500, 502, 503, 504})
-"""The same, as statuses of a replica's primary; -1: no answer."""
 _CROWDED = 1.0
 """If half of devpi's threads wait for upstreams, and one for so many seconds, no further thread waits."""
 _YOUNG = 10.0
 """Seconds for which an outage is waited for: a longer one is answered at once."""
 _MOMENT = 0.25
 """Seconds between two attempts in an outage; while the breaker is open, they don't reach upstream."""
-
-
-def status_of(answer: Any) -> int:  # noqa: ANN401
-    """Return the status for a failure of upstream, or of a replica's primary; `answer` None: none in time.
-
-    503 for one that ends by itself: older pips don't retry a 502.
-    """
-    cause = getattr(answer, "cause", None)
-    if cause is not None:
-        return 503 if cause.kind in _PASSING else 502
-    return 503 if answer is None or answer.status_code in _NOT_NOW else 502
 
 
 class Outage:
@@ -43,7 +29,7 @@ class Outage:
     def may_end(self, answer: Any) -> bool:  # noqa: ANN401
         """Wait a moment; False: `answer` (None: none in time) is no failure that soon ends, or it is too late."""
         cause = getattr(answer, "cause", None)
-        if self._client is None or cause is None or cause.kind not in _PASSING:
+        if self._client is None or cause is None or cause.kind not in PASSING:
             return False
         since, now = self._client.counts.failing_since, time.monotonic()
         if since is None or now - since > _YOUNG or now + max(_MOMENT, answer.retry_after or 0) > self._until:
